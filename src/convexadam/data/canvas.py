@@ -1,0 +1,115 @@
+"""Painting of shapes into a volume, one over the other, with soft edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias, final
+
+import torch
+
+from convexadam._typing import Field, Shaped, Tensor, Volume
+from convexadam.data.shapes import Box, Coords, Distance, Point, box_around, round_cone
+from convexadam.data.tissues import Look, looks
+
+Crop: TypeAlias = tuple[slice, slice, slice]
+WHOLE: Crop = (slice(None), slice(None), slice(None))
+_FAR = 1e3
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Canvas:
+    """Values and labels of a block of voxels, painted in place from back to front.
+
+    Attributes
+    ----------
+    coords
+        Anatomical coordinates of the voxels, in mm of the nominal torso.
+    texture
+        Grain and two clouds at those coordinates.
+    values, labels
+        What has been painted so far, ``[i, j, k]``.
+    looks
+        Value and texture of each tissue.
+    edge_mm
+        Width of the ramp across a surface: about a voxel, so that surfaces are anti-aliased.
+    low, high
+        For each tensor axis, ``[3, n]``: least and largest coordinate found at each index.
+    """
+
+    coords: Field
+    texture: Field
+    values: Volume
+    labels: Shaped[Tensor, "i j k"]
+    looks: dict[str, Look]
+    edge_mm: float
+    low: tuple[Tensor, Tensor, Tensor]
+    high: tuple[Tensor, Tensor, Tensor]
+
+    @classmethod
+    def blank(cls, coords: Field, texture: Field, contrast: str, edge_mm: float) -> Self:
+        """Return an empty canvas (air, label 0) at some coordinates."""
+        others = ((2, 3), (1, 3), (1, 2))
+        known = looks(contrast)
+        return cls(
+            coords=coords,
+            texture=texture,
+            values=torch.full_like(coords[0], known["air"].mean),
+            labels=torch.zeros_like(coords[0], dtype=torch.int32),
+            looks=known,
+            edge_mm=edge_mm,
+            low=tuple(coords.amin(o).cpu() for o in others),  # type: ignore[arg-type]
+            high=tuple(coords.amax(o).cpu() for o in others),  # type: ignore[arg-type]
+        )
+
+    def crop(self, box: Box) -> Crop:
+        """Indices that hold every voxel within a box of coordinates; empty where there is none."""
+        lower = torch.tensor(box[0])[:, None] - self.edge_mm
+        upper = torch.tensor(box[1])[:, None] + self.edge_mm
+        found = []
+        for low, high in zip(self.low, self.high, strict=True):
+            hit = ((high >= lower) & (low <= upper)).all(0).nonzero()
+            found.append(slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 0))
+        return found[0], found[1], found[2]
+
+    def at(self, crop: Crop) -> Coords:
+        """Coordinates of a crop."""
+        return self.coords[(slice(None), *crop)]
+
+    def paint(self, tissue: str, distance: Distance, crop: Crop = WHOLE, *, label: int | None = None) -> None:
+        """Lay a tissue over a crop: fully well inside of the shape, half on its surface.
+
+        Parameters
+        ----------
+        tissue
+            Name of the tissue.
+        distance
+            Signed distance of each voxel of the crop to the shape's surface, in mm.
+        crop
+            Part of the canvas that ``distance`` describes.
+        label
+            Label of the voxels inside; ``None`` leaves the labels as they are.
+        """
+        look = self.looks[tissue]
+        target = self.values[crop]
+        amount = (0.5 - distance / self.edge_mm).clamp_(0, 1)
+        over: Tensor | float = look.mean
+        if look.grain:
+            over = over + look.grain * self.texture[0][crop]
+        if look.cloud:
+            over = over + look.cloud * self.texture[1][crop]
+        target.add_((over - target).mul_(amount))
+        if label is not None:
+            self.labels[crop].masked_fill_(distance < 0, label)
+
+    def tube(self, points: list[Point], radii: list[float]) -> tuple[Distance, Crop]:
+        """Distance to a bent tube through points, and the crop that it needs."""
+        widest = max(radii) + 6.0  # walls are painted outside of a tube
+        crop = self.crop(box_around(points, widest))
+        distance = torch.full_like(self.values[crop], _FAR)
+        for p, q, r, t in zip(points, points[1:], radii, radii[1:], strict=False):
+            part = self.crop(box_around((p, q), widest))
+            inner: Any = tuple(slice(max(b.start - a.start, 0), max(b.stop - a.start, 0)) for a, b in zip(crop, part, strict=True))
+            view = distance[inner]
+            view.copy_(torch.minimum(view, round_cone(self.at(part), p, q, (r, t))))
+        return distance, crop

@@ -1,0 +1,40 @@
+"""A smooth field from a cost volume, by alternating a label choice and a smoothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convexadam._typing import Field, Float, Tensor
+from convexadam.kernels.coupled_argmin import coupled_argmin
+from convexadam.kernels.smooth import along_axes, smoothing_matrix
+
+THETAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Weights of the coupling, weak to strong."""
+
+
+def coupled_convex(costs: Float[Tensor, "di dj dk i j k"], *, thetas: Sequence[float] = THETAS) -> Field:
+    """Minimise the cost plus the roughness of the field, by ``u <- mean3(argmin_d C(x, d) + theta |d - u(x)|^2)``.
+
+    The first field is ``mean3(argmin_d C(x, d))``; then one pass for each ``theta``.
+
+    Parameters
+    ----------
+    costs
+        Finite costs ``[2 ri + 1, 2 rj + 1, 2 rk + 1, i, j, k]``; see `convexadam.discrete.cost_volume`.
+    thetas
+        Coupling weights in cost per squared cell, in the order of use.
+
+    Returns
+    -------
+    Displacements ``[3, i, j, k]`` in cells.
+
+    Notes
+    -----
+    Heinrich, Papiez, Schnabel, Handels, "Non-parametric discrete registration with convex optimisation",
+    WBIR 2014. The mean filter is normalised at the border.
+    """
+    i, j, k = (smoothing_matrix((1, 1, 1), n, like=costs) for n in costs.shape[3:])
+    field = along_axes(coupled_argmin(costs), (i, j, k))
+    for theta in thetas:
+        field = along_axes(coupled_argmin(costs, toward=field, theta=theta), (i, j, k))
+    return field

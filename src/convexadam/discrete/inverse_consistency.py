@@ -1,0 +1,28 @@
+"""Two fields of opposite directions made each other's inverse."""
+
+from __future__ import annotations
+
+from convexadam._typing import Field
+from convexadam.kernels.warp import compose
+
+
+def make_inverse_consistent(forward: Field, backward: Field, *, iterations: int = 15) -> tuple[Field, Field]:
+    """Repeat ``u <- (u - v o (id + u)) / 2`` and ``v <- (v - u o (id + v)) / 2``, both from the previous pair.
+
+    Parameters
+    ----------
+    forward, backward
+        Displacements ``[3, i, j, k]`` in cells of one grid, fixed to moving and moving to fixed.
+    iterations
+        Number of repetitions; 0 returns the fields unchanged.
+
+    Returns
+    -------
+    The two fields, in the same order and units.
+    """
+    for _ in range(iterations):
+        forward, backward = (
+            (forward - compose(backward, forward)) / 2,
+            (backward - compose(forward, backward)) / 2,
+        )
+    return forward, backward

@@ -1,0 +1,9 @@
+"""Grids, images and transforms in millimetres RAS+ (layer 2)."""
+
+from convexadam.geometry.grid import Grid
+from convexadam.geometry.image import Image
+from convexadam.geometry.jacobian import jacobian_determinant
+from convexadam.geometry.resample import resample
+from convexadam.geometry.transform import DisplacementField
+
+__all__ = ["DisplacementField", "Grid", "Image", "jacobian_determinant", "resample"]

@@ -1,0 +1,136 @@
+"""Images read on other grids."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+
+from convexadam._typing import Field, Shaped, Tensor, Triple
+from convexadam.errors import ConfigError
+from convexadam.geometry.grid import Grid
+from convexadam.geometry.image import Image
+from convexadam.kernels.smooth import along_axes, smoothing_matrix
+from convexadam.kernels.warp import inside, sample_linear, sample_nearest
+
+Mode: TypeAlias = Literal["linear", "nearest", "label"]
+
+_CHUNK_VOXELS = 2**22
+"""Positions in flight at a time, so that resampling never needs much memory beside its result."""
+
+
+def resample(
+    image: Image,
+    onto: Grid,
+    *,
+    mode: Mode | None = None,
+    background: float | None = None,
+    antialias: bool = False,
+    disp_mm: Field | None = None,
+) -> Image:
+    """Read an image at the voxels of another grid, or at positions displaced from them.
+
+    Parameters
+    ----------
+    image
+        What to read, ``[c, i, j, k]``; every channel on its own.
+    onto
+        The grid of the result.
+    mode
+        ``"linear"``, ``"nearest"`` or ``"label"`` (the same as nearest: values are taken, never mixed). ``None`` takes
+        ``"label"`` for whole-number types and ``"linear"`` for floating-point ones.
+    background
+        Value outside the image's field of view (which ends half a voxel beyond the outer centres). ``None`` takes
+        0 for labels and the image's smallest value otherwise.
+    antialias
+        Smooth first along the axes on which ``onto`` is coarser (linear mode only).
+    disp_mm
+        ``[3, i, j, k]`` on ``onto``, in mm RAS+: reads at ``x + disp_mm(x)``.
+
+    Returns
+    -------
+    An image on ``onto``, of the same type; whole numbers read linearly are rounded.
+    """
+    mode = mode or ("label" if image.is_label else "linear")
+    if mode not in ("linear", "nearest", "label"):
+        raise ConfigError(f"mode is 'linear', 'nearest' or 'label', but {mode!r} came")
+    if disp_mm is None and onto.same_as(image.grid):
+        return Image(image.data, onto)
+    if background is None:
+        background = 0.0 if image.is_label else float(image.data.min())
+    source = image.data if mode != "linear" else _as_computable(image.data)
+    if mode == "linear" and antialias:
+        source = _antialiased(source, image.grid, onto)
+    result = read_tensor(source, image.grid, onto, linear=mode == "linear", background=background, disp_mm=disp_mm)
+    if result.dtype != image.data.dtype:
+        result = (result if image.data.is_floating_point() else result.round()).to(image.data.dtype)
+    return Image(result, onto)
+
+
+def read_tensor(
+    data: Shaped[Tensor, "c i j k"],
+    grid: Grid,
+    onto: Grid,
+    *,
+    linear: bool = True,
+    background: float | None = None,
+    disp_mm: Field | None = None,
+) -> Shaped[Tensor, "c a b d"]:
+    """Values of ``data`` (on ``grid``) at the voxels of ``onto``; without a background, edge values reach outside."""
+    result = data.new_empty((data.shape[0], *onto.shape))
+    rows = max(1, _CHUNK_VOXELS // math.prod(onto.shape[1:]))
+    for first in range(0, onto.shape[0], rows):
+        last = min(first + rows, onto.shape[0])
+        positions = _positions(onto, first, last, grid, disp_mm, data)
+        values = sample_linear(data, positions) if linear else sample_nearest(data, positions)
+        if background is not None:
+            values = torch.where(inside(positions, grid.shape), values, values.new_tensor(background))
+        result[:, first:last] = values
+    return result
+
+
+def coverage(grid: Grid, onto: Grid, *, like: Tensor) -> Shaped[Tensor, "i j k"]:
+    """1 where a voxel of ``onto`` lies in the field of view of ``grid``, else 0; ``[i, j, k]``."""
+    return inside(_positions(onto, 0, onto.shape[0], grid, None, like), grid.shape).to(like.dtype)
+
+
+def linear_part(matrix: np.ndarray, vectors: Tensor) -> Tensor:
+    """Apply the 3x3 part of a 4x4 matrix to vectors ``[3, ...]``."""
+    part = torch.as_tensor(np.ascontiguousarray(matrix[:3, :3])).to(vectors)
+    return (part @ vectors.reshape(3, -1)).reshape(vectors.shape)
+
+
+def _positions(onto: Grid, first: int, last: int, source: Grid, disp_mm: Field | None, like: Tensor) -> Field:
+    """Voxel indices of ``source`` at the voxels ``first ... last - 1`` (along i) of ``onto``, displaced."""
+    dtype = like.dtype if like.is_floating_point() and like.dtype.itemsize >= 4 else torch.float32
+    matrix = source.voxels_from(onto)
+    shape: Triple = (last - first, onto.shape[1], onto.shape[2])
+    offset = torch.as_tensor(matrix[:3, 3] + matrix[:3, 0] * first)
+    result = offset.to(like.device, dtype).reshape(3, 1, 1, 1).expand(3, *shape).clone()
+    for axis in range(3):
+        ticks = torch.arange(shape[axis], dtype=dtype, device=like.device)
+        ticks = ticks.reshape([-1 if a == axis else 1 for a in range(3)])
+        column = torch.as_tensor(matrix[:3, axis].copy()).to(like.device, dtype).reshape(3, 1, 1, 1)
+        result += column * ticks
+    if disp_mm is not None:
+        result += linear_part(np.linalg.inv(source.affine), disp_mm[:, first:last].to(like.device, dtype))
+    return result
+
+
+def _as_computable(data: Tensor) -> Tensor:
+    """Interpolate in float32, or in float64 where the data has it."""
+    return data if data.dtype in (torch.float32, torch.float64) else data.to(torch.float32)
+
+
+def _antialiased(data: Tensor, grid: Grid, onto: Grid) -> Tensor:
+    """Gaussian along each axis that is sampled more coarsely, so that what cannot be shown is averaged out."""
+    step = np.abs(grid.voxels_from(onto)[:3, :3]).max(axis=1)
+    matrices = []
+    for size, ratio in zip(data.shape[1:], step, strict=True):
+        sigma = 0.5 * math.sqrt(max(float(ratio) ** 2 - 1, 0.0))
+        half = math.ceil(3 * sigma) if sigma > 0.2 else 0
+        weights = np.exp(-0.5 * (np.arange(-half, half + 1) / max(sigma, 1e-6)) ** 2)
+        matrices.append(smoothing_matrix([float(w) for w in weights], size, like=data))
+    return along_axes(data, (matrices[0], matrices[1], matrices[2]))

@@ -1,0 +1,136 @@
+"""Transforms: maps of points of fixed space to moving space, in mm RAS+."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self, TypeAlias, final
+
+import numpy as np
+import torch
+
+from convexadam._typing import Field, Points, Volume
+from convexadam.errors import ConfigError, GeometryError, InputError
+from convexadam.geometry.grid import Grid
+from convexadam.geometry.image import Image
+from convexadam.geometry.jacobian import jacobian_determinant
+from convexadam.geometry.resample import Mode, linear_part, read_tensor, resample
+from convexadam.kernels.warp import sample_linear
+
+PointSpace: TypeAlias = Literal["mm", "lps_mm", "fixed_voxel"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class DisplacementField:
+    """The transform ``T(x) = x + u(x)`` from fixed to moving space, given by vectors on a grid.
+
+    Between voxels ``u`` is interpolated linearly; outside the grid the nearest edge value holds.
+
+    Attributes
+    ----------
+    disp_mm
+        ``[3, i, j, k]``: how far each voxel of the fixed grid moves along R, A and S, in mm. Finite.
+    grid
+        The fixed grid.
+
+    Raises
+    ------
+    GeometryError
+        If the vectors do not fit the grid, or are not finite.
+
+    Examples
+    --------
+    >>> shift = DisplacementField.from_voxels(torch.ones(3, 4, 5, 6), Grid((4, 5, 6), np.diag([2.0, 2, 3, 1])))
+    >>> shift.warp_points(torch.tensor([[0.0, 0.0, 0.0]]), space="mm").tolist()
+    [[2.0, 2.0, 3.0]]
+    """
+
+    disp_mm: Field
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        if tuple(self.disp_mm.shape) != (3, *self.grid.shape):
+            raise GeometryError(
+                f"a displacement field on this grid has shape {(3, *self.grid.shape)}, but {tuple(self.disp_mm.shape)} came"
+            )
+        if not bool(self.disp_mm.isfinite().all()):
+            raise GeometryError("the displacement field holds NaN or Inf; it describes no transform")
+
+    @classmethod
+    def from_voxels(cls, disp_vox: Field, grid: Grid) -> Self:
+        """Make a transform of displacements in voxels of ``grid``, component ``a`` along tensor axis ``a``."""
+        return cls(linear_part(grid.affine, disp_vox), grid)
+
+    def to_voxels(self) -> Field:
+        """Displacements in voxels of the grid, ``[3, i, j, k]``, component ``a`` along tensor axis ``a``."""
+        return linear_part(np.linalg.inv(self.grid.affine), self.disp_mm)
+
+    def resample_onto(self, grid: Grid) -> DisplacementField:
+        """Return the same transform with its vectors on another grid (linear interpolation, edge values outside)."""
+        if grid.same_as(self.grid):
+            return DisplacementField(self.disp_mm, grid)
+        if grid.canonical().same_as(self.grid):  # the same voxels in another order
+            axes, flips = grid.canonical_axes()
+            data = self.disp_mm.flip([n + 1 for n, flip in enumerate(flips) if flip])
+            order = [0, *(axes.index(a) + 1 for a in range(3))]
+            return DisplacementField(data.permute(order).contiguous(), grid)
+        return DisplacementField(read_tensor(self.disp_mm, self.grid, grid), grid)
+
+    def __call__(self, points_mm: Points) -> Points:
+        """Map points of fixed space to moving space; ``(n, 3)`` in mm RAS+, float64."""
+        where = self.grid.to_voxels(points_mm.to(self.disp_mm.device)).T[:, :, None, None]
+        moved = sample_linear(self.disp_mm.to(torch.float64), where)[:, :, 0, 0].T
+        return points_mm.to(moved) + moved
+
+    def warp_points(self, points: Points, *, space: PointSpace) -> Points:
+        """Map points of fixed space to where they are found in moving space.
+
+        Parameters
+        ----------
+        points
+            ``(n, 3)``, a tensor or numpy array.
+        space
+            What the numbers are, before and after: ``"mm"`` (RAS+), ``"lps_mm"`` (as ITK, ANTs and Slicer files have
+            them) or ``"fixed_voxel"`` (continuous indices of the fixed grid; also the result is in indices
+            of the *fixed* grid, which are those of the moving image only where both share one grid). There is
+            no default: guessing is how landmarks go wrong.
+
+        Returns
+        -------
+        ``(n, 3)`` float64 tensor.
+        """
+        values = torch.as_tensor(points).to(self.disp_mm.device, torch.float64)
+        if values.ndim != 2 or values.shape[1] != 3:
+            raise InputError(f"points are an array (n, 3), but the shape {tuple(values.shape)} came")
+        if not bool(values.isfinite().all()):
+            raise InputError("the points hold NaN or Inf; leave such rows out")
+        if space == "mm":
+            return self(values)
+        if space == "lps_mm":
+            flip = values.new_tensor([-1.0, -1.0, 1.0])
+            return self(values * flip) * flip
+        if space == "fixed_voxel":
+            return self.grid.to_voxels(self(self.grid.to_mm(values)))
+        raise ConfigError(f"space is 'mm', 'lps_mm' or 'fixed_voxel', but {space!r} came")
+
+    def warp(self, image: Image, *, mode: Mode | None = None, background: float | None = None) -> Image:
+        """Bring an image (or labels, or a mask) of moving space onto the fixed grid: ``moving(T(x))``.
+
+        Parameters
+        ----------
+        image
+            Any image in moving space, on whatever grid it has; nothing is resampled twice.
+        mode
+            ``"linear"``, ``"nearest"`` or ``"label"``; ``None`` takes labels for whole-number types, else linear.
+        background
+            Value outside the image's field of view; ``None`` takes 0 for labels, else the image's smallest value.
+
+        Returns
+        -------
+        An image on the fixed grid, of the same type and with as many channels.
+        """
+        return resample(image, self.grid, mode=mode, background=background, disp_mm=self.disp_mm)
+
+    def jacobian(self) -> Volume:
+        """Local volume change at each voxel, ``[i, j, k]``; <= 0 means folded."""
+        return jacobian_determinant(self.to_voxels())

@@ -1,0 +1,85 @@
+"""MIND-SSC in torch."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from convexadam._typing import Channels, Tensor, Triple, Volume
+
+
+def _neighbour_pairs() -> tuple[tuple[Triple, Triple], ...]:
+    """Pairs of the six face neighbours that are not opposite each other, in a fixed order."""
+    neighbours: list[Triple] = [(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)]
+    return tuple(
+        (p, q)
+        for n, p in enumerate(neighbours)
+        for q in neighbours[n + 1 :]
+        if sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) == 2
+    )
+
+
+PAIRS = _neighbour_pairs()
+"""Channel order: pairs of neighbours in units of the dilation, (-i,-j) (-i,+j) (-i,-k) (-i,+k) (+i,-j) ... (+j,+k)."""
+
+
+def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volume | None = None) -> Channels:
+    """Describe each voxel by how alike its neighbours are: ``exp(-S_pq / v)``, 12 channels in (0, 1].
+
+    ``S_pq`` is the mean squared difference of the patches around the neighbours ``p`` and ``q``, less the
+    smallest of the twelve; ``v`` is the mean of the twelve ``S_pq``, clamped to [1e-3, 1e3] times its
+    average over the volume. The image is edge-replicated by ``dilation``, the differences by ``radius``.
+
+    Parameters
+    ----------
+    volume
+        ``[i, j, k]``, finite; any linear scaling of it gives the same descriptors.
+    radius
+        Patch radius in voxels, at least 0.
+    dilation
+        Distance of the neighbours in voxels, at least 1.
+    weight
+        ``[i, j, k]``, not negative; where given, the average of ``v`` is weighted with it.
+
+    Returns
+    -------
+    ``[12, i, j, k]`` in the order of `PAIRS`. A volume without any contrast gives ones.
+
+    Notes
+    -----
+    Heinrich et al., "Towards realtime multimodal fusion for image-guided interventions using
+    self-similarities", MICCAI 2013.
+    """
+    padded = functional.pad(volume[None, None], (dilation,) * 6, mode="replicate")[0, 0]
+    features = torch.empty((len(PAIRS), *volume.shape), dtype=volume.dtype, device=volume.device)
+    for channel, (p, q) in enumerate(PAIRS):
+        difference = _shifted(padded, p, dilation, volume) - _shifted(padded, q, dilation, volume)
+        features[channel] = _box_mean(difference.square_(), radius)
+    features -= features.amin(0)
+    variance = features.mean(0)
+    average = variance.mean() if weight is None else (variance * weight).sum() / weight.sum()
+    variance = variance.clamp(1e-3 * average, 1e3 * average)
+    variance = torch.where(variance > 0, variance, torch.ones_like(variance))  # no contrast: S = 0, feature = 1
+    return features.div_(variance).neg_().exp_()
+
+
+def _shifted(padded: Tensor, step: Triple, dilation: int, like: Tensor) -> Tensor:
+    starts = [dilation + dilation * s for s in step]
+    i, j, k = (slice(start, start + n) for start, n in zip(starts, like.shape, strict=True))
+    return padded[i, j, k]
+
+
+def _box_mean(volume: Tensor, radius: int) -> Tensor:
+    """Mean over the cube of side ``2 radius + 1``, edges replicated, one axis after the other."""
+    if radius == 0:
+        return volume
+    width = 2 * radius + 1
+    for axis in range(3):
+        n = volume.shape[axis]
+        first, last = volume.narrow(axis, 0, 1), volume.narrow(axis, n - 1, 1)
+        padded = torch.cat([first] * radius + [volume] + [last] * radius, axis)
+        total = padded.narrow(axis, 0, n).clone()
+        for shift in range(1, width):
+            total += padded.narrow(axis, shift, n)
+        volume = total.div_(width)
+    return volume

@@ -1,0 +1,53 @@
+"""Pooling and resampling between voxels and nodes, in torch."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from convexadam._typing import Channels, Float, Tensor, Triple, Volume
+from convexadam.kernels.smooth import along_axes
+
+
+def pool(volume: Channels, spacing: Triple, *, weight: Volume | None = None) -> Channels:
+    """Average ``[c, i, j, k]`` over blocks of ``spacing`` voxels; what fills no whole block is left out.
+
+    With a ``weight`` (``[i, j, k]``, not negative) the averages are weighted, and a block without any
+    weight becomes 0.
+    """
+    if weight is None:
+        return functional.avg_pool3d(volume[None], spacing, spacing)[0]
+    total = functional.avg_pool3d((volume * weight)[None], spacing, spacing)[0]
+    share = functional.avg_pool3d(weight[None, None], spacing, spacing)[0]
+    return torch.where(share > 0, total / share.clamp_min(torch.finfo(share.dtype).tiny), torch.zeros_like(total))
+
+
+def interpolation_matrix(positions: Float[Tensor, " n"], size: int, *, like: Tensor) -> Float[Tensor, "n size"]:
+    """Matrix that reads an axis of ``size`` samples at ``positions`` linearly, clamped to its ends."""
+    where = positions.to(torch.float64).clamp(0, size - 1)
+    low = where.floor().clamp_max(max(size - 2, 0)).to(torch.int64)
+    share = (where - low)[:, None]
+    matrix = torch.zeros((len(where), size), dtype=torch.float64)
+    matrix.scatter_add_(1, low[:, None], 1 - share)
+    matrix.scatter_add_(1, (low + 1).clamp_max(size - 1)[:, None], share)
+    return matrix.to(like)
+
+
+def nodes_to_voxels(field: Channels, spacing: Triple, shape: Triple) -> Channels:
+    """Linear interpolation from nodes to the voxels of a volume of ``shape``; values are not rescaled."""
+    positions = [(torch.arange(n, dtype=torch.float64) - (s - 1) / 2) / s for n, s in zip(shape, spacing, strict=True)]
+    return _resampled(field, positions)
+
+
+def voxels_to_nodes(field: Channels, spacing: Triple) -> Channels:
+    """Linear interpolation of a smooth ``[c, i, j, k]`` at the nodes; values are not rescaled."""
+    positions = [
+        torch.arange(n // s, dtype=torch.float64) * s + (s - 1) / 2
+        for n, s in zip(field.shape[1:], spacing, strict=True)
+    ]
+    return _resampled(field, positions)
+
+
+def _resampled(field: Tensor, positions: list[Tensor]) -> Tensor:
+    i, j, k = (interpolation_matrix(p, n, like=field) for p, n in zip(positions, field.shape[1:], strict=True))
+    return along_axes(field, (i, j, k))
