@@ -1,6 +1,16 @@
 """Local refinement of a displacement field by gradient descent (layer 3)."""
 
+from convexadam.continuous.parametrisation import Compositional, Displacement, Parametrisation
 from convexadam.continuous.refine import AdamRefinement
 from convexadam.continuous.smoothing import BoxSmoothing, GaussianSmoothing, KovesiSmoothing, Smoothing
 
-__all__ = ["AdamRefinement", "BoxSmoothing", "GaussianSmoothing", "KovesiSmoothing", "Smoothing"]
+__all__ = [
+    "AdamRefinement",
+    "BoxSmoothing",
+    "Compositional",
+    "Displacement",
+    "GaussianSmoothing",
+    "KovesiSmoothing",
+    "Parametrisation",
+    "Smoothing",
+]

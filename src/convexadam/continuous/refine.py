@@ -1,4 +1,4 @@
-"""The continuous stage: Adam on a smoothed displacement grid."""
+"""The continuous stage: Adam on a smoothed displacement."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import final
 import torch
 
 from convexadam._axes import Unit, checked_unit, per_axis, spacing_in_voxels
-from convexadam._typing import Channels, Field, PerAxis, Tensor, Triple, Volume
+from convexadam._typing import Channels, Field, PerAxis, Triple, Volume
 from convexadam.continuous.adam import Adam
+from convexadam.continuous.parametrisation import Displacement, Parametrisation, smoothing_matrices
 from convexadam.continuous.regularisers import diffusion_gradient
 from convexadam.continuous.smoothing import BoxSmoothing, Smoothing
 from convexadam.errors import ConfigError
 from convexadam.kernels.resize import nodes_to_voxels, pool, voxels_to_nodes
-from convexadam.kernels.smooth import along_axes, smoothing_matrix
+from convexadam.kernels.smooth import along_axes
 from convexadam.kernels.warp_ssd import warp_ssd
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class AdamRefinement:
-    """Minimise feature difference plus roughness over a displacement ``u = B(p)`` that smoothing keeps smooth.
+    """Minimise feature difference plus roughness over a displacement that smoothing keeps smooth.
 
     ``E(p) = mean_x sum_c (M_c(x + u(x)) - F_c(x))^2 + weight / 3 sum_a mean_x |d_a u|^2`` with ``u`` in nodes.
 
@@ -40,7 +41,9 @@ class AdamRefinement:
     learning_rate
         Largest step, in nodes.
     smoothing
-        ``B``, applied in every step; ``None`` for none.
+        ``B``: of the whole field (`Displacement`) or of each step (`Compositional`); ``None`` for none.
+    parametrisation
+        How steps become a displacement: `Displacement` as published, or `Compositional`, which hardly folds.
     final_smoothing
         Applied once to the finished field at full resolution (in voxels); ``None`` for none.
 
@@ -61,6 +64,7 @@ class AdamRefinement:
     weight: float = 1.25
     learning_rate: float = 1.0
     smoothing: Smoothing | None = field(default_factory=BoxSmoothing)
+    parametrisation: Parametrisation = field(default_factory=Displacement)
     final_smoothing: Smoothing | None = None
 
     def __post_init__(self) -> None:
@@ -114,24 +118,17 @@ class AdamRefinement:
             None if moving_weight is None else pool(moving_weight[None], spacing)[0],
         )
         fine = nodes_to_voxels(nodes * scale, spacing, shape)
-        return fine if self.final_smoothing is None else along_axes(fine, _matrices(self.final_smoothing, fine))
+        return fine if self.final_smoothing is None else along_axes(fine, smoothing_matrices(self.final_smoothing, fine))
 
     def _optimised(
-        self, fixed: Channels, moving: Channels, parameters: Field, fixed_weight: Volume | None, moving_weight: Volume | None
+        self, fixed: Channels, moving: Channels, start: Field, fixed_weight: Volume | None, moving_weight: Volume | None
     ) -> Field:
         """Return the displacement in nodes after the last step."""
-        forward = None if self.smoothing is None else _matrices(self.smoothing, parameters)
-        adjoint = None if forward is None else (forward[0].T, forward[1].T, forward[2].T)
-        displacement = parameters if forward is None else along_axes(parameters, forward)
-        adam = Adam(parameters, learning_rate=self.learning_rate)
+        motion = self.parametrisation.begin(start, self.smoothing)
+        adam = Adam(start, learning_rate=self.learning_rate)
         for _ in range(self.iterations):
+            displacement = motion.displacement
             _, gradient = warp_ssd(fixed, moving, displacement, fixed_weight=fixed_weight, moving_weight=moving_weight)
             gradient += self.weight * diffusion_gradient(displacement)
-            parameters = parameters - adam.direction(gradient if adjoint is None else along_axes(gradient, adjoint))
-            displacement = parameters if forward is None else along_axes(parameters, forward)
-        return displacement
-
-
-def _matrices(smoothing: Smoothing, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    i, j, k = (smoothing_matrix(smoothing.taps(), n, like=like) for n in like.shape[1:])
-    return i, j, k
+            motion = motion.moved(adam.direction(motion.gradient(gradient)))
+        return motion.displacement

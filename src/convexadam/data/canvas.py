@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias, final
+from typing import Self, TypeAlias, final
 
 import torch
 
@@ -49,7 +49,6 @@ class Canvas:
     @classmethod
     def blank(cls, coords: Field, texture: Field, contrast: str, edge_mm: float) -> Self:
         """Return an empty canvas (air, label 0) at some coordinates."""
-        others = ((2, 3), (1, 3), (1, 2))
         known = looks(contrast)
         return cls(
             coords=coords,
@@ -58,12 +57,12 @@ class Canvas:
             labels=torch.zeros_like(coords[0], dtype=torch.int32),
             looks=known,
             edge_mm=edge_mm,
-            low=tuple(coords.amin(o).cpu() for o in others),  # type: ignore[arg-type]
-            high=tuple(coords.amax(o).cpu() for o in others),  # type: ignore[arg-type]
+            low=(coords.amin((2, 3)).cpu(), coords.amin((1, 3)).cpu(), coords.amin((1, 2)).cpu()),
+            high=(coords.amax((2, 3)).cpu(), coords.amax((1, 3)).cpu(), coords.amax((1, 2)).cpu()),
         )
 
     def crop(self, box: Box) -> Crop:
-        """Indices that hold every voxel within a box of coordinates; empty where there is none."""
+        """Return the indices that hold every voxel within a box of coordinates; empty where there is none."""
         lower = torch.tensor(box[0])[:, None] - self.edge_mm
         upper = torch.tensor(box[1])[:, None] + self.edge_mm
         found = []
@@ -109,7 +108,12 @@ class Canvas:
         distance = torch.full_like(self.values[crop], _FAR)
         for p, q, r, t in zip(points, points[1:], radii, radii[1:], strict=False):
             part = self.crop(box_around((p, q), widest))
-            inner: Any = tuple(slice(max(b.start - a.start, 0), max(b.stop - a.start, 0)) for a, b in zip(crop, part, strict=True))
-            view = distance[inner]
+            view = distance[_within(crop, part)]
             view.copy_(torch.minimum(view, round_cone(self.at(part), p, q, (r, t))))
         return distance, crop
+
+
+def _within(outer: Crop, inner: Crop) -> Crop:
+    """Return a crop of the whole as a crop of a larger crop that holds it."""
+    i, j, k = (slice(max(b.start - a.start, 0), max(b.stop - a.start, 0)) for a, b in zip(outer, inner, strict=True))
+    return i, j, k

@@ -13,14 +13,16 @@ import torch
 
 from convexadam._typing import Float, Tensor
 
-Coords: TypeAlias = Float[Tensor, "3 *n"]
-Distance: TypeAlias = Float[Tensor, "*n"]
+Coords: TypeAlias = Float[Tensor, "3 ..."]
+Distance: TypeAlias = Float[Tensor, "..."]
 Point: TypeAlias = tuple[float, float, float]
 Box: TypeAlias = tuple[Point, Point]
 """Lower and upper corner, in mm."""
 
 
-def ellipsoid(coords: Coords, centre: Point, radii: Point, tilt: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Distance:
+def ellipsoid(
+    coords: Coords, centre: Point, radii: Point, tilt: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> Distance:
     """Distance to an ellipsoid, turned by ``tilt`` degrees about R, then A, then S."""
     x, y, z = (coords[a] - centre[a] for a in range(3))
     for axis, degrees in enumerate(tilt):

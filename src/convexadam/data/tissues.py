@@ -34,7 +34,7 @@ _TABLE: dict[str, tuple[Look, Look, Look]] = {
     "cord": (Look(42, 5), Look(330, 15), Look(330, 15)),
     "lung": (Look(-860, 25, 20), Look(35, 8), Look(30, 8)),
     "lung_vessel": (Look(30, 30), Look(90, 20), Look(60, 15)),
-    "liver": (Look(112, 7, 3), Look(430, 17, 9), Look(190, 13, 7)),
+    "liver": (Look(106, 7, 3), Look(430, 17, 9), Look(190, 13, 7)),
     "spleen": (Look(122, 8, 4), Look(270, 15, 8), Look(390, 20, 10)),
     "cortex": (Look(190, 14), Look(370, 18), Look(370, 20)),
     "medulla": (Look(128, 10), Look(230, 15), Look(540, 25)),
@@ -43,7 +43,7 @@ _TABLE: dict[str, tuple[Look, Look, Look]] = {
     "adrenal": (Look(75, 8), Look(330, 15), Look(230, 15)),
     "bile": (Look(8, 3), Look(190, 10, 15), Look(900, 20)),
     "artery": (Look(168, 6), Look(95, 10), Look(55, 10)),
-    "vein": (Look(162, 8), Look(110, 12), Look(65, 12)),
+    "vein": (Look(172, 8), Look(110, 12), Look(65, 12)),
     "heart": (Look(145, 10, 6), Look(220, 35, 25), Look(130, 30, 20)),
     "lesion": (Look(62, 10, 6), Look(250, 20, 15), Look(520, 40, 30)),
     "lesion_rim": (Look(138, 8), Look(330, 15), Look(330, 20)),
@@ -60,3 +60,24 @@ def looks(contrast: str) -> dict[str, Look]:
     """Each tissue's look in one of `CONTRASTS`."""
     column = CONTRASTS.index(contrast)
     return {tissue: row[column] for tissue, row in _TABLE.items()}
+
+
+LABEL_NAMES: dict[int, str] = {
+    0: "background",
+    1: "liver",
+    2: "spleen",
+    3: "right kidney",
+    4: "left kidney",
+    5: "stomach",
+    6: "gallbladder",
+    7: "pancreas",
+    8: "aorta",
+    9: "vena cava",
+    10: "vertebrae",
+    11: "spinal canal",
+    12: "lungs",
+    13: "heart",
+    14: "bowel",
+    15: "liver lesion",
+}
+LABELS: dict[str, int] = {name: number for number, name in LABEL_NAMES.items()}

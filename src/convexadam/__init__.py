@@ -1,0 +1,60 @@
+"""Deformable registration of 3-D medical images: ConvexAdam, in millimetres.
+
+>>> from convexadam import register
+>>> result = register("fixed.nii.gz", "moving.nii.gz")  # doctest: +SKIP
+>>> result.moved, result.transform  # doctest: +SKIP
+"""
+
+from convexadam.continuous import AdamRefinement
+from convexadam.discrete import ConvexSearch
+from convexadam.errors import (
+    ConfigError,
+    ConvexAdamError,
+    FileError,
+    GeometryError,
+    InputError,
+    MissingExtraError,
+    OutOfMemoryError,
+)
+from convexadam.features import Concat, Features, Intensity, MindSSC, Precomputed
+from convexadam.geometry import DisplacementField, Grid, Image
+from convexadam.io import as_image, read_image, write_image
+from convexadam.registration import (
+    GivenGrid,
+    IsotropicGrid,
+    RegistrationConfig,
+    RegistrationResult,
+    preset,
+    register,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdamRefinement",
+    "Concat",
+    "ConfigError",
+    "ConvexAdamError",
+    "ConvexSearch",
+    "DisplacementField",
+    "Features",
+    "FileError",
+    "GeometryError",
+    "GivenGrid",
+    "Grid",
+    "Image",
+    "InputError",
+    "Intensity",
+    "IsotropicGrid",
+    "MindSSC",
+    "MissingExtraError",
+    "OutOfMemoryError",
+    "Precomputed",
+    "RegistrationConfig",
+    "RegistrationResult",
+    "as_image",
+    "preset",
+    "read_image",
+    "register",
+    "write_image",
+]

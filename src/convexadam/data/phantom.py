@@ -1,0 +1,318 @@
+"""Two scans of a procedural torso with the exact transform between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from convexadam._typing import Field, Points, Shaped, Tensor, Triple, Volume
+from convexadam.data.body import HALF_MM
+from convexadam.data.canvas import Canvas
+from convexadam.data.motion import Motion, jacobian, largest_safe_scale, solve
+from convexadam.data.organs import (
+    landmarks,
+    paint_bowel,
+    paint_kidneys,
+    paint_liver,
+    paint_pancreas,
+    paint_spleen,
+    paint_stomach,
+    paint_vessels,
+)
+from convexadam.data.plan import Plan
+from convexadam.data.texture import Texture, bias_field, gaussian_noise, rician_noise
+from convexadam.data.tissues import CONTRASTS, LABEL_NAMES
+from convexadam.data.wall import paint_back, paint_chest, paint_ribs, paint_spine, paint_strands, paint_wall
+from convexadam.errors import ConfigError, InputError
+from convexadam.geometry.grid import Grid
+from convexadam.geometry.image import Image
+from convexadam.kernels.warp import identity_positions
+
+_LEAST_JACOBIAN = 0.3
+_LEAST_VOXELS = 4
+_BLOCK_VOXELS = 1 << 20
+"""Volumes are made in slabs of about this many voxels, so that temporaries stay small."""
+_CT_NOISE_HU = 11.0
+_MR_NOISE = 14.0
+_MR_BIAS = 0.35
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PhantomPair:
+    """Two scans of one procedural torso, and how they correspond.
+
+    Attributes
+    ----------
+    fixed, moving
+        float32 ``[1, i, j, k]`` on the same grid: HU for CT, arbitrary units for MR.
+    fixed_labels, moving_labels
+        int32 ``[1, i, j, k]``: the organ of each voxel, 0 elsewhere.
+    fixed_landmarks_mm, moving_landmarks_mm
+        float64 ``(n, 3)``: corresponding points in mm RAS+, row by row; all within both fields of view.
+    disp_vox
+        float32 ``[3, i, j, k]``: ``T(x) = x + u(x)`` from fixed to moving, in voxels of the fixed grid. The
+        anatomy of the moving scan at ``T(x)`` is that of the fixed scan at ``x``. Exact at voxel centres,
+        and free of folds.
+    label_names
+        Organ of each label.
+    """
+
+    fixed: Image
+    moving: Image
+    fixed_labels: Image
+    moving_labels: Image
+    fixed_landmarks_mm: Points
+    moving_landmarks_mm: Points
+    disp_vox: Field
+    label_names: dict[int, str]
+
+
+def phantom_pair(
+    shape: Triple = (96, 80, 72),
+    *,
+    spacing_mm: tuple[float, float, float] | None = None,
+    affine: Any = None,
+    contrasts: tuple[str, str] = ("ct", "ct"),
+    displacement_mm: float = 12.0,
+    seed: int = 0,
+    noise: float = 1.0,
+    device: torch.device | str | None = None,
+) -> PhantomPair:
+    """Make two scans of a torso, one deformed, with labels, landmarks and the exact field between them.
+
+    The torso always fills the grid: with neither ``spacing_mm`` nor ``affine`` the voxels are as large as a
+    field of view of 400 x 300 x 300 mm (R, A, S) asks for, else the torso is scaled to the box of the grid.
+    Its left and right, front and back, head and feet follow the affine, also an oblique or flipped one.
+
+    The moving scan shows the anatomy as it is, the fixed one shows it at ``T(x)``. Tissue textures deform
+    with the anatomy; noise and the bias field of MR do not.
+
+    Parameters
+    ----------
+    shape
+        Voxels along ``(i, j, k)``, at least 4 each.
+    spacing_mm
+        Voxel size along ``(i, j, k)`` with axes along R, A, S, centred on the origin.
+    affine
+        4x4, voxel indices to mm RAS+, instead of ``spacing_mm``.
+    contrasts
+        Of the fixed and of the moving scan: ``"ct"`` (portal venous phase), ``"t1"`` or ``"t2"``.
+    displacement_mm
+        Length of the largest displacement at any voxel, in mm; 0 for none.
+    seed
+        Whole number from 0 on. Decides on everything random: build, vessels, textures, motion, noise. No global state is used.
+    noise
+        Strength of noise and bias field; 1 is that of a usual scan, 0 leaves the pure anatomy.
+    device
+        Where the volumes are made; ``None`` is the CPU. Random numbers are drawn on the CPU, so that
+        devices differ by rounding alone.
+
+    Raises
+    ------
+    ConfigError
+        If a contrast is unknown, a number is out of range, both ``spacing_mm`` and ``affine`` are given, or the
+        displacement would fold space (least Jacobian 0.3).
+    InputError
+        If the shape is too small.
+    GeometryError
+        If the affine is unusable.
+
+    Examples
+    --------
+    >>> pair = phantom_pair((24, 20, 18), contrasts=("ct", "t2"), seed=1)
+    >>> pair.fixed.grid.orientation, tuple(pair.disp_vox.shape)
+    ('RAS', (3, 24, 20, 18))
+    >>> pair.label_names[int(pair.fixed_labels.data.max())]
+    'liver lesion'
+    """
+    grid = _checked_grid(shape, spacing_mm, affine)
+    _check_settings(contrasts, displacement_mm, noise, seed)
+    to = torch.device("cpu" if device is None else device)
+    generator = torch.Generator().manual_seed(int(seed))
+    frame = _Frame.of(grid)
+    person = Motion.of_individual(generator)
+    plan = Plan.draw(generator)
+    motion = _scaled(Motion.of_breathing(generator), frame, displacement_mm, to)
+    texture = Texture.draw(generator, to)
+    still = motion.times((0.0, 0.0, 0.0))
+    scans = []
+    for contrast, shift in zip(contrasts, (motion, still), strict=True):
+        values, labels = _rendered(frame, contrast, (person, shift), plan, texture)
+        values = _scanned(values, contrast, float(noise), generator)
+        scans.append((Image(values[None], grid), Image(labels[None], grid)))
+    here, there = _corresponding_mm(frame, person, motion, plan)
+    to_points = to if to.type != "mps" else torch.device("cpu")  # MPS has no float64
+    return PhantomPair(
+        fixed=scans[0][0],
+        moving=scans[1][0],
+        fixed_labels=scans[0][1],
+        moving_labels=scans[1][1],
+        fixed_landmarks_mm=here.to(to_points),
+        moving_landmarks_mm=there.to(to_points),
+        disp_vox=_displacement_vox(frame, motion, to),
+        label_names=dict(LABEL_NAMES),
+    )
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Frame:
+    """How the grid lies in the nominal torso: 4x4 map of voxels to nominal mm, and nominal per true mm."""
+
+    grid: Grid
+    from_voxels: np.ndarray
+    per_mm: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, grid: Grid) -> _Frame:
+        """Fit the torso to a grid's box: centred, along R, A and S, as wide as the closest axis."""
+        axes, _ = grid.canonical_axes()
+        ratio = [2 * half / (grid.shape[a] * grid.spacing_mm[a]) for half, a in zip(HALF_MM, axes, strict=True)]
+        centre = grid.affine @ [*((n - 1) / 2 for n in grid.shape), 1.0]
+        fit = np.diag([*ratio, 1.0])
+        fit[:3, 3] = -np.array(ratio) * centre[:3]
+        return cls(grid=grid, from_voxels=fit @ grid.affine, per_mm=(ratio[0], ratio[1], ratio[2]))
+
+    def coords(self, start: int, stop: int, device: torch.device) -> Field:
+        """Nominal coordinates of the voxels of planes ``start`` to ``stop`` of the first axis, float32."""
+        shape = (stop - start, self.grid.shape[1], self.grid.shape[2])
+        at = identity_positions(shape, like=torch.empty(0, device=device))
+        at[0] += start
+        m = self.from_voxels.tolist()
+        return torch.stack([at[0] * m[a][0] + at[1] * m[a][1] + (at[2] * m[a][2] + m[a][3]) for a in range(3)])
+
+    def edge_mm(self) -> float:
+        """Size of a voxel, in nominal mm."""
+        return float(abs(np.linalg.det(self.from_voxels[:3, :3])) ** (1 / 3))
+
+    def slabs(self) -> Iterator[tuple[int, int]]:
+        """Ranges of planes of the first axis that make blocks of moderate size."""
+        planes = max(1, _BLOCK_VOXELS // math.prod(self.grid.shape[1:]))
+        for start in range(0, self.grid.shape[0], planes):
+            yield start, min(start + planes, self.grid.shape[0])
+
+
+def _scaled(motion: Motion, frame: _Frame, displacement_mm: float, device: torch.device) -> Motion:
+    """Return the motion with the largest displacement asked for, checked to be free of folds."""
+    longest = torch.stack([motion(frame.coords(*slab, device)).square().sum(0).max() for slab in frame.slabs()])
+    scale = displacement_mm / math.sqrt(float(longest.max()))
+    i, j, k = (scale * p for p in frame.per_mm)
+    scaled = motion.times((i, j, k))
+    axes = [torch.linspace(-half, half, 17, dtype=torch.float64) for half in HALF_MM]
+    lattice = torch.stack(torch.meshgrid(*axes, indexing="ij")).reshape(3, -1)
+    safe = largest_safe_scale(jacobian(scaled, lattice.T), _LEAST_JACOBIAN)
+    if safe < 1:
+        raise ConfigError(
+            f"displacement_mm is {displacement_mm:g}, but in this field of view more than {safe * displacement_mm:.3g} mm "
+            f"would (nearly) fold space: the Jacobian has to stay above {_LEAST_JACOBIAN}; choose a smaller "
+            "displacement_mm or larger voxels"
+        )
+    return scaled
+
+
+def _rendered(
+    frame: _Frame, contrast: str, maps: tuple[Motion, Motion], plan: Plan, texture: Texture
+) -> tuple[Volume, Shaped[Tensor, "i j k"]]:
+    """Noise-free values and labels of the anatomy, seen through the motion and then the person's build."""
+    person, shift = maps
+    device = texture.grain.device
+    values = torch.empty(frame.grid.shape, device=device)
+    labels = torch.empty(frame.grid.shape, dtype=torch.int32, device=device)
+    for start, stop in frame.slabs():
+        coords = shift.moved(frame.coords(start, stop, device))
+        grown = person.moved(coords)
+        canvas = Canvas.blank(grown, texture(grown), contrast, frame.edge_mm())
+        _paint(canvas, plan)
+        values[start:stop], labels[start:stop] = canvas.values, canvas.labels
+    return values, labels
+
+
+def _paint(canvas: Canvas, plan: Plan) -> None:
+    """Paint the whole torso, from what lies behind to what lies in front."""
+    cavity = paint_wall(canvas)
+    paint_strands(canvas, cavity)
+    paint_back(canvas)
+    paint_spine(canvas)
+    paint_ribs(canvas, cavity)
+    paint_kidneys(canvas)
+    paint_spleen(canvas, cavity)
+    paint_bowel(canvas, plan)
+    paint_pancreas(canvas)
+    paint_stomach(canvas)
+    paint_liver(canvas, plan)
+    paint_chest(canvas, cavity)
+    paint_vessels(canvas)
+
+
+def _scanned(values: Volume, contrast: str, noise: float, generator: torch.Generator) -> Volume:
+    """Add what the scanner adds: noise, and for MR the bias field of the coil."""
+    if contrast == "ct":
+        return gaussian_noise(values, noise * _CT_NOISE_HU, generator)
+    i, j, k = values.shape
+    biased = values * bias_field((i, j, k), noise * _MR_BIAS, generator, values.device)
+    return rician_noise(biased.clamp_(min=0), noise * _MR_NOISE, generator)
+
+
+def _displacement_vox(frame: _Frame, motion: Motion, device: torch.device) -> Field:
+    """Displacement of each voxel, in voxels."""
+    inverse = np.linalg.inv(frame.from_voxels[:3, :3]).tolist()
+    field = torch.empty((3, *frame.grid.shape), device=device)
+    for start, stop in frame.slabs():
+        shift = motion(frame.coords(start, stop, device))
+        for a in range(3):
+            field[a, start:stop] = sum(shift[b] * inverse[a][b] for b in range(3))
+    return field
+
+
+def _corresponding_mm(frame: _Frame, person: Motion, motion: Motion, plan: Plan) -> tuple[Points, Points]:
+    """Landmarks in the fixed and in the moving scan: those that both fields of view hold."""
+    nominal = torch.tensor(landmarks(plan), dtype=torch.float64)
+    there = solve(person, nominal)
+    here = solve(motion, there)
+    to_voxels = torch.from_numpy(np.linalg.inv(frame.from_voxels))
+    vox = [points @ to_voxels[:3, :3].T + to_voxels[:3, 3] for points in (here, there)]
+    last = torch.tensor(frame.grid.shape, dtype=torch.float64) - 1
+    held = torch.stack([((v >= 0) & (v <= last)).all(1) for v in vox]).all(0)
+    return frame.grid.to_mm(vox[0][held]), frame.grid.to_mm(vox[1][held])
+
+
+def _checked_grid(shape: Any, spacing_mm: Any, affine: Any) -> Grid:
+    sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    if len(sizes) != 3 or not all(isinstance(n, int) and n >= _LEAST_VOXELS for n in sizes):
+        raise InputError(
+            f"a phantom's shape is three whole numbers of at least {_LEAST_VOXELS} voxels, but {shape!r} came"
+        )
+    if affine is not None:
+        if spacing_mm is not None:
+            raise ConfigError(
+                "spacing_mm and affine were both given, but an affine says the spacing; leave one of them out"
+            )
+        return Grid((sizes[0], sizes[1], sizes[2]), affine)
+    spacing = tuple(2 * half / n for half, n in zip(HALF_MM, sizes, strict=True)) if spacing_mm is None else spacing_mm
+    if not isinstance(spacing, (tuple, list)) or len(spacing) != 3 or not all(_is_number(s) and s > 0 for s in spacing):
+        raise ConfigError(f"spacing_mm is three positive numbers, one for each axis, but {spacing_mm!r} came")
+    centred = np.diag([*map(float, spacing), 1.0])
+    centred[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(sizes, spacing, strict=True)]
+    return Grid((sizes[0], sizes[1], sizes[2]), centred)
+
+
+def _check_settings(contrasts: Any, displacement_mm: Any, noise: Any, seed: Any) -> None:
+    pair = tuple(contrasts) if isinstance(contrasts, (tuple, list)) else (contrasts,)
+    if len(pair) != 2 or not all(c in CONTRASTS for c in pair):
+        known = ", ".join(CONTRASTS)
+        raise ConfigError(f"contrasts are two of {known}, for the fixed and the moving scan, but {contrasts!r} came")
+    for name, value in (("displacement_mm", displacement_mm), ("noise", noise)):
+        if not _is_number(value) or value < 0:
+            raise ConfigError(f"{name} is a finite number of at least 0, but {value!r} came")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ConfigError(f"seed is a whole number of at least 0, but {seed!r} came")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,9 @@
+"""What is compared: feature maps of images (layer 3)."""
+
+from convexadam.features.concat import Concat
+from convexadam.features.intensity import Intensity
+from convexadam.features.mind import MindSSC
+from convexadam.features.precomputed import Precomputed
+from convexadam.features.protocol import Features
+
+__all__ = ["Concat", "Features", "Intensity", "MindSSC", "Precomputed"]

@@ -1,0 +1,49 @@
+"""Several kinds of features together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from convexadam._typing import Channels, Volume
+from convexadam.errors import ConfigError
+from convexadam.features.protocol import Features
+from convexadam.geometry import Image
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Concat:
+    """Channels of several extractors in a row, each scaled so that its *squared* differences get its weight.
+
+    Attributes
+    ----------
+    parts
+        Extractors, at least one.
+    weights
+        One weight for each part; ``None`` weighs all with 1.
+
+    Raises
+    ------
+    ConfigError
+        If there is no part, or the weights do not fit the parts.
+    """
+
+    parts: tuple[Features, ...]
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ConfigError("Concat needs at least one extractor in parts")
+        if self.weights is not None and (
+            len(self.weights) != len(self.parts) or not all(math.isfinite(w) and w >= 0 for w in self.weights)
+        ):
+            raise ConfigError(f"Concat needs one weight >= 0 for each of its {len(self.parts)} parts, but {self.weights} came")
+
+    def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
+        """Return the parts' channels, ``[sum f, i, j, k]``."""
+        weights = self.weights or (1.0,) * len(self.parts)
+        return torch.cat([part(image, weight=weight) * math.sqrt(w) for part, w in zip(self.parts, weights, strict=True)])

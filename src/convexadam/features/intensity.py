@@ -1,0 +1,76 @@
+"""Intensities as features, for images of one contrast."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from convexadam._typing import Channels, Shaped, Tensor, Volume
+from convexadam.errors import ConfigError
+from convexadam.geometry import Image
+
+_SAMPLES = 2**20
+"""Quantiles are read from at most this many evenly spaced voxels."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Intensity:
+    """Intensities mapped linearly so that two quantiles become 0 and ``scale``, and clipped there.
+
+    For pairs of one contrast, whose intensities mean the same; across contrasts use `MindSSC`.
+
+    Attributes
+    ----------
+    low, high
+        Quantiles, ``0 <= low < high <= 1``, over the voxels that have evidence.
+    scale
+        Value of the upper quantile. The regulariser is weighed against squared feature differences, so that a larger
+        scale trusts the images more.
+
+    Raises
+    ------
+    ConfigError
+        If the quantiles or scale are out of range.
+    """
+
+    low: float = 0.005
+    high: float = 0.995
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= 1:
+            raise ConfigError(f"quantiles are 0 <= low < high <= 1, but {self.low} and {self.high} came")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ConfigError(f"scale is a positive number, but {self.scale} came")
+
+    def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
+        """Return ``[c, i, j, k]`` in [0, scale]; a channel whose two quantiles agree gives zeros."""
+        return torch.stack([self._normalised(channel, weight) for channel in centred(image.data)])
+
+    def _normalised(self, channel: Volume, weight: Volume | None) -> Volume:
+        values = channel.flatten() if weight is None else channel[weight > 0]
+        if values.numel() == 0:
+            values = channel.flatten()
+        values = values[:: math.ceil(values.numel() / _SAMPLES)]
+        low, high = torch.quantile(values, torch.tensor([self.low, self.high], dtype=values.dtype, device=values.device))
+        span = high - low
+        scaled = ((channel - low) / torch.where(span > 0, span, torch.ones_like(span))).clamp(0, 1)
+        return torch.where(span > 0, scaled, torch.zeros_like(scaled)) * self.scale
+
+
+def centred(data: Shaped[Tensor, "c i j k"]) -> Channels:
+    """Float32 copy with each channel's mid-range at 0 and largest magnitude 1, whatever its type and scale.
+
+    Features do not depend on a linear scaling; squares of raw values might overflow.
+    """
+    dtype = torch.float32 if data.device.type == "mps" else torch.float64  # MPS has no float64
+    channels = []
+    for channel in data:
+        low, high = channel.min().to(dtype), channel.max().to(dtype)
+        half = (high / 2 - low / 2).clamp_min(torch.finfo(dtype).tiny)
+        channels.append(((channel.to(dtype) - (low / 2 + high / 2)) / half).to(torch.float32))
+    return torch.stack(channels)

@@ -1,0 +1,55 @@
+"""MIND-SSC as a component."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from convexadam._typing import Channels, Volume
+from convexadam.errors import ConfigError
+from convexadam.features.intensity import centred
+from convexadam.geometry import Image
+from convexadam.kernels.mind_ssc import mind_ssc
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class MindSSC:
+    """Self-similarity descriptors, comparable between contrasts: 12 channels for each image channel.
+
+    Attributes
+    ----------
+    radius
+        Patch radius in voxels of the working grid; 0 compares single voxels.
+    dilation
+        Distance of the compared neighbours in voxels of the working grid.
+
+    Raises
+    ------
+    ConfigError
+        If ``radius < 0`` or ``dilation < 1``.
+
+    Notes
+    -----
+    Heinrich et al., MICCAI 2013; see `convexadam.kernels.mind_ssc.mind_ssc`.
+    """
+
+    radius: int = 1
+    dilation: int = 2
+
+    def __post_init__(self) -> None:
+        if self.radius < 0 or self.dilation < 1:
+            raise ConfigError(
+                f"MIND-SSC needs radius >= 0 and dilation >= 1 (voxels), but {self.radius} and {self.dilation} came"
+            )
+
+    def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
+        """Return ``[12 c, i, j, k]`` in (0, 1]; a channel without contrast gives ones."""
+        if weight is not None and not bool((weight > 0).any()):
+            weight = None
+        described = [
+            mind_ssc(channel, radius=self.radius, dilation=self.dilation, weight=weight) for channel in centred(image.data)
+        ]
+        return described[0] if len(described) == 1 else torch.cat(described)

@@ -1,0 +1,27 @@
+"""Feature maps that exist already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from convexadam._typing import Channels, Volume
+from convexadam.geometry import Image
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Precomputed:
+    """The image's own channels, unchanged: register feature maps ``Image(features, grid)`` instead of images.
+
+    Attributes
+    ----------
+    weight
+        Factor on all channels.
+    """
+
+    weight: float = 1.0
+
+    def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
+        """Return ``[c, i, j, k]``, float32."""
+        return image.data.float() * self.weight

@@ -1,0 +1,9 @@
+"""The whole pipeline: settings, `register`, and what it returns (layer 4)."""
+
+from convexadam.registration.config import RegistrationConfig
+from convexadam.registration.presets import preset
+from convexadam.registration.register import register
+from convexadam.registration.result import RegistrationResult
+from convexadam.registration.working_grid import GivenGrid, IsotropicGrid
+
+__all__ = ["GivenGrid", "IsotropicGrid", "RegistrationConfig", "RegistrationResult", "preset", "register"]

@@ -1,0 +1,98 @@
+"""All settings of a registration, as one value."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self, final
+
+from convexadam.continuous import AdamRefinement
+from convexadam.discrete import ConvexSearch
+from convexadam.errors import ConfigError, FileError
+from convexadam.features import Features, MindSSC
+from convexadam.io._atomic import atomic_path
+from convexadam.registration import saved
+from convexadam.registration.working_grid import GivenGrid, IsotropicGrid, WorkingGrid
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RegistrationConfig:
+    """The components of a registration, in the order of use.
+
+    Attributes
+    ----------
+    grid
+        Where the work is done: `IsotropicGrid` or `GivenGrid`.
+    features
+        What is compared: a component of `convexadam.features`, or a function of yours (see `Features`).
+    discrete
+        Global search; ``None`` starts the refinement from zero.
+    continuous
+        Local refinement; ``None`` returns the field of the search.
+
+    Examples
+    --------
+    >>> config = RegistrationConfig(continuous=AdamRefinement(iterations=40))
+    >>> RegistrationConfig.from_toml(config.to_toml()) == config
+    True
+    """
+
+    grid: WorkingGrid = field(default_factory=IsotropicGrid)
+    features: Features = field(default_factory=MindSSC)
+    discrete: ConvexSearch | None = field(default_factory=ConvexSearch)
+    continuous: AdamRefinement | None = field(default_factory=AdamRefinement)
+
+    def __post_init__(self) -> None:
+        if not callable(self.features):
+            raise ConfigError(f"features is a component or a function of an image, but {self.features!r} came")
+        for name, allowed in (
+            ("grid", (GivenGrid, IsotropicGrid)),
+            ("discrete", (ConvexSearch, types.NoneType)),
+            ("continuous", (AdamRefinement, types.NoneType)),
+        ):
+            if not isinstance(getattr(self, name), allowed):
+                names = " or ".join("None" if a is types.NoneType else a.__name__ for a in allowed)
+                raise ConfigError(f"{name} is {names}, but {getattr(self, name)!r} came")
+
+    def to_toml(self) -> str:
+        """Return the settings as TOML text.
+
+        Raises
+        ------
+        ConfigError
+            If ``features`` is a function of yours: code cannot be saved, only components can.
+        """
+        return saved.to_toml(self)
+
+    @classmethod
+    def from_toml(cls, text: str) -> Self:
+        """Read settings from TOML text; what it leaves out has its default.
+
+        Raises
+        ------
+        ConfigError
+            If the text is no TOML, names an unknown key or component (the message has the nearest known one), or
+            was written for another schema version.
+        """
+        return saved.from_toml(cls, text)
+
+    def save(self, path: str | Path) -> None:
+        """Write the settings to a TOML file (all of it, or nothing)."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(self.to_toml(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read settings from a TOML file."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileError(f"cannot read the settings file {path}: {error}") from error
+        try:
+            return cls.from_toml(text)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+

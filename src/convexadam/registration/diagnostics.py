@@ -1,0 +1,43 @@
+"""Figures that tell whether a registration can be trusted."""
+
+from __future__ import annotations
+
+import torch
+
+from convexadam._typing import Channels, Field, Volume
+from convexadam.geometry import DisplacementField
+from convexadam.kernels.resize import pool, voxels_to_nodes
+from convexadam.kernels.warp_ssd import ssd
+from convexadam.metrics import folded_percent
+
+_SPACING = 2
+"""Similarity is measured on features pooled by this many voxels."""
+
+
+def similarity(
+    features: tuple[Channels, Channels], weights: tuple[Volume | None, Volume | None], disp_vox: Field
+) -> dict[str, float]:
+    """Mean squared feature difference before and after, summed over channels (lower is more alike)."""
+    i, j, k = (min(_SPACING, n) for n in disp_vox.shape[1:])
+    spacing = (i, j, k)
+    fixed, moving = (pool(f, spacing, weight=w) for f, w in zip(features, weights, strict=True))
+    fixed_weight, moving_weight = (None if w is None else pool(w[None], spacing)[0] for w in weights)
+    scale = torch.tensor(spacing, dtype=disp_vox.dtype, device=disp_vox.device).reshape(3, 1, 1, 1)
+    after = voxels_to_nodes(disp_vox, spacing) / scale
+    values = [
+        ssd(fixed, moving, u, fixed_weight=fixed_weight, moving_weight=moving_weight) for u in (torch.zeros_like(after), after)
+    ]
+    return {"feature_difference_before": float(values[0]), "feature_difference_after": float(values[1])}
+
+
+def describe_field(transform: DisplacementField) -> dict[str, float]:
+    """Folding, volume change and size of a displacement field."""
+    length = transform.disp_mm.norm(dim=0)
+    determinant = transform.jacobian()
+    return {
+        "folded_percent": folded_percent(transform.to_voxels()),
+        "jacobian_min": float(determinant.min()),
+        "jacobian_max": float(determinant.max()),
+        "displacement_mean_mm": float(length.mean()),
+        "displacement_max_mm": float(length.max()),
+    }

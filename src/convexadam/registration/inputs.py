@@ -1,0 +1,62 @@
+"""What comes in, checked once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from convexadam._typing import Channels, Volume
+from convexadam.errors import ConfigError, InputError
+from convexadam.features import Features
+from convexadam.geometry import Image
+from convexadam.io import as_image
+
+
+def checked_image(value: Any, affine: Any, device: torch.device | str | None, name: str) -> Image:
+    """Turn any accepted form into an image that can be registered, or say why not."""
+    image = as_image(value, affine, device=device)
+    if image.data.is_floating_point():
+        bad = int((~image.data.isfinite()).sum())
+        if bad:
+            raise InputError(
+                f"the {name} image holds {bad} NaN or Inf of {image.data.numel()} values; "
+                "replace them (for example by the background value) before registering"
+            )
+    return image
+
+
+def checked_mask(value: Any, image: Image, name: str) -> Image | None:
+    """Turn a mask into an image; an array takes the grid of the image it belongs to."""
+    if value is None:
+        return None
+    is_array = isinstance(value, torch.Tensor) or type(value).__module__ == "numpy"
+    if is_array and tuple(value.shape) != image.grid.shape:
+        raise InputError(
+            f"the {name} mask has shape {tuple(value.shape)} but the {name} image {image.grid.shape}; "
+            "pass a mask of that shape, or one with its own affine (Image or file)"
+        )
+    mask = as_image(value, image.grid.affine if is_array else None, device=image.data.device)
+    if mask.data.shape[0] != 1:
+        raise InputError(f"a mask has one channel, but the {name} mask has {mask.data.shape[0]}")
+    if mask.data.is_floating_point() and not bool(mask.data.isfinite().all()):
+        raise InputError(f"the {name} mask holds NaN or Inf; it should be above 0 inside and 0 outside")
+    if not bool((mask.data > 0).any()):
+        raise InputError(f"the {name} mask is empty: no value is above 0; leave it out to use the whole image")
+    return mask
+
+
+def checked_features(
+    extractor: Features, images: tuple[Image, Image], weights: tuple[Volume | None, Volume | None]
+) -> tuple[Channels, Channels]:
+    """Describe both images, and make sure that the descriptions can be compared."""
+    fixed, moving = (extractor(image, weight=weight) for image, weight in zip(images, weights, strict=True))
+    for features in (fixed, moving):
+        if not isinstance(features, torch.Tensor) or features.ndim != 4 or features.shape[1:] != images[0].data.shape[1:]:
+            came = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+            raise ConfigError(f"features are a tensor [f, i, j, k] with {images[0].grid.shape} voxels, but {came} came from {extractor!r}")
+    if fixed.shape[0] != moving.shape[0] or fixed.shape[0] == 0:
+        raise ConfigError(f"both images need as many feature channels, at least one, but {fixed.shape[0]} and {moving.shape[0]} came")
+    if not bool(fixed.isfinite().all() and moving.isfinite().all()):
+        raise ConfigError(f"the features from {extractor!r} hold NaN or Inf")
+    return fixed.float(), moving.float()

@@ -1,0 +1,176 @@
+"""The pipeline: bring both images to one grid, describe, search, refine, bring the field back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+
+from convexadam._typing import Volume
+from convexadam.errors import InputError, OutOfMemoryError
+from convexadam.geometry import DisplacementField, Grid, Image, resample
+from convexadam.geometry.resample import coverage
+from convexadam.registration.config import RegistrationConfig
+from convexadam.registration.diagnostics import describe_field, similarity
+from convexadam.registration.inputs import checked_features, checked_image, checked_mask
+from convexadam.registration.presets import preset
+from convexadam.registration.result import RegistrationResult
+
+Progress: TypeAlias = Callable[[str, float], None]
+"""Called with the name of a stage as it begins and the share of stages done, in [0, 1]."""
+
+_STAGES = ("resample", "features", "discrete", "continuous", "finish")
+
+
+@torch.inference_mode(False)  # the refinement differentiates, whatever the caller has switched off
+@torch.no_grad()
+def register(
+    fixed: Any,
+    moving: Any,
+    config: RegistrationConfig | None = None,
+    *,
+    fixed_affine: Any = None,
+    moving_affine: Any = None,
+    fixed_mask: Any = None,
+    moving_mask: Any = None,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> RegistrationResult:
+    """Find the transform that maps each point of the fixed image to the same anatomy in the moving image.
+
+    Parameters
+    ----------
+    fixed, moving
+        3-D volumes: a path to a NIfTI file, a nibabel or SimpleITK image, a torch tensor or numpy array ``[i, j, k]``, or
+        an `Image`. Grids, spacings and orientations may differ; what counts is where voxels lie in mm.
+    config
+        What to do; ``None`` takes ``preset("default")``.
+    fixed_affine, moving_affine
+        4x4, voxel indices to mm RAS+, for tensors and arrays; ``None`` means 1 mm voxels along R, A, S.
+    fixed_mask, moving_mask
+        Where there is evidence: above 0 inside, else not. Same forms as the images. An array without an affine lies on
+        its image's grid; other masks may lie on any grid. Evidence outside is ignored, not filled in.
+    device
+        Where to compute; ``None`` stays where the fixed image is (arrays and files: the CPU).
+    progress
+        Called at the beginning of each stage and at the end.
+
+    Returns
+    -------
+    `RegistrationResult` with the transform on the fixed image's grid, exactly.
+
+    Raises
+    ------
+    InputError, GeometryError, FileError
+        If an image or mask cannot be used: NaN, empty, not 3-D, singular affine, unreadable, no overlap.
+    ConfigError
+        If the features do not fit the image.
+    OutOfMemoryError
+        If the device has too little memory.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import RegistrationConfig, register
+    >>> volume = torch.rand(24, 20, 16, generator=torch.Generator().manual_seed(0))
+    >>> result = register(volume, volume)
+    >>> bool(result.transform.disp_mm.abs().max() < 0.1)
+    True
+    """
+    config = preset() if config is None else config
+    fixed_image = checked_image(fixed, fixed_affine, device, "fixed")
+    moving_image = checked_image(moving, moving_affine, fixed_image.data.device, "moving")
+    masks = (
+        checked_mask(fixed_mask, fixed_image, "fixed"),
+        checked_mask(moving_mask, moving_image, "moving"),
+    )
+    clock = _Clock(progress, fixed_image.data.device)
+    try:
+        transform, diagnostics = _estimated(fixed_image, moving_image, masks, config, clock)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise OutOfMemoryError(_memory_advice(fixed_image)) from error
+        raise
+    return RegistrationResult(
+        transform=transform,
+        fixed=fixed_image,
+        moving=moving_image,
+        config=config,
+        seconds=clock.seconds,
+        diagnostics=diagnostics,
+    )
+
+
+def _estimated(
+    fixed: Image, moving: Image, masks: tuple[Image | None, Image | None], config: RegistrationConfig, clock: _Clock
+) -> tuple[DisplacementField, dict[str, float]]:
+    """Run the stages; the transform on the fixed grid, and what is worth knowing about it."""
+    with clock.stage("resample"):
+        grid = config.grid(fixed.grid)
+        images = on_grid(fixed, grid), on_grid(moving, grid)
+        weights = evidence(fixed, masks[0], grid, "fixed"), evidence(moving, masks[1], grid, "moving")
+    with clock.stage("features"):
+        features = checked_features(config.features, images, weights)
+        del images
+    options: dict[str, Any] = {"fixed_weight": weights[0], "moving_weight": weights[1], "voxel_mm": grid.spacing_mm}
+    disp_vox = features[0].new_zeros((3, *grid.shape))
+    with clock.stage("discrete"):
+        if config.discrete is not None:
+            disp_vox = config.discrete(*features, **options)
+    with clock.stage("continuous"):
+        if config.continuous is not None:
+            disp_vox = config.continuous(*features, start=disp_vox, **options)
+    with clock.stage("finish"):
+        transform = DisplacementField.from_voxels(disp_vox, grid).resample_onto(fixed.grid)
+        diagnostics = similarity(features, weights, disp_vox) | describe_field(transform)
+    return transform, diagnostics
+
+
+def on_grid(image: Image, grid: Grid) -> Image:
+    """Bring an image to the working grid; the same voxels in another order are only reordered."""
+    if image.grid.canonical().same_as(grid):
+        return Image(image.canonical().data, grid)
+    return resample(image, grid, mode="linear", antialias=True)
+
+
+def evidence(image: Image, mask: Image | None, grid: Grid, name: str) -> Volume | None:
+    """Weight of each voxel of the working grid: in the field of view and in the mask; ``None`` for 1 everywhere."""
+    like = torch.empty(0, device=image.data.device)
+    weight = coverage(image.grid, grid, like=like)
+    if mask is not None:
+        inside = Image((mask.data > 0).to(like.dtype), mask.grid)
+        weight = weight * resample(inside, grid, mode="linear", background=0.0).data[0]
+    if not bool((weight > 0).any()):
+        what = "overlap" if mask is None else "evidence left by the mask"
+        raise InputError(f"there is no {what}: no voxel of the {name} image lies within the fixed image's box; check the affines and the mask")
+    return None if bool((weight == 1).all()) else weight
+
+
+class _Clock:
+    """Reports and times the stages; waits for the device only where a stage ends."""
+
+    def __init__(self, progress: Progress | None, device: torch.device) -> None:
+        self._progress, self._device = progress, device
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        if self._progress is not None:
+            self._progress(name, _STAGES.index(name) / len(_STAGES))
+        start = time.perf_counter()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.seconds[name] = time.perf_counter() - start
+        if self._progress is not None and name == _STAGES[-1]:
+            self._progress("done", 1.0)
+
+
+def _memory_advice(fixed: Image) -> str:
+    return (
+        f"{fixed.data.device} has too little memory to register {fixed.grid.shape} voxels with these settings; raise "
+        "grid.spacing_mm or lower grid.max_voxels (IsotropicGrid), raise discrete.spacing, or use another device"
+    )

@@ -1,0 +1,95 @@
+"""What a registration returns."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from convexadam.geometry import DisplacementField, Image
+from convexadam.io._atomic import atomic_path
+from convexadam.registration.config import RegistrationConfig
+from convexadam.registration.saved import as_table
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RegistrationResult:
+    """A transform, and how it came about.
+
+    Attributes
+    ----------
+    transform
+        Fixed to moving space, in mm RAS+, on the fixed image's grid.
+    fixed, moving
+        The images as they were registered.
+    config
+        The settings.
+    seconds
+        Time of each stage.
+    diagnostics
+        ``feature_difference_before``/``_after`` (mean over the image of the squared feature difference),
+        ``folded_percent`` (voxels with a Jacobian determinant <= 0), ``jacobian_min``/``_max``,
+        ``displacement_mean_mm``/``_max_mm``.
+    backend
+        Which implementation ran.
+    """
+
+    transform: DisplacementField
+    fixed: Image
+    moving: Image
+    config: RegistrationConfig
+    seconds: dict[str, float]
+    diagnostics: dict[str, float]
+    backend: str = "reference"
+
+    @property
+    def moved(self) -> Image:
+        """The moving image on the fixed grid; computed anew at each access."""
+        return self.transform.warp(self.moving)
+
+    def report(self) -> dict[str, Any]:
+        """Everything but the volumes, as plain values that JSON can hold."""
+        return {
+            "config": {name: as_table(part) for name, part in vars(self.config).items()},
+            "seconds": {**self.seconds, "total": sum(self.seconds.values())},
+            "diagnostics": dict(self.diagnostics),
+            "fixed": _described(self.fixed),
+            "moving": _described(self.moving),
+            "device": str(self.fixed.data.device),
+            "backend": self.backend,
+            "seed": None,  # nothing in the pipeline is drawn at random
+            "versions": {
+                "convexadam": _version("convexadam-torch"),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+    def save_report(self, path: str | Path) -> None:
+        """Write `report` as JSON (all of it, or nothing)."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(self.report(), indent=2) + "\n", encoding="utf-8")
+
+
+def _described(image: Image) -> dict[str, Any]:
+    return {
+        "shape": list(image.grid.shape),
+        "spacing_mm": [round(s, 6) for s in image.grid.spacing_mm],
+        "orientation": image.grid.orientation,
+        "affine": image.grid.affine.tolist(),
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # used from a source tree that is not installed
+        return "unknown"

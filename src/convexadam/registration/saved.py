@@ -1,0 +1,170 @@
+"""Settings as TOML text and back; only components of the library are ever built from a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from typing import Any, Literal, TypeVar, Union
+
+from convexadam.continuous import (
+    AdamRefinement,
+    BoxSmoothing,
+    Compositional,
+    Displacement,
+    GaussianSmoothing,
+    KovesiSmoothing,
+)
+from convexadam.discrete import ConvexSearch
+from convexadam.errors import ConfigError
+from convexadam.features import Concat, Intensity, MindSSC, Precomputed
+from convexadam.registration.working_grid import GivenGrid, IsotropicGrid
+
+SCHEMA_VERSION = 1
+"""Raised by one whenever a saved file could no longer be read as it was meant."""
+
+COMPONENTS: tuple[type, ...] = (
+    MindSSC,
+    Intensity,
+    Precomputed,
+    Concat,
+    GivenGrid,
+    IsotropicGrid,
+    ConvexSearch,
+    AdamRefinement,
+    Displacement,
+    Compositional,
+    BoxSmoothing,
+    GaussianSmoothing,
+    KovesiSmoothing,
+)
+"""What a file can name."""
+
+T = TypeVar("T")
+
+
+def to_toml(config: Any) -> str:
+    """Write a dataclass of components as TOML: one table for each, ``"none"`` for an absent one."""
+    sections = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+    lines = [f"schema_version = {SCHEMA_VERSION}"]
+    lines += [f'{name} = "none"' for name, component in sections.items() if component is None]
+    for name, component in sections.items():
+        if component is not None:
+            lines += ["", f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in _entries(component))]
+    return "\n".join(lines) + "\n"
+
+
+def from_toml(kind: type[T], text: str) -> T:
+    """Build a dataclass of components from TOML; what the text leaves out has its default."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the settings are not valid TOML: {error}") from error
+    version = table.pop("schema_version", None)
+    if version != SCHEMA_VERSION:
+        came = "no schema_version" if version is None else f"schema_version {version}"
+        raise ConfigError(
+            f"the settings have {came}, but this version of the library reads schema_version = {SCHEMA_VERSION}; "
+            "write them anew with RegistrationConfig.save"
+        )
+    return _built(kind, table, "the settings")
+
+
+def as_table(component: Any) -> dict[str, Any]:
+    """Nested plain values of a component, for reports; a function of the user's becomes its name."""
+    if component is None:
+        return {"type": "none"}
+    if not isinstance(component, COMPONENTS):
+        return {"type": getattr(component, "__qualname__", type(component).__qualname__)}
+    plain: dict[str, Any] = {"type": type(component).__name__}
+    for item in dataclasses.fields(component):
+        plain[item.name] = _plain(getattr(component, item.name))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else as_table(value)
+
+
+def _entries(component: Any) -> list[tuple[str, Any]]:
+    """Type and fields of a component; a ``None`` that is not the default is written ``"none"``."""
+    if not isinstance(component, COMPONENTS):
+        raise ConfigError(f"{component!r} is code and cannot be saved; only the components of the library can")
+    entries: list[tuple[str, Any]] = [("type", type(component).__name__)]
+    for item in dataclasses.fields(component):
+        value = getattr(component, item.name)
+        if value is not None:
+            entries.append((item.name, value))
+        elif item.default is not None:
+            entries.append((item.name, "none"))
+    return entries
+
+
+def _literal(value: Any) -> str:
+    """Write a value as TOML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(_literal(v) for v in value) + "]"
+    return "{ " + ", ".join(f"{k} = {_literal(v)}" for k, v in _entries(value)) + " }"
+
+
+def _built(kind: type[T], table: dict[str, Any], where: str) -> T:
+    hints = typing.get_type_hints(kind)
+    names = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    values = {}
+    for key, raw in table.items():
+        if key not in names:
+            raise ConfigError(f"{where} have no key {key!r}{_nearest(key, names)}; known keys: {', '.join(names)}")
+        values[key] = _value(raw, f"{where}: {key}")
+        if not _fits(values[key], hints[key]):
+            raise ConfigError(f"{where}: {key} = {raw!r} is of the wrong type; needed: {_described(hints[key])}")
+    return kind(**values)
+
+
+def _value(raw: Any, where: str) -> Any:
+    if raw == "none":
+        return None
+    if isinstance(raw, list):
+        return tuple(_value(v, where) for v in raw)
+    if not isinstance(raw, dict):
+        return raw
+    known = {component.__name__: component for component in COMPONENTS}
+    name = raw.get("type")
+    if name not in known:
+        raise ConfigError(f"{where}: no component has the type {name!r}{_nearest(str(name), known)}; known: {', '.join(known)}")
+    return _built(known[name], {key: value for key, value in raw.items() if key != "type"}, where)
+
+
+def _nearest(word: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from a file has the annotated type; a whole number fits a float."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, option) for option in inner)
+    if origin is Literal:
+        return value in inner
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        options = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is Ellipsis else list(inner)
+        return len(value) == len(options) and all(_fits(v, o) for v, o in zip(value, options, strict=True))
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _described(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

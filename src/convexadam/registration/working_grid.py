@@ -1,0 +1,63 @@
+"""The grid that both volumes are brought to before anything else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+from convexadam.errors import ConfigError
+from convexadam.geometry import Grid
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class GivenGrid:
+    """The fixed image's own voxels, with axes in R, A, S order; the moving image is resampled where it differs."""
+
+    def __call__(self, fixed: Grid) -> Grid:
+        """Return the working grid for a fixed grid."""
+        return fixed.canonical()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class IsotropicGrid:
+    """Cubic voxels over the fixed image's box, with axes in R, A, S order.
+
+    Cells, search ranges and smoothing then mean the same along every axis.
+
+    Attributes
+    ----------
+    spacing_mm
+        Side of a voxel in mm; ``None`` takes the finest spacing of the fixed image.
+    max_voxels
+        Upper bound of the number of voxels; a finer grid is coarsened to it.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is not positive.
+    """
+
+    spacing_mm: float | None = None
+    max_voxels: int = 24_000_000
+
+    def __post_init__(self) -> None:
+        if self.spacing_mm is not None and not (math.isfinite(self.spacing_mm) and self.spacing_mm > 0):
+            raise ConfigError(f"spacing_mm is a positive number of millimetres, but {self.spacing_mm} came")
+        if self.max_voxels < 1:
+            raise ConfigError(f"max_voxels is at least 1, but {self.max_voxels} came")
+
+    def __call__(self, fixed: Grid) -> Grid:
+        """Return the working grid for a fixed grid."""
+        canonical = fixed.canonical()
+        side = self.spacing_mm or min(fixed.spacing_mm)
+        volume_mm3 = math.prod(n * s for n, s in zip(canonical.shape, canonical.spacing_mm, strict=True))
+        side = max(side, (volume_mm3 / self.max_voxels) ** (1 / 3))
+        if all(abs(s / side - 1) < 1e-3 for s in canonical.spacing_mm):
+            return canonical
+        return canonical.with_spacing((side, side, side))
+
+
+WorkingGrid: TypeAlias = GivenGrid | IsotropicGrid

@@ -1,0 +1,273 @@
+"""Pictures of a registration. Matplotlib is imported inside of the functions; ``pyplot`` is never used."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+
+from convexadam._typing import Field
+from convexadam.errors import FileError, GeometryError, InputError, MissingExtraError
+from convexadam.geometry.image import Image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Window: TypeAlias = tuple[float, float]
+
+_PLANES = ("axial", "coronal", "sagittal")
+_PIXELS_PER_INCH = 110
+_PANEL_INCH = 2.5
+
+
+def registration_figure(
+    fixed: Image, moving: Image, moved: Image, disp_mm: Field | None = None, *, path: Path | str | None = None
+) -> Figure:
+    """Draw a registration: three orthogonal middle slices, before and after.
+
+    Rows are the axial, coronal and sagittal slices through the middle of the volume, in radiological order:
+    the patient's right is on the left of the axial and the coronal slice, anterior is on top of the axial
+    one and on the left of the sagittal one, the head is on top of the others. An oblique volume is shown
+    along the axes closest to R, A and S.
+
+    Columns are the fixed, the moving and the moved image; a checkerboard of fixed and moved; the absolute
+    difference to the fixed image before and after, both of images brought to the same window; and, where
+    ``disp_mm`` is given, its length in mm with the grid it deforms (the lines of the fixed grid, drawn
+    where the transform takes them). Differences say little between images of different contrast.
+
+    Parameters
+    ----------
+    fixed, moving, moved
+        Images of one channel on the same grid; of several channels the first is drawn. A moving image with
+        a grid of its own has to be resampled onto the fixed grid first.
+    disp_mm
+        ``[3, i, j, k]``, displacement of each voxel along R, A and S, in mm, fixed to moving.
+    path
+        Where to write a PNG. It appears whole or not at all.
+
+    Returns
+    -------
+    The figure; ``figure.savefig`` writes other formats.
+
+    Raises
+    ------
+    GeometryError
+        If the images are not on one grid, or ``disp_mm`` does not fit it.
+    InputError
+        If an image holds no finite value.
+    FileError
+        If the picture cannot be written.
+    MissingExtraError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> from convexadam.geometry import Grid
+    >>> image = Image(torch.rand(1, 12, 10, 8), Grid((12, 10, 8)))
+    >>> figure = registration_figure(image, image, image)
+    >>> len(figure.axes)
+    18
+    """
+    _check(fixed, moving, moved, disp_mm)
+    figure = _new_figure(7 if disp_mm is not None else 6)
+    volumes = [_canonical(image) for image in (fixed, moving, moved)]
+    before = robust_window(volumes[1])
+    windows = [robust_window(volumes[0]), before, before]
+    field = None if disp_mm is None else _canonical_field(disp_mm, fixed)
+    scene = _Scene(volumes=volumes, windows=windows, field=field, spacing_mm=fixed.grid.canonical().spacing_mm)
+    for row in range(len(_PLANES)):
+        _draw_row(figure, row, scene)
+    if path is not None:
+        _write(figure, Path(path))
+    return figure
+
+
+def robust_window(volume: np.ndarray) -> Window:
+    """Values drawn black and white: the 3rd and the 98.5th percentile of what is not background.
+
+    Background (air, zero padding) is the lowest eighth of the range of values, outliers apart. NaN and Inf
+    are ignored.
+    """
+    values = volume[np.isfinite(volume)].astype(np.float64)
+    least, most = np.percentile(values, (0.5, 99.5))
+    body = values[values > least + (most - least) / 8]
+    low, high = np.percentile(body if body.size else values, (3, 98.5))
+    return float(low), float(high if high > low else low + 1)
+
+
+def _check(fixed: Image, moving: Image, moved: Image, disp_mm: Field | None) -> None:
+    for name, image in (("moving", moving), ("moved", moved)):
+        if not image.grid.same_as(fixed.grid):
+            raise GeometryError(
+                f"the {name} image is on {image.grid!r}, but the fixed image on {fixed.grid!r}; "
+                "a figure compares voxel by voxel: resample it onto the fixed grid first"
+            )
+    if disp_mm is not None and tuple(disp_mm.shape) != (3, *fixed.grid.shape):
+        raise GeometryError(f"disp_mm on this grid has shape {(3, *fixed.grid.shape)}, but {tuple(disp_mm.shape)} came")
+    for name, image in (("fixed", fixed), ("moving", moving), ("moved", moved)):
+        if not bool(image.data[0].isfinite().any()):
+            raise InputError(f"the {name} image holds no finite value to draw; check the file it came from")
+
+
+def _canonical(image: Image) -> np.ndarray:
+    first = Image(image.data[:1].detach().cpu(), image.grid)
+    return np.asarray(first.canonical().numpy(), dtype=np.float64)
+
+
+def _canonical_field(disp_mm: Field, image: Image) -> np.ndarray:
+    """Displacement along the axes of the canonical grid, in mm, on its voxels.
+
+    Vectors are decomposed along the (unit) directions of the volume's axes, so that an oblique volume's
+    lines bend in its own planes.
+    """
+    turned = Image(disp_mm.detach().cpu().to(torch.float64), image.grid).canonical()
+    directions = turned.grid.affine[:3, :3] / np.array(turned.grid.spacing_mm)
+    along = np.tensordot(np.linalg.inv(directions), np.asarray(turned.data), axes=1)
+    return np.asarray(along)
+
+
+def _new_figure(columns: int) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError as error:
+        hint = 'pip install "convexadam-torch[report]"'
+        raise MissingExtraError(f"figures need matplotlib, which is not installed: {hint}") from error
+    figure = Figure(figsize=(columns * _PANEL_INCH, 3 * _PANEL_INCH), dpi=_PIXELS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.subplots(3, columns, squeeze=False)
+    return figure
+
+
+def _slice(volume: np.ndarray, plane: str) -> np.ndarray:
+    """Middle slice of the last three axes R, A, S as a picture, rows from the top, columns from the left."""
+    i, j, k = (n // 2 for n in volume.shape[-3:])
+    if plane == "axial":
+        picture = volume[..., ::-1, ::-1, k]
+    elif plane == "coronal":
+        picture = volume[..., ::-1, j, ::-1]
+    else:
+        picture = volume[..., i, ::-1, ::-1]
+    return np.swapaxes(picture, -1, -2)
+
+
+def _aspect(plane: str, spacing_mm: tuple[float, float, float]) -> float:
+    """Height of a pixel over its width."""
+    r, a, s = spacing_mm
+    return {"axial": a / r, "coronal": s / r, "sagittal": s / a}[plane]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Scene:
+    """Fixed, moving and moved volume with their windows, and the field, all along R, A, S."""
+
+    volumes: list[np.ndarray]
+    windows: list[Window]
+    field: np.ndarray | None
+    spacing_mm: tuple[float, float, float]
+
+
+def _draw_row(figure: Figure, row: int, scene: _Scene) -> None:
+    plane = _PLANES[row]
+    columns = len(figure.axes) // 3
+    axes = figure.axes[row * columns : (row + 1) * columns]
+    fixed, moving, moved = (_grey(_slice(v, plane), w) for v, w in zip(scene.volumes, scene.windows, strict=True))
+    aspect = _aspect(plane, scene.spacing_mm)
+    pictures = {
+        "fixed": fixed,
+        "moving": moving,
+        "moved": moved,
+        "fixed / moved\n(checkerboard)": _checkerboard(fixed, moved, aspect),
+        "|fixed - moving|\n(share of window)": np.abs(fixed - moving),
+        "|fixed - moved|\n(share of window)": np.abs(fixed - moved),
+    }
+    for number, (axis, (title, picture)) in enumerate(zip(axes, pictures.items(), strict=False)):
+        shades = "magma" if title.startswith("|") else "gray"
+        axis.imshow(picture, cmap=shades, vmin=0, vmax=1, aspect=aspect, interpolation="nearest")
+        window = "\n{:.4g} to {:.4g}".format(*scene.windows[number]) if number < 3 else ""
+        _bare(axis, f"{title}{window}" if row == 0 else "", plane if number == 0 else "")
+    if scene.field is not None:
+        _draw_field(figure, axes[6], scene.field, plane, scene.spacing_mm)
+        _bare(axes[6], "displacement, mm\n(deformed grid)" if row == 0 else "", "")
+
+
+def _draw_field(
+    figure: Figure, axis: Axes, field: np.ndarray, plane: str, spacing_mm: tuple[float, float, float]
+) -> None:
+    """Length of the displacement in colour and lines of the fixed grid where the transform takes them."""
+    lengths = np.linalg.norm(field, axis=0)
+    picture = axis.imshow(
+        _slice(lengths, plane),
+        cmap="viridis",
+        vmin=0,
+        vmax=float(lengths.max()) or 1.0,
+        aspect=_aspect(plane, spacing_mm),
+    )
+    figure.colorbar(picture, ax=axis, shrink=0.8)
+    across, up = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}[plane]
+    shift = _slice(field, plane)
+    rows, columns = np.meshgrid(*(np.arange(n) for n in shift.shape[1:]), indexing="ij")
+    x = columns - shift[across] / spacing_mm[across]  # both picture axes run against R, A and S
+    y = rows - shift[up] / spacing_mm[up]
+    for line in _lines(shift.shape[1]):
+        axis.plot(x[line], y[line], color="white", linewidth=0.5)
+    for line in _lines(shift.shape[2]):
+        axis.plot(x[:, line], y[:, line], color="white", linewidth=0.5)
+    axis.set_xlim(-0.5, shift.shape[2] - 0.5)
+    axis.set_ylim(shift.shape[1] - 0.5, -0.5)
+
+
+def _lines(size: int) -> range:
+    return range(0, size, max(1, size // 20))
+
+
+def _grey(picture: np.ndarray, window: Window) -> np.ndarray:
+    low, high = window
+    return np.asarray(np.clip((np.nan_to_num(picture, nan=low) - low) / (high - low), 0, 1))
+
+
+def _checkerboard(first: np.ndarray, second: np.ndarray, aspect: float) -> np.ndarray:
+    """First and second picture in turns, in fields that look square; about eight across the wider side."""
+    rows, columns = np.indices(first.shape)
+    field = max(first.shape[1], first.shape[0] * aspect) / 8
+    odd = (np.floor(rows * aspect / field) + np.floor(columns / field)) % 2 == 1
+    return np.where(odd, second, first)
+
+
+def _bare(axis: Any, title: str, side: str) -> None:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    if title:
+        axis.set_title(title, fontsize=8)
+    if side:
+        axis.set_ylabel(side, fontsize=8)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    """Write beside the target, then rename: a reader never sees half a picture."""
+    temporary: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
+            temporary = Path(file.name)
+            figure.savefig(file, format="png")
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise FileError(
+            f"the figure cannot be written to {path}: {error}; choose a folder that exists and is writable"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,204 @@
+"""Images read on other grids."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convexadam.errors import ConfigError
+from convexadam.geometry import Grid, Image, resample
+from convexadam.geometry.resample import coverage, read_tensor
+
+SHAPE = (7, 9, 6)
+
+
+def _grid(shape: tuple[int, int, int] = SHAPE, **options: Any) -> Grid:
+    return Grid(shape, oracles.oblique_affine(**options))
+
+
+def _inner_grid(grid: Grid, shape: tuple[int, int, int] = (4, 3, 5)) -> Grid:
+    """An oblique, anisotropic grid of another orientation around the centre of ``grid``, small enough to lie inside."""
+    affine = oracles.oblique_affine((0.6, 0.9, 0.5), degrees=(-30, 50, 10), axes=(2, 0, 1), flips=(True, False, True))
+    centre = grid.to_mm((torch.tensor([grid.shape]).double() - 1) / 2)[0].numpy()
+    affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Grid(shape, affine)
+
+
+def _positions(grid: Grid, onto: Grid) -> np.ndarray:
+    """Voxel indices of ``grid`` at the voxels of ``onto``."""
+    mm = oracles.mm_of_voxels(onto.affine, onto.shape).reshape(3, -1)
+    return grid.to_voxels(torch.from_numpy(mm).T).T.numpy().reshape(3, *onto.shape)
+
+
+def test_a_linear_image_is_exact_inside() -> None:
+    grid = _grid()
+    onto = _inner_grid(grid)
+    assert oracles.inside(_positions(grid, onto), [n - 1 for n in SHAPE]).all()
+    # Three channels that hold the positions in mm: linear in the index, so linear interpolation is exact.
+    image = Image(torch.from_numpy(oracles.mm_of_voxels(grid.affine, SHAPE)), grid)
+    found = resample(image, onto)
+    np.testing.assert_allclose(found.numpy(), oracles.mm_of_voxels(onto.affine, onto.shape), rtol=0, atol=1e-10)
+    assert found.grid is onto
+
+
+def test_linear_equals_naive_loops_inside_and_outside() -> None:
+    grid, onto = _grid(), _grid((5, 11, 8), spacing=(2.0, 1.1, 2.4), degrees=(5, 60, -10), flips=(True, False, False))
+    image = Image(oracles.noise(2, *SHAPE), grid)
+    positions = _positions(grid, onto)
+    seen = oracles.inside(positions, SHAPE)
+    assert 0 < seen.sum() < seen.size
+    expected = np.where(seen, oracles.trilinear(image.numpy(), positions), -7.5)
+    found = resample(image, onto, background=-7.5)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-10)
+    assert np.array_equal(coverage(grid, onto, like=image.data).numpy(), seen)
+    unbounded = read_tensor(image.data, grid, onto)
+    np.testing.assert_allclose(unbounded.numpy(), oracles.trilinear(image.numpy(), positions), rtol=0, atol=1e-10)
+
+
+def test_float32_errs_no_more_than_rounding_explains() -> None:
+    grid, onto = _grid(), _grid((5, 11, 8), spacing=(2.0, 1.1, 2.4), degrees=(5, 60, -10))
+    data = oracles.noise(2, *SHAPE)
+    positions = _positions(grid, onto)
+    seen = oracles.inside(positions, SHAPE)
+    # Leave out voxels at the very end of the field of view, where rounding decides.
+    clear = oracles.inside(positions * 1.0 + 1e-4, SHAPE) == oracles.inside(positions - 1e-4, SHAPE)
+    expected = np.where(seen, oracles.trilinear(data.numpy(), positions), 0.0)
+    found = resample(Image(data.float(), grid), onto, background=0.0)
+    # Positions: five roundings (offset, three ticks, [-1, 1] and back) at up to 40 voxels away from the origin; times
+    # steps of 2 max, three axes; eight products.
+    allowed = torch.finfo(torch.float32).eps * data.abs().max().item() * (3 * 2 * 7 * 40 + 16)
+    assert np.abs(found.numpy() - expected)[:, clear].max() <= allowed < 1e-3
+
+
+def test_onto_its_own_grid_the_values_are_untouched() -> None:
+    image = Image(oracles.noise(1, *SHAPE).float(), _grid())
+    assert torch.equal(resample(image, _grid()).data, image.data)
+    labels = Image((oracles.uniform(1, *SHAPE) * 9).long() + 2**60, _grid())
+    assert torch.equal(resample(labels, _grid()).data, labels.data)
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_onto_the_canonical_grid_voxels_change_places_only(mode: Any) -> None:
+    image = Image(oracles.noise(2, *SHAPE), _grid(axes=(2, 0, 1), flips=(True, False, True)))
+    found = resample(image, image.grid.canonical(), mode=mode)
+    torch.testing.assert_close(found.data, image.canonical().data, rtol=0, atol=1e-10)
+
+
+@settings(deadline=None, max_examples=15, derandomize=True)
+@given(seed=st.integers(0, 999), degrees=st.tuples(*[st.floats(-90, 90)] * 3))
+def test_labels_are_never_invented(seed: int, degrees: tuple[float, float, float]) -> None:
+    labels = torch.tensor([3, 2**24 + 1, 2**53 + 1, -7])[(oracles.uniform(1, *SHAPE, seed=seed) * 4).long()]
+    found = resample(Image(labels, _grid()), _grid((6, 5, 7), degrees=degrees))
+    assert found.data.dtype == torch.int64
+    assert set(found.data.unique().tolist()) <= {0, *labels.unique().tolist()}
+
+
+def test_labels_equal_naive_loops() -> None:
+    grid = _grid()
+    onto = _inner_grid(grid, (9, 8, 7))
+    labels = torch.arange(7 * 9 * 6).reshape(1, *SHAPE) + 2**53 + 1
+    positions = _positions(grid, onto)
+    expected = np.where(oracles.inside(positions, SHAPE), oracles.nearest(labels.numpy(), positions), 0)
+    assert np.array_equal(resample(Image(labels, grid), onto).data.numpy(), expected)
+    for mode in ("nearest", "label"):
+        assert np.array_equal(resample(Image(labels, grid), onto, mode=mode).data.numpy(), expected)
+
+
+def test_masks_and_small_types_stay_what_they_are() -> None:
+    grid = _grid()
+    for dtype in (torch.bool, torch.uint8, torch.int16, torch.float16):
+        found = resample(Image((oracles.uniform(1, *SHAPE) * 3).to(dtype), grid), _inner_grid(grid))
+        assert found.data.dtype == dtype
+
+
+def test_whole_numbers_read_linearly_are_rounded() -> None:
+    image = Image.from_array(np.array([0, 10, 13], np.int16).reshape(1, 1, 3))
+    onto = Grid((1, 1, 2), np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0.26], [0, 0, 0, 1]]))
+    found = resample(image, onto, mode="linear")
+    assert found.data.ravel().tolist() == [3, 11]  # 2.6 and 10.78
+    assert found.data.dtype == torch.int16
+
+
+def test_background() -> None:
+    image = Image(oracles.uniform(1, 3, 4, 5, low=-1000, high=-500), Grid((3, 4, 5)))
+    far = Grid((2, 2, 2), oracles.oblique_affine(origin=(500.0, 0.0, 0.0)))
+    assert resample(image, far).data.unique().tolist() == [image.data.min().item()]
+    assert resample(image, far, background=12.0).data.unique().tolist() == [12]
+    labels = Image(torch.full((1, 3, 4, 5), 4), Grid((3, 4, 5)))
+    assert resample(labels, far).data.unique().tolist() == [0]
+    assert resample(labels, far, mode="linear").data.unique().tolist() == [0]
+    assert resample(labels, far, background=255).data.unique().tolist() == [255]
+
+
+def test_the_field_of_view_ends_half_a_voxel_beyond_the_centres() -> None:
+    image = Image(torch.ones(1, 3, 3, 3, dtype=torch.float64), Grid((3, 3, 3), np.diag([2.0, 2, 2, 1])))
+    for mm, value in [(-1.01, 0), (-0.99, 1), (4.99, 1), (5.01, 0)]:
+        affine = np.eye(4)
+        affine[1, 3] = mm
+        assert resample(image, Grid((1, 1, 1), affine), background=0.0).data.item() == value
+
+
+def test_displaced_positions() -> None:
+    grid, onto = _grid((9, 9, 9)), _inner_grid(_grid((9, 9, 9)))
+    image = Image(torch.from_numpy(oracles.mm_of_voxels(grid.affine, grid.shape)), grid)
+    disp_mm = oracles.uniform(3, *onto.shape, low=-0.5, high=0.5)
+    found = resample(image, onto, disp_mm=disp_mm)
+    expected = oracles.mm_of_voxels(onto.affine, onto.shape) + disp_mm.numpy()
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-10)
+    still = resample(image, grid, disp_mm=torch.zeros(3, 9, 9, 9))
+    torch.testing.assert_close(still.data, image.data, rtol=0, atol=1e-10)
+
+
+def test_slabs_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, onto = _grid(), _inner_grid(_grid(), (7, 5, 6))
+    image, disp_mm = Image(oracles.noise(2, *SHAPE), grid), 0.3 * oracles.noise(3, 7, 5, 6)
+    whole = resample(image, onto, disp_mm=disp_mm)
+    for voxels in (1, 61, 95):
+        monkeypatch.setattr(sys.modules["convexadam.geometry.resample"], "_CHUNK_VOXELS", voxels)
+        torch.testing.assert_close(resample(image, onto, disp_mm=disp_mm).data, whole.data, rtol=0, atol=1e-12)
+
+
+def test_antialias_averages_out_what_the_grid_cannot_show() -> None:
+    fine = Grid((24, 3, 16), np.diag([1.0, 2.0, 1.0, 1.0]))
+    stripes = torch.from_numpy((-1.0) ** oracles.indices(fine.shape)[0])[None]
+    coarse = Grid((5, 3, 5), np.array([[4.0, 0, 0, 3], [0, 2, 0, 0], [0, 0, 3, 1], [0, 0, 0, 1]]))
+    plain = resample(Image(stripes, fine), coarse)
+    assert plain.data.abs().min() == pytest.approx(1)  # a false constant
+    # A Gaussian of sigma 1.94 lets exp(-sigma^2 pi^2 / 2) = 1e-8 of the stripes through. Cut off, an alternating sum
+    # errs by at most the first weight left out on either side: exp(-0.5 (6 / 1.94)^2) / (1.94 sqrt(2 pi)) = 0.0017
+    # inside, and at the border, three voxels from the outermost node, 0.062.
+    found = resample(Image(stripes, fine), coarse, antialias=True).data.abs()
+    assert found[:, 1:-1].max() < 0.0035
+    assert found.max() < 0.07
+
+
+def test_antialias_keeps_constants_ramps_and_fine_axes() -> None:
+    fine = Grid((24, 5, 16), oracles.oblique_affine((1, 2, 1)))
+    coarse = fine.with_spacing((4.0, 2.0, 3.0))
+    constant = Image(torch.full((1, *fine.shape), 3.25, dtype=torch.float64), fine)
+    torch.testing.assert_close(
+        resample(constant, coarse, antialias=True).data, torch.full((1, *coarse.shape), 3.25, dtype=torch.float64)
+    )
+    ramp = Image(torch.from_numpy(oracles.indices(fine.shape)), fine)
+    found, plain = resample(ramp, coarse, antialias=True).data, resample(ramp, coarse).data
+    torch.testing.assert_close(found[:, 2:-2, :, 2:-2], plain[:, 2:-2, :, 2:-2], rtol=0, atol=1e-9)
+    along_j = Image(torch.from_numpy((-1.0) ** oracles.indices(fine.shape)[1])[None], fine)  # j stays as fine as it is
+    torch.testing.assert_close(resample(along_j, coarse, antialias=True).data, resample(along_j, coarse).data)
+
+
+def test_antialias_onto_a_finer_grid_changes_nothing() -> None:
+    image = Image(oracles.noise(1, *SHAPE), _grid())
+    onto = _grid().with_spacing((0.9, 0.5, 1.5))
+    torch.testing.assert_close(resample(image, onto, antialias=True).data, resample(image, onto).data)
+
+
+def test_an_unknown_mode() -> None:
+    with pytest.raises(ConfigError, match="cubic"):
+        resample(Image(oracles.noise(1, *SHAPE), _grid()), _grid(), mode="cubic")  # type: ignore[arg-type]

@@ -1,0 +1,132 @@
+"""Squared difference under a displacement, and its gradient, against naive loops and finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracles
+import pytest
+import torch
+
+from convexadam.kernels.warp_ssd import ssd, warp_ssd
+
+SHAPES = [(1, 1, 1), (1, 5, 3), (5, 7, 6), (7, 3, 11)]
+
+
+def _pair(shape: tuple[int, int, int], channels: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    return oracles.noise(channels, *shape, seed=seed), oracles.noise(channels, *shape, seed=seed + 1)
+
+
+def _off_kinks(shape: tuple[int, int, int], seed: int = 0) -> torch.Tensor:
+    """Displacements of up to two nodes, away from integers (kinks) and from half a node (the field of view's end)."""
+    whole = np.random.default_rng(seed).integers(-2, 2, (3, *shape))
+    return torch.from_numpy(whole + oracles.uniform(3, *shape, seed=seed, low=0.05, high=0.45).numpy())
+
+
+def _numpy(*tensors: torch.Tensor | None) -> list[np.ndarray | None]:
+    return [None if t is None else t.numpy() for t in tensors]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("weighted", ["none", "fixed", "moving", "both"])
+def test_value_and_gradient_equal_naive_loops(shape: tuple[int, int, int], channels: int, weighted: str) -> None:
+    fixed, moving = _pair(shape, channels)
+    displacement = _off_kinks(shape)
+    fixed_weight = oracles.uniform(*shape, seed=3) if weighted in ("fixed", "both") else None
+    moving_weight = oracles.uniform(*shape, seed=4) if weighted in ("moving", "both") else None
+    value, gradient = warp_ssd(fixed, moving, displacement, fixed_weight=fixed_weight, moving_weight=moving_weight)
+    f, m, u, wf, wm = _numpy(fixed, moving, displacement, fixed_weight, moving_weight)
+    weights = oracles.ssd_weights(u, wf, wm)
+    assert value.item() == pytest.approx(oracles.ssd(f, m, u, weights), rel=1e-12, abs=1e-14)
+    # Between kinks each term is a quadratic of one component, for which central differences are exact up to
+    # rounding: 1e-16 of terms of order 1e2, over a step of 1e-4.
+    expected = torch.from_numpy(oracles.ssd_gradient(f, m, u, weights))
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_gradient_is_that_of_central_differences_of_the_value() -> None:
+    fixed, moving = _pair((3, 4, 5), 2, seed=5)
+    displacement, weight = _off_kinks((3, 4, 5), seed=5), oracles.uniform(3, 4, 5, seed=6)
+    _, gradient = warp_ssd(fixed, moving, displacement, fixed_weight=weight)
+    step = 1e-5
+    for at in [(0, 0, 0, 0), (1, 2, 3, 4), (2, 1, 2, 2), (0, 2, 0, 4), (2, 0, 3, 1)]:
+        up, down = displacement.clone(), displacement.clone()
+        up[at] += step
+        down[at] -= step
+        rise = ssd(fixed, moving, up, fixed_weight=weight) - ssd(fixed, moving, down, fixed_weight=weight)
+        # Rounding of the value (about 1e-15) over the step.
+        assert (rise / (2 * step)).item() == pytest.approx(gradient[at].item(), abs=1e-9)
+
+
+def test_gradcheck() -> None:
+    fixed, moving = _pair((3, 4, 2), 2, seed=7)
+    displacement = _off_kinks((3, 4, 2), seed=7).requires_grad_()
+    weight = oracles.uniform(3, 4, 2, seed=8)
+    assert torch.autograd.gradcheck(lambda u: ssd(fixed, moving, u, fixed_weight=weight), displacement)
+
+
+def test_float32_errs_no_more_than_rounding_explains() -> None:
+    shape, channels = (5, 7, 6), 12
+    fixed, moving = (t.float() for t in _pair(shape, channels))
+    displacement = _off_kinks(shape).float()
+    value, gradient = warp_ssd(fixed, moving, displacement)
+    assert value.dtype == gradient.dtype == torch.float32
+    f, m, u = _numpy(fixed.double(), moving.double(), displacement.double())
+    weights = oracles.ssd_weights(u)
+    expected = oracles.ssd(f, m, u, weights)
+    eps, largest = torch.finfo(torch.float32).eps, max(fixed.abs().max().item(), moving.abs().max().item())
+    # A sampled value errs by what its position does (four roundings at the size of each axis, steps of 2 max) and by
+    # its eight products; a residual of at most 2 max is squared and summed over the channels.
+    sampled = eps * largest * (3 * 2 * 4 * (max(shape) + 2) + 16)
+    assert abs(value.item() - expected) <= channels * 2 * (2 * largest) * sampled + 500 * eps * expected
+    # Gradient: 2 / N sum_c r_c dM_c, |r| and |dM| at most 2 max, either wrong by (twice) the above.
+    allowed = 2 / weights.size * channels * (2 * largest) * 3 * sampled + eps
+    error = (gradient.double() - torch.from_numpy(oracles.ssd_gradient(f, m, u, weights))).abs().max().item()
+    assert error <= allowed < 0.01 * gradient.abs().max().item()
+
+
+def test_outside_the_field_of_view_there_is_no_evidence() -> None:
+    fixed, moving = _pair((4, 5, 6), 2)
+    displacement = torch.zeros(3, 4, 5, 6, dtype=torch.float64)
+    displacement[1, :, 3:] = 9
+    value, gradient = warp_ssd(fixed, moving, displacement)
+    kept = (fixed - moving).square().sum(0)[:, :3].sum() / fixed[0].numel()
+    torch.testing.assert_close(value, kept)
+    assert not gradient[:, :, 3:].any()
+    assert gradient[:, :, :3].any()
+
+
+def test_equal_features_cost_nothing() -> None:
+    fixed, _ = _pair((3, 5, 4), 2)
+    value, gradient = warp_ssd(fixed, fixed, torch.zeros(3, 3, 5, 4, dtype=torch.float64))
+    # Positions may be wrong by an eps or two of the axis' size, so values by 1e-15 and squares by 1e-30.
+    assert value.item() < 1e-28
+    assert gradient.abs().max() < 1e-13
+
+
+def test_non_contiguous_inputs() -> None:
+    fixed, moving = oracles.noise(5, 7, 6, 3).movedim(-1, 0), oracles.noise(3, 7, 5, 6).transpose(1, 2)
+    displacement = _off_kinks((5, 6, 7)).transpose(2, 3)
+    weight = oracles.uniform(6, 7, 5).permute(2, 1, 0)
+    assert not any(t.is_contiguous() for t in (fixed, moving, displacement, weight))
+    found = warp_ssd(fixed, moving, displacement, fixed_weight=weight, moving_weight=weight)
+    plain = [t.contiguous() for t in (fixed, moving, displacement)]
+    kept = weight.contiguous()
+    expected = warp_ssd(*plain, fixed_weight=kept, moving_weight=kept)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_needs_no_gradient_mode_and_leaves_no_graph() -> None:
+    fixed, moving = _pair((3, 4, 5), 1)
+    displacement = _off_kinks((3, 4, 5))
+    before = displacement.clone()
+    expected = warp_ssd(fixed, moving, displacement)
+    with torch.no_grad():
+        value, gradient = warp_ssd(fixed, moving, displacement)
+    assert torch.equal(value, expected[0])
+    assert torch.equal(gradient, expected[1])
+    assert not value.requires_grad
+    assert not gradient.requires_grad
+    assert not displacement.requires_grad
+    assert torch.equal(displacement, before)

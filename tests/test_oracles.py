@@ -1,0 +1,219 @@
+"""The oracles against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import oracles
+import pytest
+
+
+def _line(values: list[float]) -> np.ndarray:
+    return np.array(values, dtype=float).reshape(1, 1, 1, -1)
+
+
+def test_indices_name_each_voxel() -> None:
+    assert oracles.indices((2, 3, 4))[:, 1, 2, 3].tolist() == [1, 2, 3]
+
+
+def test_oblique_affine_turns_scales_and_orders_the_axes() -> None:
+    # 90 degrees about z: world x goes to y, y to -x. Axis 0 runs against y (so towards +x), axis 1 along x (towards y).
+    affine = oracles.oblique_affine(
+        (2, 3, 4), degrees=(0, 0, 90), origin=(7, 8, 9), axes=(1, 0, 2), flips=(True, False, False)
+    )
+    assert affine == pytest.approx(np.array([[2, 0, 0, 7], [0, 3, 0, 8], [0, 0, 4, 9], [0, 0, 0, 1]], float))
+    assert oracles.mm_of_voxels(affine, (2, 2, 2))[:, 1, 0, 1] == pytest.approx([9, 8, 13])
+    general = oracles.oblique_affine((2, 3, 4))
+    assert general[:3, :3].T @ general[:3, :3] == pytest.approx(np.diag([4.0, 9, 16]))
+
+
+def test_blobs_are_defined_anywhere() -> None:
+    near = oracles.blobs(oracles.indices((4, 5, 6)), (4, 5, 6), channels=2, sigma=2.0)
+    far = oracles.blobs(oracles.indices((4, 5, 6)) + 1.0, (4, 5, 6), channels=2, sigma=2.0)
+    assert near[:, 1:, 1:, 1:] == pytest.approx(far[:, :-1, :-1, :-1])
+
+
+def test_trilinear_mixes_the_eight_neighbours() -> None:
+    volume = np.arange(8.0).reshape(1, 2, 2, 2)  # 4 i + 2 j + k
+    positions = np.array([0.25, 0.5, 0.75]).reshape(3, 1, 1, 1)
+    assert oracles.trilinear(volume, positions)[0, 0, 0, 0] == 4 * 0.25 + 2 * 0.5 + 0.75
+
+
+def test_trilinear_reads_edge_values_outside() -> None:
+    positions = np.array([[0, 0, -3.0], [0, 0, 7.0]]).T.reshape(3, 2, 1, 1)
+    assert oracles.trilinear(_line([5, 6, 9]), positions).ravel().tolist() == [5, 9]
+
+
+def test_nearest_takes_one_voxel() -> None:
+    positions = np.array([[0, 0, 1.4], [0, 0, 1.6], [0, 0, 99.0]]).T.reshape(3, 3, 1, 1)
+    assert oracles.nearest(_line([5, 6, 9]), positions).ravel().tolist() == [6, 9, 9]
+
+
+def test_inside_ends_half_a_voxel_beyond_the_centres() -> None:
+    at = [-0.51, -0.5, 0.0, 2.5, 2.51]
+    positions = np.zeros((3, 5, 1, 1))
+    positions[2, :, 0, 0] = at
+    assert oracles.inside(positions, (1, 1, 3)).ravel().tolist() == [False, True, True, True, False]
+
+
+def test_compose_reads_at_the_displaced_place() -> None:
+    field = np.zeros((3, 1, 1, 3))
+    field[2, 0, 0] = [10, 20, 30]
+    displacement = np.zeros((3, 1, 1, 3))
+    displacement[2, 0, 0] = [1, 0.5, -2]
+    assert oracles.compose(field, displacement)[2].ravel().tolist() == [20, 25, 10]
+
+
+def test_mean3_divides_by_the_neighbours_there_are() -> None:
+    assert oracles.mean3(_line([3, 6, 0, 12])).ravel().tolist() == [4.5, 3, 6, 6]
+
+
+def test_smooth_keeps_the_weights_in_order() -> None:
+    # interior: 1/4 x + 1/2 y + 1/4 z; ends: (2 x + y) / 3
+    assert oracles.smooth(_line([4, 8, 0]), (0.25, 0.5, 0.25)).ravel() == pytest.approx([16 / 3, 5, 8 / 3])
+
+
+def test_pool_leaves_out_what_fills_no_block() -> None:
+    assert oracles.pool(_line([1, 3, 10, 20, 99]), (1, 1, 2)).ravel().tolist() == [2, 15]
+
+
+def test_pool_with_weights() -> None:
+    weight = np.array([1.0, 3, 0, 0]).reshape(1, 1, 4)
+    assert oracles.pool(_line([1, 3, 10, 20]), (1, 1, 2), weight).ravel().tolist() == [2.5, 0]
+
+
+def test_nodes_lie_in_the_middle_of_their_blocks() -> None:
+    positions = oracles.node_positions((7, 5, 4), (3, 2, 4))
+    assert positions[0, :, 0, 0].tolist() == [1, 4]
+    assert positions[1, 0, :, 0].tolist() == [0.5, 2.5]
+    assert positions[2, 0, 0].tolist() == [1.5]
+
+
+def test_nodes_to_voxels_is_linear_between_nodes_and_flat_outside() -> None:
+    # nodes at 0.5 and 2.5; voxels 0..4
+    found = oracles.nodes_to_voxels(_line([0, 4]), (1, 1, 2), (1, 1, 5))
+    assert found.ravel().tolist() == [0, 1, 3, 4, 4]
+
+
+def test_voxels_to_nodes() -> None:
+    assert oracles.voxels_to_nodes(_line([0, 2, 4, 8, 99]), (1, 1, 2)).ravel().tolist() == [1, 6]
+
+
+def test_mind_has_twelve_pairs() -> None:
+    pairs = oracles.neighbour_pairs()
+    assert len({frozenset(pair) for pair in pairs}) == 12
+
+
+def test_mind_of_a_ramp_along_one_axis() -> None:
+    # I = k: pairs of an i- and a j-neighbour do not differ; a pair with a k-neighbour differs by the dilation d.
+    volume = np.broadcast_to(np.arange(9.0), (9, 9, 9)).copy()
+    found = oracles.mind_ssc(volume, 1, 2)
+    for pair, values in found.items():
+        with_k = any(step[2] for step in pair)
+        # S = d^2 = 4 for 8 of 12 pairs, 0 for the rest: v = 8/3, S / v = 1.5
+        assert values[4, 4, 4] == pytest.approx(math.exp(-1.5) if with_k else 1.0)
+
+
+def test_mind_variance_is_clamped_around_its_mean() -> None:
+    distances = {frozenset([(n, 0, 0)]): np.zeros((1, 1, 2001)) for n in range(2)}
+    distances[frozenset([(1, 0, 0)])][0, 0, 0] = 2001.0 * 2 * 7  # v = 7 * 2001 there, 0 elsewhere: m = 7
+    variance = oracles.mind_variance(distances)
+    assert variance[0, 0, 0] == pytest.approx(7000)
+    assert variance[0, 0, 1] == pytest.approx(0.007)
+
+
+def test_cost_volume_of_single_cells() -> None:
+    costs = oracles.cost_volume(np.full((2, 1, 1, 1), 3.0), np.full((2, 1, 1, 1), 1.0), (0, 0, 1))
+    assert costs.shape == (1, 1, 3, 1, 1, 1)
+    assert costs.ravel().tolist() == [np.inf, 8, np.inf]
+
+
+def test_cost_volume_on_a_line() -> None:
+    # Differences without displacement 0 0 9 0 0; two means of three give 1 2 3 2 1 (/ 9), cut off at the ends.
+    costs = oracles.cost_volume(_line([0, 0, 3, 0, 0]), _line([0, 0, 0, 0, 0]), (0, 0, 0))
+    assert costs.ravel() == pytest.approx([9 / 6, 18 / 8, 27 / 9, 18 / 8, 9 / 6])
+
+
+def test_cost_volume_counts_only_what_is_inside() -> None:
+    # d = +1 on two cells: only y = 0 has a partner; both cells see it.
+    costs = oracles.cost_volume(_line([5, 0]), _line([0, 7]), (0, 0, 1))
+    assert costs[0, 0, 2].ravel() == pytest.approx([4, 4])
+    assert costs[0, 0, 0].ravel() == pytest.approx([0, 0])
+
+
+def test_cost_volume_with_weights() -> None:
+    # differences 1 and 16; weights 1 and 3: at 0, taps 3 and 2; at 1, taps 2 and 3.
+    weight = np.array([1.0, 3.0]).reshape(1, 1, 2)
+    costs = oracles.cost_volume(_line([1, 4]), _line([0, 0]), (0, 0, 0), weight)
+    assert costs.ravel() == pytest.approx([(3 + 96) / (3 + 6), (2 + 144) / (2 + 9)])
+
+
+def test_reverse_cost_on_a_line() -> None:
+    costs = np.arange(6.0).reshape(1, 1, 3, 1, 1, 2)  # C(x, -1) = 0 1, C(x, 0) = 2 3, C(x, +1) = 4 5
+    found = oracles.reverse_cost(costs).reshape(3, 2)
+    assert found.tolist() == [[np.inf, 4], [2, 3], [1, np.inf]]
+
+
+def test_fill_without_evidence() -> None:
+    costs = np.array([[1, np.inf], [3, np.inf], [np.inf, np.inf]]).reshape(1, 1, 3, 1, 1, 2)
+    assert oracles.fill_without_evidence(costs).reshape(3, 2).tolist() == [[1, 0], [3, 0], [2, 0]]
+
+
+def test_coupled_argmin() -> None:
+    costs = np.array([[0.0, 1], [0.5, 1], [0.9, 1]]).reshape(1, 1, 3, 1, 1, 2)
+    assert oracles.coupled_argmin(costs)[2].ravel().tolist() == [-1, 0]
+    toward = np.ones((3, 1, 1, 2))
+    # theta 1: the label -1 costs 4 more and 0 costs 1 more than +1 does
+    assert oracles.coupled_argmin(costs, toward, 1.0)[2].ravel().tolist() == [1, 1]
+    # theta 0.3 at x = 0: 1.2, 0.8, 0.9
+    assert oracles.coupled_argmin(costs, toward, 0.3)[2].ravel().tolist() == [0, 1]
+
+
+def test_coupled_convex_smooths_each_choice() -> None:
+    costs = np.ones((1, 1, 3, 1, 1, 3))
+    costs[0, 0, 2, 0, 0, 0] = 0  # x = 0 wants +1, the others do not care
+    # choice 1 0 0, smoothed 1/2 1/3 0. With theta 1: cell 0 stays at +1, the others go to 0 (nearest of 1/3 and 0).
+    assert oracles.coupled_convex(costs, ())[2].ravel() == pytest.approx([1 / 2, 1 / 3, 0])
+    assert oracles.coupled_convex(costs, (1.0,))[2].ravel() == pytest.approx([1 / 2, 1 / 3, 0])
+
+
+def test_inverse_consistency_of_shifts() -> None:
+    u, v = np.full((3, 2, 2, 2), 2.0), np.full((3, 2, 2, 2), -1.0)
+    u, v = oracles.inverse_consistency(u, v, 1)
+    assert np.unique(u).tolist() == [1.5]
+    assert np.unique(v).tolist() == [-1.5]
+
+
+def test_ssd_and_its_gradient() -> None:
+    fixed, moving = _line([0, 0, 0, 0]), _line([0, 1, 4, 9])
+    displacement = np.zeros((3, 1, 1, 4))
+    displacement[2, 0, 0] = [0.5, 0.5, 0.25, 3]
+    weights = oracles.ssd_weights(displacement)
+    assert weights.ravel().tolist() == [1, 1, 1, 0]
+    # residuals 0.5, 2.5, 5.25
+    assert oracles.ssd(fixed, moving, displacement, weights) == pytest.approx((0.25 + 6.25 + 27.5625) / 4)
+    gradient = oracles.ssd_gradient(fixed, moving, displacement, weights)
+    assert gradient[2].ravel() == pytest.approx([2 * 0.5 * 1 / 4, 2 * 2.5 * 3 / 4, 2 * 5.25 * 5 / 4, 0])
+    assert np.abs(gradient[:2]).max() == 0
+
+
+def test_ssd_weights_multiply() -> None:
+    displacement = np.zeros((3, 1, 1, 2))
+    displacement[2, 0, 0, 0] = 0.5
+    weights = oracles.ssd_weights(displacement, np.array([[[2.0, 3.0]]]), np.array([[[1.0, 0.0]]]))
+    assert weights.ravel().tolist() == [1, 0]
+
+
+def test_diffusion_energy() -> None:
+    field = np.zeros((3, 1, 2, 3))
+    field[1, 0, 0] = [0, 1, 3]  # along k: 1 + 4; along j: 0 + 1 + 9
+    assert oracles.diffusion_energy(field) == pytest.approx(15 / (3 * 6))
+
+
+def test_jacobian_of_a_stretch() -> None:
+    field = np.zeros((3, 3, 4, 5))
+    ticks = oracles.indices((3, 4, 5))
+    field[0], field[1], field[2] = 0.5 * ticks[0], -0.25 * ticks[1] + 3 * ticks[2], ticks[2]
+    assert oracles.jacobian(field) == pytest.approx(1.5 * 0.75 * 2)
+    assert oracles.jacobian(np.ones((3, 1, 1, 1))).tolist() == [[[1.0]]]
