@@ -35,7 +35,7 @@ def uniform(*shape: int, seed: int = 0, low: float = 0.0, high: float = 1.0) -> 
 
 
 def blobs(positions: np.ndarray, shape: Triple, *, channels: int, sigma: float, seed: int = 0) -> np.ndarray:
-    """Sum random Gaussian bumps at ``positions`` ``[3, ...]``: smooth features, ``[c, ...]``, defined beyond the volume."""
+    """Sum random Gaussian bumps at ``positions`` ``[3, ...]``: smooth features ``[c, ...]``, also beyond the volume."""
     rng = np.random.default_rng(seed)
     margin = 2 * sigma
     count = max(8, round(1.5 * math.prod(n + 2 * margin for n in shape) / (2 * sigma) ** 3))
@@ -65,7 +65,7 @@ def oblique_affine(
     axes: tuple[int, int, int] = (0, 1, 2),
     flips: tuple[bool, bool, bool] = (False, False, False),
 ) -> np.ndarray:
-    """4x4 voxel-to-mm matrix: tensor axis a runs along world axis ``axes[a]`` (backwards where flipped), then rotated."""
+    """4x4 voxel-to-mm matrix: tensor axis a along world axis ``axes[a]`` (backwards where flipped), then rotated."""
     rotation = np.eye(3)
     for axis, angle in enumerate(np.radians(degrees)):
         turn = np.eye(3)
@@ -194,9 +194,7 @@ def neighbour_pairs() -> list[tuple[Step, Step]]:
     """Pairs of the six unit steps at squared distance 2, in any order."""
     units: list[Step] = [s for s in itertools.product((-1, 0, 1), repeat=3) if sum(abs(v) for v in s) == 1]
     return [
-        (p, q)
-        for p, q in itertools.combinations(units, 2)
-        if sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) == 2
+        (p, q) for p, q in itertools.combinations(units, 2) if sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) == 2
     ]
 
 

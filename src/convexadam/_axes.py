@@ -15,7 +15,9 @@ def per_axis(value: PerAxis, name: str, *, least: float) -> tuple[float, float, 
     """One number, or three, as three; each finite and at least ``least``."""
     numbers = tuple(value) if isinstance(value, (tuple, list)) else (value,) * 3
     if len(numbers) != 3 or not all(isinstance(v, (int, float)) and math.isfinite(v) and v >= least for v in numbers):
-        raise ConfigError(f"{name} is one number or three (for i, j and k), each at least {least:g}, but {value!r} came")
+        raise ConfigError(
+            f"{name} is one number or three (for i, j and k), each at least {least:g}, but {value!r} came"
+        )
     return float(numbers[0]), float(numbers[1]), float(numbers[2])
 
 
@@ -25,9 +27,7 @@ def checked_unit(unit: str) -> None:
         raise ConfigError(f"unit is 'voxel' or 'mm', but {unit!r} came")
 
 
-def spacing_in_voxels(
-    spacing: PerAxis, unit: Unit, voxel_mm: tuple[float, float, float], shape: Triple
-) -> Triple:
+def spacing_in_voxels(spacing: PerAxis, unit: Unit, voxel_mm: tuple[float, float, float], shape: Triple) -> Triple:
     """Node spacing in whole voxels for each axis: at least 1, at most the size of the volume."""
     values = per_axis(spacing, "spacing", least=0)
     scale = voxel_mm if unit == "mm" else (1.0, 1.0, 1.0)

@@ -18,6 +18,8 @@ from convexadam.geometry.image import Image
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+else:  # annotations can be resolved without matplotlib
+    Axes = Figure = object
 
 Window: TypeAlias = tuple[float, float]
 
@@ -89,16 +91,18 @@ def registration_figure(
 
 
 def robust_window(volume: np.ndarray) -> Window:
-    """Values drawn black and white: the 3rd and the 98.5th percentile of what is not background.
+    """Return the values drawn black and white, so that soft tissue fills most of the greys.
 
-    Background (air, zero padding) is the lowest eighth of the range of values, outliers apart. NaN and Inf
-    are ignored.
+    Background (air, lungs in CT, zero padding) is the lowest fifth of the range of values, outliers apart.
+    White is the 98.5th percentile of the rest; black lies below its 5th percentile by a quarter of what is
+    between, but never below the least value. NaN and Inf are ignored.
     """
     values = volume[np.isfinite(volume)].astype(np.float64)
     least, most = np.percentile(values, (0.5, 99.5))
-    body = values[values > least + (most - least) / 8]
-    low, high = np.percentile(body if body.size else values, (3, 98.5))
-    return float(low), float(high if high > low else low + 1)
+    body = values[values > least + (most - least) / 5]
+    dark, white = np.percentile(body if body.size else values, (5, 98.5))
+    black = max(dark - (white - dark) / 4, values.min())
+    return float(black), float(white if white > black else black + 1)
 
 
 def _check(fixed: Image, moving: Image, moved: Image, disp_mm: Field | None) -> None:

@@ -107,9 +107,7 @@ def test_canonical_keeps_each_voxel_where_it_is(axes: tuple[int, int, int], flip
 
 
 @pytest.mark.parametrize(("axes", "flips"), ORIENTATIONS)
-def test_orientation_letters_are_those_of_nibabel(
-    axes: tuple[int, int, int], flips: tuple[bool, bool, bool]
-) -> None:
+def test_orientation_letters_are_those_of_nibabel(axes: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> None:
     grid = _grid(axes=axes, flips=flips)
     assert grid.orientation == "".join(nibabel.aff2axcodes(grid.affine))
 

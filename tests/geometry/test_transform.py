@@ -72,9 +72,7 @@ def test_one_voxel_along_a_tensor_axis_is_one_column_of_the_affine(axis: int) ->
 
 @pytest.mark.parametrize("space", ["mm", "lps_mm", "fixed_voxel"])
 @pytest.mark.parametrize(("axes", "flips"), ORIENTATIONS[::7])
-def test_points_follow_an_affine_motion(
-    space: Any, axes: tuple[int, int, int], flips: tuple[bool, bool, bool]
-) -> None:
+def test_points_follow_an_affine_motion(space: Any, axes: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> None:
     grid = _grid(axes=axes, flips=flips)
     inside_vox = _points_inside(grid)
     start_mm = inside_vox.numpy() @ grid.affine[:3, :3].T + grid.affine[:3, 3]
@@ -167,11 +165,11 @@ def _wave(mm: np.ndarray, frequency: np.ndarray) -> np.ndarray:
 def test_warp_reads_the_moving_image_at_the_moved_points() -> None:
     # The moving image lies on a finer grid of another orientation, and is larger, so that each point is found in it.
     fixed = _grid()
-    moving = _grid((40, 34, 36), spacing=(0.9, 0.7, 1.1), degrees=(5, 12, -9), axes=(2, 0, 1), flips=(True, False, True))
+    shape = (40, 34, 36)
+    affine = oracles.oblique_affine((0.9, 0.7, 1.1), degrees=(5, 12, -9), axes=(2, 0, 1), flips=(True, False, True))
     centre = fixed.to_mm((torch.tensor([fixed.shape]).double() - 1) / 2)[0].numpy()
-    affine = moving.affine.copy()
-    affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(moving.shape) - 1) / 2)
-    moving = Grid(moving.shape, affine)
+    affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    moving = Grid(shape, affine)
     frequency = np.array([0.4, -0.3, 0.25])
     image = Image(torch.from_numpy(_wave(oracles.mm_of_voxels(affine, moving.shape), frequency))[None], moving)
     transform = _affine_motion(fixed)

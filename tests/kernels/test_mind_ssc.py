@@ -110,7 +110,8 @@ def test_permuting_and_flipping_axes_permutes_channels() -> None:
 @given(scale=st.floats(1e-3, 1e3), sign=st.sampled_from([-1, 1]), shift=st.floats(-100, 100), seed=st.integers(0, 99))
 def test_linear_scaling_of_the_image_changes_nothing(scale: float, sign: int, shift: float, seed: int) -> None:
     volume = oracles.noise(4, 3, 5, seed=seed)
-    # The shift costs digits: |I| / |dI| <= 1e2 / 1e-3 = 1e5 eps in a difference, times the condition (< 1e4) in the exponent.
+    # The shift costs digits: |I| / |dI| <= 1e2 / 1e-3 = 1e5 eps in a difference, times the condition (< 1e4) in the
+    # exponent.
     torch.testing.assert_close(mind_ssc(sign * scale * volume + shift), mind_ssc(volume), rtol=0, atol=1e-6)
 
 

@@ -71,9 +71,7 @@ def test_voxels_to_nodes_equals_naive_loops(shape: tuple[int, int, int], spacing
 
 
 @pytest.mark.parametrize(("shape", "spacing"), CASES)
-def test_nodes_lie_in_the_middle_of_their_blocks(
-    shape: tuple[int, int, int], spacing: tuple[int, int, int]
-) -> None:
+def test_nodes_lie_in_the_middle_of_their_blocks(shape: tuple[int, int, int], spacing: tuple[int, int, int]) -> None:
     # A pooled or interpolated ramp holds the nodes' own positions, also where the size is no multiple of the spacing.
     ramp = torch.from_numpy(oracles.indices(shape))
     where = torch.from_numpy(oracles.node_positions(shape, spacing))

@@ -76,7 +76,8 @@ def test_any_matrices_along_each_axis(
     found = along_axes(volume, (a, b, d))
     torch.testing.assert_close(found, torch.einsum("ai,bj,dk,cijk->cabd", a, b, d, volume), rtol=1e-10, atol=1e-10)
     y = oracles.noise(channels, *new, seed=seed + 7)
-    torch.testing.assert_close((found * y).sum(), (volume * along_axes(y, (a.T, b.T, d.T))).sum(), rtol=1e-10, atol=1e-9)
+    other = (volume * along_axes(y, (a.T, b.T, d.T))).sum()
+    torch.testing.assert_close((found * y).sum(), other, rtol=1e-10, atol=1e-9)
 
 
 def test_non_contiguous_volume() -> None:

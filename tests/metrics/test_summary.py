@@ -35,7 +35,8 @@ def blocks(shape: tuple[int, int, int], start: tuple[int, int, int]) -> torch.Te
 
 
 def shift(grid: Grid, voxels: tuple[float, float, float]) -> DisplacementField:
-    return DisplacementField.from_voxels(torch.tensor(voxels, dtype=torch.float32).reshape(3, 1, 1, 1).expand(3, *grid.shape), grid)
+    disp_vox = torch.tensor(voxels, dtype=torch.float32).reshape(3, 1, 1, 1).expand(3, *grid.shape)
+    return DisplacementField.from_voxels(disp_vox, grid)
 
 
 def test_worst_mean() -> None:
@@ -43,11 +44,11 @@ def test_worst_mean() -> None:
     assert worst_mean(values, highest=False) == pytest.approx((0.1 + 0.3 + 0.4) / 3)  # ceil(0.3 * 7) = 3
     assert worst_mean(values, highest=True) == pytest.approx((0.9 + 0.8 + 0.7) / 3)
     assert worst_mean(values, 0.5, highest=True) == pytest.approx((0.9 + 0.8 + 0.7 + 0.6) / 4)
-    assert worst_mean(values, 1, highest=True) == pytest.approx(np.mean(values))
+    assert worst_mean(values, 1.0, highest=True) == pytest.approx(np.mean(values))
     assert worst_mean([2.0], highest=True) == 2.0
     assert worst_mean([math.nan, 3.0, 1.0], highest=True) == 3.0
     assert math.isnan(worst_mean([], highest=True))
-    for share in (0, -0.1, 1.5, math.nan):
+    for share in (0.0, -0.1, 1.5, math.nan):
         with pytest.raises(ConfigError, match="share"):
             worst_mean(values, share, highest=True)
 

@@ -13,7 +13,9 @@ from convexadam._typing import Field
 class Adam:
     """First and second moment of the gradients seen so far (Kingma and Ba, ICLR 2015; no weight decay)."""
 
-    def __init__(self, like: Field, *, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+    def __init__(
+        self, like: Field, *, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
         self._first = torch.zeros_like(like)
         self._second = torch.zeros_like(like)
         self._steps = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, final
+from typing import Protocol, TypeAlias, final, runtime_checkable
 
 import torch
 
@@ -17,6 +17,7 @@ from convexadam.kernels.warp import compose
 Matrices: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
+@runtime_checkable
 class Motion(Protocol):
     """A displacement on its way from the start to the result; every step makes a new one."""
 
@@ -105,7 +106,9 @@ class _Added:
 
 
 class _Composed:
-    def __init__(self, displacement: Field, update: Matrices | None, whole: Matrices | None, largest_step: float) -> None:
+    def __init__(
+        self, displacement: Field, update: Matrices | None, whole: Matrices | None, largest_step: float
+    ) -> None:
         self.displacement = displacement
         self._update, self._whole, self._largest_step = update, whole, largest_step
 

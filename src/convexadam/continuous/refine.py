@@ -25,7 +25,7 @@ from convexadam.kernels.warp_ssd import warp_ssd
 class AdamRefinement:
     """Minimise feature difference plus roughness over a displacement that smoothing keeps smooth.
 
-    ``E(p) = mean_x sum_c (M_c(x + u(x)) - F_c(x))^2 + weight / 3 sum_a mean_x |d_a u|^2`` with ``u`` in nodes.
+    ``E(u) = mean_x sum_c (M_c(x + u(x)) - F_c(x))^2 + weight / 3 sum_a mean_x |d_a u|^2`` with ``u`` in nodes.
 
     Attributes
     ----------
@@ -71,7 +71,10 @@ class AdamRefinement:
         checked_unit(self.unit)
         spacing = per_axis(self.spacing, "spacing", least=1.0 if self.unit == "voxel" else 1e-3)
         if self.unit == "voxel" and any(v != int(v) for v in spacing):
-            raise ConfigError(f"spacing is a whole number where the unit is 'voxel', but {self.spacing!r} came; round it, or set unit='mm'")
+            raise ConfigError(
+                f"spacing is a whole number where the unit is 'voxel', but {self.spacing!r} came; "
+                "round it, or set unit='mm'"
+            )
         if self.iterations < 0:
             raise ConfigError(f"iterations is 0 or more, but {self.iterations} came")
         for name, least in (("weight", 0.0), ("learning_rate", 1e-9)):
@@ -118,7 +121,9 @@ class AdamRefinement:
             None if moving_weight is None else pool(moving_weight[None], spacing)[0],
         )
         fine = nodes_to_voxels(nodes * scale, spacing, shape)
-        return fine if self.final_smoothing is None else along_axes(fine, smoothing_matrices(self.final_smoothing, fine))
+        return (
+            fine if self.final_smoothing is None else along_axes(fine, smoothing_matrices(self.final_smoothing, fine))
+        )
 
     def _optimised(
         self, fixed: Channels, moving: Channels, start: Field, fixed_weight: Volume | None, moving_weight: Volume | None

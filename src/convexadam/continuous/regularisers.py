@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from convexadam._typing import Field
 import torch
+
+from convexadam._typing import Field
 
 
 def diffusion_gradient(displacement: Field) -> Field:

@@ -29,7 +29,10 @@ class BoxSmoothing:
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.width % 2 == 0:
-            raise ConfigError(f"the width of a mean filter is odd and positive, but {self.width} came; an even one would shift the field")
+            raise ConfigError(
+                f"the width of a mean filter is odd and positive, but {self.width} came; "
+                "an even one would shift the field"
+            )
         if self.passes < 0:
             raise ConfigError(f"passes is 0 or more, but {self.passes} came")
 

@@ -23,9 +23,8 @@ def body_distance(coords: Coords) -> Distance:
     x = (r / width).square()
     y = ((a - 2) / torch.where(a > 2, front, torch.full_like(front, 112.0))).square()
     form = (0.62 * (x + y).sqrt() + 0.38 * (x.square() + y.square()).sqrt().sqrt()).clamp_(min=1e-3)
-    distance: Distance = torch.hypot(r, a - 2) * (1 - 1 / form)
     furrow = torch.exp(-(r / 22).square()) * ((-a - 20) / 60).clamp(0, 1)
-    distance = distance + 6 * furrow
+    distance: Distance = torch.hypot(r, a - 2) * (1 - 1 / form) + 6 * furrow
     return distance
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self, TypeAlias, final
+from typing import TypeAlias, final
 
 import torch
 
@@ -47,7 +47,7 @@ class Canvas:
     high: tuple[Tensor, Tensor, Tensor]
 
     @classmethod
-    def blank(cls, coords: Field, texture: Field, contrast: str, edge_mm: float) -> Self:
+    def blank(cls, coords: Field, texture: Field, contrast: str, edge_mm: float) -> Canvas:
         """Return an empty canvas (air, label 0) at some coordinates."""
         known = looks(contrast)
         return cls(

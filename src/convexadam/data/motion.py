@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self, TypeAlias, final
+from typing import TypeAlias, final
 
 import torch
 
@@ -44,7 +44,7 @@ class Motion:
     gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @classmethod
-    def of_breathing(cls, generator: torch.Generator) -> Self:
+    def of_breathing(cls, generator: torch.Generator) -> Motion:
         """Breathing and sliding of the organs, with a little of a different build; about 1 mm at most."""
         bumps = list(_BREATHING)
         for side in (-1.0, 1.0):
@@ -56,11 +56,11 @@ class Motion:
         return cls(bumps=tuple(bumps), waves=_waves(3, (260.0, 420.0), 0.12, generator))
 
     @classmethod
-    def of_individual(cls, generator: torch.Generator) -> Self:
+    def of_individual(cls, generator: torch.Generator) -> Motion:
         """Deviation of a person's anatomy from the nominal one, some mm."""
         return cls(waves=_waves(3, (170.0, 300.0), 2.6, generator) + _waves(4, (70.0, 120.0), 0.8, generator))
 
-    def times(self, gain: tuple[float, float, float]) -> Self:
+    def times(self, gain: tuple[float, float, float]) -> Motion:
         """Return the same motion with another gain."""
         return replace(self, gain=gain)
 

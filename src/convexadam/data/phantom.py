@@ -25,6 +25,7 @@ from convexadam.data.organs import (
     paint_vessels,
 )
 from convexadam.data.plan import Plan
+from convexadam.data.shapes import Number, Point
 from convexadam.data.texture import Texture, bias_field, gaussian_noise, rician_noise
 from convexadam.data.tissues import CONTRASTS, LABEL_NAMES
 from convexadam.data.wall import paint_back, paint_chest, paint_ribs, paint_spine, paint_strands, paint_wall
@@ -76,12 +77,12 @@ class PhantomPair:
 def phantom_pair(
     shape: Triple = (96, 80, 72),
     *,
-    spacing_mm: tuple[float, float, float] | None = None,
+    spacing_mm: Point | None = None,
     affine: Any = None,
     contrasts: tuple[str, str] = ("ct", "ct"),
-    displacement_mm: float = 12.0,
+    displacement_mm: Number = 12.0,
     seed: int = 0,
-    noise: float = 1.0,
+    noise: Number = 1.0,
     device: torch.device | str | None = None,
 ) -> PhantomPair:
     """Make two scans of a torso, one deformed, with labels, landmarks and the exact field between them.
@@ -106,7 +107,8 @@ def phantom_pair(
     displacement_mm
         Length of the largest displacement at any voxel, in mm; 0 for none.
     seed
-        Whole number from 0 on. Decides on everything random: build, vessels, textures, motion, noise. No global state is used.
+        Whole number from 0 on. Decides on everything random: build, vessels, textures, motion, noise. No global
+        state is used.
     noise
         Strength of noise and bias field; 1 is that of a usual scan, 0 leaves the pure anatomy.
     device
@@ -198,7 +200,7 @@ class _Frame:
             yield start, min(start + planes, self.grid.shape[0])
 
 
-def _scaled(motion: Motion, frame: _Frame, displacement_mm: float, device: torch.device) -> Motion:
+def _scaled(motion: Motion, frame: _Frame, displacement_mm: Number, device: torch.device) -> Motion:
     """Return the motion with the largest displacement asked for, checked to be free of folds."""
     longest = torch.stack([motion(frame.coords(*slab, device)).square().sum(0).max() for slab in frame.slabs()])
     scale = displacement_mm / math.sqrt(float(longest.max()))
@@ -209,8 +211,8 @@ def _scaled(motion: Motion, frame: _Frame, displacement_mm: float, device: torch
     safe = largest_safe_scale(jacobian(scaled, lattice.T), _LEAST_JACOBIAN)
     if safe < 1:
         raise ConfigError(
-            f"displacement_mm is {displacement_mm:g}, but in this field of view more than {safe * displacement_mm:.3g} mm "
-            f"would (nearly) fold space: the Jacobian has to stay above {_LEAST_JACOBIAN}; choose a smaller "
+            f"displacement_mm is {displacement_mm:g}, but in this field of view more than "
+            f"{safe * displacement_mm:.3g} mm would (nearly) fold space: the Jacobian has to stay above {_LEAST_JACOBIAN}; choose a smaller "
             "displacement_mm or larger voxels"
         )
     return scaled

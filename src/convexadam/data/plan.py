@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self, final
+from typing import final
 
 import torch
 
 from convexadam.data.body import liver_distance
-from convexadam.data.shapes import Point
+from convexadam.data.shapes import Pair, Point
 
 PORTAL_HILUM: Point = (38.0, 16.0, 22.0)
 CAVAL_CONFLUENCE: Point = (22.0, 2.0, 84.0)
@@ -22,7 +22,7 @@ class Branch:
 
     start: Point
     end: Point
-    radii: tuple[float, float]
+    radii: Pair
 
 
 @final
@@ -55,7 +55,7 @@ class Plan:
     loops: tuple[tuple[Point, ...], ...]
 
     @classmethod
-    def draw(cls, generator: torch.Generator) -> Self:
+    def draw(cls, generator: torch.Generator) -> Plan:
         """Draw a person's details."""
         portal = [
             *_tree(PORTAL_HILUM, (34.0, -4.0, 14.0), 6.0, 5, generator),
@@ -70,8 +70,8 @@ class Plan:
             portal=tuple(portal),
             hepatic=tuple(hepatic),
             lesions=(
-                Lesion(centre=_near((104.0, 6.0, 22.0), 8, generator), radius=14.0),
-                Lesion(centre=_near((52.0, 48.0, 58.0), 6, generator), radius=7.0),
+                Lesion(centre=_near((104.0, 6.0, 22.0), 8.0, generator), radius=14.0),
+                Lesion(centre=_near((52.0, 48.0, 58.0), 6.0, generator), radius=7.0),
             ),
             loops=tuple(_loop(start, generator) for start in _LOOP_STARTS),
         )

@@ -15,14 +15,14 @@ from convexadam._typing import Float, Tensor
 
 Coords: TypeAlias = Float[Tensor, "3 ..."]
 Distance: TypeAlias = Float[Tensor, "..."]
-Point: TypeAlias = tuple[float, float, float]
+Number: TypeAlias = float | int
+Pair: TypeAlias = tuple[Number, Number]
+Point: TypeAlias = tuple[Number, Number, Number]
 Box: TypeAlias = tuple[Point, Point]
 """Lower and upper corner, in mm."""
 
 
-def ellipsoid(
-    coords: Coords, centre: Point, radii: Point, tilt: tuple[float, float, float] = (0.0, 0.0, 0.0)
-) -> Distance:
+def ellipsoid(coords: Coords, centre: Point, radii: Point, tilt: Point = (0.0, 0.0, 0.0)) -> Distance:
     """Distance to an ellipsoid, turned by ``tilt`` degrees about R, then A, then S."""
     x, y, z = (coords[a] - centre[a] for a in range(3))
     for axis, degrees in enumerate(tilt):
@@ -34,13 +34,13 @@ def ellipsoid(
     return by_radius * (by_radius - 1) / (by_square + 1e-6)
 
 
-def ellipse(x: Distance, y: Distance, radii: tuple[float, float]) -> Distance:
+def ellipse(x: Distance, y: Distance, radii: Pair) -> Distance:
     """Distance to an ellipse of two coordinates that are already centred."""
     a, b = radii
     return ((x / a).square() + (y / b).square()).sqrt_().sub_(1).mul_(min(a, b))
 
 
-def round_cone(coords: Coords, start: Point, end: Point, radii: tuple[float, float]) -> Distance:
+def round_cone(coords: Coords, start: Point, end: Point, radii: Pair) -> Distance:
     """Distance to a rod with round ends whose radius changes linearly from ``start`` to ``end``."""
     along = [e - s for s, e in zip(start, end, strict=True)]
     length2 = sum(a * a for a in along) + 1e-9
@@ -50,18 +50,18 @@ def round_cone(coords: Coords, start: Point, end: Point, radii: tuple[float, flo
     return apart.sqrt_() - (radii[0] + t * (radii[1] - radii[0]))
 
 
-def smooth_min(first: Distance, second: Distance, mm: float) -> Distance:
+def smooth_min(first: Distance, second: Distance, mm: Number) -> Distance:
     """Union of two shapes whose seam is rounded over ``mm``."""
     weight = (0.5 + 0.5 * (second - first) / mm).clamp_(0, 1)
     return torch.lerp(second, first, weight) - mm * weight * (1 - weight)
 
 
-def smooth_max(first: Distance, second: Distance, mm: float) -> Distance:
+def smooth_max(first: Distance, second: Distance, mm: Number) -> Distance:
     """Intersection of two shapes whose edge is rounded over ``mm``."""
     return -smooth_min(-first, -second, mm)
 
 
-def box_around(points: Sequence[Point], margin: float | Point) -> Box:
+def box_around(points: Sequence[Point], margin: Number | Point) -> Box:
     """Corners of the box around points, wider by a margin on each side."""
     wide = margin if isinstance(margin, tuple) else (margin, margin, margin)
     low = [min(p[a] for p in points) - wide[a] for a in range(3)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self, final
+from typing import final
 
 import torch
 
@@ -32,11 +32,11 @@ class Texture:
         ``[2, a, b, d]`` lattice of 6 mm steps: two independent noises with variations of about 2 cm.
     """
 
-    grain: Channels
-    clouds: Channels
+    grain: Float[Tensor, "1 a b d"]
+    clouds: Float[Tensor, "2 e f g"]
 
     @classmethod
-    def draw(cls, generator: torch.Generator, device: torch.device) -> Self:
+    def draw(cls, generator: torch.Generator, device: torch.device) -> Texture:
         """Draw both lattices on the generator's device and put them on ``device``."""
         grain = _lattice(1, _GRAIN_STEP_MM, (1.0, 2.0, 1.0), generator)
         clouds = _lattice(2, _CLOUD_STEP_MM, _BINOMIAL, generator)

@@ -33,7 +33,7 @@ def coupled_convex(costs: Float[Tensor, "di dj dk i j k"], *, thetas: Sequence[f
     Heinrich, Papiez, Schnabel, Handels, "Non-parametric discrete registration with convex optimisation",
     WBIR 2014. The mean filter is normalised at the border.
     """
-    i, j, k = (smoothing_matrix((1, 1, 1), n, like=costs) for n in costs.shape[3:])
+    i, j, k = (smoothing_matrix((1.0, 1.0, 1.0), n, like=costs) for n in costs.shape[3:])
     field = along_axes(coupled_argmin(costs), (i, j, k))
     for theta in thetas:
         field = along_axes(coupled_argmin(costs, toward=field, theta=theta), (i, j, k))

@@ -59,11 +59,13 @@ class ConvexSearch:
         whole = [*per_axis(self.spacing, "spacing", least=least), *per_axis(self.radius, "radius", least=least)]
         if self.unit == "voxel" and any(v != int(v) for v in whole):
             raise ConfigError(
-                f"spacing and radius are whole numbers where the unit is 'voxel', but {self.spacing!r} and {self.radius!r} came; "
-                "round them, or set unit='mm'"
+                f"spacing and radius are whole numbers where the unit is 'voxel', but {self.spacing!r} and "
+                f"{self.radius!r} came; round them, or set unit='mm'"
             )
         if self.inverse_consistency < 0:
-            raise ConfigError(f"inverse_consistency is a number of iterations, 0 or more, but {self.inverse_consistency} came")
+            raise ConfigError(
+                f"inverse_consistency is a number of iterations, 0 or more, but {self.inverse_consistency} came"
+            )
 
     def nodes(self, shape: Triple, voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> tuple[Triple, Triple]:
         """Cell size in voxels and search radius in cells, for a volume of ``shape`` with voxels of ``voxel_mm``."""

@@ -41,9 +41,13 @@ class Concat:
         if self.weights is not None and (
             len(self.weights) != len(self.parts) or not all(math.isfinite(w) and w >= 0 for w in self.weights)
         ):
-            raise ConfigError(f"Concat needs one weight >= 0 for each of its {len(self.parts)} parts, but {self.weights} came")
+            raise ConfigError(
+                f"Concat needs one weight >= 0 for each of its {len(self.parts)} parts, but {self.weights} came"
+            )
 
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return the parts' channels, ``[sum f, i, j, k]``."""
         weights = self.weights or (1.0,) * len(self.parts)
-        return torch.cat([part(image, weight=weight) * math.sqrt(w) for part, w in zip(self.parts, weights, strict=True)])
+        return torch.cat(
+            [part(image, weight=weight) * math.sqrt(w) for part, w in zip(self.parts, weights, strict=True)]
+        )

@@ -56,7 +56,9 @@ class Intensity:
         if values.numel() == 0:
             values = channel.flatten()
         values = values[:: math.ceil(values.numel() / _SAMPLES)]
-        low, high = torch.quantile(values, torch.tensor([self.low, self.high], dtype=values.dtype, device=values.device))
+        low, high = torch.quantile(
+            values, torch.tensor([self.low, self.high], dtype=values.dtype, device=values.device)
+        )
         span = high - low
         scaled = ((channel - low) / torch.where(span > 0, span, torch.ones_like(span))).clamp(0, 1)
         return torch.where(span > 0, scaled, torch.zeros_like(scaled)) * self.scale

@@ -50,6 +50,7 @@ class MindSSC:
         if weight is not None and not bool((weight > 0).any()):
             weight = None
         described = [
-            mind_ssc(channel, radius=self.radius, dilation=self.dilation, weight=weight) for channel in centred(image.data)
+            mind_ssc(channel, radius=self.radius, dilation=self.dilation, weight=weight)
+            for channel in centred(image.data)
         ]
         return described[0] if len(described) == 1 else torch.cat(described)

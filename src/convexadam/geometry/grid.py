@@ -123,7 +123,9 @@ class Grid:
 
         The number of voxels is rounded, so that the box may be up to half a new voxel larger or smaller.
         """
-        counts = [max(1, round(n * old / new)) for n, old, new in zip(self.shape, self.spacing_mm, spacing_mm, strict=True)]
+        counts = [
+            max(1, round(n * old / new)) for n, old, new in zip(self.shape, self.spacing_mm, spacing_mm, strict=True)
+        ]
         scale = np.eye(4)
         for a, (old_n, new_n, old, new) in enumerate(zip(self.shape, counts, self.spacing_mm, spacing_mm, strict=True)):
             scale[a, a] = new / old
@@ -147,7 +149,7 @@ class Grid:
 
 def apply_affine(matrix: np.ndarray, points: Tensor) -> Tensor:
     """Map ``(n, 3)`` points with a 4x4 matrix; computed and returned in float64 on the points' device."""
-    full = torch.as_tensor(np.ascontiguousarray(matrix), dtype=torch.float64)
+    full = torch.from_numpy(np.array(matrix, dtype=np.float64))
     if points.device.type != "mps":  # MPS has no float64
         full = full.to(points.device)
         return points.to(torch.float64) @ full[:3, :3].T + full[:3, 3]
@@ -157,7 +159,9 @@ def apply_affine(matrix: np.ndarray, points: Tensor) -> Tensor:
 def _checked_shape(shape: Any) -> Triple:
     numbers = tuple(int(n) for n in shape)
     if len(numbers) != 3 or min(numbers) < 1:
-        raise GeometryError(f"a grid needs three sizes of at least 1, but the shape is {tuple(shape)}; only 3-D volumes can be registered")
+        raise GeometryError(
+            f"a grid needs three sizes of at least 1, but the shape is {tuple(shape)}; only 3-D volumes are registered"
+        )
     return numbers[0], numbers[1], numbers[2]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -36,14 +36,16 @@ class Image:
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, torch.Tensor) or self.data.ndim != 4:
-            raise InputError(f"image data is a tensor [channels, i, j, k], but {_described(self.data)} came; see Image.from_array")
+            raise InputError(
+                f"image data is a tensor [channels, i, j, k], but {_described(self.data)} came; see Image.from_array"
+            )
         if tuple(self.data.shape[1:]) != self.grid.shape:
             raise InputError(f"the data has shape {tuple(self.data.shape[1:])} but its grid {self.grid.shape}")
         if self.data.is_complex() or self.data.shape[0] < 1:
             raise InputError(f"image data has at least one channel of real numbers, but {_described(self.data)} came")
 
     @classmethod
-    def from_array(cls, array: Any, affine: Any = None, *, device: torch.device | str | None = None) -> Self:
+    def from_array(cls, array: Any, affine: Any = None, *, device: torch.device | str | None = None) -> Image:
         """Make an image of a 3-D tensor or numpy array ``[i, j, k]``, or of a tensor ``[c, i, j, k]``.
 
         Parameters
@@ -70,7 +72,10 @@ class Image:
         if 0 in data.shape:
             raise InputError(f"the volume is empty: its shape is {tuple(np.shape(array))}")
         shape = tuple(data.shape[1:])
-        return cls(data if device is None else data.to(device), Grid((shape[0], shape[1], shape[2]), np.eye(4) if affine is None else affine))
+        return cls(
+            data if device is None else data.to(device),
+            Grid((shape[0], shape[1], shape[2]), np.eye(4) if affine is None else affine),
+        )
 
     @property
     def is_label(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 
-from convexadam._typing import Field, Shaped, Tensor, Triple
+from convexadam._typing import Field, Float, Shaped, Tensor, Triple
 from convexadam.errors import ConfigError
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
@@ -28,7 +28,7 @@ def resample(
     mode: Mode | None = None,
     background: float | None = None,
     antialias: bool = False,
-    disp_mm: Field | None = None,
+    disp_mm: Float[Tensor, "3 a b d"] | None = None,
 ) -> Image:
     """Read an image at the voxels of another grid, or at positions displaced from them.
 
@@ -76,7 +76,7 @@ def read_tensor(
     *,
     linear: bool = True,
     background: float | None = None,
-    disp_mm: Field | None = None,
+    disp_mm: Float[Tensor, "3 a b d"] | None = None,
 ) -> Shaped[Tensor, "c a b d"]:
     """Values of ``data`` (on ``grid``) at the voxels of ``onto``; without a background, edge values reach outside."""
     result = data.new_empty((data.shape[0], *onto.shape))
@@ -98,7 +98,7 @@ def coverage(grid: Grid, onto: Grid, *, like: Tensor) -> Shaped[Tensor, "i j k"]
 
 def linear_part(matrix: np.ndarray, vectors: Tensor) -> Tensor:
     """Apply the 3x3 part of a 4x4 matrix to vectors ``[3, ...]``."""
-    part = torch.as_tensor(np.ascontiguousarray(matrix[:3, :3])).to(vectors)
+    part = torch.from_numpy(np.array(matrix[:3, :3])).to(vectors)
     return (part @ vectors.reshape(3, -1)).reshape(vectors.shape)
 
 

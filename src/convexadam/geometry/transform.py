@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self, TypeAlias, final
+from typing import Literal, TypeAlias, final
 
 import numpy as np
 import torch
@@ -51,13 +51,14 @@ class DisplacementField:
     def __post_init__(self) -> None:
         if tuple(self.disp_mm.shape) != (3, *self.grid.shape):
             raise GeometryError(
-                f"a displacement field on this grid has shape {(3, *self.grid.shape)}, but {tuple(self.disp_mm.shape)} came"
+                f"a displacement field on this grid has shape {(3, *self.grid.shape)}, "
+                f"but {tuple(self.disp_mm.shape)} came"
             )
         if not bool(self.disp_mm.isfinite().all()):
             raise GeometryError("the displacement field holds NaN or Inf; it describes no transform")
 
     @classmethod
-    def from_voxels(cls, disp_vox: Field, grid: Grid) -> Self:
+    def from_voxels(cls, disp_vox: Field, grid: Grid) -> DisplacementField:
         """Make a transform of displacements in voxels of ``grid``, component ``a`` along tensor axis ``a``."""
         return cls(linear_part(grid.affine, disp_vox), grid)
 

@@ -33,6 +33,8 @@ def as_image(value: Any, affine: Any = None, *, device: torch.device | str | Non
         If an affine comes with something that has its own.
     InputError
         If the value is none of these, or has not three axes of real numbers.
+    GeometryError
+        If an affine is unusable.
     FileError
         If a file cannot be read.
 

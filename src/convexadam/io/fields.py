@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,8 +151,9 @@ def read_learn2reg(path: StrPath, grid: Grid, *, device: torch.device | str | No
         return DisplacementField.from_voxels(_as_field(values, device), grid)
 
 
-def _only_array(path: StrPath) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as archive:
+def _only_array(path: Path) -> np.ndarray:
+    with path.open("rb") as file:  # numpy leaves files that it opened itself open when they are damaged
+        archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile) or len(archive.files) != 1:
             raise FileError(f"{path} is no .npz archive with exactly one array; save the field alone")
         return np.asarray(archive[archive.files[0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -82,6 +83,7 @@ def load_nifti(path: StrPath) -> Nifti1Pair:
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
 
+    _check_archive(path)
     try:
         opened = nibabel.load(path)
     except (ImageFileError, HeaderDataError) as error:
@@ -113,7 +115,7 @@ def nifti_values(nifti: Nifti1Pair) -> np.ndarray:
         raise InputError(f"it holds {what}, but real numbers are needed; extract a channel or the magnitude first")
     if getattr(stored, "slope", 1) == 1 and getattr(stored, "inter", 0) == 0:
         return np.asarray(stored)
-    return np.asarray(stored.get_scaled(dtype=np.float32)).astype(np.float32, copy=False)
+    return np.asarray(stored, dtype=np.float32)
 
 
 def nifti_affine(nifti: Nifti1Pair) -> np.ndarray:
@@ -149,6 +151,14 @@ def has_right_angles(grid: Grid) -> bool:
     """Whether the axes of a grid are at right angles, as qforms and ITK need it."""
     directions = grid.affine[:3, :3] / np.asarray(grid.spacing_mm)
     return bool(np.abs(directions.T @ directions - np.eye(3)).max() < 1e-4)
+
+
+def _check_archive(path: StrPath) -> None:
+    """Read a .gz file to its end: nibabel stops before the checksum, and would take a damaged one for an image."""
+    if str(path).endswith(".gz"):
+        with gzip.open(path) as archive:
+            while archive.read(2**22):
+                pass
 
 
 def _check_axes(nifti: Nifti1Pair) -> None:

@@ -15,7 +15,7 @@ from convexadam.errors import InputError
 from convexadam.geometry import jacobian_determinant
 
 _CROP = 2
-_CHUNK_VOXELS = 2**22
+_CHUNK_VOXELS = 2**20
 """Voxels in flight at a time: nine float64 derivatives of a whole volume would need much memory."""
 
 

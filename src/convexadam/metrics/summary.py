@@ -148,7 +148,7 @@ def _field_scores(transform: DisplacementField, mask: Image | None) -> Evaluatio
         folded_percent=100 * folded_share(determinants),
         jacobian_min=float(determinants.min()),
         jacobian_max=float(determinants.max()),
-        displacement_max_mm=float(transform.disp_mm.norm(dim=0).max()),
+        displacement_max_mm=float(transform.disp_mm.float().square().sum(0).max().sqrt()),
     )
     if mask is not None:
         _check_on_grid(mask, transform.grid, "mask")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, final
+from typing import final
 
 from convexadam.continuous import AdamRefinement
 from convexadam.discrete import ConvexSearch
@@ -67,7 +67,7 @@ class RegistrationConfig:
         return saved.to_toml(self)
 
     @classmethod
-    def from_toml(cls, text: str) -> Self:
+    def from_toml(cls, text: str) -> RegistrationConfig:
         """Read settings from TOML text; what it leaves out has its default.
 
         Raises
@@ -78,13 +78,24 @@ class RegistrationConfig:
         """
         return saved.from_toml(cls, text)
 
+    def with_settings(self, *assignments: str) -> RegistrationConfig:
+        """Return a copy with single settings changed, each a line of TOML.
+
+        Examples
+        --------
+        >>> changed = RegistrationConfig().with_settings("discrete.spacing = 5", "continuous.iterations = 40")
+        >>> changed.discrete.spacing, changed.continuous.iterations
+        (5, 40)
+        """
+        return saved.with_overrides(self, assignments)
+
     def save(self, path: str | Path) -> None:
         """Write the settings to a TOML file (all of it, or nothing)."""
         with atomic_path(path) as temporary:
             temporary.write_text(self.to_toml(), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> RegistrationConfig:
         """Read settings from a TOML file."""
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -94,5 +105,3 @@ class RegistrationConfig:
             return cls.from_toml(text)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
-
-

@@ -25,7 +25,8 @@ def similarity(
     scale = torch.tensor(spacing, dtype=disp_vox.dtype, device=disp_vox.device).reshape(3, 1, 1, 1)
     after = voxels_to_nodes(disp_vox, spacing) / scale
     values = [
-        ssd(fixed, moving, u, fixed_weight=fixed_weight, moving_weight=moving_weight) for u in (torch.zeros_like(after), after)
+        ssd(fixed, moving, u, fixed_weight=fixed_weight, moving_weight=moving_weight)
+        for u in (torch.zeros_like(after), after)
     ]
     return {"feature_difference_before": float(values[0]), "feature_difference_after": float(values[1])}
 

@@ -52,11 +52,20 @@ def checked_features(
     """Describe both images, and make sure that the descriptions can be compared."""
     fixed, moving = (extractor(image, weight=weight) for image, weight in zip(images, weights, strict=True))
     for features in (fixed, moving):
-        if not isinstance(features, torch.Tensor) or features.ndim != 4 or features.shape[1:] != images[0].data.shape[1:]:
+        if (
+            not isinstance(features, torch.Tensor)
+            or features.ndim != 4
+            or features.shape[1:] != images[0].data.shape[1:]
+        ):
             came = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-            raise ConfigError(f"features are a tensor [f, i, j, k] with {images[0].grid.shape} voxels, but {came} came from {extractor!r}")
+            raise ConfigError(
+                f"features are a tensor [f, i, j, k] with {images[0].grid.shape} voxels, "
+                f"but {came} came from {extractor!r}"
+            )
     if fixed.shape[0] != moving.shape[0] or fixed.shape[0] == 0:
-        raise ConfigError(f"both images need as many feature channels, at least one, but {fixed.shape[0]} and {moving.shape[0]} came")
+        raise ConfigError(
+            f"both images need as many feature channels, at least one, but {fixed.shape[0]} and {moving.shape[0]} came"
+        )
     if not bool(fixed.isfinite().all() and moving.isfinite().all()):
         raise ConfigError(f"the features from {extractor!r} hold NaN or Inf")
     return fixed.float(), moving.float()

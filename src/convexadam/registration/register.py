@@ -44,8 +44,8 @@ def register(
     Parameters
     ----------
     fixed, moving
-        3-D volumes: a path to a NIfTI file, a nibabel or SimpleITK image, a torch tensor or numpy array ``[i, j, k]``, or
-        an `Image`. Grids, spacings and orientations may differ; what counts is where voxels lie in mm.
+        3-D volumes: a path to a NIfTI file, a nibabel or SimpleITK image, a torch tensor or numpy array ``[i, j, k]``,
+        or an `Image`. Grids, spacings and orientations may differ; what counts is where voxels lie in mm.
     config
         What to do; ``None`` takes ``preset("default")``.
     fixed_affine, moving_affine
@@ -145,7 +145,10 @@ def evidence(image: Image, mask: Image | None, grid: Grid, name: str) -> Volume 
         weight = weight * resample(inside, grid, mode="linear", background=0.0).data[0]
     if not bool((weight > 0).any()):
         what = "overlap" if mask is None else "evidence left by the mask"
-        raise InputError(f"there is no {what}: no voxel of the {name} image lies within the fixed image's box; check the affines and the mask")
+        raise InputError(
+            f"there is no {what}: no voxel of the {name} image lies within the fixed image's box; "
+            "check the affines and the mask"
+        )
     return None if bool((weight == 1).all()) else weight
 
 

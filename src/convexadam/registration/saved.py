@@ -7,7 +7,8 @@ import difflib
 import tomllib
 import types
 import typing
-from typing import Any, Literal, TypeVar, Union
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
 from convexadam.continuous import (
     AdamRefinement,
@@ -21,6 +22,9 @@ from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
 from convexadam.features import Concat, Intensity, MindSSC, Precomputed
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SCHEMA_VERSION = 1
 """Raised by one whenever a saved file could no longer be read as it was meant."""
@@ -42,10 +46,10 @@ COMPONENTS: tuple[type, ...] = (
 )
 """What a file can name."""
 
-T = TypeVar("T")
+T = TypeVar("T", bound="DataclassInstance")
 
 
-def to_toml(config: Any) -> str:
+def to_toml(config: DataclassInstance) -> str:
     """Write a dataclass of components as TOML: one table for each, ``"none"`` for an absent one."""
     sections = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
     lines = [f"schema_version = {SCHEMA_VERSION}"]
@@ -62,6 +66,37 @@ def from_toml(kind: type[T], text: str) -> T:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the settings are not valid TOML: {error}") from error
+    return _from_table(kind, table)
+
+
+def with_overrides(config: T, assignments: Sequence[str]) -> T:
+    """Change single settings: each assignment is a line of TOML such as ``discrete.spacing = 5``.
+
+    A table with a ``type`` replaces the component, one without changes fields of it:
+    ``continuous.final_smoothing = { type = "BoxSmoothing", passes = 2 }``.
+    """
+    table = tomllib.loads(to_toml(config))
+    for assignment in assignments:
+        try:
+            change = tomllib.loads(assignment)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(
+                f"{assignment!r} is no setting: {error}; needed is KEY=VALUE in TOML, "
+                'as in discrete.spacing=5 or grid={type="GivenGrid"}'
+            ) from error
+        _merge(table, change)
+    return _from_table(type(config), table)
+
+
+def _merge(table: dict[str, Any], change: dict[str, Any]) -> None:
+    for key, value in change.items():
+        if isinstance(value, dict) and "type" not in value and isinstance(table.get(key), dict):
+            _merge(table[key], value)
+        else:
+            table[key] = value
+
+
+def _from_table(kind: type[T], table: dict[str, Any]) -> T:
     version = table.pop("schema_version", None)
     if version != SCHEMA_VERSION:
         came = "no schema_version" if version is None else f"schema_version {version}"
@@ -76,7 +111,7 @@ def as_table(component: Any) -> dict[str, Any]:
     """Nested plain values of a component, for reports; a function of the user's becomes its name."""
     if component is None:
         return {"type": "none"}
-    if not isinstance(component, COMPONENTS):
+    if type(component) not in COMPONENTS:
         return {"type": getattr(component, "__qualname__", type(component).__qualname__)}
     plain: dict[str, Any] = {"type": type(component).__name__}
     for item in dataclasses.fields(component):
@@ -92,7 +127,7 @@ def _plain(value: Any) -> Any:
 
 def _entries(component: Any) -> list[tuple[str, Any]]:
     """Type and fields of a component; a ``None`` that is not the default is written ``"none"``."""
-    if not isinstance(component, COMPONENTS):
+    if type(component) not in COMPONENTS:
         raise ConfigError(f"{component!r} is code and cannot be saved; only the components of the library can")
     entries: list[tuple[str, Any]] = [("type", type(component).__name__)]
     for item in dataclasses.fields(component):
@@ -119,7 +154,7 @@ def _literal(value: Any) -> str:
 
 def _built(kind: type[T], table: dict[str, Any], where: str) -> T:
     hints = typing.get_type_hints(kind)
-    names = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    names = [item.name for item in dataclasses.fields(kind)]
     values = {}
     for key, raw in table.items():
         if key not in names:
@@ -140,11 +175,13 @@ def _value(raw: Any, where: str) -> Any:
     known = {component.__name__: component for component in COMPONENTS}
     name = raw.get("type")
     if name not in known:
-        raise ConfigError(f"{where}: no component has the type {name!r}{_nearest(str(name), known)}; known: {', '.join(known)}")
+        raise ConfigError(
+            f"{where}: no component has the type {name!r}{_nearest(str(name), known)}; known: {', '.join(known)}"
+        )
     return _built(known[name], {key: value for key, value in raw.items() if key != "type"}, where)
 
 
-def _nearest(word: str, known: typing.Iterable[str]) -> str:
+def _nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

@@ -55,9 +55,9 @@ def cost_volume(
     row, weights = fixed.new_empty((widths[2], *shape)), fixed.new_empty((widths[2], *shape))
     for a, b in itertools.product(range(widths[0]), range(widths[1])):
         for c in range(widths[2]):
-            window = tuple(slice(s, s + n) for s, n in zip((a, b, c), shape, strict=True))
-            torch.mul(fixed_weight, padded_weight[window], out=weights[c])
-            torch.sum((fixed - padded[(slice(None), *window)]).square_(), 0, out=row[c])
+            i, j, k = (slice(s, s + n) for s, n in zip((a, b, c), shape, strict=True))
+            torch.mul(fixed_weight, padded_weight[i, j, k], out=weights[c])
+            torch.sum((fixed - padded[:, i, j, k]).square_(), 0, out=row[c])
         share = along_axes(weights, (band[0], band[1], band[2]))
         total = along_axes(row.mul_(weights), (band[0], band[1], band[2]))
         costs[a, b] = torch.where(share > 0, total / share, torch.inf)
@@ -71,14 +71,14 @@ def reverse_cost(costs: Costs) -> Costs:
     """
     widths, shape = costs.shape[:3], costs.shape[3:]
     reverse = torch.full_like(costs, torch.inf)
-    for index in itertools.product(*(range(w) for w in widths)):
-        steps = [n - w // 2 for n, w in zip(index, widths, strict=True)]
+    for a, b, c in itertools.product(*(range(w) for w in widths)):
+        steps = [n - w // 2 for n, w in zip((a, b, c), widths, strict=True)]
         if any(abs(s) >= n for s, n in zip(steps, shape, strict=True)):
             continue
-        to = tuple(slice(max(-s, 0), n - max(s, 0)) for s, n in zip(steps, shape, strict=True))
-        source = tuple(slice(max(s, 0), n - max(-s, 0)) for s, n in zip(steps, shape, strict=True))
-        opposite = tuple(w - 1 - n for n, w in zip(index, widths, strict=True))
-        reverse[(*index, *to)] = costs[(*opposite, *source)]
+        i, j, k = (slice(max(-s, 0), n - max(s, 0)) for s, n in zip(steps, shape, strict=True))
+        from_i, from_j, from_k = (slice(max(s, 0), n - max(-s, 0)) for s, n in zip(steps, shape, strict=True))
+        opposite = costs[widths[0] - 1 - a, widths[1] - 1 - b, widths[2] - 1 - c]
+        reverse[a, b, c, i, j, k] = opposite[from_i, from_j, from_k]
     return reverse
 
 

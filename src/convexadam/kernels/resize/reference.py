@@ -9,7 +9,7 @@ from convexadam._typing import Channels, Float, Tensor, Triple, Volume
 from convexadam.kernels.smooth import along_axes
 
 
-def pool(volume: Channels, spacing: Triple, *, weight: Volume | None = None) -> Channels:
+def pool(volume: Channels, spacing: Triple, *, weight: Volume | None = None) -> Float[Tensor, "c a b d"]:
     """Average ``[c, i, j, k]`` over blocks of ``spacing`` voxels; what fills no whole block is left out.
 
     With a ``weight`` (``[i, j, k]``, not negative) the averages are weighted, and a block without any
@@ -33,13 +33,13 @@ def interpolation_matrix(positions: Float[Tensor, " n"], size: int, *, like: Ten
     return matrix.to(like)
 
 
-def nodes_to_voxels(field: Channels, spacing: Triple, shape: Triple) -> Channels:
+def nodes_to_voxels(field: Channels, spacing: Triple, shape: Triple) -> Float[Tensor, "c a b d"]:
     """Linear interpolation from nodes to the voxels of a volume of ``shape``; values are not rescaled."""
     positions = [(torch.arange(n, dtype=torch.float64) - (s - 1) / 2) / s for n, s in zip(shape, spacing, strict=True)]
     return _resampled(field, positions)
 
 
-def voxels_to_nodes(field: Channels, spacing: Triple) -> Channels:
+def voxels_to_nodes(field: Channels, spacing: Triple) -> Float[Tensor, "c a b d"]:
     """Linear interpolation of a smooth ``[c, i, j, k]`` at the nodes; values are not rescaled."""
     positions = [
         torch.arange(n // s, dtype=torch.float64) * s + (s - 1) / 2

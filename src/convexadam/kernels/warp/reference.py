@@ -22,17 +22,13 @@ def identity_positions(shape: Triple, *, like: Tensor) -> Field:
 
 def inside(positions: Field, shape: Triple) -> Shaped[Tensor, "i j k"]:
     """Whether each position is within the volume's field of view; boolean ``[i, j, k]``."""
-    i, j, k = (
-        (positions[axis] >= -0.5) & (positions[axis] <= n - 0.5) for axis, n in enumerate(shape)
-    )
+    i, j, k = ((positions[axis] >= -0.5) & (positions[axis] <= n - 0.5) for axis, n in enumerate(shape))
     return i & j & k
 
 
 def sample_linear(volume: Float[Tensor, "c i j k"], positions: Float[Tensor, "3 a b d"]) -> Float[Tensor, "c a b d"]:
     """Trilinear values of ``[c, i, j, k]`` at ``positions``; outside, the nearest edge value. Differentiable."""
-    scaled = [
-        positions[axis] * (2 / max(n - 1, 1)) - 1 for axis, n in enumerate(volume.shape[1:])
-    ]
+    scaled = [positions[axis] * (2 / max(n - 1, 1)) - 1 for axis, n in enumerate(volume.shape[1:])]
     grid = torch.stack(scaled[::-1], -1)  # grid_sample wants the innermost axis first
     return functional.grid_sample(
         volume[None], grid[None].to(volume.dtype), mode="bilinear", padding_mode="border", align_corners=True
@@ -41,9 +37,7 @@ def sample_linear(volume: Float[Tensor, "c i j k"], positions: Float[Tensor, "3 
 
 def sample_nearest(volume: Shaped[Tensor, "c i j k"], positions: Float[Tensor, "3 a b d"]) -> Shaped[Tensor, "c a b d"]:
     """Values of the nearest voxels, of any type and unchanged; outside, those of the nearest edge voxel."""
-    index: Any = [
-        positions[axis].round().clamp(0, n - 1).to(torch.int64) for axis, n in enumerate(volume.shape[1:])
-    ]
+    index: Any = [positions[axis].round().clamp(0, n - 1).to(torch.int64) for axis, n in enumerate(volume.shape[1:])]
     i, j, k = index
     return volume[:, i, j, k]
 

@@ -1,0 +1,223 @@
+"""The continuous stage as a whole, with a displacement that is smoothed (the published form)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+import torch
+
+from convexadam.continuous import AdamRefinement, BoxSmoothing, GaussianSmoothing
+from convexadam.errors import ConfigError
+
+
+def _shifted(
+    shape: tuple[int, int, int], shift: tuple[float, float, float], *, channels: int = 2, sigma: float = 2.5
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of one smooth function: what is at x in fixed is at x + shift in moving."""
+    ticks = oracles.indices(shape)
+    moved = ticks - np.array(shift).reshape(3, 1, 1, 1)
+    pair = [oracles.blobs(where, shape, channels=channels, sigma=sigma) for where in (ticks, moved)]
+    return torch.from_numpy(pair[0]), torch.from_numpy(pair[1])
+
+
+def _energy(fixed: torch.Tensor, moving: torch.Tensor, disp_nodes: torch.Tensor, weight: float) -> float:
+    f, m, u = fixed.numpy(), moving.numpy(), disp_nodes.numpy()
+    return oracles.ssd(f, m, u, oracles.ssd_weights(u)) + weight * oracles.diffusion_energy(u)
+
+
+def _by_hand(
+    fixed: torch.Tensor,
+    moving: torch.Tensor,
+    start: torch.Tensor,
+    spacing: tuple[int, int, int],
+    taps: tuple[float, ...],
+    iterations: int,
+    weight: float,
+    weights: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+) -> np.ndarray:
+    """Optimise with naive gradients and torch's Adam; with smoothing as explicit matrices."""
+    shape: Any = fixed.shape[1:]
+    scale = np.array(spacing, float).reshape(3, 1, 1, 1)
+    f, m = (oracles.pool(t.numpy(), spacing, w) for t, w in zip((fixed, moving), weights, strict=True))
+    wf, wm = (None if w is None else oracles.pool(w[None], spacing)[0] for w in weights)
+    # B as one matrix per axis: what smoothing makes of each unit vector.
+    b = [oracles.smooth(np.eye(n).reshape(n, 1, 1, n), taps)[:, 0, 0].T for n in f.shape[1:]]
+    p = torch.from_numpy(oracles.voxels_to_nodes(start.numpy(), spacing) / scale).requires_grad_()
+    optimiser = torch.optim.Adam([p], lr=1.0)
+    for _ in range(iterations):
+        u = np.einsum("ai,bj,dk,cijk->cabd", *b, p.detach().numpy())
+        gradient = oracles.ssd_gradient(f, m, u, oracles.ssd_weights(u, wf, wm))
+        for at in np.ndindex(*u.shape):  # the energy is a quadratic: unit steps are exact
+            up, down = u.copy(), u.copy()
+            up[at] += 0.5
+            down[at] -= 0.5
+            gradient[at] += weight * (oracles.diffusion_energy(up) - oracles.diffusion_energy(down))
+        p.grad = torch.from_numpy(np.einsum("ai,bj,dk,cabd->cijk", *b, gradient))
+        optimiser.step()
+    u = np.einsum("ai,bj,dk,cijk->cabd", *b, p.detach().numpy())
+    return oracles.nodes_to_voxels(u * scale, spacing, shape)
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_equals_a_loop_by_hand_up_to_the_last_step(iterations: int, weighted: bool) -> None:
+    shape, spacing = (7, 9, 5), (2, 3, 2)
+    fixed, moving = oracles.noise(3, *shape), oracles.noise(3, *shape, seed=1)
+    start = oracles.uniform(3, *shape, seed=2, low=-1, high=1)
+    pair: Any = [oracles.uniform(*shape, seed=s) for s in (3, 4)] if weighted else [None, None]
+    found = AdamRefinement(spacing=spacing, iterations=iterations)(
+        fixed, moving, start=start, fixed_weight=pair[0], moving_weight=pair[1]
+    )
+    arrays = tuple(None if w is None else w.numpy() for w in pair)
+    expected = _by_hand(fixed, moving, start, spacing, BoxSmoothing().taps(), iterations, 1.25, arrays)
+    # Finite differences are right to 1e-10; Adam divides by the size of the gradient, which is 1e-5 and more here.
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-6)
+    assert (found - start).abs().max() > 0.5
+
+
+@pytest.mark.parametrize("spacing", [1, 2, (3, 1, 2)])
+@pytest.mark.parametrize("smoothing", [BoxSmoothing(), GaussianSmoothing(sigma=0.7), None])
+def test_no_iterations_return_the_start_seen_through_the_nodes(spacing: Any, smoothing: Any) -> None:
+    # Regression: the published package crashes at 0 iterations.
+    shape = (7, 9, 5)
+    steps = spacing if isinstance(spacing, tuple) else (spacing,) * 3
+    fixed, start = oracles.noise(1, *shape), 3 * oracles.noise(3, *shape, seed=1)
+    found = AdamRefinement(spacing=spacing, iterations=0, smoothing=smoothing)(fixed, fixed, start=start)
+    nodes = oracles.voxels_to_nodes(start.numpy(), steps)
+    smoothed = nodes if smoothing is None else oracles.smooth(nodes, smoothing.taps())
+    expected = torch.from_numpy(oracles.nodes_to_voxels(smoothed, steps, shape))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_a_constant_start_stays_what_it_is() -> None:
+    # Voxels, also where spacing differs per axis and sizes are no multiples; no collapse at the border.
+    start = torch.tensor([1.5, -2.0, 0.75]).reshape(3, 1, 1, 1).expand(3, 7, 9, 5)
+    features = torch.ones(1, 7, 9, 5)
+    found = AdamRefinement(spacing=(3, 2, 2), iterations=4)(features, features, start=start)
+    torch.testing.assert_close(found, start.contiguous(), rtol=0, atol=1e-5)
+
+
+def test_the_energy_falls() -> None:
+    fixed, moving = _shifted((11, 9, 10), (1.0, -0.6, 0.8))
+    # Nodes are voxels here, so that the energy of the result can be taken.
+    refinement = AdamRefinement(spacing=1, iterations=10, learning_rate=0.2, weight=0.1)
+    energies = [_energy(fixed, moving, torch.zeros(3, 11, 9, 10, dtype=torch.float64), 0.1)]
+    energies.append(_energy(fixed, moving, refinement(fixed, moving), 0.1))
+    assert energies[1] < 0.5 * energies[0]
+
+
+@pytest.mark.parametrize("spacing", [2, (3, 2, 1)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_translation_is_found_up_to_the_border(spacing: Any, sign: int) -> None:
+    # Features that are linear in position lose nothing by pooling and interpolation: at the true shift the energy is 0.
+    shape, rate = (11, 10, 9), 0.1
+    shift = torch.tensor([1.4, -1.0, 0.7], dtype=torch.float64).reshape(3, 1, 1, 1)
+    ticks = torch.from_numpy(oracles.indices(shape)) / 4
+    fixed, moving = (ticks + shift / 4, ticks) if sign > 0 else (ticks, ticks + shift / 4)
+    found = AdamRefinement(spacing=spacing, iterations=80, weight=0.1, learning_rate=rate)(fixed, moving)
+    # At a fixed rate Adam comes to rest within one step, which is so many nodes long.
+    steps = spacing if isinstance(spacing, tuple) else (spacing,) * 3
+    apart = (found - sign * shift).abs()
+    assert all(apart[a].max() < rate * s for a, s in enumerate(steps))
+
+
+def test_without_regularisation_it_still_moves() -> None:
+    # Regression: in the published package a weight of 0 silently disables Adam.
+    fixed, moving = _shifted((9, 8, 7), (0.8, 0.0, 0.0))
+    start = torch.zeros(3, 9, 8, 7, dtype=torch.float64)
+    found = AdamRefinement(weight=0.0, iterations=20, spacing=1, learning_rate=0.1)(fixed, moving, start=start)
+    assert found[0].mean() > 0.2
+    assert _energy(fixed, moving, found, 0.0) < 0.5 * _energy(fixed, moving, start, 0.0)
+
+
+def test_weight_makes_the_field_smooth() -> None:
+    fixed, moving = oracles.noise(2, 9, 8, 7), oracles.noise(2, 9, 8, 7, seed=1)
+    rough, smooth = (
+        oracles.diffusion_energy(AdamRefinement(weight=w, iterations=15, spacing=1)(fixed, moving).numpy())
+        for w in (0.0, 100.0)
+    )
+    assert smooth < 0.5 * rough
+
+
+@pytest.mark.parametrize("channels", [1, 3, 17])
+@pytest.mark.parametrize("shape", [(12, 12, 3), (1, 5, 6), (1, 1, 1)])
+def test_thin_volumes_and_any_number_of_channels(channels: int, shape: tuple[int, int, int]) -> None:
+    # Regression: the published package crashes on thin volumes and assumes 12 channels.
+    fixed, moving = oracles.noise(channels, *shape).float(), oracles.noise(channels, *shape, seed=1).float()
+    found = AdamRefinement(iterations=5)(fixed, moving)
+    assert found.shape == (3, *shape)
+    assert found.dtype == torch.float32
+    assert bool(found.isfinite().all())
+    assert bool(found.any()) == (max(shape) > 1)
+
+
+def test_no_start_is_a_start_at_zero() -> None:
+    fixed, moving = oracles.noise(2, 7, 6, 5), oracles.noise(2, 7, 6, 5, seed=1)
+    refinement = AdamRefinement(iterations=3)
+    zero = torch.zeros(3, 7, 6, 5, dtype=torch.float64)
+    assert torch.equal(refinement(fixed, moving), refinement(fixed, moving, start=zero))
+
+
+def test_settings_in_mm_equal_those_in_voxels() -> None:
+    fixed, moving = oracles.noise(2, 9, 8, 7), oracles.noise(2, 9, 8, 7, seed=1)
+    in_mm = AdamRefinement(spacing=3.0, unit="mm", iterations=3)(fixed, moving, voxel_mm=(1.0, 3.0, 1.5))
+    assert torch.equal(in_mm, AdamRefinement(spacing=(3, 1, 2), iterations=3)(fixed, moving))
+
+
+def test_final_smoothing_acts_on_the_finished_field() -> None:
+    fixed, moving = oracles.noise(2, 7, 6, 5), oracles.noise(2, 7, 6, 5, seed=1)
+    plain = AdamRefinement(iterations=3)(fixed, moving)
+    final = BoxSmoothing(width=3, passes=1)
+    found = AdamRefinement(iterations=3, final_smoothing=final)(fixed, moving)
+    expected = torch.from_numpy(oracles.smooth(plain.numpy(), final.taps()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("which", ["fixed", "moving"])
+def test_weights_keep_a_corrupted_part_out(which: str) -> None:
+    shape = (12, 11, 10)
+    features = dict(zip(("fixed", "moving"), _shifted(shape, (1.0, 0.0, 0.0), channels=4), strict=True))
+    broken, weight = features | {which: features[which].clone()}, torch.ones(shape, dtype=torch.float64)
+    part = [slice(4, 8)] * 3  # whole blocks of two voxels
+    broken[which][(slice(None), *part)] = 5 * oracles.noise(4, 4, 4, 4, seed=5)
+    weight[tuple(part)] = 0
+    refinement = AdamRefinement(spacing=2, iterations=20, learning_rate=0.1)
+    good, bad = refinement(**features), refinement(**broken)
+    kept = refinement(**broken, **{f"{which}_weight": weight})
+    # With the weight, what is left of the damage is what the part would have contributed itself.
+    assert (kept - good).abs().mean() < 0.25 * (bad - good).abs().mean()
+
+
+def test_inputs_are_left_alone() -> None:
+    fixed, moving, start = oracles.noise(2, 7, 6, 5), oracles.noise(2, 7, 6, 5, seed=1), oracles.noise(3, 7, 6, 5)
+    weight = oracles.uniform(7, 6, 5)
+    before = [t.clone() for t in (fixed, moving, start, weight)]
+    for spacing in (1, 2):
+        AdamRefinement(spacing=spacing, iterations=2)(
+            fixed, moving, start=start, fixed_weight=weight, moving_weight=weight
+        )
+    assert all(torch.equal(a, b) for a, b in zip(before, (fixed, moving, start, weight), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"spacing": 0}, "spacing"),
+        ({"spacing": 1.5}, "whole number"),
+        ({"spacing": (2, 2)}, "spacing"),
+        ({"spacing": 0.0, "unit": "mm"}, "spacing"),
+        ({"unit": "inch"}, "unit"),
+        ({"iterations": -1}, "iterations"),
+        ({"weight": -0.1}, "weight"),
+        ({"weight": float("nan")}, "weight"),
+        ({"weight": float("inf")}, "weight"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
+    ],
+)
+def test_unusable_settings(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AdamRefinement(**setting)

@@ -1,0 +1,75 @@
+"""Coupled convex optimisation against naive loops."""
+
+from __future__ import annotations
+
+import oracles
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convexadam.discrete import coupled_convex
+from convexadam.discrete.coupled_convex import THETAS
+
+CASES = [((1, 1, 1), (0, 0, 0)), ((1, 5, 3), (0, 1, 1)), ((5, 3, 4), (1, 2, 1)), ((3, 7, 2), (2, 1, 0))]
+
+
+def _costs(shape: tuple[int, int, int], radius: tuple[int, int, int], seed: int = 0) -> torch.Tensor:
+    return oracles.noise(*(2 * r + 1 for r in radius), *shape, seed=seed)
+
+
+def test_the_coupling_grows_as_published() -> None:
+    assert THETAS == oracles.THETAS
+
+
+@pytest.mark.parametrize(("shape", "radius"), CASES)
+def test_equals_naive_loops(shape: tuple[int, int, int], radius: tuple[int, int, int]) -> None:
+    costs = _costs(shape, radius)  # noise has no ties, also not after rounding of the means
+    expected = torch.from_numpy(oracles.coupled_convex(costs.numpy()))
+    torch.testing.assert_close(coupled_convex(costs), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("thetas", [(), (0.5,), (1.0, 0.01), (0.0, 0.0)])
+def test_thetas_are_used_in_their_order(thetas: tuple[float, ...]) -> None:
+    costs = _costs((5, 3, 4), (1, 2, 1), seed=1)
+    expected = torch.from_numpy(oracles.coupled_convex(costs.numpy(), thetas))
+    torch.testing.assert_close(coupled_convex(costs, thetas=thetas), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_clear_minimum_is_found_up_to_the_border(dtype: torch.dtype) -> None:
+    shape, radius, step = (5, 7, 3), (2, 1, 2), (-2, 1, 0)
+    costs = torch.empty(5, 3, 5, *shape, dtype=dtype)
+    for index, other in oracles.labels(radius):
+        costs[index] = sum((a - b) ** 2 for a, b in zip(step, other, strict=True))
+    expected = torch.tensor(step, dtype=dtype).reshape(3, 1, 1, 1).expand(3, *shape)
+    # Means of equal numbers: three sums of three, with weights of one rounding each.
+    torch.testing.assert_close(coupled_convex(costs), expected, rtol=0, atol=2 * 12 * torch.finfo(dtype).eps)
+
+
+def test_without_any_preference_nothing_moves() -> None:
+    assert not coupled_convex(torch.full((3, 5, 3, 4, 5, 6), 0.3)).any()
+
+
+def test_coupling_overrules_one_deviating_cell() -> None:
+    costs = torch.ones(3, 3, 3, 7, 7, 7, dtype=torch.float64)
+    costs[2, 1, 1] = 0.5  # all cells prefer +1 along i
+    costs[2, 1, 1, 3, 3, 3], costs[0, 1, 1, 3, 3, 3] = 0.6, 0.5  # and one, slightly, -1
+    loose, coupled = coupled_convex(costs, thetas=()), coupled_convex(costs)
+    assert loose[0, 3, 3, 3] == pytest.approx(1 - 2 / 27)
+    torch.testing.assert_close(coupled[0], torch.ones_like(coupled[0]), rtol=0, atol=1e-12)
+
+
+def test_non_contiguous_costs() -> None:
+    costs = oracles.noise(3, 4, 5, 3, 1, 5, seed=2).permute(3, 4, 5, 0, 1, 2)
+    expected = torch.from_numpy(oracles.coupled_convex(costs.numpy()))
+    torch.testing.assert_close(coupled_convex(costs), expected, rtol=0, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=15, derandomize=True)
+@given(seed=st.integers(0, 999), axes=st.permutations(range(3)))
+def test_swapping_axes_swaps_the_field(seed: int, axes: list[int]) -> None:
+    costs = _costs((2, 3, 4), (1, 2, 0), seed)
+    turned = costs.permute(*axes, *(a + 3 for a in axes))
+    expected = coupled_convex(costs)[axes].permute(0, *(a + 1 for a in axes))
+    torch.testing.assert_close(coupled_convex(turned), expected, rtol=0, atol=1e-12)

@@ -1,0 +1,205 @@
+"""The discrete stage as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convexadam.discrete import ConvexSearch
+from convexadam.errors import ConfigError
+
+
+def _shifted(
+    shape: tuple[int, int, int],
+    shift: tuple[float, float, float],
+    *,
+    sigma: float = 3.0,
+    channels: int = 3,
+    seed: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fixed and moving features of one smooth function: what is at x in fixed is at x + shift in moving."""
+    ticks = oracles.indices(shape)
+    moved = ticks - np.array(shift).reshape(3, 1, 1, 1)
+    fixed = oracles.blobs(ticks, shape, channels=channels, sigma=sigma, seed=seed)
+    moving = oracles.blobs(moved, shape, channels=channels, sigma=sigma, seed=seed)
+    return torch.from_numpy(fixed), torch.from_numpy(moving)
+
+
+def _constant(shift: tuple[float, float, float], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(shift, dtype=like.dtype).reshape(3, 1, 1, 1).expand_as(like)
+
+
+SHIFTS = [
+    ((20, 18, 16), 2, 2, (4.0, -2.0, 2.0)),
+    ((21, 19, 17), 2, 2, (-2.0, 4.0, -4.0)),  # sizes that are no multiple of the spacing
+    ((20, 17, 25), (2, 3, 4), (2, 1, 1), (-4.0, 3.0, 4.0)),  # spacing and radius per axis
+]
+
+
+@pytest.mark.parametrize(("shape", "spacing", "radius", "shift"), SHIFTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_translation_is_found_up_to_the_border(
+    shape: tuple[int, int, int], spacing: Any, radius: Any, shift: tuple[float, float, float], dtype: torch.dtype
+) -> None:
+    # Regression: without inverse consistency the published search returns cells; sizes that are no multiple of the
+    # spacing shift its result; zero padding lets the field collapse at the border.
+    fixed, moving = _shifted(shape, shift)
+    search = ConvexSearch(spacing=spacing, radius=radius, inverse_consistency=0)
+    found = search(fixed.to(dtype), moving.to(dtype))
+    assert found.shape == (3, *shape)
+    assert found.dtype == dtype
+    # The right label costs nothing and each cell has a neighbour that sees it, so all choose it. What is left is the
+    # rounding of seven means over three axes, three products each, and of the interpolation, of numbers up to 4.
+    torch.testing.assert_close(found, _constant(shift, found), rtol=0, atol=4 * 8 * 9 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(("shape", "spacing", "radius", "shift"), SHIFTS)
+def test_with_inverse_consistency_the_translation_stays(
+    shape: tuple[int, int, int], spacing: Any, radius: Any, shift: tuple[float, float, float]
+) -> None:
+    fixed, moving = _shifted(shape, shift)
+    found = ConvexSearch(spacing=spacing, radius=radius)(fixed, moving)
+    steps = spacing if isinstance(spacing, tuple) else (spacing,) * 3
+    # The reverse costs know nothing of displacements that leave the volume, so the outer cells of the backward field
+    # are guesses. They reach the outer layer of cells only, and there they may spoil a quarter of a cell.
+    inner = (slice(None), *(slice(2 * s, -2 * s) for s in steps))
+    torch.testing.assert_close(found[inner], _constant(shift, found)[inner], rtol=0, atol=1e-10)
+    apart = (found - _constant(shift, found)).abs()
+    assert all(apart[a].max() < 0.25 * s for a, s in enumerate(steps))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("iterations", [0, 3])
+def test_equals_the_naive_steps_in_their_order(weighted: bool, iterations: int) -> None:
+    shape, spacing, radius = (9, 13, 8), (2, 3, 2), (1, 1, 2)
+    fixed, moving = oracles.noise(2, *shape), oracles.noise(2, *shape, seed=1)
+    weights = [oracles.uniform(*shape, seed=s) for s in (2, 3)] if weighted else [None, None]
+    if weighted:
+        weights[0][:4, :6] = 0
+        weights[1][5:] = 0
+    search = ConvexSearch(spacing=spacing, radius=radius, inverse_consistency=iterations)
+    found = search(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1])
+    wf, wm = (None if w is None else w.numpy() for w in weights)
+    costs = oracles.cost_volume(
+        oracles.pool(fixed.numpy(), spacing, wf),
+        oracles.pool(moving.numpy(), spacing, wm),
+        radius,
+        None if wf is None else oracles.pool(wf[None], spacing)[0],
+        None if wm is None else oracles.pool(wm[None], spacing)[0],
+    )
+    field = oracles.coupled_convex(oracles.fill_without_evidence(costs))
+    back = oracles.coupled_convex(oracles.fill_without_evidence(oracles.reverse_cost(costs)))
+    field, _ = oracles.inverse_consistency(field, back, iterations)
+    expected = oracles.nodes_to_voxels(field * np.array(spacing).reshape(3, 1, 1, 1), spacing, shape)
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-10)
+
+
+def test_the_other_direction_gives_the_other_sign() -> None:
+    fixed, moving = _shifted((20, 18, 16), (2.0, 0.0, -4.0))
+    search = ConvexSearch(spacing=2, radius=2, inverse_consistency=0)
+    torch.testing.assert_close(search(moving, fixed), -search(fixed, moving), rtol=0, atol=1e-10)
+
+
+def test_settings_in_mm_equal_those_in_voxels() -> None:
+    fixed, moving = _shifted((20, 18, 16), (4.0, -2.0, 3.0))
+    # Voxels of 1.5 x 3 x 2 mm: 6 mm are 4, 2 and 3 voxels; 12 mm are two such cells.
+    in_mm = ConvexSearch(spacing=6.0, radius=12.0, unit="mm")(fixed, moving, voxel_mm=(1.5, 3.0, 2.0))
+    in_voxels = ConvexSearch(spacing=(4, 2, 3), radius=2)(fixed, moving)
+    assert torch.equal(in_mm, in_voxels)
+    inner = (slice(None), slice(8, 12), slice(4, -4), slice(6, -6))  # two cells inside, see above
+    torch.testing.assert_close(in_mm[inner], _constant((4.0, -2.0, 3.0), in_mm)[inner], rtol=0, atol=1e-10)
+    # In voxels the size of a voxel does not matter.
+    assert torch.equal(ConvexSearch(spacing=(4, 2, 3), radius=2)(fixed, moving, voxel_mm=(1.5, 3.0, 2.0)), in_voxels)
+
+
+def test_nodes() -> None:
+    mm = ConvexSearch(spacing=(4.0, 4.0, 10.0), radius=(9.0, 20.0, 1.0), unit="mm")
+    # 4 mm in voxels of 1, 3 and 5 mm: 4, 1 (of 3 mm) and 2; reach 9 / 4, 20 / 3 and 1 / 10 cells, rounded up.
+    assert mm.nodes((40, 40, 40), (1.0, 3.0, 5.0)) == ((4, 1, 2), (3, 7, 1))
+    # Not more than the volume has: a cell at least, and no further than from one end to the other.
+    assert ConvexSearch(spacing=6, radius=4).nodes((60, 13, 4)) == ((6, 6, 4), (4, 1, 0))
+    assert ConvexSearch(spacing=0.5, radius=1.0, unit="mm").nodes((8, 8, 8), (1.0, 2.0, 0.5))[0] == (1, 1, 1)
+
+
+def test_weights_keep_a_corrupted_part_out() -> None:
+    shape, shift = (20, 18, 16), (4.0, -2.0, 2.0)
+    fixed, moving = _shifted(shape, shift)
+    search = ConvexSearch(spacing=2, radius=2, inverse_consistency=0)
+    truth = _constant(shift, fixed[:3])
+    for name in ("fixed", "moving"):
+        broken, weight = {"fixed": fixed.clone(), "moving": moving.clone()}, torch.ones(shape, dtype=torch.float64)
+        part = (slice(6, 14), slice(6, 12), slice(4, 12))
+        broken[name][(slice(None), *part)] = 5 * oracles.noise(3, 8, 6, 8, seed=7)
+        weight[part] = 0
+        plain = search(broken["fixed"], broken["moving"])
+        weighted = search(broken["fixed"], broken["moving"], **{f"{name}_weight": weight})
+        # The broken part is 4 x 3 x 4 cells; filters of two cells' reach still see the rest from its middle.
+        torch.testing.assert_close(weighted, truth, rtol=0, atol=1e-10)
+        assert (plain - truth).abs().max() > 1
+
+
+def test_without_evidence_nothing_moves() -> None:
+    fixed, moving = oracles.noise(2, 12, 10, 8), oracles.noise(2, 12, 10, 8, seed=1)
+    nothing = torch.zeros(12, 10, 8, dtype=torch.float64)
+    search = ConvexSearch(spacing=2, radius=1)
+    assert not search(fixed, moving, fixed_weight=nothing).any()
+    assert not search(fixed, moving, moving_weight=nothing).any()
+    constant = torch.ones(2, 12, 10, 8)
+    assert not search(constant, constant).any()
+    assert not search(constant, 3 * constant).any()
+
+
+@pytest.mark.parametrize("shape", [(12, 12, 3), (1, 9, 8), (1, 1, 1), (5, 4, 2)])
+def test_thin_volumes(shape: tuple[int, int, int]) -> None:
+    found = ConvexSearch()(oracles.noise(1, *shape), oracles.noise(1, *shape, seed=1))
+    assert found.shape == (3, *shape)
+    assert bool(found.isfinite().all())
+
+
+def test_inputs_are_left_alone() -> None:
+    fixed, moving, weight = oracles.noise(2, 9, 8, 7), oracles.noise(2, 9, 8, 7, seed=1), oracles.uniform(9, 8, 7)
+    before = [t.clone() for t in (fixed, moving, weight)]
+    ConvexSearch(spacing=2, radius=1)(fixed, moving, fixed_weight=weight, moving_weight=weight)
+    assert all(torch.equal(a, b) for a, b in zip(before, (fixed, moving, weight), strict=True))
+
+
+@settings(deadline=None, max_examples=10, derandomize=True)
+@given(seed=st.integers(0, 999), axes=st.permutations(range(3)))
+def test_swapping_axes_swaps_the_field(seed: int, axes: list[int]) -> None:
+    fixed, moving = oracles.noise(1, 6, 7, 8, seed=seed), oracles.noise(1, 6, 7, 8, seed=seed + 1)
+    spacing, radius = (2, 1, 3), (1, 2, 1)
+    turned = [t.permute(0, *(a + 1 for a in axes)) for t in (fixed, moving)]
+    expected = ConvexSearch(spacing=spacing, radius=radius)(fixed, moving)[axes].permute(0, *(a + 1 for a in axes))
+    (si, sj, sk), (ri, rj, rk) = ([v[a] for a in axes] for v in (spacing, radius))
+    found = ConvexSearch(spacing=(si, sj, sk), radius=(ri, rj, rk))(*turned)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"spacing": 0}, "spacing"),
+        ({"spacing": (2, 2)}, "spacing"),
+        ({"spacing": (2, 2, -1)}, "spacing"),
+        ({"spacing": float("nan")}, "spacing"),
+        ({"spacing": "6"}, "spacing"),
+        ({"spacing": 2.5}, "whole numbers"),
+        ({"radius": 0}, "radius"),
+        ({"radius": float("inf")}, "radius"),
+        ({"radius": 1.5}, "whole numbers"),
+        ({"radius": (1, 2, 3, 4)}, "radius"),
+        ({"spacing": 0.0, "unit": "mm"}, "spacing"),
+        ({"radius": -3.0, "unit": "mm"}, "radius"),
+        ({"unit": "cm"}, "unit"),
+        ({"inverse_consistency": -1}, "inverse_consistency"),
+    ],
+)
+def test_unusable_settings(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ConvexSearch(**setting)

@@ -1,0 +1,135 @@
+"""Everything a caller may have, as the same image."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from convexadam.errors import ConfigError, FileError, GeometryError, InputError
+from convexadam.geometry import Grid, Image
+from convexadam.io import as_image, read_image, write_image
+
+SHAPE = (5, 7, 4)
+
+
+def oblique() -> Grid:
+    turn = np.deg2rad(30)
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[0, np.sin(turn), np.cos(turn)], [-1, 0, 0], [0, -np.cos(turn), np.sin(turn)]])
+    affine[:3, :3] *= (1.3, 0.7, 3.0)
+    affine[:3, 3] = (-80.5, 33.25, 120)
+    return Grid(SHAPE, affine)
+
+
+def values(dtype: str = "float32") -> np.ndarray:
+    return np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(dtype)
+
+
+def test_tensors_and_arrays() -> None:
+    affine = oblique().affine
+    for value in (values(), torch.from_numpy(values()), torch.from_numpy(values())[None], values()[..., None]):
+        image = as_image(value, affine)
+        assert image.grid.same_as(oblique())
+        np.testing.assert_array_equal(image.numpy(), values())
+    assert as_image(torch.zeros(3, 5, 7, 4)).data.shape == (3, 5, 7, 4)
+    assert as_image(values()).grid.same_as(Grid(SHAPE))
+
+
+def test_paths_and_nibabel(tmp_path: Path) -> None:
+    image = Image(torch.from_numpy(values())[None], oblique())
+    write_image(image, tmp_path / "a.nii.gz")
+    header: Any = nibabel.load(tmp_path / "a.nii.gz")
+    in_memory = nibabel.Nifti1Image(values(), oblique().affine)
+    for value in (tmp_path / "a.nii.gz", str(tmp_path / "a.nii.gz"), header, in_memory):
+        found = as_image(value)
+        assert torch.equal(found.data, image.data)
+        assert found.grid.same_as(image.grid)
+
+
+def test_nibabel_keeps_the_rules_of_files() -> None:
+    labels: Any = nibabel.Nifti1Image(values("uint16"), np.eye(4))
+    assert as_image(labels).data.dtype == torch.int32
+    assert as_image(labels).is_label
+    with pytest.raises(InputError, match="extract a frame"):
+        as_image(nibabel.Nifti1Image(np.ones((5, 7, 4, 2), np.float32), np.eye(4)))
+    with pytest.raises(InputError, match="MGHImage"):
+        as_image(nibabel.MGHImage(np.ones(SHAPE, np.float32), np.eye(4)))
+    with pytest.raises(InputError, match="Nifti1Header"):
+        as_image(nibabel.Nifti1Header())
+    with pytest.raises(GeometryError, match="affine"):
+        as_image(nibabel.Nifti1Image(values(), None))
+
+
+def test_memory_of_a_nibabel_image_is_not_shared() -> None:
+    array = values()
+    image = as_image(nibabel.Nifti1Image(array, np.eye(4)))
+    array[:] = -1
+    assert float(image.data.min()) == 0
+
+
+def test_images_pass_through() -> None:
+    image = Image(torch.zeros(1, *SHAPE), oblique())
+    assert as_image(image) is image
+    assert as_image(image, device="cpu").grid is image.grid
+
+
+def test_simpleitk_by_hand() -> None:
+    sitk: Any = pytest.importorskip("SimpleITK")
+    image = sitk.Image(2, 3, 4, sitk.sitkInt16)
+    image.SetSpacing((2.0, 3.0, 5.0))
+    image.SetOrigin((10.0, 20.0, 30.0))
+    image.SetDirection((0, 1, 0, 1, 0, 0, 0, 0, -1))  # i runs along +P, j along +L, k along -S
+    image[1, 2, 3] = 7
+    found = as_image(image)
+    assert found.data.dtype == torch.int16
+    assert found.grid.shape == (2, 3, 4)
+    assert found.data.nonzero().tolist() == [[0, 1, 2, 3]]
+    expected = [[0, -3, 0, -10], [-2, 0, 0, -20], [0, 0, -5, 30], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(found.grid.affine, expected)
+
+
+def test_simpleitk_agrees_with_the_file(tmp_path: Path) -> None:
+    sitk: Any = pytest.importorskip("SimpleITK")
+    write_image(Image(torch.from_numpy(values())[None], oblique()), tmp_path / "a.nii.gz")
+    found, expected = as_image(sitk.ReadImage(str(tmp_path / "a.nii.gz"))), read_image(tmp_path / "a.nii.gz")
+    assert torch.equal(found.data, expected.data)
+    assert found.grid.same_as(expected.grid)
+
+
+def test_simpleitk_refusals() -> None:
+    sitk: Any = pytest.importorskip("SimpleITK")
+    with pytest.raises(InputError, match="2 axes"):
+        as_image(sitk.Image(4, 4, sitk.sitkFloat32))
+    with pytest.raises(InputError, match="3 numbers per voxel"):
+        as_image(sitk.Image([4, 4, 4], sitk.sitkVectorFloat32, 3))
+    with pytest.raises(InputError, match="real numbers"):
+        as_image(sitk.Image([4, 4, 4], sitk.sitkComplexFloat32))
+    with pytest.raises(InputError, match="an Image is needed, but a Euler3DTransform"):
+        as_image(sitk.Euler3DTransform())
+
+
+def test_simpleitk_is_not_imported_to_recognise_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)  # importing it would raise
+    as_image(nibabel.Nifti1Image(values(), np.eye(4)))
+    with pytest.raises(InputError, match=r"builtins\.dict came"):
+        as_image({})
+
+
+def test_refusals(tmp_path: Path) -> None:
+    image = Image(torch.zeros(1, *SHAPE), oblique())
+    for value in (tmp_path / "a.nii", nibabel.Nifti1Image(values(), np.eye(4)), image):
+        with pytest.raises(ConfigError, match="has its own"):
+            as_image(value, np.eye(4))
+    for value in (None, 3, [[1, 2]]):
+        with pytest.raises(InputError, match="an image is a path"):
+            as_image(value)
+    with pytest.raises(InputError, match="three axes"):
+        as_image(np.zeros((4, 4)))
+    with pytest.raises(FileError, match="no file"):
+        as_image(tmp_path / "missing.nii")
