@@ -138,8 +138,8 @@ def _canonical_field(disp_mm: Field, image: Image) -> np.ndarray:
 
 def _new_figure(columns: int) -> Figure:
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-        from matplotlib.figure import Figure  # noqa: PLC0415
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
     except ImportError as error:
         hint = 'pip install "convexadam-torch[report]"'
         raise MissingExtraError(f"figures need matplotlib, which is not installed: {hint}") from error

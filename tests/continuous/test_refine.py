@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import oracles
 import pytest
@@ -218,6 +219,8 @@ def test_inputs_are_left_alone() -> None:
         ({"learning_rate": float("inf")}, "learning_rate"),
     ],
 )
-def test_unusable_settings(setting: dict[str, Any], message: str) -> None:
+def test_unusable_settings(setting: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As users have it: without the tests' own check of annotations, which would come first.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ConfigError, match=message):
         AdamRefinement(**setting)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import oracles
 import pytest
@@ -200,6 +201,8 @@ def test_swapping_axes_swaps_the_field(seed: int, axes: list[int]) -> None:
         ({"inverse_consistency": -1}, "inverse_consistency"),
     ],
 )
-def test_unusable_settings(setting: dict[str, Any], message: str) -> None:
+def test_unusable_settings(setting: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As users have it: without the tests' own check of annotations, which would come first.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ConfigError, match=message):
         ConvexSearch(**setting)

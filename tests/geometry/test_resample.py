@@ -179,6 +179,15 @@ def test_antialias_averages_out_what_the_grid_cannot_show() -> None:
     assert found.max() < 0.07
 
 
+def test_antialias_weakens_waves_as_its_gaussian_does() -> None:
+    fine, coarse = Grid((48, 1, 1)), Grid((8, 1, 1), np.diag([4.0, 1, 1, 1]) + np.eye(4, k=3) * 9)
+    wave = torch.from_numpy(np.cos(2 * np.pi / 6 * oracles.indices(fine.shape)[0]))[None]  # the new grid shows 8 and up
+    plain = resample(Image(wave, fine), coarse).data
+    found = resample(Image(wave, fine), coarse, antialias=True).data
+    # sigma^2 = (4^2 - 1) / 4: exp(-sigma^2 (2 pi / 6)^2 / 2) = 0.128; cutting off at 3 sigma leaves out 0.2 %.
+    torch.testing.assert_close(found, 0.128 * plain, rtol=0, atol=0.004)
+
+
 def test_antialias_keeps_constants_ramps_and_fine_axes() -> None:
     fine = Grid((24, 5, 16), oracles.oblique_affine((1, 2, 1)))
     coarse = fine.with_spacing((4.0, 2.0, 3.0))

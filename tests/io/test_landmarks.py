@@ -27,6 +27,7 @@ def test_round_trip_keeps_every_digit(tmp_path: Path) -> None:
     "text",
     [
         "1,2.5,-3\n4,5,6",
+        "\ufeff1,2.5,-3\n4,5,6",
         "i,j,k\n1,2.5,-3\n4,5,6\n",
         "\ufeffx, y, z\r\n1, 2.5, -3\r\n\r\n4, 5, 6\r\n",
         "# voxel indices\n1,2.5,-3\n4,5,6\n\n",

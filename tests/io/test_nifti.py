@@ -235,6 +235,11 @@ def test_damaged_files_are_named(how: str, ending: str, tmp_path: Path) -> None:
     assert str(path) in str(caught.value)
 
 
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"volume\.nii is empty"):
+        read_image(damaged(tmp_path / "volume.nii", "empty"))
+
+
 @pytest.mark.parametrize("how", ["changed", "text within"])
 def test_damaged_archives_are_named(how: str, tmp_path: Path) -> None:
     path = damaged(tmp_path / "volume.nii.gz", how)

@@ -89,6 +89,32 @@ def test_true_shift_on_one_grid() -> None:
     assert json.loads(json.dumps(found))["dice_per_label"]["7"] == 1.0
 
 
+def test_the_worst_are_the_low_overlaps_and_the_high_distances() -> None:
+    grid = Grid((12, 7, 7), SPACING)
+    fixed, moving = torch.zeros(2, 1, *grid.shape, dtype=torch.int16)
+    for label, kept in ((1, 4), (2, 3), (3, 2), (4, 1)):  # of four voxels each: Dice 1, 6/7, 4/6, 2/5
+        fixed[0, 2:6, label, 3] = label
+        moving[0, 2 : 2 + kept, label, 3] = label
+    points = torch.zeros(5, 3, dtype=torch.float64)
+    wrong = points.clone()
+    wrong[:, 1] = torch.tensor([1.0, 8.0, 2.0, 9.0, 3.0])
+    away = shift(grid, (1, 0, 0))  # one voxel of 1.5 mm to where nothing of label 4 is left
+    found = evaluate_transform(
+        away,
+        fixed_labels=Image(fixed, grid),
+        moving_labels=Image(moving, grid),
+        fixed_landmarks_mm=points,
+        moving_landmarks_mm=wrong,
+    )
+    assert found["dice_before_per_label"] == pytest.approx({1: 1, 2: 6 / 7, 3: 4 / 6, 4: 2 / 5})
+    assert found["dice30_before"] == pytest.approx((4 / 6 + 2 / 5) / 2)  # ceil(0.3 * 4) = 2
+    assert found["dice_per_label"] == pytest.approx({1: 6 / 8, 2: 4 / 7, 3: 2 / 6, 4: 0})
+    assert found["dice30"] == pytest.approx((2 / 6 + 0) / 2)
+    assert found["tre_before_mm"] == pytest.approx(23 / 5)
+    assert found["tre30_before_mm"] == pytest.approx((8 + 9) / 2)
+    assert found["tre30_mm"] == pytest.approx((math.hypot(8, 1.5) + math.hypot(9, 1.5)) / 2)
+
+
 def test_moving_labels_on_their_own_grid() -> None:
     grid = oblique((12, 14, 9))
     fixed = Image(blocks(grid.shape, (3, 3, 3)), grid)

@@ -212,8 +212,8 @@ def _scaled(motion: Motion, frame: _Frame, displacement_mm: Number, device: torc
     if safe < 1:
         raise ConfigError(
             f"displacement_mm is {displacement_mm:g}, but in this field of view more than "
-            f"{safe * displacement_mm:.3g} mm would (nearly) fold space: the Jacobian has to stay above {_LEAST_JACOBIAN}; choose a smaller "
-            "displacement_mm or larger voxels"
+            f"{safe * displacement_mm:.3g} mm would (nearly) fold space: the Jacobian has to stay "
+            f"above {_LEAST_JACOBIAN}; choose a smaller displacement_mm or larger voxels"
         )
     return scaled
 

@@ -1,0 +1,55 @@
+# %% [markdown]
+"""# Each module alone
+
+Every step is a function of plain tensors, in voxels: use one of them in a pipeline of your own.
+"""
+
+# %%
+import torch
+
+from convexadam import AdamRefinement, ConvexSearch, DisplacementField
+from convexadam.data import phantom_pair
+from convexadam.discrete import cost_volume, coupled_convex, make_inverse_consistent, reverse_cost
+from convexadam.kernels.cost_volume import fill_without_evidence
+from convexadam.kernels.mind_ssc import mind_ssc
+from convexadam.kernels.resize import nodes_to_voxels, pool
+from convexadam.metrics import dice, folded_percent, sdlogj, tre
+
+pair = phantom_pair((56, 48, 42), contrasts=("ct", "t2"), displacement_mm=28, seed=5)
+shape = pair.fixed.grid.shape
+
+
+def error(disp_vox: torch.Tensor) -> float:
+    """Mean distance to the true field within the organs, in voxels."""
+    return float((disp_vox - pair.disp_vox).norm(dim=0)[pair.fixed_labels.data[0] > 0].mean())
+
+
+# %% Features: [i, j, k] -> [12, i, j, k]
+fixed, moving = (mind_ssc(image.data[0], radius=1, dilation=2) for image in (pair.fixed, pair.moving))
+
+# %% The discrete stage step by step: costs of all displacements of up to 3 cells of 4 voxels, both directions
+spacing, radius = (4, 4, 4), (3, 3, 3)
+costs = cost_volume(pool(fixed, spacing), pool(moving, spacing), radius)  # [7, 7, 7, i, j, k]
+backward = coupled_convex(fill_without_evidence(reverse_cost(costs)))  # no second cost volume
+forward = coupled_convex(fill_without_evidence(costs))
+forward, backward = make_inverse_consistent(forward, backward)
+by_hand = nodes_to_voxels(forward * 4, spacing, shape)  # cells -> voxels
+
+# %% The same as one component
+coarse = ConvexSearch(spacing=4, radius=3)(fixed, moving)
+assert torch.equal(coarse, by_hand)
+
+# %% The continuous stage; it also runs from zero, or from a field of yours
+fine = AdamRefinement(spacing=2, iterations=60)(fixed, moving, start=coarse)
+errors = [error(torch.zeros_like(fine)), error(coarse), error(fine)]
+print("mean error in voxels: nothing {:.2f}, coarse {:.2f}, fine {:.2f}".format(*errors))
+
+# %% From voxels to millimetres, and measured
+transform = DisplacementField.from_voxels(fine, pair.fixed.grid)
+moved = transform.warp(pair.moving_labels)
+overlap = dice(pair.fixed_labels.data[0], moved.data[0])
+distances = tre(pair.fixed_landmarks_mm, pair.moving_landmarks_mm, transform)
+print(f"Dice {sum(overlap.values()) / len(overlap):.3f}, TRE {distances.mean():.2f} mm")
+print(f"SDlogJ {sdlogj(fine):.3f}, folded {folded_percent(fine):.3f} %")
+assert errors[0] > errors[1] > errors[2]
+assert distances.mean() < tre(pair.fixed_landmarks_mm, pair.moving_landmarks_mm).mean()

@@ -1,0 +1,127 @@
+"""What the package shows, what importing it costs, and rules that hold for every file."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import statistics
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import convexadam
+
+SOURCE = Path(convexadam.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# A change here is a change for users: announce it in CHANGELOG.md.
+PUBLIC = [
+    "AdamRefinement",
+    "Concat",
+    "ConfigError",
+    "ConvexAdamError",
+    "ConvexSearch",
+    "DisplacementField",
+    "Features",
+    "FileError",
+    "GeometryError",
+    "GivenGrid",
+    "Grid",
+    "Image",
+    "InputError",
+    "Intensity",
+    "IsotropicGrid",
+    "MindSSC",
+    "MissingExtraError",
+    "OutOfMemoryError",
+    "Precomputed",
+    "RegistrationConfig",
+    "RegistrationResult",
+    "as_image",
+    "preset",
+    "read_image",
+    "register",
+    "write_image",
+]
+
+NOT_ON_IMPORT = ("SimpleITK", "matplotlib", "nibabel", "numba", "rich", "scipy", "triton", "tyro")
+
+# Only what convexadam adds counts: torch may bring in some of them itself.
+MEASURE = """
+import sys, time
+import torch
+before = set(sys.modules)
+start = time.perf_counter()
+import convexadam
+seconds = time.perf_counter() - start
+loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
+sys.stdout.write(f"{seconds} {' '.join(sorted(loaded))}")
+"""
+
+
+def measured() -> tuple[float, set[str]]:
+    environment = os.environ | {"PYTHONPATH": str(SOURCE.parent)}
+    found = subprocess.run(
+        [sys.executable, "-c", MEASURE], env=environment, capture_output=True, text=True, check=True
+    ).stdout.split()
+    return float(found[0]), set(found[1:])
+
+
+def test_the_public_names_are_counted() -> None:
+    assert convexadam.__all__ == PUBLIC
+    assert sorted(PUBLIC) == PUBLIC
+    assert len(PUBLIC) <= 30
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_public_name_is_documented(name: str) -> None:
+    value = getattr(convexadam, name)
+    # A dataclass without a docstring gets its signature for one.
+    text = (vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__) or ""
+    assert len(text.split()) >= 3
+    assert not text.startswith(f"{name}(")
+    assert value.__module__.startswith("convexadam.")
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if inspect.isclass(getattr(convexadam, name))])
+def test_public_methods_are_documented(name: str) -> None:
+    cls = getattr(convexadam, name)
+    for member, value in vars(cls).items():
+        if not member.startswith("_") and (callable(value) or isinstance(value, (property, classmethod))):
+            assert inspect.getdoc(value), f"{name}.{member}"
+
+
+@pytest.mark.slow
+def test_import_is_quick_and_loads_no_heavy_package() -> None:
+    runs = [measured() for _ in range(5)]
+    assert not set(NOT_ON_IMPORT) & runs[0][1]
+    assert statistics.median(seconds for seconds, _ in runs) < 0.2
+
+
+def test_the_package_is_marked_as_typed() -> None:
+    assert (SOURCE / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_files_are_short_and_do_not_print(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not [call.lineno for call in calls if isinstance(call, ast.Name) and call.id == "print"]
+
+
+def test_one_place_knows_grid_sample() -> None:
+    using = []
+    for path in FILES:
+        with tokenize.open(path) as file:  # names only: a docstring may speak of it
+            if any(
+                t.type == tokenize.NAME and t.string == "grid_sample" for t in tokenize.generate_tokens(file.readline)
+            ):
+                using.append(path.relative_to(SOURCE).as_posix())
+    assert using == ["kernels/warp/reference.py"]
