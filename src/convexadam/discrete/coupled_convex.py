@@ -12,7 +12,9 @@ THETAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Weights of the coupling, weak to strong."""
 
 
-def coupled_convex(costs: Float[Tensor, "di dj dk i j k"], *, thetas: Sequence[float] = THETAS) -> Field:
+def coupled_convex(
+    costs: Float[Tensor, "di dj dk i j k"], *, thetas: Sequence[float] = THETAS, subcell: bool = False
+) -> Field:
     """Minimise the cost plus the roughness of the field, by ``u <- mean3(argmin_d C(x, d) + theta |d - u(x)|^2)``.
 
     The first field is ``mean3(argmin_d C(x, d))``; then one pass for each ``theta``.
@@ -23,6 +25,8 @@ def coupled_convex(costs: Float[Tensor, "di dj dk i j k"], *, thetas: Sequence[f
         Finite costs ``[2 ri + 1, 2 rj + 1, 2 rk + 1, i, j, k]``; see `convexadam.discrete.cost_volume`.
     thetas
         Coupling weights in cost per squared cell, in the order of use.
+    subcell
+        Refine each choice to a fraction of a cell; see `convexadam.kernels.coupled_argmin`.
 
     Returns
     -------
@@ -34,7 +38,7 @@ def coupled_convex(costs: Float[Tensor, "di dj dk i j k"], *, thetas: Sequence[f
     WBIR 2014. The mean filter is normalised at the border.
     """
     i, j, k = (smoothing_matrix((1.0, 1.0, 1.0), n, like=costs) for n in costs.shape[3:])
-    field = along_axes(coupled_argmin(costs), (i, j, k))
+    field = along_axes(coupled_argmin(costs, subcell=subcell), (i, j, k))
     for theta in thetas:
-        field = along_axes(coupled_argmin(costs, toward=field, theta=theta), (i, j, k))
+        field = along_axes(coupled_argmin(costs, toward=field, theta=theta, subcell=subcell), (i, j, k))
     return field

@@ -31,6 +31,8 @@ class ConvexSearch:
         one for each axis.
     unit
         ``"voxel"`` or ``"mm"``, the unit of ``spacing`` (and of ``radius``, see there).
+    subcell
+        Refine each choice to a fraction of a cell by a parabola; the published search takes whole cells.
     inverse_consistency
         Iterations that make the forward and backward search agree; 0 searches forward only.
     thetas
@@ -50,6 +52,7 @@ class ConvexSearch:
     spacing: PerAxis = 6
     radius: PerAxis = 4
     unit: Unit = "voxel"
+    subcell: bool = True
     inverse_consistency: int = 15
     thetas: tuple[float, ...] = THETAS
 
@@ -112,9 +115,9 @@ class ConvexSearch:
             moving_weight=_pooled_weight(moving_weight, spacing),
         )
         backward_costs = fill_without_evidence(reverse_cost(costs)) if self.inverse_consistency else None
-        field = coupled_convex(fill_without_evidence(costs), thetas=self.thetas)
+        field = coupled_convex(fill_without_evidence(costs), thetas=self.thetas, subcell=self.subcell)
         if backward_costs is not None:
-            backward = coupled_convex(backward_costs, thetas=self.thetas)
+            backward = coupled_convex(backward_costs, thetas=self.thetas, subcell=self.subcell)
             field, _ = make_inverse_consistent(field, backward, iterations=self.inverse_consistency)
         scale = torch.tensor(spacing, dtype=field.dtype, device=field.device).reshape(3, 1, 1, 1)
         return nodes_to_voxels(field * scale, spacing, shape)

@@ -37,7 +37,7 @@ def preset(name: str = "default") -> RegistrationConfig:
         return RegistrationConfig(
             grid=GivenGrid(),
             features=MindSSC(radius=1, dilation=2),
-            discrete=ConvexSearch(spacing=6, radius=4),
+            discrete=ConvexSearch(spacing=6, radius=4, subcell=False),
             continuous=AdamRefinement(spacing=2, iterations=80, weight=1.25),
         )
     close = difflib.get_close_matches(name, PRESETS, n=1)

@@ -9,7 +9,9 @@ import torch
 from convexadam._typing import Field, Float, Tensor
 
 
-def coupled_argmin(costs: Float[Tensor, "di dj dk i j k"], *, toward: Field | None = None, theta: float = 0.0) -> Field:
+def coupled_argmin(
+    costs: Float[Tensor, "di dj dk i j k"], *, toward: Field | None = None, theta: float = 0.0, subcell: bool = False
+) -> Field:
     """Find ``argmin_d C(x, d) + theta |d - toward(x)|^2`` for each cell ``x``; the sum is never stored.
 
     Parameters
@@ -20,10 +22,13 @@ def coupled_argmin(costs: Float[Tensor, "di dj dk i j k"], *, toward: Field | No
         Field ``[3, i, j, k]`` in cells; ``None`` leaves the second term out.
     theta
         Weight of the pull, in cost per squared cell.
+    subcell
+        Fit a parabola along each axis through the minimum and its two neighbours, and take its lowest point.
 
     Returns
     -------
-    Whole-numbered displacements ``[3, i, j, k]`` in cells. Of equal costs the smallest displacement wins.
+    Displacements ``[3, i, j, k]`` in cells, whole-numbered without ``subcell``. Of equal costs the smallest
+    displacement wins.
     """
     widths, shape = costs.shape[:3], costs.shape[3:]
     labels = sorted(
@@ -42,9 +47,36 @@ def coupled_argmin(costs: Float[Tensor, "di dj dk i j k"], *, toward: Field | No
             candidate.add_(pulls[2][c]).add_(costs[a, b, c])
         chosen.masked_fill_(candidate < best, number)
         torch.minimum(best, candidate, out=best)
-    steps = torch.tensor(labels, dtype=costs.dtype, device=costs.device)
-    steps -= torch.tensor([w // 2 for w in widths], dtype=costs.dtype, device=costs.device)
-    return steps[chosen].movedim(-1, 0).contiguous()
+    index = torch.tensor(labels, device=costs.device)[chosen].movedim(-1, 0)
+    middle = torch.tensor([w // 2 for w in widths], device=costs.device).reshape(3, 1, 1, 1)
+    displacement = (index - middle).to(costs.dtype)
+    if subcell:
+        displacement += _parabola_offsets(costs, index, pulls)
+    return displacement
+
+
+def _parabola_offsets(costs: Tensor, index: Tensor, pulls: list[list[Tensor]] | None) -> Tensor:
+    """Where the parabola through the minimum and its two neighbours is lowest, in (-1/2, 1/2) for each axis."""
+    widths = costs.shape[:3]
+    strides = (widths[1] * widths[2], widths[2], 1)
+    flat = costs.reshape(-1, *costs.shape[3:])
+    label = sum(index[axis] * strides[axis] for axis in range(3))
+    here = flat.gather(0, label[None])[0]
+    offsets = torch.zeros_like(index, dtype=costs.dtype)
+    for axis, width in enumerate(widths):
+        between = (index[axis] > 0) & (index[axis] < width - 1)
+        sides = []
+        for step in (-1, 1):
+            beside = flat.gather(0, (label + step * strides[axis]).clamp(0, len(flat) - 1)[None])[0] - here
+            if pulls is not None:
+                pull = torch.stack(pulls[axis])
+                at = index[axis]
+                beside += pull.gather(0, (at + step).clamp(0, width - 1)[None])[0] - pull.gather(0, at[None])[0]
+            sides.append(beside)
+        curvature = sides[0] + sides[1]
+        fitted = (sides[0] - sides[1]) / (2 * curvature.clamp_min(torch.finfo(costs.dtype).tiny))
+        offsets[axis] = torch.where(between & (curvature > 0), fitted.clamp(-0.5, 0.5), 0.0)
+    return offsets
 
 
 def _pulls(component: Tensor, width: int, theta: float) -> list[Tensor]:

@@ -1,0 +1,102 @@
+"""How steps become a displacement: added up or composed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+import torch
+
+from convexadam.continuous import AdamRefinement, BoxSmoothing, Compositional, Displacement, GaussianSmoothing
+from convexadam.errors import ConfigError
+
+SHAPE = (5, 4, 6)
+
+
+def _smoothed(field: np.ndarray, smoothing: Any) -> np.ndarray:
+    return field if smoothing is None else oracles.smooth(field, smoothing.taps())
+
+
+@pytest.mark.parametrize("smoothing", [None, BoxSmoothing()])
+def test_displacement_adds_steps_and_smooths_their_sum(smoothing: Any) -> None:
+    start, step = oracles.noise(3, *SHAPE), oracles.noise(3, *SHAPE, seed=1)
+    motion = Displacement().begin(start, smoothing)
+    np.testing.assert_allclose(motion.displacement.numpy(), _smoothed(start.numpy(), smoothing), rtol=0, atol=1e-12)
+    moved = motion.moved(step).moved(step)
+    expected = _smoothed((start - 2 * step).numpy(), smoothing)
+    np.testing.assert_allclose(moved.displacement.numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_the_gradient_of_displacement_is_that_of_its_parameters() -> None:
+    # <g, B(p + e) - B(p)> = <gradient(g), e>, exactly: B is linear.
+    start, by_displacement, change = (oracles.noise(3, *SHAPE, seed=s) for s in range(3))
+    smoothing = BoxSmoothing()
+    rise = Displacement().begin(start + change, smoothing).displacement
+    rise = rise - Displacement().begin(start, smoothing).displacement
+    found = Displacement().begin(start, smoothing).gradient(by_displacement)
+    torch.testing.assert_close((found * change).sum(), (by_displacement * rise).sum(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("update", [None, GaussianSmoothing(sigma=0.8)])
+@pytest.mark.parametrize("whole", [None, GaussianSmoothing(sigma=0.7)])
+def test_compositional_composes_short_smooth_steps(update: Any, whole: Any) -> None:
+    start = oracles.noise(3, *SHAPE)
+    motion = Compositional(field_smoothing=whole, largest_step=0.3).begin(start, update)
+    assert torch.equal(motion.displacement, start)
+    assert torch.equal(motion.gradient(start), start)
+    expected = start.numpy()
+    for seed in (1, 2):
+        direction = 0.4 * oracles.noise(3, *SHAPE, seed=seed)  # some nodes step further than 0.3, some do not
+        motion = motion.moved(direction)
+        step = -_smoothed(direction.numpy(), update)
+        length = np.sqrt((step**2).sum(0))
+        assert length.min() < 0.3 < length.max()
+        step = step * np.minimum(1, 0.3 / length)
+        expected = _smoothed(step + oracles.compose(expected, step), whole)
+        np.testing.assert_allclose(motion.displacement.numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_inputs_are_left_alone() -> None:
+    start, direction = oracles.noise(3, *SHAPE), oracles.noise(3, *SHAPE, seed=1)
+    before = start.clone(), direction.clone()
+    for parametrisation in (Displacement(), Compositional()):
+        for smoothing in (None, BoxSmoothing()):
+            motion = parametrisation.begin(start, smoothing)
+            motion.moved(motion.gradient(direction)).moved(direction)
+    assert torch.equal(start, before[0])
+    assert torch.equal(direction, before[1])
+
+
+def test_compositional_steps_hardly_fold_where_added_ones_do() -> None:
+    # Noise against noise asks for a wild field.
+    fixed, moving = oracles.noise(2, 10, 9, 8), oracles.noise(2, 10, 9, 8, seed=1)
+    folded = [
+        float(
+            (
+                oracles.jacobian(AdamRefinement(**s, spacing=1, iterations=15, weight=0.0)(fixed, moving).numpy()) <= 0
+            ).mean()
+        )
+        for s in (
+            {"smoothing": GaussianSmoothing(sigma=1.7), "parametrisation": Compositional()},
+            {"smoothing": GaussianSmoothing(sigma=0.7), "parametrisation": Displacement()},
+        )
+    ]
+    assert folded[0] < 0.01 < folded[1]
+
+
+@pytest.mark.parametrize("parametrisation", [Displacement(), Compositional(field_smoothing=None)])
+def test_either_finds_a_translation(parametrisation: Any) -> None:
+    # Linear features, of which pooling and interpolation lose nothing.
+    shift = torch.tensor([1.4, -1.0, 0.7], dtype=torch.float64).reshape(3, 1, 1, 1)
+    ticks = torch.from_numpy(oracles.indices((11, 10, 9))) / 4
+    refinement = AdamRefinement(iterations=80, weight=0.1, learning_rate=0.1, parametrisation=parametrisation)
+    # At a fixed rate Adam comes to rest within one step: a tenth of a node of two voxels.
+    assert (refinement(ticks + shift / 4, ticks) - shift).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("largest_step", [0.0, -1.0, float("nan"), float("inf")])
+def test_unusable_settings(largest_step: float) -> None:
+    with pytest.raises(ConfigError, match="largest_step"):
+        Compositional(largest_step=largest_step)
