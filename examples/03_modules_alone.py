@@ -9,7 +9,7 @@ import torch
 
 from convexadam import AdamRefinement, ConvexSearch, DisplacementField
 from convexadam.data import phantom_pair
-from convexadam.discrete import cost_volume, coupled_convex, make_inverse_consistent, reverse_cost
+from convexadam.discrete import cost_volume, coupled_convex, make_inverse_consistent
 from convexadam.kernels.cost_volume import fill_without_evidence
 from convexadam.kernels.mind_ssc import mind_ssc
 from convexadam.kernels.resize import nodes_to_voxels, pool
@@ -27,17 +27,19 @@ def error(disp_vox: torch.Tensor) -> float:
 # %% Features: [i, j, k] -> [12, i, j, k]
 fixed, moving = (mind_ssc(image.data[0], radius=1, dilation=2) for image in (pair.fixed, pair.moving))
 
-# %% The discrete stage step by step: costs of all displacements of up to 3 cells of 4 voxels, both directions
+# %% The discrete stage step by step: costs of all displacements of up to 3 cells of 4 voxels, in both directions
 spacing, radius = (4, 4, 4), (3, 3, 3)
-costs = cost_volume(pool(fixed, spacing), pool(moving, spacing), radius)  # [7, 7, 7, i, j, k]
-backward = coupled_convex(fill_without_evidence(reverse_cost(costs)))  # no second cost volume
-forward = coupled_convex(fill_without_evidence(costs))
+coarse_fixed, coarse_moving = pool(fixed, spacing), pool(moving, spacing)
+costs = cost_volume(coarse_fixed, coarse_moving, radius)  # [7, 7, 7, i, j, k]
+forward = coupled_convex(fill_without_evidence(costs), subcell=True)
+backward = coupled_convex(fill_without_evidence(cost_volume(coarse_moving, coarse_fixed, radius)), subcell=True)
 forward, backward = make_inverse_consistent(forward, backward)
 by_hand = nodes_to_voxels(forward * 4, spacing, shape)  # cells -> voxels
 
-# %% The same as one component
+# %% The same as one component, which computes only one of the two cost volumes
 coarse = ConvexSearch(spacing=4, radius=3)(fixed, moving)
-assert torch.equal(coarse, by_hand)
+print(f"largest difference by hand {(coarse - by_hand).abs().max():.1e} voxels")
+assert (coarse - by_hand).abs().mean() < 0.01
 
 # %% The continuous stage; it also runs from zero, or from a field of yours
 fine = AdamRefinement(spacing=2, iterations=60)(fixed, moving, start=coarse)

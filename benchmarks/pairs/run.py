@@ -124,7 +124,8 @@ def published_tool(venv: Path) -> Tool:
     try:
         python = published_python(venv)
     except (OSError, subprocess.CalledProcessError) as error:
-        return Tool(name=PEER, version=PEER_VERSION, error=f"the environment could not be made: {error}")
+        harness.progress(str(error))  # with the names of folders, which have no place in results
+        return Tool(name=PEER, version=PEER_VERSION, error="its environment could not be made")
     # -I: neither PYTHONPATH nor the user's own packages get in.
     return Tool(name=PEER, version=PEER_VERSION, command=(str(python), "-I", str(HERE / "published.py")))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Literal, TypeAlias
 
 from convexadam._typing import PerAxis, Triple
@@ -13,12 +14,31 @@ Unit: TypeAlias = Literal["voxel", "mm"]
 
 def per_axis(value: PerAxis, name: str, *, least: float) -> tuple[float, float, float]:
     """One number, or three, as three; each finite and at least ``least``."""
-    numbers = tuple(value) if isinstance(value, (tuple, list)) else (value,) * 3
-    if len(numbers) != 3 or not all(isinstance(v, (int, float)) and math.isfinite(v) and v >= least for v in numbers):
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * 3
+    if len(values) != 3 or not all(_is_number(v) and math.isfinite(v) and v >= least for v in values):
         raise ConfigError(
             f"{name} is one number or three (for i, j and k), each at least {least:g}, but {value!r} came"
         )
-    return float(numbers[0]), float(numbers[1]), float(numbers[2])
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def checked_count(value: object, name: str, *, least: int = 0) -> None:
+    """Raise unless ``value`` is a whole number of at least ``least``."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name} is a whole number of at least {least}, but {value!r} came")
+
+
+def checked_number(value: object, name: str, *, least: float = 0.0, above: bool = False) -> None:
+    """Raise unless ``value`` is finite and at least (or above) ``least``."""
+    fits = isinstance(value, (int, float, numbers.Real)) and not isinstance(value, bool) and math.isfinite(value)
+    if not fits or float(value) < least or (above and float(value) == least):  # type: ignore[arg-type]
+        raise ConfigError(
+            f"{name} is a finite number {'above' if above else 'of at least'} {least:g}, but {value!r} came"
+        )
 
 
 def checked_unit(unit: str) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, final, runtime_checkable
 
 import torch
 
-from convexadam._typing import Field, Tensor
-from convexadam.continuous.smoothing import GaussianSmoothing, Smoothing
-from convexadam.errors import ConfigError
-from convexadam.kernels.smooth import along_axes, smoothing_matrix
+from convexadam._axes import checked_number
+from convexadam._typing import Field, Volume
+from convexadam.continuous.smoothing import GaussianSmoothing, Smoother, Smoothing
 from convexadam.kernels.warp import compose
-
-Matrices: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
 @runtime_checkable
@@ -40,10 +36,9 @@ class Motion(Protocol):
 class Displacement:
     """The published form: ``u = B(p)``, and Adam moves ``p``. Smooth, but free to fold."""
 
-    def begin(self, start: Field, smoothing: Smoothing | None) -> Motion:
+    def begin(self, start: Field, smoothing: Smoothing | None, evidence: Volume | None) -> Motion:
         """Start with ``p`` equal to the given displacement, in nodes."""
-        forward = None if smoothing is None else smoothing_matrices(smoothing, start)
-        return _Added(start, forward)
+        return _Added(start, Smoother(smoothing, start, evidence))
 
 
 @final
@@ -71,54 +66,39 @@ class Compositional:
     largest_step: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.largest_step) and self.largest_step > 0):
-            raise ConfigError(f"largest_step is a positive number of nodes, but {self.largest_step} came")
+        checked_number(self.largest_step, "largest_step", above=True)
 
-    def begin(self, start: Field, smoothing: Smoothing | None) -> Motion:
+    def begin(self, start: Field, smoothing: Smoothing | None, evidence: Volume | None) -> Motion:
         """Start from the given displacement, in nodes."""
-        update = None if smoothing is None else smoothing_matrices(smoothing, start)
-        whole = None if self.field_smoothing is None else smoothing_matrices(self.field_smoothing, start)
-        return _Composed(start, update, whole, self.largest_step)
+        steps, whole = Smoother(smoothing, start, evidence), Smoother(self.field_smoothing, start)
+        return _Composed(start, steps, whole, self.largest_step)
 
 
 Parametrisation: TypeAlias = Displacement | Compositional
 
 
-def smoothing_matrices(smoothing: Smoothing, like: Field) -> Matrices:
-    """One matrix for each axis of ``[c, i, j, k]``."""
-    i, j, k = (smoothing_matrix(smoothing.taps(), n, like=like) for n in like.shape[1:])
-    return i, j, k
-
-
 class _Added:
-    def __init__(self, parameters: Field, forward: Matrices | None) -> None:
-        self._parameters, self._forward = parameters, forward
-        self.displacement = parameters if forward is None else along_axes(parameters, forward)
+    def __init__(self, parameters: Field, smooth: Smoother) -> None:
+        self._parameters, self._smooth = parameters, smooth
+        self.displacement = smooth(parameters)
 
     def gradient(self, by_displacement: Field) -> Field:
-        if self._forward is None:
-            return by_displacement
-        i, j, k = self._forward
-        return along_axes(by_displacement, (i.T, j.T, k.T))
+        return self._smooth.adjoint(by_displacement)
 
     def moved(self, direction: Field) -> _Added:
-        return _Added(self._parameters - direction, self._forward)
+        return _Added(self._parameters - direction, self._smooth)
 
 
 class _Composed:
-    def __init__(
-        self, displacement: Field, update: Matrices | None, whole: Matrices | None, largest_step: float
-    ) -> None:
+    def __init__(self, displacement: Field, smooth_step: Smoother, smooth_field: Smoother, largest_step: float) -> None:
         self.displacement = displacement
-        self._update, self._whole, self._largest_step = update, whole, largest_step
+        self._smooth_step, self._smooth_field, self._largest_step = smooth_step, smooth_field, largest_step
 
     def gradient(self, by_displacement: Field) -> Field:
         return by_displacement
 
     def moved(self, direction: Field) -> _Composed:
-        step = -direction if self._update is None else along_axes(direction.neg(), self._update)
-        step *= self._largest_step / torch.linalg.vector_norm(step, dim=0).clamp_min(self._largest_step)
-        displacement = step + compose(self.displacement, step)
-        if self._whole is not None:
-            displacement = along_axes(displacement, self._whole)
-        return _Composed(displacement, self._update, self._whole, self._largest_step)
+        step = self._smooth_step(direction.neg())
+        step = step * (self._largest_step / torch.linalg.vector_norm(step, dim=0).clamp_min(self._largest_step))
+        displacement = self._smooth_field(step + compose(self.displacement, step))
+        return _Composed(displacement, self._smooth_step, self._smooth_field, self._largest_step)

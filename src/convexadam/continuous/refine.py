@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import final
 
 import torch
 
-from convexadam._axes import Unit, checked_unit, per_axis, spacing_in_voxels
+from convexadam._axes import Unit, checked_count, checked_number, checked_unit, per_axis, spacing_in_voxels
 from convexadam._typing import Channels, Field, PerAxis, Triple, Volume
 from convexadam.continuous.adam import Adam
-from convexadam.continuous.parametrisation import Displacement, Parametrisation, smoothing_matrices
+from convexadam.continuous.parametrisation import Displacement, Parametrisation
 from convexadam.continuous.regularisers import diffusion_gradient
-from convexadam.continuous.smoothing import BoxSmoothing, Smoothing
+from convexadam.continuous.smoothing import BoxSmoothing, Smoother, Smoothing
 from convexadam.errors import ConfigError
 from convexadam.kernels.resize import nodes_to_voxels, pool, voxels_to_nodes
-from convexadam.kernels.smooth import along_axes
-from convexadam.kernels.warp_ssd import warp_ssd
+from convexadam.kernels.warp_ssd import evidence_under, warp_ssd
 
 
 @final
@@ -75,12 +73,9 @@ class AdamRefinement:
                 f"spacing is a whole number where the unit is 'voxel', but {self.spacing!r} came; "
                 "round it, or set unit='mm'"
             )
-        if self.iterations < 0:
-            raise ConfigError(f"iterations is 0 or more, but {self.iterations} came")
-        for name, least in (("weight", 0.0), ("learning_rate", 1e-9)):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= least):
-                raise ConfigError(f"{name} is a finite number of at least {least:g}, but {value} came")
+        checked_count(self.iterations, "iterations")
+        checked_number(self.weight, "weight")
+        checked_number(self.learning_rate, "learning_rate", above=True)
 
     def __call__(
         self,
@@ -121,15 +116,14 @@ class AdamRefinement:
             None if moving_weight is None else pool(moving_weight[None], spacing)[0],
         )
         fine = nodes_to_voxels(nodes * scale, spacing, shape)
-        return (
-            fine if self.final_smoothing is None else along_axes(fine, smoothing_matrices(self.final_smoothing, fine))
-        )
+        return Smoother(self.final_smoothing, fine)(fine)
 
     def _optimised(
         self, fixed: Channels, moving: Channels, start: Field, fixed_weight: Volume | None, moving_weight: Volume | None
     ) -> Field:
         """Return the displacement in nodes after the last step."""
-        motion = self.parametrisation.begin(start, self.smoothing)
+        evidence = evidence_under(start, fixed_weight, moving_weight)
+        motion = self.parametrisation.begin(start, self.smoothing, evidence)
         adam = Adam(start, learning_rate=self.learning_rate)
         for _ in range(self.iterations):
             displacement = motion.displacement

@@ -8,7 +8,10 @@ from typing import TypeAlias, final
 
 import numpy as np
 
+from convexadam._axes import checked_count, checked_number
+from convexadam._typing import Field, Volume
 from convexadam.errors import ConfigError
+from convexadam.kernels.smooth import along_axes, smoothing_matrix
 
 
 @final
@@ -28,13 +31,12 @@ class BoxSmoothing:
     passes: int = 3
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.width % 2 == 0:
+        checked_count(self.width, "width", least=1)
+        checked_count(self.passes, "passes")
+        if self.width % 2 == 0:
             raise ConfigError(
-                f"the width of a mean filter is odd and positive, but {self.width} came; "
-                "an even one would shift the field"
+                f"the width of a mean filter is odd, but {self.width} came; an even one would shift the field"
             )
-        if self.passes < 0:
-            raise ConfigError(f"passes is 0 or more, but {self.passes} came")
 
     def taps(self) -> tuple[float, ...]:
         """Weights along one axis, symmetric, with sum 1."""
@@ -55,8 +57,7 @@ class GaussianSmoothing:
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise ConfigError(f"sigma is a positive number of nodes, but {self.sigma} came")
+        checked_number(self.sigma, "sigma", above=True)
 
     def taps(self) -> tuple[float, ...]:
         """Weights along one axis, symmetric, with sum 1."""
@@ -73,7 +74,7 @@ class KovesiSmoothing:
     Attributes
     ----------
     sigma
-        Standard deviation in nodes; the nearest that whole widths allow.
+        Standard deviation in nodes; the nearest that whole widths allow (none at all below half a node).
     passes
         How many mean filters.
 
@@ -86,8 +87,8 @@ class KovesiSmoothing:
     passes: int = 4
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.sigma) and self.sigma > 0) or self.passes < 1:
-            raise ConfigError(f"sigma and passes are positive, but {self.sigma} and {self.passes} came")
+        checked_number(self.sigma, "sigma", above=True)
+        checked_count(self.passes, "passes", least=1)
 
     def taps(self) -> tuple[float, ...]:
         """Weights along one axis, symmetric, with sum 1."""
@@ -99,6 +100,44 @@ class KovesiSmoothing:
 
 
 Smoothing: TypeAlias = BoxSmoothing | GaussianSmoothing | KovesiSmoothing
+
+_LEAST_EVIDENCE = 1e-3
+"""Share of its weight that a node without evidence keeps, so that far from all evidence there is still a mean."""
+
+
+@final
+class Smoother:
+    """A smoothing as a linear map on fields of one shape: ``x -> K(w x) / K(w)`` with the evidence ``w`` of each node.
+
+    Nodes without evidence follow those around them that have some, instead of the other way round.
+    """
+
+    def __init__(self, smoothing: Smoothing | None, like: Field, evidence: Volume | None = None) -> None:
+        self._matrices, self._evidence, self._total = None, None, None
+        if smoothing is None:
+            return
+        taps = smoothing.taps()
+        i, j, k = (smoothing_matrix(taps, n, like=like) for n in like.shape[1:])
+        self._matrices, self._adjoint = (i, j, k), (i.T, j.T, k.T)
+        if evidence is not None:
+            self._evidence = evidence.clamp_min(_LEAST_EVIDENCE)
+            self._total = along_axes(self._evidence[None], self._matrices)
+
+    def __call__(self, field: Field) -> Field:
+        """Smooth a field ``[3, i, j, k]``."""
+        if self._matrices is None:
+            return field
+        if self._evidence is None or self._total is None:
+            return along_axes(field, self._matrices)
+        return along_axes(field * self._evidence, self._matrices) / self._total
+
+    def adjoint(self, field: Field) -> Field:
+        """Apply the transposed map, which carries gradients back."""
+        if self._matrices is None:
+            return field
+        if self._evidence is None or self._total is None:
+            return along_axes(field, self._adjoint)
+        return along_axes(field / self._total, self._adjoint) * self._evidence
 
 
 def _boxes(widths: list[int]) -> tuple[float, ...]:

@@ -8,12 +8,17 @@ from typing import final
 
 import torch
 
-from convexadam._axes import Unit, checked_unit, per_axis, spacing_in_voxels
+from convexadam._axes import Unit, checked_count, checked_number, checked_unit, per_axis, spacing_in_voxels
 from convexadam._typing import Channels, Field, PerAxis, Tensor, Triple, Volume
 from convexadam.discrete.coupled_convex import THETAS, coupled_convex
 from convexadam.discrete.inverse_consistency import make_inverse_consistent
 from convexadam.errors import ConfigError
-from convexadam.kernels.cost_volume import cost_volume, fill_without_evidence, reverse_cost
+from convexadam.kernels.cost_volume import (
+    feature_distances,
+    fill_without_evidence,
+    mean_over_neighbours,
+    reverse_cost,
+)
 from convexadam.kernels.resize import nodes_to_voxels, pool
 
 
@@ -65,10 +70,9 @@ class ConvexSearch:
                 f"spacing and radius are whole numbers where the unit is 'voxel', but {self.spacing!r} and "
                 f"{self.radius!r} came; round them, or set unit='mm'"
             )
-        if self.inverse_consistency < 0:
-            raise ConfigError(
-                f"inverse_consistency is a number of iterations, 0 or more, but {self.inverse_consistency} came"
-            )
+        checked_count(self.inverse_consistency, "inverse_consistency")
+        for theta in self.thetas:
+            checked_number(theta, "each of thetas")
 
     def nodes(self, shape: Triple, voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> tuple[Triple, Triple]:
         """Cell size in voxels and search radius in cells, for a volume of ``shape`` with voxels of ``voxel_mm``."""
@@ -107,20 +111,22 @@ class ConvexSearch:
         """
         shape: Triple = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
         spacing, radius = self.nodes(shape, voxel_mm)
-        costs = cost_volume(
-            pool(fixed, spacing, weight=fixed_weight),
-            pool(moving, spacing, weight=moving_weight),
-            radius,
-            fixed_weight=_pooled_weight(fixed_weight, spacing),
-            moving_weight=_pooled_weight(moving_weight, spacing),
+        weights = _pooled_weight(fixed_weight, spacing), _pooled_weight(moving_weight, spacing)
+        distances = feature_distances(
+            pool(fixed, spacing, weight=fixed_weight), pool(moving, spacing, weight=moving_weight), radius
         )
-        backward_costs = fill_without_evidence(reverse_cost(costs)) if self.inverse_consistency else None
-        field = coupled_convex(fill_without_evidence(costs), thetas=self.thetas, subcell=self.subcell)
-        if backward_costs is not None:
-            backward = coupled_convex(backward_costs, thetas=self.thetas, subcell=self.subcell)
+        reverse = reverse_cost(distances) if self.inverse_consistency else None
+        field = self._field(distances, *weights)
+        if reverse is not None:
+            backward = self._field(reverse, *reversed(weights))
             field, _ = make_inverse_consistent(field, backward, iterations=self.inverse_consistency)
         scale = torch.tensor(spacing, dtype=field.dtype, device=field.device).reshape(3, 1, 1, 1)
         return nodes_to_voxels(field * scale, spacing, shape)
+
+    def _field(self, distances: Tensor, weight_here: Tensor | None, weight_there: Tensor | None) -> Field:
+        """Displacements in cells from costs that are overwritten."""
+        costs = mean_over_neighbours(distances, fixed_weight=weight_here, moving_weight=weight_there)
+        return coupled_convex(fill_without_evidence(costs), thetas=self.thetas, subcell=self.subcell)
 
 
 def _pooled_weight(weight: Volume | None, spacing: Triple) -> Tensor | None:

@@ -10,7 +10,7 @@ import torch
 
 from convexadam._typing import Channels, Volume
 from convexadam.errors import ConfigError
-from convexadam.features.protocol import Features
+from convexadam.features.protocol import Features, reach_of
 from convexadam.geometry import Image
 
 
@@ -44,6 +44,11 @@ class Concat:
             raise ConfigError(
                 f"Concat needs one weight >= 0 for each of its {len(self.parts)} parts, but {self.weights} came"
             )
+
+    @property
+    def reach(self) -> int:
+        """The largest of the parts."""
+        return max(reach_of(part) for part in self.parts)
 
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return the parts' channels, ``[sum f, i, j, k]``."""

@@ -45,6 +45,11 @@ class MindSSC:
                 f"MIND-SSC needs radius >= 0 and dilation >= 1 (voxels), but {self.radius} and {self.dilation} came"
             )
 
+    @property
+    def reach(self) -> int:
+        """Voxels from the edge within which replicated values enter the description."""
+        return self.radius + self.dilation
+
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return ``[12 c, i, j, k]`` in (0, 1]; a channel without contrast gives ones."""
         if weight is not None and not bool((weight > 0).any()):

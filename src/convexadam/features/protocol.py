@@ -31,3 +31,18 @@ class Features(Protocol):
         ``[f, i, j, k]``, float32 on the image's device, ``f`` the same for both images.
         """
         ...
+
+
+@runtime_checkable
+class LocalFeatures(Features, Protocol):
+    """Features that say how far a description looks."""
+
+    @property
+    def reach(self) -> int:
+        """Voxels around each voxel that its description depends on."""
+        ...
+
+
+def reach_of(features: Features) -> int:
+    """How many voxels from the edge of the field of view a description is guesswork; 0 where that is not known."""
+    return features.reach if isinstance(features, LocalFeatures) else 0

@@ -17,6 +17,9 @@ from convexadam.kernels.warp import inside, sample_linear, sample_nearest
 
 Mode: TypeAlias = Literal["linear", "nearest", "label"]
 
+_ROUNDING = 1e-3
+"""Positions this close, in voxels, to the edge of the field of view are within it."""
+
 _CHUNK_VOXELS = 2**22
 """Positions in flight at a time, so that resampling never needs much memory beside its result."""
 
@@ -91,9 +94,18 @@ def read_tensor(
     return result
 
 
-def coverage(grid: Grid, onto: Grid, *, like: Tensor) -> Shaped[Tensor, "i j k"]:
-    """1 where a voxel of ``onto`` lies in the field of view of ``grid``, else 0; ``[i, j, k]``."""
-    return inside(_positions(onto, 0, onto.shape[0], grid, None, like), grid.shape).to(like.dtype)
+def coverage(grid: Grid, onto: Grid, *, like: Tensor, margin: int = 0) -> Shaped[Tensor, "i j k"]:
+    """1 where a voxel of ``onto`` lies in the field of view of ``grid``, else 0; ``[i, j, k]``.
+
+    A ``margin``, in voxels of ``onto``, shrinks the field of view on every side, but by no more than a quarter of it.
+    """
+    positions = _positions(onto, 0, onto.shape[0], grid, None, like)
+    step = np.linalg.norm(grid.voxels_from(onto)[:3, :3], axis=1)
+    result = torch.ones(onto.shape, dtype=like.dtype, device=like.device)
+    for axis, (size, voxels) in enumerate(zip(grid.shape, step, strict=True)):
+        edge = min(margin * float(voxels), size // 4) - 0.5
+        result *= (positions[axis] >= edge - _ROUNDING) & (positions[axis] <= size - 1 - edge + _ROUNDING)
+    return result
 
 
 def linear_part(matrix: np.ndarray, vectors: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 
 from convexadam._typing import Volume
 from convexadam.errors import InputError, OutOfMemoryError
+from convexadam.features import reach_of
 from convexadam.geometry import DisplacementField, Grid, Image, resample
 from convexadam.geometry.resample import coverage
 from convexadam.registration.config import RegistrationConfig
@@ -111,7 +112,8 @@ def _estimated(
     with clock.stage("resample"):
         grid = config.grid(fixed.grid)
         images = on_grid(fixed, grid), on_grid(moving, grid)
-        weights = evidence(fixed, masks[0], grid, "fixed"), evidence(moving, masks[1], grid, "moving")
+        margin = reach_of(config.features)
+        weights = evidence(fixed, masks[0], grid, margin), evidence(moving, masks[1], grid, margin)
     with clock.stage("features"):
         features = checked_features(config.features, images, weights)
         del images
@@ -136,18 +138,20 @@ def on_grid(image: Image, grid: Grid) -> Image:
     return resample(image, grid, mode="linear", antialias=True)
 
 
-def evidence(image: Image, mask: Image | None, grid: Grid, name: str) -> Volume | None:
-    """Weight of each voxel of the working grid: in the field of view and in the mask; ``None`` for 1 everywhere."""
-    like = torch.empty(0, device=image.data.device)
-    weight = coverage(image.grid, grid, like=like)
+def evidence(image: Image, mask: Image | None, grid: Grid, margin: int) -> Volume | None:
+    """Weight of each voxel of the working grid; ``None`` for 1 everywhere.
+
+    0 outside the field of view, within ``margin`` voxels of its edge (where descriptions are guesswork) and outside
+    the mask.
+    """
+    weight = coverage(image.grid, grid, like=torch.empty(0, device=image.data.device), margin=margin)
     if mask is not None:
-        inside = Image((mask.data > 0).to(like.dtype), mask.grid)
+        inside = Image((mask.data > 0).to(weight.dtype), mask.grid)
         weight = weight * resample(inside, grid, mode="linear", background=0.0).data[0]
     if not bool((weight > 0).any()):
-        what = "overlap" if mask is None else "evidence left by the mask"
         raise InputError(
-            f"there is no {what}: no voxel of the {name} image lies within the fixed image's box; "
-            "check the affines and the mask"
+            "no voxel has evidence: the images, or what the masks leave of them, do not overlap within the box of the "
+            "fixed image; check the affines and masks, or bring the images closer first"
         )
     return None if bool((weight == 1).all()) else weight
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch.nn import functional
@@ -10,7 +12,8 @@ from torch.nn import functional
 from convexadam._typing import Channels, Float, Tensor, Triple, Volume
 from convexadam.kernels.smooth import along_axes
 
-Costs = Float[Tensor, "di dj dk i j k"]
+Costs: TypeAlias = Float[Tensor, "di dj dk i j k"]
+Ranges: TypeAlias = tuple[slice, slice, slice]
 
 _TWO_MEANS = (1.0, 2.0, 3.0, 2.0, 1.0)
 """Two mean filters of width 3 in a row, not normalised."""
@@ -28,7 +31,7 @@ def cost_volume(
 
     ``C(x, d) = sum_y k(y - x) w(y, d) |F(y) - M(y + d)|^2 / sum_y k(y - x) w(y, d)`` with
     ``w(y, d) = fixed_weight(y) moving_weight(y + d)``, 0 outside the moving volume, and ``k`` the kernel of
-    two 3x3x3 mean filters.
+    two 3x3x3 mean filters. The same as `feature_distances`, then `mean_over_neighbours`.
 
     Parameters
     ----------
@@ -43,43 +46,70 @@ def cost_volume(
     -------
     ``[2 ri + 1, 2 rj + 1, 2 rk + 1, i, j, k]``; infinite where no neighbour has evidence.
     """
+    distances = feature_distances(fixed, moving, radius)
+    return mean_over_neighbours(distances, fixed_weight=fixed_weight, moving_weight=moving_weight)
+
+
+def feature_distances(fixed: Channels, moving: Channels, radius: Triple) -> Costs:
+    """``|F(x) - M(x + d)|^2`` for all displacements within ``radius``; infinite where ``x + d`` lies outside."""
     shape = fixed.shape[1:]
-    ones = torch.ones_like(fixed[0])
-    fixed_weight = ones if fixed_weight is None else fixed_weight
-    margins = tuple(m for r in reversed(radius) for m in (r, r))
-    padded = functional.pad(moving, margins)
-    padded_weight = functional.pad(ones if moving_weight is None else moving_weight, margins)
-    band = [_band(n, like=fixed) for n in shape]
     widths = [2 * r + 1 for r in radius]
-    costs = fixed.new_empty((*widths, *shape))
-    row, weights = fixed.new_empty((widths[2], *shape)), fixed.new_empty((widths[2], *shape))
-    for a, b in itertools.product(range(widths[0]), range(widths[1])):
-        for c in range(widths[2]):
-            i, j, k = (slice(s, s + n) for s, n in zip((a, b, c), shape, strict=True))
-            torch.mul(fixed_weight, padded_weight[i, j, k], out=weights[c])
-            torch.sum((fixed - padded[:, i, j, k]).square_(), 0, out=row[c])
-        share = along_axes(weights, (band[0], band[1], band[2]))
-        total = along_axes(row.mul_(weights), (band[0], band[1], band[2]))
-        costs[a, b] = torch.where(share > 0, total / share, torch.inf)
-    return costs
+    distances = torch.full((*widths, *shape), torch.inf, dtype=fixed.dtype, device=fixed.device)
+    for a, b, c in itertools.product(*(range(w) for w in widths)):
+        ranges = _overlap((a, b, c), widths, shape)
+        if ranges is None:
+            continue
+        (i, j, k), (to_i, to_j, to_k) = ranges
+        difference = fixed[:, i, j, k] - moving[:, to_i, to_j, to_k]
+        distances[a, b, c, i, j, k] = difference.square_().sum(0)
+    return distances
 
 
 def reverse_cost(costs: Costs) -> Costs:
     """Costs of the reverse direction from the same numbers: ``C_rev(x, d) = C(x + d, -d)``.
 
-    Infinite where ``x + d`` lies outside. Exact up to the border of the mean filters.
+    Infinite where ``x + d`` lies outside. Exact for `feature_distances`; after the mean filters, up to
+    the border.
     """
     widths, shape = costs.shape[:3], costs.shape[3:]
     reverse = torch.full_like(costs, torch.inf)
     for a, b, c in itertools.product(*(range(w) for w in widths)):
-        steps = [n - w // 2 for n, w in zip((a, b, c), widths, strict=True)]
-        if any(abs(s) >= n for s, n in zip(steps, shape, strict=True)):
-            continue
-        i, j, k = (slice(max(-s, 0), n - max(s, 0)) for s, n in zip(steps, shape, strict=True))
-        from_i, from_j, from_k = (slice(max(s, 0), n - max(-s, 0)) for s, n in zip(steps, shape, strict=True))
-        opposite = costs[widths[0] - 1 - a, widths[1] - 1 - b, widths[2] - 1 - c]
-        reverse[a, b, c, i, j, k] = opposite[from_i, from_j, from_k]
+        ranges = _overlap((a, b, c), widths, shape)
+        if ranges is not None:
+            (i, j, k), (to_i, to_j, to_k) = ranges
+            opposite = costs[widths[0] - 1 - a, widths[1] - 1 - b, widths[2] - 1 - c]
+            reverse[a, b, c, i, j, k] = opposite[to_i, to_j, to_k]
     return reverse
+
+
+def mean_over_neighbours(
+    distances: Costs, *, fixed_weight: Volume | None = None, moving_weight: Volume | None = None
+) -> Costs:
+    """Average each displacement's costs over neighbouring cells, in place; see `cost_volume`."""
+    widths, shape = distances.shape[:3], distances.shape[3:]
+    ones = torch.ones_like(distances[0, 0, 0])
+    fixed_weight = ones if fixed_weight is None else fixed_weight
+    margins = tuple(m for w in reversed(widths) for m in (w // 2, w // 2))
+    padded = functional.pad(ones if moving_weight is None else moving_weight, margins)
+    band_i, band_j, band_k = (_band(n, like=distances) for n in shape)
+    for a, b in itertools.product(range(widths[0]), range(widths[1])):
+        rows = padded[a : a + shape[0], b : b + shape[1]].unfold(2, shape[2], 1).movedim(2, 0)
+        weights = fixed_weight * rows
+        share = along_axes(weights, (band_i, band_j, band_k))
+        weighted = torch.where(weights > 0, distances[a, b] * weights, 0.0)
+        total = along_axes(weighted, (band_i, band_j, band_k))
+        distances[a, b] = torch.where(share > 0, total / share, torch.inf)
+    return distances
+
+
+def _overlap(label: Triple, widths: Sequence[int], shape: Sequence[int]) -> tuple[Ranges, Ranges] | None:
+    """Cells whose displaced partner is in the volume, and those partners; ``None`` where there are none."""
+    steps = [n - w // 2 for n, w in zip(label, widths, strict=True)]
+    if any(abs(s) >= n for s, n in zip(steps, shape, strict=True)):
+        return None
+    i, j, k = (slice(max(-s, 0), n - max(s, 0)) for s, n in zip(steps, shape, strict=True))
+    to_i, to_j, to_k = (slice(max(s, 0), n - max(-s, 0)) for s, n in zip(steps, shape, strict=True))
+    return (i, j, k), (to_i, to_j, to_k)
 
 
 def fill_without_evidence(costs: Costs) -> Costs:

@@ -60,7 +60,7 @@ def _parabola_offsets(costs: Tensor, index: Tensor, pulls: list[list[Tensor]] | 
     widths = costs.shape[:3]
     strides = (widths[1] * widths[2], widths[2], 1)
     flat = costs.reshape(-1, *costs.shape[3:])
-    label = sum(index[axis] * strides[axis] for axis in range(3))
+    label = index[0] * strides[0] + index[1] * strides[1] + index[2] * strides[2]
     here = flat.gather(0, label[None])[0]
     offsets = torch.zeros_like(index, dtype=costs.dtype)
     for axis, width in enumerate(widths):

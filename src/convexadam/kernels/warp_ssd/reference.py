@@ -7,6 +7,9 @@ import torch
 from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
 from convexadam.kernels.warp import identity_positions, inside, sample_linear
 
+_ALL_KNOWN = 0.999
+"""A feature is interpolated between eight nodes; where one of them has no evidence, neither has the mixture."""
+
 
 def ssd(
     fixed: Channels,
@@ -33,13 +36,22 @@ def ssd(
     shape: Triple = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
     positions = displacement + identity_positions(shape, like=displacement)
     residual = (sample_linear(moving, positions) - fixed).square().sum(0)
+    return (residual * evidence_under(displacement, fixed_weight, moving_weight)).mean()
+
+
+def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
+    """Weight of each node under a displacement: ``fixed_weight(x) moving_weight(x + u(x))``, 0 outside; no gradient."""
+    shape: Triple = (displacement.shape[1], displacement.shape[2], displacement.shape[3])
     with torch.no_grad():
-        weight = inside(positions, shape).to(residual.dtype)
+        positions = displacement + identity_positions(shape, like=displacement)
+        weight = inside(positions, shape).to(displacement.dtype)
         if moving_weight is not None:
-            weight *= sample_linear(moving_weight[None], positions)[0]
+            known = (moving_weight > 0).to(weight.dtype)
+            sampled, share = sample_linear(torch.stack([moving_weight, known]), positions)
+            weight *= torch.where(share > _ALL_KNOWN, sampled, 0.0)
         if fixed_weight is not None:
             weight *= fixed_weight
-    return (residual * weight).mean()
+    return weight
 
 
 def warp_ssd(
