@@ -133,16 +133,20 @@ def compose(field: np.ndarray, displacement: np.ndarray) -> np.ndarray:
 # Smoothing, pooling, interpolation ----------------------------------------------------------------------------------
 
 
-def smooth(volume: np.ndarray, taps: Sequence[float]) -> np.ndarray:
-    """Filter ``[c, i, j, k]`` with ``taps`` along each axis; at borders, divide by the sum of the taps that fit."""
+def smooth(volume: np.ndarray, taps: Sequence[float], evidence: np.ndarray | None = None) -> np.ndarray:
+    """Filter ``[c, i, j, k]`` with ``taps`` along each axis; at borders, divide by the sum of the taps that fit.
+
+    With evidence, each node counts as much as it has, and at least a thousandth.
+    """
     half = len(taps) // 2
+    counts = np.ones(volume.shape[1:]) if evidence is None else np.maximum(evidence, 1e-3)
     out = np.zeros_like(volume, dtype=np.float64)
     shape = volume.shape[1:]
     for x in np.ndindex(*shape):
         total, share = np.zeros(volume.shape[0]), 0.0
         reach = [range(max(0, c - half), min(n, c + half + 1)) for c, n in zip(x, shape, strict=True)]
         for y in itertools.product(*reach):
-            weight = math.prod(taps[b - a + half] for a, b in zip(x, y, strict=True))
+            weight = counts[y] * math.prod(taps[b - a + half] for a, b in zip(x, y, strict=True))
             total += weight * volume[(slice(None), *y)]
             share += weight
         out[(slice(None), *x)] = total / share
@@ -168,6 +172,15 @@ def pool(volume: np.ndarray, spacing: Triple, weight: np.ndarray | None = None) 
         if share > 0:
             out[(slice(None), *node)] = total / share
     return out
+
+
+def node_weights(weight: np.ndarray, spacing: Triple) -> np.ndarray:
+    """Mean weight of each block; 0 where a voxel of it has none, unless that is so in all blocks."""
+    means = pool(weight[None], spacing)[0]
+    least = np.zeros_like(means)
+    for node in np.ndindex(*means.shape):
+        least[node] = weight[tuple(slice(n * s, n * s + s) for n, s in zip(node, spacing, strict=True))].min()
+    return np.where(least > 0, means, 0) if (least > 0).any() else means
 
 
 def node_positions(shape: Sequence[int], spacing: Triple) -> np.ndarray:
@@ -247,6 +260,18 @@ def labels(radius: Triple) -> Iterator[tuple[Step, Step]]:
         yield (i, j, k), (i - radius[0], j - radius[1], k - radius[2])
 
 
+def feature_distances(fixed: np.ndarray, moving: np.ndarray, radius: Triple) -> np.ndarray:
+    """``|F(x) - M(x + d)|^2``, infinite where ``x + d`` is outside."""
+    shape = fixed.shape[1:]
+    out = np.full((*(2 * r + 1 for r in radius), *shape), np.inf)
+    for index, step in labels(radius):
+        for x in np.ndindex(*shape):
+            at = tuple(a + s for a, s in zip(x, step, strict=True))
+            if all(0 <= a < n for a, n in zip(at, shape, strict=True)):
+                out[(*index, *x)] = ((fixed[(slice(None), *x)] - moving[(slice(None), *at)]) ** 2).sum()
+    return out
+
+
 def cost_volume(
     fixed: np.ndarray,
     moving: np.ndarray,
@@ -303,28 +328,46 @@ def fill_without_evidence(costs: np.ndarray) -> np.ndarray:
     return out
 
 
-def coupled_argmin(costs: np.ndarray, toward: np.ndarray | None = None, theta: float = 0.0) -> np.ndarray:
-    """``argmin_d C(x, d) + theta |d - u(x)|^2``; of equal ones the shortest d."""
+def coupled_argmin(
+    costs: np.ndarray, toward: np.ndarray | None = None, theta: float = 0.0, *, subcell: bool = False
+) -> np.ndarray:
+    """``argmin_d C(x, d) + theta |d - u(x)|^2``; of equal ones the shortest d.
+
+    With ``subcell``, component by component the lowest point of the parabola through d and its two neighbours; d where
+    one of them lies outside the window, or all three are equal.
+    """
     radius: Triple = (costs.shape[0] // 2, costs.shape[1] // 2, costs.shape[2] // 2)
     out = np.zeros((3, *costs.shape[3:]))
     for x in np.ndindex(*costs.shape[3:]):
         best = (np.inf, np.inf)
+        totals: dict[Step, float] = {}
         for index, step in labels(radius):
             total = float(costs[(*index, *x)])
             if toward is not None:
                 total += theta * sum((s - float(toward[(a, *x)])) ** 2 for a, s in enumerate(step))
+            totals[step] = total
             key = (total, float(sum(s * s for s in step)))
             if key < best:
                 best = key
                 out[(slice(None), *x)] = step
+        if subcell:
+            i, j, k = (int(s) for s in out[(slice(None), *x)])
+            for axis in range(3):
+                e = [int(a == axis) for a in range(3)]
+                down, up = (i - e[0], j - e[1], k - e[2]), (i + e[0], j + e[1], k + e[2])
+                if down in totals and up in totals:
+                    quadratic, linear, _ = np.linalg.solve(
+                        [[1.0, -1, 1], [0, 0, 1], [1, 1, 1]], [totals[s] for s in (down, (i, j, k), up)]
+                    )
+                    out[(axis, *x)] -= linear / (2 * quadratic) if quadratic > 0 else 0.0
     return out
 
 
-def coupled_convex(costs: np.ndarray, thetas: Sequence[float] = THETAS) -> np.ndarray:
+def coupled_convex(costs: np.ndarray, thetas: Sequence[float] = THETAS, *, subcell: bool = False) -> np.ndarray:
     """``u <- mean3(argmin_d C)``, then ``u <- mean3(argmin_d C + theta |d - u|^2)`` for each theta."""
-    field = mean3(coupled_argmin(costs))
+    field = mean3(coupled_argmin(costs, subcell=subcell))
     for theta in thetas:
-        field = mean3(coupled_argmin(costs, field, theta))
+        field = mean3(coupled_argmin(costs, field, theta, subcell=subcell))
     return field
 
 
@@ -354,11 +397,15 @@ def ssd_terms(
 def ssd_weights(
     displacement: np.ndarray, fixed_weight: np.ndarray | None = None, moving_weight: np.ndarray | None = None
 ) -> np.ndarray:
-    """``w(x)``: the product of both weights; 0 where ``x + u(x)`` leaves the field of view."""
+    """``w(x)``: the product of both weights; 0 where ``x + u(x)`` leaves the field of view.
+
+    0 also where nodes without weight make up a thousandth or more of what is interpolated there.
+    """
     shape = displacement.shape[1:]
     out = inside(displacement + indices(shape), shape).astype(float)
     if moving_weight is not None:
-        out *= compose(moving_weight[None], displacement)[0]
+        missing = compose((moving_weight == 0)[None].astype(float), displacement)[0]
+        out *= np.where(missing < 1e-3, compose(moving_weight[None], displacement)[0], 0)
     return out if fixed_weight is None else out * fixed_weight
 
 

@@ -74,6 +74,13 @@ def test_smooth_keeps_the_weights_in_order() -> None:
     assert oracles.smooth(_line([4, 8, 0]), (0.25, 0.5, 0.25)).ravel() == pytest.approx([16 / 3, 5, 8 / 3])
 
 
+def test_smooth_counts_nodes_by_their_evidence() -> None:
+    evidence = np.array([[[1.0, 0.5, 0.0]]])
+    # (2 * 4 + 1/2 * 8) / 2.5; (4 + 8 + 0.001 * 60) / (1 + 1 + 0.001); (1/2 * 8 + 2 * 0.001 * 60) / (1/2 + 0.002)
+    found = oracles.smooth(_line([4, 8, 60]), (1.0, 2.0, 1.0), evidence).ravel()
+    assert found == pytest.approx([12 / 2.5, 12.06 / 2.001, 4.12 / 0.502])
+
+
 def test_pool_leaves_out_what_fills_no_block() -> None:
     assert oracles.pool(_line([1, 3, 10, 20, 99]), (1, 1, 2)).ravel().tolist() == [2, 15]
 
@@ -81,6 +88,12 @@ def test_pool_leaves_out_what_fills_no_block() -> None:
 def test_pool_with_weights() -> None:
     weight = np.array([1.0, 3, 0, 0]).reshape(1, 1, 4)
     assert oracles.pool(_line([1, 3, 10, 20]), (1, 1, 2), weight).ravel().tolist() == [2.5, 0]
+
+
+def test_node_weights_are_those_of_whole_blocks() -> None:
+    weight = np.array([1.0, 0.5, 0, 2, 0, 0, 9]).reshape(1, 1, 7)
+    assert oracles.node_weights(weight, (1, 1, 2)).ravel().tolist() == [0.75, 0, 0]
+    assert oracles.node_weights(weight[..., 2:], (1, 1, 2)).ravel().tolist() == [1, 0]  # none is whole
 
 
 def test_nodes_lie_in_the_middle_of_their_blocks() -> None:
@@ -121,6 +134,12 @@ def test_mind_variance_is_clamped_around_its_mean() -> None:
     variance = oracles.mind_variance(distances)
     assert variance[0, 0, 0] == pytest.approx(7000)
     assert variance[0, 0, 1] == pytest.approx(0.007)
+
+
+def test_feature_distances_of_a_line() -> None:
+    found = oracles.feature_distances(_line([1, 4]), _line([0, 2]), (0, 0, 1))
+    assert found.reshape(3, 2).tolist() == [[np.inf, 16], [1, 4], [1, np.inf]]
+    assert oracles.feature_distances(np.ones((2, 1, 1, 1)), np.full((2, 1, 1, 1), 3.0), (0, 0, 0)).item() == 8
 
 
 def test_cost_volume_of_single_cells() -> None:
@@ -170,6 +189,16 @@ def test_coupled_argmin() -> None:
     assert oracles.coupled_argmin(costs, toward, 0.3)[2].ravel().tolist() == [0, 1]
 
 
+def test_subcell_argmin() -> None:
+    # (d - 0.25)^2 + 1 at -1, 0, 1; a minimum at the end of the window; three equal costs
+    costs = np.array([[2.5625, 3, 1], [1.0625, 2, 1], [1.5625, 1, 1]]).reshape(1, 1, 3, 1, 1, 3)
+    assert oracles.coupled_argmin(costs, subcell=True)[2].ravel() == pytest.approx([0.25, 1, 0])
+    # with theta 1 towards -0.75 the first is (d - 0.25)^2 + (d + 0.75)^2 = 2 (d + 0.25)^2 + const
+    found = oracles.coupled_argmin(costs, np.full((3, 1, 1, 3), -0.75), 1.0, subcell=True)
+    assert found[2, 0, 0, 0] == pytest.approx(-0.25)
+    assert np.abs(found[:2]).max() == 0
+
+
 def test_coupled_convex_smooths_each_choice() -> None:
     costs = np.ones((1, 1, 3, 1, 1, 3))
     costs[0, 0, 2, 0, 0, 0] = 0  # x = 0 wants +1, the others do not care
@@ -201,8 +230,16 @@ def test_ssd_and_its_gradient() -> None:
 def test_ssd_weights_multiply() -> None:
     displacement = np.zeros((3, 1, 1, 2))
     displacement[2, 0, 0, 0] = 0.5
-    weights = oracles.ssd_weights(displacement, np.array([[[2.0, 3.0]]]), np.array([[[1.0, 0.0]]]))
-    assert weights.ravel().tolist() == [1, 0]
+    weights = oracles.ssd_weights(displacement, np.array([[[2.0, 3.0]]]), np.array([[[1.0, 0.5]]]))
+    assert weights.ravel().tolist() == [1.5, 1.5]
+
+
+def test_ssd_weights_need_all_that_is_interpolated() -> None:
+    displacement = np.zeros((3, 1, 1, 3))
+    displacement[2, 0, 0] = [0.5, -0.9995, -0.998]
+    weights = oracles.ssd_weights(displacement, None, np.array([[[1.0, 0.0, 1.0]]]))
+    # half of it; 0.0005 of it; all but 0.002 of it
+    assert weights.ravel() == pytest.approx([0, 0.9995, 0])
 
 
 def test_diffusion_energy() -> None:

@@ -15,27 +15,36 @@ from convexadam.errors import ConfigError
 SHAPE = (5, 4, 6)
 
 
-def _smoothed(field: np.ndarray, smoothing: Any) -> np.ndarray:
-    return field if smoothing is None else oracles.smooth(field, smoothing.taps())
+def _smoothed(field: np.ndarray, smoothing: Any, evidence: torch.Tensor | None = None) -> np.ndarray:
+    shares = None if evidence is None else evidence.numpy()
+    return field if smoothing is None else oracles.smooth(field, smoothing.taps(), shares)
 
 
+def _evidence(seed: int = 9) -> torch.Tensor:
+    """Random, and none for half of the nodes."""
+    return (oracles.uniform(*SHAPE, seed=seed) - 0.5).clamp_min(0)
+
+
+@pytest.mark.parametrize("evidence", [None, _evidence()])
 @pytest.mark.parametrize("smoothing", [None, BoxSmoothing()])
-def test_displacement_adds_steps_and_smooths_their_sum(smoothing: Any) -> None:
+def test_displacement_adds_steps_and_smooths_their_sum(smoothing: Any, evidence: Any) -> None:
     start, step = oracles.noise(3, *SHAPE), oracles.noise(3, *SHAPE, seed=1)
-    motion = Displacement().begin(start, smoothing)
-    np.testing.assert_allclose(motion.displacement.numpy(), _smoothed(start.numpy(), smoothing), rtol=0, atol=1e-12)
+    motion = Displacement().begin(start, smoothing, evidence)
+    expected = _smoothed(start.numpy(), smoothing, evidence)
+    np.testing.assert_allclose(motion.displacement.numpy(), expected, rtol=0, atol=1e-12)
     moved = motion.moved(step).moved(step)
-    expected = _smoothed((start - 2 * step).numpy(), smoothing)
+    expected = _smoothed((start - 2 * step).numpy(), smoothing, evidence)
     np.testing.assert_allclose(moved.displacement.numpy(), expected, rtol=0, atol=1e-12)
 
 
-def test_the_gradient_of_displacement_is_that_of_its_parameters() -> None:
+@pytest.mark.parametrize("evidence", [None, _evidence()])
+def test_the_gradient_of_displacement_is_that_of_its_parameters(evidence: Any) -> None:
     # <g, B(p + e) - B(p)> = <gradient(g), e>, exactly: B is linear.
     start, by_displacement, change = (oracles.noise(3, *SHAPE, seed=s) for s in range(3))
     smoothing = BoxSmoothing()
-    rise = Displacement().begin(start + change, smoothing).displacement
-    rise = rise - Displacement().begin(start, smoothing).displacement
-    found = Displacement().begin(start, smoothing).gradient(by_displacement)
+    rise = Displacement().begin(start + change, smoothing, evidence).displacement
+    rise = rise - Displacement().begin(start, smoothing, evidence).displacement
+    found = Displacement().begin(start, smoothing, evidence).gradient(by_displacement)
     torch.testing.assert_close((found * change).sum(), (by_displacement * rise).sum(), rtol=1e-10, atol=1e-10)
 
 
@@ -43,7 +52,7 @@ def test_the_gradient_of_displacement_is_that_of_its_parameters() -> None:
 @pytest.mark.parametrize("whole", [None, GaussianSmoothing(sigma=0.7)])
 def test_compositional_composes_short_smooth_steps(update: Any, whole: Any) -> None:
     start = oracles.noise(3, *SHAPE)
-    motion = Compositional(field_smoothing=whole, largest_step=0.3).begin(start, update)
+    motion = Compositional(field_smoothing=whole, largest_step=0.3).begin(start, update, None)
     assert torch.equal(motion.displacement, start)
     assert torch.equal(motion.gradient(start), start)
     expected = start.numpy()
@@ -58,15 +67,26 @@ def test_compositional_composes_short_smooth_steps(update: Any, whole: Any) -> N
         np.testing.assert_allclose(motion.displacement.numpy(), expected, rtol=0, atol=1e-12)
 
 
+def test_compositional_steps_are_the_same_with_and_without_evidence() -> None:
+    start, direction = oracles.noise(3, *SHAPE), oracles.noise(3, *SHAPE, seed=1)
+    plain, told = (Compositional().begin(start, BoxSmoothing(), evidence) for evidence in (None, _evidence()))
+    assert torch.equal(plain.gradient(direction), told.gradient(direction))
+    assert torch.equal(plain.moved(direction).displacement, told.moved(direction).displacement)
+    added = [Displacement().begin(start, BoxSmoothing(), evidence) for evidence in (None, _evidence())]
+    assert not torch.equal(added[0].displacement, added[1].displacement)
+
+
 def test_inputs_are_left_alone() -> None:
     start, direction = oracles.noise(3, *SHAPE), oracles.noise(3, *SHAPE, seed=1)
+    evidence = _evidence()
     before = start.clone(), direction.clone()
     for parametrisation in (Displacement(), Compositional()):
         for smoothing in (None, BoxSmoothing()):
-            motion = parametrisation.begin(start, smoothing)
+            motion = parametrisation.begin(start, smoothing, evidence)
             motion.moved(motion.gradient(direction)).moved(direction)
     assert torch.equal(start, before[0])
     assert torch.equal(direction, before[1])
+    assert torch.equal(evidence, _evidence())
 
 
 def test_compositional_steps_hardly_fold_where_added_ones_do() -> None:

@@ -39,36 +39,46 @@ def _by_hand(
     weight: float,
     weights: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
 ) -> np.ndarray:
-    """Optimise with naive gradients and torch's Adam; with smoothing as explicit matrices."""
+    """Optimise with naive gradients and torch's Adam; with smoothing as one explicit matrix."""
     shape: Any = fixed.shape[1:]
     scale = np.array(spacing, float).reshape(3, 1, 1, 1)
     f, m = (oracles.pool(t.numpy(), spacing, w) for t, w in zip((fixed, moving), weights, strict=True))
-    wf, wm = (None if w is None else oracles.pool(w[None], spacing)[0] for w in weights)
-    # B as one matrix per axis: what smoothing makes of each unit vector.
-    b = [oracles.smooth(np.eye(n).reshape(n, 1, 1, n), taps)[:, 0, 0].T for n in f.shape[1:]]
-    p = torch.from_numpy(oracles.voxels_to_nodes(start.numpy(), spacing) / scale).requires_grad_()
+    wf, wm = (None if w is None else oracles.node_weights(w, spacing) for w in weights)
+    begin = oracles.voxels_to_nodes(start.numpy(), spacing) / scale
+    # B, [a, b, d, i, j, k]: what smoothing makes of each unit vector.
+    nodes = f.shape[1:]
+    units = np.eye(f[0].size).reshape(-1, *nodes)
+    b = (
+        oracles.smooth(units, taps, oracles.ssd_weights(begin, wf, wm))
+        .reshape(*nodes, *nodes)
+        .transpose(3, 4, 5, 0, 1, 2)
+    )
+    p = torch.from_numpy(begin).requires_grad_()
     optimiser = torch.optim.Adam([p], lr=1.0)
     for _ in range(iterations):
-        u = np.einsum("ai,bj,dk,cijk->cabd", *b, p.detach().numpy())
+        u = np.einsum("abdijk,cijk->cabd", b, p.detach().numpy())
         gradient = oracles.ssd_gradient(f, m, u, oracles.ssd_weights(u, wf, wm))
         for at in np.ndindex(*u.shape):  # the energy is a quadratic: unit steps are exact
             up, down = u.copy(), u.copy()
             up[at] += 0.5
             down[at] -= 0.5
             gradient[at] += weight * (oracles.diffusion_energy(up) - oracles.diffusion_energy(down))
-        p.grad = torch.from_numpy(np.einsum("ai,bj,dk,cabd->cijk", *b, gradient))
+        p.grad = torch.from_numpy(np.einsum("abdijk,cabd->cijk", b, gradient))
         optimiser.step()
-    u = np.einsum("ai,bj,dk,cijk->cabd", *b, p.detach().numpy())
+    u = np.einsum("abdijk,cijk->cabd", b, p.detach().numpy())
     return oracles.nodes_to_voxels(u * scale, spacing, shape)
 
 
 @pytest.mark.parametrize("iterations", [1, 3])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_equals_a_loop_by_hand_up_to_the_last_step(iterations: int, weighted: bool) -> None:
+@pytest.mark.parametrize("weighted", ["not", "everywhere", "in part"])
+@pytest.mark.parametrize("reach", [1, 5])  # within half a node of the nodes, and beyond the field of view
+def test_equals_a_loop_by_hand_up_to_the_last_step(iterations: int, weighted: str, reach: int) -> None:
     shape, spacing = (7, 9, 5), (2, 3, 2)
     fixed, moving = oracles.noise(3, *shape), oracles.noise(3, *shape, seed=1)
-    start = oracles.uniform(3, *shape, seed=2, low=-1, high=1)
-    pair: Any = [oracles.uniform(*shape, seed=s) for s in (3, 4)] if weighted else [None, None]
+    start = oracles.uniform(3, *shape, seed=2, low=-reach, high=reach)
+    pair: Any = [None, None] if weighted == "not" else [oracles.uniform(*shape, seed=s) for s in (3, 4)]
+    if weighted == "in part":
+        pair[0][5], pair[1][:3, :2] = 0, 0  # halves and parts of nodes
     found = AdamRefinement(spacing=spacing, iterations=iterations)(
         fixed, moving, start=start, fixed_weight=pair[0], moving_weight=pair[1]
     )

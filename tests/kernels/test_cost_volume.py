@@ -8,7 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convexadam.kernels.cost_volume import cost_volume, fill_without_evidence, reverse_cost
+from convexadam.kernels.cost_volume import (
+    cost_volume,
+    feature_distances,
+    fill_without_evidence,
+    mean_over_neighbours,
+    reverse_cost,
+)
 
 CASES = [
     ((1, 1, 1), (0, 0, 0)),
@@ -58,6 +64,53 @@ def test_one_weight_alone(which: str) -> None:
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("shape", "radius"), CASES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_distances_equal_naive_loops(shape: tuple[int, int, int], radius: tuple[int, int, int], channels: int) -> None:
+    fixed, moving = _pair(shape, channels, seed=1)
+    found = feature_distances(fixed, moving, radius)
+    expected = torch.from_numpy(oracles.feature_distances(fixed.numpy(), moving.numpy(), radius))
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)  # three squares added in any order
+
+
+@pytest.mark.parametrize(("shape", "radius"), CASES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_costs_are_the_means_of_the_distances(
+    shape: tuple[int, int, int], radius: tuple[int, int, int], weighted: bool
+) -> None:
+    fixed, moving = _pair(shape, 3, seed=4)
+    a, b = _weights(shape, seed=5)
+    options = {"fixed_weight": a, "moving_weight": b} if weighted else {}
+    distances = feature_distances(fixed, moving, radius)
+    found = mean_over_neighbours(distances, **options)
+    assert found.data_ptr() == distances.data_ptr()  # in place
+    assert torch.equal(found, cost_volume(fixed, moving, radius, **options))
+
+
+@pytest.mark.parametrize(("shape", "radius"), CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_reversed_distances_are_those_of_the_other_direction(
+    shape: tuple[int, int, int], radius: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    fixed, moving = (t.to(dtype) for t in _pair(shape, 12, seed=6))
+    forward, backward = feature_distances(fixed, moving, radius), feature_distances(moving, fixed, radius)
+    assert torch.equal(reverse_cost(forward), backward)
+    assert torch.equal(reverse_cost(backward), forward)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_other_direction_from_reversed_distances_is_exact_up_to_the_border(weighted: bool) -> None:
+    shape, radius = (5, 7, 6), (2, 1, 1)
+    fixed, moving = _pair(shape, 3, seed=7)
+    a, b = _weights(shape, seed=8)
+    backward = {"fixed_weight": b, "moving_weight": a} if weighted else {}
+    found = mean_over_neighbours(reverse_cost(feature_distances(fixed, moving, radius)), **backward)
+    assert torch.equal(found, cost_volume(moving, fixed, radius, **backward))
+    # Reversing the means is not: a filter at x knows other cells than one at x + d.
+    forward = {"fixed_weight": a, "moving_weight": b} if weighted else {}
+    assert not torch.equal(found, reverse_cost(cost_volume(fixed, moving, radius, **forward)))
+
+
 def test_float32_errs_no_more_than_rounding_explains() -> None:
     shape, radius = (5, 7, 6), (1, 2, 1)
     fixed, moving = (a.float() for a in _pair(shape, 12))
@@ -100,6 +153,11 @@ def test_inputs_are_left_alone() -> None:
     weight = oracles.uniform(3, 4, 5)
     before = [t.clone() for t in (fixed, moving, weight)]
     cost_volume(fixed, moving, (1, 1, 1), fixed_weight=weight, moving_weight=weight)
+    distances = feature_distances(fixed, moving, (1, 1, 1))
+    kept = distances.clone()
+    reverse_cost(distances)
+    assert torch.equal(distances, kept)
+    mean_over_neighbours(distances, fixed_weight=weight, moving_weight=weight)
     assert all(torch.equal(a, b) for a, b in zip(before, (fixed, moving, weight), strict=True))
 
 

@@ -66,6 +66,47 @@ def test_weight_enters_the_average_of_the_variance_only() -> None:
     torch.testing.assert_close(mind_ssc(volume, weight=torch.ones_like(weight)), mind_ssc(volume))
 
 
+def _two_contrasts() -> torch.Tensor:
+    """Noise whose lower clamp of v acts, beside a part without contrast."""
+    volume = oracles.noise(6, 14, 5, seed=8)
+    volume[:, 4:8] *= 0.02
+    volume[:, 8:] = 0.5
+    return volume
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 1e5])
+@pytest.mark.parametrize("part", [slice(0, 0), slice(12, 14)])  # no weight at all; weight without contrast under it
+def test_a_weight_that_says_nothing_is_as_none(scale: float, part: slice) -> None:
+    volume = _two_contrasts()
+    weight = torch.zeros_like(volume)
+    weight[:, part] = 1  # further from contrast than a description reaches
+    distances = np.stack(list(oracles.mind_distances(volume.numpy(), 1, 2).values()))
+    assert not (distances * weight.numpy()).any()
+    found = mind_ssc(scale * volume, weight=weight)
+    # Rounding of the scaled volume, an eps in each difference, times the condition of at most 1e4 (the lower clamp).
+    torch.testing.assert_close(found, mind_ssc(volume), rtol=0, atol=1e-10)
+    torch.testing.assert_close(found, _expected(volume, 1, 2), rtol=0, atol=1e-10)
+    assert float(found.min()) < 0.5  # not ones throughout
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype, weighted: bool) -> None:
+    # Squares of differences of 1000 and more are beyond 65504, the largest number of float16.
+    volume = (1000 * oracles.noise(6, 9, 5, seed=9)).to(dtype)
+    weight = oracles.uniform(6, 9, 5, seed=10).to(dtype) if weighted else None
+    found = mind_ssc(volume, weight=weight)
+    assert found.dtype == torch.float32
+    assert bool(found.isfinite().all())
+    assert torch.equal(found, mind_ssc(volume.float(), weight=weight))
+    torch.testing.assert_close(
+        found.double(),
+        _expected(volume.double(), 1, 2, None if weight is None else weight.double()),
+        rtol=0,
+        atol=3 * 13 * torch.finfo(torch.float32).eps * _condition(volume.double(), 1, 2),  # as above
+    )
+
+
 def test_non_contiguous_volume_and_weight() -> None:
     volume, weight = oracles.noise(6, 14, 7, seed=5), oracles.uniform(7, 6, 7, seed=6)
     strided, turned = volume[:, ::2].permute(1, 0, 2), weight.flip(0)

@@ -7,7 +7,7 @@ import oracles
 import pytest
 import torch
 
-from convexadam.kernels.warp_ssd import ssd, warp_ssd
+from convexadam.kernels.warp_ssd import evidence_under, ssd, warp_ssd
 
 SHAPES = [(1, 1, 1), (1, 5, 3), (5, 7, 6), (7, 3, 11)]
 
@@ -94,6 +94,61 @@ def test_outside_the_field_of_view_there_is_no_evidence() -> None:
     torch.testing.assert_close(value, kept)
     assert not gradient[:, :, 3:].any()
     assert gradient[:, :, :3].any()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_evidence_with_gaps_equals_naive_loops(seed: int) -> None:
+    shape = (7, 6, 9)
+    displacement = _off_kinks(shape, seed=seed)
+    displacement[:, :2] = displacement[:, :2].round()  # reads single nodes
+    fixed_weight, moving_weight = (oracles.uniform(*shape, seed=s) for s in (seed + 2, seed + 3))
+    moving_weight[oracles.uniform(*shape, seed=seed + 4) < 0.1] = 0
+    found = evidence_under(displacement, fixed_weight, moving_weight)
+    expected = oracles.ssd_weights(displacement.numpy(), fixed_weight.numpy(), moving_weight.numpy())
+    # Sampled weights of at most 1, at positions right to a few eps of the size of an axis.
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-13)
+    without_gaps = oracles.inside(displacement.numpy() + oracles.indices(shape), shape)
+    assert 0.1 < (expected > 0).mean() < 0.8 * without_gaps.mean()  # the gaps matter, and leave something
+    features = _pair(shape, 2, seed=seed)
+    value, gradient = warp_ssd(*features, displacement, fixed_weight=fixed_weight, moving_weight=moving_weight)
+    f, m, u = (t.numpy() for t in (*features, displacement))
+    assert value.item() == pytest.approx(oracles.ssd(f, m, u, expected), rel=1e-12)
+    smooth = torch.ones(3, *shape, dtype=torch.bool)
+    smooth[:, :2] = False  # whole displacements lie on kinks
+    error = (gradient - torch.from_numpy(oracles.ssd_gradient(f, m, u, expected))).abs()
+    assert error[smooth].max() < 1e-9  # as above
+
+
+def test_a_moving_feature_counts_only_where_all_eight_neighbours_have_evidence() -> None:
+    shape = (4, 4, 4)
+    for corner in np.ndindex(2, 2, 2):
+        weight = torch.ones(shape)
+        weight[tuple(c + 1 for c in corner)] = 0  # one of the neighbours of 1.5
+        displacement = torch.zeros(3, *shape)
+        displacement[:, 1, 1, 1] = 0.5
+        displacement[:, 2, 2, 2] = -0.2
+        assert evidence_under(displacement, None, weight)[1, 1, 1] == 0
+        # 1.8 reads 1 and 2 along each axis, so that the same node is missed
+        assert evidence_under(displacement, None, weight)[2, 2, 2] == 0
+        displacement[:, 1, 1, 1] = torch.tensor([0.0 if c else 1.0 for c in corner])  # the opposite neighbour alone
+        assert evidence_under(displacement, None, weight)[1, 1, 1] == 1
+    # The weight's size does not matter, but whether there is any; and it is read where the features are.
+    little = torch.full(shape, 1e-6)
+    little[0, 0, 0] = 3e-6
+    displacement = torch.zeros(3, *shape)
+    displacement[0, 0, 0, 0] = 0.5
+    found = evidence_under(displacement, 2 * torch.ones(shape), little)
+    assert found[0, 0, 0].item() == pytest.approx(4e-6)
+    assert found[1, 1, 1].item() == pytest.approx(2e-6)
+    assert torch.equal(evidence_under(displacement, None, None), torch.ones(shape))
+
+
+def test_evidence_leaves_no_graph_and_its_inputs_alone() -> None:
+    displacement = _off_kinks((3, 4, 2)).requires_grad_()
+    weights = oracles.uniform(3, 4, 2, seed=8), oracles.uniform(3, 4, 2, seed=9)
+    before = [t.detach().clone() for t in (displacement, *weights)]
+    assert not evidence_under(displacement, *weights).requires_grad
+    assert all(torch.equal(a, b) for a, b in zip(before, (displacement, *weights), strict=True))
 
 
 def test_equal_features_cost_nothing() -> None:

@@ -70,8 +70,8 @@ class Compositional:
 
     def begin(self, start: Field, smoothing: Smoothing | None, evidence: Volume | None) -> Motion:
         """Start from the given displacement, in nodes."""
-        steps, whole = Smoother(smoothing, start, evidence), Smoother(self.field_smoothing, start)
-        return _Composed(start, steps, whole, self.largest_step)
+        # nodes without evidence take no steps of their own; smoothing and the regulariser carry them along
+        return _Composed(start, Smoother(smoothing, start), Smoother(self.field_smoothing, start), self.largest_step)
 
 
 Parametrisation: TypeAlias = Displacement | Compositional

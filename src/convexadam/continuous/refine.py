@@ -8,7 +8,7 @@ from typing import final
 import torch
 
 from convexadam._axes import Unit, checked_count, checked_number, checked_unit, per_axis, spacing_in_voxels
-from convexadam._typing import Channels, Field, PerAxis, Triple, Volume
+from convexadam._typing import Channels, Field, Float, PerAxis, Tensor, Triple, Volume
 from convexadam.continuous.adam import Adam
 from convexadam.continuous.parametrisation import Displacement, Parametrisation
 from convexadam.continuous.regularisers import diffusion_gradient
@@ -16,6 +16,9 @@ from convexadam.continuous.smoothing import BoxSmoothing, Smoother, Smoothing
 from convexadam.errors import ConfigError
 from convexadam.kernels.resize import nodes_to_voxels, pool, voxels_to_nodes
 from convexadam.kernels.warp_ssd import evidence_under, warp_ssd
+
+_WHOLE = 0.999
+"""Share of voxels with evidence from which on a node is whole."""
 
 
 @final
@@ -112,8 +115,8 @@ class AdamRefinement:
             pool(fixed, spacing, weight=fixed_weight),
             pool(moving, spacing, weight=moving_weight),
             zero if start is None else voxels_to_nodes(start, spacing) / scale,
-            None if fixed_weight is None else pool(fixed_weight[None], spacing)[0],
-            None if moving_weight is None else pool(moving_weight[None], spacing)[0],
+            None if fixed_weight is None else _whole_nodes(fixed_weight, spacing),
+            None if moving_weight is None else _whole_nodes(moving_weight, spacing),
         )
         fine = nodes_to_voxels(nodes * scale, spacing, shape)
         return Smoother(self.final_smoothing, fine)(fine)
@@ -131,3 +134,13 @@ class AdamRefinement:
             gradient += self.weight * diffusion_gradient(displacement)
             motion = motion.moved(adam.direction(motion.gradient(gradient)))
         return motion.displacement
+
+
+def _whole_nodes(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
+    """Evidence of each node: none where only a part of its voxels has some, since their mean lies off the node.
+
+    Where a mask is so thin that no node is whole, the parts have to do.
+    """
+    pooled, share = pool(torch.stack([weight, (weight > 0).to(weight.dtype)]), spacing)
+    whole = torch.where(share > _WHOLE, pooled, 0.0)
+    return whole if bool((whole > 0).any()) else pooled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -88,8 +89,10 @@ class Grid:
         """Return the grid of the nodes that average pooling by ``spacing`` voxels makes.
 
         Node ``n`` lies at voxel ``spacing * n + (spacing - 1) / 2``; what does not fill a whole node at
-        the far end is left out. ``spacing`` may not exceed the shape.
+        the far end is left out. ``spacing`` is at least 1 and may not exceed the shape.
         """
+        if not all(1 <= s <= n for s, n in zip(spacing, self.shape, strict=True)):
+            raise GeometryError(f"nodes are 1 voxel apart or more, and at most {self.shape}, but {spacing} came")
         scale = np.diag([*map(float, spacing), 1.0])
         scale[:3, 3] = [(s - 1) / 2 for s in spacing]
         i, j, k = (n // s for n, s in zip(self.shape, spacing, strict=True))
@@ -123,6 +126,8 @@ class Grid:
 
         The number of voxels is rounded, so that the box may be up to half a new voxel larger or smaller.
         """
+        if not all(math.isfinite(s) and s > 0 for s in spacing_mm):
+            raise GeometryError(f"voxels have positive sizes in mm, but {spacing_mm} came")
         counts = [
             max(1, round(n * old / new)) for n, old, new in zip(self.shape, self.spacing_mm, spacing_mm, strict=True)
         ]
@@ -157,7 +162,10 @@ def apply_affine(matrix: np.ndarray, points: Tensor) -> Tensor:
 
 
 def _checked_shape(shape: Any) -> Triple:
-    numbers = tuple(int(n) for n in shape)
+    try:
+        numbers = tuple(operator.index(n) for n in shape)
+    except TypeError as error:
+        raise GeometryError(f"the shape of a grid is three whole numbers, but {shape!r} came") from error
     if len(numbers) != 3 or min(numbers) < 1:
         raise GeometryError(
             f"a grid needs three sizes of at least 1, but the shape is {tuple(shape)}; only 3-D volumes are registered"

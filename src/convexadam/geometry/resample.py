@@ -109,7 +109,8 @@ def coverage(grid: Grid, onto: Grid, *, like: Tensor, margin: int = 0) -> Shaped
 
 
 def linear_part(matrix: np.ndarray, vectors: Tensor) -> Tensor:
-    """Apply the 3x3 part of a 4x4 matrix to vectors ``[3, ...]``."""
+    """Apply the 3x3 part of a 4x4 matrix to vectors ``[3, ...]``, in floating point."""
+    vectors = _as_computable(vectors)
     part = torch.from_numpy(np.array(matrix[:3, :3])).to(vectors)
     return (part @ vectors.reshape(3, -1)).reshape(vectors.shape)
 

@@ -79,9 +79,10 @@ class DisplacementField:
 
     def __call__(self, points_mm: Points) -> Points:
         """Map points of fixed space to moving space; ``(n, 3)`` in mm RAS+, float64."""
-        where = self.grid.to_voxels(points_mm.to(self.disp_mm.device)).T[:, :, None, None]
-        moved = sample_linear(self.disp_mm.to(torch.float64), where)[:, :, 0, 0].T
-        return points_mm.to(moved) + moved
+        points = points_mm.to(self.disp_mm.device)
+        where = self.grid.to_voxels(points).T[:, :, None, None]
+        moved = sample_linear(self.disp_mm, where.to(self.disp_mm.dtype))[:, :, 0, 0].T
+        return points.to(torch.float64) + moved
 
     def warp_points(self, points: Points, *, space: PointSpace) -> Points:
         """Map points of fixed space to where they are found in moving space.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from convexadam.continuous import AdamRefinement
+from convexadam.continuous import AdamRefinement, Compositional
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
 from convexadam.features import MindSSC
@@ -31,7 +31,7 @@ def preset(name: str = "default") -> RegistrationConfig:
             grid=IsotropicGrid(),
             features=MindSSC(radius=1, dilation=2),
             discrete=ConvexSearch(spacing=4, radius=6),
-            continuous=AdamRefinement(),
+            continuous=AdamRefinement(weight=0.3, parametrisation=Compositional()),
         )
     if name == "published":
         return RegistrationConfig(

@@ -33,7 +33,8 @@ def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volu
     Parameters
     ----------
     volume
-        ``[i, j, k]``, finite; any linear scaling of it gives the same descriptors.
+        ``[i, j, k]``, finite; any linear scaling of it gives the same descriptors, as long as squares of the values
+        neither overflow nor vanish (`convexadam.MindSSC` scales first). Half precision is computed in float32.
     radius
         Patch radius in voxels, at least 0.
     dilation
@@ -50,6 +51,8 @@ def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volu
     Heinrich et al., "Towards realtime multimodal fusion for image-guided interventions using
     self-similarities", MICCAI 2013.
     """
+    if volume.dtype in (torch.float16, torch.bfloat16):
+        volume = volume.to(torch.float32)
     padded = functional.pad(volume[None, None], (dilation,) * 6, mode="replicate")[0, 0]
     features = torch.empty((len(PAIRS), *volume.shape), dtype=volume.dtype, device=volume.device)
     for channel, (p, q) in enumerate(PAIRS):
@@ -57,7 +60,10 @@ def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volu
         features[channel] = _box_mean(difference.square_(), radius)
     features -= features.amin(0)
     variance = features.mean(0)
-    average = variance.mean() if weight is None else (variance * weight).sum() / weight.sum()
+    average = variance.mean()
+    if weight is not None:
+        weighted = (variance * weight).sum() / weight.sum()
+        average = torch.where(weighted > 0, weighted, average)  # no weight, or no contrast under it
     variance = variance.clamp(1e-3 * average, 1e3 * average)
     variance = torch.where(variance > 0, variance, torch.ones_like(variance))  # no contrast: S = 0, feature = 1
     return features.div_(variance).neg_().exp_()
