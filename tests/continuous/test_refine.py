@@ -91,22 +91,48 @@ def test_equals_a_loop_by_hand_up_to_the_last_step(iterations: int, weighted: st
 
 @pytest.mark.parametrize("spacing", [1, 2, (3, 1, 2)])
 @pytest.mark.parametrize("smoothing", [BoxSmoothing(), GaussianSmoothing(sigma=0.7), None])
-def test_no_iterations_return_the_start_seen_through_the_nodes(spacing: Any, smoothing: Any) -> None:
+@pytest.mark.parametrize("leaves", [False, True])
+def test_no_iterations_return_the_start_seen_through_the_nodes(spacing: Any, smoothing: Any, leaves: bool) -> None:
     # Regression: the published package crashes at 0 iterations.
     shape = (7, 9, 5)
     steps = spacing if isinstance(spacing, tuple) else (spacing,) * 3
-    fixed, start = oracles.noise(1, *shape), 3 * oracles.noise(3, *shape, seed=1)
+    fixed = oracles.noise(1, *shape)
+    # Up to half a voxel is within half a node and so within the field of view; normal noise of 3 is not.
+    start = 3 * oracles.noise(3, *shape, seed=1) if leaves else oracles.uniform(3, *shape, seed=1, low=-0.5, high=0.5)
     found = AdamRefinement(spacing=spacing, iterations=0, smoothing=smoothing)(fixed, fixed, start=start)
     nodes = oracles.voxels_to_nodes(start.numpy(), steps)
-    smoothed = nodes if smoothing is None else oracles.smooth(nodes, smoothing.taps())
+    evidence = oracles.ssd_weights(nodes / np.array(steps).reshape(3, 1, 1, 1))
+    assert bool((evidence == 0).any()) == leaves
+    smoothed = nodes if smoothing is None else oracles.smooth(nodes, smoothing.taps(), evidence if leaves else None)
     expected = torch.from_numpy(oracles.nodes_to_voxels(smoothed, steps, shape))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
-def test_a_constant_start_stays_what_it_is() -> None:
-    # Voxels, also where spacing differs per axis and sizes are no multiples; no collapse at the border.
-    start = torch.tensor([1.5, -2.0, 0.75]).reshape(3, 1, 1, 1).expand(3, 7, 9, 5)
-    features = torch.ones(1, 7, 9, 5)
+def test_nodes_without_evidence_follow_the_rest_of_the_start() -> None:
+    # A start that is 1 where it may be believed, and wild under a mask and where it leads out of the field of view.
+    shape = (12, 10, 8)
+    features, start = oracles.noise(1, *shape), torch.ones(3, *shape, dtype=torch.float64)
+    weight = torch.ones(shape, dtype=torch.float64)
+    wild = [(slice(4, 6), slice(4, 6), slice(2, 4)), (slice(10, 12), slice(0, 2), slice(0, 8))]
+    start[(slice(None), *wild[0])], start[(slice(None), *wild[1])] = -3.5, 40.0
+    weight[wild[0]] = 0
+    refinement = AdamRefinement(spacing=1, iterations=0, smoothing=BoxSmoothing(width=3, passes=1))
+    found = refinement(features, features, start=start, fixed_weight=weight)
+    # In the last layers the shift by 1 leads out as well. Elsewhere at least as many neighbours know as are wild, and
+    # these, at most 39 off, count a thousandth each.
+    apart = (found - 1)[:, :10, :9, :7].abs()
+    assert apart.max() < 39e-3
+    # Each node of the mask, of 2 x 2 x 2, has 8 in it among its neighbours, which are 4.5 off, and 19 around it.
+    assert apart[(slice(None), *wild[0])].max() <= 8 * 4.5e-3 / 19
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shift", [(0.75, -0.5, 0.25), (1.5, -2.0, 1.0)])  # inside, and out of the field of view
+def test_a_constant_start_stays_what_it_is(shift: tuple[float, float, float], dtype: torch.dtype) -> None:
+    # Voxels, also where spacing differs per axis and sizes are no multiples; no collapse at the border. In nodes these
+    # are powers of two, so that weighted means of them are exact: Adam would make a step of any rounding error.
+    start = torch.tensor(shift, dtype=dtype).reshape(3, 1, 1, 1).expand(3, 7, 9, 5)
+    features = torch.ones(1, 7, 9, 5, dtype=dtype)
     found = AdamRefinement(spacing=(3, 2, 2), iterations=4)(features, features, start=start)
     torch.testing.assert_close(found, start.contiguous(), rtol=0, atol=1e-5)
 
@@ -202,6 +228,49 @@ def test_weights_keep_a_corrupted_part_out(which: str) -> None:
     assert (kept - good).abs().mean() < 0.25 * (bad - good).abs().mean()
 
 
+def _partly_covered(shape: tuple[int, int, int]) -> tuple[torch.Tensor, tuple[slice, slice, slice]]:
+    """Weight with a hole of whole nodes of two voxels and one more layer of voxels, and that layer's other half."""
+    weight = torch.ones(shape, dtype=torch.float64)
+    weight[4:7, 2:6, 2:6] = 0
+    return weight, (slice(7, 8), slice(2, 6), slice(2, 6))
+
+
+@pytest.mark.parametrize("which", ["fixed", "moving"])
+def test_nodes_that_are_partly_covered_are_left_out(which: str) -> None:
+    shape = (12, 10, 8)
+    features = {"fixed": oracles.noise(3, *shape), "moving": oracles.noise(3, *shape, seed=1)}
+    weight, rest = _partly_covered(shape)
+    # Read between nodes, so that each of the eight has more than a thousandth of the interpolation.
+    start = oracles.uniform(3, *shape, seed=2, low=0.3, high=1.7)
+    refinement = AdamRefinement(spacing=2, iterations=1, learning_rate=0.1, smoothing=None)
+
+    def refined(weight: torch.Tensor, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        return refinement(**features, start=start, **{f"{which}_weight": weight})
+
+    other = features | {which: features[which].clone()}
+    other[which][(slice(None), *rest)] += 3  # has evidence, but half of its node has none
+    assert torch.equal(refined(weight, features), refined(weight, other))
+    hole, covered = weight.clone(), weight.clone()
+    hole[6:8, 2:6, 2:6], covered[6:8, 2:6, 2:6] = 0, 1
+    assert torch.equal(refined(weight, features), refined(hole, features))
+    # Where the node is seen, it acts: a step of a tenth of a node of two voxels turns round, of which each voxel of the
+    # node has three quarters along each axis: 0.4 * 0.75^3 = 0.169, where the others keep theirs.
+    assert (refined(covered, other) - refined(covered, features)).abs().max() > 0.16
+
+
+def test_parts_have_to_do_where_no_node_is_whole() -> None:
+    shape, spacing = (8, 9, 7), (2, 3, 2)
+    fixed, moving = oracles.noise(3, *shape), oracles.noise(3, *shape, seed=1)
+    weight = torch.zeros(shape, dtype=torch.float64)
+    weight[3], weight[:, 4] = 0.5, 1  # two planes, thinner than a node
+    assert (oracles.node_weights(weight.numpy(), spacing) == oracles.pool(weight[None].numpy(), spacing)[0]).all()
+    start = oracles.uniform(3, *shape, seed=2, low=-1, high=1)
+    found = AdamRefinement(spacing=spacing, iterations=2)(fixed, moving, start=start, fixed_weight=weight)
+    expected = _by_hand(fixed, moving, start, spacing, BoxSmoothing().taps(), 2, 1.25, (weight.numpy(), None))
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-6)  # see above
+    assert (found - start).abs().max() > 0.5
+
+
 def test_inputs_are_left_alone() -> None:
     fixed, moving, start = oracles.noise(2, 7, 6, 5), oracles.noise(2, 7, 6, 5, seed=1), oracles.noise(3, 7, 6, 5)
     weight = oracles.uniform(7, 6, 5)
@@ -221,12 +290,19 @@ def test_inputs_are_left_alone() -> None:
         ({"spacing": (2, 2)}, "spacing"),
         ({"spacing": 0.0, "unit": "mm"}, "spacing"),
         ({"unit": "inch"}, "unit"),
+        ({"spacing": True}, "spacing"),
+        ({"spacing": float("nan"), "unit": "mm"}, "spacing"),
         ({"iterations": -1}, "iterations"),
+        ({"iterations": 2.5}, "iterations"),
+        ({"iterations": True}, "iterations"),
+        ({"weight": True}, "weight"),
+        ({"weight": "1"}, "weight"),
         ({"weight": -0.1}, "weight"),
         ({"weight": float("nan")}, "weight"),
         ({"weight": float("inf")}, "weight"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"learning_rate": float("inf")}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
     ],
 )
 def test_unusable_settings(setting: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,3 +310,11 @@ def test_unusable_settings(setting: dict[str, Any], message: str, monkeypatch: p
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ConfigError, match=message):
         AdamRefinement(**setting)
+
+
+def test_numbers_of_numpy_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    fixed, moving = oracles.noise(2, 7, 6, 5), oracles.noise(2, 7, 6, 5, seed=1)
+    options: Any = {"spacing": np.int64(2), "iterations": np.int32(2), "weight": np.float32(0.5)}
+    found = AdamRefinement(**options, learning_rate=np.float64(0.25))(fixed, moving)
+    assert torch.equal(found, AdamRefinement(spacing=2, iterations=2, weight=0.5, learning_rate=0.25)(fixed, moving))

@@ -90,7 +90,7 @@ def test_kovesi_of_a_known_case() -> None:
     assert KovesiSmoothing().taps() == pytest.approx(BoxSmoothing(width=3, passes=4).taps())
 
 
-# As a map of fields -----------------------------------------------------------------------------------------------------
+# As a map of fields -------------------------------------------------------------------------------------------------
 
 SHAPES = [(1, 1, 1), (1, 4, 3), (5, 7, 6)]
 MAPS = [None, BoxSmoothing(), GaussianSmoothing(sigma=0.7)]

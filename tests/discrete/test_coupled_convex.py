@@ -29,6 +29,32 @@ def test_equals_naive_loops(shape: tuple[int, int, int], radius: tuple[int, int,
     torch.testing.assert_close(coupled_convex(costs), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("shape", "radius"), CASES)
+def test_fractions_equal_naive_loops(shape: tuple[int, int, int], radius: tuple[int, int, int]) -> None:
+    costs = _costs(shape, radius, seed=5)
+    expected = torch.from_numpy(oracles.coupled_convex(costs.numpy(), subcell=True))
+    # Seven rounds; in each, sums of up to 1e2 and of ten roundings over the curvature around the lowest of many.
+    torch.testing.assert_close(coupled_convex(costs, subcell=True), expected, rtol=0, atol=1e-10)
+    if max(radius) > 0:
+        assert (coupled_convex(costs, subcell=True) - coupled_convex(costs)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("lowest", [(0.3, -0.45, 1.2), (-1.5, 0.5, 0.0)])
+def test_the_lowest_point_of_a_quadratic_cost_is_exact(lowest: tuple[float, float, float], dtype: torch.dtype) -> None:
+    # The same everywhere, so that means keep it; pulled towards where it is already.
+    shape, radius = (5, 7, 3), (2, 1, 2)
+    costs = torch.empty(5, 3, 5, *shape, dtype=dtype)
+    for index, step in oracles.labels(radius):
+        costs[index] = sum((a - b) ** 2 for a, b in zip(step, lowest, strict=True))
+    expected = torch.tensor(lowest, dtype=dtype).reshape(3, 1, 1, 1).expand(3, *shape)
+    # Costs and pulls of up to 30 with ten roundings, over a curvature of 2; then three means of three.
+    allowed = (10 * 30 / 2 + 2 * 12) * torch.finfo(dtype).eps
+    torch.testing.assert_close(coupled_convex(costs, subcell=True), expected, rtol=0, atol=allowed)
+    whole = (coupled_convex(costs) - expected).abs().amax((1, 2, 3))  # whole cells come no closer than the nearest one
+    assert all(w > abs(m - round(m)) - 1e-5 for w, m in zip(whole.tolist(), lowest, strict=True))
+
+
 @pytest.mark.parametrize("thetas", [(), (0.5,), (1.0, 0.01), (0.0, 0.0)])
 def test_thetas_are_used_in_their_order(thetas: tuple[float, ...]) -> None:
     costs = _costs((5, 3, 4), (1, 2, 1), seed=1)
@@ -48,7 +74,8 @@ def test_a_clear_minimum_is_found_up_to_the_border(dtype: torch.dtype) -> None:
 
 
 def test_without_any_preference_nothing_moves() -> None:
-    assert not coupled_convex(torch.full((3, 5, 3, 4, 5, 6), 0.3)).any()
+    for subcell in (False, True):
+        assert not coupled_convex(torch.full((3, 5, 3, 4, 5, 6), 0.3), subcell=subcell).any()
 
 
 def test_coupling_overrules_one_deviating_cell() -> None:

@@ -51,7 +51,7 @@ def test_a_translation_is_found_up_to_the_border(
     # Regression: without inverse consistency the published search returns cells; sizes that are no multiple of the
     # spacing shift its result; zero padding lets the field collapse at the border.
     fixed, moving = _shifted(shape, shift)
-    search = ConvexSearch(spacing=spacing, radius=radius, inverse_consistency=0)
+    search = ConvexSearch(spacing=spacing, radius=radius, inverse_consistency=0, subcell=False)
     found = search(fixed.to(dtype), moving.to(dtype))
     assert found.shape == (3, *shape)
     assert found.dtype == dtype
@@ -61,62 +61,92 @@ def test_a_translation_is_found_up_to_the_border(
 
 
 @pytest.mark.parametrize(("shape", "spacing", "radius", "shift"), SHIFTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_with_inverse_consistency_the_translation_stays(
-    shape: tuple[int, int, int], spacing: Any, radius: Any, shift: tuple[float, float, float]
+    shape: tuple[int, int, int], spacing: Any, radius: Any, shift: tuple[float, float, float], dtype: torch.dtype
 ) -> None:
     fixed, moving = _shifted(shape, shift)
-    found = ConvexSearch(spacing=spacing, radius=radius)(fixed, moving)
+    found = ConvexSearch(spacing=spacing, radius=radius, subcell=False)(fixed.to(dtype), moving.to(dtype))
+    # The backward search sees the same distances as the forward one, so it is exact up to the border as well: what is
+    # left is, as above, the rounding of either field; fifteen times, half of the sum of both, each read with some ten
+    # roundings of the interpolation.
+    allowed = (4 * 8 * 9 + 15 * 4 * 10) * torch.finfo(dtype).eps
+    torch.testing.assert_close(found, _constant(shift, found), rtol=0, atol=allowed)
+
+
+FRACTIONS = [(2.8, -1.2, 0.9), (1.0, -0.9, 2.7), (-3.3, 0.6, 1.1)]
+
+
+@pytest.mark.parametrize("shift", FRACTIONS)
+@pytest.mark.parametrize("iterations", [0, 15])
+def test_fractions_of_cells_come_closer_to_a_fractional_translation(
+    shift: tuple[float, float, float], iterations: int
+) -> None:
+    fixed, moving = _shifted((20, 18, 16), shift)
+    apart = []
+    for subcell in (False, True):
+        search = ConvexSearch(spacing=2, radius=2, inverse_consistency=iterations, subcell=subcell)
+        found = search(fixed, moving)
+        inner = found[:, 4:-4, 4:-4, 4:-4]  # two cells from the border
+        apart.append((inner - _constant(shift, inner)).abs().mean())
+    assert apart[1] < 0.5 * apart[0]
+    assert torch.equal(ConvexSearch(spacing=2, radius=2, inverse_consistency=iterations)(fixed, moving), found)
+
+
+@pytest.mark.parametrize(("shape", "spacing", "radius", "shift"), SHIFTS)
+def test_fractions_move_a_whole_translation_by_half_a_cell_at_most(
+    shape: tuple[int, int, int], spacing: Any, radius: Any, shift: tuple[float, float, float]
+) -> None:
+    # All choose the right cell; a parabola through it, and means of such, may be off by half a cell and no more.
+    fixed, moving = _shifted(shape, shift)
+    found = ConvexSearch(spacing=spacing, radius=radius, inverse_consistency=0, thetas=())(fixed, moving)
     steps = spacing if isinstance(spacing, tuple) else (spacing,) * 3
-    # The reverse costs know nothing of displacements that leave the volume, so the outer cells of the backward field
-    # are guesses. They reach the outer layer of cells only, and there they may spoil a quarter of a cell.
-    inner = (slice(None), *(slice(2 * s, -2 * s) for s in steps))
-    torch.testing.assert_close(found[inner], _constant(shift, found)[inner], rtol=0, atol=1e-10)
-    apart = (found - _constant(shift, found)).abs()
-    assert all(apart[a].max() < 0.25 * s for a, s in enumerate(steps))
+    reach = radius if isinstance(radius, tuple) else (radius,) * 3
+    for axis, (s, r) in enumerate(zip(steps, reach, strict=True)):
+        apart = (found[axis] - shift[axis]).abs().max()
+        assert apart <= (1e-10 if abs(shift[axis]) == s * r else s / 2)  # no neighbour beyond the window's border
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("iterations", [0, 3])
-def test_equals_the_naive_steps_in_their_order(weighted: bool, iterations: int) -> None:
+@pytest.mark.parametrize("subcell", [False, True])
+def test_equals_the_naive_steps_in_their_order(weighted: bool, iterations: int, subcell: bool) -> None:
     shape, spacing, radius = (9, 13, 8), (2, 3, 2), (1, 1, 2)
     fixed, moving = oracles.noise(2, *shape), oracles.noise(2, *shape, seed=1)
     weights = [oracles.uniform(*shape, seed=s) for s in (2, 3)] if weighted else [None, None]
     if weighted:
         weights[0][:4, :6] = 0
         weights[1][5:] = 0
-    search = ConvexSearch(spacing=spacing, radius=radius, inverse_consistency=iterations)
+    search = ConvexSearch(spacing=spacing, radius=radius, inverse_consistency=iterations, subcell=subcell)
     found = search(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1])
     wf, wm = (None if w is None else w.numpy() for w in weights)
-    costs = oracles.cost_volume(
-        oracles.pool(fixed.numpy(), spacing, wf),
-        oracles.pool(moving.numpy(), spacing, wm),
-        radius,
-        None if wf is None else oracles.pool(wf[None], spacing)[0],
-        None if wm is None else oracles.pool(wm[None], spacing)[0],
-    )
-    field = oracles.coupled_convex(oracles.fill_without_evidence(costs))
-    back = oracles.coupled_convex(oracles.fill_without_evidence(oracles.reverse_cost(costs)))
-    field, _ = oracles.inverse_consistency(field, back, iterations)
+    f, m = (oracles.pool(t.numpy(), spacing, w) for t, w in ((fixed, wf), (moving, wm)))
+    f_weight, m_weight = (None if w is None else oracles.pool(w[None], spacing)[0] for w in (wf, wm))
+    # A search in either direction, each from its own costs.
+    costs = oracles.cost_volume(f, m, radius, f_weight, m_weight), oracles.cost_volume(m, f, radius, m_weight, f_weight)
+    both = (oracles.coupled_convex(oracles.fill_without_evidence(c), subcell=subcell) for c in costs)
+    field, _ = oracles.inverse_consistency(*both, iterations)
     expected = oracles.nodes_to_voxels(field * np.array(spacing).reshape(3, 1, 1, 1), spacing, shape)
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-10)
 
 
 def test_the_other_direction_gives_the_other_sign() -> None:
     fixed, moving = _shifted((20, 18, 16), (2.0, 0.0, -4.0))
-    search = ConvexSearch(spacing=2, radius=2, inverse_consistency=0)
+    search = ConvexSearch(spacing=2, radius=2, inverse_consistency=0, subcell=False)
     torch.testing.assert_close(search(moving, fixed), -search(fixed, moving), rtol=0, atol=1e-10)
 
 
 def test_settings_in_mm_equal_those_in_voxels() -> None:
     fixed, moving = _shifted((20, 18, 16), (4.0, -2.0, 3.0))
     # Voxels of 1.5 x 3 x 2 mm: 6 mm are 4, 2 and 3 voxels; 12 mm are two such cells.
-    in_mm = ConvexSearch(spacing=6.0, radius=12.0, unit="mm")(fixed, moving, voxel_mm=(1.5, 3.0, 2.0))
-    in_voxels = ConvexSearch(spacing=(4, 2, 3), radius=2)(fixed, moving)
+    whole = {"subcell": False}
+    in_mm = ConvexSearch(spacing=6.0, radius=12.0, unit="mm", **whole)(fixed, moving, voxel_mm=(1.5, 3.0, 2.0))
+    in_voxels = ConvexSearch(spacing=(4, 2, 3), radius=2, **whole)(fixed, moving)
     assert torch.equal(in_mm, in_voxels)
-    inner = (slice(None), slice(8, 12), slice(4, -4), slice(6, -6))  # two cells inside, see above
-    torch.testing.assert_close(in_mm[inner], _constant((4.0, -2.0, 3.0), in_mm)[inner], rtol=0, atol=1e-10)
+    torch.testing.assert_close(in_mm, _constant((4.0, -2.0, 3.0), in_mm), rtol=0, atol=1e-10)
     # In voxels the size of a voxel does not matter.
-    assert torch.equal(ConvexSearch(spacing=(4, 2, 3), radius=2)(fixed, moving, voxel_mm=(1.5, 3.0, 2.0)), in_voxels)
+    search = ConvexSearch(spacing=(4, 2, 3), radius=2, **whole)
+    assert torch.equal(search(fixed, moving, voxel_mm=(1.5, 3.0, 2.0)), in_voxels)
 
 
 def test_nodes() -> None:
@@ -131,7 +161,7 @@ def test_nodes() -> None:
 def test_weights_keep_a_corrupted_part_out() -> None:
     shape, shift = (20, 18, 16), (4.0, -2.0, 2.0)
     fixed, moving = _shifted(shape, shift)
-    search = ConvexSearch(spacing=2, radius=2, inverse_consistency=0)
+    search = ConvexSearch(spacing=2, radius=2, inverse_consistency=0, subcell=False)
     truth = _constant(shift, fixed[:3])
     for name in ("fixed", "moving"):
         broken, weight = {"fixed": fixed.clone(), "moving": moving.clone()}, torch.ones(shape, dtype=torch.float64)
@@ -198,7 +228,17 @@ def test_swapping_axes_swaps_the_field(seed: int, axes: list[int]) -> None:
         ({"spacing": 0.0, "unit": "mm"}, "spacing"),
         ({"radius": -3.0, "unit": "mm"}, "radius"),
         ({"unit": "cm"}, "unit"),
+        ({"spacing": True}, "spacing"),
+        ({"radius": (1, 2, True)}, "radius"),
         ({"inverse_consistency": -1}, "inverse_consistency"),
+        ({"inverse_consistency": 1.5}, "inverse_consistency"),
+        ({"inverse_consistency": 2.0}, "inverse_consistency"),
+        ({"inverse_consistency": True}, "inverse_consistency"),
+        ({"thetas": (0.1, -0.1)}, "thetas"),
+        ({"thetas": (float("nan"),)}, "thetas"),
+        ({"thetas": (float("inf"), 1.0)}, "thetas"),
+        ({"thetas": (True,)}, "thetas"),
+        ({"thetas": ("1",)}, "thetas"),
     ],
 )
 def test_unusable_settings(setting: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,3 +246,16 @@ def test_unusable_settings(setting: dict[str, Any], message: str, monkeypatch: p
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ConfigError, match=message):
         ConvexSearch(**setting)
+
+
+def test_numbers_of_numpy_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    fixed, moving = oracles.noise(2, 9, 8, 7), oracles.noise(2, 9, 8, 7, seed=1)
+    options: Any = {
+        "spacing": np.int64(2),
+        "radius": (np.int16(1), 2, np.float32(1)),
+        "inverse_consistency": np.uint8(2),
+    }
+    found = ConvexSearch(**options, thetas=(np.float64(0.5),))(fixed, moving)
+    expected = ConvexSearch(spacing=2, radius=(1, 2, 1), inverse_consistency=2, thetas=(0.5,))(fixed, moving)
+    assert torch.equal(found, expected)

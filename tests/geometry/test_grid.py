@@ -180,6 +180,21 @@ def test_unusable_shapes(shape: tuple[int, ...]) -> None:
         Grid(shape)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("shape", [(2.7, 3, 4), (4.0, 5, 6), 5, "abc", ("4", "5", "6"), None, (4, None, 6)])
+def test_shapes_that_are_no_whole_numbers(shape: Any) -> None:
+    with pytest.raises(GeometryError, match="three whole numbers"):
+        Grid(shape)
+
+
+@pytest.mark.parametrize(
+    "shape", [[4, 5, 6], np.array([4, 5, 6]), torch.Size([4, 5, 6]), (np.int16(4), 5, np.uint8(6))]
+)
+def test_whole_numbers_of_any_kind_are_a_shape(shape: Any) -> None:
+    found = Grid(shape).shape
+    assert found == (4, 5, 6)
+    assert [type(n) for n in found] == [int] * 3
+
+
 def _changed(row: int, column: int, value: float) -> np.ndarray:
     affine = np.diag([2.0, 2.0, 3.0, 1.0])
     affine[row, column] = value
@@ -203,6 +218,16 @@ def test_unusable_affines(affine: np.ndarray, message: str) -> None:
         Grid((4, 5, 6), affine)
 
 
-def test_pooling_by_more_than_the_shape() -> None:
-    with pytest.raises(GeometryError, match="at least 1"):
-        Grid((4, 5, 6)).pooled((2, 6, 2))
+@pytest.mark.parametrize("spacing", [(2, 6, 2), (5, 1, 1), (0, 2, 2), (2, 2, -1), (1, 1, 0)])
+def test_pooling_by_nothing_or_more_than_the_shape(spacing: tuple[int, int, int]) -> None:
+    with pytest.raises(GeometryError, match="at most"):
+        Grid((4, 5, 6)).pooled(spacing)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_voxels_of_no_size(value: float, axis: int) -> None:
+    spacing = [1.0, 2.0, 3.0]
+    spacing[axis] = value
+    with pytest.raises(GeometryError, match="positive sizes"):
+        Grid((4, 5, 6)).with_spacing((spacing[0], spacing[1], spacing[2]))

@@ -62,6 +62,74 @@ def test_linear_equals_naive_loops_inside_and_outside() -> None:
     np.testing.assert_allclose(unbounded.numpy(), oracles.trilinear(image.numpy(), positions), rtol=0, atol=1e-10)
 
 
+# The field of view --------------------------------------------------------------------------------------------------
+
+
+def _depth_voxels(grid: Grid, onto: Grid) -> np.ndarray:
+    """How far inside the outer faces of ``grid`` each voxel of ``onto`` lies, in voxels of ``grid``, ``[3, ...]``."""
+    positions = _positions(grid, onto)
+    sizes = np.array(grid.shape).reshape(3, 1, 1, 1)
+    return np.minimum(positions + 0.5, sizes - 0.5 - positions)
+
+
+@pytest.mark.parametrize("margin", [0, 1, 2, 50])
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
+def test_coverage_shrinks_by_a_margin_of_the_target_grid(margin: int, axes: tuple[int, int, int]) -> None:
+    # The same directions, in another order; voxels of another size along each.
+    flips = (True, False, True)
+    grid = Grid((16, 9, 3), oracles.oblique_affine((1.0, 1.5, 4.0)))
+    spacing = (1.3, 0.8, 2.1)
+    onto = Grid((18, 20, 15), oracles.oblique_affine(spacing, axes=axes, flips=flips))
+    centres = [g.to_mm((torch.tensor([g.shape]).double() - 1) / 2)[0].numpy() for g in (grid, onto)]
+    affine = onto.affine.copy()
+    affine[:3, 3] += centres[0] - centres[1] + 0.017  # off the faces, where rounding decides
+    onto = Grid(onto.shape, affine)
+    depth = _depth_voxels(grid, onto)
+    expected = np.ones(onto.shape, bool)
+    for axis, (n, mm) in enumerate(zip(grid.shape, grid.spacing_mm, strict=True)):
+        along = spacing[axes.index(axis)]  # of the target grid, along this axis of the source
+        expected &= depth[axis] >= min(margin * along / mm, n // 4)  # at most a quarter of the voxels on either side
+    found = coverage(grid, onto, like=torch.empty(0, dtype=torch.float64), margin=margin)
+    assert np.array_equal(found.numpy(), expected)
+    assert 0 < expected.sum() < expected.size
+
+
+@pytest.mark.parametrize("margin", [0, 1, 3])
+def test_coverage_margins_are_in_mm_where_voxels_are_cubes(margin: int) -> None:
+    grid = _grid((30, 24, 20), spacing=(0.8, 1.1, 1.4))
+    affine = oracles.oblique_affine((1.2, 1.2, 1.2), degrees=(50, -25, 10), axes=(1, 2, 0))
+    centre = grid.to_mm((torch.tensor([grid.shape]).double() - 1) / 2)[0].numpy()
+    shape = (26, 28, 30)
+    affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    onto = Grid(shape, affine)
+    depth_mm = _depth_voxels(grid, onto) * np.array(grid.spacing_mm).reshape(3, 1, 1, 1)
+    clear = (np.abs(depth_mm - margin * 1.2) > 0.01).all(0)  # of the faces
+    found = coverage(grid, onto, like=torch.empty(0), margin=margin)
+    assert np.array_equal(found.numpy()[clear] == 1, (depth_mm >= margin * 1.2).all(0)[clear])
+    assert clear.mean() > 0.9
+    assert found.dtype == torch.float32
+
+
+def test_coverage_margins_lie_between_those_of_the_finest_and_coarsest_axis() -> None:
+    grid = _grid((30, 24, 20), spacing=(0.8, 1.1, 1.4))
+    onto = _inner_grid(grid, (60, 40, 70))  # voxels of 0.6 x 0.9 x 0.5 mm, oblique to the grid
+    depth_mm = _depth_voxels(grid, onto) * np.array(grid.spacing_mm).reshape(3, 1, 1, 1)
+    found = coverage(grid, onto, like=torch.empty(0), margin=4).numpy() == 1
+    assert found[(depth_mm >= 4 * 0.9 + 0.01).all(0)].all()
+    assert not found[(depth_mm < 4 * 0.5 - 0.01).any(0)].any()
+    assert 0 < found.sum() < (depth_mm >= 0).all(0).sum()
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3), (1, 5, 2), (4, 8, 12)])
+def test_coverage_keeps_half_of_a_small_volume(shape: tuple[int, int, int]) -> None:
+    grid = Grid(shape, oracles.oblique_affine())
+    found = coverage(grid, grid, like=torch.empty(0), margin=9)
+    kept = tuple(slice(n // 4, n - n // 4) for n in shape)
+    expected = torch.zeros(shape)
+    expected[kept] = 1
+    assert torch.equal(found, expected)
+
+
 def test_float32_errs_no_more_than_rounding_explains() -> None:
     grid, onto = _grid(), _grid((5, 11, 8), spacing=(2.0, 1.1, 2.4), degrees=(5, 60, -10))
     data = oracles.noise(2, *SHAPE)

@@ -59,6 +59,37 @@ def test_float32_stays_float32() -> None:
     assert (transform.to_voxels() - disp_vox).abs().max() <= allowed
 
 
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int64, torch.uint8, torch.float16])
+def test_whole_voxels_of_a_small_type_are_not_cut_off(dtype: torch.dtype) -> None:
+    # Voxels of fractions of a millimetre along oblique axes: in whole millimetres little would be left.
+    grid = _grid(spacing=(0.4, 0.8, 0.3))
+    disp_vox = (oracles.uniform(3, *SHAPE) * 5).to(dtype)
+    transform = DisplacementField.from_voxels(disp_vox, grid)
+    expected = np.einsum("ab,bijk->aijk", grid.affine[:3, :3], disp_vox.double().numpy())
+    assert transform.disp_mm.dtype == torch.float32
+    # Three products of at most 4 * 0.8 mm, each of two roundings, and their sum.
+    np.testing.assert_allclose(transform.disp_mm.numpy(), expected, rtol=0, atol=10 * 3.2 * 2**-23)
+    assert np.abs(expected - np.trunc(expected)).max() > 0.4
+    torch.testing.assert_close(transform.to_voxels(), disp_vox.float(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_points_are_read_in_the_type_of_the_field_and_returned_in_float64(dtype: torch.dtype) -> None:
+    grid = _grid()
+    transform = DisplacementField(_affine_motion(grid).disp_mm.to(dtype), grid)
+    start = grid.to_mm(_points_inside(grid))
+    found = transform(start)
+    assert found.dtype == torch.float64
+    expected = start.numpy() + start.numpy() @ MATRIX.T + SHIFT
+    # A voxel index errs by an eps of the size of an axis, a few times, a displacement by as much of at most 10 mm; the
+    # point itself, up to 45 mm and more from the origin, is not rounded to float32.
+    step = float((transform.disp_mm[:, 1:] - transform.disp_mm[:, :-1]).abs().max())
+    allowed = torch.finfo(dtype).eps * (3 * 4 * max(SHAPE) * 3 * step + 10 * 10)
+    assert np.abs(found.numpy() - expected).max() <= max(allowed, 1e-12)
+    points = start + 2**-30  # less than float32 tells apart at 45 mm
+    assert (transform(points) - found).abs().min() > 0
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_one_voxel_along_a_tensor_axis_is_one_column_of_the_affine(axis: int) -> None:
     grid = _grid(axes=(1, 2, 0), flips=(True, False, False))

@@ -95,7 +95,7 @@ def test_inputs_are_left_alone() -> None:
     assert torch.equal(toward, before[1])
 
 
-# Fractions of a cell ---------------------------------------------------------------------------------------------------
+# Fractions of a cell ------------------------------------------------------------------------------------------------
 
 
 def _quadratic(

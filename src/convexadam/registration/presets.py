@@ -31,7 +31,7 @@ def preset(name: str = "default") -> RegistrationConfig:
             grid=IsotropicGrid(),
             features=MindSSC(radius=1, dilation=2),
             discrete=ConvexSearch(spacing=4, radius=6),
-            continuous=AdamRefinement(weight=0.3, parametrisation=Compositional()),
+            continuous=AdamRefinement(weight=0.2, parametrisation=Compositional()),
         )
     if name == "published":
         return RegistrationConfig(

@@ -53,7 +53,8 @@ def register(
         4x4, voxel indices to mm RAS+, for tensors and arrays; ``None`` means 1 mm voxels along R, A, S.
     fixed_mask, moving_mask
         Where there is evidence: above 0 inside, else not. Same forms as the images. An array without an affine lies on
-        its image's grid; other masks may lie on any grid. Evidence outside is ignored, not filled in.
+        its image's grid; other masks may lie on any grid. Evidence outside is ignored, not filled in; descriptions
+        near the mask's edge still look up to ``features.reach`` voxels across it.
     device
         Where to compute; ``None`` stays where the fixed image is (arrays and files: the CPU).
     progress

@@ -1,0 +1,442 @@
+"""Settings: what is written can be read, and what cannot be meant is refused with a hint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convexadam import (
+    AdamRefinement,
+    Concat,
+    ConfigError,
+    ConvexSearch,
+    FileError,
+    GivenGrid,
+    Image,
+    Intensity,
+    IsotropicGrid,
+    MindSSC,
+    Precomputed,
+    RegistrationConfig,
+    preset,
+)
+from convexadam.continuous import BoxSmoothing, Compositional, Displacement, GaussianSmoothing, KovesiSmoothing
+from convexadam.registration.saved import COMPONENTS
+
+HEAD = "schema_version = 1\n"
+
+CONFIGS = {
+    "defaults": RegistrationConfig(),
+    "no stages": RegistrationConfig(grid=GivenGrid(), discrete=None, continuous=None),
+    "grid": RegistrationConfig(grid=IsotropicGrid(spacing_mm=1.5, max_voxels=1000)),
+    "mind": RegistrationConfig(features=MindSSC(radius=2, dilation=3)),
+    "intensity": RegistrationConfig(features=Intensity(low=0.125, high=0.75, scale=2.5)),
+    "precomputed": RegistrationConfig(features=Precomputed(weight=0.1)),
+    "nested": RegistrationConfig(
+        features=Concat(
+            parts=(MindSSC(radius=0), Concat(parts=(Intensity(high=0.9), Precomputed()), weights=(1.0, 0.0))),
+            weights=(0.3, 1e-7),
+        )
+    ),
+    "parts alone": RegistrationConfig(features=Concat(parts=(MindSSC(),))),
+    "search per axis": RegistrationConfig(
+        discrete=ConvexSearch(
+            spacing=(3, 4, 5), radius=(1, 2, 3), subcell=False, inverse_consistency=0, thetas=(0.5, 2.0)
+        )
+    ),
+    "search in mm": RegistrationConfig(
+        discrete=ConvexSearch(spacing=(3.5, 4.0, 1 / 3), radius=20.5, unit="mm", thetas=())
+    ),
+    "bare refinement": RegistrationConfig(
+        continuous=AdamRefinement(
+            spacing=(1, 2, 3), iterations=0, weight=0.0, learning_rate=0.1, smoothing=None, final_smoothing=None
+        )
+    ),
+    "refinement in mm": RegistrationConfig(
+        continuous=AdamRefinement(
+            spacing=2.5, unit="mm", smoothing=GaussianSmoothing(sigma=1.7), final_smoothing=BoxSmoothing(width=5)
+        )
+    ),
+    "composed": RegistrationConfig(
+        continuous=AdamRefinement(
+            smoothing=KovesiSmoothing(sigma=2.5, passes=3),
+            parametrisation=Compositional(field_smoothing=BoxSmoothing(passes=1), largest_step=0.25),
+        )
+    ),
+    "composed, not smoothed": RegistrationConfig(
+        continuous=AdamRefinement(parametrisation=Compositional(field_smoothing=None))
+    ),
+    "extreme numbers": RegistrationConfig(continuous=AdamRefinement(weight=1e-300, learning_rate=1e22)),
+}
+
+
+def components_of(value: Any) -> Iterator[Any]:
+    if isinstance(value, tuple):
+        for item in value:
+            yield from components_of(item)
+    elif dataclasses.is_dataclass(value):
+        yield value
+        for item in dataclasses.fields(value):
+            yield from components_of(getattr(value, item.name))
+
+
+def default_of(item: dataclasses.Field[Any]) -> Any:
+    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+
+
+class OwnFeatures:
+    def __call__(self, image: Image, /, *, weight: torch.Tensor | None = None) -> torch.Tensor:
+        return image.data.float()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_round_trip(name: str) -> None:
+    config = CONFIGS[name]
+    found = RegistrationConfig.from_toml(config.to_toml())
+    assert found == config
+    assert found.to_toml() == config.to_toml()
+
+
+def test_the_round_trips_cover_every_option_of_every_component() -> None:
+    components = [c for config in CONFIGS.values() for c in components_of(config)]
+    assert {type(c) for c in components} == {*COMPONENTS, RegistrationConfig}
+    changed = {
+        (type(c), item.name)
+        for c in components
+        for item in dataclasses.fields(c)
+        if getattr(c, item.name) != default_of(item)
+    }
+    assert changed >= {(kind, item.name) for kind in COMPONENTS for item in dataclasses.fields(kind)}
+
+
+def test_types_survive() -> None:
+    found = RegistrationConfig.from_toml(CONFIGS["search per axis"].to_toml()).discrete
+    assert found is not None
+    assert isinstance(found.spacing, tuple)
+    assert all(type(v) is int for v in found.spacing)
+    assert type(found.subcell) is bool
+    assert isinstance(found.thetas, tuple)
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    assert RegistrationConfig.from_toml(HEAD) == RegistrationConfig()
+    found = RegistrationConfig.from_toml(HEAD + '[discrete]\ntype = "ConvexSearch"\nradius = 7\n')
+    assert found == RegistrationConfig(discrete=ConvexSearch(radius=7))
+
+
+@pytest.mark.xfail(strict=True, reason="a whole number stays one, which the annotation of the option does not allow")
+def test_a_whole_number_becomes_a_float() -> None:
+    found = RegistrationConfig.from_toml(HEAD + 'continuous = { type = "AdamRefinement", weight = 2 }')
+    assert found.continuous == AdamRefinement(weight=2.0)
+    assert found.continuous is not None
+    assert type(found.continuous.weight) is float
+
+
+@pytest.mark.parametrize("text", ["", "schema_version = 2", 'schema_version = "1"', "schema_version = 0\n[grid]"])
+def test_another_schema_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"schema_version.*reads schema_version = 1; write them anew"):
+        RegistrationConfig.from_toml(text)
+
+
+@pytest.mark.parametrize("text", ["schema_version", "= 3", HEAD + "[grid", HEAD + HEAD, HEAD + "grid = {", "\0"])
+def test_no_toml(text: str) -> None:
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        RegistrationConfig.from_toml(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong", "nearest"),
+    [
+        ('discret = "none"', "discret", "discrete"),
+        ('discrete = { type = "ConvexSearch", spaceing = 3 }', "spaceing", "spacing"),
+        ('grid = { type = "IsotropicGrid", max_voxel = 3 }', "max_voxel", "max_voxels"),
+        (
+            'continuous = { type = "AdamRefinement", smoothing = { type = "BoxSmoothing", with = 3 } }',
+            "with",
+            "width",
+        ),
+        ('features = { type = "Concat", parts = [{ type = "MindSSC", radios = 3 }] }', "radios", "radius"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(text: str, wrong: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=rf"no key '{wrong}' \(did you mean '{nearest}'\?\); known keys: "):
+        RegistrationConfig.from_toml(HEAD + text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong", "nearest"),
+    [
+        ('discrete = { type = "ConvexSerch" }', "ConvexSerch", "ConvexSearch"),
+        ('features = { type = "MINDSSC" }', "MINDSSC", "MindSSC"),
+        ('features = { type = "Concat", parts = [{ type = "Intensities" }] }', "Intensities", "Intensity"),
+    ],
+)
+def test_an_unknown_component_names_the_nearest(text: str, wrong: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=rf"no component has the type '{wrong}' \(did you mean '{nearest}'\?\)"):
+        RegistrationConfig.from_toml(HEAD + text)
+
+
+def test_a_component_needs_its_type() -> None:
+    with pytest.raises(ConfigError, match="discrete: no component has the type None"):
+        RegistrationConfig.from_toml(HEAD + "[discrete]\nspacing = 3")
+
+
+def test_files_cannot_name_other_code() -> None:
+    for name in ("OwnFeatures", "os.system", "RegistrationConfig", "object"):
+        with pytest.raises(ConfigError, match="no component has the type"):
+            RegistrationConfig.from_toml(HEAD + f'features = {{ type = "{name}" }}')
+
+
+FIELDS = [(kind, item.name) for kind in COMPONENTS for item in dataclasses.fields(kind)]
+
+
+@pytest.mark.parametrize(("kind", "name"), FIELDS, ids=[f"{kind.__name__}.{name}" for kind, name in FIELDS])
+def test_a_date_fits_no_option(kind: type, name: str) -> None:
+    place = {GivenGrid: "grid", IsotropicGrid: "grid", ConvexSearch: "discrete"}.get(kind, "features")
+    with pytest.raises(ConfigError, match=rf"{name} = .*of the wrong type; needed: "):
+        RegistrationConfig.from_toml(HEAD + f'{place} = {{ type = "{kind.__name__}", {name} = 2024-09-17 }}')
+
+
+@pytest.mark.parametrize("name", ["grid", "features", "discrete", "continuous"])
+@pytest.mark.parametrize("value", ["3", '"yes"', "[]", "true", '{ type = "BoxSmoothing" }'])
+def test_no_component(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} = .*of the wrong type; needed: "):
+        RegistrationConfig.from_toml(HEAD + f"{name} = {value}")
+
+
+@pytest.mark.parametrize("name", ["grid", "features"])
+def test_some_components_cannot_be_absent(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} = 'none' is of the wrong type"):
+        RegistrationConfig.from_toml(HEAD + f'{name} = "none"')
+
+
+@pytest.mark.parametrize(
+    ("component", "setting"),
+    [
+        ("discrete = ConvexSearch", 'spacing = "3"'),
+        ("discrete = ConvexSearch", "spacing = true"),
+        ("discrete = ConvexSearch", "spacing = [3, 3]"),
+        ("discrete = ConvexSearch", "spacing = [3, 3, true]"),
+        ("discrete = ConvexSearch", 'spacing = "none"'),
+        ("discrete = ConvexSearch", 'unit = "cm"'),
+        ("discrete = ConvexSearch", "unit = 1"),
+        ("discrete = ConvexSearch", "subcell = 1"),
+        ("discrete = ConvexSearch", "inverse_consistency = 1.5"),
+        ("discrete = ConvexSearch", "inverse_consistency = true"),
+        ("discrete = ConvexSearch", "thetas = 1.0"),
+        ("discrete = ConvexSearch", 'thetas = ["a"]'),
+        ("continuous = AdamRefinement", "iterations = 2.0"),
+        ("continuous = AdamRefinement", 'weight = "1"'),
+        ("continuous = AdamRefinement", "weight = true"),
+        ("continuous = AdamRefinement", 'smoothing = { type = "MindSSC" }'),
+        ("continuous = AdamRefinement", 'parametrisation = "none"'),
+        ("grid = IsotropicGrid", "max_voxels = 1e6"),
+        ("grid = IsotropicGrid", 'spacing_mm = "fine"'),
+        ("features = MindSSC", "radius = 1.5"),
+        ("features = Concat", "parts = [3]"),
+        ("features = Concat", 'parts = { type = "MindSSC" }'),
+        ("features = Concat", 'weights = "none"\nparts = "none"'),
+    ],
+)
+def test_wrong_types(component: str, setting: str) -> None:
+    name, kind = component.split(" = ")
+    with pytest.raises(ConfigError, match=r"of the wrong type; needed: "):
+        RegistrationConfig.from_toml(HEAD + f'[{name}]\ntype = "{kind}"\n{setting}')
+
+
+@pytest.mark.parametrize(
+    ("component", "setting", "message"),
+    [
+        ("discrete = ConvexSearch", "spacing = 0", "spacing is one number or three"),
+        ("discrete = ConvexSearch", "spacing = nan", "spacing is one number or three"),
+        ("discrete = ConvexSearch", "inverse_consistency = -1", "inverse_consistency is a whole number"),
+        ("continuous = AdamRefinement", "learning_rate = 0.0", "learning_rate is a finite number above 0"),
+        ("continuous = AdamRefinement", "weight = inf", "weight is a finite number"),
+        ("grid = IsotropicGrid", "max_voxels = 0", "max_voxels is at least 1"),
+        ("grid = IsotropicGrid", "spacing_mm = -1", "spacing_mm is a positive number"),
+        ("features = Intensity", "low = 2.0", "quantiles are 0 <= low < high <= 1"),
+        ("features = Concat", "parts = []", "needs at least one extractor"),
+        ("features = Concat", 'parts = [{ type = "MindSSC" }]\nweights = [1, 2]', "one weight >= 0 for each"),
+    ],
+)
+def test_out_of_range(component: str, setting: str, message: str) -> None:
+    name, kind = component.split(" = ")
+    with pytest.raises(ConfigError, match=message):
+        RegistrationConfig.from_toml(HEAD + f'[{name}]\ntype = "{kind}"\n{setting}')
+
+
+@pytest.mark.xfail(strict=True, reason="any callable component passes for features")
+@pytest.mark.parametrize("name", ["GivenGrid", "ConvexSearch", "AdamRefinement"])
+def test_features_are_features(name: str) -> None:
+    with pytest.raises(ConfigError, match="features"):
+        RegistrationConfig.from_toml(HEAD + f'features = {{ type = "{name}" }}')
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="a missing option is not checked")
+def test_an_option_without_default_is_named_when_missing() -> None:
+    with pytest.raises(ConfigError, match="parts"):
+        RegistrationConfig.from_toml(HEAD + 'features = { type = "Concat" }')
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="the type is looked up before it is known to be a string")
+def test_a_type_is_a_name() -> None:
+    with pytest.raises(ConfigError, match="no component has the type"):
+        RegistrationConfig.from_toml(HEAD + 'discrete = { type = ["ConvexSearch"] }')
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        OwnFeatures(),
+        lambda image, *, weight=None: image.data,
+        Concat(parts=(MindSSC(), OwnFeatures())),
+    ],
+)
+def test_code_cannot_be_saved(features: Any, tmp_path: Path) -> None:
+    config = RegistrationConfig(features=features)
+    with pytest.raises(ConfigError, match="is code and cannot be saved"):
+        config.to_toml()
+    with pytest.raises(ConfigError, match="is code and cannot be saved"):
+        config.save(tmp_path / "settings.toml")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"grid": None}, {"grid": "GivenGrid"}, {"features": 3}, {"features": None}, {"discrete": "no"}, {"continuous": 3}],
+)
+def test_the_config_takes_components_only(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"{next(iter(settings))} is "):
+        RegistrationConfig(**settings)
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    for name in ("nested", "no stages"):
+        CONFIGS[name].save(path)
+        assert RegistrationConfig.load(path) == CONFIGS[name]
+        assert RegistrationConfig.load(str(path)) == CONFIGS[name]
+    assert [p.name for p in tmp_path.iterdir()] == ["settings.toml"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    RegistrationConfig().save(path)
+    with pytest.raises(ConfigError, match="cannot be saved"):
+        RegistrationConfig(features=OwnFeatures()).save(path)
+    assert RegistrationConfig.load(path) == RegistrationConfig()
+    assert [p.name for p in tmp_path.iterdir()] == ["settings.toml"]
+
+
+def test_save_where_there_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="is not a folder; create it first"):
+        RegistrationConfig().save(tmp_path / "missing" / "settings.toml")
+
+
+def test_load_what_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    for name in ("missing.toml", "binary.toml", ""):
+        with pytest.raises(FileError, match="cannot read the settings file"):
+            RegistrationConfig.load(tmp_path / name)
+
+
+def test_load_names_the_file_that_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    for text in ("schema_version = 9", "[", HEAD + "grids = 3"):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError, match=r"settings\.toml: the settings "):
+            RegistrationConfig.load(path)
+
+
+def test_with_settings() -> None:
+    config = RegistrationConfig()
+    found = config.with_settings(
+        "discrete.spacing = [3, 4, 5]",
+        "continuous.smoothing.width=5",
+        'continuous.final_smoothing = { type = "BoxSmoothing", passes = 2 }',
+        'grid = { type = "GivenGrid" }',
+        "features.radius = 2",
+    )
+    assert found == RegistrationConfig(
+        grid=GivenGrid(),
+        features=MindSSC(radius=2),
+        discrete=ConvexSearch(spacing=(3, 4, 5)),
+        continuous=AdamRefinement(smoothing=BoxSmoothing(width=5), final_smoothing=BoxSmoothing(passes=2)),
+    )
+    assert config == RegistrationConfig()
+    assert config.with_settings() == config
+
+
+def test_with_settings_in_order() -> None:
+    found = RegistrationConfig().with_settings("discrete.radius = 5", 'discrete = "none"')
+    assert found.discrete is None
+    back = found.with_settings('discrete = { type = "ConvexSearch" }', "discrete.radius = 5", "discrete.radius = 3")
+    assert back.discrete == ConvexSearch(radius=3)
+
+
+def test_with_settings_replaces_a_component_as_a_whole() -> None:
+    config = RegistrationConfig(features=MindSSC(radius=3), discrete=ConvexSearch(spacing=9))
+    found = config.with_settings('features = { type = "MindSSC", dilation = 1 }')
+    assert found.features == MindSSC(dilation=1)
+    assert found.discrete == ConvexSearch(spacing=9)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("discrete.spacing", r"'discrete.spacing' is no setting: .*needed is KEY=VALUE in TOML"),
+        ("discrete.spacing = five", "is no setting"),
+        ("discrete.sapcing = 5", r"did you mean 'spacing'\?"),
+        ("descrete.spacing = 5", r"did you mean 'discrete'\?"),
+        ("discrete.spacing = 0", "spacing is one number or three"),
+        ("continuous.iterations.x = 3", "iterations"),
+        ("schema_version = 2", "schema_version 2"),
+        ('grid = "none"', "grid = 'none' is of the wrong type"),
+    ],
+)
+def test_with_settings_refuses(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RegistrationConfig().with_settings(assignment)
+
+
+def test_the_presets() -> None:
+    assert preset() == preset("default")
+    assert preset("default") != preset("published")
+    for name in ("default", "published"):
+        assert RegistrationConfig.from_toml(preset(name).to_toml()) == preset(name)
+
+
+def test_the_published_preset_has_the_published_defaults() -> None:
+    found = preset("published")
+    assert found.grid == GivenGrid()
+    assert found.features == MindSSC(radius=1, dilation=2)
+    assert found.discrete == ConvexSearch(
+        spacing=6,
+        radius=4,
+        unit="voxel",
+        subcell=False,
+        inverse_consistency=15,
+        thetas=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+    )
+    assert found.continuous == AdamRefinement(
+        spacing=2,
+        unit="voxel",
+        iterations=80,
+        weight=1.25,
+        learning_rate=1.0,
+        smoothing=BoxSmoothing(width=3, passes=3),
+        parametrisation=Displacement(),
+        final_smoothing=None,
+    )
+
+
+def test_an_unknown_preset() -> None:
+    with pytest.raises(ConfigError, match=r"no preset 'publishd' \(did you mean 'published'\?\); known: default, pub"):
+        preset("publishd")
+    with pytest.raises(ConfigError, match=r"no preset 'x'; known: default, published"):
+        preset("x")

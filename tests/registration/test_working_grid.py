@@ -1,0 +1,136 @@
+"""The grid of the work: cubic, bounded, in R, A, S order, over the box of the fixed image."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from convexadam import ConfigError, GivenGrid, Grid, IsotropicGrid
+
+
+def turned(about_x: float, about_z: float) -> np.ndarray:
+    x, z = np.deg2rad((about_x, about_z))
+    return np.array([[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]]) @ np.array(
+        [[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]]
+    )
+
+
+def grid_along(directions: np.ndarray, spacing: tuple[float, float, float], shape: tuple[int, int, int]) -> Grid:
+    affine = np.eye(4)
+    affine[:3, :3] = directions * spacing
+    affine[:3, 3] = (-80.5, 33.25, 120)
+    return Grid(shape, affine)
+
+
+PIR = np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]])
+GRIDS = {
+    "RAS": grid_along(np.eye(3), (1.0, 1.0, 2.5), (24, 20, 16)),
+    "LPS": grid_along(np.diag([-1.0, -1, 1]), (0.7, 0.9, 3.0), (23, 17, 11)),
+    "PIR": grid_along(PIR, (1.3, 0.7, 3.0), (13, 29, 7)),
+    "oblique": grid_along(turned(25, -40), (1.3, 0.7, 3.0), (13, 29, 7)),
+    "oblique PIR": grid_along(turned(-15, 30) @ PIR, (2.0, 3.0, 0.8), (19, 7, 31)),
+    "one slice": grid_along(np.eye(3), (1.0, 1.0, 5.0), (24, 20, 1)),
+}
+
+
+def corners_mm(grid: Grid) -> np.ndarray:
+    """Outer corners of the box, half a voxel beyond the outer centres."""
+    ends = [(-0.5, n - 0.5) for n in grid.shape]
+    points = torch.tensor([[i, j, k] for i in ends[0] for j in ends[1] for k in ends[2]], dtype=torch.float64)
+    return np.asarray(grid.to_mm(points))
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_given_grid_has_the_voxels_of_the_fixed_image(name: str) -> None:
+    fixed = GRIDS[name]
+    found = GivenGrid()(fixed)
+    assert found.same_as(fixed.canonical())
+    assert found.orientation == "RAS"
+    assert found.n_voxels == fixed.n_voxels
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_voxels_are_cubes_of_the_finest_side(name: str) -> None:
+    fixed = GRIDS[name]
+    found = IsotropicGrid()(fixed)
+    np.testing.assert_allclose(found.spacing_mm, [min(fixed.spacing_mm)] * 3, rtol=1e-9)
+    assert found.orientation == "RAS"
+
+
+@pytest.mark.parametrize("side", [0.5, 1.7, 4.0])
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_side_can_be_given(name: str, side: float) -> None:
+    found = IsotropicGrid(spacing_mm=side)(GRIDS[name])
+    np.testing.assert_allclose(found.spacing_mm, [side] * 3, rtol=1e-9)
+
+
+@pytest.mark.parametrize("side", [None, 0.5, 1.7, 4.0])
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_box_is_kept_within_half_a_voxel(name: str, side: float | None) -> None:
+    fixed = GRIDS[name].canonical()
+    found = IsotropicGrid(spacing_mm=side)(GRIDS[name])
+    sizes = np.multiply(fixed.shape, fixed.spacing_mm), np.multiply(found.shape, found.spacing_mm)
+    assert np.abs(sizes[0] - sizes[1]).max() <= found.spacing_mm[0] / 2 * (1 + 1e-9)
+    centres = corners_mm(fixed).mean(0), corners_mm(found).mean(0)
+    np.testing.assert_allclose(centres[0], centres[1], atol=1e-9)
+    # the same axes: no corner is off by more than a quarter of a voxel along each of them
+    apart = np.linalg.norm(corners_mm(fixed) - corners_mm(found), axis=1)
+    assert apart.max() <= math.sqrt(3) * found.spacing_mm[0] / 4 * (1 + 1e-9)
+
+
+def test_cubic_voxels_stay_where_they_are() -> None:
+    fixed = grid_along(turned(25, -40) @ PIR, (1.5, 1.5, 1.5), (13, 29, 7))
+    assert IsotropicGrid()(fixed).same_as(fixed.canonical())
+    nearly = grid_along(np.eye(3), (1.5, 1.5, 1.5007), (13, 29, 7))  # what rounded headers look like
+    assert IsotropicGrid()(nearly).same_as(nearly)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_orientation_of_the_file_does_not_matter(name: str) -> None:
+    fixed = GRIDS[name]
+    assert IsotropicGrid()(fixed.canonical()).same_as(IsotropicGrid()(fixed))
+
+
+def test_a_bound_that_is_kept_changes_nothing() -> None:
+    fixed = GRIDS["RAS"]
+    found = IsotropicGrid()(fixed)
+    assert found.n_voxels == 24 * 20 * 40
+    assert IsotropicGrid(max_voxels=found.n_voxels)(fixed).same_as(found)
+
+
+@pytest.mark.parametrize("bound", [20_000, 3000, 1000])
+def test_the_bound_coarsens(bound: int) -> None:
+    fixed = GRIDS["RAS"]
+    finest, found = IsotropicGrid(spacing_mm=0.25)(fixed), IsotropicGrid(spacing_mm=0.25, max_voxels=bound)(fixed)
+    assert finest.n_voxels > 50 * bound
+    assert len({round(s, 9) for s in found.spacing_mm}) == 1
+    # no coarser than the bound asks for, but for the rounding of the numbers of voxels
+    smallest = math.prod(1 - 1 / (2 * n) for n in found.shape)
+    assert found.n_voxels * smallest <= bound * (1 + 1e-9)
+    assert found.n_voxels >= bound * math.prod(1 - 1 / (2 * n + 1) for n in found.shape) * (1 - 1e-9)
+
+
+@pytest.mark.xfail(strict=True, reason="each axis is rounded to the nearest number of voxels, so that the bound is passed")
+@pytest.mark.parametrize(("shape", "bound"), [((24, 20, 16), 100), ((60, 60, 1), 100), ((4, 3, 16_000_000), 10_000)])
+def test_the_bound_holds(shape: tuple[int, int, int], bound: int) -> None:
+    assert IsotropicGrid(max_voxels=bound)(Grid(shape)).n_voxels <= bound
+
+
+def test_the_bound_does_not_coarsen_the_given_grid() -> None:
+    fixed = Grid((300, 300, 300))
+    assert GivenGrid()(fixed).shape == (300, 300, 300)
+    assert IsotropicGrid()(fixed).n_voxels <= 24_000_000
+
+
+@pytest.mark.parametrize("side", [0.0, -1.0, math.nan, math.inf])
+def test_the_side_is_positive(side: float) -> None:
+    with pytest.raises(ConfigError, match="spacing_mm is a positive number of millimetres, but"):
+        IsotropicGrid(spacing_mm=side)
+
+
+def test_the_bound_is_positive() -> None:
+    with pytest.raises(ConfigError, match="max_voxels is at least 1, but 0 came"):
+        IsotropicGrid(max_voxels=0)
