@@ -125,6 +125,18 @@ def test_a_constant_image_gives_ones(value: float, shape: tuple[int, int, int]) 
         assert torch.equal(MindSSC()(image, weight=weight), torch.ones(24, *shape))
 
 
+def test_weight_enters_the_average_contrast() -> None:
+    # Between -1 and 1 already, so that rescaling changes nothing; a part of little contrast, whose v is clamped.
+    data = oracles.uniform(1, *SHAPE, seed=8, low=-0.9, high=0.9).float()
+    data[:, :, :5] *= 0.02
+    data[0, 0, 8, 0], data[0, 6, 8, 5] = -1, 1
+    weight = torch.ones(SHAPE)
+    weight[:, 4:] = 0
+    image = Image(data, GRID)
+    assert torch.equal(MindSSC()(image, weight=weight), mind_ssc(data[0], weight=weight))
+    assert (MindSSC()(image, weight=weight) - MindSSC()(image)).abs().max() > 0.05
+
+
 def test_a_weight_of_nothing_is_as_none() -> None:
     assert torch.equal(MindSSC()(_image(), weight=torch.zeros(SHAPE)), MindSSC()(_image()))
 
@@ -147,8 +159,8 @@ def test_reach_is_how_far_edge_values_enter(radius: int, dilation: int) -> None:
     whole = features(Image(data, Grid(shape)))[:, cut:]
     part = features(Image(data[:, cut:], Grid((18 - cut, 17, 16))))
     apart = (whole - part).abs().amax((0, 2, 3))
-    # From there on both see the same values; the clamp of v, which is all that the rest of the volume enters, is far from
-    # noise. What is left is the order of rounding.
+    # From there on both see the same values; the clamp of v, which is all that the rest of the volume enters, does not
+    # touch noise. What is left is the order of rounding.
     allowed = _allowed(data[0] / 5, 0.0, radius, dilation)
     assert apart[features.reach :].max() <= allowed < 0.01
     assert apart[features.reach - 1] > 0.01

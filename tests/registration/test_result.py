@@ -1,0 +1,340 @@
+"""What a registration returns, and how it runs in other people's programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from convexadam import (
+    AdamRefinement,
+    Concat,
+    ConvexAdamError,
+    ConvexSearch,
+    FileError,
+    GivenGrid,
+    Grid,
+    Image,
+    Intensity,
+    IsotropicGrid,
+    MindSSC,
+    OutOfMemoryError,
+    Precomputed,
+    RegistrationConfig,
+    RegistrationResult,
+    register,
+)
+from convexadam.data import phantom_pair
+from convexadam.metrics import evaluate_transform
+
+SEARCH = ConvexSearch(spacing=3, radius=2)
+QUICK = RegistrationConfig(discrete=SEARCH, continuous=AdamRefinement(iterations=5))
+STAGES = ["resample", "features", "discrete", "continuous", "finish"]
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[Image, Image]:
+    """A pair on unequal oblique grids: one torso, and where it has moved to."""
+    affine = np.array([[0, 0.6, -12.0, 110], [-14, 0.2, 0.5, 130], [0.3, 16.0, 0.5, -120], [0, 0, 0, 1]])
+    pair = phantom_pair((24, 20, 30), affine=affine, displacement_mm=20.0, noise=0.2)
+    cut = Grid((22, 20, 27), pair.moving.grid.affine @ np.array(np.diag([1.0] * 4) + np.eye(4, k=3)))
+    return pair.fixed, Image(pair.moving.data[:, 1:23, :, :27], cut)
+
+
+@pytest.fixture(scope="module")
+def result(images: tuple[Image, Image]) -> RegistrationResult:
+    return register(*images, QUICK)
+
+
+def test_moved_is_the_moving_image_through_the_transform(
+    result: RegistrationResult, images: tuple[Image, Image]
+) -> None:
+    assert result.moved.grid.same_as(images[0].grid)
+    assert torch.equal(result.moved.data, result.transform.warp(images[1]).data)
+    assert not torch.equal(result.moved.data, images[1].data)
+    assert torch.equal(result.moving.data, images[1].data)
+    assert torch.equal(result.fixed.data, images[0].data)
+
+
+def test_the_transform_lies_on_the_fixed_grid(result: RegistrationResult, images: tuple[Image, Image]) -> None:
+    grid = images[0].grid
+    assert result.transform.grid.shape == grid.shape
+    np.testing.assert_array_equal(result.transform.grid.affine, grid.affine)
+    assert result.transform.disp_mm.shape == (3, *grid.shape)
+    assert result.transform.disp_mm.dtype == torch.float32
+    assert bool(result.transform.disp_mm.isfinite().all())
+
+
+@pytest.mark.parametrize("grid", [GivenGrid(), IsotropicGrid(spacing_mm=9.0), IsotropicGrid(max_voxels=2000)])
+def test_the_fixed_grid_whatever_the_working_grid(grid: Any, images: tuple[Image, Image]) -> None:
+    config = RegistrationConfig(grid=grid, discrete=SEARCH, continuous=None)
+    transform = register(*images, config).transform
+    np.testing.assert_array_equal(transform.grid.affine, images[0].grid.affine)
+    assert transform.disp_mm.shape == (3, *images[0].grid.shape)
+
+
+def test_the_displacement_is_within_the_range_of_the_search(images: tuple[Image, Image]) -> None:
+    found = register(*images, RegistrationConfig(grid=GivenGrid(), discrete=SEARCH, continuous=None)).transform
+    assert float(found.to_voxels().abs().max()) <= 3 * 2.5 + 1e-3  # two cells of three voxels, and half a cell
+    assert float(found.to_voxels().abs().max()) > 0.2
+
+
+def test_the_report_is_json(result: RegistrationResult, images: tuple[Image, Image]) -> None:
+    report = result.report()
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert set(report) == {
+        "config", "seconds", "diagnostics", "fixed", "moving", "device", "backend", "seed", "versions",
+    }  # fmt: skip
+    assert report["config"]["discrete"]["type"] == "ConvexSearch"
+    assert report["config"]["discrete"]["spacing"] == 3
+    assert report["config"]["continuous"]["smoothing"] == {"type": "BoxSmoothing", "width": 3, "passes": 3}
+    assert report["config"]["continuous"]["final_smoothing"] is None
+    assert report["device"] == "cpu"
+    assert report["backend"] == "reference"
+    assert report["seed"] is None
+    assert set(report["versions"]) == {"convexadam", "torch", "numpy", "python"}
+    assert report["versions"]["torch"] == torch.__version__
+    assert report["versions"]["numpy"] == np.__version__
+    assert report["fixed"]["shape"] == [24, 20, 30]
+    assert report["moving"]["shape"] == [22, 20, 27]
+    assert report["fixed"]["orientation"] == images[0].grid.orientation
+    np.testing.assert_array_equal(report["moving"]["affine"], images[1].grid.affine)
+
+
+def test_seconds_of_each_stage(result: RegistrationResult) -> None:
+    assert list(result.seconds) == STAGES
+    assert all(0 < s < 60 for s in result.seconds.values())
+    seconds = result.report()["seconds"]
+    assert seconds["total"] == pytest.approx(sum(result.seconds.values()))
+
+
+def test_diagnostics_describe_the_transform(result: RegistrationResult) -> None:
+    found = result.diagnostics
+    length = result.transform.disp_mm.norm(dim=0)
+    jacobian = result.transform.jacobian()
+    assert found["displacement_mean_mm"] == pytest.approx(float(length.mean()))
+    assert found["displacement_max_mm"] == pytest.approx(float(length.max()))
+    assert found["jacobian_min"] == pytest.approx(float(jacobian.min()))
+    assert found["jacobian_max"] == pytest.approx(float(jacobian.max()))
+    assert 0 <= found["folded_percent"] <= 100
+    assert found["feature_difference_before"] > 0
+    assert found["feature_difference_after"] > 0
+
+
+def test_without_stages_nothing_moves(images: tuple[Image, Image]) -> None:
+    found = register(*images, RegistrationConfig(discrete=None, continuous=None))
+    assert not found.transform.disp_mm.any()
+    assert found.diagnostics["feature_difference_after"] == found.diagnostics["feature_difference_before"]
+    assert found.report()["config"]["discrete"] == {"type": "none"}
+    assert list(found.seconds) == STAGES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("contrasts", [("ct", "ct"), ("ct", "t1")])
+def test_a_phantom_is_registered(contrasts: tuple[str, str]) -> None:
+    pair = phantom_pair((48, 40, 36), contrasts=contrasts, displacement_mm=25.0, noise=0.3)
+    search = ConvexSearch(spacing=3, radius=3)
+    found = register(pair.fixed, pair.moving, RegistrationConfig(discrete=search, continuous=AdamRefinement()))
+    assert found.diagnostics["feature_difference_after"] < 0.7 * found.diagnostics["feature_difference_before"]
+    scores = evaluate_transform(
+        found.transform,
+        fixed_labels=pair.fixed_labels,
+        moving_labels=pair.moving_labels,
+        fixed_landmarks_mm=pair.fixed_landmarks_mm,
+        moving_landmarks_mm=pair.moving_landmarks_mm,
+        surface=False,
+    )
+    assert scores["tre_mm"] < scores["tre_before_mm"] / 2
+    assert scores["dice"] > scores["dice_before"]
+    assert 5 < found.diagnostics["displacement_max_mm"] < 60
+    assert found.diagnostics["folded_percent"] == pytest.approx(scores["folded_percent"])
+    if contrasts == ("ct", "ct"):
+        apart = (found.moved.data - pair.fixed.data).abs().mean(), (pair.moving.data - pair.fixed.data).abs().mean()
+        assert float(apart[0]) < float(apart[1])
+
+
+@pytest.mark.parametrize(("discrete", "continuous"), [(SEARCH, None), (None, AdamRefinement(iterations=40))])
+def test_each_stage_works_alone(discrete: Any, continuous: Any, images: tuple[Image, Image]) -> None:
+    config = RegistrationConfig(discrete=discrete, continuous=continuous)
+    found = register(*images, config)
+    assert found.config == config
+    assert found.diagnostics["displacement_max_mm"] > 0.1
+    assert found.diagnostics["feature_difference_after"] < found.diagnostics["feature_difference_before"]
+
+
+def test_own_features_have_a_name_in_the_report(images: tuple[Image, Image]) -> None:
+    def gradient_magnitude(image: Image, /, *, weight: torch.Tensor | None = None) -> torch.Tensor:
+        i, j, k = torch.gradient(image.data[0] / 500)
+        return (i**2 + j**2 + k**2).sqrt()[None]
+
+    found = register(*images, RegistrationConfig(features=gradient_magnitude, discrete=SEARCH, continuous=None))
+    name = found.report()["config"]["features"]["type"]
+    assert name.endswith("gradient_magnitude")
+    assert found.diagnostics["displacement_max_mm"] > 0.1
+    nested = RegistrationConfig(
+        features=Concat(parts=(MindSSC(), gradient_magnitude), weights=(1.0, 0.5)), discrete=SEARCH, continuous=None
+    )
+    parts = register(*images, nested).report()["config"]["features"]["parts"]
+    assert parts[0] == {"type": "MindSSC", "radius": 1, "dilation": 2}
+    assert parts[1]["type"].endswith("gradient_magnitude")
+
+
+def test_finished_features_equal_those_made_on_the_way() -> None:
+    pair = phantom_pair((24, 20, 16), displacement_mm=20.0)
+    features = Intensity()
+    maps = [Image(features(image), image.grid) for image in (pair.fixed, pair.moving)]
+    common = {"grid": GivenGrid(), "discrete": SEARCH, "continuous": AdamRefinement(iterations=5)}
+    made = register(pair.fixed, pair.moving, RegistrationConfig(features=features, **common))
+    given = register(*maps, RegistrationConfig(features=Precomputed(), **common))
+    assert torch.equal(made.transform.disp_mm, given.transform.disp_mm)
+    assert given.moved.data.shape == (1, 24, 20, 16)
+
+
+def test_save_report(result: RegistrationResult, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    for target in (path, str(path)):
+        result.save_report(target)
+        assert json.loads(path.read_text(encoding="utf-8")) == result.report()
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+    with pytest.raises(FileError, match="is not a folder; create it first"):
+        result.save_report(tmp_path / "missing" / "report.json")
+    with pytest.raises(FileError, match="is a folder"):
+        result.save_report(tmp_path)
+
+
+def test_progress(images: tuple[Image, Image]) -> None:
+    for config in (QUICK, RegistrationConfig(discrete=None, continuous=None)):
+        calls: list[tuple[str, float]] = []
+        register(*images, config, progress=lambda stage, share, calls=calls: calls.append((stage, share)))
+        assert [stage for stage, _ in calls] == [*STAGES, "done"]
+        assert [share for _, share in calls] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+def test_an_error_of_the_progress_function_comes_through(images: tuple[Image, Image]) -> None:
+    def stop(stage: str, share: float) -> None:
+        if stage == "discrete":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        register(*images, QUICK, progress=stop)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_grad_modes(mode: Callable[[], Any], images: tuple[Image, Image], result: RegistrationResult) -> None:
+    with mode():
+        before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        found = register(*(Image(image.data.clone(), image.grid) for image in images), QUICK)
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
+    assert torch.equal(found.transform.disp_mm, result.transform.disp_mm)
+    assert not found.transform.disp_mm.is_inference()
+    assert not found.transform.disp_mm.requires_grad
+
+
+def test_inputs_that_require_gradients(images: tuple[Image, Image], result: RegistrationResult) -> None:
+    data = [image.data.clone().requires_grad_() for image in images]
+    values = [Image(d, image.grid) for d, image in zip(data, images, strict=True)]
+    found = register(*values, QUICK)
+    assert torch.equal(found.transform.disp_mm, result.transform.disp_mm)
+    assert not found.transform.disp_mm.requires_grad
+    assert all(d.requires_grad and d.grad is None for d in data)
+
+
+@pytest.mark.xfail(strict=True, raises=UserWarning, reason="torch warns of the smallest value read as a number")
+def test_moved_stays_differentiable(images: tuple[Image, Image]) -> None:
+    data = images[1].data.clone().requires_grad_()
+    found = register(images[0], Image(data, images[1].grid), QUICK)
+    found.moved.data.sum().backward()
+    assert data.grad is not None
+    assert bool(data.grad.any())
+
+
+def test_inputs_are_left_alone(images: tuple[Image, Image]) -> None:
+    before = [image.data.clone() for image in images]
+    affines = [image.grid.affine.copy() for image in images]
+    register(*images, QUICK)
+    for image, data, affine in zip(images, before, affines, strict=True):
+        assert torch.equal(image.data, data)
+        np.testing.assert_array_equal(image.grid.affine, affine)
+
+
+def test_twice_the_same(images: tuple[Image, Image], result: RegistrationResult) -> None:
+    random_state = torch.get_rng_state()
+    again = register(*images, QUICK)
+    assert torch.equal(again.transform.disp_mm, result.transform.disp_mm)
+    assert again.diagnostics == result.diagnostics
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+class Failing:
+    """Features that fail the way an allocator does."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, image: Image, /, *, weight: torch.Tensor | None = None) -> torch.Tensor:
+        raise self.error
+
+
+SHORT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+]
+
+
+@pytest.mark.parametrize("error", SHORT_OF_MEMORY, ids=["device", "CPU"])
+def test_too_little_memory(error: RuntimeError, images: tuple[Image, Image]) -> None:
+    with pytest.raises(OutOfMemoryError, match=r"^cpu has too little memory to register \(24, 20, 30\) .*raise ") as e:
+        register(*images, RegistrationConfig(features=Failing(error)))
+    assert isinstance(e.value, ConvexAdamError)
+    assert e.value.__cause__ is error
+    assert "discrete.spacing" in str(e.value)
+
+
+@pytest.mark.parametrize("stage", ["discrete", "continuous"])
+def test_too_little_memory_in_a_stage(
+    stage: str, images: tuple[Image, Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise SHORT_OF_MEMORY[0]
+
+    monkeypatch.setattr({"discrete": ConvexSearch, "continuous": AdamRefinement}[stage], "__call__", fail)
+    with pytest.raises(OutOfMemoryError, match="too little memory"):
+        register(*images, QUICK)
+
+
+@pytest.mark.xfail(strict=True, reason="only one wording of torch's CPU allocator is known, and not Python's own error")
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: not enough memory: you tried to"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.07 GB)"),
+        MemoryError("Unable to allocate 8.00 GiB"),
+    ],
+    ids=["Windows", "MPS", "numpy"],
+)
+def test_other_ways_to_say_that_memory_is_short(error: Exception, images: tuple[Image, Image]) -> None:
+    try:
+        register(*images, RegistrationConfig(features=Failing(error)))
+    except OutOfMemoryError:
+        return
+    except (RuntimeError, MemoryError):
+        pytest.fail("the raw error came through")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), KeyError("name"), ValueError("odd")], ids=repr)
+def test_other_errors_come_through(error: Exception, images: tuple[Image, Image]) -> None:
+    with pytest.raises(type(error)) as caught:
+        register(*images, RegistrationConfig(features=Failing(error)))
+    assert caught.value is error
+
+
+def test_the_smallest_report_is_finite() -> None:
+    report = register(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)).report()
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert all(math.isfinite(v) for v in report["diagnostics"].values())
