@@ -342,7 +342,10 @@ def test_a_lost_label_leaves_json(run: Any, tmp_path: Path) -> None:
 WORK = ["register", "fixed.nii.gz", "moving.nii.gz", "--output-dir", "OUT", *FAST]
 FAILURES: dict[str, tuple[list[str], str]] = {
     "a missing file": (["register", "no.nii.gz", "moving.nii.gz", "--output-dir", "OUT"], "there is no file no.nii.gz"),
-    "a file cut short": (["register", "fixed.nii.gz", "cut.nii.gz", "--output-dir", "OUT"], "cut.nii.gz cannot be read"),
+    "a file cut short": (
+        ["register", "fixed.nii.gz", "cut.nii.gz", "--output-dir", "OUT"],
+        "cut.nii.gz cannot be read",
+    ),
     "no image": (["register", "text.nii.gz", "moving.nii.gz", "--output-dir", "OUT"], "text.nii.gz cannot be read"),
     "a folder": (["register", ".", "moving.nii.gz", "--output-dir", "OUT"], ". is a folder"),
     "an empty mask": ([*WORK, "--fixed-mask", "empty_mask.nii.gz"], "the fixed mask is empty"),
@@ -354,8 +357,14 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     "no field": (["warp", "fixed.nii.gz", "moving.nii.gz", "OUT.nii.gz"], "a field of ITK has (i, j, k, 1, 3)"),
     "a wrong ending": (["warp", "truth.nii.gz", "moving.nii.gz", "OUT.png"], "called *.nii or *.nii.gz"),
     "no folder": (["warp", "truth.nii.gz", "moving.nii.gz", "OUT/moved.nii.gz"], "is not a folder; create it first"),
-    "half of the labels": (["evaluate", "truth.nii.gz", "--fixed-labels", "fixed_labels.nii.gz"], "labels of one image"),
-    "half of the landmarks": (["evaluate", "truth.nii.gz", "--fixed-landmarks", "fixed.csv"], "landmarks come in pairs"),
+    "half of the labels": (
+        ["evaluate", "truth.nii.gz", "--fixed-labels", "fixed_labels.nii.gz"],
+        "labels of one image",
+    ),
+    "half of the landmarks": (
+        ["evaluate", "truth.nii.gz", "--fixed-landmarks", "fixed.csv"],
+        "landmarks come in pairs",
+    ),
     "no landmarks": (
         ["evaluate", "truth.nii.gz", "--fixed-landmarks", "text.nii.gz", "--moving-landmarks", "fixed.csv"],
         "holds no landmarks",
@@ -491,7 +500,7 @@ def test_help_names_units(run: Any) -> None:
         "in voxels (X,Y,Z,3)",
         "Side of a voxel in mm",
         "Patch radius in voxels of the working grid",
-        "in cells where ``unit`` is ``\"voxel\"``, in mm where it is ``\"mm\"``",
+        'in cells where ``unit`` is ``"voxel"``, in mm where it is ``"mm"``',
         "Distance of the nodes",
         "--continuous.iterations",
     ):

@@ -99,9 +99,9 @@ def test_the_farthest_part_says_how_far_all_look() -> None:
         ({"parts": (MindSSC(),), "weights": ()}, "one weight"),
         ({"parts": (MindSSC(),), "weights": (1.0, 2.0)}, "one weight"),
         ({"parts": (MindSSC(), Intensity()), "weights": (1.0,)}, "one weight"),
-        ({"parts": (MindSSC(), Intensity()), "weights": (1.0, -0.5)}, "one weight >= 0"),
-        ({"parts": (MindSSC(),), "weights": (float("nan"),)}, "one weight >= 0"),
-        ({"parts": (MindSSC(),), "weights": (float("inf"),)}, "one weight >= 0"),
+        ({"parts": (MindSSC(), Intensity()), "weights": (1.0, -0.5)}, "each of weights"),
+        ({"parts": (MindSSC(),), "weights": (float("nan"),)}, "each of weights"),
+        ({"parts": (MindSSC(),), "weights": (float("inf"),)}, "each of weights"),
     ],
 )
 def test_unusable_settings(setting: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,11 +134,11 @@ def test_the_image_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"low": -0.1}, "quantiles"),
+        ({"low": -0.1}, "low"),
         ({"high": 1.1}, "quantiles"),
         ({"low": 0.5, "high": 0.5}, "quantiles"),
         ({"low": 0.9, "high": 0.1}, "quantiles"),
-        ({"low": float("nan")}, "quantiles"),
+        ({"low": float("nan")}, "low"),
         ({"high": float("nan")}, "quantiles"),
         ({"scale": 0.0}, "scale"),
         ({"scale": -1.0}, "scale"),

@@ -166,8 +166,8 @@ def test_reach_is_how_far_edge_values_enter(radius: int, dilation: int) -> None:
     assert apart[features.reach - 1] > 0.01
 
 
-@pytest.mark.parametrize("setting", [{"radius": -1}, {"dilation": 0}, {"dilation": -2}])
+@pytest.mark.parametrize("setting", [{"radius": -1}, {"radius": 1.5}, {"dilation": 0}, {"dilation": True}])
 def test_unusable_settings(setting: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ConfigError, match="radius"):
+    with pytest.raises(ConfigError, match=f"{next(iter(setting))} is a whole number"):
         MindSSC(**setting)

@@ -287,9 +287,7 @@ def test_inputs_are_left_alone() -> None:
         masks = [torch.ones(SHAPE), np.ones(SHAPE)]
         before = [torch.as_tensor(v).clone() for v in (*values, *masks)]
         register(*values, QUICK, fixed_mask=masks[0], moving_mask=masks[1])
-        assert all(
-            torch.equal(torch.as_tensor(v), kept) for v, kept in zip((*values, *masks), before, strict=True)
-        )
+        assert all(torch.equal(torch.as_tensor(v), kept) for v, kept in zip((*values, *masks), before, strict=True))
 
 
 # What cannot be registered.
@@ -571,7 +569,9 @@ def test_a_mask_may_lie_on_another_grid() -> None:
     torch.testing.assert_close(found, expected_masked(), atol=1e-3, rtol=0)
 
 
-@pytest.mark.xfail(strict=True, reason="a mask with axes in another order is interpolated, with rounding, not reordered")
+@pytest.mark.xfail(
+    strict=True, reason="a mask with axes in another order is interpolated, with rounding, not reordered"
+)
 def test_beside_a_mask_there_is_no_evidence() -> None:
     weights: list[torch.Tensor] = []
 
@@ -644,7 +644,10 @@ def test_excluding_a_corrupted_corner_restores_the_result(which: str) -> None:
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (torch.ones(3, 4, 5), r"the {} mask has shape \(3, 4, 5\) but the {} image \(24, 20, 16\); pass a mask of that"),
+        (
+            torch.ones(3, 4, 5),
+            r"the {} mask has shape \(3, 4, 5\) but the {} image \(24, 20, 16\); pass a mask of that",
+        ),
         (np.ones(SHAPE[:2]), r"the {} mask has shape \(24, 20\)"),
         (np.array(1.0), r"the {} mask has shape \(\)"),
         (torch.zeros(SHAPE), "the {} mask is empty: no value is above 0; leave it out"),

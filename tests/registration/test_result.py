@@ -297,9 +297,7 @@ def test_too_little_memory(error: RuntimeError, images: tuple[Image, Image]) -> 
 
 
 @pytest.mark.parametrize("stage", ["discrete", "continuous"])
-def test_too_little_memory_in_a_stage(
-    stage: str, images: tuple[Image, Image], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_in_a_stage(stage: str, images: tuple[Image, Image], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise SHORT_OF_MEMORY[0]
 

@@ -79,6 +79,13 @@ class AdamRefinement:
         checked_count(self.iterations, "iterations")
         checked_number(self.weight, "weight")
         checked_number(self.learning_rate, "learning_rate", above=True)
+        for name, allowed in (
+            ("smoothing", Smoothing | None),
+            ("final_smoothing", Smoothing | None),
+            ("parametrisation", Parametrisation),
+        ):
+            if not isinstance(getattr(self, name), allowed):
+                raise ConfigError(f"{name} is a component ({allowed}), but {getattr(self, name)!r} came")
 
     def __call__(
         self,

@@ -71,6 +71,8 @@ class ConvexSearch:
                 f"{self.radius!r} came; round them, or set unit='mm'"
             )
         checked_count(self.inverse_consistency, "inverse_consistency")
+        if not isinstance(self.thetas, tuple) or not isinstance(self.subcell, bool):
+            raise ConfigError(f"thetas is a tuple and subcell a bool, but {self.thetas!r} and {self.subcell!r} came")
         for theta in self.thetas:
             checked_number(theta, "each of thetas")
 

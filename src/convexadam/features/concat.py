@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 
+from convexadam._axes import checked_number
 from convexadam._typing import Channels, Volume
 from convexadam.errors import ConfigError
 from convexadam.features.protocol import Features, reach_of
@@ -36,14 +37,16 @@ class Concat:
     weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.parts:
-            raise ConfigError("Concat needs at least one extractor in parts")
-        if self.weights is not None and (
-            len(self.weights) != len(self.parts) or not all(math.isfinite(w) and w >= 0 for w in self.weights)
-        ):
+        if not isinstance(self.parts, tuple) or not self.parts or not all(callable(part) for part in self.parts):
+            raise ConfigError(f"parts is a tuple of at least one extractor, but {self.parts!r} came")
+        if self.weights is None:
+            return
+        if not isinstance(self.weights, tuple) or len(self.weights) != len(self.parts):
             raise ConfigError(
-                f"Concat needs one weight >= 0 for each of its {len(self.parts)} parts, but {self.weights} came"
+                f"Concat needs one weight for each of its {len(self.parts)} parts, but {self.weights} came"
             )
+        for weight in self.weights:
+            checked_number(weight, "each of weights")
 
     @property
     def reach(self) -> int:

@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 
+from convexadam._axes import checked_number
 from convexadam._typing import Channels, Shaped, Tensor, Volume
 from convexadam.errors import ConfigError
 from convexadam.geometry import Image
@@ -42,10 +43,11 @@ class Intensity:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low < self.high <= 1:
+        checked_number(self.low, "low")
+        checked_number(self.high, "high", above=True)
+        if not self.low < self.high <= 1:
             raise ConfigError(f"quantiles are 0 <= low < high <= 1, but {self.low} and {self.high} came")
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ConfigError(f"scale is a positive number, but {self.scale} came")
+        checked_number(self.scale, "scale", above=True)
 
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return ``[c, i, j, k]`` in [0, scale]; a channel whose two quantiles agree gives zeros."""

@@ -7,8 +7,8 @@ from typing import final
 
 import torch
 
+from convexadam._axes import checked_count
 from convexadam._typing import Channels, Volume
-from convexadam.errors import ConfigError
 from convexadam.features.intensity import centred
 from convexadam.geometry import Image
 from convexadam.kernels.mind_ssc import mind_ssc
@@ -29,7 +29,7 @@ class MindSSC:
     Raises
     ------
     ConfigError
-        If ``radius < 0`` or ``dilation < 1``.
+        If ``radius`` or ``dilation`` is no whole number of at least 0 or 1.
 
     Notes
     -----
@@ -40,10 +40,8 @@ class MindSSC:
     dilation: int = 2
 
     def __post_init__(self) -> None:
-        if self.radius < 0 or self.dilation < 1:
-            raise ConfigError(
-                f"MIND-SSC needs radius >= 0 and dilation >= 1 (voxels), but {self.radius} and {self.dilation} came"
-            )
+        checked_count(self.radius, "radius")
+        checked_count(self.dilation, "dilation", least=1)
 
     @property
     def reach(self) -> int:

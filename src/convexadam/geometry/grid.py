@@ -91,7 +91,7 @@ class Grid:
         Node ``n`` lies at voxel ``spacing * n + (spacing - 1) / 2``; what does not fill a whole node at
         the far end is left out. ``spacing`` is at least 1 and may not exceed the shape.
         """
-        if not all(1 <= s <= n for s, n in zip(spacing, self.shape, strict=True)):
+        if len(spacing) != 3 or not all(1 <= s <= n for s, n in zip(spacing, self.shape, strict=True)):
             raise GeometryError(f"nodes are 1 voxel apart or more, and at most {self.shape}, but {spacing} came")
         scale = np.diag([*map(float, spacing), 1.0])
         scale[:3, 3] = [(s - 1) / 2 for s in spacing]
@@ -126,7 +126,7 @@ class Grid:
 
         The number of voxels is rounded, so that the box may be up to half a new voxel larger or smaller.
         """
-        if not all(math.isfinite(s) and s > 0 for s in spacing_mm):
+        if len(spacing_mm) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing_mm):
             raise GeometryError(f"voxels have positive sizes in mm, but {spacing_mm} came")
         counts = [
             max(1, round(n * old / new)) for n, old, new in zip(self.shape, self.spacing_mm, spacing_mm, strict=True)
@@ -174,7 +174,10 @@ def _checked_shape(shape: Any) -> Triple:
 
 
 def _checked_affine(affine: Any) -> np.ndarray:
-    matrix = np.array(affine, dtype=np.float64)
+    try:
+        matrix = np.array(affine, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise GeometryError(f"an affine is a 4x4 matrix of numbers, but {affine!r} came") from error
     if matrix.shape != (4, 4):
         raise GeometryError(f"an affine is a 4x4 matrix from voxel indices to mm RAS+, but its shape is {matrix.shape}")
     if not np.isfinite(matrix).all():

@@ -54,6 +54,8 @@ class DisplacementField:
                 f"a displacement field on this grid has shape {(3, *self.grid.shape)}, "
                 f"but {tuple(self.disp_mm.shape)} came"
             )
+        if not self.disp_mm.is_floating_point():
+            raise GeometryError(f"displacements are floating-point numbers of mm, but the type is {self.disp_mm.dtype}")
         if not bool(self.disp_mm.isfinite().all()):
             raise GeometryError("the displacement field holds NaN or Inf; it describes no transform")
 

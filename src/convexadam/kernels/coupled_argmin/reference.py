@@ -49,7 +49,7 @@ def coupled_argmin(
         torch.minimum(best, candidate, out=best)
     index = torch.tensor(labels, device=costs.device)[chosen].movedim(-1, 0)
     middle = torch.tensor([w // 2 for w in widths], device=costs.device).reshape(3, 1, 1, 1)
-    displacement = (index - middle).to(costs.dtype)
+    displacement = (index - middle).to(costs.dtype).contiguous()
     if subcell:
         displacement += _parabola_offsets(costs, index, pulls)
     return displacement
