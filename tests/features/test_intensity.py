@@ -139,7 +139,7 @@ def test_the_image_is_left_alone() -> None:
         ({"low": 0.5, "high": 0.5}, "quantiles"),
         ({"low": 0.9, "high": 0.1}, "quantiles"),
         ({"low": float("nan")}, "low"),
-        ({"high": float("nan")}, "quantiles"),
+        ({"high": float("nan")}, "high"),
         ({"scale": 0.0}, "scale"),
         ({"scale": -1.0}, "scale"),
         ({"scale": float("nan")}, "scale"),
