@@ -144,7 +144,7 @@ def test_an_image_without_values_is_refused() -> None:
 
 def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
     image = image_of(torch.rand(SHAPE))
-    with pytest.raises(FileError, match="cannot be written"):
+    with pytest.raises(FileError, match="cannot write"):
         registration_figure(image, image, image, path=tmp_path / "missing" / "figure.png")
     folder = tmp_path / "figure.png"
     folder.mkdir()

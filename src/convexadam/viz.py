@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,8 +10,9 @@ import numpy as np
 import torch
 
 from convexadam._typing import Field
-from convexadam.errors import FileError, GeometryError, InputError, MissingExtraError
+from convexadam.errors import GeometryError, InputError, MissingExtraError
 from convexadam.geometry.image import Image
+from convexadam.io import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +85,8 @@ def registration_figure(
     for row in range(len(_PLANES)):
         _draw_row(figure, row, scene)
     if path is not None:
-        _write(figure, Path(path))
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png")
     return figure
 
 
@@ -251,27 +251,3 @@ def _bare(axis: Any, title: str, side: str) -> None:
         axis.set_title(title, fontsize=8)
     if side:
         axis.set_ylabel(side, fontsize=8)
-
-
-def _write(figure: Figure, path: Path) -> None:
-    """Write beside the target, then rename: a reader never sees half a picture."""
-    temporary: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
-            temporary = Path(file.name)
-            figure.savefig(file, format="png")
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise FileError(
-            f"the figure cannot be written to {path}: {error}; choose a folder that exists and is writable"
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from convexadam.errors import FileError
-from convexadam.io._atomic import atomic_path
+from convexadam.io.atomic import atomic_path
 
 
 def test_appears_at_the_end_only(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
-"""Files and foreign objects: NIfTI, ITK/ANTs and Learn2Reg fields, landmarks (layer 5)."""
+"""Files and foreign objects: NIfTI, ITK/ANTs and Learn2Reg fields, landmarks (layer 3)."""
 
+from convexadam.io.atomic import atomic_path
 from convexadam.io.convert import as_image
 from convexadam.io.fields import read_itk_field, read_learn2reg, write_itk_field, write_learn2reg
 from convexadam.io.landmarks import read_landmarks, write_landmarks
@@ -7,6 +8,7 @@ from convexadam.io.nifti import read_image, write_image
 
 __all__ = [
     "as_image",
+    "atomic_path",
     "read_image",
     "read_itk_field",
     "read_landmarks",

@@ -11,8 +11,7 @@ import torch
 from convexadam._typing import Tensor
 from convexadam.errors import FileError, GeometryError
 from convexadam.geometry import DisplacementField, Grid
-from convexadam.io._atomic import atomic_path
-from convexadam.io._reading import reading
+from convexadam.io.atomic import atomic_path
 from convexadam.io.nifti import (
     INTENT_VECTOR,
     StrPath,
@@ -22,6 +21,7 @@ from convexadam.io.nifti import (
     nifti_values,
     save_nifti,
 )
+from convexadam.io.reading import reading
 
 _LPS = (-1.0, -1.0, 1.0)
 

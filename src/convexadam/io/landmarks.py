@@ -8,9 +8,9 @@ import torch
 
 from convexadam._typing import Points
 from convexadam.errors import FileError, InputError
-from convexadam.io._atomic import atomic_path
-from convexadam.io._reading import reading
+from convexadam.io.atomic import atomic_path
 from convexadam.io.nifti import StrPath
+from convexadam.io.reading import reading
 
 
 def read_landmarks(path: StrPath) -> Points:

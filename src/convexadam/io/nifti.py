@@ -11,8 +11,8 @@ import torch
 
 from convexadam.errors import FileError, GeometryError, InputError
 from convexadam.geometry import Grid, Image
-from convexadam.io._atomic import atomic_path
-from convexadam.io._reading import reading
+from convexadam.io.atomic import atomic_path
+from convexadam.io.reading import reading
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Pair

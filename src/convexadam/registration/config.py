@@ -11,7 +11,7 @@ from convexadam.continuous import AdamRefinement
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, FileError
 from convexadam.features import Features, MindSSC
-from convexadam.io._atomic import atomic_path
+from convexadam.io import atomic_path
 from convexadam.registration import saved
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid, WorkingGrid
 

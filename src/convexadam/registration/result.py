@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from convexadam.geometry import DisplacementField, Image
-from convexadam.io._atomic import atomic_path
+from convexadam.io import atomic_path
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.saved import as_table
 
