@@ -225,16 +225,16 @@ def test_options_of_components(run: Any, files: Path, tmp_path: Path) -> None:
 
 def test_masks(run: Any, files: Path, tmp_path: Path) -> None:
     mask = files / "mask.nii.gz"
+    unmasked = registered(files, FAST_CONFIG)
     for name, options in (
         ("fixed", {"fixed_mask": mask}),
         ("moving", {"moving_mask": mask}),
-        ("both", {"fixed_mask": mask, "moving_mask": mask}),
     ):
         arguments = [word for k, v in options.items() for word in (f"--{k.replace('_', '-')}", v)]
         assert run("register", *pair_of(files), "--output-dir", tmp_path / name, *arguments, *FAST).status == 0
         found = field_of(tmp_path / name)
         assert torch.equal(found, registered(files, FAST_CONFIG, **options))
-        assert not torch.equal(found, registered(files, FAST_CONFIG))
+        assert not torch.equal(found, unmasked)
 
 
 def test_warp_an_image(run: Any, files: Path, tmp_path: Path) -> None:

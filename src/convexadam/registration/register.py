@@ -93,7 +93,7 @@ def register(
     try:
         transform, diagnostics = _estimated(fixed_image, moving_image, masks, config, clock)
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise OutOfMemoryError(_memory_advice(fixed_image)) from error
         raise
     return RegistrationResult(
