@@ -17,6 +17,9 @@ from convexadam.errors import ConfigError
 from convexadam.kernels.resize import nodes_to_voxels, pool, voxels_to_nodes
 from convexadam.kernels.warp_ssd import evidence_under, warp_ssd
 
+_RESOLUTION = 0.01
+"""Nodes. Adam takes gradients that stand for less than this for noise instead of scaling them up to full steps."""
+
 _WHOLE = 0.999
 """Share of voxels with evidence from which on a node is whole."""
 
@@ -134,13 +137,24 @@ class AdamRefinement:
         """Return the displacement in nodes after the last step."""
         evidence = evidence_under(start, fixed_weight, moving_weight)
         motion = self.parametrisation.begin(start, self.smoothing, evidence)
-        adam = Adam(start, learning_rate=self.learning_rate)
+        adam = Adam(start, learning_rate=self.learning_rate, eps=_least_gradient(moving))
         for _ in range(self.iterations):
             displacement = motion.displacement
             _, gradient = warp_ssd(fixed, moving, displacement, fixed_weight=fixed_weight, moving_weight=moving_weight)
             gradient += self.weight * diffusion_gradient(displacement)
             motion = motion.moved(adam.direction(motion.gradient(gradient)))
         return motion.displacement
+
+
+def _least_gradient(moving: Channels) -> float:
+    """Gradient of the feature difference at an error of `_RESOLUTION` nodes: what is smaller is noise to Adam.
+
+    With a residual ``r = dM * error`` the gradient is ``2 / N sum_c dM_c^2 * error``, here for the mean slope ``dM`` of the
+    features. A fixed number, as usual for Adam's ``eps``, would mean another length for each size and kind of volume.
+    """
+    slopes = [moving.diff(dim=axis).square().sum(0).mean() for axis in (1, 2, 3) if moving.shape[axis] > 1]
+    squared = float(sum(slopes) / len(slopes)) if slopes else 0.0
+    return _RESOLUTION * 2 * squared / moving[0].numel() if squared > 0 else 1.0
 
 
 def _whole_nodes(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:

@@ -136,7 +136,10 @@ def on_grid(image: Image, grid: Grid) -> Image:
     """Bring an image to the working grid; the same voxels in another order are only reordered."""
     if image.grid.canonical().same_as(grid):
         return Image(image.canonical().data, grid)
-    return resample(image, grid, mode="linear", antialias=True)
+    data = (
+        image.data if image.data.is_floating_point() else image.data.double()
+    )  # interpolated values are no whole numbers
+    return resample(Image(data, image.grid), grid, mode="linear", antialias=True)
 
 
 def evidence(image: Image, mask: Image | None, grid: Grid, margin: int) -> Volume | None:
@@ -148,7 +151,8 @@ def evidence(image: Image, mask: Image | None, grid: Grid, margin: int) -> Volum
     weight = coverage(image.grid, grid, like=torch.empty(0, device=image.data.device), margin=margin)
     if mask is not None:
         inside = Image((mask.data > 0).to(weight.dtype), mask.grid)
-        weight = weight * resample(inside, grid, mode="linear", background=0.0).data[0]
+        reordered = mask.grid.canonical().same_as(grid)
+        weight = weight * (inside.canonical() if reordered else resample(inside, grid, background=0.0)).data[0]
     if not bool((weight > 0).any()):
         raise InputError(
             "no voxel has evidence: the images, or what the masks leave of them, do not overlap within the box of the "

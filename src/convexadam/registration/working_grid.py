@@ -55,9 +55,13 @@ class IsotropicGrid:
         side = self.spacing_mm or min(fixed.spacing_mm)
         volume_mm3 = math.prod(n * s for n, s in zip(canonical.shape, canonical.spacing_mm, strict=True))
         side = max(side, (volume_mm3 / self.max_voxels) ** (1 / 3))
-        if all(abs(s / side - 1) < 1e-3 for s in canonical.spacing_mm):
+        if all(abs(s / side - 1) < 1e-3 for s in canonical.spacing_mm) and canonical.n_voxels <= self.max_voxels:
             return canonical
-        return canonical.with_spacing((side, side, side))
+        grid = canonical.with_spacing((side, side, side))
+        while grid.n_voxels > self.max_voxels:  # numbers of voxels are rounded, on each axis
+            side *= 1.02
+            grid = canonical.with_spacing((side, side, side))
+        return grid
 
 
 WorkingGrid: TypeAlias = GivenGrid | IsotropicGrid
