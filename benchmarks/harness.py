@@ -151,7 +151,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
     """Write a CSV file, whole or not at all; its folder is made where it is missing."""
-    from convexadam.io._atomic import atomic_path
+    from convexadam.io import atomic_path
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

@@ -5,6 +5,7 @@
 >>> result.moved, result.transform  # doctest: +SKIP
 """
 
+from convexadam._version import VERSION
 from convexadam.continuous import AdamRefinement
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import (
@@ -28,7 +29,7 @@ from convexadam.registration import (
     register,
 )
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "AdamRefinement",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from convexadam import __version__
-from convexadam.errors import ConfigError, ConvexAdamError
+from convexadam.errors import ConfigError, ConvexAdamError, FileError
 from convexadam.io import (
+    check_learn2reg_name,
     read_image,
     read_itk_field,
     read_landmarks,
@@ -77,6 +79,9 @@ class _Register:
 
     def run(self) -> None:
         config = RegistrationConfig(**{part.name: part.value for part in _parts(self)})
+        _check_folder(self.output_dir)
+        if self.learn2reg is not None:
+            check_learn2reg_name(self.learn2reg)
         with _progress(self.quiet) as progress:
             result = register(
                 self.fixed,
@@ -177,7 +182,7 @@ class _Evaluate:
             mask=_optional(read_image, self.mask),
             surface=self.surface,
         )
-        sys.stdout.write(json.dumps(scores, indent=2) + "\n")
+        sys.stdout.write(json.dumps(_without_nan(scores), indent=2) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +209,7 @@ class _Demo:
     def run(self) -> None:
         from convexadam.data import phantom_pair
 
+        _check_folder(self.output_dir)
         pair = phantom_pair(contrasts=("ct", "t1"), device=self.device)
         with _progress(self.quiet) as progress:
             result = register(pair.fixed, pair.moving, preset(self.preset), progress=progress)
@@ -269,11 +275,18 @@ def _starting_settings(arguments: Sequence[str]) -> RegistrationConfig:
     return start.with_settings(*known.set)
 
 
+def _check_folder(folder: Path) -> None:
+    """Raise unless the folder is there or can be made; said before the work, not after it."""
+    existing = next(part for part in (folder, *folder.absolute().parents) if part.exists())
+    if not existing.is_dir():
+        raise FileError(f"cannot make the output folder {folder}: {existing} is a file; choose another --output-dir")
+
+
 def _write_result(result: RegistrationResult, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
+        raise FileError(
             f"cannot make the output folder {folder}: {error.strerror}; choose another --output-dir"
         ) from error
     write_image(result.moved, folder / "moved.nii.gz")
@@ -320,6 +333,13 @@ def _progress(quiet: bool) -> Iterator[Progress | None]:
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("start", total=1.0)
         yield lambda stage, share: bar.update(task, description=stage, completed=share)
+
+
+def _without_nan(value: Any) -> Any:
+    """Turn NaN, which JSON does not have, into null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _optional(read: Callable[[Path], Any], path: Path | None) -> Any:

@@ -29,6 +29,17 @@ def _energy(fixed: torch.Tensor, moving: torch.Tensor, disp_nodes: torch.Tensor,
     return oracles.ssd(f, m, u, oracles.ssd_weights(u)) + weight * oracles.diffusion_energy(u)
 
 
+def _noise_floor(moving: np.ndarray, weight: np.ndarray | None) -> float:
+    """Gradient of a hundredth of a node at the mean slope between neighbours that both have evidence."""
+    squares = []
+    for at in np.ndindex(*moving.shape[1:]):
+        for axis in range(3):
+            beside = tuple(n + (a == axis) for a, n in enumerate(at))
+            if beside[axis] < moving.shape[axis + 1] and (weight is None or (weight[at] > 0 and weight[beside] > 0)):
+                squares.append(((moving[(slice(None), *beside)] - moving[(slice(None), *at)]) ** 2).sum())
+    return 0.01 * 2 * float(np.mean(squares)) / moving[0].size if squares else 1.0
+
+
 def _by_hand(
     fixed: torch.Tensor,
     moving: torch.Tensor,
@@ -54,7 +65,7 @@ def _by_hand(
         .transpose(3, 4, 5, 0, 1, 2)
     )
     p = torch.from_numpy(begin).requires_grad_()
-    optimiser = torch.optim.Adam([p], lr=1.0)
+    optimiser = torch.optim.Adam([p], lr=1.0, eps=_noise_floor(m, wm))
     for _ in range(iterations):
         u = np.einsum("abdijk,cijk->cabd", b, p.detach().numpy())
         gradient = oracles.ssd_gradient(f, m, u, oracles.ssd_weights(u, wf, wm))

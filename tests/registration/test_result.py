@@ -245,7 +245,6 @@ def test_inputs_that_require_gradients(images: tuple[Image, Image], result: Regi
     assert all(d.requires_grad and d.grad is None for d in data)
 
 
-@pytest.mark.xfail(strict=True, raises=UserWarning, reason="torch warns of the smallest value read as a number")
 def test_moved_stays_differentiable(images: tuple[Image, Image]) -> None:
     data = images[1].data.clone().requires_grad_()
     found = register(images[0], Image(data, images[1].grid), QUICK)
@@ -306,7 +305,6 @@ def test_too_little_memory_in_a_stage(stage: str, images: tuple[Image, Image], m
         register(*images, QUICK)
 
 
-@pytest.mark.xfail(strict=True, reason="only one wording of torch's CPU allocator is known, and not Python's own error")
 @pytest.mark.parametrize(
     "error",
     [

@@ -137,7 +137,7 @@ class AdamRefinement:
         """Return the displacement in nodes after the last step."""
         evidence = evidence_under(start, fixed_weight, moving_weight)
         motion = self.parametrisation.begin(start, self.smoothing, evidence)
-        adam = Adam(start, learning_rate=self.learning_rate, eps=_least_gradient(moving))
+        adam = Adam(start, learning_rate=self.learning_rate, eps=_least_gradient(moving, moving_weight))
         for _ in range(self.iterations):
             displacement = motion.displacement
             _, gradient = warp_ssd(fixed, moving, displacement, fixed_weight=fixed_weight, moving_weight=moving_weight)
@@ -146,14 +146,20 @@ class AdamRefinement:
         return motion.displacement
 
 
-def _least_gradient(moving: Channels) -> float:
+def _least_gradient(moving: Channels, weight: Volume | None) -> float:
     """Gradient of the feature difference at an error of `_RESOLUTION` nodes: what is smaller is noise to Adam.
 
-    With a residual ``r = dM * error`` the gradient is ``2 / N sum_c dM_c^2 * error``, here for the mean slope ``dM`` of the
-    features. A fixed number, as usual for Adam's ``eps``, would mean another length for each size and kind of volume.
+    With a residual ``r = dM * error`` the gradient is ``2 / N sum_c dM_c^2 * error``, here for the mean slope ``dM``
+    of the features. A fixed number, as usual for Adam's ``eps``, would mean another length for each kind of volume.
     """
-    slopes = [moving.diff(dim=axis).square().sum(0).mean() for axis in (1, 2, 3) if moving.shape[axis] > 1]
-    squared = float(sum(slopes) / len(slopes)) if slopes else 0.0
+    known = torch.ones_like(moving[0]) if weight is None else (weight > 0).to(moving.dtype)
+    total, count = moving.new_zeros(()), moving.new_zeros(())
+    for axis in range(3):
+        n = moving.shape[axis + 1]
+        both = known.narrow(axis, 0, n - 1) * known.narrow(axis, 1, n - 1)
+        total += (moving.diff(dim=axis + 1).square().sum(0) * both).sum()
+        count += both.sum()
+    squared = float(total / count.clamp_min(1))
     return _RESOLUTION * 2 * squared / moving[0].numel() if squared > 0 else 1.0
 
 

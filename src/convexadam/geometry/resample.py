@@ -62,7 +62,7 @@ def resample(
     if disp_mm is None and onto.same_as(image.grid):
         return Image(image.data, onto)
     if background is None:
-        background = 0.0 if image.is_label else float(image.data.min())
+        background = 0.0 if image.is_label else float(image.data.detach().min())
     source = image.data if mode != "linear" else _as_computable(image.data)
     if mode == "linear" and antialias:
         source = _antialiased(source, image.grid, onto)

@@ -110,13 +110,18 @@ def write_learn2reg(transform: DisplacementField, path: StrPath) -> None:
     FileError
         If the name ends otherwise, the folder is missing or the file cannot be written.
     """
+    check_learn2reg_name(path)
     vectors = transform.to_voxels().detach().cpu().permute(1, 2, 3, 0)
     if str(path).endswith(".nii.gz"):
         save_nifti(vectors.float().numpy(), transform.grid, path)
-    elif str(path).endswith(".npz"):
+    else:
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, vectors.half().numpy())
-    else:
+
+
+def check_learn2reg_name(path: StrPath) -> None:
+    """Raise `FileError` unless a field for Learn2Reg can be written under that name."""
+    if not str(path).endswith((".nii.gz", ".npz")):
         raise FileError(f"a field for Learn2Reg is called *.nii.gz or *.npz, but the name is {path}; change its ending")
 
 

@@ -42,4 +42,5 @@ def reading(path: str | os.PathLike[str], what: str) -> Iterator[Path]:
     except ConvexAdamError as error:  # what it holds cannot be used: a singular affine, say
         raise FileError(f"{source}: {error}") from error
     except (OSError, EOFError, zlib.error, BadZipFile, ValueError) as error:
-        raise FileError(f"{source} cannot be read as {what} ({error}); is it damaged, or cut short?") from error
+        reason = " ".join(str(error).split())
+        raise FileError(f"{source} cannot be read as {what} ({reason}); is it damaged, or cut short?") from error

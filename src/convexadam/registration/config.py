@@ -15,6 +15,9 @@ from convexadam.io import atomic_path
 from convexadam.registration import saved
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid, WorkingGrid
 
+_NO_FEATURES = (GivenGrid, IsotropicGrid, ConvexSearch, AdamRefinement)
+"""Components that can be called, but not with an image."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,7 @@ class RegistrationConfig:
     continuous: AdamRefinement | None = field(default_factory=AdamRefinement)
 
     def __post_init__(self) -> None:
-        if not callable(self.features):
+        if not callable(self.features) or isinstance(self.features, _NO_FEATURES):
             raise ConfigError(f"features is a component or a function of an image, but {self.features!r} came")
         for name, allowed in (
             ("grid", (GivenGrid, IsotropicGrid)),

@@ -7,7 +7,7 @@ import torch
 from convexadam._typing import Channels, Field, Volume
 from convexadam.geometry import DisplacementField
 from convexadam.kernels.resize import pool, voxels_to_nodes
-from convexadam.kernels.warp_ssd import ssd
+from convexadam.kernels.warp_ssd import evidence_under, ssd
 from convexadam.metrics import folded_percent
 
 _SPACING = 2
@@ -17,7 +17,7 @@ _SPACING = 2
 def similarity(
     features: tuple[Channels, Channels], weights: tuple[Volume | None, Volume | None], disp_vox: Field
 ) -> dict[str, float]:
-    """Mean squared feature difference before and after, summed over channels (lower is more alike)."""
+    """Mean squared feature difference before and after, summed over channels, and the share of the volume compared."""
     i, j, k = (min(_SPACING, n) for n in disp_vox.shape[1:])
     spacing = (i, j, k)
     fixed, moving = (pool(f, spacing, weight=w) for f, w in zip(features, weights, strict=True))
@@ -28,7 +28,12 @@ def similarity(
         ssd(fixed, moving, u, fixed_weight=fixed_weight, moving_weight=moving_weight)
         for u in (torch.zeros_like(after), after)
     ]
-    return {"feature_difference_before": float(values[0]), "feature_difference_after": float(values[1])}
+    compared = (evidence_under(after, fixed_weight, moving_weight) > 0).float().mean()
+    return {
+        "feature_difference_before": float(values[0]),
+        "feature_difference_after": float(values[1]),
+        "compared_percent": 100 * float(compared),
+    }
 
 
 def describe_field(transform: DisplacementField) -> dict[str, float]:

@@ -12,10 +12,20 @@ from convexadam.features import Features
 from convexadam.geometry import Image
 from convexadam.io import as_image
 
+_LARGEST_FEATURE = 1e12
+"""Squared and summed over all voxels, larger ones would leave float32."""
+
 
 def checked_image(value: Any, affine: Any, device: torch.device | str | None, name: str) -> Image:
     """Turn any accepted form into an image that can be registered, or say why not."""
-    image = as_image(value, affine, device=device)
+    try:
+        target = None if device is None else torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"the device {str(device)!r} cannot be used ({_first_line(error)}); "
+            "name one that torch has here, such as 'cpu'"
+        ) from error
+    image = as_image(value, affine, device=target)
     if image.data.is_floating_point():
         bad = int((~image.data.isfinite()).sum())
         if bad:
@@ -66,6 +76,16 @@ def checked_features(
         raise ConfigError(
             f"both images need as many feature channels, at least one, but {fixed.shape[0]} and {moving.shape[0]} came"
         )
+    fixed, moving = fixed.float(), moving.float()
     if not bool(fixed.isfinite().all() and moving.isfinite().all()):
         raise ConfigError(f"the features from {extractor!r} hold NaN or Inf")
-    return fixed.float(), moving.float()
+    largest = max(float(fixed.abs().max()), float(moving.abs().max()))
+    if largest > _LARGEST_FEATURE:
+        raise ConfigError(
+            f"the features from {extractor!r} reach {largest:g}, too large to square; scale them to about 1"
+        )
+    return fixed, moving
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

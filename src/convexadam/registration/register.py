@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 
 import torch
 
-from convexadam._typing import Volume
-from convexadam.errors import InputError, OutOfMemoryError
+from convexadam._typing import Channels, Field, Volume
+from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 from convexadam.features import reach_of
 from convexadam.geometry import DisplacementField, Grid, Image, resample
 from convexadam.geometry.resample import coverage
+from convexadam.kernels.warp_ssd import evidence_under
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.diagnostics import describe_field, similarity
 from convexadam.registration.inputs import checked_features, checked_image, checked_mask
@@ -83,6 +84,8 @@ def register(
     True
     """
     config = preset() if config is None else config
+    if not isinstance(config, RegistrationConfig):
+        raise ConfigError(f"config is a RegistrationConfig, as preset('default') returns one, but {config!r} came")
     fixed_image = checked_image(fixed, fixed_affine, device, "fixed")
     moving_image = checked_image(moving, moving_affine, fixed_image.data.device, "moving")
     masks = (
@@ -92,8 +95,8 @@ def register(
     clock = _Clock(progress, fixed_image.data.device)
     try:
         transform, diagnostics = _estimated(fixed_image, moving_image, masks, config, clock)
-    except RuntimeError as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if _is_about_memory(error):
             raise OutOfMemoryError(_memory_advice(fixed_image)) from error
         raise
     return RegistrationResult(
@@ -120,16 +123,34 @@ def _estimated(
         del images
     options: dict[str, Any] = {"fixed_weight": weights[0], "moving_weight": weights[1], "voxel_mm": grid.spacing_mm}
     disp_vox = features[0].new_zeros((3, *grid.shape))
+    comparable = not any(_is_flat(f) for f in features)  # without contrast nothing tells where to move
     with clock.stage("discrete"):
-        if config.discrete is not None:
+        if comparable and config.discrete is not None:
             disp_vox = config.discrete(*features, **options)
     with clock.stage("continuous"):
-        if config.continuous is not None:
+        if comparable and config.continuous is not None:
             disp_vox = config.continuous(*features, start=disp_vox, **options)
     with clock.stage("finish"):
         transform = DisplacementField.from_voxels(disp_vox, grid).resample_onto(fixed.grid)
         diagnostics = similarity(features, weights, disp_vox) | describe_field(transform)
+        if comparable and masks != (None, None) and not _met(fixed, moving, masks, grid, disp_vox):
+            raise InputError(
+                "nothing within the fixed mask meets anything within the moving mask, within the reach of the search: "
+                "they do not overlap; check the masks and affines, or bring the images closer first"
+            )
     return transform, diagnostics
+
+
+def _met(fixed: Image, moving: Image, masks: tuple[Image | None, Image | None], grid: Grid, disp_vox: Field) -> bool:
+    """Whether anything inside the fixed mask meets anything inside the moving mask, where they lie or as registered."""
+    here, there = evidence(fixed, masks[0], grid, 0), evidence(moving, masks[1], grid, 0)
+    return any(bool((evidence_under(u, here, there) > 0).any()) for u in (torch.zeros_like(disp_vox), disp_vox))
+
+
+def _is_flat(features: Channels) -> bool:
+    """Whether a feature map is the same everywhere."""
+    low, high = torch.aminmax(features.flatten(1), dim=1)
+    return bool((low == high).all())
 
 
 def on_grid(image: Image, grid: Grid) -> Image:
@@ -179,6 +200,12 @@ class _Clock:
         self.seconds[name] = time.perf_counter() - start
         if self._progress is not None and name == _STAGES[-1]:
             self._progress("done", 1.0)
+
+
+def _is_about_memory(error: Exception) -> bool:
+    """Whether an error of torch or Python says that memory is short; each device has its own way to say so."""
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(w in str(error) for w in words)
 
 
 def _memory_advice(fixed: Image) -> str:

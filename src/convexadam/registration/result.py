@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import platform
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
 
+from convexadam._version import VERSION
 from convexadam.geometry import DisplacementField, Image
 from convexadam.io import atomic_path
 from convexadam.registration.config import RegistrationConfig
@@ -34,7 +34,8 @@ class RegistrationResult:
     seconds
         Time of each stage.
     diagnostics
-        ``feature_difference_before``/``_after`` (mean over the image of the squared feature difference),
+        ``feature_difference_before``/``_after`` (mean over the image of the squared feature difference, lower is more
+        alike), ``compared_percent`` (share of the volume with evidence in both images),
         ``folded_percent`` (voxels with a Jacobian determinant <= 0), ``jacobian_min``/``_max``,
         ``displacement_mean_mm``/``_max_mm``.
     backend
@@ -51,8 +52,12 @@ class RegistrationResult:
 
     @property
     def moved(self) -> Image:
-        """The moving image on the fixed grid; computed anew at each access."""
-        return self.transform.warp(self.moving)
+        """The moving image on the fixed grid, interpolated linearly; computed anew at each access.
+
+        Whole numbers (a CT in int16, say) are interpolated as well, and rounded; warp label maps with
+        ``transform.warp``.
+        """
+        return self.transform.warp(self.moving, mode="linear", background=float(self.moving.data.detach().min()))
 
     def report(self) -> dict[str, Any]:
         """Everything but the volumes, as plain values that JSON can hold."""
@@ -66,7 +71,7 @@ class RegistrationResult:
             "backend": self.backend,
             "seed": None,  # nothing in the pipeline is drawn at random
             "versions": {
-                "convexadam": _version("convexadam-torch"),
+                "convexadam": VERSION,
                 "torch": torch.__version__,
                 "numpy": np.__version__,
                 "python": platform.python_version(),
@@ -86,10 +91,3 @@ def _described(image: Image) -> dict[str, Any]:
         "orientation": image.grid.orientation,
         "affine": image.grid.affine.tolist(),
     }
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:  # used from a source tree that is not installed
-        return "unknown"

@@ -98,7 +98,7 @@ def _merge(table: dict[str, Any], change: dict[str, Any]) -> None:
 
 def _from_table(kind: type[T], table: dict[str, Any]) -> T:
     version = table.pop("schema_version", None)
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         came = "no schema_version" if version is None else f"schema_version {version}"
         raise ConfigError(
             f"the settings have {came}, but this version of the library reads schema_version = {SCHEMA_VERSION}; "
@@ -162,6 +162,17 @@ def _built(kind: type[T], table: dict[str, Any], where: str) -> T:
         values[key] = _value(raw, f"{where}: {key}")
         if not _fits(values[key], hints[key]):
             raise ConfigError(f"{where}: {key} = {raw!r} is of the wrong type; needed: {_described(hints[key])}")
+        if hints[key] is float:
+            values[key] = float(values[key])
+    missing = [
+        item.name
+        for item in dataclasses.fields(kind)
+        if item.default is dataclasses.MISSING
+        and item.default_factory is dataclasses.MISSING
+        and item.name not in values
+    ]
+    if missing:
+        raise ConfigError(f"{where}: {kind.__name__} needs {', '.join(missing)}")
     return kind(**values)
 
 
@@ -174,7 +185,7 @@ def _value(raw: Any, where: str) -> Any:
         return raw
     known = {component.__name__: component for component in COMPONENTS}
     name = raw.get("type")
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ConfigError(
             f"{where}: no component has the type {name!r}{_nearest(str(name), known)}; known: {', '.join(known)}"
         )

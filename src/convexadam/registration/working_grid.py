@@ -59,7 +59,7 @@ class IsotropicGrid:
             return canonical
         grid = canonical.with_spacing((side, side, side))
         while grid.n_voxels > self.max_voxels:  # numbers of voxels are rounded, on each axis
-            side *= 1.02
+            side *= 1.002
             grid = canonical.with_spacing((side, side, side))
         return grid
 
