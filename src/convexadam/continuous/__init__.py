@@ -1,4 +1,4 @@
-"""Local refinement of a displacement field by gradient descent (layer 3)."""
+"""Local refinement of a displacement field by gradient descent."""
 
 from convexadam.continuous.parametrisation import Compositional, Displacement, Parametrisation
 from convexadam.continuous.refine import AdamRefinement

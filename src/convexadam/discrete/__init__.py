@@ -1,4 +1,4 @@
-"""Global search over whole displacements of a coarse grid (layer 3)."""
+"""Global search over whole displacements of a coarse grid."""
 
 from convexadam.discrete.coupled_convex import coupled_convex
 from convexadam.discrete.inverse_consistency import make_inverse_consistent

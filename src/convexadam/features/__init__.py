@@ -1,4 +1,4 @@
-"""What is compared: feature maps of images (layer 3)."""
+"""What is compared: feature maps of images."""
 
 from convexadam.features.concat import Concat
 from convexadam.features.intensity import Intensity

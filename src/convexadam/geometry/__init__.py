@@ -1,4 +1,4 @@
-"""Grids, images and transforms in millimetres RAS+ (layer 2)."""
+"""Grids, images and transforms in millimetres RAS+."""
 
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image

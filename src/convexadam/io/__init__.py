@@ -1,4 +1,4 @@
-"""Files and foreign objects: NIfTI, ITK/ANTs and Learn2Reg fields, landmarks (layer 3)."""
+"""Files and foreign objects: NIfTI, ITK/ANTs and Learn2Reg fields, landmarks."""
 
 from convexadam.io.atomic import atomic_path
 from convexadam.io.convert import as_image

@@ -1,4 +1,4 @@
-"""How good a registration is: overlap, surfaces, landmarks and folding (layer 3)."""
+"""How good a registration is: overlap, surfaces, landmarks and folding."""
 
 from convexadam.metrics.folding import folded_percent, sdlogj, sdlogj_plain
 from convexadam.metrics.landmarks import tre

@@ -1,4 +1,4 @@
-"""The whole pipeline: settings, `register`, and what it returns (layer 4)."""
+"""The whole pipeline: settings, `register`, and what it returns."""
 
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.presets import preset
