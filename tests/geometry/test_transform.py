@@ -258,6 +258,12 @@ def test_jacobian_of_an_affine_motion() -> None:
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-10)
 
 
+def test_one_line_says_what_it_is() -> None:
+    field = DisplacementField.from_voxels(torch.ones(3, 4, 5, 6), Grid((4, 5, 6), np.diag([2.0, 3.0, 6.0, 1.0])))
+    assert repr(field).startswith("DisplacementField(up to 7 mm, Grid(shape=(4, 5, 6), ")
+    assert "\n" not in repr(field)
+
+
 @pytest.mark.parametrize("space", ["voxel", "ras", None])
 def test_an_unknown_space(space: Any) -> None:
     with pytest.raises(ConfigError, match="space is"):

@@ -597,7 +597,8 @@ def test_beside_a_mask_there_is_no_evidence() -> None:
 def test_a_mask_of_everything_changes_nothing() -> None:
     fixed, moving = (Image(v[None], Grid(SHAPE, AFFINE)) for v in pair())
     everything = torch.ones(SHAPE)
-    for masks in ({"fixed_mask": everything}, {"moving_mask": everything}, {"fixed_mask": everything.numpy() > 0}):
+    forms = (everything, everything.numpy() > 0, everything[None])
+    for masks in [{"moving_mask": everything}, *({"fixed_mask": form} for form in forms)]:
         assert torch.equal(field(fixed, moving, **masks), expected())
 
 

@@ -59,6 +59,10 @@ class DisplacementField:
         if not bool(self.disp_mm.isfinite().all()):
             raise GeometryError("the displacement field holds NaN or Inf; it describes no transform")
 
+    def __repr__(self) -> str:
+        """Longest displacement and grid, on one line."""
+        return f"DisplacementField(up to {float(self.disp_mm.detach().norm(dim=0).max()):.3g} mm, {self.grid!r})"
+
     @classmethod
     def from_voxels(cls, disp_vox: Field, grid: Grid) -> DisplacementField:
         """Make a transform of displacements in voxels of ``grid``, component ``a`` along tensor axis ``a``."""

@@ -41,6 +41,8 @@ def checked_mask(value: Any, image: Image, name: str) -> Image | None:
     if value is None:
         return None
     is_array = isinstance(value, torch.Tensor) or type(value).__module__ == "numpy"
+    if isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
+        value = value[0]
     if is_array and tuple(value.shape) != image.grid.shape:
         raise InputError(
             f"the {name} mask has shape {tuple(value.shape)} but the {name} image {image.grid.shape}; "
