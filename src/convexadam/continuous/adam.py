@@ -1,4 +1,4 @@
-"""The Adam update on a plain tensor."""
+"""The Adam optimiser's memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import final
 import torch
 
 from convexadam._typing import Field
+from convexadam.kernels.adam import adam_step
 
 
 @final
@@ -16,16 +17,21 @@ class Adam:
     def __init__(
         self, like: Field, *, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
-        self._first = torch.zeros_like(like)
-        self._second = torch.zeros_like(like)
+        self._first = torch.zeros_like(like, memory_format=torch.contiguous_format)
+        self._second = torch.zeros_like(self._first)
         self._steps = 0
         self._learning_rate, self._betas, self._eps = learning_rate, betas, eps
 
-    def direction(self, gradient: Field) -> Field:
-        """Return the step to *subtract*: learning rate times bias-corrected ``m / (sqrt(v) + eps)``."""
-        first, second = self._betas
+    def descend(self, variable: Field, gradient: Field) -> None:
+        """Move ``variable``, in place, by one step against the gradient."""
         self._steps += 1
-        self._first.mul_(first).add_(gradient, alpha=1 - first)
-        self._second.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        scale = (self._second / (1 - second**self._steps)).sqrt_().add_(self._eps)
-        return (self._first / scale).mul_(self._learning_rate / (1 - first**self._steps))
+        adam_step(
+            variable,
+            gradient,
+            self._first,
+            self._second,
+            step=self._steps,
+            learning_rate=self._learning_rate,
+            eps=self._eps,
+            betas=self._betas,
+        )

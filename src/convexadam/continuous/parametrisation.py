@@ -9,25 +9,23 @@ import torch
 
 from convexadam._axes import checked_number
 from convexadam._typing import Field, Volume
+from convexadam.continuous.adam import Adam
 from convexadam.continuous.smoothing import GaussianSmoothing, Smoother, Smoothing
-from convexadam.kernels.warp import compose
+from convexadam.errors import ConfigError
+from convexadam.kernels.warp import add_step
 
 
 @runtime_checkable
 class Motion(Protocol):
-    """A displacement on its way from the start to the result; every step makes a new one."""
+    """A displacement on its way from the start to the result."""
 
     @property
     def displacement(self) -> Field:
-        """The current displacement ``[3, i, j, k]`` in nodes."""
+        """The current displacement ``[3, i, j, k]`` in nodes; the next step overwrites it."""
         ...
 
-    def gradient(self, by_displacement: Field) -> Field:
-        """From the gradient with respect to the displacement to that of what the optimiser moves."""
-        ...
-
-    def moved(self, direction: Field) -> Motion:
-        """Take the optimiser's step, which is subtracted."""
+    def move(self, gradient: Field, adam: Adam) -> None:
+        """Take one step against the gradient with respect to the displacement."""
         ...
 
 
@@ -38,7 +36,7 @@ class Displacement:
 
     def begin(self, start: Field, smoothing: Smoothing | None, evidence: Volume | None) -> Motion:
         """Start with ``p`` equal to the given displacement, in nodes."""
-        return _Added(start, Smoother(smoothing, start, evidence))
+        return _Added(start.clone(memory_format=torch.contiguous_format), Smoother(smoothing, start, evidence))
 
 
 @final
@@ -59,7 +57,7 @@ class Compositional:
     Raises
     ------
     ConfigError
-        If ``largest_step`` is not positive.
+        If ``largest_step`` is not positive, or ``field_smoothing`` no smoothing.
     """
 
     field_smoothing: Smoothing | None = field(default_factory=lambda: GaussianSmoothing(sigma=0.7))
@@ -67,10 +65,13 @@ class Compositional:
 
     def __post_init__(self) -> None:
         checked_number(self.largest_step, "largest_step", above=True)
+        if not isinstance(self.field_smoothing, Smoothing | None):
+            raise ConfigError(f"field_smoothing is a smoothing or None, but {self.field_smoothing!r} came")
 
     def begin(self, start: Field, smoothing: Smoothing | None, evidence: Volume | None) -> Motion:
         """Start from the given displacement, in nodes."""
         # nodes without evidence take no steps of their own; smoothing and the regulariser carry them along
+        start = start.clone(memory_format=torch.contiguous_format)
         return _Composed(start, Smoother(smoothing, start), Smoother(self.field_smoothing, start), self.largest_step)
 
 
@@ -80,25 +81,22 @@ Parametrisation: TypeAlias = Displacement | Compositional
 class _Added:
     def __init__(self, parameters: Field, smooth: Smoother) -> None:
         self._parameters, self._smooth = parameters, smooth
-        self.displacement = smooth(parameters)
+        self._buffer = torch.empty_like(parameters)
+        self.displacement = smooth(parameters, out=torch.empty_like(parameters))
 
-    def gradient(self, by_displacement: Field) -> Field:
-        return self._smooth.adjoint(by_displacement)
-
-    def moved(self, direction: Field) -> _Added:
-        return _Added(self._parameters - direction, self._smooth)
+    def move(self, gradient: Field, adam: Adam) -> None:
+        adam.descend(self._parameters, self._smooth.adjoint(gradient, out=self._buffer))
+        self.displacement = self._smooth(self._parameters, out=self.displacement)
 
 
 class _Composed:
     def __init__(self, displacement: Field, smooth_step: Smoother, smooth_field: Smoother, largest_step: float) -> None:
         self.displacement = displacement
         self._smooth_step, self._smooth_field, self._largest_step = smooth_step, smooth_field, largest_step
+        self._step, self._buffer = torch.empty_like(displacement), torch.empty_like(displacement)
 
-    def gradient(self, by_displacement: Field) -> Field:
-        return by_displacement
-
-    def moved(self, direction: Field) -> _Composed:
-        step = self._smooth_step(direction.neg())
-        step = step * (self._largest_step / torch.linalg.vector_norm(step, dim=0).clamp_min(self._largest_step))
-        displacement = self._smooth_field(step + compose(self.displacement, step))
-        return _Composed(displacement, self._smooth_step, self._smooth_field, self._largest_step)
+    def move(self, gradient: Field, adam: Adam) -> None:
+        adam.descend(self._step.zero_(), gradient)
+        step = self._smooth_step(self._step, out=self._buffer)
+        moved = add_step(self.displacement, step, longest=self._largest_step, out=self._step)
+        self.displacement = self._smooth_field(moved, out=self.displacement)

@@ -11,11 +11,11 @@ from convexadam._axes import Unit, checked_count, checked_number, checked_unit, 
 from convexadam._typing import Channels, Field, Float, PerAxis, Tensor, Triple, Volume
 from convexadam.continuous.adam import Adam
 from convexadam.continuous.parametrisation import Displacement, Parametrisation
-from convexadam.continuous.regularisers import diffusion_gradient
 from convexadam.continuous.smoothing import BoxSmoothing, Smoother, Smoothing
 from convexadam.errors import ConfigError
-from convexadam.kernels.resize import nodes_to_voxels, pool, voxels_to_nodes
-from convexadam.kernels.warp_ssd import evidence_under, warp_ssd
+from convexadam.kernels._precision import full_precision
+from convexadam.kernels.resize import in_nodes, in_voxels, nodes_to_voxels, pool, voxels_to_nodes
+from convexadam.kernels.warp_ssd import compared, evidence_under
 
 _RESOLUTION = 0.01
 """Nodes. Adam takes gradients that stand for less than this for noise instead of scaling them up to full steps."""
@@ -90,6 +90,7 @@ class AdamRefinement:
             if not isinstance(getattr(self, name), allowed):
                 raise ConfigError(f"{name} is a component ({allowed}), but {getattr(self, name)!r} came")
 
+    @full_precision
     def __call__(
         self,
         fixed: Channels,
@@ -118,32 +119,60 @@ class AdamRefinement:
         Displacements ``[3, i, j, k]`` in voxels, at full resolution.
         """
         shape: Triple = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
-        spacing = spacing_in_voxels(self.spacing, self.unit, voxel_mm, shape)
-        scale = torch.tensor(spacing, dtype=fixed.dtype, device=fixed.device).reshape(3, 1, 1, 1)
-        zero = fixed.new_zeros((3, *(n // s for n, s in zip(shape, spacing, strict=True))))
-        nodes = self._optimised(
+        spacing = self.nodes(shape, voxel_mm)
+        nodes = self.on_nodes(
             pool(fixed, spacing, weight=fixed_weight),
             pool(moving, spacing, weight=moving_weight),
-            zero if start is None else voxels_to_nodes(start, spacing) / scale,
-            None if fixed_weight is None else _whole_nodes(fixed_weight, spacing),
-            None if moving_weight is None else _whole_nodes(moving_weight, spacing),
+            start=None if start is None else in_nodes(voxels_to_nodes(start, spacing), spacing),
+            fixed_weight=None if fixed_weight is None else whole_nodes(fixed_weight, spacing),
+            moving_weight=None if moving_weight is None else whole_nodes(moving_weight, spacing),
         )
-        fine = nodes_to_voxels(nodes * scale, spacing, shape)
-        return Smoother(self.final_smoothing, fine)(fine)
+        return self.on_voxels(nodes, spacing, shape)
 
-    def _optimised(
-        self, fixed: Channels, moving: Channels, start: Field, fixed_weight: Volume | None, moving_weight: Volume | None
+    def nodes(self, shape: Triple, voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Triple:
+        """Distance of the nodes in voxels, for a volume of ``shape`` with voxels of ``voxel_mm``."""
+        return spacing_in_voxels(self.spacing, self.unit, voxel_mm, shape)
+
+    @full_precision
+    def on_nodes(
+        self,
+        fixed: Channels,
+        moving: Channels,
+        *,
+        start: Field | None = None,
+        fixed_weight: Volume | None = None,
+        moving_weight: Volume | None = None,
     ) -> Field:
-        """Return the displacement in nodes after the last step."""
+        """Refine a field on the nodes.
+
+        Parameters
+        ----------
+        fixed, moving
+            Features ``[c, i, j, k]`` of the nodes, pooled.
+        start
+            Displacements ``[3, i, j, k]`` in nodes to begin with; ``None`` for zero.
+        fixed_weight, moving_weight
+            Evidence of each node (see `whole_nodes`); 1 where ``None``.
+
+        Returns
+        -------
+        Displacements ``[3, i, j, k]`` in nodes, after the last step.
+        """
+        start = fixed.new_zeros((3, *fixed.shape[1:])) if start is None else start
         evidence = evidence_under(start, fixed_weight, moving_weight)
         motion = self.parametrisation.begin(start, self.smoothing, evidence)
         adam = Adam(start, learning_rate=self.learning_rate, eps=_least_gradient(moving, moving_weight))
+        comparison = compared(fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight)
+        gradient = torch.empty_like(motion.displacement)
         for _ in range(self.iterations):
-            displacement = motion.displacement
-            _, gradient = warp_ssd(fixed, moving, displacement, fixed_weight=fixed_weight, moving_weight=moving_weight)
-            gradient += self.weight * diffusion_gradient(displacement)
-            motion = motion.moved(adam.direction(motion.gradient(gradient)))
+            comparison(motion.displacement, diffusion=self.weight, out=gradient)
+            motion.move(gradient, adam)
         return motion.displacement
+
+    def on_voxels(self, nodes: Field, spacing: Triple, shape: Triple) -> Field:
+        """Bring displacements from nodes to the voxels of a volume of ``shape``, in voxels, with `final_smoothing`."""
+        fine = nodes_to_voxels(in_voxels(nodes, spacing), spacing, shape)
+        return fine if self.final_smoothing is None else Smoother(self.final_smoothing, fine)(fine)
 
 
 def _least_gradient(moving: Channels, weight: Volume | None) -> float:
@@ -163,7 +192,7 @@ def _least_gradient(moving: Channels, weight: Volume | None) -> float:
     return _RESOLUTION * 2 * squared / moving[0].numel() if squared > 0 else 1.0
 
 
-def _whole_nodes(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
+def whole_nodes(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
     """Evidence of each node: none where only a part of its voxels has some, since their mean lies off the node.
 
     Where a mask is so thin that no node is whole, the parts have to do.

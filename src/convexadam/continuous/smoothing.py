@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TypeAlias, final
 
 import numpy as np
+import torch
 
 from convexadam._axes import checked_count, checked_number
 from convexadam._typing import Field, Volume
 from convexadam.errors import ConfigError
-from convexadam.kernels.smooth import along_axes, smoothing_matrix
+from convexadam.kernels.smooth import smooth
 
 
 @final
@@ -113,31 +114,23 @@ class Smoother:
     """
 
     def __init__(self, smoothing: Smoothing | None, like: Field, evidence: Volume | None = None) -> None:
-        self._matrices, self._evidence, self._total = None, None, None
-        if smoothing is None:
-            return
-        taps = smoothing.taps()
-        i, j, k = (smoothing_matrix(taps, n, like=like) for n in like.shape[1:])
-        self._matrices, self._adjoint = (i, j, k), (i.T, j.T, k.T)
-        if evidence is not None:
-            self._evidence = evidence.clamp_min(_LEAST_EVIDENCE)
-            self._total = along_axes(self._evidence[None], self._matrices)
+        self._taps = None if smoothing is None else smoothing.taps()
+        if self._taps is not None:
+            self._weight = None if evidence is None else evidence.clamp_min(_LEAST_EVIDENCE)
+            known = torch.ones_like(like[0]) if self._weight is None else self._weight
+            self._mean = smooth(known[None], self._taps)[0].reciprocal_()
 
-    def __call__(self, field: Field) -> Field:
-        """Smooth a field ``[3, i, j, k]``."""
-        if self._matrices is None:
-            return field
-        if self._evidence is None or self._total is None:
-            return along_axes(field, self._matrices)
-        return along_axes(field * self._evidence, self._matrices) / self._total
+    def __call__(self, field: Field, *, out: Field | None = None) -> Field:
+        """Smooth a field ``[3, i, j, k]``; into ``out`` where that is given."""
+        if self._taps is None:
+            return field if out is None else out.copy_(field)
+        return smooth(field, self._taps, before=self._weight, after=self._mean, out=out)
 
-    def adjoint(self, field: Field) -> Field:
+    def adjoint(self, field: Field, *, out: Field | None = None) -> Field:
         """Apply the transposed map, which carries gradients back."""
-        if self._matrices is None:
-            return field
-        if self._evidence is None or self._total is None:
-            return along_axes(field, self._adjoint)
-        return along_axes(field / self._total, self._adjoint) * self._evidence
+        if self._taps is None:
+            return field if out is None else out.copy_(field)
+        return smooth(field, self._taps, before=self._mean, after=self._weight, out=out)
 
 
 def _boxes(widths: list[int]) -> tuple[float, ...]:

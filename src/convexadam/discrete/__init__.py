@@ -3,6 +3,6 @@
 from convexadam.discrete.coupled_convex import coupled_convex
 from convexadam.discrete.inverse_consistency import make_inverse_consistent
 from convexadam.discrete.search import ConvexSearch
-from convexadam.kernels.cost_volume import cost_volume, reverse_cost
+from convexadam.kernels.cost_volume import cost_volume
 
-__all__ = ["ConvexSearch", "cost_volume", "coupled_convex", "make_inverse_consistent", "reverse_cost"]
+__all__ = ["ConvexSearch", "cost_volume", "coupled_convex", "make_inverse_consistent"]

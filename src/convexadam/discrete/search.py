@@ -6,20 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-import torch
-
 from convexadam._axes import Unit, checked_count, checked_number, checked_unit, per_axis, spacing_in_voxels
-from convexadam._typing import Channels, Field, PerAxis, Tensor, Triple, Volume
+from convexadam._typing import Channels, Field, PerAxis, Triple, Volume
 from convexadam.discrete.coupled_convex import THETAS, coupled_convex
 from convexadam.discrete.inverse_consistency import make_inverse_consistent
 from convexadam.errors import ConfigError
-from convexadam.kernels.cost_volume import (
-    feature_distances,
-    fill_without_evidence,
-    mean_over_neighbours,
-    reverse_cost,
-)
-from convexadam.kernels.resize import nodes_to_voxels, pool
+from convexadam.kernels._precision import full_precision
+from convexadam.kernels.cost_volume import cost_volume
+from convexadam.kernels.resize import in_voxels, nodes_to_voxels, pool
 
 
 @final
@@ -87,6 +81,7 @@ class ConvexSearch:
         cells = [n // s for n, s in zip(shape, spacing, strict=True)]
         return spacing, (min(i, cells[0] - 1), min(j, cells[1] - 1), min(k, cells[2] - 1))
 
+    @full_precision
     def __call__(
         self,
         fixed: Channels,
@@ -113,23 +108,48 @@ class ConvexSearch:
         """
         shape: Triple = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
         spacing, radius = self.nodes(shape, voxel_mm)
-        weights = _pooled_weight(fixed_weight, spacing), _pooled_weight(moving_weight, spacing)
-        distances = feature_distances(
-            pool(fixed, spacing, weight=fixed_weight), pool(moving, spacing, weight=moving_weight), radius
+        cells = self.on_cells(
+            pool(fixed, spacing, weight=fixed_weight),
+            pool(moving, spacing, weight=moving_weight),
+            radius,
+            fixed_weight=None if fixed_weight is None else pool(fixed_weight[None], spacing)[0],
+            moving_weight=None if moving_weight is None else pool(moving_weight[None], spacing)[0],
         )
-        reverse = reverse_cost(distances) if self.inverse_consistency else None
-        field = self._field(distances, *weights)
-        if reverse is not None:
-            backward = self._field(reverse, *reversed(weights))
-            field, _ = make_inverse_consistent(field, backward, iterations=self.inverse_consistency)
-        scale = torch.tensor(spacing, dtype=field.dtype, device=field.device).reshape(3, 1, 1, 1)
-        return nodes_to_voxels(field * scale, spacing, shape)
+        return nodes_to_voxels(in_voxels(cells, spacing), spacing, shape)
 
-    def _field(self, distances: Tensor, weight_here: Tensor | None, weight_there: Tensor | None) -> Field:
-        """Displacements in cells from costs that are overwritten."""
-        costs = mean_over_neighbours(distances, fixed_weight=weight_here, moving_weight=weight_there)
-        return coupled_convex(fill_without_evidence(costs), thetas=self.thetas, subcell=self.subcell)
+    @full_precision
+    def on_cells(
+        self,
+        fixed: Channels,
+        moving: Channels,
+        radius: Triple,
+        *,
+        fixed_weight: Volume | None = None,
+        moving_weight: Volume | None = None,
+    ) -> Field:
+        """Find a field on the cells.
 
+        Parameters
+        ----------
+        fixed, moving
+            Features ``[c, i, j, k]`` of the cells, pooled.
+        radius
+            Largest displacement along each axis, in cells.
+        fixed_weight, moving_weight
+            Evidence of each cell, pooled; 1 where ``None``.
 
-def _pooled_weight(weight: Volume | None, spacing: Triple) -> Tensor | None:
-    return None if weight is None else pool(weight[None], spacing)[0]
+        Returns
+        -------
+        Displacements ``[3, i, j, k]`` in cells.
+        """
+        forward = self._one_way(fixed, moving, radius, fixed_weight, moving_weight)
+        if not self.inverse_consistency:
+            return forward
+        backward = self._one_way(moving, fixed, radius, moving_weight, fixed_weight)
+        return make_inverse_consistent(forward, backward, iterations=self.inverse_consistency)[0]
+
+    def _one_way(
+        self, here: Channels, there: Channels, radius: Triple, weight_here: Volume | None, weight_there: Volume | None
+    ) -> Field:
+        costs = cost_volume(here, there, radius, fixed_weight=weight_here, moving_weight=weight_there)
+        return coupled_convex(costs, thetas=self.thetas, subcell=self.subcell)

@@ -12,6 +12,7 @@ from convexadam._typing import Field, Float, Shaped, Tensor, Triple
 from convexadam.errors import ConfigError
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
+from convexadam.kernels._precision import full_precision
 from convexadam.kernels.smooth import along_axes, smoothing_matrix
 from convexadam.kernels.warp import inside, sample_linear, sample_nearest
 
@@ -108,6 +109,7 @@ def coverage(grid: Grid, onto: Grid, *, like: Tensor, margin: int = 0) -> Shaped
     return result
 
 
+@full_precision
 def linear_part(matrix: np.ndarray, vectors: Tensor) -> Tensor:
     """Apply the 3x3 part of a 4x4 matrix to vectors ``[3, ...]``, in floating point."""
     vectors = _as_computable(vectors)

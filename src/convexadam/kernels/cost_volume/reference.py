@@ -27,27 +27,10 @@ def cost_volume(
     fixed_weight: Volume | None = None,
     moving_weight: Volume | None = None,
 ) -> Costs:
-    """Cost of each displacement ``d`` of each cell: squared feature difference, averaged over neighbours.
-
-    ``C(x, d) = sum_y k(y - x) w(y, d) |F(y) - M(y + d)|^2 / sum_y k(y - x) w(y, d)`` with
-    ``w(y, d) = fixed_weight(y) moving_weight(y + d)``, 0 outside the moving volume, and ``k`` the kernel of
-    two 3x3x3 mean filters. The same as `feature_distances`, then `mean_over_neighbours`.
-
-    Parameters
-    ----------
-    fixed, moving
-        Pooled features ``[c, i, j, k]`` of one shape.
-    radius
-        Largest displacement along each axis, in cells.
-    fixed_weight, moving_weight
-        Evidence of each cell, ``[i, j, k]``, not negative; 1 where ``None``.
-
-    Returns
-    -------
-    ``[2 ri + 1, 2 rj + 1, 2 rk + 1, i, j, k]``; infinite where no neighbour has evidence.
-    """
+    """See the package."""
     distances = feature_distances(fixed, moving, radius)
-    return mean_over_neighbours(distances, fixed_weight=fixed_weight, moving_weight=moving_weight)
+    costs = mean_over_neighbours(distances, fixed_weight=fixed_weight, moving_weight=moving_weight)
+    return fill_without_evidence(costs)
 
 
 def feature_distances(fixed: Channels, moving: Channels, radius: Triple) -> Costs:
@@ -63,23 +46,6 @@ def feature_distances(fixed: Channels, moving: Channels, radius: Triple) -> Cost
         difference = fixed[:, i, j, k] - moving[:, to_i, to_j, to_k]
         distances[a, b, c, i, j, k] = difference.square_().sum(0)
     return distances
-
-
-def reverse_cost(costs: Costs) -> Costs:
-    """Costs of the reverse direction from the same numbers: ``C_rev(x, d) = C(x + d, -d)``.
-
-    Infinite where ``x + d`` lies outside. Exact for `feature_distances`; after the mean filters, up to
-    the border.
-    """
-    widths, shape = costs.shape[:3], costs.shape[3:]
-    reverse = torch.full_like(costs, torch.inf)
-    for a, b, c in itertools.product(*(range(w) for w in widths)):
-        ranges = _overlap((a, b, c), widths, shape)
-        if ranges is not None:
-            (i, j, k), (to_i, to_j, to_k) = ranges
-            opposite = costs[widths[0] - 1 - a, widths[1] - 1 - b, widths[2] - 1 - c]
-            reverse[a, b, c, i, j, k] = opposite[to_i, to_j, to_k]
-    return reverse
 
 
 def mean_over_neighbours(

@@ -12,24 +12,7 @@ from convexadam._typing import Field, Float, Tensor
 def coupled_argmin(
     costs: Float[Tensor, "di dj dk i j k"], *, toward: Field | None = None, theta: float = 0.0, subcell: bool = False
 ) -> Field:
-    """Find ``argmin_d C(x, d) + theta |d - toward(x)|^2`` for each cell ``x``; the sum is never stored.
-
-    Parameters
-    ----------
-    costs
-        Finite costs, ``[2 ri + 1, 2 rj + 1, 2 rk + 1, i, j, k]``.
-    toward
-        Field ``[3, i, j, k]`` in cells; ``None`` leaves the second term out.
-    theta
-        Weight of the pull, in cost per squared cell.
-    subcell
-        Fit a parabola along each axis through the minimum and its two neighbours, and take its lowest point.
-
-    Returns
-    -------
-    Displacements ``[3, i, j, k]`` in cells, whole-numbered without ``subcell``. Of equal costs the smallest
-    displacement wins.
-    """
+    """See the package."""
     widths, shape = costs.shape[:3], costs.shape[3:]
     labels = sorted(
         itertools.product(*(range(w) for w in widths)),
@@ -66,10 +49,10 @@ def _parabola_offsets(costs: Tensor, index: Tensor, pulls: list[list[Tensor]] | 
     for axis, width in enumerate(widths):
         between = (index[axis] > 0) & (index[axis] < width - 1)
         sides = []
+        pull = None if pulls is None else torch.stack(pulls[axis])
         for step in (-1, 1):
             beside = flat.gather(0, (label + step * strides[axis]).clamp(0, len(flat) - 1)[None])[0] - here
-            if pulls is not None:
-                pull = torch.stack(pulls[axis])
+            if pull is not None:
                 at = index[axis]
                 beside += pull.gather(0, (at + step).clamp(0, width - 1)[None])[0] - pull.gather(0, at[None])[0]
             sides.append(beside)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional
 
 from convexadam._typing import Channels, Tensor, Triple, Volume
+from convexadam.kernels.resize import pool
 
 
 def _neighbour_pairs() -> tuple[tuple[Triple, Triple], ...]:
@@ -24,33 +27,7 @@ PAIRS = _neighbour_pairs()
 
 
 def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volume | None = None) -> Channels:
-    """Describe each voxel by how alike its neighbours are: ``exp(-S_pq / v)``, 12 channels in (0, 1].
-
-    ``S_pq`` is the mean squared difference of the patches around the neighbours ``p`` and ``q``, less the
-    smallest of the twelve; ``v`` is the mean of the twelve ``S_pq``, clamped to [1e-3, 1e3] times its
-    average over the volume. The image is edge-replicated by ``dilation``, the differences by ``radius``.
-
-    Parameters
-    ----------
-    volume
-        ``[i, j, k]``, finite; any linear scaling of it gives the same descriptors, as long as squares of the values
-        neither overflow nor vanish (`convexadam.MindSSC` scales first). Half precision is computed in float32.
-    radius
-        Patch radius in voxels, at least 0.
-    dilation
-        Distance of the neighbours in voxels, at least 1.
-    weight
-        ``[i, j, k]``, not negative; where given, the average of ``v`` is weighted with it.
-
-    Returns
-    -------
-    ``[12, i, j, k]`` in the order of `PAIRS`. A volume without any contrast gives ones.
-
-    Notes
-    -----
-    Heinrich et al., "Towards realtime multimodal fusion for image-guided interventions using
-    self-similarities", MICCAI 2013.
-    """
+    """See the package."""
     if volume.dtype in (torch.float16, torch.bfloat16):
         volume = volume.to(torch.float32)
     padded = functional.pad(volume[None, None], (dilation,) * 6, mode="replicate")[0, 0]
@@ -67,6 +44,19 @@ def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volu
     variance = variance.clamp(1e-3 * average, 1e3 * average)
     variance = torch.where(variance > 0, variance, torch.ones_like(variance))  # no contrast: S = 0, feature = 1
     return features.div_(variance).neg_().exp_()
+
+
+def pooled_mind_ssc(
+    volume: Volume,
+    spacings: Sequence[Triple],
+    *,
+    radius: int = 1,
+    dilation: int = 2,
+    weight: Volume | None = None,
+) -> tuple[Channels, ...]:
+    """See the package."""
+    described = mind_ssc(volume, radius=radius, dilation=dilation, weight=weight)
+    return tuple(pool(described, spacing, weight=weight) for spacing in spacings)
 
 
 def _shifted(padded: Tensor, step: Triple, dilation: int, like: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from convexadam._typing import Channels, Float, Tensor, Triple, Volume
+from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
 from convexadam.kernels.smooth import along_axes
 
 
@@ -27,7 +27,7 @@ def interpolation_matrix(positions: Float[Tensor, " n"], size: int, *, like: Ten
     where = positions.to(torch.float64).clamp(0, size - 1)
     low = where.floor().clamp_max(max(size - 2, 0)).to(torch.int64)
     share = (where - low)[:, None]
-    matrix = torch.zeros((len(where), size), dtype=torch.float64)
+    matrix = torch.zeros((len(where), size), dtype=torch.float64, device=where.device)
     matrix.scatter_add_(1, low[:, None], 1 - share)
     matrix.scatter_add_(1, (low + 1).clamp_max(size - 1)[:, None], share)
     return matrix.to(like)
@@ -35,17 +35,39 @@ def interpolation_matrix(positions: Float[Tensor, " n"], size: int, *, like: Ten
 
 def nodes_to_voxels(field: Channels, spacing: Triple, shape: Triple) -> Float[Tensor, "c a b d"]:
     """Linear interpolation from nodes to the voxels of a volume of ``shape``; values are not rescaled."""
-    positions = [(torch.arange(n, dtype=torch.float64) - (s - 1) / 2) / s for n, s in zip(shape, spacing, strict=True)]
-    return _resampled(field, positions)
+    return nodes_to_nodes(field, spacing, (1, 1, 1), shape)
 
 
 def voxels_to_nodes(field: Channels, spacing: Triple) -> Float[Tensor, "c a b d"]:
     """Linear interpolation of a smooth ``[c, i, j, k]`` at the nodes; values are not rescaled."""
     positions = [
-        torch.arange(n // s, dtype=torch.float64) * s + (s - 1) / 2
+        torch.arange(n // s, dtype=torch.float64, device="cpu") * s + (s - 1) / 2
         for n, s in zip(field.shape[1:], spacing, strict=True)
     ]
     return _resampled(field, positions)
+
+
+def in_voxels(field: Field, spacing: Triple) -> Field:
+    """Displacements counted in nodes as displacements in voxels, ``[3, i, j, k]``; the grid stays."""
+    return field * _per_axis(spacing, field)
+
+
+def in_nodes(field: Field, spacing: Triple) -> Field:
+    """Displacements counted in voxels as displacements in nodes, ``[3, i, j, k]``; the grid stays."""
+    return field / _per_axis(spacing, field)
+
+
+def _per_axis(spacing: Triple, like: Tensor) -> Tensor:
+    return torch.tensor(spacing, dtype=like.dtype, device=like.device).reshape(3, 1, 1, 1)
+
+
+def nodes_to_nodes(field: Channels, spacing: Triple, to: Triple, shape: Triple) -> Float[Tensor, "c a b d"]:
+    """Linear interpolation from the nodes of one spacing to those of another; values are not rescaled."""
+    i, j, k = (
+        (torch.arange(n // t, dtype=torch.float64, device="cpu") * t + (t - s) / 2) / s
+        for n, s, t in zip(shape, spacing, to, strict=True)
+    )
+    return _resampled(field, [i, j, k])
 
 
 def _resampled(field: Tensor, positions: list[Tensor]) -> Tensor:

@@ -1,5 +1,31 @@
-"""Sampling of volumes at arbitrary positions; the only place that knows ``grid_sample``."""
+"""Sampling of volumes at arbitrary positions, and composition; the only place that knows ``grid_sample``."""
 
+from __future__ import annotations
+
+from convexadam._typing import Field
+from convexadam.kernels._backend import implementation
 from convexadam.kernels.warp.reference import compose, identity_positions, inside, sample_linear, sample_nearest
 
-__all__ = ["compose", "identity_positions", "inside", "sample_linear", "sample_nearest"]
+__all__ = ["add_step", "compose", "identity_positions", "inside", "sample_linear", "sample_nearest"]
+
+
+def add_step(displacement: Field, step: Field, *, longest: float, out: Field | None = None) -> Field:
+    """Compose a displacement with a small step: ``v(x) + u(x + v(x))``, with ``v`` the step cut to ``longest``.
+
+    Parameters
+    ----------
+    displacement, step
+        ``u`` and the step, ``[3, i, j, k]`` in voxels (or nodes) of one grid; linear interpolation, edge values outside.
+    longest
+        Steps longer than this are shortened to it, in the same direction.
+    out
+        Where to write the result (neither of the two inputs); ``None`` takes new memory.
+
+    Returns
+    -------
+    ``[3, i, j, k]``, ``out`` where it was given.
+    """
+    result: Field = implementation(__name__, displacement, step, out).add_step(
+        displacement, step, longest=longest, out=out
+    )
+    return result

@@ -36,10 +36,23 @@ def sample_linear(volume: Float[Tensor, "c i j k"], positions: Float[Tensor, "3 
 
 
 def sample_nearest(volume: Shaped[Tensor, "c i j k"], positions: Float[Tensor, "3 a b d"]) -> Shaped[Tensor, "c a b d"]:
-    """Values of the nearest voxels, of any type and unchanged; outside, those of the nearest edge voxel."""
-    index: Any = [positions[axis].round().clamp(0, n - 1).to(torch.int64) for axis, n in enumerate(volume.shape[1:])]
+    """Values of the nearest voxels, of any type and unchanged; outside, those of the nearest edge voxel.
+
+    Half-way between two voxels the higher index is taken, everywhere: rounding to even ones would drop every other plane
+    of labels that move by half a voxel.
+    """
+    index: Any = [
+        (positions[axis] + 0.5).floor().clamp(0, n - 1).to(torch.int64) for axis, n in enumerate(volume.shape[1:])
+    ]
     i, j, k = index
     return volume[:, i, j, k]
+
+
+def add_step(displacement: Field, step: Field, *, longest: float, out: Field | None = None) -> Field:
+    """See the package."""
+    step = step * (longest / torch.linalg.vector_norm(step, dim=0).clamp_min(longest))
+    result = step + compose(displacement, step)
+    return result if out is None else out.copy_(result)
 
 
 def compose(field: Channels, displacement: Field) -> Channels:

@@ -1,5 +1,56 @@
 """Squared feature difference under a displacement, and its gradient."""
 
-from convexadam.kernels.warp_ssd.reference import evidence_under, ssd, warp_ssd
+from __future__ import annotations
 
-__all__ = ["evidence_under", "ssd", "warp_ssd"]
+from typing import Protocol
+
+from convexadam._typing import Channels, Field, Float, Tensor, Volume
+from convexadam.kernels._backend import implementation
+from convexadam.kernels.warp_ssd.reference import diffusion_gradient, evidence_under, ssd
+
+__all__ = ["Comparison", "compared", "diffusion_gradient", "evidence_under", "ssd", "warp_ssd"]
+
+
+class Comparison(Protocol):
+    """Two feature maps, ready to be compared many times."""
+
+    def __call__(
+        self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
+    ) -> tuple[Float[Tensor, ""], Field]:
+        """Return `ssd`, and its gradient plus ``diffusion`` times `diffusion_gradient`, ``[3, i, j, k]``.
+
+        The gradient is written to ``out`` where that is given.
+        """
+        ...
+
+
+def compared(
+    fixed: Channels, moving: Channels, *, fixed_weight: Volume | None = None, moving_weight: Volume | None = None
+) -> Comparison:
+    """Prepare two feature maps for `Comparison`: what does not depend on the displacement is done once.
+
+    Parameters
+    ----------
+    fixed, moving
+        Features ``[c, i, j, k]`` of one shape. They are not copied if memory has the channels last.
+    fixed_weight, moving_weight
+        Evidence of each node, ``[i, j, k]``, not negative; 1 where ``None``. See `ssd`.
+    """
+    prepared: Comparison = implementation(__name__, fixed, moving, fixed_weight, moving_weight).WarpSsd(
+        fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight
+    )
+    return prepared
+
+
+def warp_ssd(
+    fixed: Channels,
+    moving: Channels,
+    displacement: Field,
+    *,
+    fixed_weight: Volume | None = None,
+    moving_weight: Volume | None = None,
+    diffusion: float = 0.0,
+) -> tuple[Float[Tensor, ""], Field]:
+    """Compare once: `compared` features under one displacement ``[3, i, j, k]``, in nodes."""
+    comparison = compared(fixed.detach(), moving.detach(), fixed_weight=fixed_weight, moving_weight=moving_weight)
+    return comparison(displacement.detach(), diffusion=diffusion)

@@ -54,17 +54,46 @@ def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weig
     return weight
 
 
-def warp_ssd(
-    fixed: Channels,
-    moving: Channels,
-    displacement: Field,
-    *,
-    fixed_weight: Volume | None = None,
-    moving_weight: Volume | None = None,
-) -> tuple[Float[Tensor, ""], Field]:
-    """Return the value of `ssd` and its gradient with respect to the displacement, ``[3, i, j, k]``."""
-    with torch.enable_grad():
-        moved = displacement.detach().requires_grad_()
-        loss = ssd(fixed, moving, moved, fixed_weight=fixed_weight, moving_weight=moving_weight)
-        (gradient,) = torch.autograd.grad(loss, moved)
-    return loss.detach(), gradient
+class WarpSsd:
+    """See `convexadam.kernels.warp_ssd.compared`."""
+
+    def __init__(
+        self,
+        fixed: Channels,
+        moving: Channels,
+        *,
+        fixed_weight: Volume | None = None,
+        moving_weight: Volume | None = None,
+    ) -> None:
+        self._fixed, self._moving = fixed, moving
+        self._fixed_weight, self._moving_weight = fixed_weight, moving_weight
+
+    def __call__(
+        self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
+    ) -> tuple[Float[Tensor, ""], Field]:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        with torch.enable_grad():
+            moved = displacement.detach().requires_grad_()
+            weights = {"fixed_weight": self._fixed_weight, "moving_weight": self._moving_weight}
+            loss = ssd(self._fixed, self._moving, moved, **weights)
+            (gradient,) = torch.autograd.grad(loss, moved)
+        if diffusion:
+            gradient += diffusion * diffusion_gradient(displacement.detach())
+        return loss.detach(), gradient if out is None else out.copy_(gradient)
+
+
+def diffusion_gradient(displacement: Field) -> Field:
+    """Gradient of ``1/3 sum_a mean_x |u(x + e_a) - u(x)|^2`` with respect to ``u`` (nodes).
+
+    Forward differences; the outermost ones are left out, so that a constant shift costs nothing.
+    """
+    gradient = torch.zeros_like(displacement)
+    nodes = displacement[0].numel()
+    for axis in range(1, 4):
+        n = displacement.shape[axis]
+        if n == 1:
+            continue
+        step = displacement.diff(dim=axis).mul_(2 / (3 * nodes))
+        gradient.narrow(axis, 1, n - 1).add_(step)
+        gradient.narrow(axis, 0, n - 1).sub_(step)
+    return gradient

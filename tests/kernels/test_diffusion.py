@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convexadam.continuous.regularisers import diffusion_gradient
+from convexadam.kernels.warp_ssd import diffusion_gradient
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 2), (3, 4, 2), (2, 2, 5)])

@@ -1,0 +1,106 @@
+"""What the compiled CPU kernels share: compilation, and slabs of work on as many threads as torch uses.
+
+Kernels take ``first`` and ``last``, the range of their slab, and then numpy views of tensors. They release the
+interpreter lock, so that plain Python threads run them side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+import torch
+from numba.core import event
+
+_FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
+"""Freedom to reorder sums; NaN and Inf keep their meaning."""
+
+_SLABS_PER_THREAD = 4
+_pool: ThreadPoolExecutor | None = None
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """Compile at first use, once for each machine: the result is kept on disk beside the source (or in the user's cache).
+
+    Functions are marked ``no_type_check`` as well: what checks shapes in the tests would hide their source.
+    """
+    kernel: Function = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)(function)
+    return kernel
+
+
+def inlined(function: Function) -> Function:
+    """Compile a helper into the kernels that call it."""
+    helper: Function = numba.njit(nogil=True, error_model="numpy", fastmath=_FAST, inline="always")(function)
+    return helper
+
+
+def in_slabs(kernel: Callable[..., Any], count: int, *arguments: Any, multiple: int = 1) -> list[Any]:
+    """Run ``kernel(first, last, *arguments)`` over ``range(count)``, cut at multiples of ``multiple``.
+
+    Returns what the slabs return, in no particular order.
+    """
+    threads = min(torch.get_num_threads(), -(-count // multiple))
+    if threads <= 1:
+        return [kernel(0, count, *arguments)]
+    step = multiple * max(1, -(-count // (multiple * threads * _SLABS_PER_THREAD)))
+    slabs = iter([(first, min(first + step, count)) for first in range(0, count, step)])  # shared: next is atomic
+
+    def work() -> list[Any]:
+        return [kernel(first, last, *arguments) for first, last in slabs]
+
+    others = [_workers().submit(work) for _ in range(threads - 1)]
+    return work() + [result for other in others for result in other.result()]
+
+
+def views(*tensors: torch.Tensor) -> list[np.ndarray]:
+    """Return the numpy views of contiguous tensors."""
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+def channels_last(features: torch.Tensor) -> np.ndarray:
+    """Return ``[i, j, k, c]`` of features ``[c, i, j, k]``; a view where memory is in that order already."""
+    return views(features.permute(1, 2, 3, 0))[0]
+
+
+def constant(number: int) -> tuple[int, ...]:
+    """Return a tuple of that length: kernels take its length as a constant, and unroll loops over it."""
+    return (0,) * number
+
+
+def _workers() -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(max(os.cpu_count() or 1, 2), thread_name_prefix="convexadam")
+    return _pool
+
+
+def _forget_workers() -> None:
+    global _pool
+    _pool = None
+
+
+class _FirstCompilation(event.Listener):
+    """Says once why the first call takes so long."""
+
+    told = False
+
+    def on_start(self, event: Any) -> None:
+        function = event.data["dispatcher"].py_func
+        if not _FirstCompilation.told and function.__module__.startswith("convexadam."):
+            _FirstCompilation.told = True
+            print("convexadam: compiling its CPU kernels, once on this machine ...", file=sys.stderr)  # noqa: T201
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_workers)  # threads do not survive a fork
+event.register("numba:compile", _FirstCompilation())

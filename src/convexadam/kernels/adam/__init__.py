@@ -1,0 +1,36 @@
+"""The Adam update of one variable, in place."""
+
+from __future__ import annotations
+
+from convexadam._typing import Field
+from convexadam.kernels._backend import implementation
+
+__all__ = ["adam_step"]
+
+
+def adam_step(
+    variable: Field,
+    gradient: Field,
+    first: Field,
+    second: Field,
+    *,
+    step: int,
+    learning_rate: float,
+    eps: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> None:
+    """Move ``variable`` by ``-learning_rate m / (sqrt(v) + eps)``, with bias-corrected moments ``m`` and ``v``.
+
+    Parameters
+    ----------
+    variable, gradient
+        ``[3, i, j, k]``; the variable changes in place.
+    first, second
+        Moments so far, zero before the first step; they change in place.
+    step
+        Number of this step, from 1.
+    learning_rate, eps, betas
+        Kingma and Ba, ICLR 2015; no weight decay.
+    """
+    module = implementation(__name__, variable, gradient, first, second)
+    module.adam_step(variable, gradient, first, second, step=step, learning_rate=learning_rate, eps=eps, betas=betas)
