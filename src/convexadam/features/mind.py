@@ -8,10 +8,10 @@ from typing import final
 import torch
 
 from convexadam._axes import checked_count
-from convexadam._typing import Channels, Volume
+from convexadam._typing import Channels, Triple, Volume
 from convexadam.features.intensity import centred
 from convexadam.geometry import Image
-from convexadam.kernels.mind_ssc import mind_ssc
+from convexadam.kernels.mind_ssc import mind_ssc, pooled_mind_ssc
 
 
 @final
@@ -50,10 +50,22 @@ class MindSSC:
 
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return ``[12 c, i, j, k]`` in (0, 1]; a channel without contrast gives ones."""
-        if weight is not None and not bool((weight > 0).any()):
-            weight = None
         described = [
-            mind_ssc(channel, radius=self.radius, dilation=self.dilation, weight=weight)
+            mind_ssc(channel, radius=self.radius, dilation=self.dilation, weight=_useful(weight))
             for channel in centred(image.data)
         ]
         return described[0] if len(described) == 1 else torch.cat(described)
+
+    def pooled(
+        self, image: Image, spacings: tuple[Triple, ...], /, *, weight: Volume | None = None
+    ) -> tuple[Channels, ...]:
+        """Return ``[12 c, i // si, j // sj, k // sk]`` for each spacing, without the full map in between."""
+        described = [
+            pooled_mind_ssc(channel, spacings, radius=self.radius, dilation=self.dilation, weight=_useful(weight))
+            for channel in centred(image.data)
+        ]
+        return described[0] if len(described) == 1 else tuple(torch.cat(parts) for parts in zip(*described, strict=True))
+
+
+def _useful(weight: Volume | None) -> Volume | None:
+    return None if weight is None or not bool((weight > 0).any()) else weight

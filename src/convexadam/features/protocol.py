@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from convexadam._typing import Channels, Volume
+import torch
+
+from convexadam._typing import Channels, Triple, Volume
+from convexadam.errors import ConfigError
 from convexadam.geometry import Image
+from convexadam.kernels.resize import pool
 
 
 @runtime_checkable
@@ -41,6 +45,45 @@ class LocalFeatures(Features, Protocol):
     def reach(self) -> int:
         """Voxels around each voxel that its description depends on."""
         ...
+
+
+@runtime_checkable
+class PooledFeatures(Features, Protocol):
+    """Features that can be averaged over blocks as they arise, so that a whole map never exists."""
+
+    def pooled(
+        self, image: Image, spacings: tuple[Triple, ...], /, *, weight: Volume | None = None
+    ) -> tuple[Channels, ...]:
+        """Describe an image and average over blocks, as calling and `convexadam.kernels.resize.pool` would.
+
+        One map ``[f, i // si, j // sj, k // sk]`` for each of ``spacings``, which are in voxels.
+        """
+        ...
+
+
+def pooled_features(
+    features: Features, image: Image, spacings: tuple[Triple, ...], *, weight: Volume | None = None
+) -> tuple[Channels, ...]:
+    """Feature maps of an image averaged over blocks of ``spacings`` voxels, by whatever way there is.
+
+    Raises
+    ------
+    ConfigError
+        If the extractor returns no tensor ``[f, i, j, k]`` on the image's voxels and device.
+    """
+    if isinstance(features, PooledFeatures):
+        return features.pooled(image, spacings, weight=weight)
+    whole = features(image, weight=weight)
+    if not isinstance(whole, torch.Tensor) or whole.ndim != 4 or whole.shape[1:] != image.data.shape[1:]:
+        came = tuple(whole.shape) if isinstance(whole, torch.Tensor) else type(whole).__name__
+        raise ConfigError(
+            f"features are a tensor [f, i, j, k] with {image.grid.shape} voxels, but {came} came from {features!r}"
+        )
+    if whole.device != image.data.device:
+        raise ConfigError(
+            f"features are on the image's device, {image.data.device}, but those from {features!r} are on {whole.device}"
+        )
+    return tuple(pool(whole.float(), spacing, weight=weight) for spacing in spacings)
 
 
 def reach_of(features: Features) -> int:

@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import torch
 
-from convexadam._typing import Channels, Field, Volume
+from convexadam._typing import Field
 from convexadam.geometry import DisplacementField
-from convexadam.kernels.resize import pool, voxels_to_nodes
-from convexadam.kernels.warp_ssd import evidence_under, ssd
+from convexadam.kernels.warp_ssd import compared, evidence_under
 from convexadam.metrics import folded_percent
-
-_SPACING = 2
-"""Similarity is measured on features pooled by this many voxels."""
+from convexadam.registration.levels import Level
 
 
-def similarity(
-    features: tuple[Channels, Channels], weights: tuple[Volume | None, Volume | None], disp_vox: Field
-) -> dict[str, float]:
-    """Mean squared feature difference before and after, summed over channels, and the share of the volume compared."""
-    i, j, k = (min(_SPACING, n) for n in disp_vox.shape[1:])
-    spacing = (i, j, k)
-    fixed, moving = (pool(f, spacing, weight=w) for f, w in zip(features, weights, strict=True))
-    fixed_weight, moving_weight = (None if w is None else pool(w[None], spacing)[0] for w in weights)
-    scale = torch.tensor(spacing, dtype=disp_vox.dtype, device=disp_vox.device).reshape(3, 1, 1, 1)
-    after = voxels_to_nodes(disp_vox, spacing) / scale
-    values = [
-        ssd(fixed, moving, u, fixed_weight=fixed_weight, moving_weight=moving_weight)
-        for u in (torch.zeros_like(after), after)
-    ]
-    compared = (evidence_under(after, fixed_weight, moving_weight) > 0).float().mean()
+def similarity(level: Level, nodes: Field) -> dict[str, float]:
+    """Mean squared feature difference before and after, summed over channels, and the share of the volume compared.
+
+    All on the nodes of a level, with the displacement ``[3, i, j, k]`` counted in them.
+    """
+    fixed, moving = level.weights
+    compare = compared(*level.features, fixed_weight=fixed, moving_weight=moving)
+    before, after = (compare(u)[0] for u in (torch.zeros_like(nodes), nodes))
+    met = (evidence_under(nodes, fixed, moving) > 0).float().mean()
     return {
-        "feature_difference_before": float(values[0]),
-        "feature_difference_after": float(values[1]),
-        "compared_percent": 100 * float(compared),
+        "feature_difference_before": float(before),
+        "feature_difference_after": float(after),
+        "compared_percent": 100 * float(met),
     }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
-from convexadam._typing import Channels, Volume
+from convexadam._typing import Channels, Triple, Volume
 from convexadam.errors import ConfigError, InputError
-from convexadam.features import Features
+from convexadam.features import Features, pooled_features
 from convexadam.geometry import Image
 from convexadam.io import as_image
 
@@ -59,34 +60,29 @@ def checked_mask(value: Any, image: Image, name: str) -> Image | None:
 
 
 def checked_features(
-    extractor: Features, images: tuple[Image, Image], weights: tuple[Volume | None, Volume | None]
-) -> tuple[Channels, Channels]:
-    """Describe both images, and make sure that the descriptions can be compared."""
-    fixed, moving = (extractor(image, weight=weight) for image, weight in zip(images, weights, strict=True))
-    for features in (fixed, moving):
-        if (
-            not isinstance(features, torch.Tensor)
-            or features.ndim != 4
-            or features.shape[1:] != images[0].data.shape[1:]
-        ):
-            came = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-            raise ConfigError(
-                f"features are a tensor [f, i, j, k] with {images[0].grid.shape} voxels, "
-                f"but {came} came from {extractor!r}"
-            )
-    if fixed.shape[0] != moving.shape[0] or fixed.shape[0] == 0:
+    extractor: Features,
+    images: tuple[Image, Image],
+    weights: tuple[Volume | None, Volume | None],
+    spacings: tuple[Triple, ...],
+) -> list[tuple[Channels, Channels]]:
+    """Describe both images at each spacing, and make sure that the descriptions can be compared."""
+    fixed, moving = (
+        pooled_features(extractor, image, spacings, weight=weight)
+        for image, weight in zip(images, weights, strict=True)
+    )
+    if fixed[0].shape[0] != moving[0].shape[0] or fixed[0].shape[0] == 0:
         raise ConfigError(
-            f"both images need as many feature channels, at least one, but {fixed.shape[0]} and {moving.shape[0]} came"
+            f"both images need as many feature channels, at least one, but {fixed[0].shape[0]} and "
+            f"{moving[0].shape[0]} came"
         )
-    fixed, moving = fixed.float(), moving.float()
-    if not bool(fixed.isfinite().all() and moving.isfinite().all()):
+    largest = max(float(features.abs().max()) for features in (*fixed, *moving))
+    if not math.isfinite(largest):
         raise ConfigError(f"the features from {extractor!r} hold NaN or Inf")
-    largest = max(float(fixed.abs().max()), float(moving.abs().max()))
     if largest > _LARGEST_FEATURE:
         raise ConfigError(
             f"the features from {extractor!r} reach {largest:g}, too large to square; scale them to about 1"
         )
-    return fixed, moving
+    return list(zip(fixed, moving, strict=True))
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,15 +9,17 @@ from typing import Any, TypeAlias
 
 import torch
 
-from convexadam._typing import Channels, Field, Volume
+from convexadam._typing import Field, Volume
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 from convexadam.features import reach_of
 from convexadam.geometry import DisplacementField, Grid, Image, resample
 from convexadam.geometry.resample import coverage
+from convexadam.kernels._precision import full_precision
 from convexadam.kernels.warp_ssd import evidence_under
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.diagnostics import describe_field, similarity
-from convexadam.registration.inputs import checked_features, checked_image, checked_mask
+from convexadam.registration.inputs import checked_image, checked_mask
+from convexadam.registration.levels import described, on_voxels, refined, searched
 from convexadam.registration.presets import preset
 from convexadam.registration.result import RegistrationResult
 
@@ -29,6 +31,7 @@ _STAGES = ("resample", "features", "discrete", "continuous", "finish")
 
 @torch.inference_mode(False)  # the refinement differentiates, whatever the caller has switched off
 @torch.no_grad()
+@full_precision
 def register(
     fixed: Any,
     moving: Any,
@@ -119,20 +122,19 @@ def _estimated(
         margin = reach_of(config.features)
         weights = evidence(fixed, masks[0], grid, margin), evidence(moving, masks[1], grid, margin)
     with clock.stage("features"):
-        features = checked_features(config.features, images, weights)
-        del images
-    options: dict[str, Any] = {"fixed_weight": weights[0], "moving_weight": weights[1], "voxel_mm": grid.spacing_mm}
-    disp_vox = features[0].new_zeros((3, *grid.shape))
-    comparable = not any(_is_flat(f) for f in features)  # without contrast nothing tells where to move
+        coarse, fine = described(config, images, weights)
+        del images, weights
     with clock.stage("discrete"):
-        if comparable and config.discrete is not None:
-            disp_vox = config.discrete(*features, **options)
+        cells = searched(config.discrete, coarse, grid)
     with clock.stage("continuous"):
-        if comparable and config.continuous is not None:
-            disp_vox = config.continuous(*features, start=disp_vox, **options)
+        nodes = refined(config.continuous, fine, cells, coarse.spacing, grid)
     with clock.stage("finish"):
+        diagnostics = similarity(fine, nodes)
+        comparable, spacing = fine.comparable, fine.spacing
+        del coarse, fine, cells
+        disp_vox = on_voxels(config.continuous, nodes, spacing, grid)
         transform = DisplacementField.from_voxels(disp_vox, grid).resample_onto(fixed.grid)
-        diagnostics = similarity(features, weights, disp_vox) | describe_field(transform)
+        diagnostics |= describe_field(transform)
         if comparable and masks != (None, None) and not _met(fixed, moving, masks, grid, disp_vox):
             raise InputError(
                 "nothing within the fixed mask meets anything within the moving mask, within the reach of the search: "
@@ -145,12 +147,6 @@ def _met(fixed: Image, moving: Image, masks: tuple[Image | None, Image | None], 
     """Whether anything inside the fixed mask meets anything inside the moving mask, where they lie or as registered."""
     here, there = evidence(fixed, masks[0], grid, 0), evidence(moving, masks[1], grid, 0)
     return any(bool((evidence_under(u, here, there) > 0).any()) for u in (torch.zeros_like(disp_vox), disp_vox))
-
-
-def _is_flat(features: Channels) -> bool:
-    """Whether a feature map is the same everywhere."""
-    low, high = torch.aminmax(features.flatten(1), dim=1)
-    return bool((low == high).all())
 
 
 def on_grid(image: Image, grid: Grid) -> Image:
