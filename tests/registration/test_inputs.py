@@ -552,6 +552,24 @@ def test_every_form_of_a_mask_gives_the_same(name: str, tmp_path: Path) -> None:
     assert not torch.equal(expected_masked(), expected())
 
 
+class Named(np.ndarray):
+    """An array of another package, as some make them."""
+
+
+@pytest.mark.parametrize("convert", [np.ma.masked_array, lambda array: array.view(Named)], ids=["masked", "subclass"])
+def test_every_kind_of_array_lies_on_the_grid_of_its_image(convert: Callable[[np.ndarray], np.ndarray]) -> None:
+    fixed, moving = (Image(v[None], Grid(SHAPE, AFFINE)) for v in pair())
+    mask = convert(half().numpy())
+    assert torch.equal(field(fixed, moving, fixed_mask=mask, moving_mask=mask), expected_masked())
+
+
+def test_arrays_that_hide_values() -> None:
+    hidden = np.ma.masked_less(volume().numpy(), 0.0)
+    for images, options in (((hidden, volume()), {}), ((volume(), volume()), {"fixed_mask": hidden})):
+        with pytest.raises(InputError, match=r"hides \d+ of 7680 values"):
+            register(*images, QUICK, **options)
+
+
 @pytest.mark.parametrize(
     "convert",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from convexadam._typing import Channels, Volume
@@ -40,7 +41,7 @@ def checked_mask(value: Any, image: Image, name: str) -> Image | None:
     """Turn a mask into an image; an array takes the grid of the image it belongs to."""
     if value is None:
         return None
-    is_array = isinstance(value, torch.Tensor) or type(value).__module__ == "numpy"
+    is_array = isinstance(value, (torch.Tensor, np.ndarray))
     if isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
         value = value[0]
     if is_array and tuple(value.shape) != image.grid.shape:
