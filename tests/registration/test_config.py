@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,7 +29,7 @@ from convexadam import (
     preset,
 )
 from convexadam.continuous import BoxSmoothing, Compositional, Displacement, GaussianSmoothing, KovesiSmoothing
-from convexadam.registration.saved import COMPONENTS
+from convexadam.registration.saved import COMPONENTS, as_table
 
 HEAD = "schema_version = 1\n"
 
@@ -121,6 +124,54 @@ def test_types_survive() -> None:
     assert all(type(v) is int for v in found.spacing)
     assert type(found.subcell) is bool
     assert isinstance(found.thetas, tuple)
+
+
+def given(component: Any, **values: Any) -> Any:
+    """Set values that get in outside of the tests only, whose type checks stop them (see tests/test_axes.py)."""
+    for name, value in values.items():
+        object.__setattr__(component, name, value)
+    return component
+
+
+def numpy_settings() -> RegistrationConfig:
+    """Settings as they come out of a search over arrays."""
+    per_axis = (np.int8(1), np.int8(2), np.int8(3))
+    return RegistrationConfig(
+        grid=IsotropicGrid(spacing_mm=np.float32(1.5), max_voxels=np.int32(10**6)),
+        features=Concat(parts=(given(MindSSC(), radius=np.int64(2)),), weights=(np.float64(0.1),)),
+        discrete=given(ConvexSearch(), spacing=np.int64(5), radius=per_axis, thetas=(np.float16(1),)),
+        continuous=given(
+            AdamRefinement(), iterations=np.uint8(7), weight=np.float32(1.5), learning_rate=Fraction(1, 4)
+        ),
+    )
+
+
+def test_numbers_of_numpy_are_saved_as_plain_ones(tmp_path: Path) -> None:
+    config = numpy_settings()
+    config.save(tmp_path / "settings.toml")
+    found = RegistrationConfig.load(tmp_path / "settings.toml")
+    assert found == config
+    assert found.discrete is not None
+    assert type(found.discrete.spacing) is int
+    assert found.with_settings("discrete.inverse_consistency = 15") == config
+
+
+def test_numbers_of_numpy_are_reported_as_plain_ones() -> None:
+    tables = {name: as_table(part) for name, part in vars(numpy_settings()).items()}
+    assert json.loads(json.dumps(tables)) == tables
+    assert tables["discrete"]["radius"] == [1, 2, 3]
+    assert tables["features"]["weights"] == [0.1]
+    assert tables["continuous"]["learning_rate"] == 0.25
+
+
+@pytest.mark.parametrize("kind", [MindSSC, Intensity, OwnFeatures])
+def test_features_are_an_instance_not_a_class(kind: type) -> None:
+    for make in (
+        lambda: RegistrationConfig(features=kind),  # type: ignore[arg-type]
+        lambda: Concat(parts=(MindSSC(), kind)),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ConfigError, match=rf"the class {kind.__name__} came; make one: {kind.__name__}\("):
+            make()
 
 
 def test_what_is_left_out_has_its_default() -> None:
@@ -251,13 +302,13 @@ def test_wrong_types(component: str, setting: str) -> None:
 @pytest.mark.parametrize(
     ("component", "setting", "message"),
     [
-        ("discrete = ConvexSearch", "spacing = 0", "spacing is one number or three"),
-        ("discrete = ConvexSearch", "spacing = nan", "spacing is one number or three"),
+        ("discrete = ConvexSearch", "spacing = 0", "spacing is one number or a tuple of three"),
+        ("discrete = ConvexSearch", "spacing = nan", "spacing is one number or a tuple of three"),
         ("discrete = ConvexSearch", "inverse_consistency = -1", "inverse_consistency is a whole number"),
         ("continuous = AdamRefinement", "learning_rate = 0.0", "learning_rate is a finite number above 0"),
         ("continuous = AdamRefinement", "weight = inf", "weight is a finite number"),
-        ("grid = IsotropicGrid", "max_voxels = 0", "max_voxels is at least 1"),
-        ("grid = IsotropicGrid", "spacing_mm = -1", "spacing_mm is a positive number"),
+        ("grid = IsotropicGrid", "max_voxels = 0", "max_voxels is a whole number of at least 1"),
+        ("grid = IsotropicGrid", "spacing_mm = -1", "spacing_mm is a finite number above 0"),
         ("features = Intensity", "low = 2.0", "quantiles are 0 <= low < high <= 1"),
         ("features = Concat", "parts = []", "at least one extractor"),
         (
@@ -393,7 +444,7 @@ def test_with_settings_replaces_a_component_as_a_whole() -> None:
         ("discrete.spacing = five", "is no setting"),
         ("discrete.sapcing = 5", r"did you mean 'spacing'\?"),
         ("descrete.spacing = 5", r"did you mean 'discrete'\?"),
-        ("discrete.spacing = 0", "spacing is one number or three"),
+        ("discrete.spacing = 0", "spacing is one number or a tuple of three"),
         ("continuous.iterations.x = 3", "iterations"),
         ("schema_version = 2", "schema_version 2"),
         ('grid = "none"', "grid = 'none' is of the wrong type"),

@@ -4,6 +4,6 @@ from convexadam.features.concat import Concat
 from convexadam.features.intensity import Intensity
 from convexadam.features.mind import MindSSC
 from convexadam.features.precomputed import Precomputed
-from convexadam.features.protocol import Features, LocalFeatures, reach_of
+from convexadam.features.protocol import Features, LocalFeatures, check_no_class, reach_of
 
-__all__ = ["Concat", "Features", "Intensity", "LocalFeatures", "MindSSC", "Precomputed", "reach_of"]
+__all__ = ["Concat", "Features", "Intensity", "LocalFeatures", "MindSSC", "Precomputed", "check_no_class", "reach_of"]

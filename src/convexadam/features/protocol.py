@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from convexadam._typing import Channels, Volume
+from convexadam.errors import ConfigError
 from convexadam.geometry import Image
 
 
@@ -41,6 +42,14 @@ class LocalFeatures(Features, Protocol):
     def reach(self) -> int:
         """Voxels around each voxel that its description depends on."""
         ...
+
+
+def check_no_class(features: object, name: str) -> None:
+    """Raise `ConfigError` for a class: it can be called, but makes an extractor instead of features."""
+    if isinstance(features, type):
+        raise ConfigError(
+            f"{name} takes an extractor, but the class {features.__name__} came; make one: {features.__name__}(...)"
+        )
 
 
 def reach_of(features: Features) -> int:

@@ -36,7 +36,7 @@ class DisplacementField:
     Raises
     ------
     GeometryError
-        If the vectors do not fit the grid, or are not finite.
+        If the vectors are no floating-point tensor that fits the grid, or are not finite.
 
     Examples
     --------
@@ -49,11 +49,7 @@ class DisplacementField:
     grid: Grid
 
     def __post_init__(self) -> None:
-        if tuple(self.disp_mm.shape) != (3, *self.grid.shape):
-            raise GeometryError(
-                f"a displacement field on this grid has shape {(3, *self.grid.shape)}, "
-                f"but {tuple(self.disp_mm.shape)} came"
-            )
+        _check_shape(self.disp_mm, self.grid)
         if not self.disp_mm.is_floating_point():
             raise GeometryError(f"displacements are floating-point numbers of mm, but the type is {self.disp_mm.dtype}")
         if not bool(self.disp_mm.isfinite().all()):
@@ -65,7 +61,14 @@ class DisplacementField:
 
     @classmethod
     def from_voxels(cls, disp_vox: Field, grid: Grid) -> DisplacementField:
-        """Make a transform of displacements in voxels of ``grid``, component ``a`` along tensor axis ``a``."""
+        """Make a transform of displacements in voxels of ``grid``, component ``a`` along tensor axis ``a``.
+
+        Raises
+        ------
+        GeometryError
+            If the displacements are no real tensor ``[3, i, j, k]`` that fits the grid, or are not finite.
+        """
+        _check_shape(disp_vox, grid)
         return cls(linear_part(grid.affine, disp_vox), grid)
 
     def to_voxels(self) -> Field:
@@ -142,3 +145,14 @@ class DisplacementField:
     def jacobian(self) -> Volume:
         """Local volume change at each voxel, ``[i, j, k]``; <= 0 means folded."""
         return jacobian_determinant(self.to_voxels())
+
+
+def _check_shape(disp: Field, grid: Grid) -> None:
+    shape = (3, *grid.shape)
+    if not isinstance(disp, torch.Tensor):
+        raise GeometryError(
+            f"a displacement field on this grid is a tensor {shape}, but a {type(disp).__name__} came; "
+            "pass torch.as_tensor(...) of it, components first"
+        )
+    if tuple(disp.shape) != shape:
+        raise GeometryError(f"a displacement field on this grid has shape {shape}, but {tuple(disp.shape)} came")

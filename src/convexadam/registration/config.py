@@ -10,7 +10,7 @@ from typing import final
 from convexadam.continuous import AdamRefinement
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, FileError
-from convexadam.features import Features, MindSSC
+from convexadam.features import Features, MindSSC, check_no_class
 from convexadam.io import atomic_path
 from convexadam.registration import saved
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid, WorkingGrid
@@ -48,6 +48,7 @@ class RegistrationConfig:
     continuous: AdamRefinement | None = field(default_factory=AdamRefinement)
 
     def __post_init__(self) -> None:
+        check_no_class(self.features, "features")
         if not callable(self.features) or isinstance(self.features, _NO_FEATURES):
             raise ConfigError(f"features is a component or a function of an image, but {self.features!r} came")
         for name, allowed in (
