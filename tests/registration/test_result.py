@@ -17,6 +17,7 @@ from convexadam import (
     Concat,
     ConvexAdamError,
     ConvexSearch,
+    DisplacementField,
     FileError,
     GivenGrid,
     Grid,
@@ -31,7 +32,9 @@ from convexadam import (
     register,
 )
 from convexadam.data import phantom_pair
-from convexadam.metrics import evaluate_transform
+from convexadam.metrics import evaluate_transform, folded_percent
+from convexadam.metrics.folding import inner_determinant
+from convexadam.registration.diagnostics import describe_field
 
 SEARCH = ConvexSearch(spacing=3, radius=2)
 QUICK = RegistrationConfig(discrete=SEARCH, continuous=AdamRefinement(iterations=5))
@@ -117,14 +120,25 @@ def test_seconds_of_each_stage(result: RegistrationResult) -> None:
 def test_diagnostics_describe_the_transform(result: RegistrationResult) -> None:
     found = result.diagnostics
     length = result.transform.disp_mm.norm(dim=0)
-    jacobian = result.transform.jacobian()
+    jacobian = inner_determinant(result.transform.to_voxels())
     assert found["displacement_mean_mm"] == pytest.approx(float(length.mean()))
     assert found["displacement_max_mm"] == pytest.approx(float(length.max()))
     assert found["jacobian_min"] == pytest.approx(float(jacobian.min()))
     assert found["jacobian_max"] == pytest.approx(float(jacobian.max()))
-    assert 0 <= found["folded_percent"] <= 100
+    assert found["folded_percent"] == folded_percent(result.transform.to_voxels())
     assert found["feature_difference_before"] > 0
     assert found["feature_difference_after"] > 0
+
+
+@pytest.mark.parametrize(("plane", "folded"), [(0, False), (5, True)], ids=["border", "middle"])
+def test_folding_and_volume_change_speak_of_the_same_voxels(plane: int, folded: bool) -> None:
+    disp = torch.zeros(3, 12, 8, 8)
+    disp[0, plane] = 3.0  # beyond the next planes
+    transform = DisplacementField(disp, Grid((12, 8, 8)))
+    assert float(transform.jacobian().min()) < 0
+    found = describe_field(transform)
+    assert (found["folded_percent"] > 0, found["jacobian_min"] <= 0) == (folded, folded)
+    assert (found["jacobian_max"] > 1) == folded
 
 
 def test_without_stages_nothing_moves(images: tuple[Image, Image]) -> None:

@@ -32,12 +32,13 @@ class RegistrationResult:
     config
         The settings.
     seconds
-        Time of each stage.
+        Time of each stage, in s.
     diagnostics
         ``feature_difference_before``/``_after`` (mean over the image of the squared feature difference, lower is more
         alike), ``compared_percent`` (share of the volume with evidence in both images),
-        ``folded_percent`` (voxels with a Jacobian determinant <= 0), ``jacobian_min``/``_max``,
-        ``displacement_mean_mm``/``_max_mm``.
+        ``folded_percent`` (voxels with a Jacobian determinant <= 0) and ``jacobian_min``/``_max``, all three without
+        the two outer voxels on each side (see `convexadam.metrics.folded_percent`),
+        ``displacement_mean_mm``/``_max_mm`` over all voxels.
     backend
         Which implementation ran.
     """
