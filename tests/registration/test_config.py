@@ -174,10 +174,26 @@ def test_features_are_an_instance_not_a_class(kind: type) -> None:
             make()
 
 
-def test_what_is_left_out_has_its_default() -> None:
-    assert RegistrationConfig.from_toml(HEAD) == RegistrationConfig()
+def test_sections_that_are_left_out_are_those_of_the_default_preset() -> None:
+    assert RegistrationConfig.from_toml(HEAD) == preset("default")
+    found = RegistrationConfig.from_toml(HEAD + 'grid = { type = "GivenGrid" }\n')
+    assert found == dataclasses.replace(preset("default"), grid=GivenGrid())
+
+
+def test_keys_that_are_left_out_have_the_default_of_the_component() -> None:
     found = RegistrationConfig.from_toml(HEAD + '[discrete]\ntype = "ConvexSearch"\nradius = 7\n')
     assert found == RegistrationConfig(discrete=ConvexSearch(radius=7))
+    assert found.discrete is not None
+    assert found.discrete.spacing == ConvexSearch().spacing == 6
+
+
+def test_the_default_preset() -> None:
+    assert preset("default") == RegistrationConfig(
+        grid=IsotropicGrid(),
+        features=MindSSC(radius=1, dilation=2),
+        discrete=ConvexSearch(spacing=4, radius=6),
+        continuous=AdamRefinement(weight=0.2, parametrisation=Compositional()),
+    )
 
 
 def test_a_whole_number_becomes_a_float() -> None:
@@ -405,7 +421,7 @@ def test_load_names_the_file_that_is_wrong(tmp_path: Path) -> None:
 
 
 def test_with_settings() -> None:
-    config = RegistrationConfig()
+    config = RegistrationConfig(discrete=ConvexSearch(), continuous=AdamRefinement())
     found = config.with_settings(
         "discrete.spacing = [3, 4, 5]",
         "continuous.smoothing.width=5",
@@ -419,7 +435,7 @@ def test_with_settings() -> None:
         discrete=ConvexSearch(spacing=(3, 4, 5)),
         continuous=AdamRefinement(smoothing=BoxSmoothing(width=5), final_smoothing=BoxSmoothing(passes=2)),
     )
-    assert config == RegistrationConfig()
+    assert config == RegistrationConfig(discrete=ConvexSearch(), continuous=AdamRefinement())
     assert config.with_settings() == config
 
 
@@ -456,7 +472,7 @@ def test_with_settings_refuses(assignment: str, message: str) -> None:
 
 
 def test_the_presets() -> None:
-    assert preset() == preset("default")
+    assert preset() == preset("default") == RegistrationConfig()
     assert preset("default") != preset("published")
     for name in ("default", "published"):
         assert RegistrationConfig.from_toml(preset(name).to_toml()) == preset(name)
