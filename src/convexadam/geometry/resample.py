@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -45,8 +46,8 @@ def resample(
         ``"linear"``, ``"nearest"`` or ``"label"`` (the same as nearest: values are taken, never mixed). ``None`` takes
         ``"label"`` for whole-number types and ``"linear"`` for floating-point ones.
     background
-        Value outside the image's field of view (which ends half a voxel beyond the outer centres). ``None`` takes
-        0 for labels and the image's smallest value otherwise.
+        Value outside the image's field of view (which ends half a voxel beyond the outer centres), one that the
+        image's type holds. ``None`` takes 0 for labels and the image's smallest value otherwise.
     antialias
         Smooth first along the axes on which ``onto`` is coarser (linear mode only).
     disp_mm
@@ -55,10 +56,17 @@ def resample(
     Returns
     -------
     An image on ``onto``, of the same type; whole numbers read linearly are rounded.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such mode, or the image's type does not hold the background.
     """
     mode = mode or ("label" if image.is_label else "linear")
     if mode not in ("linear", "nearest", "label"):
         raise ConfigError(f"mode is 'linear', 'nearest' or 'label', but {mode!r} came")
+    if background is not None:
+        _check_background(background, image.data.dtype)
     if disp_mm is None and onto.same_as(image.grid):
         return Image(image.data, onto)
     if background is None:
@@ -147,3 +155,22 @@ def _antialiased(data: Tensor, grid: Grid, onto: Grid) -> Tensor:
         weights = np.exp(-0.5 * (np.arange(-half, half + 1) / max(sigma, 1e-6)) ** 2)
         matrices.append(smoothing_matrix([float(w) for w in weights], size, like=data))
     return along_axes(data, (matrices[0], matrices[1], matrices[2]))
+
+
+def _check_background(background: float, dtype: torch.dtype) -> None:
+    """Raise where a tensor would wrap, cut off or overflow the value without a word."""
+    if not isinstance(background, numbers.Real):
+        raise ConfigError(f"background is a number, but {background!r} came")
+    if dtype.is_floating_point:
+        largest = torch.finfo(dtype).max
+        fits = -largest <= background <= largest or not math.isfinite(background)
+        needed = f"a number of at most {largest:g}"
+    else:
+        low, high = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+        fits = math.isfinite(background) and background == int(background) and low <= background <= high
+        needed = f"a whole number from {low} to {high}"
+    if not fits:
+        raise ConfigError(
+            f"background is {needed} for an image of type {dtype}, but {background!r} came; convert the image to "
+            "another type first"
+        )

@@ -109,6 +109,13 @@ class DisplacementField:
         Returns
         -------
         ``(n, 3)`` float64 tensor.
+
+        Raises
+        ------
+        InputError
+            If the points are not ``(n, 3)``, or hold NaN or Inf.
+        ConfigError
+            If there is no such space.
         """
         values = torch.as_tensor(points).to(self.disp_mm.device, torch.float64)
         if values.ndim != 2 or values.shape[1] != 3:
@@ -134,11 +141,17 @@ class DisplacementField:
         mode
             ``"linear"``, ``"nearest"`` or ``"label"``; ``None`` takes labels for whole-number types, else linear.
         background
-            Value outside the image's field of view; ``None`` takes 0 for labels, else the image's smallest value.
+            Value outside the image's field of view, one that the image's type holds; ``None`` takes 0 for labels, else
+            the image's smallest value.
 
         Returns
         -------
         An image on the fixed grid, of the same type and with as many channels.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such mode, or the image's type does not hold the background.
         """
         return resample(image, self.grid, mode=mode, background=background, disp_mm=self.disp_mm)
 
