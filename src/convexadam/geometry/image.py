@@ -10,7 +10,7 @@ import torch
 
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
-from convexadam.geometry.grid import Grid
+from convexadam.geometry.grid import Grid, to_device
 
 
 @final
@@ -82,7 +82,7 @@ class Image:
             raise InputError(f"the volume is empty: its shape is {tuple(np.shape(array))}")
         shape = tuple(data.shape[1:])
         return cls(
-            data if device is None else data.to(device),
+            data if device is None else to_device(data, device),
             Grid((shape[0], shape[1], shape[2]), np.eye(4) if affine is None else affine),
         )
 
@@ -92,8 +92,8 @@ class Image:
         return not self.data.is_floating_point()
 
     def to(self, device: torch.device | str) -> Image:
-        """Return the same image on another device."""
-        return Image(self.data.to(device), self.grid)
+        """Return the same image on another device; float64 becomes float32 where that has none (MPS)."""
+        return Image(to_device(self.data, device), self.grid)
 
     def canonical(self) -> Image:
         """Return the same voxels in the order of ``grid.canonical()``; nothing is interpolated."""

@@ -119,7 +119,7 @@ def coverage(grid: Grid, onto: Grid, *, like: Tensor, margin: int = 0) -> Shaped
 def linear_part(matrix: np.ndarray, vectors: Tensor) -> Tensor:
     """Apply the 3x3 part of a 4x4 matrix to vectors ``[3, ...]``, in floating point."""
     vectors = _as_computable(vectors)
-    part = torch.from_numpy(np.array(matrix[:3, :3])).to(vectors)
+    part = torch.from_numpy(np.array(matrix[:3, :3])).to(vectors.dtype).to(vectors.device)
     return (part @ vectors.reshape(3, -1)).reshape(vectors.shape)
 
 
@@ -128,12 +128,12 @@ def _positions(onto: Grid, first: int, last: int, source: Grid, disp_mm: Field |
     dtype = like.dtype if like.is_floating_point() and like.dtype.itemsize >= 4 else torch.float32
     matrix = source.voxels_from(onto)
     shape: Triple = (last - first, onto.shape[1], onto.shape[2])
-    offset = torch.as_tensor(matrix[:3, 3] + matrix[:3, 0] * first)
-    result = offset.to(like.device, dtype).reshape(3, 1, 1, 1).expand(3, *shape).clone()
+    offset = torch.from_numpy(matrix[:3, 3] + matrix[:3, 0] * first)
+    result = offset.to(dtype).to(like.device).reshape(3, 1, 1, 1).expand(3, *shape).clone()
     for axis in range(3):
         ticks = torch.arange(shape[axis], dtype=dtype, device=like.device)
         ticks = ticks.reshape([-1 if a == axis else 1 for a in range(3)])
-        column = torch.as_tensor(matrix[:3, axis].copy()).to(like.device, dtype).reshape(3, 1, 1, 1)
+        column = torch.from_numpy(matrix[:3, axis].copy()).to(dtype).to(like.device).reshape(3, 1, 1, 1)
         result += column * ticks
     if disp_mm is not None:
         result += linear_part(np.linalg.inv(source.affine), disp_mm[:, first:last].to(like.device, dtype))

@@ -10,7 +10,7 @@ import torch
 
 from convexadam._typing import Field, Points, Volume
 from convexadam.errors import ConfigError, GeometryError, InputError
-from convexadam.geometry.grid import Grid
+from convexadam.geometry.grid import Grid, as_finest
 from convexadam.geometry.image import Image
 from convexadam.geometry.jacobian import jacobian_determinant
 from convexadam.geometry.resample import Mode, linear_part, read_tensor, resample
@@ -87,11 +87,11 @@ class DisplacementField:
         return DisplacementField(read_tensor(self.disp_mm, self.grid, grid), grid)
 
     def __call__(self, points_mm: Points) -> Points:
-        """Map points of fixed space to moving space; ``(n, 3)`` in mm RAS+, float64."""
-        points = points_mm.to(self.disp_mm.device)
+        """Map points of fixed space to moving space; ``(n, 3)`` in mm RAS+, float64 (on MPS float32)."""
+        points = as_finest(points_mm, self.disp_mm.device)
         where = self.grid.to_voxels(points).T[:, :, None, None]
         moved = sample_linear(self.disp_mm, where.to(self.disp_mm.dtype))[:, :, 0, 0].T
-        return points.to(torch.float64) + moved
+        return points + moved
 
     def warp_points(self, points: Points, *, space: PointSpace) -> Points:
         """Map points of fixed space to where they are found in moving space.
@@ -108,7 +108,7 @@ class DisplacementField:
 
         Returns
         -------
-        ``(n, 3)`` float64 tensor.
+        ``(n, 3)`` float64 tensor (on MPS float32).
 
         Raises
         ------
@@ -117,7 +117,8 @@ class DisplacementField:
         ConfigError
             If there is no such space.
         """
-        values = torch.as_tensor(points).to(self.disp_mm.device, torch.float64)
+        given = points if isinstance(points, torch.Tensor) else torch.as_tensor(points, device="cpu")
+        values = as_finest(given, self.disp_mm.device)
         if values.ndim != 2 or values.shape[1] != 3:
             raise InputError(f"points are an array (n, 3), but the shape {tuple(values.shape)} came")
         if not bool(values.isfinite().all()):

@@ -13,6 +13,7 @@ from convexadam._typing import Channels, Field, Volume
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 from convexadam.features import reach_of
 from convexadam.geometry import DisplacementField, Grid, Image, resample
+from convexadam.geometry.grid import as_finest
 from convexadam.geometry.resample import coverage
 from convexadam.kernels.warp_ssd import evidence_under
 from convexadam.registration.config import RegistrationConfig
@@ -158,7 +159,7 @@ def on_grid(image: Image, grid: Grid) -> Image:
     if image.grid.canonical().same_as(grid):
         return Image(image.canonical().data, grid)
     data = (
-        image.data if image.data.is_floating_point() else image.data.double()
+        image.data if image.data.is_floating_point() else as_finest(image.data, image.data.device)
     )  # interpolated values are no whole numbers
     return resample(Image(data, image.grid), grid, mode="linear", antialias=True)
 
