@@ -458,6 +458,7 @@ def constant_features(shape_of: Callable[[Image], Any]) -> RegistrationConfig:
         (lambda image: image.data[:, 1:], r"\(1, 23, 20, 16\) came"),
         (lambda image: image.data.numpy(), "ndarray came"),
         (lambda image: None, "NoneType came"),
+        (lambda image: image.data.to("meta"), "the images are on cpu, but features on meta came from"),
         (lambda image: image.data[:0], "at least one, but 0 and 0 came"),
         (lambda image: image.data * NAN, "hold NaN or Inf"),
         (lambda image: image.data / 0, "hold NaN or Inf"),

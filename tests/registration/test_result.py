@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections.abc import Callable
@@ -319,14 +320,29 @@ def test_too_little_memory_in_a_stage(stage: str, images: tuple[Image, Image], m
         register(*images, QUICK)
 
 
+@pytest.mark.parametrize("step", ["checked_image", "checked_mask"])
+def test_too_little_memory_for_the_images(
+    step: str, images: tuple[Image, Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise SHORT_OF_MEMORY[0]
+
+    monkeypatch.setattr(importlib.import_module("convexadam.registration.register"), step, fail)
+    with pytest.raises(OutOfMemoryError, match=r"^cpu has too little memory to hold the images; crop") as e:
+        register(*images, QUICK, device="cpu")
+    assert e.value.__cause__ is SHORT_OF_MEMORY[0]
+
+
 @pytest.mark.parametrize(
     "error",
     [
         RuntimeError("[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: not enough memory: you tried to"),
         RuntimeError("MPS backend out of memory (MPS allocated: 9.07 GB)"),
         MemoryError("Unable to allocate 8.00 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     ],
-    ids=["Windows", "MPS", "numpy"],
+    ids=["Windows", "MPS", "numpy", "cuBLAS", "cuDNN"],
 )
 def test_other_ways_to_say_that_memory_is_short(error: Exception, images: tuple[Image, Image]) -> None:
     try:

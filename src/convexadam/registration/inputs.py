@@ -75,6 +75,11 @@ def checked_features(
                 f"features are a tensor [f, i, j, k] with {images[0].grid.shape} voxels, "
                 f"but {came} came from {extractor!r}"
             )
+        if features.device != images[0].data.device:
+            raise ConfigError(
+                f"the images are on {images[0].data.device}, but features on {features.device} came from "
+                f"{extractor!r}; return them on the image's device"
+            )
     if fixed.shape[0] != moving.shape[0] or fixed.shape[0] == 0:
         raise ConfigError(
             f"both images need as many feature channels, at least one, but {fixed.shape[0]} and {moving.shape[0]} came"

@@ -27,6 +27,8 @@ Progress: TypeAlias = Callable[[str, float], None]
 
 _STAGES = ("resample", "features", "discrete", "continuous", "finish")
 
+_NO_ROOM = "has too little memory to hold the images; crop or coarsen them, or use another device"
+
 
 @torch.inference_mode(False)  # the refinement differentiates, whatever the caller has switched off
 @torch.no_grad()
@@ -71,7 +73,8 @@ def register(
     InputError, GeometryError, FileError
         If an image or mask cannot be used: NaN, empty, not 3-D, singular affine, unreadable, no overlap.
     ConfigError
-        If the features do not fit the image.
+        If ``config`` is no `RegistrationConfig`, the device cannot be used, an affine comes with something that has its
+        own, or the features do not fit the image.
     OutOfMemoryError
         If the device has too little memory.
 
@@ -87,19 +90,16 @@ def register(
     config = preset() if config is None else config
     if not isinstance(config, RegistrationConfig):
         raise ConfigError(f"config is a RegistrationConfig, as preset('default') returns one, but {config!r} came")
-    fixed_image = checked_image(fixed, fixed_affine, device, "fixed")
-    moving_image = checked_image(moving, moving_affine, fixed_image.data.device, "moving")
-    masks = (
-        checked_mask(fixed_mask, fixed_image, "fixed"),
-        checked_mask(moving_mask, moving_image, "moving"),
-    )
+    with _memory_may_be_short(f"{device or 'the device'} {_NO_ROOM}"):
+        fixed_image = checked_image(fixed, fixed_affine, device, "fixed")
+        moving_image = checked_image(moving, moving_affine, fixed_image.data.device, "moving")
+        masks = (
+            checked_mask(fixed_mask, fixed_image, "fixed"),
+            checked_mask(moving_mask, moving_image, "moving"),
+        )
     clock = _Clock(progress, fixed_image.data.device)
-    try:
+    with _memory_may_be_short(_memory_advice(fixed_image)):
         transform, diagnostics = _estimated(fixed_image, moving_image, masks, config, clock)
-    except (RuntimeError, MemoryError) as error:
-        if _is_about_memory(error):
-            raise OutOfMemoryError(_memory_advice(fixed_image)) from error
-        raise
     return RegistrationResult(
         transform=transform,
         fixed=fixed_image,
@@ -203,9 +203,20 @@ class _Clock:
             self._progress("done", 1.0)
 
 
+@contextmanager
+def _memory_may_be_short(advice: str) -> Iterator[None]:
+    """Turn the errors of any device that has too little memory into one with advice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if _is_about_memory(error):
+            raise OutOfMemoryError(advice) from error
+        raise
+
+
 def _is_about_memory(error: Exception) -> bool:
     """Whether an error of torch or Python says that memory is short; each device has its own way to say so."""
-    words = ("can't allocate memory", "not enough memory", "out of memory")
+    words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(w in str(error) for w in words)
 
 
