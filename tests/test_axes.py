@@ -1,4 +1,4 @@
-"""What settings may be; the components themselves check types in the tests, so these functions are called alone."""
+"""What the settings of all components may be."""
 
 from __future__ import annotations
 

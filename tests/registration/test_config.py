@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -126,38 +127,33 @@ def test_types_survive() -> None:
     assert isinstance(found.thetas, tuple)
 
 
-def given(component: Any, **values: Any) -> Any:
-    """Set values that get in outside of the tests only, whose type checks stop them (see tests/test_axes.py)."""
-    for name, value in values.items():
-        object.__setattr__(component, name, value)
-    return component
-
-
-def numpy_settings() -> RegistrationConfig:
+@pytest.fixture
+def numpy_settings(monkeypatch: pytest.MonkeyPatch) -> RegistrationConfig:
     """Settings as they come out of a search over arrays."""
-    per_axis = (np.int8(1), np.int8(2), np.int8(3))
+    # As users have it: without the tests' own check of annotations, which would come first.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    search: Any = {"spacing": np.int64(5), "radius": tuple(np.arange(1, 4)), "thetas": (np.float16(1),)}
+    refinement: Any = {"iterations": np.uint8(7), "weight": np.float32(1.5), "learning_rate": Fraction(1, 4)}
+    mind: Any = {"radius": np.int64(2)}
     return RegistrationConfig(
         grid=IsotropicGrid(spacing_mm=np.float32(1.5), max_voxels=np.int32(10**6)),
-        features=Concat(parts=(given(MindSSC(), radius=np.int64(2)),), weights=(np.float64(0.1),)),
-        discrete=given(ConvexSearch(), spacing=np.int64(5), radius=per_axis, thetas=(np.float16(1),)),
-        continuous=given(
-            AdamRefinement(), iterations=np.uint8(7), weight=np.float32(1.5), learning_rate=Fraction(1, 4)
-        ),
+        features=Concat(parts=(MindSSC(**mind),), weights=(np.float64(0.1),)),
+        discrete=ConvexSearch(**search),
+        continuous=AdamRefinement(**refinement),
     )
 
 
-def test_numbers_of_numpy_are_saved_as_plain_ones(tmp_path: Path) -> None:
-    config = numpy_settings()
-    config.save(tmp_path / "settings.toml")
+def test_numbers_of_numpy_are_saved_as_plain_ones(numpy_settings: RegistrationConfig, tmp_path: Path) -> None:
+    numpy_settings.save(tmp_path / "settings.toml")
     found = RegistrationConfig.load(tmp_path / "settings.toml")
-    assert found == config
+    assert found == numpy_settings
     assert found.discrete is not None
     assert type(found.discrete.spacing) is int
-    assert found.with_settings("discrete.inverse_consistency = 15") == config
+    assert numpy_settings.with_settings("discrete.inverse_consistency = 15") == numpy_settings
 
 
-def test_numbers_of_numpy_are_reported_as_plain_ones() -> None:
-    tables = {name: as_table(part) for name, part in vars(numpy_settings()).items()}
+def test_numbers_of_numpy_are_reported_as_plain_ones(numpy_settings: RegistrationConfig) -> None:
+    tables = {name: as_table(part) for name, part in vars(numpy_settings).items()}
     assert json.loads(json.dumps(tables)) == tables
     assert tables["discrete"]["radius"] == [1, 2, 3]
     assert tables["features"]["weights"] == [0.1]

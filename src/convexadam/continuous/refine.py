@@ -38,12 +38,12 @@ class AdamRefinement:
     unit
         ``"voxel"`` or ``"mm"``.
     iterations
-        Adam steps; 0 returns the start, seen through the nodes and smoothing.
+        Adam steps; 0 returns the start, seen through the nodes and, with `Displacement` only, smoothed.
     weight
         Weight of the roughness; 0 leaves smoothing as the only regularisation. 1.25 fits the 12 channels of
         `MindSSC`; features on another scale need another weight.
     learning_rate
-        Largest step, in nodes.
+        Typical step of a node, in nodes: what Adam makes of a steady gradient, before smoothing.
     smoothing
         ``B``: of the whole field (`Displacement`) or of each step (`Compositional`); ``None`` for none.
     parametrisation

@@ -93,6 +93,11 @@ class Grid:
 
         Node ``n`` lies at voxel ``spacing * n + (spacing - 1) / 2``; what does not fill a whole node at
         the far end is left out. ``spacing`` is at least 1 and may not exceed the shape.
+
+        Raises
+        ------
+        GeometryError
+            If the spacing is not three numbers within that range.
         """
         if len(spacing) != 3 or not all(1 <= s <= n for s, n in zip(spacing, self.shape, strict=True)):
             raise GeometryError(f"nodes are 1 voxel apart or more, and at most {self.shape}, but {spacing} came")
@@ -128,6 +133,11 @@ class Grid:
         """Return a grid over the same box with the same directions and other voxels, centred on this one.
 
         The number of voxels is rounded, so that the box may be up to half a new voxel larger or smaller.
+
+        Raises
+        ------
+        GeometryError
+            If the spacing is not three positive numbers of mm.
         """
         if len(spacing_mm) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing_mm):
             raise GeometryError(f"voxels have positive sizes in mm, but {spacing_mm} came")

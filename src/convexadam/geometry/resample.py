@@ -105,7 +105,8 @@ def read_tensor(
 def coverage(grid: Grid, onto: Grid, *, like: Tensor, margin: int = 0) -> Shaped[Tensor, "i j k"]:
     """1 where a voxel of ``onto`` lies in the field of view of ``grid``, else 0; ``[i, j, k]``.
 
-    A ``margin``, in voxels of ``onto``, shrinks the field of view on every side, but by no more than a quarter of it.
+    A ``margin``, in voxels of ``onto``, shrinks the field of view on each side, but by no more than a quarter of it on
+    each, so that half of it is always left.
     """
     positions = _positions(onto, 0, onto.shape[0], grid, None, like)
     step = np.linalg.norm(grid.voxels_from(onto)[:3, :3], axis=1)

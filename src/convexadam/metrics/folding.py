@@ -36,6 +36,11 @@ def folded_percent(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None)
     -------
     0 to 100; NaN where the mask holds no voxel that counts.
 
+    Raises
+    ------
+    InputError
+        If the mask has another shape than the field.
+
     Examples
     --------
     >>> folded_percent(torch.zeros(3, 8, 8, 8))
@@ -60,6 +65,11 @@ def sdlogj(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None) -> floa
     -------
     No unit; NaN where the mask holds no voxel that counts.
 
+    Raises
+    ------
+    InputError
+        If the mask has another shape than the field.
+
     Examples
     --------
     >>> sdlogj(torch.ones(3, 8, 8, 8))
@@ -83,6 +93,11 @@ def sdlogj_plain(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None) -
     Returns
     -------
     No unit; NaN where no voxel counts.
+
+    Raises
+    ------
+    InputError
+        If the mask has another shape than the field.
     """
     return log_spread(_counted(inner_determinant(disp_vox), disp_vox, mask))
 

@@ -80,7 +80,13 @@ class RegistrationResult:
         }
 
     def save_report(self, path: str | Path) -> None:
-        """Write `report` as JSON (all of it, or nothing)."""
+        """Write `report` as JSON (all of it, or nothing).
+
+        Raises
+        ------
+        FileError
+            If the folder is missing or the file cannot be written.
+        """
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(self.report(), indent=2) + "\n", encoding="utf-8")
 
