@@ -304,20 +304,6 @@ def cost_volume(
     return out
 
 
-def reverse_cost(costs: np.ndarray) -> np.ndarray:
-    """``C_rev(x, d) = C(x + d, -d)``, infinite where ``x + d`` is outside."""
-    radius: Triple = (costs.shape[0] // 2, costs.shape[1] // 2, costs.shape[2] // 2)
-    shape = costs.shape[3:]
-    out = np.full_like(costs, np.inf)
-    for index, step in labels(radius):
-        opposite = tuple(r - s for r, s in zip(radius, step, strict=True))
-        for x in np.ndindex(*shape):
-            at = tuple(a + s for a, s in zip(x, step, strict=True))
-            if all(0 <= a < n for a, n in zip(at, shape, strict=True)):
-                out[(*index, *x)] = costs[(*opposite, *at)]
-    return out
-
-
 def fill_without_evidence(costs: np.ndarray) -> np.ndarray:
     """Infinite costs become the mean of the cell's finite ones, or 0 where there is none."""
     out = costs.copy()

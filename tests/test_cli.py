@@ -419,16 +419,39 @@ def test_a_folder_without_permission(run: Any, files: Path, tmp_path: Path) -> N
     assert "check permissions" in ran.error
 
 
-@pytest.mark.parametrize("options", [["--output-dir", "file"], ["--output-dir", "out", "--learn2reg", "field.txt"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--output-dir", "file"],
+        ["--output-dir", "out", "--learn2reg", "field.txt"],
+        ["--output-dir", "out", "--learn2reg", "missing/field.npz"],
+        ["--output-dir", "out", "--learn2reg", "out/missing/field.npz"],
+        ["--output-dir", "out", "--learn2reg", "file/field.npz"],
+        ["--output-dir", "out", "--learn2reg", "folder.npz"],
+    ],
+    ids=" ".join,
+)
 def test_places_for_results_are_checked_first(
     options: list[str], run: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
+    (tmp_path / "folder.npz").mkdir()
     started = []
     monkeypatch.setattr("convexadam.cli.register", lambda *a, **k: started.append(a) or register(*a, **k))
     assert run("register", *pair_of(files), *options, *FAST).status == 1
     assert not started
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.npz"]
+
+
+@pytest.mark.parametrize("place", ["new/out/field.npz", "new/field.npz", "new/out/../out/field.npz"])
+def test_the_field_for_learn2reg_may_lie_in_folders_that_are_made(
+    place: str, run: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = run("register", *pair_of(files), "--output-dir", "new/out", "--learn2reg", place, "--quiet", *FAST)
+    assert (ran.status, ran.error) == (0, "")
+    assert (tmp_path / place).is_file()
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])

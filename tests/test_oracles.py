@@ -168,12 +168,6 @@ def test_cost_volume_with_weights() -> None:
     assert costs.ravel() == pytest.approx([(3 + 96) / (3 + 6), (2 + 144) / (2 + 9)])
 
 
-def test_reverse_cost_on_a_line() -> None:
-    costs = np.arange(6.0).reshape(1, 1, 3, 1, 1, 2)  # C(x, -1) = 0 1, C(x, 0) = 2 3, C(x, +1) = 4 5
-    found = oracles.reverse_cost(costs).reshape(3, 2)
-    assert found.tolist() == [[np.inf, 4], [2, 3], [1, np.inf]]
-
-
 def test_fill_without_evidence() -> None:
     costs = np.array([[1, np.inf], [3, np.inf], [np.inf, np.inf]]).reshape(1, 1, 3, 1, 1, 2)
     assert oracles.fill_without_evidence(costs).reshape(3, 2).tolist() == [[1, 0], [3, 0], [2, 0]]

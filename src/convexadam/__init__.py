@@ -20,6 +20,7 @@ from convexadam.errors import (
 from convexadam.features import Concat, Features, Intensity, MindSSC, Precomputed
 from convexadam.geometry import DisplacementField, Grid, Image
 from convexadam.io import as_image, read_image, write_image
+from convexadam.kernels import use_backend
 from convexadam.registration import (
     GivenGrid,
     IsotropicGrid,
@@ -57,5 +58,6 @@ __all__ = [
     "preset",
     "read_image",
     "register",
+    "use_backend",
     "write_image",
 ]

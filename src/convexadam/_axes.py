@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeGuard
 
 from convexadam._typing import PerAxis, Triple
 from convexadam.errors import ConfigError
@@ -13,16 +13,19 @@ Unit: TypeAlias = Literal["voxel", "mm"]
 
 
 def per_axis(value: PerAxis, name: str, *, least: float) -> tuple[float, float, float]:
-    """One number, or three, as three; each finite and at least ``least``."""
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * 3
+    """One number, or a tuple of three, as three; each finite and at least ``least``.
+
+    Settings are values that can be compared and hashed, so that lists and arrays are refused.
+    """
+    values = value if isinstance(value, tuple) else (value,) * 3
     if len(values) != 3 or not all(_is_number(v) and math.isfinite(v) and v >= least for v in values):
         raise ConfigError(
-            f"{name} is one number or three (for i, j and k), each at least {least:g}, but {value!r} came"
+            f"{name} is one number or a tuple of three (one for each axis), each at least {least:g}, but {value!r} came"
         )
     return float(values[0]), float(values[1]), float(values[2])
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -34,8 +37,8 @@ def checked_count(value: object, name: str, *, least: int = 0) -> None:
 
 def checked_number(value: object, name: str, *, least: float = 0.0, above: bool = False) -> None:
     """Raise unless ``value`` is finite and at least (or above) ``least``."""
-    fits = isinstance(value, (int, float, numbers.Real)) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or float(value) < least or (above and float(value) == least):  # type: ignore[arg-type]
+    fits = _is_number(value) and math.isfinite(value) and (value > least if above else value >= least)
+    if not fits:
         raise ConfigError(
             f"{name} is a finite number {'above' if above else 'of at least'} {least:g}, but {value!r} came"
         )

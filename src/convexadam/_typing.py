@@ -16,6 +16,9 @@ Volume: TypeAlias = Float[Tensor, "i j k"]
 Channels: TypeAlias = Float[Tensor, "c i j k"]
 """Several scalars per voxel: an image with channels, or a feature map."""
 
+Pooled: TypeAlias = Float[Tensor, "_ _ _ _"]
+"""Several scalars per node of a coarser grid: channels first."""
+
 Field: TypeAlias = Float[Tensor, "3 i j k"]
 """One vector per voxel; component ``a`` points along tensor axis ``a`` (voxels) or along R, A, S (mm)."""
 
@@ -28,4 +31,4 @@ Triple: TypeAlias = tuple[int, int, int]
 PerAxis: TypeAlias = int | float | tuple[int, int, int] | tuple[float, float, float]
 """One value for all three axes, or one for each."""
 
-__all__ = ["Channels", "Field", "Float", "PerAxis", "Points", "Shaped", "Tensor", "Triple", "Volume"]
+__all__ = ["Channels", "Field", "Float", "PerAxis", "Points", "Pooled", "Shaped", "Tensor", "Triple", "Volume"]

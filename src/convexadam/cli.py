@@ -78,15 +78,16 @@ class _Register:
     quiet: bool = False
 
     def run(self) -> None:
-        config = RegistrationConfig(**{part.name: part.value for part in _parts(self)})
+        names = [item.name for item in dataclasses.fields(RegistrationConfig)]
+        parts: dict[str, Any] = {name: getattr(self, name, None) for name in names}  # no option: no component
         _check_folder(self.output_dir)
         if self.learn2reg is not None:
-            check_learn2reg_name(self.learn2reg)
+            _check_learn2reg(self.learn2reg, self.output_dir)
         with _progress(self.quiet) as progress:
             result = register(
                 self.fixed,
                 self.moving,
-                config,
+                RegistrationConfig(**parts),
                 fixed_mask=self.fixed_mask,
                 moving_mask=self.moving_mask,
                 device=self.device,
@@ -238,18 +239,6 @@ class _Demo:
         sys.stdout.write(json.dumps(summary) + "\n")
 
 
-@dataclass(frozen=True)
-class _Part:
-    name: str
-    value: Any
-
-
-def _parts(command: Any) -> list[_Part]:
-    """Find the components of the settings among the fields of a register command."""
-    names = [item.name for item in dataclasses.fields(RegistrationConfig)]
-    return [_Part(name, getattr(command, name, None)) for name in names]
-
-
 def _register_command(settings: RegistrationConfig) -> type[_Register]:
     """Make the register command with one option for each field of the given settings."""
     components = [
@@ -280,6 +269,16 @@ def _check_folder(folder: Path) -> None:
     existing = next(part for part in (folder, *folder.absolute().parents) if part.exists())
     if not existing.is_dir():
         raise FileError(f"cannot make the output folder {folder}: {existing} is a file; choose another --output-dir")
+
+
+def _check_learn2reg(path: Path, output_dir: Path) -> None:
+    """Raise unless the field can be written there, once the output folder is made."""
+    check_learn2reg_name(path)
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; give the name of a file in it")
+    folder, made = path.resolve().parent, output_dir.resolve()
+    if not folder.is_dir() and folder not in (made, *made.parents):
+        raise FileError(f"cannot write {path}: {path.parent} is not a folder; create it first, or choose another")
 
 
 def _write_result(result: RegistrationResult, folder: Path) -> list[Path]:

@@ -45,6 +45,7 @@ PUBLIC = [
     "preset",
     "read_image",
     "register",
+    "use_backend",
     "write_image",
 ]
 

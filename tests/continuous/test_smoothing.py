@@ -214,6 +214,12 @@ def test_unusable_settings(make: Any, setting: dict[str, Any], message: str, mon
         make(**setting)
 
 
+@pytest.mark.parametrize("passes", [1, 2, 4, 7])
+def test_the_least_that_mean_filters_can_do(passes: int) -> None:
+    assert KovesiSmoothing(sigma=0.577, passes=passes).taps() == (1.0,)
+    assert len(KovesiSmoothing(sigma=0.578, passes=passes).taps()) > 1
+
+
 def test_numbers_of_numpy_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     box: Any = {"width": np.int16(5), "passes": np.int64(2)}

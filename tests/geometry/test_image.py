@@ -68,6 +68,34 @@ def test_the_largest_uint16_survives() -> None:
     assert Image.from_array(np.full((1, 1, 1), 65535, np.uint16)).data.item() == 65535
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"), [(torch.uint16, torch.int32), (torch.uint32, torch.int64), (torch.uint64, torch.int64)], ids=str
+)
+def test_unsigned_tensors_become_what_torch_computes_with(given: torch.dtype, kept: torch.dtype) -> None:
+    values = torch.tensor([0, 1, 65535], dtype=given).reshape(1, 1, 3)
+    for image in (Image.from_array(values), Image(values[None], Grid((1, 1, 3)))):
+        assert image.data.dtype == kept
+        assert image.data.flatten().tolist() == [0, 1, 65535]
+
+
+@pytest.mark.parametrize("make", [np.full, lambda *a: torch.from_numpy(np.full(*a))], ids=["array", "tensor"])
+def test_unsigned_values_that_no_signed_type_holds(make: Any) -> None:
+    with pytest.raises(InputError, match=r"2\^63"):
+        Image.from_array(make((1, 1, 1), 2**63, np.uint64))
+
+
+def test_masked_arrays_without_hidden_values_are_arrays() -> None:
+    values = np.arange(24.0).reshape(2, 3, 4)
+    for array in (np.ma.masked_array(values), np.ma.masked_array(values, mask=np.zeros(values.shape, bool))):
+        assert np.array_equal(Image.from_array(array).numpy(), values)
+
+
+def test_masked_arrays_with_hidden_values_are_refused() -> None:
+    values = np.ma.masked_less(np.arange(24.0).reshape(2, 3, 4), 5)
+    with pytest.raises(InputError, match=r"hides 5 of 24 values; .*filled.*mask"):
+        Image.from_array(values)
+
+
 def test_strided_and_read_only_arrays() -> None:
     values = np.arange(120.0).reshape(4, 5, 6)[::-1, ::2].transpose(2, 0, 1)
     values.setflags(write=False)
@@ -145,6 +173,13 @@ def test_numpy() -> None:
     assert Image.from_array(oracles.noise(3, 4, 5)).numpy().shape == (3, 4, 5)
     assert Image.from_array(torch.ones(1, 1, 1, dtype=torch.bfloat16)).numpy().dtype == np.float32
     assert Image.from_array(torch.ones(1, 1, 1, requires_grad=True)).numpy().item() == 1
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_numpy_is_a_copy(channels: int) -> None:
+    image = Image(torch.zeros(channels, 2, 3, 4), Grid((2, 3, 4)))
+    image.numpy()[...] = 7
+    assert not image.data.any()
 
 
 def test_to_a_device() -> None:

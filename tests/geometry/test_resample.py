@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -203,6 +204,58 @@ def test_background() -> None:
     assert resample(labels, far).data.unique().tolist() == [0]
     assert resample(labels, far, mode="linear").data.unique().tolist() == [0]
     assert resample(labels, far, background=255).data.unique().tolist() == [255]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "background"),
+    [
+        (torch.uint8, -1),
+        (torch.uint8, 256.0),
+        (torch.int16, -1e6),
+        (torch.int16, 0.5),
+        (torch.int64, 2.0**63),
+        (torch.int32, float("nan")),
+        (torch.int32, float("inf")),
+        (torch.bool, 2),
+        (torch.float16, 1e6),
+        (torch.float32, -1e300),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["linear", "nearest", None])
+def test_a_background_that_the_type_does_not_hold(dtype: torch.dtype, background: float, mode: Any) -> None:
+    image = Image(torch.ones(1, 3, 4, 5).to(dtype), Grid((3, 4, 5)))
+    for onto in (_grid(), image.grid):
+        with pytest.raises(ConfigError, match=rf"background .*{dtype}.*but {re.escape(repr(background))} came"):
+            resample(image, onto, mode=mode, background=background)
+
+
+@pytest.mark.parametrize("background", ["0", (0,), 1j])
+def test_a_background_is_a_number(background: Any) -> None:
+    image = Image(torch.ones(1, 3, 4, 5), Grid((3, 4, 5)))
+    with pytest.raises(ConfigError, match="background is a number"):
+        resample(image, _grid(), background=background)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "background"),
+    [
+        (torch.uint8, 255),
+        (torch.int16, -32768.0),
+        (torch.int64, 2**53 + 1),
+        (torch.bool, True),
+        (torch.float32, float("nan")),
+        (torch.float16, -65504),
+        (torch.float64, 1e300),
+        (torch.int16, np.int16(-1000)),
+    ],
+    ids=str,
+)
+def test_a_background_that_the_type_holds(dtype: torch.dtype, background: float) -> None:
+    image = Image(torch.ones(1, 3, 4, 5).to(dtype), Grid((3, 4, 5)))
+    far = Grid((2, 2, 2), oracles.oblique_affine(origin=(500.0, 0.0, 0.0)))
+    found = resample(image, far, background=background).data
+    torch.testing.assert_close(found, torch.full_like(found, background), rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_field_of_view_ends_half_a_voxel_beyond_the_centres() -> None:

@@ -161,6 +161,14 @@ def test_fields_that_are_no_transform() -> None:
             DisplacementField(bad, grid)
 
 
+@pytest.mark.parametrize("disp", [np.zeros((3, 4, 5, 6)), None, [0.0]])
+def test_displacements_are_a_tensor(disp: Any) -> None:
+    with pytest.raises(GeometryError, match=rf"tensor \(3, 4, 5, 6\).*but a {type(disp).__name__} came"):
+        DisplacementField(disp, Grid((4, 5, 6)))
+    with pytest.raises(GeometryError, match=rf"but a {type(disp).__name__} came"):
+        DisplacementField.from_voxels(disp, Grid((4, 5, 6)))
+
+
 @pytest.mark.parametrize(("axes", "flips"), ORIENTATIONS)
 def test_resampled_from_the_canonical_grid_it_is_the_same_transform(
     axes: tuple[int, int, int], flips: tuple[bool, bool, bool]

@@ -1,7 +1,6 @@
 """Our numbers are those of an independent evaluation script, on real pairs under a synthetic smooth field.
 
-The data cannot be redistributed: it lies in the folder that CONVEXADAM_DATA names, or in ``shared/data`` beside the
-repository, with the script in ``peers/evaluate.py`` beside that folder.
+Neither can be redistributed: CONVEXADAM_DATA names the folder of the pairs, and CONVEXADAM_JUDGE the script.
 """
 
 from __future__ import annotations
@@ -20,9 +19,6 @@ from convexadam.geometry import DisplacementField, Image
 from convexadam.io import read_image, read_landmarks
 from convexadam.metrics import evaluate_transform
 
-DATA = Path(os.environ.get("CONVEXADAM_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-JUDGE = DATA.parent / "peers" / "evaluate.py"
-
 pytestmark = [
     pytest.mark.real,
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),  # the script leaves its files to the collector
@@ -31,9 +27,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def judge() -> Any:
-    if not JUDGE.is_file():
-        pytest.skip(f"the evaluation script is not there ({JUDGE}); set CONVEXADAM_DATA to the data folder beside it")
-    spec = importlib.util.spec_from_file_location("judge", JUDGE)
+    script = os.environ.get("CONVEXADAM_JUDGE")
+    if not script or not Path(script).is_file():
+        pytest.skip(f"there is no evaluation script ({script}); set CONVEXADAM_JUDGE to it")
+    spec = importlib.util.spec_from_file_location("judge", script)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -41,10 +38,10 @@ def judge() -> Any:
     return module
 
 
-def pair(name: str) -> Path:
-    folder = DATA / name
+def pair(pairs: Path, name: str) -> Path:
+    folder = pairs / name
     if not (folder / "fixed.nii.gz").is_file():
-        pytest.skip(f"the pair {name} is not in {DATA}; set CONVEXADAM_DATA")
+        pytest.skip(f"the pair {name} is not in {pairs}")
     return folder
 
 
@@ -102,8 +99,8 @@ def cut_free(image: Image) -> Image:
     return Image(data, image.grid)
 
 
-def test_lung(judge: Any, tmp_path: Path) -> None:
-    folder = pair("lung_ct_elastix")
+def test_lung(judge: Any, real_pairs: Path, tmp_path: Path) -> None:
+    folder = pair(real_pairs, "lung_ct_elastix")
     grid = read_image(folder / "fixed.nii.gz").grid
     moving_mask = cut_free(read_image(folder / "moving_mask.nii.gz"))
     nibabel.save(nibabel.Nifti1Image(moving_mask.numpy(), grid.affine), tmp_path / "moving_mask.nii")
@@ -136,8 +133,8 @@ def test_lung(judge: Any, tmp_path: Path) -> None:
     assert_same(found, expected, REGULARITY | landmarks)
 
 
-def test_brain(judge: Any, tmp_path: Path) -> None:
-    folder = pair("brain_t1_vxm")
+def test_brain(judge: Any, real_pairs: Path, tmp_path: Path) -> None:
+    folder = pair(real_pairs, "brain_t1_vxm")
     labels = [int(word) for word in (folder / "eval_labels.txt").read_text().split()]
     names = {"fixed_label": "fixed_label.nii.gz", "moving_label": "moving_label.nii.gz", "mask": "fixed_mask.nii.gz"}
     paths = {key: folder / name for key, name in names.items()}

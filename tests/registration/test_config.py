@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
+import numpy as np
 import pytest
 import torch
 
@@ -26,7 +30,7 @@ from convexadam import (
     preset,
 )
 from convexadam.continuous import BoxSmoothing, Compositional, Displacement, GaussianSmoothing, KovesiSmoothing
-from convexadam.registration.saved import COMPONENTS
+from convexadam.registration.saved import COMPONENTS, as_table
 
 HEAD = "schema_version = 1\n"
 
@@ -123,10 +127,69 @@ def test_types_survive() -> None:
     assert isinstance(found.thetas, tuple)
 
 
-def test_what_is_left_out_has_its_default() -> None:
-    assert RegistrationConfig.from_toml(HEAD) == RegistrationConfig()
+@pytest.fixture
+def numpy_settings(monkeypatch: pytest.MonkeyPatch) -> RegistrationConfig:
+    """Settings as they come out of a search over arrays."""
+    # As users have it: without the tests' own check of annotations, which would come first.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    search: Any = {"spacing": np.int64(5), "radius": tuple(np.arange(1, 4)), "thetas": (np.float16(1),)}
+    refinement: Any = {"iterations": np.uint8(7), "weight": np.float32(1.5), "learning_rate": Fraction(1, 4)}
+    mind: Any = {"radius": np.int64(2)}
+    return RegistrationConfig(
+        grid=IsotropicGrid(spacing_mm=np.float32(1.5), max_voxels=np.int32(10**6)),
+        features=Concat(parts=(MindSSC(**mind),), weights=(np.float64(0.1),)),
+        discrete=ConvexSearch(**search),
+        continuous=AdamRefinement(**refinement),
+    )
+
+
+def test_numbers_of_numpy_are_saved_as_plain_ones(numpy_settings: RegistrationConfig, tmp_path: Path) -> None:
+    numpy_settings.save(tmp_path / "settings.toml")
+    found = RegistrationConfig.load(tmp_path / "settings.toml")
+    assert found == numpy_settings
+    assert found.discrete is not None
+    assert type(found.discrete.spacing) is int
+    assert numpy_settings.with_settings("discrete.inverse_consistency = 15") == numpy_settings
+
+
+def test_numbers_of_numpy_are_reported_as_plain_ones(numpy_settings: RegistrationConfig) -> None:
+    tables = {name: as_table(part) for name, part in vars(numpy_settings).items()}
+    assert json.loads(json.dumps(tables)) == tables
+    assert tables["discrete"]["radius"] == [1, 2, 3]
+    assert tables["features"]["weights"] == [0.1]
+    assert tables["continuous"]["learning_rate"] == 0.25
+
+
+@pytest.mark.parametrize("kind", [MindSSC, Intensity, OwnFeatures])
+def test_features_are_an_instance_not_a_class(kind: type) -> None:
+    for make in (
+        lambda: RegistrationConfig(features=kind),  # type: ignore[arg-type]
+        lambda: Concat(parts=(MindSSC(), kind)),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ConfigError, match=rf"the class {kind.__name__} came; make one: {kind.__name__}\("):
+            make()
+
+
+def test_sections_that_are_left_out_are_those_of_the_default_preset() -> None:
+    assert RegistrationConfig.from_toml(HEAD) == preset("default")
+    found = RegistrationConfig.from_toml(HEAD + 'grid = { type = "GivenGrid" }\n')
+    assert found == dataclasses.replace(preset("default"), grid=GivenGrid())
+
+
+def test_keys_that_are_left_out_have_the_default_of_the_component() -> None:
     found = RegistrationConfig.from_toml(HEAD + '[discrete]\ntype = "ConvexSearch"\nradius = 7\n')
     assert found == RegistrationConfig(discrete=ConvexSearch(radius=7))
+    assert found.discrete is not None
+    assert found.discrete.spacing == ConvexSearch().spacing == 6
+
+
+def test_the_default_preset() -> None:
+    assert preset("default") == RegistrationConfig(
+        grid=IsotropicGrid(),
+        features=MindSSC(radius=1, dilation=2),
+        discrete=ConvexSearch(spacing=4, radius=6),
+        continuous=AdamRefinement(weight=0.2, parametrisation=Compositional()),
+    )
 
 
 def test_a_whole_number_becomes_a_float() -> None:
@@ -251,13 +314,13 @@ def test_wrong_types(component: str, setting: str) -> None:
 @pytest.mark.parametrize(
     ("component", "setting", "message"),
     [
-        ("discrete = ConvexSearch", "spacing = 0", "spacing is one number or three"),
-        ("discrete = ConvexSearch", "spacing = nan", "spacing is one number or three"),
+        ("discrete = ConvexSearch", "spacing = 0", "spacing is one number or a tuple of three"),
+        ("discrete = ConvexSearch", "spacing = nan", "spacing is one number or a tuple of three"),
         ("discrete = ConvexSearch", "inverse_consistency = -1", "inverse_consistency is a whole number"),
         ("continuous = AdamRefinement", "learning_rate = 0.0", "learning_rate is a finite number above 0"),
         ("continuous = AdamRefinement", "weight = inf", "weight is a finite number"),
-        ("grid = IsotropicGrid", "max_voxels = 0", "max_voxels is at least 1"),
-        ("grid = IsotropicGrid", "spacing_mm = -1", "spacing_mm is a positive number"),
+        ("grid = IsotropicGrid", "max_voxels = 0", "max_voxels is a whole number of at least 1"),
+        ("grid = IsotropicGrid", "spacing_mm = -1", "spacing_mm is a finite number above 0"),
         ("features = Intensity", "low = 2.0", "quantiles are 0 <= low < high <= 1"),
         ("features = Concat", "parts = []", "at least one extractor"),
         (
@@ -354,7 +417,7 @@ def test_load_names_the_file_that_is_wrong(tmp_path: Path) -> None:
 
 
 def test_with_settings() -> None:
-    config = RegistrationConfig()
+    config = RegistrationConfig(discrete=ConvexSearch(), continuous=AdamRefinement())
     found = config.with_settings(
         "discrete.spacing = [3, 4, 5]",
         "continuous.smoothing.width=5",
@@ -368,7 +431,7 @@ def test_with_settings() -> None:
         discrete=ConvexSearch(spacing=(3, 4, 5)),
         continuous=AdamRefinement(smoothing=BoxSmoothing(width=5), final_smoothing=BoxSmoothing(passes=2)),
     )
-    assert config == RegistrationConfig()
+    assert config == RegistrationConfig(discrete=ConvexSearch(), continuous=AdamRefinement())
     assert config.with_settings() == config
 
 
@@ -393,7 +456,7 @@ def test_with_settings_replaces_a_component_as_a_whole() -> None:
         ("discrete.spacing = five", "is no setting"),
         ("discrete.sapcing = 5", r"did you mean 'spacing'\?"),
         ("descrete.spacing = 5", r"did you mean 'discrete'\?"),
-        ("discrete.spacing = 0", "spacing is one number or three"),
+        ("discrete.spacing = 0", "spacing is one number or a tuple of three"),
         ("continuous.iterations.x = 3", "iterations"),
         ("schema_version = 2", "schema_version 2"),
         ('grid = "none"', "grid = 'none' is of the wrong type"),
@@ -405,7 +468,7 @@ def test_with_settings_refuses(assignment: str, message: str) -> None:
 
 
 def test_the_presets() -> None:
-    assert preset() == preset("default")
+    assert preset() == preset("default") == RegistrationConfig()
     assert preset("default") != preset("published")
     for name in ("default", "published"):
         assert RegistrationConfig.from_toml(preset(name).to_toml()) == preset(name)

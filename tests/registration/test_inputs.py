@@ -458,7 +458,8 @@ def constant_features(shape_of: Callable[[Image], Any]) -> RegistrationConfig:
         (lambda image: image.data[:, 1:], r"\(1, 23, 20, 16\) came"),
         (lambda image: image.data.numpy(), "ndarray came"),
         (lambda image: None, "NoneType came"),
-        (lambda image: image.data[:0], "at least one, but 0 and 0 came"),
+        (lambda image: image.data.to("meta"), "the images are on cpu, but features on meta came from"),
+        (lambda image: image.data[:0], "at least one channel"),
         (lambda image: image.data * NAN, "hold NaN or Inf"),
         (lambda image: image.data / 0, "hold NaN or Inf"),
     ],
@@ -470,9 +471,9 @@ def test_unusable_features(made: Callable[[Image], Any], message: str) -> None:
 
 def test_features_with_other_channels() -> None:
     counts = iter([2, 3])
-    with pytest.raises(ConfigError, match="as many feature channels, at least one, but 2 and 3 came"):
+    with pytest.raises(ConfigError, match="as many feature channels, but 2 and 3 came"):
         register(*pair(), constant_features(lambda image: image.data.expand(next(counts), -1, -1, -1)))
-    with pytest.raises(ConfigError, match="as many feature channels, at least one, but 24 and 12 came"):
+    with pytest.raises(ConfigError, match="as many feature channels, but 24 and 12 came"):
         register(volume()[None].expand(2, -1, -1, -1), volume(), QUICK)
 
 
@@ -550,6 +551,24 @@ def test_every_form_of_a_mask_gives_the_same(name: str, tmp_path: Path) -> None:
     mask, _ = FORMS[name](half(), tmp_path)  # an array lies where its image lies
     assert torch.equal(field(fixed, moving, fixed_mask=mask, moving_mask=mask), expected_masked())
     assert not torch.equal(expected_masked(), expected())
+
+
+class Named(np.ndarray):
+    """An array of another package, as some make them."""
+
+
+@pytest.mark.parametrize("convert", [np.ma.masked_array, lambda array: array.view(Named)], ids=["masked", "subclass"])
+def test_every_kind_of_array_lies_on_the_grid_of_its_image(convert: Callable[[np.ndarray], np.ndarray]) -> None:
+    fixed, moving = (Image(v[None], Grid(SHAPE, AFFINE)) for v in pair())
+    mask = convert(half().numpy())
+    assert torch.equal(field(fixed, moving, fixed_mask=mask, moving_mask=mask), expected_masked())
+
+
+def test_arrays_that_hide_values() -> None:
+    hidden = np.ma.masked_less(volume().numpy(), 0.0)
+    for images, options in (((hidden, volume()), {}), ((volume(), volume()), {"fixed_mask": hidden})):
+        with pytest.raises(InputError, match=r"hides \d+ of 7680 values"):
+            register(*images, QUICK, **options)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from convexadam import (
     Concat,
     ConvexAdamError,
     ConvexSearch,
+    DisplacementField,
     FileError,
     GivenGrid,
     Grid,
@@ -31,7 +33,9 @@ from convexadam import (
     register,
 )
 from convexadam.data import phantom_pair
-from convexadam.metrics import evaluate_transform
+from convexadam.metrics import evaluate_transform, folded_percent
+from convexadam.metrics.folding import inner_determinant
+from convexadam.registration.diagnostics import describe_field
 
 SEARCH = ConvexSearch(spacing=3, radius=2)
 QUICK = RegistrationConfig(discrete=SEARCH, continuous=AdamRefinement(iterations=5))
@@ -96,7 +100,7 @@ def test_the_report_is_json(result: RegistrationResult, images: tuple[Image, Ima
     assert report["config"]["continuous"]["smoothing"] == {"type": "BoxSmoothing", "width": 3, "passes": 3}
     assert report["config"]["continuous"]["final_smoothing"] is None
     assert report["device"] == "cpu"
-    assert report["backend"] == "reference"
+    assert report["backend"] == "cpu"
     assert report["seed"] is None
     assert set(report["versions"]) == {"convexadam", "torch", "numpy", "python"}
     assert report["versions"]["torch"] == torch.__version__
@@ -117,14 +121,25 @@ def test_seconds_of_each_stage(result: RegistrationResult) -> None:
 def test_diagnostics_describe_the_transform(result: RegistrationResult) -> None:
     found = result.diagnostics
     length = result.transform.disp_mm.norm(dim=0)
-    jacobian = result.transform.jacobian()
+    jacobian = inner_determinant(result.transform.to_voxels())
     assert found["displacement_mean_mm"] == pytest.approx(float(length.mean()))
     assert found["displacement_max_mm"] == pytest.approx(float(length.max()))
     assert found["jacobian_min"] == pytest.approx(float(jacobian.min()))
     assert found["jacobian_max"] == pytest.approx(float(jacobian.max()))
-    assert 0 <= found["folded_percent"] <= 100
+    assert found["folded_percent"] == folded_percent(result.transform.to_voxels())
     assert found["feature_difference_before"] > 0
     assert found["feature_difference_after"] > 0
+
+
+@pytest.mark.parametrize(("plane", "folded"), [(0, False), (5, True)], ids=["border", "middle"])
+def test_folding_and_volume_change_speak_of_the_same_voxels(plane: int, folded: bool) -> None:
+    disp = torch.zeros(3, 12, 8, 8)
+    disp[0, plane] = 3.0  # beyond the next planes
+    transform = DisplacementField(disp, Grid((12, 8, 8)))
+    assert float(transform.jacobian().min()) < 0
+    found = describe_field(transform)
+    assert (found["folded_percent"] > 0, found["jacobian_min"] <= 0) == (folded, folded)
+    assert (found["jacobian_max"] > 1) == folded
 
 
 def test_without_stages_nothing_moves(images: tuple[Image, Image]) -> None:
@@ -300,9 +315,23 @@ def test_too_little_memory_in_a_stage(stage: str, images: tuple[Image, Image], m
     def fail(*_: Any, **__: Any) -> None:
         raise SHORT_OF_MEMORY[0]
 
-    monkeypatch.setattr({"discrete": ConvexSearch, "continuous": AdamRefinement}[stage], "__call__", fail)
+    component, method = {"discrete": (ConvexSearch, "on_cells"), "continuous": (AdamRefinement, "on_nodes")}[stage]
+    monkeypatch.setattr(component, method, fail)
     with pytest.raises(OutOfMemoryError, match="too little memory"):
         register(*images, QUICK)
+
+
+@pytest.mark.parametrize("step", ["checked_image", "checked_mask"])
+def test_too_little_memory_for_the_images(
+    step: str, images: tuple[Image, Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise SHORT_OF_MEMORY[0]
+
+    monkeypatch.setattr(importlib.import_module("convexadam.registration.register"), step, fail)
+    with pytest.raises(OutOfMemoryError, match=r"^cpu has too little memory to hold the images; crop") as e:
+        register(*images, QUICK, device="cpu")
+    assert e.value.__cause__ is SHORT_OF_MEMORY[0]
 
 
 @pytest.mark.parametrize(
@@ -311,8 +340,10 @@ def test_too_little_memory_in_a_stage(stage: str, images: tuple[Image, Image], m
         RuntimeError("[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: not enough memory: you tried to"),
         RuntimeError("MPS backend out of memory (MPS allocated: 9.07 GB)"),
         MemoryError("Unable to allocate 8.00 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     ],
-    ids=["Windows", "MPS", "numpy"],
+    ids=["Windows", "MPS", "numpy", "cuBLAS", "cuDNN"],
 )
 def test_other_ways_to_say_that_memory_is_short(error: Exception, images: tuple[Image, Image]) -> None:
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,12 +125,13 @@ def test_the_bound_does_not_coarsen_the_given_grid() -> None:
     assert IsotropicGrid()(fixed).n_voxels <= 24_000_000
 
 
-@pytest.mark.parametrize("side", [0.0, -1.0, math.nan, math.inf])
-def test_the_side_is_positive(side: float) -> None:
-    with pytest.raises(ConfigError, match="spacing_mm is a positive number of millimetres, but"):
+@pytest.mark.parametrize("side", [0.0, -1.0, math.nan, math.inf, "2", True, (1.0, 1.0, 1.0)])
+def test_the_side_is_positive(side: Any) -> None:
+    with pytest.raises(ConfigError, match="spacing_mm is a finite number above 0, but"):
         IsotropicGrid(spacing_mm=side)
 
 
-def test_the_bound_is_positive() -> None:
-    with pytest.raises(ConfigError, match="max_voxels is at least 1, but 0 came"):
-        IsotropicGrid(max_voxels=0)
+@pytest.mark.parametrize("bound", [0, 1.5, 1e6, "9", True, None])
+def test_the_bound_is_a_positive_whole_number(bound: Any) -> None:
+    with pytest.raises(ConfigError, match=f"max_voxels is a whole number of at least 1, but {bound!r} came"):
+        IsotropicGrid(max_voxels=bound)

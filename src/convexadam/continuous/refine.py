@@ -38,12 +38,12 @@ class AdamRefinement:
     unit
         ``"voxel"`` or ``"mm"``.
     iterations
-        Adam steps; 0 returns the start, seen through the nodes and smoothing.
+        Adam steps; 0 returns the start, seen through the nodes and, with `Displacement` only, smoothed.
     weight
         Weight of the roughness; 0 leaves smoothing as the only regularisation. 1.25 fits the 12 channels of
         `MindSSC`; features on another scale need another weight.
     learning_rate
-        Largest step, in nodes.
+        Typical step of a node, in nodes: what Adam makes of a steady gradient, before smoothing.
     smoothing
         ``B``: of the whole field (`Displacement`) or of each step (`Compositional`); ``None`` for none.
     parametrisation
@@ -169,7 +169,7 @@ class AdamRefinement:
             motion.move(gradient, adam)
         return motion.displacement
 
-    def on_voxels(self, nodes: Field, spacing: Triple, shape: Triple) -> Field:
+    def on_voxels(self, nodes: Field, spacing: Triple, shape: Triple) -> Float[Tensor, "3 a b d"]:
         """Bring displacements from nodes to the voxels of a volume of ``shape``, in voxels, with `final_smoothing`."""
         fine = nodes_to_voxels(in_voxels(nodes, spacing), spacing, shape)
         return fine if self.final_smoothing is None else Smoother(self.final_smoothing, fine)(fine)

@@ -26,6 +26,11 @@ class BoxSmoothing:
         Odd width of one mean filter, in nodes (voxels, for a final smoothing).
     passes
         How many in a row; 0 leaves the field as it is.
+
+    Raises
+    ------
+    ConfigError
+        If the width is no odd whole number of at least 1, or ``passes`` no whole number of at least 0.
     """
 
     width: int = 3
@@ -53,6 +58,11 @@ class GaussianSmoothing:
     ----------
     sigma
         Standard deviation in nodes (voxels, for a final smoothing).
+
+    Raises
+    ------
+    ConfigError
+        If ``sigma`` is no positive number.
     """
 
     sigma: float = 1.0
@@ -75,9 +85,14 @@ class KovesiSmoothing:
     Attributes
     ----------
     sigma
-        Standard deviation in nodes; the nearest that whole widths allow (none at all below half a node).
+        Standard deviation in nodes; the nearest that whole widths allow (none at all below 0.577 node).
     passes
         How many mean filters.
+
+    Raises
+    ------
+    ConfigError
+        If ``sigma`` is no positive number, or ``passes`` no whole number of at least 1.
 
     Notes
     -----

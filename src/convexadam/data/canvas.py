@@ -63,8 +63,8 @@ class Canvas:
 
     def crop(self, box: Box) -> Crop:
         """Return the indices that hold every voxel within a box of coordinates; empty where there is none."""
-        lower = torch.tensor(box[0])[:, None] - self.edge_mm
-        upper = torch.tensor(box[1])[:, None] + self.edge_mm
+        lower = torch.tensor(box[0], device="cpu")[:, None] - self.edge_mm
+        upper = torch.tensor(box[1], device="cpu")[:, None] + self.edge_mm
         found = []
         for low, high in zip(self.low, self.high, strict=True):
             hit = ((high >= lower) & (low <= upper)).all(0).nonzero()

@@ -102,8 +102,9 @@ def _waves(
 
 
 def _uniform(shape: tuple[int, int], generator: torch.Generator) -> list[list[float]]:
-    drawn: list[list[float]] = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1).tolist()
-    return drawn
+    drawn = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
+    values: list[list[float]] = (2 * drawn - 1).tolist()
+    return values
 
 
 def _triple(values: list[float] | tuple[float, ...]) -> tuple[float, float, float]:
@@ -114,7 +115,7 @@ def jacobian(displacement: Map, points: Points) -> Tensor:
     """Gradient ``[n, 3, 3]`` of a displacement at points, by central differences in float64; row = component."""
     columns = []
     for axis in range(3):
-        step = torch.zeros(3, 1, dtype=torch.float64)
+        step = torch.zeros(3, 1, dtype=torch.float64, device=points.device)
         step[axis] = _STEP_MM
         coords = points.T.to(torch.float64)
         columns.append((displacement(coords + step) - displacement(coords - step)) / (2 * _STEP_MM))
@@ -131,7 +132,7 @@ def solve(displacement: Map, targets: Points, *, iterations: int = 60) -> Points
     """
     wanted = targets.to(torch.float64)
     points = wanted.clone()
-    identity = torch.eye(3, dtype=torch.float64)
+    identity = torch.eye(3, dtype=torch.float64, device=points.device)
     for _ in range(iterations):
         residual = points + displacement(points.T).T - wanted
         if residual.abs().max() < _SOLVED_MM:
@@ -142,7 +143,7 @@ def solve(displacement: Map, targets: Points, *, iterations: int = 60) -> Points
 
 def largest_safe_scale(gradient: Tensor, least: float) -> float:
     """Largest factor up to 1 for which ``det(I + factor * gradient)`` stays above ``least`` everywhere."""
-    identity = torch.eye(3, dtype=torch.float64)
+    identity = torch.eye(3, dtype=torch.float64, device=gradient.device)
 
     def safe(factor: float) -> bool:
         return bool((torch.linalg.det(identity + factor * gradient) > least).all())

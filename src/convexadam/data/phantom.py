@@ -30,7 +30,7 @@ from convexadam.data.texture import Texture, bias_field, gaussian_noise, rician_
 from convexadam.data.tissues import CONTRASTS, LABEL_NAMES
 from convexadam.data.wall import paint_back, paint_chest, paint_ribs, paint_spine, paint_strands, paint_wall
 from convexadam.errors import ConfigError, InputError
-from convexadam.geometry.grid import Grid
+from convexadam.geometry.grid import Grid, finest_float
 from convexadam.geometry.image import Image
 from convexadam.kernels.warp import identity_positions
 
@@ -136,7 +136,7 @@ def phantom_pair(
     grid = _checked_grid(shape, spacing_mm, affine)
     _check_settings(contrasts, displacement_mm, noise, seed)
     to = torch.device("cpu" if device is None else device)
-    generator = torch.Generator().manual_seed(int(seed))
+    generator = torch.Generator("cpu").manual_seed(int(seed))
     frame = _Frame.of(grid)
     person = Motion.of_individual(generator)
     plan = Plan.draw(generator)
@@ -149,7 +149,7 @@ def phantom_pair(
         values = _scanned(values, contrast, float(noise), generator)
         scans.append((Image(values[None], grid), Image(labels[None], grid)))
     here, there = _corresponding_mm(frame, person, motion, plan)
-    to_points = to if to.type != "mps" else torch.device("cpu")  # MPS has no float64
+    to_points = to if finest_float(to) == torch.float64 else torch.device("cpu")
     return PhantomPair(
         fixed=scans[0][0],
         moving=scans[1][0],
@@ -206,7 +206,7 @@ def _scaled(motion: Motion, frame: _Frame, displacement_mm: Number, device: torc
     scale = displacement_mm / math.sqrt(float(longest.max()))
     i, j, k = (scale * p for p in frame.per_mm)
     scaled = motion.times((i, j, k))
-    axes = [torch.linspace(-half, half, 17, dtype=torch.float64) for half in HALF_MM]
+    axes = [torch.linspace(-half, half, 17, dtype=torch.float64, device="cpu") for half in HALF_MM]
     lattice = torch.stack(torch.meshgrid(*axes, indexing="ij")).reshape(3, -1)
     safe = largest_safe_scale(jacobian(scaled, lattice.T), _LEAST_JACOBIAN)
     if safe < 1:
@@ -274,12 +274,12 @@ def _displacement_vox(frame: _Frame, motion: Motion, device: torch.device) -> Fi
 
 def _corresponding_mm(frame: _Frame, person: Motion, motion: Motion, plan: Plan) -> tuple[Points, Points]:
     """Landmarks in the fixed and in the moving scan: those that both fields of view hold."""
-    nominal = torch.tensor(landmarks(plan), dtype=torch.float64)
+    nominal = torch.tensor(landmarks(plan), dtype=torch.float64, device="cpu")
     there = solve(person, nominal)
     here = solve(motion, there)
     to_voxels = torch.from_numpy(np.linalg.inv(frame.from_voxels))
     vox = [points @ to_voxels[:3, :3].T + to_voxels[:3, 3] for points in (here, there)]
-    last = torch.tensor(frame.grid.shape, dtype=torch.float64) - 1
+    last = torch.tensor(frame.grid.shape, dtype=torch.float64, device="cpu") - 1
     held = torch.stack([((v >= 0) & (v <= last)).all(1) for v in vox]).all(0)
     return frame.grid.to_mm(vox[0][held]), frame.grid.to_mm(vox[1][held])
 

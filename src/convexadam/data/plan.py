@@ -91,17 +91,18 @@ def _tree(start: Point, along: Point, radius: float, depth: int, generator: torc
     """Branches of a tree that splits in two at each end; those that leave the liver are left out."""
     for shorter in (1.0, 0.6):
         end = (start[0] + shorter * along[0], start[1] + shorter * along[1], start[2] + shorter * along[2])
-        if float(liver_distance(torch.tensor(end, dtype=torch.float64)[:, None])) < -5.0:
+        if float(liver_distance(torch.tensor(end, dtype=torch.float64, device="cpu")[:, None])) < -5.0:
             break
     else:
         return []
     found = [Branch(start=start, end=end, radii=(radius, 0.8 * radius))]
     if depth > 1:
         length = math.hypot(*along)
-        sideways = torch.linalg.cross(torch.tensor(along), torch.rand(3, generator=generator) - 0.5)
+        ahead = torch.tensor(along, device=generator.device)
+        sideways = torch.linalg.cross(ahead, torch.rand(3, generator=generator, device=generator.device) - 0.5)
         sideways = sideways / sideways.norm()
         for sign, share in ((1.0, 0.72), (-1.0, 0.62)):
-            towards = torch.tensor(along) / length + sign * (0.75 + 0.3 * (share < 0.7)) * share * sideways
+            towards = ahead / length + sign * (0.75 + 0.3 * (share < 0.7)) * share * sideways
             x, y, z = (share * 1.15 * length * towards / towards.norm()).tolist()
             found += _tree(end, (x, y, z), radius * (0.55 + 0.25 * share), depth - 1, generator)
     return found
@@ -110,7 +111,7 @@ def _tree(start: Point, along: Point, radius: float, depth: int, generator: torc
 def _loop(start: Point, generator: torch.Generator) -> tuple[Point, ...]:
     """Centre line that runs to and fro from left to right, as loops of small bowel do."""
     points = [start]
-    jitter = (2 * torch.rand((9, 3), generator=generator) - 1).tolist()
+    jitter = (2 * torch.rand((9, 3), generator=generator, device=generator.device) - 1).tolist()
     for n, (x, y, z) in enumerate(jitter):
         turn = 1.0 if n % 4 < 2 else -1.0
         last = points[-1]
@@ -120,5 +121,5 @@ def _loop(start: Point, generator: torch.Generator) -> tuple[Point, ...]:
 
 
 def _near(point: Point, mm: float, generator: torch.Generator) -> Point:
-    x, y, z = (2 * torch.rand(3, generator=generator) - 1).tolist()
+    x, y, z = (2 * torch.rand(3, generator=generator, device=generator.device) - 1).tolist()
     return point[0] + mm * x, point[1] + mm * y, point[2] + mm * z

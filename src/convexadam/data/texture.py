@@ -53,7 +53,7 @@ class Texture:
 
 def _lattice(channels: int, step_mm: float, taps: tuple[float, ...], generator: torch.Generator) -> Channels:
     i, j, k = (round(2 * reach / step_mm) + 1 for reach in _REACH_MM)
-    noise = torch.randn((channels, i, j, k), generator=generator)
+    noise = torch.randn((channels, i, j, k), generator=generator, device=generator.device)
     matrices = (
         smoothing_matrix(taps, i, like=noise),
         smoothing_matrix(taps, j, like=noise),
@@ -79,7 +79,7 @@ def bias_field(shape: Triple, strength: float, generator: torch.Generator, devic
     """
     logarithm = torch.zeros(shape, device=device)
     for axis, size in enumerate(shape):
-        phase, turns = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+        phase, turns = torch.rand(2, generator=generator, dtype=torch.float64, device=generator.device).tolist()
         at = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) / size
         wave = torch.sin(2 * math.pi * (phase + (0.4 + 0.4 * turns) * at))
         logarithm += wave.reshape([-1 if a == axis else 1 for a in range(3)])
@@ -88,11 +88,11 @@ def bias_field(shape: Triple, strength: float, generator: torch.Generator, devic
 
 def gaussian_noise(values: Volume, sigma: float, generator: torch.Generator) -> Volume:
     """Add white Gaussian noise, as in CT."""
-    return values + sigma * torch.randn(values.shape, generator=generator).to(values)
+    return values + sigma * torch.randn(values.shape, generator=generator, device=generator.device).to(values)
 
 
 def rician_noise(values: Volume, sigma: float, generator: torch.Generator) -> Volume:
     """Magnitude of the values with Gaussian noise in both quadratures, as in MR."""
     real = gaussian_noise(values, sigma, generator)
-    imaginary = torch.randn(values.shape, generator=generator).to(values)
+    imaginary = torch.randn(values.shape, generator=generator, device=generator.device).to(values)
     return torch.hypot(real, sigma * imaginary)

@@ -11,7 +11,7 @@ import torch
 from convexadam._axes import checked_number
 from convexadam._typing import Channels, Volume
 from convexadam.errors import ConfigError
-from convexadam.features.protocol import Features, reach_of
+from convexadam.features.protocol import Features, check_no_class, reach_of
 from convexadam.geometry import Image
 
 
@@ -30,7 +30,7 @@ class Concat:
     Raises
     ------
     ConfigError
-        If there is no part, or the weights do not fit the parts.
+        If there is no part, a part is a class instead of an extractor, or the weights do not fit the parts.
     """
 
     parts: tuple[Features, ...]
@@ -39,6 +39,8 @@ class Concat:
     def __post_init__(self) -> None:
         if not isinstance(self.parts, tuple) or not self.parts or not all(callable(part) for part in self.parts):
             raise ConfigError(f"parts is a tuple of at least one extractor, but {self.parts!r} came")
+        for part in self.parts:
+            check_no_class(part, "each of parts")
         if self.weights is None:
             return
         if not isinstance(self.weights, tuple) or len(self.weights) != len(self.parts):

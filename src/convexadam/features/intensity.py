@@ -12,6 +12,7 @@ from convexadam._axes import checked_number
 from convexadam._typing import Channels, Shaped, Tensor, Volume
 from convexadam.errors import ConfigError
 from convexadam.geometry import Image
+from convexadam.geometry.grid import finest_float
 
 _SAMPLES = 2**20
 """Quantiles are read from at most this many evenly spaced voxels."""
@@ -71,7 +72,7 @@ def centred(data: Shaped[Tensor, "c i j k"]) -> Channels:
 
     Features do not depend on a linear scaling; squares of raw values might overflow.
     """
-    dtype = torch.float32 if data.device.type == "mps" else torch.float64  # MPS has no float64
+    dtype = finest_float(data.device)
     channels = []
     for channel in data:
         low, high = channel.min().to(dtype), channel.max().to(dtype)

@@ -8,7 +8,7 @@ from typing import final
 import torch
 
 from convexadam._axes import checked_count
-from convexadam._typing import Channels, Triple, Volume
+from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.features.intensity import centred
 from convexadam.geometry import Image
 from convexadam.kernels.mind_ssc import mind_ssc, pooled_mind_ssc
@@ -58,13 +58,15 @@ class MindSSC:
 
     def pooled(
         self, image: Image, spacings: tuple[Triple, ...], /, *, weight: Volume | None = None
-    ) -> tuple[Channels, ...]:
+    ) -> tuple[Pooled, ...]:
         """Return ``[12 c, i // si, j // sj, k // sk]`` for each spacing, without the full map in between."""
         described = [
             pooled_mind_ssc(channel, spacings, radius=self.radius, dilation=self.dilation, weight=_useful(weight))
             for channel in centred(image.data)
         ]
-        return described[0] if len(described) == 1 else tuple(torch.cat(parts) for parts in zip(*described, strict=True))
+        return (
+            described[0] if len(described) == 1 else tuple(torch.cat(parts) for parts in zip(*described, strict=True))
+        )
 
 
 def _useful(weight: Volume | None) -> Volume | None:

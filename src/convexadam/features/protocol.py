@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from convexadam._typing import Channels, Triple, Volume
+from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.errors import ConfigError
 from convexadam.geometry import Image
 from convexadam.kernels.resize import pool
@@ -53,7 +53,7 @@ class PooledFeatures(Features, Protocol):
 
     def pooled(
         self, image: Image, spacings: tuple[Triple, ...], /, *, weight: Volume | None = None
-    ) -> tuple[Channels, ...]:
+    ) -> tuple[Pooled, ...]:
         """Describe an image and average over blocks, as calling and `convexadam.kernels.resize.pool` would.
 
         One map ``[f, i // si, j // sj, k // sk]`` for each of ``spacings``, which are in voxels.
@@ -63,7 +63,7 @@ class PooledFeatures(Features, Protocol):
 
 def pooled_features(
     features: Features, image: Image, spacings: tuple[Triple, ...], *, weight: Volume | None = None
-) -> tuple[Channels, ...]:
+) -> tuple[Pooled, ...]:
     """Feature maps of an image averaged over blocks of ``spacings`` voxels, by whatever way there is.
 
     Raises
@@ -79,11 +79,22 @@ def pooled_features(
         raise ConfigError(
             f"features are a tensor [f, i, j, k] with {image.grid.shape} voxels, but {came} came from {features!r}"
         )
+    if whole.shape[0] == 0:
+        raise ConfigError(f"features have at least one channel, but none came from {features!r}")
     if whole.device != image.data.device:
         raise ConfigError(
-            f"features are on the image's device, {image.data.device}, but those from {features!r} are on {whole.device}"
+            f"the images are on {image.data.device}, but features on {whole.device} came from {features!r}; "
+            "return them on the image's device"
         )
     return tuple(pool(whole.float(), spacing, weight=weight) for spacing in spacings)
+
+
+def check_no_class(features: object, name: str) -> None:
+    """Raise `ConfigError` for a class: it can be called, but makes an extractor instead of features."""
+    if isinstance(features, type):
+        raise ConfigError(
+            f"{name} takes an extractor, but the class {features.__name__} came; make one: {features.__name__}(...)"
+        )
 
 
 def reach_of(features: Features) -> int:

@@ -13,8 +13,11 @@ import torch
 from convexadam._typing import Points, Tensor, Triple
 from convexadam.errors import GeometryError
 
-_SAME_MM = 1e-3
-"""Two grids are the same when no corner is further apart than this fraction of a voxel."""
+_SAME_VOXELS = 1e-3
+"""Two grids are the same when no corner is further apart than this, in voxels."""
+
+_WITHOUT_FLOAT64 = ("mps",)
+"""Kinds of devices that know no float64."""
 
 
 @final
@@ -65,11 +68,11 @@ class Grid:
         return math.prod(self.shape)
 
     def to_mm(self, points_vox: Points) -> Points:
-        """Voxel indices (continuous, centres at integers) to mm RAS+; float64, shape ``(n, 3)``."""
+        """Voxel indices (continuous, centres at integers) to mm RAS+; float64 (on MPS float32), shape ``(n, 3)``."""
         return apply_affine(self.affine, points_vox)
 
     def to_voxels(self, points_mm: Points) -> Points:
-        """Millimetres RAS+ to continuous voxel indices; float64, shape ``(n, 3)``."""
+        """Millimetres RAS+ to continuous voxel indices; float64 (on MPS float32), shape ``(n, 3)``."""
         return apply_affine(np.linalg.inv(self.affine), points_mm)
 
     def voxels_from(self, other: Grid) -> np.ndarray:
@@ -83,13 +86,18 @@ class Grid:
         corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
         corners[:, :3] *= self.shape
         apart = (corners @ (self.voxels_from(other) - np.eye(4)).T)[:, :3]
-        return bool(np.abs(apart).max() < _SAME_MM)
+        return bool(np.abs(apart).max() < _SAME_VOXELS)
 
     def pooled(self, spacing: Triple) -> Grid:
         """Return the grid of the nodes that average pooling by ``spacing`` voxels makes.
 
         Node ``n`` lies at voxel ``spacing * n + (spacing - 1) / 2``; what does not fill a whole node at
         the far end is left out. ``spacing`` is at least 1 and may not exceed the shape.
+
+        Raises
+        ------
+        GeometryError
+            If the spacing is not three numbers within that range.
         """
         if len(spacing) != 3 or not all(1 <= s <= n for s, n in zip(spacing, self.shape, strict=True)):
             raise GeometryError(f"nodes are 1 voxel apart or more, and at most {self.shape}, but {spacing} came")
@@ -125,6 +133,11 @@ class Grid:
         """Return a grid over the same box with the same directions and other voxels, centred on this one.
 
         The number of voxels is rounded, so that the box may be up to half a new voxel larger or smaller.
+
+        Raises
+        ------
+        GeometryError
+            If the spacing is not three positive numbers of mm.
         """
         if len(spacing_mm) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing_mm):
             raise GeometryError(f"voxels have positive sizes in mm, but {spacing_mm} came")
@@ -153,12 +166,27 @@ class Grid:
 
 
 def apply_affine(matrix: np.ndarray, points: Tensor) -> Tensor:
-    """Map ``(n, 3)`` points with a 4x4 matrix; computed and returned in float64 on the points' device."""
-    full = torch.from_numpy(np.array(matrix, dtype=np.float64))
-    if points.device.type != "mps":  # MPS has no float64
-        full = full.to(points.device)
-        return points.to(torch.float64) @ full[:3, :3].T + full[:3, 3]
-    return points.cpu().to(torch.float64) @ full[:3, :3].T + full[:3, 3]
+    """Map ``(n, 3)`` points with a 4x4 matrix; computed and returned in `finest_float` on the points' device."""
+    full = as_finest(torch.from_numpy(np.array(matrix, dtype=np.float64)), points.device)
+    return as_finest(points, points.device) @ full[:3, :3].T + full[:3, 3]
+
+
+def finest_float(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 where the device has none."""
+    return torch.float32 if device.type in _WITHOUT_FLOAT64 else torch.float64
+
+
+def as_finest(values: Tensor, device: torch.device) -> Tensor:
+    """Values on a device in its `finest_float`; neither device ever holds a type that it does not know."""
+    if finest_float(device) == torch.float64:
+        return values.to(device).to(torch.float64)
+    return values.to(torch.float32).to(device)
+
+
+def to_device(values: Tensor, device: torch.device | str) -> Tensor:
+    """Values on a device, in their own type; float64 becomes float32 where the device has none."""
+    target = torch.device(device)
+    return as_finest(values, target) if values.dtype == torch.float64 else values.to(target)
 
 
 def _checked_shape(shape: Any) -> Triple:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -46,8 +47,8 @@ def resample(
         ``"linear"``, ``"nearest"`` or ``"label"`` (the same as nearest: values are taken, never mixed). ``None`` takes
         ``"label"`` for whole-number types and ``"linear"`` for floating-point ones.
     background
-        Value outside the image's field of view (which ends half a voxel beyond the outer centres). ``None`` takes
-        0 for labels and the image's smallest value otherwise.
+        Value outside the image's field of view (which ends half a voxel beyond the outer centres), one that the
+        image's type holds. ``None`` takes 0 for labels and the image's smallest value otherwise.
     antialias
         Smooth first along the axes on which ``onto`` is coarser (linear mode only).
     disp_mm
@@ -56,10 +57,17 @@ def resample(
     Returns
     -------
     An image on ``onto``, of the same type; whole numbers read linearly are rounded.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such mode, or the image's type does not hold the background.
     """
     mode = mode or ("label" if image.is_label else "linear")
     if mode not in ("linear", "nearest", "label"):
         raise ConfigError(f"mode is 'linear', 'nearest' or 'label', but {mode!r} came")
+    if background is not None:
+        _check_background(background, image.data.dtype)
     if disp_mm is None and onto.same_as(image.grid):
         return Image(image.data, onto)
     if background is None:
@@ -98,7 +106,8 @@ def read_tensor(
 def coverage(grid: Grid, onto: Grid, *, like: Tensor, margin: int = 0) -> Shaped[Tensor, "i j k"]:
     """1 where a voxel of ``onto`` lies in the field of view of ``grid``, else 0; ``[i, j, k]``.
 
-    A ``margin``, in voxels of ``onto``, shrinks the field of view on every side, but by no more than a quarter of it.
+    A ``margin``, in voxels of ``onto``, shrinks the field of view on each side, but by no more than a quarter of it on
+    each, so that half of it is always left.
     """
     positions = _positions(onto, 0, onto.shape[0], grid, None, like)
     step = np.linalg.norm(grid.voxels_from(onto)[:3, :3], axis=1)
@@ -113,7 +122,7 @@ def coverage(grid: Grid, onto: Grid, *, like: Tensor, margin: int = 0) -> Shaped
 def linear_part(matrix: np.ndarray, vectors: Tensor) -> Tensor:
     """Apply the 3x3 part of a 4x4 matrix to vectors ``[3, ...]``, in floating point."""
     vectors = _as_computable(vectors)
-    part = torch.from_numpy(np.array(matrix[:3, :3])).to(vectors)
+    part = torch.from_numpy(np.array(matrix[:3, :3])).to(vectors.dtype).to(vectors.device)
     return (part @ vectors.reshape(3, -1)).reshape(vectors.shape)
 
 
@@ -122,12 +131,12 @@ def _positions(onto: Grid, first: int, last: int, source: Grid, disp_mm: Field |
     dtype = like.dtype if like.is_floating_point() and like.dtype.itemsize >= 4 else torch.float32
     matrix = source.voxels_from(onto)
     shape: Triple = (last - first, onto.shape[1], onto.shape[2])
-    offset = torch.as_tensor(matrix[:3, 3] + matrix[:3, 0] * first)
-    result = offset.to(like.device, dtype).reshape(3, 1, 1, 1).expand(3, *shape).clone()
+    offset = torch.from_numpy(matrix[:3, 3] + matrix[:3, 0] * first)
+    result = offset.to(dtype).to(like.device).reshape(3, 1, 1, 1).expand(3, *shape).clone()
     for axis in range(3):
         ticks = torch.arange(shape[axis], dtype=dtype, device=like.device)
         ticks = ticks.reshape([-1 if a == axis else 1 for a in range(3)])
-        column = torch.as_tensor(matrix[:3, axis].copy()).to(like.device, dtype).reshape(3, 1, 1, 1)
+        column = torch.from_numpy(matrix[:3, axis].copy()).to(dtype).to(like.device).reshape(3, 1, 1, 1)
         result += column * ticks
     if disp_mm is not None:
         result += linear_part(np.linalg.inv(source.affine), disp_mm[:, first:last].to(like.device, dtype))
@@ -149,3 +158,22 @@ def _antialiased(data: Tensor, grid: Grid, onto: Grid) -> Tensor:
         weights = np.exp(-0.5 * (np.arange(-half, half + 1) / max(sigma, 1e-6)) ** 2)
         matrices.append(smoothing_matrix([float(w) for w in weights], size, like=data))
     return along_axes(data, (matrices[0], matrices[1], matrices[2]))
+
+
+def _check_background(background: float, dtype: torch.dtype) -> None:
+    """Raise where a tensor would wrap, cut off or overflow the value without a word."""
+    if not isinstance(background, numbers.Real):
+        raise ConfigError(f"background is a number, but {background!r} came")
+    if dtype.is_floating_point:
+        largest = torch.finfo(dtype).max
+        fits = -largest <= background <= largest or not math.isfinite(background)
+        needed = f"a number of at most {largest:g}"
+    else:
+        low, high = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+        fits = math.isfinite(background) and background == int(background) and low <= background <= high
+        needed = f"a whole number from {low} to {high}"
+    if not fits:
+        raise ConfigError(
+            f"background is {needed} for an image of type {dtype}, but {background!r} came; convert the image to "
+            "another type first"
+        )

@@ -10,7 +10,7 @@ import torch
 
 from convexadam._typing import Field, Points, Volume
 from convexadam.errors import ConfigError, GeometryError, InputError
-from convexadam.geometry.grid import Grid
+from convexadam.geometry.grid import Grid, as_finest
 from convexadam.geometry.image import Image
 from convexadam.geometry.jacobian import jacobian_determinant
 from convexadam.geometry.resample import Mode, linear_part, read_tensor, resample
@@ -36,7 +36,7 @@ class DisplacementField:
     Raises
     ------
     GeometryError
-        If the vectors do not fit the grid, or are not finite.
+        If the vectors are no floating-point tensor that fits the grid, or are not finite.
 
     Examples
     --------
@@ -49,11 +49,7 @@ class DisplacementField:
     grid: Grid
 
     def __post_init__(self) -> None:
-        if tuple(self.disp_mm.shape) != (3, *self.grid.shape):
-            raise GeometryError(
-                f"a displacement field on this grid has shape {(3, *self.grid.shape)}, "
-                f"but {tuple(self.disp_mm.shape)} came"
-            )
+        _check_shape(self.disp_mm, self.grid)
         if not self.disp_mm.is_floating_point():
             raise GeometryError(f"displacements are floating-point numbers of mm, but the type is {self.disp_mm.dtype}")
         if not bool(self.disp_mm.isfinite().all()):
@@ -65,7 +61,14 @@ class DisplacementField:
 
     @classmethod
     def from_voxels(cls, disp_vox: Field, grid: Grid) -> DisplacementField:
-        """Make a transform of displacements in voxels of ``grid``, component ``a`` along tensor axis ``a``."""
+        """Make a transform of displacements in voxels of ``grid``, component ``a`` along tensor axis ``a``.
+
+        Raises
+        ------
+        GeometryError
+            If the displacements are no real tensor ``[3, i, j, k]`` that fits the grid, or are not finite.
+        """
+        _check_shape(disp_vox, grid)
         return cls(linear_part(grid.affine, disp_vox), grid)
 
     def to_voxels(self) -> Field:
@@ -84,11 +87,11 @@ class DisplacementField:
         return DisplacementField(read_tensor(self.disp_mm, self.grid, grid), grid)
 
     def __call__(self, points_mm: Points) -> Points:
-        """Map points of fixed space to moving space; ``(n, 3)`` in mm RAS+, float64."""
-        points = points_mm.to(self.disp_mm.device)
+        """Map points of fixed space to moving space; ``(n, 3)`` in mm RAS+, float64 (on MPS float32)."""
+        points = as_finest(points_mm, self.disp_mm.device)
         where = self.grid.to_voxels(points).T[:, :, None, None]
         moved = sample_linear(self.disp_mm, where.to(self.disp_mm.dtype))[:, :, 0, 0].T
-        return points.to(torch.float64) + moved
+        return points + moved
 
     def warp_points(self, points: Points, *, space: PointSpace) -> Points:
         """Map points of fixed space to where they are found in moving space.
@@ -105,9 +108,17 @@ class DisplacementField:
 
         Returns
         -------
-        ``(n, 3)`` float64 tensor.
+        ``(n, 3)`` float64 tensor (on MPS float32).
+
+        Raises
+        ------
+        InputError
+            If the points are not ``(n, 3)``, or hold NaN or Inf.
+        ConfigError
+            If there is no such space.
         """
-        values = torch.as_tensor(points).to(self.disp_mm.device, torch.float64)
+        given = points if isinstance(points, torch.Tensor) else torch.as_tensor(points, device="cpu")
+        values = as_finest(given, self.disp_mm.device)
         if values.ndim != 2 or values.shape[1] != 3:
             raise InputError(f"points are an array (n, 3), but the shape {tuple(values.shape)} came")
         if not bool(values.isfinite().all()):
@@ -131,14 +142,31 @@ class DisplacementField:
         mode
             ``"linear"``, ``"nearest"`` or ``"label"``; ``None`` takes labels for whole-number types, else linear.
         background
-            Value outside the image's field of view; ``None`` takes 0 for labels, else the image's smallest value.
+            Value outside the image's field of view, one that the image's type holds; ``None`` takes 0 for labels, else
+            the image's smallest value.
 
         Returns
         -------
         An image on the fixed grid, of the same type and with as many channels.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such mode, or the image's type does not hold the background.
         """
         return resample(image, self.grid, mode=mode, background=background, disp_mm=self.disp_mm)
 
     def jacobian(self) -> Volume:
         """Local volume change at each voxel, ``[i, j, k]``; <= 0 means folded."""
         return jacobian_determinant(self.to_voxels())
+
+
+def _check_shape(disp: Field, grid: Grid) -> None:
+    shape = (3, *grid.shape)
+    if not isinstance(disp, torch.Tensor):
+        raise GeometryError(
+            f"a displacement field on this grid is a tensor {shape}, but a {type(disp).__name__} came; "
+            "pass torch.as_tensor(...) of it, components first"
+        )
+    if tuple(disp.shape) != shape:
+        raise GeometryError(f"a displacement field on this grid has shape {shape}, but {tuple(disp.shape)} came")

@@ -11,6 +11,7 @@ import torch
 from convexadam._typing import Tensor
 from convexadam.errors import FileError, GeometryError
 from convexadam.geometry import DisplacementField, Grid
+from convexadam.geometry.grid import to_device
 from convexadam.io.atomic import atomic_path
 from convexadam.io.nifti import (
     INTENT_VECTOR,
@@ -24,6 +25,7 @@ from convexadam.io.nifti import (
 from convexadam.io.reading import reading
 
 _LPS = (-1.0, -1.0, 1.0)
+"""Signs that take vectors in mm from RAS+ to LPS, and back."""
 
 
 def write_itk_field(transform: DisplacementField, path: StrPath) -> None:
@@ -52,7 +54,7 @@ def write_itk_field(transform: DisplacementField, path: StrPath) -> None:
             "the axes of the fixed grid are not at right angles, and ITK knows no such grids; "
             "write transform.resample_onto(a grid without shear)"
         )
-    vectors = transform.disp_mm.detach().cpu().float() * torch.tensor(_LPS).reshape(3, 1, 1, 1)
+    vectors = _flipped(transform.disp_mm.detach().cpu().float())
     save_nifti(vectors.permute(1, 2, 3, 0)[:, :, :, None].numpy(), transform.grid, path, intent=INTENT_VECTOR)
 
 
@@ -90,8 +92,7 @@ def read_itk_field(path: StrPath, *, device: torch.device | str | None = None) -
                 "in mm LPS); with another one their frame is not known: convert it with the program that made it"
             )
         vectors = _as_field(nifti_values(nifti)[:, :, :, 0], device)
-        flip = torch.tensor(_LPS).to(vectors).reshape(3, 1, 1, 1)
-        return DisplacementField(vectors * flip, Grid((shape[0], shape[1], shape[2]), nifti_affine(nifti)))
+        return DisplacementField(_flipped(vectors), Grid((shape[0], shape[1], shape[2]), nifti_affine(nifti)))
 
 
 def write_learn2reg(transform: DisplacementField, path: StrPath) -> None:
@@ -156,6 +157,10 @@ def read_learn2reg(path: StrPath, grid: Grid, *, device: torch.device | str | No
         return DisplacementField.from_voxels(_as_field(values, device), grid)
 
 
+def _flipped(vectors: Tensor) -> Tensor:
+    return vectors * torch.tensor(_LPS, dtype=vectors.dtype, device=vectors.device).reshape(3, 1, 1, 1)
+
+
 def _only_array(path: Path) -> np.ndarray:
     with path.open("rb") as file:  # numpy leaves files that it opened itself open when they are damaged
         archive = np.load(file, allow_pickle=False)
@@ -167,4 +172,4 @@ def _only_array(path: Path) -> np.ndarray:
 def _as_field(values: np.ndarray, device: torch.device | str | None) -> Tensor:
     """Vectors ``[i, j, k, 3]`` of any byte order as a tensor ``[3, i, j, k]``, at least float32."""
     kind = np.float64 if values.dtype.kind == "f" and values.dtype.itemsize >= 8 else np.float32
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, -1, 0), dtype=kind)).to(device or "cpu")
+    return to_device(torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, -1, 0), dtype=kind)), device or "cpu")

@@ -40,7 +40,7 @@ def read_landmarks(path: StrPath) -> Points:
             rows.append(_numbers(line, f"{source}, line {number}"))
         if not rows:
             raise FileError(f"{source} holds no landmarks; each line is three numbers, with commas between")
-        return torch.tensor(rows, dtype=torch.float64)
+        return torch.tensor(rows, dtype=torch.float64, device="cpu")
 
 
 def write_landmarks(points: Points, path: StrPath) -> None:

@@ -1,5 +1,9 @@
 """Numerical operations: tensors in, tensors out, in voxels; one folder for each operation.
 
-A folder's ``__init__`` is the operation's contract, ``reference.py`` its torch implementation, which
-runs on any device and in any precision.
+A folder's ``__init__`` is the operation's contract and picks what runs; ``reference.py`` is its torch implementation,
+on any device and in any precision; ``cpu.py`` (numba) and ``triton.py`` are compiled, for float32.
 """
+
+from convexadam.kernels._backend import Backend, backend_for, checked_backend, requested_backend, use_backend
+
+__all__ = ["Backend", "backend_for", "checked_backend", "requested_backend", "use_backend"]

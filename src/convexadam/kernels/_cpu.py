@@ -6,11 +6,12 @@ interpreter lock, so that plain Python threads run them side by side.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -21,24 +22,17 @@ _FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 """Freedom to reorder sums; NaN and Inf keep their meaning."""
 
 _SLABS_PER_THREAD = 4
-_pool: ThreadPoolExecutor | None = None
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
-    """Compile at first use, once for each machine: the result is kept on disk beside the source (or in the user's cache).
+    """Compile at first use, once for each machine: the result is kept beside the source (or in the user's cache).
 
     Functions are marked ``no_type_check`` as well: what checks shapes in the tests would hide their source.
     """
-    kernel: Function = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)(function)
-    return kernel
-
-
-def inlined(function: Function) -> Function:
-    """Compile a helper into the kernels that call it."""
-    helper: Function = numba.njit(nogil=True, error_model="numpy", fastmath=_FAST, inline="always")(function)
-    return helper
+    kernel: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)(function)
+    return cast("Function", kernel)
 
 
 def in_slabs(kernel: Callable[..., Any], count: int, *arguments: Any, multiple: int = 1) -> list[Any]:
@@ -74,16 +68,9 @@ def constant(number: int) -> tuple[int, ...]:
     return (0,) * number
 
 
+@functools.cache
 def _workers() -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(max(os.cpu_count() or 1, 2), thread_name_prefix="convexadam")
-    return _pool
-
-
-def _forget_workers() -> None:
-    global _pool
-    _pool = None
+    return ThreadPoolExecutor(max(os.cpu_count() or 1, 2), thread_name_prefix="convexadam")
 
 
 class _FirstCompilation(event.Listener):
@@ -95,12 +82,12 @@ class _FirstCompilation(event.Listener):
         function = event.data["dispatcher"].py_func
         if not _FirstCompilation.told and function.__module__.startswith("convexadam."):
             _FirstCompilation.told = True
-            print("convexadam: compiling its CPU kernels, once on this machine ...", file=sys.stderr)  # noqa: T201
+            sys.stderr.write("convexadam: compiling its CPU kernels, once on this machine ...\n")
 
     def on_end(self, event: Any) -> None:
         pass
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_workers)  # threads do not survive a fork
-event.register("numba:compile", _FirstCompilation())
+    os.register_at_fork(after_in_child=_workers.cache_clear)  # threads do not survive a fork
+event.register("numba:compile", _FirstCompilation())  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ import torch
 from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.errors import InputError
 from convexadam.geometry import jacobian_determinant
+from convexadam.geometry.grid import finest_float
 
 _CROP = 2
 _CHUNK_VOXELS = 2**20
@@ -34,6 +35,11 @@ def folded_percent(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None)
     Returns
     -------
     0 to 100; NaN where the mask holds no voxel that counts.
+
+    Raises
+    ------
+    InputError
+        If the mask has another shape than the field.
 
     Examples
     --------
@@ -59,6 +65,11 @@ def sdlogj(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None) -> floa
     -------
     No unit; NaN where the mask holds no voxel that counts.
 
+    Raises
+    ------
+    InputError
+        If the mask has another shape than the field.
+
     Examples
     --------
     >>> sdlogj(torch.ones(3, 8, 8, 8))
@@ -82,6 +93,11 @@ def sdlogj_plain(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None) -
     Returns
     -------
     No unit; NaN where no voxel counts.
+
+    Raises
+    ------
+    InputError
+        If the mask has another shape than the field.
     """
     return log_spread(_counted(inner_determinant(disp_vox), disp_vox, mask))
 
@@ -89,7 +105,7 @@ def sdlogj_plain(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None) -
 def inner_determinant(disp_vox: Field) -> Float[Tensor, "a b c"]:
     """Jacobian determinant without the two outer voxels on each side, ``[i - 4, j - 4, k - 4]``, float64."""
     disp_vox = disp_vox.detach()
-    if disp_vox.device.type == "mps":  # MPS has no float64
+    if finest_float(disp_vox.device) != torch.float64:
         disp_vox = disp_vox.cpu()
     along_i, along_j, along_k = _inner(disp_vox.shape[1:])
     rows = max(1, _CHUNK_VOXELS // (disp_vox.shape[2] * disp_vox.shape[3]))

@@ -65,6 +65,11 @@ def worst_mean(values: Iterable[float], share: float = 0.3, *, highest: bool) ->
     -------
     NaN where there is no value.
 
+    Raises
+    ------
+    ConfigError
+        If ``share`` is not above 0 and at most 1.
+
     Examples
     --------
     >>> worst_mean([0.9, 0.5, 0.7, 0.8], highest=False)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from convexadam.continuous import AdamRefinement
+from convexadam.continuous import AdamRefinement, Compositional
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, FileError
-from convexadam.features import Features, MindSSC
+from convexadam.features import Features, MindSSC, check_no_class
 from convexadam.io import atomic_path
+from convexadam.kernels import Backend, checked_backend
 from convexadam.registration import saved
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid, WorkingGrid
 
@@ -22,7 +23,10 @@ _NO_FEATURES = (GivenGrid, IsotropicGrid, ConvexSearch, AdamRefinement)
 @final
 @dataclass(frozen=True, kw_only=True)
 class RegistrationConfig:
-    """The components of a registration, in the order of use.
+    """The components of a registration, in the order of use; without arguments those of ``preset("default")``.
+
+    They are other settings than those of the components alone: ``ConvexSearch()`` and ``AdamRefinement()`` have the
+    published ones.
 
     Attributes
     ----------
@@ -35,6 +39,15 @@ class RegistrationConfig:
     continuous
         Local refinement; ``None`` returns the field of the search.
 
+    backend
+        Which implementation runs: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; see `convexadam.use_backend`,
+        which ``"auto"`` leaves the choice to.
+
+    Raises
+    ------
+    ConfigError
+        If one of them is no such component, or ``features`` is a class instead of an extractor.
+
     Examples
     --------
     >>> config = RegistrationConfig(continuous=AdamRefinement(iterations=40))
@@ -44,10 +57,15 @@ class RegistrationConfig:
 
     grid: WorkingGrid = field(default_factory=IsotropicGrid)
     features: Features = field(default_factory=MindSSC)
-    discrete: ConvexSearch | None = field(default_factory=ConvexSearch)
-    continuous: AdamRefinement | None = field(default_factory=AdamRefinement)
+    discrete: ConvexSearch | None = field(default_factory=lambda: ConvexSearch(spacing=4, radius=6))
+    continuous: AdamRefinement | None = field(
+        default_factory=lambda: AdamRefinement(weight=0.2, parametrisation=Compositional())
+    )
+    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
+        checked_backend(self.backend)
+        check_no_class(self.features, "features")
         if not callable(self.features) or isinstance(self.features, _NO_FEATURES):
             raise ConfigError(f"features is a component or a function of an image, but {self.features!r} came")
         for name, allowed in (
@@ -71,7 +89,12 @@ class RegistrationConfig:
 
     @classmethod
     def from_toml(cls, text: str) -> RegistrationConfig:
-        """Read settings from TOML text; what it leaves out has its default.
+        """Read settings from TOML text.
+
+        A section that is left out is that of ``preset("default")``. A section that is there names its ``type``, and
+        what it leaves out has the default of that component, not that of the preset: ``[discrete]`` with
+        ``type = "ConvexSearch"`` alone is ``ConvexSearch()``. To change single settings of a preset, see
+        `with_settings`.
 
         Raises
         ------
@@ -84,6 +107,12 @@ class RegistrationConfig:
     def with_settings(self, *assignments: str) -> RegistrationConfig:
         """Return a copy with single settings changed, each a line of TOML.
 
+        Raises
+        ------
+        ConfigError
+            If an assignment is no TOML, names an unknown key or component, or its value is of the wrong type or out of
+            range; or if ``features`` is a function of yours, which cannot be written as TOML.
+
         Examples
         --------
         >>> changed = RegistrationConfig().with_settings("discrete.spacing = 5", "continuous.iterations = 40")
@@ -93,13 +122,29 @@ class RegistrationConfig:
         return saved.with_overrides(self, assignments)
 
     def save(self, path: str | Path) -> None:
-        """Write the settings to a TOML file (all of it, or nothing)."""
+        """Write the settings to a TOML file (all of it, or nothing).
+
+        Raises
+        ------
+        ConfigError
+            If ``features`` is a function of yours: code cannot be saved, only components can.
+        FileError
+            If the folder is missing or the file cannot be written.
+        """
         with atomic_path(path) as temporary:
             temporary.write_text(self.to_toml(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> RegistrationConfig:
-        """Read settings from a TOML file."""
+        """Read settings from a TOML file, by the rules of `from_toml`.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read.
+        ConfigError
+            If it holds no such settings; the message names the file.
+        """
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

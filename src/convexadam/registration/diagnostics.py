@@ -7,7 +7,7 @@ import torch
 from convexadam._typing import Field
 from convexadam.geometry import DisplacementField
 from convexadam.kernels.warp_ssd import compared, evidence_under
-from convexadam.metrics import folded_percent
+from convexadam.metrics.folding import folded_share, inner_determinant
 from convexadam.registration.levels import Level
 
 
@@ -28,13 +28,17 @@ def similarity(level: Level, nodes: Field) -> dict[str, float]:
 
 
 def describe_field(transform: DisplacementField) -> dict[str, float]:
-    """Folding, volume change and size of a displacement field."""
+    """Folding, volume change and size of a displacement field.
+
+    The first two on voxels that have both neighbours, as in `convexadam.metrics`: nothing is folded exactly where the
+    smallest determinant is above 0.
+    """
     length = transform.disp_mm.norm(dim=0)
-    determinant = transform.jacobian()
+    determinants = inner_determinant(transform.to_voxels())
     return {
-        "folded_percent": folded_percent(transform.to_voxels()),
-        "jacobian_min": float(determinant.min()),
-        "jacobian_max": float(determinant.max()),
+        "folded_percent": 100 * folded_share(determinants),
+        "jacobian_min": float(determinants.min()),
+        "jacobian_max": float(determinants.max()),
         "displacement_mean_mm": float(length.mean()),
         "displacement_max_mm": float(length.max()),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 
 from convexadam._typing import Channels, Triple, Volume
@@ -41,7 +42,7 @@ def checked_mask(value: Any, image: Image, name: str) -> Image | None:
     """Turn a mask into an image; an array takes the grid of the image it belongs to."""
     if value is None:
         return None
-    is_array = isinstance(value, torch.Tensor) or type(value).__module__ == "numpy"
+    is_array = isinstance(value, (torch.Tensor, np.ndarray))
     if isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
         value = value[0]
     if is_array and tuple(value.shape) != image.grid.shape:
@@ -70,10 +71,9 @@ def checked_features(
         pooled_features(extractor, image, spacings, weight=weight)
         for image, weight in zip(images, weights, strict=True)
     )
-    if fixed[0].shape[0] != moving[0].shape[0] or fixed[0].shape[0] == 0:
+    if fixed[0].shape[0] != moving[0].shape[0]:
         raise ConfigError(
-            f"both images need as many feature channels, at least one, but {fixed[0].shape[0]} and "
-            f"{moving[0].shape[0]} came"
+            f"both images need as many feature channels, but {fixed[0].shape[0]} and {moving[0].shape[0]} came"
         )
     largest = max(float(features.abs().max()) for features in (*fixed, *moving))
     if not math.isfinite(largest):

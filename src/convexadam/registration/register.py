@@ -13,7 +13,9 @@ from convexadam._typing import Field, Volume
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 from convexadam.features import reach_of
 from convexadam.geometry import DisplacementField, Grid, Image, resample
+from convexadam.geometry.grid import as_finest
 from convexadam.geometry.resample import coverage
+from convexadam.kernels import backend_for, requested_backend, use_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.warp_ssd import evidence_under
 from convexadam.registration.config import RegistrationConfig
@@ -27,6 +29,8 @@ Progress: TypeAlias = Callable[[str, float], None]
 """Called with the name of a stage as it begins and the share of stages done, in [0, 1]."""
 
 _STAGES = ("resample", "features", "discrete", "continuous", "finish")
+
+_NO_ROOM = "has too little memory to hold the images; crop or coarsen them, or use another device"
 
 
 @torch.inference_mode(False)  # the refinement differentiates, whatever the caller has switched off
@@ -73,7 +77,8 @@ def register(
     InputError, GeometryError, FileError
         If an image or mask cannot be used: NaN, empty, not 3-D, singular affine, unreadable, no overlap.
     ConfigError
-        If the features do not fit the image.
+        If ``config`` is no `RegistrationConfig`, the device cannot be used, an affine comes with something that has its
+        own, or the features do not fit the image.
     OutOfMemoryError
         If the device has too little memory.
 
@@ -89,19 +94,18 @@ def register(
     config = preset() if config is None else config
     if not isinstance(config, RegistrationConfig):
         raise ConfigError(f"config is a RegistrationConfig, as preset('default') returns one, but {config!r} came")
-    fixed_image = checked_image(fixed, fixed_affine, device, "fixed")
-    moving_image = checked_image(moving, moving_affine, fixed_image.data.device, "moving")
-    masks = (
-        checked_mask(fixed_mask, fixed_image, "fixed"),
-        checked_mask(moving_mask, moving_image, "moving"),
-    )
+    with _memory_may_be_short(f"{device or 'the device'} {_NO_ROOM}"):
+        fixed_image = checked_image(fixed, fixed_affine, device, "fixed")
+        moving_image = checked_image(moving, moving_affine, fixed_image.data.device, "moving")
+        masks = (
+            checked_mask(fixed_mask, fixed_image, "fixed"),
+            checked_mask(moving_mask, moving_image, "moving"),
+        )
     clock = _Clock(progress, fixed_image.data.device)
-    try:
+    backend = requested_backend() if config.backend == "auto" else config.backend
+    with _memory_may_be_short(_memory_advice(fixed_image)), use_backend(backend):
         transform, diagnostics = _estimated(fixed_image, moving_image, masks, config, clock)
-    except (RuntimeError, MemoryError) as error:
-        if _is_about_memory(error):
-            raise OutOfMemoryError(_memory_advice(fixed_image)) from error
-        raise
+        ran = backend_for(transform.disp_mm)
     return RegistrationResult(
         transform=transform,
         fixed=fixed_image,
@@ -109,6 +113,7 @@ def register(
         config=config,
         seconds=clock.seconds,
         diagnostics=diagnostics,
+        backend=ran,
     )
 
 
@@ -154,7 +159,7 @@ def on_grid(image: Image, grid: Grid) -> Image:
     if image.grid.canonical().same_as(grid):
         return Image(image.canonical().data, grid)
     data = (
-        image.data if image.data.is_floating_point() else image.data.double()
+        image.data if image.data.is_floating_point() else as_finest(image.data, image.data.device)
     )  # interpolated values are no whole numbers
     return resample(Image(data, image.grid), grid, mode="linear", antialias=True)
 
@@ -198,9 +203,20 @@ class _Clock:
             self._progress("done", 1.0)
 
 
+@contextmanager
+def _memory_may_be_short(advice: str) -> Iterator[None]:
+    """Turn the errors of any device that has too little memory into one with advice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if _is_about_memory(error):
+            raise OutOfMemoryError(advice) from error
+        raise
+
+
 def _is_about_memory(error: Exception) -> bool:
     """Whether an error of torch or Python says that memory is short; each device has its own way to say so."""
-    words = ("can't allocate memory", "not enough memory", "out of memory")
+    words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(w in str(error) for w in words)
 
 

@@ -32,14 +32,15 @@ class RegistrationResult:
     config
         The settings.
     seconds
-        Time of each stage.
+        Time of each stage, in s.
     diagnostics
         ``feature_difference_before``/``_after`` (mean over the image of the squared feature difference, lower is more
         alike), ``compared_percent`` (share of the volume with evidence in both images),
-        ``folded_percent`` (voxels with a Jacobian determinant <= 0), ``jacobian_min``/``_max``,
-        ``displacement_mean_mm``/``_max_mm``.
+        ``folded_percent`` (voxels with a Jacobian determinant <= 0) and ``jacobian_min``/``_max``, all three without
+        the two outer voxels on each side (see `convexadam.metrics.folded_percent`),
+        ``displacement_mean_mm``/``_max_mm`` over all voxels.
     backend
-        Which implementation ran.
+        Which implementation ran: ``"reference"``, ``"cpu"`` or ``"triton"``.
     """
 
     transform: DisplacementField
@@ -62,7 +63,9 @@ class RegistrationResult:
     def report(self) -> dict[str, Any]:
         """Everything but the volumes, as plain values that JSON can hold."""
         return {
-            "config": {name: as_table(part) for name, part in vars(self.config).items()},
+            "config": {
+                name: part if isinstance(part, str) else as_table(part) for name, part in vars(self.config).items()
+            },
             "seconds": {**self.seconds, "total": sum(self.seconds.values())},
             "diagnostics": dict(self.diagnostics),
             "fixed": _described(self.fixed),
@@ -79,7 +82,13 @@ class RegistrationResult:
         }
 
     def save_report(self, path: str | Path) -> None:
-        """Write `report` as JSON (all of it, or nothing)."""
+        """Write `report` as JSON (all of it, or nothing).
+
+        Raises
+        ------
+        FileError
+            If the folder is missing or the file cannot be written.
+        """
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(self.report(), indent=2) + "\n", encoding="utf-8")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import numbers
 import tomllib
 import types
 import typing
@@ -53,9 +54,10 @@ def to_toml(config: DataclassInstance) -> str:
     """Write a dataclass of components as TOML: one table for each, ``"none"`` for an absent one."""
     sections = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
     lines = [f"schema_version = {SCHEMA_VERSION}"]
+    lines += [f"{name} = {_literal(value)}" for name, value in sections.items() if isinstance(value, str)]
     lines += [f'{name} = "none"' for name, component in sections.items() if component is None]
     for name, component in sections.items():
-        if component is not None:
+        if component is not None and not isinstance(component, str):
             lines += ["", f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in _entries(component))]
     return "\n".join(lines) + "\n"
 
@@ -122,7 +124,16 @@ def as_table(component: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else as_table(value)
+    if isinstance(value, numbers.Real):
+        return _plain_number(value)
+    return value if value is None or isinstance(value, str) else as_table(value)
+
+
+def _plain_number(value: numbers.Real) -> bool | int | float:
+    """Numbers of numpy and others as Python's own: neither JSON nor TOML know them."""
+    if isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def _entries(component: Any) -> list[tuple[str, Any]]:
@@ -141,13 +152,12 @@ def _entries(component: Any) -> list[tuple[str, Any]]:
 
 def _literal(value: Any) -> str:
     """Write a value as TOML."""
-    if isinstance(value, bool):
-        return str(value).lower()
+    if isinstance(value, numbers.Real):
+        plain = _plain_number(value)
+        return str(plain).lower() if isinstance(plain, bool) else repr(plain)
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, tuple):
         return "[" + ", ".join(_literal(v) for v in value) + "]"
     return "{ " + ", ".join(f"{k} = {_literal(v)}" for k, v in _entries(value)) + " }"
 

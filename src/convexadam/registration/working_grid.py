@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
-from convexadam.errors import ConfigError
+from convexadam._axes import checked_count, checked_number
 from convexadam.geometry import Grid
 
 
@@ -37,17 +37,16 @@ class IsotropicGrid:
     Raises
     ------
     ConfigError
-        If a setting is not positive.
+        If a setting is no positive number, or ``max_voxels`` is not whole.
     """
 
     spacing_mm: float | None = None
     max_voxels: int = 24_000_000
 
     def __post_init__(self) -> None:
-        if self.spacing_mm is not None and not (math.isfinite(self.spacing_mm) and self.spacing_mm > 0):
-            raise ConfigError(f"spacing_mm is a positive number of millimetres, but {self.spacing_mm} came")
-        if self.max_voxels < 1:
-            raise ConfigError(f"max_voxels is at least 1, but {self.max_voxels} came")
+        if self.spacing_mm is not None:
+            checked_number(self.spacing_mm, "spacing_mm", above=True)
+        checked_count(self.max_voxels, "max_voxels", least=1)
 
     def __call__(self, fixed: Grid) -> Grid:
         """Return the working grid for a fixed grid."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convexadam._typing import Channels, Triple, Volume
+import torch
+
+from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.kernels._backend import implementation
 from convexadam.kernels.mind_ssc.reference import PAIRS
+
+_HALF = (torch.float16, torch.bfloat16)
 
 __all__ = ["PAIRS", "mind_ssc", "pooled_mind_ssc"]
 
@@ -39,6 +43,8 @@ def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volu
     Heinrich et al., "Towards realtime multimodal fusion for image-guided interventions using
     self-similarities", MICCAI 2013.
     """
+    if volume.dtype in _HALF:
+        volume = volume.to(torch.float32)
     module = implementation(__name__, volume, weight)
     described: Channels = module.mind_ssc(volume, radius=radius, dilation=dilation, weight=weight)
     return described
@@ -51,7 +57,7 @@ def pooled_mind_ssc(
     radius: int = 1,
     dilation: int = 2,
     weight: Volume | None = None,
-) -> tuple[Channels, ...]:
+) -> tuple[Pooled, ...]:
     """Describe a volume as `mind_ssc` does, averaged over blocks of voxels.
 
     The same as `mind_ssc`, then `convexadam.kernels.resize.pool` for each of ``spacings``, but compiled kernels never
@@ -70,8 +76,10 @@ def pooled_mind_ssc(
     -------
     ``[12, i // si, j // sj, k // sk]`` for each spacing.
     """
+    if volume.dtype in _HALF:
+        volume = volume.to(torch.float32)
     module = implementation(__name__, volume, weight)
-    described: tuple[Channels, ...] = module.pooled_mind_ssc(
+    described: tuple[Pooled, ...] = module.pooled_mind_ssc(
         volume, spacings, radius=radius, dilation=dilation, weight=weight
     )
     return described

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from convexadam._typing import Channels, Triple, Volume
+from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.kernels._cpu import compiled, constant, in_slabs, views
 from convexadam.kernels.mind_ssc.reference import PAIRS
 
@@ -40,7 +40,7 @@ def pooled_mind_ssc(
     radius: int = 1,
     dilation: int = 2,
     weight: Volume | None = None,
-) -> tuple[Channels, ...]:
+) -> tuple[Pooled, ...]:
     """See the package."""
     return _described(volume, spacings, radius, dilation, weight, pool_weight=weight)
 
@@ -53,7 +53,7 @@ def _described(
     weight: Volume | None,
     *,
     pool_weight: Volume | None,
-) -> tuple[Channels, ...]:
+) -> tuple[Pooled, ...]:
     image = functional.pad(volume[None, None], (dilation,) * 6, mode="replicate")[0, 0].numpy()
     one = torch.ones_like(volume, memory_format=torch.contiguous_format)
     statistic, pooling = views(*(one if w is None else w for w in (weight, pool_weight)))
@@ -133,12 +133,16 @@ def _row(ring, slots, j, scale, distances, lowest, variance, channels):
 @no_type_check
 @compiled
 def _average(first, last, image, weight, window, dilation, rows):
-    """Sums of variance times weight, of the weight, and of the variance."""
+    """Return sums of variance times weight, of the weight, and of the variance."""
     n0, n1, n2 = weight.shape
     radius, channels, scale = len(window) // 2, len(_PAIRS), np.float32(1 / len(window) ** 3)
     ring = np.empty((len(window), channels, rows, n2), np.float32)
     differences, line = np.empty((rows + 2 * radius, n2), np.float32), np.empty(n2 + 2 * radius, np.float32)
-    distances, lowest, variance = np.empty((channels, n2), np.float32), np.empty(n2, np.float32), np.empty(n2, np.float32)
+    distances, lowest, variance = (
+        np.empty((channels, n2), np.float32),
+        np.empty(n2, np.float32),
+        np.empty(n2, np.float32),
+    )
     slots = np.empty(len(window), np.int64)
     weighted, weights, plain = 0.0, 0.0, 0.0
     for start in range(0, n1, rows):
@@ -147,7 +151,9 @@ def _average(first, last, image, weight, window, dilation, rows):
         for i in range(first, last):
             while ready < min(i + radius, n0 - 1):
                 ready += 1
-                _patches(image, ready, start, stop, _PAIRS, window, dilation, differences, line, ring[ready % len(window)])
+                _patches(
+                    image, ready, start, stop, _PAIRS, window, dilation, differences, line, ring[ready % len(window)]
+                )
             for o in range(len(window)):
                 slots[o] = min(max(i + o - radius, 0), n0 - 1) % len(window)
             for j in range(start, stop):
@@ -169,7 +175,11 @@ def _describe(first, last, image, weight, out, spacings, starts, least, most, wi
     radius, channels, scale = len(window) // 2, len(_PAIRS), np.float32(1 / len(window) ** 3)
     ring = np.empty((len(window), channels, rows, n2), np.float32)
     differences, line = np.empty((rows + 2 * radius, n2), np.float32), np.empty(n2 + 2 * radius, np.float32)
-    distances, lowest, variance = np.empty((channels, n2), np.float32), np.empty(n2, np.float32), np.empty(n2, np.float32)
+    distances, lowest, variance = (
+        np.empty((channels, n2), np.float32),
+        np.empty(n2, np.float32),
+        np.empty(n2, np.float32),
+    )
     bits = np.empty(n2, np.int32)
     power = bits.view(np.float32)
     slots = np.empty(len(window), np.int64)
@@ -182,7 +192,9 @@ def _describe(first, last, image, weight, out, spacings, starts, least, most, wi
         for i in range(first, last):
             while ready < min(i + radius, n0 - 1):
                 ready += 1
-                _patches(image, ready, start, stop, _PAIRS, window, dilation, differences, line, ring[ready % len(window)])
+                _patches(
+                    image, ready, start, stop, _PAIRS, window, dilation, differences, line, ring[ready % len(window)]
+                )
             for o in range(len(window)):
                 slots[o] = min(max(i + o - radius, 0), n0 - 1) % len(window)
             for j in range(start, stop):
@@ -203,7 +215,16 @@ def _describe(first, last, image, weight, out, spacings, starts, least, most, wi
                             total[k] += here[k] * row[k]
             for s in range(len(spacings)):
                 if (i + 1) % spacings[s, 0] == 0:
-                    _finish(i // spacings[s, 0], start, stop, weight.shape, spacings[s], totals[s], shares[s], out[starts[s] :])
+                    _finish(
+                        i // spacings[s, 0],
+                        start,
+                        stop,
+                        weight.shape,
+                        spacings[s],
+                        totals[s],
+                        shares[s],
+                        out[starts[s] :],
+                    )
                     totals[s], shares[s] = 0, 0
 
 

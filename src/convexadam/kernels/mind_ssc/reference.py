@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from convexadam._typing import Channels, Tensor, Triple, Volume
+from convexadam._typing import Channels, Pooled, Tensor, Triple, Volume
 from convexadam.kernels.resize import pool
 
 
@@ -28,8 +28,6 @@ PAIRS = _neighbour_pairs()
 
 def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volume | None = None) -> Channels:
     """See the package."""
-    if volume.dtype in (torch.float16, torch.bfloat16):
-        volume = volume.to(torch.float32)
     padded = functional.pad(volume[None, None], (dilation,) * 6, mode="replicate")[0, 0]
     features = torch.empty((len(PAIRS), *volume.shape), dtype=volume.dtype, device=volume.device)
     for channel, (p, q) in enumerate(PAIRS):
@@ -53,7 +51,7 @@ def pooled_mind_ssc(
     radius: int = 1,
     dilation: int = 2,
     weight: Volume | None = None,
-) -> tuple[Channels, ...]:
+) -> tuple[Pooled, ...]:
     """See the package."""
     described = mind_ssc(volume, radius=radius, dilation=dilation, weight=weight)
     return tuple(pool(described, spacing, weight=weight) for spacing in spacings)

@@ -15,7 +15,7 @@ def add_step(displacement: Field, step: Field, *, longest: float, out: Field | N
     Parameters
     ----------
     displacement, step
-        ``u`` and the step, ``[3, i, j, k]`` in voxels (or nodes) of one grid; linear interpolation, edge values outside.
+        ``u`` and the step, ``[3, i, j, k]`` in voxels (or nodes) of one grid; linear, edge values outside.
     longest
         Steps longer than this are shortened to it, in the same direction.
     out

@@ -22,7 +22,7 @@ def add_step(displacement: Field, step: Field, *, longest: float, out: Field | N
 @no_type_check
 @compiled
 def _near_rows(first, last, u, step, out, longest):
-    """Steps of up to one node: 27 weighted neighbours, without any gather."""
+    """Add steps of up to one node: 27 weighted neighbours, without any gather."""
     _, n0, n1, n2 = u.shape
     zero, one = np.float32(0), np.float32(1)
     weights = np.empty((3, 3, n2), np.float32)  # axis, neighbour -1 0 +1
@@ -63,7 +63,7 @@ def _near_rows(first, last, u, step, out, longest):
 @no_type_check
 @compiled
 def _far_rows(first, last, u, step, out, longest):
-    """Steps of any length: eight nodes each, looked up."""
+    """Add steps of any length: eight nodes each, looked up."""
     _, n0, n1, n2 = u.shape
     zero, one = np.float32(0), np.float32(1)
     top0, top1, top2 = np.float32(n0 - 1), np.float32(n1 - 1), np.float32(n2 - 1)

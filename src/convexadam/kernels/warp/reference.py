@@ -38,8 +38,8 @@ def sample_linear(volume: Float[Tensor, "c i j k"], positions: Float[Tensor, "3 
 def sample_nearest(volume: Shaped[Tensor, "c i j k"], positions: Float[Tensor, "3 a b d"]) -> Shaped[Tensor, "c a b d"]:
     """Values of the nearest voxels, of any type and unchanged; outside, those of the nearest edge voxel.
 
-    Half-way between two voxels the higher index is taken, everywhere: rounding to even ones would drop every other plane
-    of labels that move by half a voxel.
+    Half-way between two voxels the higher index is taken, everywhere: rounding to even ones would drop every other
+    plane of labels that move by half a voxel.
     """
     index: Any = [
         (positions[axis] + 0.5).floor().clamp(0, n - 1).to(torch.int64) for axis, n in enumerate(volume.shape[1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.kernels._backend import implementation
@@ -11,6 +11,7 @@ from convexadam.kernels.warp_ssd.reference import diffusion_gradient, evidence_u
 __all__ = ["Comparison", "compared", "diffusion_gradient", "evidence_under", "ssd", "warp_ssd"]
 
 
+@runtime_checkable
 class Comparison(Protocol):
     """Two feature maps, ready to be compared many times."""
 
