@@ -12,8 +12,8 @@ import torch
 
 from convexadam import DisplacementField, Grid, Image
 from convexadam.features.intensity import centred
-from convexadam.geometry import grid as grid_module
-from convexadam.geometry.grid import as_finest, finest_float, to_device
+from convexadam.geometry import tensors as tensors_module
+from convexadam.geometry.tensors import as_finest, finest_float, to_device
 from convexadam.io import read_learn2reg
 from convexadam.registration.register import on_grid
 
@@ -22,7 +22,7 @@ SHAPE = (5, 7, 6)
 
 @pytest.fixture
 def without_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid_module, "_WITHOUT_FLOAT64", ("cpu",))
+    monkeypatch.setattr(tensors_module, "_WITHOUT_FLOAT64", ("cpu",))
 
 
 def transform() -> DisplacementField:
@@ -35,7 +35,7 @@ def test_the_finest_type_of_a_device() -> None:
 
 
 def test_the_device_sees_no_type_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid_module, "_WITHOUT_FLOAT64", ("meta",))
+    monkeypatch.setattr(tensors_module, "_WITHOUT_FLOAT64", ("meta",))
     for given in (torch.float64, torch.float32, torch.int64):
         assert as_finest(torch.zeros(2, dtype=given), torch.device("meta")).dtype == torch.float32
         assert as_finest(torch.zeros(2, dtype=given), torch.device("cpu")).dtype == torch.float64
@@ -52,7 +52,7 @@ def test_the_device_sees_no_type_that_it_does_not_know(monkeypatch: pytest.Monke
 def test_points(space: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     points = np.random.default_rng(0).uniform(0, 5, (4, 3))
     expected = transform().warp_points(points, space=space)
-    monkeypatch.setattr(grid_module, "_WITHOUT_FLOAT64", ("cpu",))
+    monkeypatch.setattr(tensors_module, "_WITHOUT_FLOAT64", ("cpu",))
     found = transform().warp_points(points, space=space)
     assert found.dtype == torch.float32
     # 2^-24 of coordinates below 100 mm, through four maps of three terms each

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convexadam.kernels.resize import interpolation_matrix, nodes_to_voxels, pool, voxels_to_nodes
+from convexadam.kernels.interpolate.reference import interpolation_matrix
+from convexadam.kernels.resize import nodes_to_voxels, pool, voxels_to_nodes
 
 CASES = [
     ((1, 1, 1), (1, 1, 1)),

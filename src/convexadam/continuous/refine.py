@@ -182,11 +182,12 @@ def _least_gradient(moving: Channels, weight: Volume | None) -> float:
     of the features. A fixed number, as usual for Adam's ``eps``, would mean another length for each kind of volume.
     """
     known = torch.ones_like(moving[0]) if weight is None else (weight > 0).to(moving.dtype)
+    values = moving.movedim(0, -1)  # as they lie in memory, mostly
     total, count = moving.new_zeros(()), moving.new_zeros(())
     for axis in range(3):
         n = moving.shape[axis + 1]
         both = known.narrow(axis, 0, n - 1) * known.narrow(axis, 1, n - 1)
-        total += (moving.diff(dim=axis + 1).square().sum(0) * both).sum()
+        total += values.diff(dim=axis).square_().mul_(both[..., None]).sum()
         count += both.sum()
     squared = float(total / count.clamp_min(1))
     return _RESOLUTION * 2 * squared / moving[0].numel() if squared > 0 else 1.0

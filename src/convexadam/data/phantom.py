@@ -30,8 +30,9 @@ from convexadam.data.texture import Texture, bias_field, gaussian_noise, rician_
 from convexadam.data.tissues import CONTRASTS, LABEL_NAMES
 from convexadam.data.wall import paint_back, paint_chest, paint_ribs, paint_spine, paint_strands, paint_wall
 from convexadam.errors import ConfigError, InputError
-from convexadam.geometry.grid import Grid, finest_float
+from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
+from convexadam.geometry.tensors import finest_float
 from convexadam.kernels.warp import identity_positions
 
 _LEAST_JACOBIAN = 0.3

@@ -12,7 +12,9 @@ from convexadam._axes import checked_number
 from convexadam._typing import Channels, Shaped, Tensor, Volume
 from convexadam.errors import ConfigError
 from convexadam.geometry import Image
-from convexadam.geometry.grid import finest_float
+from convexadam.geometry.tensors import finest_float
+
+_CHUNK_VOXELS = 2**17
 
 _SAMPLES = 2**20
 """Quantiles are read from at most this many evenly spaced voxels."""
@@ -72,10 +74,13 @@ def centred(data: Shaped[Tensor, "c i j k"]) -> Channels:
 
     Features do not depend on a linear scaling; squares of raw values might overflow.
     """
-    dtype = finest_float(data.device)
-    channels = []
-    for channel in data:
-        low, high = channel.min().to(dtype), channel.max().to(dtype)
-        half = (high / 2 - low / 2).clamp_min(torch.finfo(dtype).tiny)
-        channels.append(((channel.to(dtype) - (low / 2 + high / 2)) / half).to(torch.float32))
-    return torch.stack(channels)
+    finest = finest_float(data.device)
+    scaled = torch.empty(data.shape, dtype=torch.float32, device=data.device)
+    for channel, target in zip(data, scaled, strict=True):
+        low, high = (end.to(finest) for end in torch.aminmax(channel))
+        half = (high / 2 - low / 2).clamp_min(torch.finfo(finest).tiny)
+        middle = low / 2 + high / 2
+        rows = max(1, _CHUNK_VOXELS // channel[0].numel())  # in float64 only as much as fits into a cache
+        for part, out in zip(channel.split(rows), target.split(rows), strict=True):
+            out.copy_((part.to(finest) - middle).div_(half))
+    return scaled

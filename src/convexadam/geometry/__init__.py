@@ -2,8 +2,8 @@
 
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
-from convexadam.geometry.jacobian import jacobian_determinant
 from convexadam.geometry.resample import resample
 from convexadam.geometry.transform import DisplacementField
+from convexadam.kernels.jacobian import jacobian_determinant
 
 __all__ = ["DisplacementField", "Grid", "Image", "jacobian_determinant", "resample"]

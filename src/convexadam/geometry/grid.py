@@ -12,12 +12,10 @@ import torch
 
 from convexadam._typing import Points, Tensor, Triple
 from convexadam.errors import GeometryError
+from convexadam.geometry.tensors import as_finest
 
 _SAME_VOXELS = 1e-3
 """Two grids are the same when no corner is further apart than this, in voxels."""
-
-_WITHOUT_FLOAT64 = ("mps",)
-"""Kinds of devices that know no float64."""
 
 
 @final
@@ -169,24 +167,6 @@ def apply_affine(matrix: np.ndarray, points: Tensor) -> Tensor:
     """Map ``(n, 3)`` points with a 4x4 matrix; computed and returned in `finest_float` on the points' device."""
     full = as_finest(torch.from_numpy(np.array(matrix, dtype=np.float64)), points.device)
     return as_finest(points, points.device) @ full[:3, :3].T + full[:3, 3]
-
-
-def finest_float(device: torch.device) -> torch.dtype:
-    """Return float64, or float32 where the device has none."""
-    return torch.float32 if device.type in _WITHOUT_FLOAT64 else torch.float64
-
-
-def as_finest(values: Tensor, device: torch.device) -> Tensor:
-    """Values on a device in its `finest_float`; neither device ever holds a type that it does not know."""
-    if finest_float(device) == torch.float64:
-        return values.to(device).to(torch.float64)
-    return values.to(torch.float32).to(device)
-
-
-def to_device(values: Tensor, device: torch.device | str) -> Tensor:
-    """Values on a device, in their own type; float64 becomes float32 where the device has none."""
-    target = torch.device(device)
-    return as_finest(values, target) if values.dtype == torch.float64 else values.to(target)
 
 
 def _checked_shape(shape: Any) -> Triple:

@@ -10,7 +10,8 @@ import torch
 
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
-from convexadam.geometry.grid import Grid, to_device
+from convexadam.geometry.grid import Grid
+from convexadam.geometry.tensors import to_device
 
 
 @final

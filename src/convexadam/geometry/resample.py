@@ -109,12 +109,18 @@ def coverage(grid: Grid, onto: Grid, *, like: Tensor, margin: int = 0) -> Shaped
     A ``margin``, in voxels of ``onto``, shrinks the field of view on each side, but by no more than a quarter of it on
     each, so that half of it is always left.
     """
-    positions = _positions(onto, 0, onto.shape[0], grid, None, like)
-    step = np.linalg.norm(grid.voxels_from(onto)[:3, :3], axis=1)
+    matrix = grid.voxels_from(onto)
     result = torch.ones(onto.shape, dtype=like.dtype, device=like.device)
-    for axis, (size, voxels) in enumerate(zip(grid.shape, step, strict=True)):
-        edge = min(margin * float(voxels), size // 4) - 0.5
-        result *= (positions[axis] >= edge - _ROUNDING) & (positions[axis] <= size - 1 - edge + _ROUNDING)
+    for axis, size in enumerate(grid.shape):
+        edge = min(margin * float(np.linalg.norm(matrix[axis, :3])), size // 4) - 0.5
+        where = torch.full((1, 1, 1), float(matrix[axis, 3]), dtype=torch.float32, device=like.device)
+        for along, n in enumerate(onto.shape):
+            if abs(matrix[axis, along]) * n > _ROUNDING / 10:  # parallel axes need one line of positions, not a volume
+                ticks = torch.arange(n, dtype=torch.float64, device="cpu") * float(matrix[axis, along])
+                where = where + ticks.to(like.device, torch.float32).reshape(
+                    [-1 if a == along else 1 for a in range(3)]
+                )
+        result *= (where >= edge - _ROUNDING) & (where <= size - 1 - edge + _ROUNDING)
     return result
 
 

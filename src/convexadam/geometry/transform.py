@@ -10,10 +10,11 @@ import torch
 
 from convexadam._typing import Field, Points, Volume
 from convexadam.errors import ConfigError, GeometryError, InputError
-from convexadam.geometry.grid import Grid, as_finest
+from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
-from convexadam.geometry.jacobian import jacobian_determinant
 from convexadam.geometry.resample import Mode, linear_part, read_tensor, resample
+from convexadam.geometry.tensors import all_finite, as_finest
+from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.kernels.warp import sample_linear
 
 PointSpace: TypeAlias = Literal["mm", "lps_mm", "fixed_voxel"]
@@ -52,7 +53,7 @@ class DisplacementField:
         _check_shape(self.disp_mm, self.grid)
         if not self.disp_mm.is_floating_point():
             raise GeometryError(f"displacements are floating-point numbers of mm, but the type is {self.disp_mm.dtype}")
-        if not bool(self.disp_mm.isfinite().all()):
+        if not all_finite(self.disp_mm):
             raise GeometryError("the displacement field holds NaN or Inf; it describes no transform")
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ import torch
 from convexadam._typing import Tensor
 from convexadam.errors import FileError, GeometryError
 from convexadam.geometry import DisplacementField, Grid
-from convexadam.geometry.grid import to_device
+from convexadam.geometry.tensors import to_device
 from convexadam.io.atomic import atomic_path
 from convexadam.io.nifti import (
     INTENT_VECTOR,

@@ -7,13 +7,14 @@ axes with fewer than five voxels, which are kept whole. A mask is cropped in the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import torch
 
 from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.errors import InputError
 from convexadam.geometry import jacobian_determinant
-from convexadam.geometry.grid import finest_float
+from convexadam.geometry.tensors import finest_float
 
 _CROP = 2
 _CHUNK_VOXELS = 2**20
@@ -107,15 +108,21 @@ def inner_determinant(disp_vox: Field) -> Float[Tensor, "a b c"]:
     disp_vox = disp_vox.detach()
     if finest_float(disp_vox.device) != torch.float64:
         disp_vox = disp_vox.cpu()
-    along_i, along_j, along_k = _inner(disp_vox.shape[1:])
-    rows = max(1, _CHUNK_VOXELS // (disp_vox.shape[2] * disp_vox.shape[3]))
-    parts = []
+    return torch.cat(list(inner_determinants(disp_vox, lambda part: part.to(torch.float64))))
+
+
+def inner_determinants(field: Field, in_voxels: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """Jacobian determinants slab by slab, ``[rows, j - 4, k - 4]``: see `inner_determinant`.
+
+    ``in_voxels`` turns a slab of the field, ``[3, rows, j, k]``, into displacements in voxels.
+    """
+    along_i, along_j, along_k = _inner(field.shape[1:])
+    rows = max(1, _CHUNK_VOXELS // (field.shape[2] * field.shape[3]))
     for first in range(along_i.start, along_i.stop, rows):
         last = min(first + rows, along_i.stop)
-        low, high = max(first - 1, 0), min(last + 1, disp_vox.shape[1])  # one neighbour each way
-        part = jacobian_determinant(disp_vox[:, low:high].to(torch.float64))
-        parts.append(part[first - low : last - low, along_j, along_k])
-    return torch.cat(parts)
+        low, high = max(first - 1, 0), min(last + 1, field.shape[1])  # one neighbour each way
+        part = jacobian_determinant(in_voxels(field[:, low:high]))
+        yield part[first - low : last - low, along_j, along_k]
 
 
 def inner_mask(mask: Shaped[Tensor, "i j k"]) -> Shaped[Tensor, "a b c"]:

@@ -12,6 +12,7 @@ from convexadam._typing import Channels, Triple, Volume
 from convexadam.errors import ConfigError, InputError
 from convexadam.features import Features, pooled_features
 from convexadam.geometry import Image
+from convexadam.geometry.tensors import all_finite
 from convexadam.io import as_image
 
 _LARGEST_FEATURE = 1e12
@@ -28,13 +29,12 @@ def checked_image(value: Any, affine: Any, device: torch.device | str | None, na
             "name one that torch has here, such as 'cpu'"
         ) from error
     image = as_image(value, affine, device=target)
-    if image.data.is_floating_point():
+    if image.data.is_floating_point() and not all_finite(image.data):
         bad = int((~image.data.isfinite()).sum())
-        if bad:
-            raise InputError(
-                f"the {name} image holds {bad} NaN or Inf of {image.data.numel()} values; "
-                "replace them (for example by the background value) before registering"
-            )
+        raise InputError(
+            f"the {name} image holds {bad} NaN or Inf of {image.data.numel()} values; "
+            "replace them (for example by the background value) before registering"
+        )
     return image
 
 
@@ -53,7 +53,7 @@ def checked_mask(value: Any, image: Image, name: str) -> Image | None:
     mask = as_image(value, image.grid.affine if is_array else None, device=image.data.device)
     if mask.data.shape[0] != 1:
         raise InputError(f"a mask has one channel, but the {name} mask has {mask.data.shape[0]}")
-    if mask.data.is_floating_point() and not bool(mask.data.isfinite().all()):
+    if mask.data.is_floating_point() and not all_finite(mask.data):
         raise InputError(f"the {name} mask holds NaN or Inf; it should be above 0 inside and 0 outside")
     if not bool((mask.data > 0).any()):
         raise InputError(f"the {name} mask is empty: no value is above 0; leave it out to use the whole image")
@@ -75,7 +75,8 @@ def checked_features(
         raise ConfigError(
             f"both images need as many feature channels, but {fixed[0].shape[0]} and {moving[0].shape[0]} came"
         )
-    largest = max(float(features.abs().max()) for features in (*fixed, *moving))
+    ends = torch.stack([end for features in (*fixed, *moving) for end in torch.aminmax(features)])
+    largest = float(ends.abs().max())
     if not math.isfinite(largest):
         raise ConfigError(f"the features from {extractor!r} hold NaN or Inf")
     if largest > _LARGEST_FEATURE:

@@ -29,11 +29,6 @@ class Level:
     features: tuple[Channels, Channels]
     weights: tuple[Volume | None, Volume | None]
 
-    @property
-    def comparable(self) -> bool:
-        """Whether both images have contrast; without it nothing tells where to move."""
-        return not any(_is_flat(f, w) for f, w in zip(self.features, self.weights, strict=True))
-
     def still(self) -> Field:
         """No displacement: zeros ``[3, i, j, k]``."""
         return torch.zeros_like(self.features[0][:1]).expand(3, -1, -1, -1).contiguous()
@@ -65,12 +60,15 @@ def spacings(config: RegistrationConfig, grid: Grid) -> tuple[Triple, Triple]:
     return coarse or fine or (i, j, k), fine or coarse or (i, j, k)
 
 
+def comparable(level: Level) -> bool:
+    """Whether both images have contrast; without it nothing tells where to move."""
+    return not any(_is_flat(f, w) for f, w in zip(level.features, level.weights, strict=True))
+
+
 def searched(search: ConvexSearch | None, level: Level, grid: Grid) -> Field | None:
     """Displacements in cells, or ``None`` without a search."""
     if search is None:
         return None
-    if not level.comparable:
-        return level.still()
     _, radius = search.nodes(grid.shape, grid.spacing_mm)
     fixed, moving = level.weights
     return search.on_cells(*level.features, radius, fixed_weight=fixed, moving_weight=moving)
@@ -87,7 +85,7 @@ def refined(
     else:
         in_grid = nodes_to_nodes(in_voxels(cells, cell_spacing), cell_spacing, level.spacing, grid.shape)
         start = in_nodes(in_grid, level.spacing)
-    if refine is None or not level.comparable:
+    if refine is None:
         return start
     fixed, moving = level.weights
     return refine.on_nodes(*level.features, start=start, fixed_weight=fixed, moving_weight=moving)

@@ -13,15 +13,15 @@ from convexadam._typing import Field, Volume
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 from convexadam.features import reach_of
 from convexadam.geometry import DisplacementField, Grid, Image, resample
-from convexadam.geometry.grid import as_finest
 from convexadam.geometry.resample import coverage
+from convexadam.geometry.tensors import as_finest
 from convexadam.kernels import backend_for, requested_backend, use_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.warp_ssd import evidence_under
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.diagnostics import describe_field, similarity
 from convexadam.registration.inputs import checked_image, checked_mask
-from convexadam.registration.levels import described, on_voxels, refined, searched
+from convexadam.registration.levels import comparable, described, on_voxels, refined, searched
 from convexadam.registration.presets import preset
 from convexadam.registration.result import RegistrationResult
 
@@ -129,18 +129,19 @@ def _estimated(
     with clock.stage("features"):
         coarse, fine = described(config, images, weights)
         del images, weights
+        contrast = comparable(coarse)
     with clock.stage("discrete"):
-        cells = searched(config.discrete, coarse, grid)
+        cells = searched(config.discrete, coarse, grid) if contrast else None
     with clock.stage("continuous"):
-        nodes = refined(config.continuous, fine, cells, coarse.spacing, grid)
+        nodes = refined(config.continuous, fine, cells, coarse.spacing, grid) if contrast else fine.still()
     with clock.stage("finish"):
         diagnostics = similarity(fine, nodes)
-        comparable, spacing = fine.comparable, fine.spacing
+        spacing = fine.spacing
         del coarse, fine, cells
         disp_vox = on_voxels(config.continuous, nodes, spacing, grid)
         transform = DisplacementField.from_voxels(disp_vox, grid).resample_onto(fixed.grid)
         diagnostics |= describe_field(transform)
-        if comparable and masks != (None, None) and not _met(fixed, moving, masks, grid, disp_vox):
+        if contrast and masks != (None, None) and not _met(fixed, moving, masks, grid, disp_vox):
             raise InputError(
                 "nothing within the fixed mask meets anything within the moving mask, within the reach of the search: "
                 "they do not overlap; check the masks and affines, or bring the images closer first"

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.kernels._backend import implementation
-from convexadam.kernels.warp_ssd.reference import diffusion_gradient, evidence_under, ssd
+from convexadam.kernels.warp_ssd.reference import diffusion_gradient, ssd
 
 __all__ = ["Comparison", "compared", "diffusion_gradient", "evidence_under", "ssd", "warp_ssd"]
 
@@ -41,6 +41,16 @@ def compared(
         fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight
     )
     return prepared
+
+
+def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
+    """Weight of each node under a displacement: ``fixed_weight(x) moving_weight(x + u(x))``, 0 outside; no gradient.
+
+    A moving feature is a mixture of eight nodes: where one of those that count has no weight, neither has the mixture.
+    """
+    module = implementation(__name__, displacement.detach(), fixed_weight, moving_weight)
+    weight: Volume = module.evidence_under(displacement.detach(), fixed_weight, moving_weight)
+    return weight
 
 
 def warp_ssd(

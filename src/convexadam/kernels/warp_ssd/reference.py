@@ -40,7 +40,7 @@ def ssd(
 
 
 def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
-    """Weight of each node under a displacement: ``fixed_weight(x) moving_weight(x + u(x))``, 0 outside; no gradient."""
+    """See the package."""
     shape: Triple = (displacement.shape[1], displacement.shape[2], displacement.shape[3])
     with torch.no_grad():
         positions = displacement + identity_positions(shape, like=displacement)

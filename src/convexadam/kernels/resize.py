@@ -1,4 +1,4 @@
-"""Pooling and resampling between voxels and nodes, in torch."""
+"""Between voxels and the nodes of a pooled grid: node ``n`` lies at voxel ``s n + (s - 1) / 2``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
-from convexadam.kernels.smooth import along_axes
+from convexadam.kernels.interpolate import interpolated
 
 
 def pool(volume: Channels, spacing: Triple, *, weight: Volume | None = None) -> Float[Tensor, "c a b d"]:
@@ -22,17 +22,6 @@ def pool(volume: Channels, spacing: Triple, *, weight: Volume | None = None) -> 
     return torch.where(share > 0, total / share.clamp_min(torch.finfo(share.dtype).tiny), torch.zeros_like(total))
 
 
-def interpolation_matrix(positions: Float[Tensor, " n"], size: int, *, like: Tensor) -> Float[Tensor, "n size"]:
-    """Matrix that reads an axis of ``size`` samples at ``positions`` linearly, clamped to its ends."""
-    where = positions.to(torch.float64).clamp(0, size - 1)
-    low = where.floor().clamp_max(max(size - 2, 0)).to(torch.int64)
-    share = (where - low)[:, None]
-    matrix = torch.zeros((len(where), size), dtype=torch.float64, device=where.device)
-    matrix.scatter_add_(1, low[:, None], 1 - share)
-    matrix.scatter_add_(1, (low + 1).clamp_max(size - 1)[:, None], share)
-    return matrix.to(like)
-
-
 def nodes_to_voxels(field: Channels, spacing: Triple, shape: Triple) -> Float[Tensor, "c a b d"]:
     """Linear interpolation from nodes to the voxels of a volume of ``shape``; values are not rescaled."""
     return nodes_to_nodes(field, spacing, (1, 1, 1), shape)
@@ -40,11 +29,11 @@ def nodes_to_voxels(field: Channels, spacing: Triple, shape: Triple) -> Float[Te
 
 def voxels_to_nodes(field: Channels, spacing: Triple) -> Float[Tensor, "c a b d"]:
     """Linear interpolation of a smooth ``[c, i, j, k]`` at the nodes; values are not rescaled."""
-    positions = [
+    i, j, k = (
         torch.arange(n // s, dtype=torch.float64, device="cpu") * s + (s - 1) / 2
         for n, s in zip(field.shape[1:], spacing, strict=True)
-    ]
-    return _resampled(field, positions)
+    )
+    return interpolated(field, (i, j, k))
 
 
 def in_voxels(field: Field, spacing: Triple) -> Field:
@@ -67,9 +56,4 @@ def nodes_to_nodes(field: Channels, spacing: Triple, to: Triple, shape: Triple) 
         (torch.arange(n // t, dtype=torch.float64, device="cpu") * t + (t - s) / 2) / s
         for n, s, t in zip(shape, spacing, to, strict=True)
     )
-    return _resampled(field, [i, j, k])
-
-
-def _resampled(field: Tensor, positions: list[Tensor]) -> Tensor:
-    i, j, k = (interpolation_matrix(p, n, like=field) for p, n in zip(positions, field.shape[1:], strict=True))
-    return along_axes(field, (i, j, k))
+    return interpolated(field, (i, j, k))
