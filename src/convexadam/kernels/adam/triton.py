@@ -40,7 +40,7 @@ def adam_step(
         counter, unbiased = None, (1 / (1 - betas[0] ** step), 1 / (1 - betas[1] ** step))
     # differences from 1 are taken in double precision: 1 - 0.999 in float32 is off by 1e-5
     numbers = (learning_rate, eps, *betas, 1 - betas[0], 1 - betas[1], *unbiased)
-    with torch.cuda.device_of(variable):
+    with torch.cuda.device(variable.get_device()):
         _update[(triton.cdiv(variable.numel(), _BLOCK),)](
             updated[0], gradient.contiguous(), *updated[1:], counter, variable.numel(), *numbers, _BLOCK, **_OPTIONS
         )
@@ -66,9 +66,9 @@ def _update(
     add_square,
     unbias_mean,
     unbias_square,
-    BLOCK: tl.constexpr,
+    block: tl.constexpr,
 ):
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     here = at < count
     if counter is not None:  # then logarithms of the betas came
         step = tl.load(counter).to(tl.float32)
@@ -86,7 +86,8 @@ def _update(
 @triton.jit
 def _one_less_exp(x):
     """``1 - exp(x)`` of a number below 0; near 0, where the difference would lose its digits, from the series."""
-    series = 1.0 + x / 8
+    near = tl.maximum(x, -0.5)
+    series = 1.0 + near / 8
     for n in tl.static_range(6):
-        series = 1.0 + x / (7 - n) * series
-    return tl.where(x > -0.5, -x * series, 1.0 - tl.exp(x))
+        series = 1.0 + near / (7 - n) * series
+    return tl.where(x > -0.5, -near * series, 1.0 - tl.exp(x))

@@ -18,7 +18,7 @@ _ACROSS = (1, 16, 64)
 _ALONG = (8, 128, 1)
 """The same where it runs along the rows themselves."""
 
-_OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
+_OPTIONS = {"num_warps": 8, "num_stages": 1, "enable_fp_fusion": True}
 
 
 def smooth(
@@ -31,22 +31,21 @@ def smooth(
 ) -> Channels:
     """See the package."""
     field = field.contiguous()
-    direct = out is not None and out.is_contiguous()
-    result = out if direct else torch.empty_like(field)
+    result = out if out is not None and out.is_contiguous() else torch.empty_like(field)
     between = torch.empty_like(field)
     weights = _on_device(tuple(taps), field.device)
     factors = [None if f is None else f.contiguous() for f in (before, after)]
-    with torch.cuda.device_of(field):
+    with torch.cuda.device(field.get_device()):
         _one_axis(field, 1, weights, result, before=factors[0])
         _one_axis(result, 2, weights, between)
         _one_axis(between, 3, weights, result, after=factors[1])
-    return result if direct or out is None else out.copy_(result)
+    return result if out is None or result is out else out.copy_(result)
 
 
 def _one_axis(
     source: Channels,
     axis: int,
-    taps: Float[Tensor, "t"],  # noqa: F821
+    taps: Float[Tensor, " t"],
     out: Channels,
     *,
     before: Volume | None = None,
@@ -64,7 +63,7 @@ def _one_axis(
 
 
 @functools.lru_cache(maxsize=32)
-def _on_device(taps: tuple[float, ...], device: torch.device) -> Float[Tensor, "t"]:  # noqa: F821
+def _on_device(taps: tuple[float, ...], device: torch.device) -> Float[Tensor, " t"]:
     # kept: a copy from the host for each call would make the host wait, and cannot be recorded in a CUDA graph
     return torch.tensor(taps, dtype=torch.float32, device=device)
 
@@ -81,27 +80,27 @@ def _pass(
     along,
     inner,
     period,
-    REACH: tl.constexpr,
-    B0: tl.constexpr,
-    B1: tl.constexpr,
-    B2: tl.constexpr,
+    reach: tl.constexpr,
+    box0: tl.constexpr,
+    box1: tl.constexpr,
+    box2: tl.constexpr,
 ):
     """Filter ``[outer, along, inner]`` along the middle axis; factors repeat after ``period`` outer indices."""
-    tiles1, tiles2 = tl.cdiv(along, B1), tl.cdiv(inner, B2)
-    tile, lane = tl.program_id(0), tl.arange(0, B0 * B1 * B2)
-    o = tile // (tiles1 * tiles2) * B0 + lane // (B1 * B2)
-    x = tile // tiles2 % tiles1 * B1 + lane // B2 % B1
-    y = tile % tiles2 * B2 + lane % B2
+    tiles1, tiles2 = tl.cdiv(along, box1), tl.cdiv(inner, box2)
+    tile, lane = tl.program_id(0), tl.arange(0, box0 * box1 * box2)
+    o = tile // (tiles1 * tiles2) * box0 + lane // (box1 * box2)
+    x = tile // tiles2 % tiles1 * box1 + lane // box2 % box1
+    y = tile % tiles2 * box2 + lane % box2
     here = (o < outer) & (x < along) & (y < inner)
     at = (o.to(tl.int64) * along + x) * inner + y
     factor = ((o % period).to(tl.int64) * along + x) * inner + y
     step = at * 0 + inner  # 64 bits
-    total = tl.zeros((B0 * B1 * B2,), tl.float32)
-    for n in tl.static_range(2 * REACH + 1):
-        inside = here & (x + (n - REACH) >= 0) & (x + (n - REACH) < along)
-        value = tl.load(source + at + (n - REACH) * step, mask=inside, other=0.0)
+    total = tl.zeros((box0 * box1 * box2,), tl.float32)
+    for n in tl.static_range(2 * reach + 1):
+        inside = here & (x + (n - reach) >= 0) & (x + (n - reach) < along)
+        value = tl.load(source + at + (n - reach) * step, mask=inside, other=0.0)
         if before is not None:
-            value *= tl.load(before + factor + (n - REACH) * step, mask=inside, other=0.0)
+            value *= tl.load(before + factor + (n - reach) * step, mask=inside, other=0.0)
         total += tl.load(taps + n) * value
     if after is not None:
         total *= tl.load(after + factor, mask=here, other=0.0)

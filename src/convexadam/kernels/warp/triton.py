@@ -22,12 +22,11 @@ _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 def add_step(displacement: Field, step: Field, *, longest: float, out: Field | None = None) -> Field:
     """See the package."""
     given, step = displacement.contiguous(), step.contiguous()
-    direct = out is not None and out.is_contiguous()
-    result = out if direct else torch.empty_like(given)
+    result = out if out is not None and out.is_contiguous() else torch.empty_like(given)
     n0, n1, n2 = given.shape[1:]
-    with torch.cuda.device_of(given):
+    with torch.cuda.device(given.get_device()):
         _add_step[boxes((n0, n1, n2), _BOX)](given, step, result, n0, n1, n2, longest, *_BOX, **_OPTIONS)
-    return result if direct or out is None else out.copy_(result)
+    return result if out is None or result is out else out.copy_(result)
 
 
 def boxes(shape: Triple, box: Triple) -> Triple:
@@ -38,8 +37,8 @@ def boxes(shape: Triple, box: Triple) -> Triple:
 
 @no_type_check
 @triton.jit(do_not_specialize=["n0", "n1", "n2"])
-def _add_step(u, step, out, n0, n1, n2, longest, B0: tl.constexpr, B1: tl.constexpr, B2: tl.constexpr):
-    i, j, k, node, here = nodes_of_box(n0, n1, n2, B0, B1, B2)
+def _add_step(u, step, out, n0, n1, n2, longest, box0: tl.constexpr, box1: tl.constexpr, box2: tl.constexpr):
+    i, j, k, node, here = nodes_of_box(n0, n1, n2, box0, box1, box2)
     second = node + (node * 0 + n0) * n1 * n2  # 64 bits: three components may hold more than 2^31 values
     third = second + (second - node)
     v0 = tl.load(step + node, mask=here, other=0.0)
@@ -59,12 +58,12 @@ def _add_step(u, step, out, n0, n1, n2, longest, B0: tl.constexpr, B1: tl.conste
 
 @no_type_check
 @triton.jit
-def nodes_of_box(n0, n1, n2, B0: tl.constexpr, B1: tl.constexpr, B2: tl.constexpr):
-    """Indices of this program's nodes along the axes and in memory (64 bits), and which of them exist."""
-    lane = tl.arange(0, B0 * B1 * B2)
-    i = tl.program_id(2) * B0 + lane // (B1 * B2)
-    j = tl.program_id(1) * B1 + lane // B2 % B1
-    k = tl.program_id(0) * B2 + lane % B2
+def nodes_of_box(n0, n1, n2, box0: tl.constexpr, box1: tl.constexpr, box2: tl.constexpr):
+    """Return the indices of this program's nodes along the axes and in memory (64 bits), and which of them exist."""
+    lane = tl.arange(0, box0 * box1 * box2)
+    i = tl.program_id(2) * box0 + lane // (box1 * box2)
+    j = tl.program_id(1) * box1 + lane // box2 % box1
+    k = tl.program_id(0) * box2 + lane % box2
     return i, j, k, (i.to(tl.int64) * n1 + j) * n2 + k, (i < n0) & (j < n1) & (k < n2)
 
 

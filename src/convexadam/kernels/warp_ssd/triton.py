@@ -53,15 +53,14 @@ class WarpSsd:
     ) -> tuple[Float[Tensor, ""], Field]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         given = displacement.contiguous()
-        direct = out is not None and out.is_contiguous()
-        gradient = out if direct else torch.empty_like(given)
+        gradient = out if out is not None and out.is_contiguous() else torch.empty_like(given)
         nodes, channels = given[0].numel(), self._features[0].shape[-1]
         numbers = 1 / nodes, 2 * diffusion / (3 * nodes)
         arrays = (*self._features, given, *self._weights, self._squared_scale, gradient, self._parts)
         sizes = channels, min(channels, _CHANNELS), *_BOX
-        with torch.cuda.device_of(given):
+        with torch.cuda.device(given.get_device()):
             _gradient[self._grid](*arrays, *self._shape, *numbers, diffusion != 0, *sizes, **_OPTIONS)
-        return self._parts.sum(), gradient if direct or out is None else out.copy_(gradient)
+        return self._parts.sum(), gradient if out is None or gradient is out else out.copy_(gradient)
 
 
 def _rows(features: Channels, storage: torch.dtype, scale: Float[Tensor, ""] | None) -> Float[Tensor, "i j k d"]:
@@ -97,14 +96,14 @@ def _gradient(
     n2,
     share,
     rough,
-    ROUGH: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    B0: tl.constexpr,
-    B1: tl.constexpr,
-    B2: tl.constexpr,
+    diffuse: tl.constexpr,
+    channels: tl.constexpr,
+    block: tl.constexpr,
+    box0: tl.constexpr,
+    box1: tl.constexpr,
+    box2: tl.constexpr,
 ):
-    i, j, k, node, here = nodes_of_box(n0, n1, n2, B0, B1, B2)
+    i, j, k, node, here = nodes_of_box(n0, n1, n2, box0, box1, box2)
     component = (node * 0 + n0) * n1 * n2  # 64 bits
     u0 = tl.load(u + node, mask=here, other=0.0)
     u1 = tl.load(u + node + component, mask=here, other=0.0)
@@ -118,7 +117,7 @@ def _gradient(
         weight *= tl.load(fixed_weight + node, mask=seen, other=0.0)
     if moving_weight is not None:
         weight *= _evidence(moving_weight, first, s0, s1, s2, f0, f1, f2, seen)
-    part, g0, g1, g2 = _compared(fixed, moving, node, first, s0, s1, s2, f0, f1, f2, weight > 0, CHANNELS, BLOCK)
+    part, g0, g1, g2 = _compared(fixed, moving, node, first, s0, s1, s2, f0, f1, f2, weight > 0, channels, block)
 
     weight *= share
     if squared_scale is not None:
@@ -130,7 +129,7 @@ def _gradient(
     g0 = tl.where((p0 > 0) & (p0 < n0 - 1.0), weight * g0, 0.0)
     g1 = tl.where((p1 > 0) & (p1 < n1 - 1.0), weight * g1, 0.0)
     g2 = tl.where((p2 > 0) & (p2 < n2 - 1.0), weight * g2, 0.0)
-    if ROUGH:
+    if diffuse:
         g0 += rough * _excess(u, u0, node, i, j, k, n0, n1, n2, here)
         g1 += rough * _excess(u, u1, node + component, i, j, k, n0, n1, n2, here)
         g2 += rough * _excess(u, u2, node + 2 * component, i, j, k, n0, n1, n2, here)
@@ -141,16 +140,16 @@ def _gradient(
 
 @no_type_check
 @triton.jit
-def _compared(fixed, moving, node, first, s0, s1, s2, f0, f1, f2, mask, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
+def _compared(fixed, moving, node, first, s0, s1, s2, f0, f1, f2, mask, channels: tl.constexpr, block: tl.constexpr):
     """Squared difference of each node, and half its gradient; 0 outside the mask, where nothing is read."""
     mask = mask[:, None]
     f0, f1, f2 = f0[:, None], f1[:, None], f2[:, None]
-    s0, s1, s2 = s0[:, None] * CHANNELS, s1[:, None] * CHANNELS, s2[:, None] * CHANNELS
-    channel = tl.arange(0, BLOCK)[None, :]
-    fixed_row, low_row = fixed + node[:, None] * CHANNELS, moving + first[:, None] * CHANNELS
+    s0, s1, s2 = s0[:, None] * channels, s1[:, None] * channels, s2[:, None] * channels
+    channel = tl.arange(0, block)[None, :]
+    fixed_row, low_row = fixed + node[:, None] * channels, moving + first[:, None] * channels
     part = tl.zeros(node.shape, tl.float32)
     g0, g1, g2 = part, part, part
-    for start in range(0, CHANNELS, BLOCK):
+    for start in range(0, channels, block):
         low, low1, low2 = _face(low_row + (start + channel), s1, s2, f1, f2, mask)
         high, high1, high2 = _face(low_row + s0 + (start + channel), s1, s2, f1, f2, mask)
         here = tl.load(fixed_row + (start + channel), mask=mask, other=0.0).to(tl.float32)
