@@ -39,7 +39,7 @@ def adam_step(
     else:
         counter, unbiased = None, (1 / (1 - betas[0] ** step), 1 / (1 - betas[1] ** step))
     # differences from 1 are taken in double precision: 1 - 0.999 in float32 is off by 1e-5
-    numbers = (learning_rate, eps, *betas, 1 - betas[0], 1 - betas[1], *unbiased)
+    numbers = (float(learning_rate), float(eps), *betas, 1 - betas[0], 1 - betas[1], *unbiased)
     with torch.cuda.device(variable.get_device()):
         _update[(triton.cdiv(variable.numel(), _BLOCK),)](
             updated[0], gradient.contiguous(), *updated[1:], counter, variable.numel(), *numbers, _BLOCK, **_OPTIONS

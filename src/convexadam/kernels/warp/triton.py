@@ -25,7 +25,7 @@ def add_step(displacement: Field, step: Field, *, longest: float, out: Field | N
     result = out if out is not None and out.is_contiguous() else torch.empty_like(given)
     n0, n1, n2 = given.shape[1:]
     with torch.cuda.device(given.get_device()):
-        _add_step[boxes((n0, n1, n2), _BOX)](given, step, result, n0, n1, n2, longest, *_BOX, **_OPTIONS)
+        _add_step[boxes((n0, n1, n2), _BOX)](given, step, result, n0, n1, n2, float(longest), *_BOX, **_OPTIONS)
     return result if out is None or result is out else out.copy_(result)
 
 
