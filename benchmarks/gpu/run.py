@@ -4,7 +4,7 @@ Kernels run at the settings of the published package: nodes of 2 voxels, cells o
 are smooth random volumes made on the device. All times are medians, warm, in milliseconds.
 
 ms           kernels: on the device alone; registrations and their stages: as the caller waits for them
-host_ms      kernels: one of ten calls in a row, as the caller waits for them; more than ``ms`` if launching takes longer
+host_ms      kernels: one of ten calls in a row, as the caller waits; more than ``ms`` where launching takes longer
 bytes, operations   the least that the kernel has to do (``work.py``)
 floor_ms     time of these bytes at the speed of a copy on this device, measured first
 ratio        ``ms`` over ``floor_ms``
