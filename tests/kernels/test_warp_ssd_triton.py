@@ -16,7 +16,7 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton")
 
 from convexadam.kernels.warp_ssd import reference
-from convexadam.kernels.warp_ssd.triton import WarpSsd
+from convexadam.kernels.warp_ssd.triton import WarpSsd, evidence_under
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*TRITON_DEFAULT_FP_FUSION")
 
@@ -79,6 +79,17 @@ def test_evidence_with_gaps(weighted: str) -> None:
     assert 0 < (evidence > 0).float().mean() < 0.9  # the gaps matter, and leave something
     _, gradient = _fused(*_features(3, shape), u, **options)
     assert not gradient[:, evidence == 0].any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 6, 7), (3, 9, 35)])
+@pytest.mark.parametrize("given", ["none", "fixed", "moving", "both"])
+def test_evidence_alone(shape: Shape, given: str) -> None:
+    fixed_weight, moving_weight = _weights(shape)
+    weights = (
+        fixed_weight if given in ("fixed", "both") else None,
+        moving_weight if given in ("moving", "both") else None,
+    )
+    assert_within_budget(evidence_under, reference.evidence_under, _off_kinks(shape, seed=2), *weights)
 
 
 def test_larger_than_a_box_along_each_axis() -> None:

@@ -14,6 +14,9 @@ from convexadam.kernels.warp.triton import boxes, cell, corners, mixed, nodes_of
 _BOX = (2, 4, 8)
 """Nodes of one program. They read 3 x 5 x 9 rows of the moving map or so: two for each, the other six are cached."""
 
+_LONG_BOX = (2, 4, 32)
+"""The same for the evidence alone, which takes a single value of each node."""
+
 _CHANNELS = 16
 """Channels taken at a time: in half precision 32 bytes, one sector of memory."""
 
@@ -63,6 +66,17 @@ class WarpSsd:
         return self._parts.sum(), gradient if out is None or gradient is out else out.copy_(gradient)
 
 
+def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
+    """See the package."""
+    given = displacement.contiguous()
+    weights = [None if w is None else w.contiguous() for w in (fixed_weight, moving_weight)]
+    found = torch.empty_like(given[0])
+    n0, n1, n2 = found.shape
+    with torch.cuda.device(given.get_device()):
+        _evidence[boxes((n0, n1, n2), _LONG_BOX)](given, *weights, found, n0, n1, n2, *_LONG_BOX, **_OPTIONS)
+    return found
+
+
 def _rows(features: Channels, storage: torch.dtype, scale: Float[Tensor, ""] | None) -> Float[Tensor, "i j k d"]:
     """Channels last, and as many as whole blocks have; those in excess are 0 in both maps and differ by nothing."""
     count = features.shape[0]
@@ -110,13 +124,8 @@ def _gradient(
     u2 = tl.load(u + node + 2 * component, mask=here, other=0.0)
     p0, p1, p2 = i.to(tl.float32) + u0, j.to(tl.float32) + u1, k.to(tl.float32) + u2
     first, s0, s1, s2, f0, f1, f2 = cell(p0, p1, p2, n0, n1, n2)
-
-    seen = here & (p0 >= -0.5) & (p0 <= n0 - 0.5) & (p1 >= -0.5) & (p1 <= n1 - 0.5) & (p2 >= -0.5) & (p2 <= n2 - 0.5)
-    weight = seen.to(tl.float32)
-    if fixed_weight is not None:
-        weight *= tl.load(fixed_weight + node, mask=seen, other=0.0)
-    if moving_weight is not None:
-        weight *= _evidence(moving_weight, first, s0, s1, s2, f0, f1, f2, seen)
+    seen = here & _inside(p0, n0) & _inside(p1, n1) & _inside(p2, n2)
+    weight = _weight(fixed_weight, moving_weight, node, first, s0, s1, s2, f0, f1, f2, seen)
     part, g0, g1, g2 = _compared(fixed, moving, node, first, s0, s1, s2, f0, f1, f2, weight > 0, channels, block)
 
     weight *= share
@@ -177,24 +186,48 @@ def _face(row, s1, s2, f1, f2, mask):
 
 
 @no_type_check
+@triton.jit(do_not_specialize=["n0", "n1", "n2"])
+def _evidence(
+    u, fixed_weight, moving_weight, out, n0, n1, n2, box0: tl.constexpr, box1: tl.constexpr, box2: tl.constexpr
+):
+    i, j, k, node, here = nodes_of_box(n0, n1, n2, box0, box1, box2)
+    component = (node * 0 + n0) * n1 * n2  # 64 bits
+    p0 = i.to(tl.float32) + tl.load(u + node, mask=here, other=0.0)
+    p1 = j.to(tl.float32) + tl.load(u + node + component, mask=here, other=0.0)
+    p2 = k.to(tl.float32) + tl.load(u + node + 2 * component, mask=here, other=0.0)
+    first, s0, s1, s2, f0, f1, f2 = cell(p0, p1, p2, n0, n1, n2)
+    seen = here & _inside(p0, n0) & _inside(p1, n1) & _inside(p2, n2)
+    weight = _weight(fixed_weight, moving_weight, node, first, s0, s1, s2, f0, f1, f2, seen)
+    tl.store(out + node, weight, mask=here)
+
+
+@no_type_check
 @triton.jit
-def _evidence(weights, first, s0, s1, s2, f0, f1, f2, mask):
-    """Interpolated weight; 0 where one of the nodes that are read has none."""
-    w000, w001, w010, w011, w100, w101, w110, w111 = corners(weights, first, s0, s1, s2, mask)
-    known = mixed(
-        (w000 > 0).to(tl.float32),
-        (w001 > 0).to(tl.float32),
-        (w010 > 0).to(tl.float32),
-        (w011 > 0).to(tl.float32),
-        (w100 > 0).to(tl.float32),
-        (w101 > 0).to(tl.float32),
-        (w110 > 0).to(tl.float32),
-        (w111 > 0).to(tl.float32),
-        f0,
-        f1,
-        f2,
-    )
-    return tl.where(known > 0.999, mixed(w000, w001, w010, w011, w100, w101, w110, w111, f0, f1, f2), 0.0)
+def _inside(position, n):
+    return (position >= -0.5) & (position <= n - 0.5)
+
+
+@no_type_check
+@triton.jit
+def _weight(fixed_weight, moving_weight, node, first, s0, s1, s2, f0, f1, f2, seen):
+    """Evidence of each node: 0 where nothing is seen, and where one of the nodes that are mixed has none."""
+    weight = seen.to(tl.float32)
+    if fixed_weight is not None:
+        weight *= tl.load(fixed_weight + node, mask=seen, other=0.0)
+    if moving_weight is not None:
+        w000, w001, w010, w011, w100, w101, w110, w111 = corners(moving_weight, first, s0, s1, s2, seen)
+        k000, k001, k010, k011 = _known(w000), _known(w001), _known(w010), _known(w011)
+        k100, k101, k110, k111 = _known(w100), _known(w101), _known(w110), _known(w111)
+        known = mixed(k000, k001, k010, k011, k100, k101, k110, k111, f0, f1, f2)
+        sampled = mixed(w000, w001, w010, w011, w100, w101, w110, w111, f0, f1, f2)
+        weight *= tl.where(known > 0.999, sampled, 0.0)
+    return weight
+
+
+@no_type_check
+@triton.jit
+def _known(weight):
+    return (weight > 0).to(tl.float32)
 
 
 @no_type_check
