@@ -33,8 +33,9 @@ def _features(channels: int, shape: Shape, seed: int = 0) -> tuple[torch.Tensor,
 
 def _off_kinks(shape: Shape, seed: int = 0) -> torch.Tensor:
     """Displacements of up to two nodes, away from integers (kinks) and from half a node (the field of view's end)."""
-    whole = np.random.default_rng(seed).integers(-2, 2, (3, *shape))
-    found = torch.from_numpy(whole + oracles.uniform(3, *shape, seed=seed, low=0.05, high=0.45).numpy())
+    rng = np.random.default_rng(seed)
+    apart = rng.choice([-1.0, 1.0], (3, *shape)) * oracles.uniform(3, *shape, seed=seed, low=0.05, high=0.45).numpy()
+    found = torch.from_numpy(rng.integers(-2, 3, (3, *shape)) + apart)
     return found.float().to(DEVICE)
 
 
