@@ -28,7 +28,7 @@ _WARPS = 4
 _SCRATCH = 1 / 8  # of the result
 _LEAST_SCRATCH = 2**22  # numbers; small volumes are done in one go
 
-_REACH = tl.constexpr(2)
+_REACH = tl.constexpr(2)  # type: ignore[no-untyped-call]
 """Cells that the mean filters look to each side."""
 
 

@@ -30,24 +30,25 @@ def coupled_argmin(
     costs = costs.contiguous()
     found = torch.empty((3, *shape), dtype=torch.float32, device=costs.device)
     labels = _by_length(widths, costs.device)
-    _cells[(triton.cdiv(shape.numel(), _BLOCK_CELLS),)](
-        costs,
-        costs if toward is None else toward.contiguous(),
-        labels,
-        found,
-        shape.numel(),
-        labels.shape[1],
-        *(w // 2 for w in widths),
-        widths[1] * widths[2],
-        widths[2],
-        float(theta),
-        pulled=toward is not None,
-        subcell=subcell,
-        block_labels=_BLOCK_LABELS,
-        block_cells=_BLOCK_CELLS,
-        num_warps=_WARPS,
-        enable_fp_fusion=True,  # said aloud: the default changes between versions, with a warning
-    )
+    with torch.cuda.device_of(costs):  # type: ignore[no-untyped-call]  # nothing happens on the CPU
+        _cells[(triton.cdiv(shape.numel(), _BLOCK_CELLS),)](
+            costs,
+            costs if toward is None else toward.contiguous(),
+            labels,
+            found,
+            shape.numel(),
+            labels.shape[1],
+            *(w // 2 for w in widths),
+            widths[1] * widths[2],
+            widths[2],
+            float(theta),
+            pulled=toward is not None,
+            subcell=subcell,
+            block_labels=_BLOCK_LABELS,
+            block_cells=_BLOCK_CELLS,
+            num_warps=_WARPS,
+            enable_fp_fusion=True,  # said aloud: the default changes between versions, with a warning
+        )
     return found
 
 
