@@ -95,7 +95,9 @@ def test_no_contrast_gives_ones(value: float, weighted: bool, device: str) -> No
     volume = torch.full((2, 3, 4), value, device=device)
     weight = torch.ones_like(volume) if weighted else None
     assert torch.equal(fused.mind_ssc(volume, weight=weight).cpu(), torch.ones(12, 2, 3, 4))
-    assert torch.equal(fused.pooled_mind_ssc(volume, [(2, 2, 2)], weight=weight)[0].cpu(), torch.ones(12, 1, 1, 2))
+    assert torch.equal(
+        fused.pooled_mind_ssc(volume, [(2, 2, 2)], radius=0, weight=weight)[0].cpu(), torch.ones(12, 1, 1, 2)
+    )
 
 
 @pytest.mark.parametrize("part", [slice(0, 0), slice(12, 14)])  # no weight at all; weight without contrast under it
