@@ -1,0 +1,93 @@
+"""The Adam update on the GPU, in one pass."""
+
+from __future__ import annotations
+
+import math
+from typing import no_type_check
+
+import torch
+import triton
+import triton.language as tl
+
+from convexadam._typing import Field, Shaped, Tensor
+
+_BLOCK = 1024
+"""Values of one program: two loads of 16 bytes for each thread and array."""
+
+_OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
+
+
+def adam_step(
+    variable: Field,
+    gradient: Field,
+    first: Field,
+    second: Field,
+    *,
+    step: int | Shaped[Tensor, ""],
+    learning_rate: float,
+    eps: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> None:
+    """See the package.
+
+    ``step`` may be a whole number on the device: then a recorded CUDA graph can be replayed for every step.
+    """
+    given = (variable, first, second)
+    updated = [t.contiguous() for t in given]
+    if isinstance(step, torch.Tensor):
+        counter, unbiased = step, tuple(math.log(max(b, 1e-30)) for b in betas)
+    else:
+        counter, unbiased = None, (1 / (1 - betas[0] ** step), 1 / (1 - betas[1] ** step))
+    # differences from 1 are taken in double precision: 1 - 0.999 in float32 is off by 1e-5
+    numbers = (float(learning_rate), float(eps), *betas, 1 - betas[0], 1 - betas[1], *unbiased)
+    with torch.cuda.device(variable.get_device()):
+        _update[(triton.cdiv(variable.numel(), _BLOCK),)](
+            updated[0], gradient.contiguous(), *updated[1:], counter, variable.numel(), *numbers, _BLOCK, **_OPTIONS
+        )
+    for target, source in zip(given, updated, strict=True):
+        if target is not source:
+            target.copy_(source)
+
+
+@no_type_check
+@triton.jit
+def _update(
+    variable,
+    gradient,
+    mean,
+    square,
+    counter,
+    count,
+    rate,
+    eps,
+    keep_mean,
+    keep_square,
+    add_mean,
+    add_square,
+    unbias_mean,
+    unbias_square,
+    block: tl.constexpr,
+):
+    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    here = at < count
+    if counter is not None:  # then logarithms of the betas came
+        step = tl.load(counter).to(tl.float32)
+        unbias_mean, unbias_square = 1.0 / _one_less_exp(step * unbias_mean), 1.0 / _one_less_exp(step * unbias_square)
+    g = tl.load(gradient + at, mask=here, other=0.0)
+    m = keep_mean * tl.load(mean + at, mask=here, other=0.0) + add_mean * g
+    v = keep_square * tl.load(square + at, mask=here, other=0.0) + add_square * (g * g)
+    moved = tl.load(variable + at, mask=here, other=0.0) - rate * unbias_mean * m / (tl.sqrt(v * unbias_square) + eps)
+    tl.store(mean + at, m, mask=here)
+    tl.store(square + at, v, mask=here)
+    tl.store(variable + at, moved, mask=here)
+
+
+@no_type_check
+@triton.jit
+def _one_less_exp(x):
+    """``1 - exp(x)`` of a number below 0; near 0, where the difference would lose its digits, from the series."""
+    near = tl.maximum(x, -0.5)
+    series = 1.0 + near / 8
+    for n in tl.static_range(6):
+        series = 1.0 + near / (7 - n) * series
+    return tl.where(x > -0.5, -near * series, 1.0 - tl.exp(x))

@@ -1,0 +1,84 @@
+"""The Triton kernel of the separable smoothing against torch in float64: on a GPU, or interpreted on the CPU."""
+
+from __future__ import annotations
+
+import os
+
+import oracles
+import pytest
+import torch
+from budget import assert_within_budget
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
+pytest.importorskip("triton")
+
+from convexadam.kernels.smooth import reference
+from convexadam.kernels.smooth.triton import smooth
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*TRITON_DEFAULT_FP_FUSION")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SHAPES = [(1, 1, 1), (1, 7, 5), (2, 3, 130), (13, 17, 9)]
+TAPS = [(1.0,), (0.25, 0.5, 0.25), tuple(t / 27 for t in (1, 3, 6, 7, 6, 3, 1))]
+
+Shape = tuple[int, int, int]
+
+
+def _field(channels: int, shape: Shape, seed: int = 0) -> torch.Tensor:
+    return oracles.noise(channels, *shape, seed=seed, dtype=torch.float32).to(DEVICE)
+
+
+def _weight(shape: Shape, seed: int) -> torch.Tensor:
+    return oracles.uniform(*shape, seed=seed, low=0.1, high=2.0).float().to(DEVICE)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("taps", TAPS)
+def test_errs_no_more_than_torch(shape: Shape, taps: tuple[float, ...]) -> None:
+    assert_within_budget(smooth, reference.smooth, _field(3, shape), taps)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("factors", ["before", "after", "both"])
+def test_factors(channels: int, factors: str) -> None:
+    shape = (5, 18, 7)
+    options = {
+        "before": _weight(shape, 1) if factors in ("before", "both") else None,
+        "after": _weight(shape, 2) if factors in ("after", "both") else None,
+    }
+    assert_within_budget(smooth, reference.smooth, _field(channels, shape), TAPS[-1], **options)
+
+
+def test_more_taps_than_nodes() -> None:
+    taps = tuple(float(t) for t in torch.ones(15) / 15)
+    assert_within_budget(smooth, reference.smooth, _field(2, (3, 1, 4)), taps)
+
+
+def test_swapped_factors_are_the_adjoint() -> None:
+    shape = (4, 6, 5)
+    x, y = _field(3, shape), _field(3, shape, seed=1)
+    a, b = _weight(shape, 2), _weight(shape, 3)
+    left = (smooth(x, TAPS[-1], before=a, after=b).double() * y).sum()
+    right = (x.double() * smooth(y, TAPS[-1], before=b, after=a)).sum()
+    # 360 products of numbers up to 4 * 2 * 2 * 4, each right to some 30 roundings
+    assert (left - right).abs() < 360 * 64 * 30 * torch.finfo(torch.float32).eps
+
+
+def test_non_contiguous_inputs_and_output() -> None:
+    field = _field(3, (5, 7, 6)).transpose(1, 2)
+    weight = _weight((6, 5, 7), 1).permute(2, 1, 0)
+    out = torch.empty(7, 5, 6, 3, device=DEVICE).movedim(-1, 0)
+    assert not any(t.is_contiguous() for t in (field, weight, out))
+    assert_within_budget(smooth, reference.smooth, field, TAPS[-1], before=weight, after=weight)
+    expected = smooth(field, TAPS[-1], before=weight, after=weight)
+    assert smooth(field, TAPS[-1], before=weight, after=weight, out=out) is out
+    assert torch.equal(out, expected)
+
+
+def test_writes_where_it_is_told_and_leaves_its_inputs_alone() -> None:
+    field, weight = _field(3, (3, 4, 5)), _weight((3, 4, 5), 1)
+    kept, out = field.clone(), torch.full_like(field, float("nan"))
+    assert smooth(field, TAPS[-1], before=weight, out=out) is out
+    assert torch.equal(out, smooth(field, TAPS[-1], before=weight))
+    assert torch.equal(field, kept)
