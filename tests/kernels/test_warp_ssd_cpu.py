@@ -1,0 +1,163 @@
+"""The squared difference of the CPU, its gradient and its evidence against torch in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from budget import assert_within_budget
+from compiled import NODES, SHAPES, Shape, gaps, noise, on_cpu, scattered
+
+from convexadam.kernels.warp_ssd import compared, evidence_under, reference, warp_ssd
+
+
+def _pair(channels: int, shape: Shape, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    return noise(channels, *shape, seed=seed), noise(channels, *shape, seed=seed + 1)
+
+
+def _off_kinks(shape: Shape, seed: int = 0) -> torch.Tensor:
+    """Displacements of up to two nodes, away from integers (kinks) and from half a node (the field of view's end).
+
+    Each of the eight neighbours has a share of 0.11 ** 3 at least, above what counts as none.
+    """
+    rng = np.random.default_rng(seed)
+    part = oracles.uniform(3, *shape, seed=seed, low=0.11, high=0.45).numpy() * rng.choice([-1.0, 1.0], (3, *shape))
+    return torch.from_numpy(rng.integers(-2, 3, (3, *shape)) + part).float()
+
+
+def _weights(shape: Shape, given: str) -> dict[str, torch.Tensor | None]:
+    return {
+        "fixed_weight": gaps(*shape, seed=3) if given in ("fixed", "both") else None,
+        "moving_weight": gaps(*shape, seed=5) if given in ("moving", "both") else None,
+    }
+
+
+def _reference(
+    fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **weights: Any
+) -> Any:
+    return reference.WarpSsd(fixed, moving, **weights)(u, diffusion=diffusion)
+
+
+def _scaled(compare: Any) -> Any:
+    """Multiply gradients by the number of nodes, so that they are about as large as features."""
+
+    def run(fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, **options: Any) -> Any:
+        value, gradient = compare(fixed, moving, u, **options)
+        return value, gradient * u[0].numel()
+
+    return run
+
+
+FUSED, TORCH = _scaled(on_cpu(warp_ssd)), _scaled(_reference)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels", [1, 3, 12, 17])
+@pytest.mark.parametrize("given", ["none", "fixed", "moving", "both"])
+def test_errs_no_more_than_torch(shape: Shape, channels: int, given: str) -> None:
+    weights, u = _weights(shape, given), _off_kinks(shape)
+    assert_within_budget(FUSED, TORCH, *_pair(channels, shape), u, **weights)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_with_roughness(shape: Shape) -> None:
+    features, u = _pair(3, shape), _off_kinks(shape)
+    assert_within_budget(FUSED, TORCH, *features, u, diffusion=0.7, **_weights(shape, "both"))
+    plain = on_cpu(warp_ssd)(*features, u)[1].double()
+    rough = on_cpu(warp_ssd)(*features, u, diffusion=0.7)[1].double() - plain
+    expected = 0.7 * reference.diffusion_gradient(u.double())
+    # What is added has the rounding of the sums around it, of at most 2 max each, and of the gradient itself.
+    largest = u.abs().max() * 8 * 0.7 * 2 / (3 * u[0].numel()) + plain.abs().max()
+    assert (rough - expected).abs().max() <= 12 * torch.finfo(torch.float32).eps * largest
+
+
+@pytest.mark.usefixtures("threads")
+def test_of_a_usual_size() -> None:
+    weights, u = _weights(NODES, "both"), _off_kinks(NODES)
+    features = [channels.movedim(0, -1).contiguous().movedim(-1, 0) for channels in _pair(12, NODES)]
+    assert_within_budget(FUSED, TORCH, *features, u, diffusion=0.2, **weights)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("shape", [*SHAPES, NODES])
+@pytest.mark.parametrize("given", ["none", "fixed", "moving", "both"])
+def test_evidence(shape: Shape, given: str) -> None:
+    # Shares of a neighbour above and below what counts, and none at all.
+    rng = np.random.default_rng(1)
+    part = rng.choice([-0.2, 0.0, 0.04, 0.2, 0.4], (3, *shape))
+    u = torch.from_numpy(rng.integers(-2, 3, (3, *shape)) + part).float()
+    found = on_cpu(evidence_under)(u, *_weights(shape, given).values())
+    assert_within_budget(on_cpu(evidence_under), reference.evidence_under, u, *_weights(shape, given).values())
+    if shape == NODES:
+        assert 0.1 < (found > 0).float().mean() < 0.95  # the gaps matter, and leave something
+
+
+def test_where_there_is_no_evidence_the_gradient_is_0() -> None:
+    shape = (7, 9, 8)
+    u, weights = _off_kinks(shape), _weights(shape, "both")
+    evidence = reference.evidence_under(u, *weights.values())
+    _, gradient = on_cpu(warp_ssd)(*_pair(3, shape), u, **weights)
+    assert not gradient[:, evidence == 0].any()
+    assert gradient[:, evidence > 0].any()
+
+
+def test_positions_beyond_the_outer_nodes_hold_the_gradient_at_0() -> None:
+    shape = (4, 5, 6)
+    u = torch.zeros(3, *shape)
+    u[0, 0], u[1, :, -1], u[2, ..., -1] = -0.3, 0.4, 2.0
+    value, gradient = on_cpu(warp_ssd)(*_pair(3, shape), u)
+    expected, _ = _reference(*(f.double() for f in _pair(3, shape)), u.double())
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)  # zero displacements lie on kinks: the value only
+    assert not gradient[0, 0].any()
+    assert not gradient[1, :, -1].any()
+    assert not gradient[..., -1].any()
+    assert gradient[2, 1:3, 1:4, 1:5].all()
+
+
+def test_equal_features_cost_nothing() -> None:
+    fixed, _ = _pair(12, (5, 6, 7))
+    value, gradient = on_cpu(warp_ssd)(fixed, fixed, torch.zeros(3, 5, 6, 7))
+    assert value == 0
+    assert not gradient.any()
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("diffusion", [0.0, 0.5])
+def test_writes_where_it_is_told(diffusion: float) -> None:
+    shape = (5, 7, 6)
+    u, given = _off_kinks(shape), torch.full((3, *shape), torch.nan)
+    with_gaps = {"fixed_weight": gaps(*shape)}
+    comparison = on_cpu(compared)(*_pair(3, shape), **with_gaps)
+    value, gradient = comparison(u, diffusion=diffusion)
+    again, found = comparison(u, diffusion=diffusion, out=given)
+    assert found is given
+    assert torch.equal(found, gradient)
+    assert again.item() == pytest.approx(value.item(), rel=1e-6)  # slabs are added up in any order
+    strided = scattered(torch.zeros(3, *shape))
+    assert comparison(u, diffusion=diffusion, out=strided)[1] is strided
+    assert torch.equal(strided, gradient)
+
+
+@pytest.mark.usefixtures("threads")
+def test_non_contiguous_inputs() -> None:
+    shape = (7, 9, 8)
+    fixed, moving = (scattered(features) for features in _pair(3, shape))
+    u, weight = scattered(_off_kinks(shape)), scattered(gaps(*shape))
+    assert not any(t.is_contiguous() for t in (fixed, moving, u, weight))
+    options = {"fixed_weight": weight, "moving_weight": weight, "diffusion": 0.3}
+    assert_within_budget(FUSED, TORCH, fixed, moving, u, **options)
+    assert_within_budget(on_cpu(evidence_under), reference.evidence_under, u, weight, weight)
+
+
+def test_the_inputs_are_left_alone() -> None:
+    shape = (3, 4, 5)
+    given = [*_pair(2, shape), _off_kinks(shape), gaps(*shape)]
+    before = [t.clone() for t in given]
+    on_cpu(warp_ssd)(*given[:3], fixed_weight=given[3], moving_weight=given[3], diffusion=1.0)
+    on_cpu(evidence_under)(given[2], given[3], given[3])
+    assert all(torch.equal(a, b) for a, b in zip(before, given, strict=True))
