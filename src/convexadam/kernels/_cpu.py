@@ -58,6 +58,13 @@ def views(*tensors: torch.Tensor) -> list[np.ndarray]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
+def written_to(out: torch.Tensor | None, *, like: torch.Tensor) -> torch.Tensor:
+    """Return ``out`` if a kernel can write there: if it was given and is contiguous; else new memory."""
+    if out is not None and out.is_contiguous():
+        return out
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
+
+
 def channels_last(features: torch.Tensor) -> np.ndarray:
     """Return ``[i, j, k, c]`` of features ``[c, i, j, k]``; a view where memory is in that order already."""
     return views(features.permute(1, 2, 3, 0))[0]

@@ -23,18 +23,25 @@ def adam_step(
 ) -> None:
     """See the package."""
     rate = learning_rate / (1 - betas[0] ** step)
-    numbers = [np.float32(v) for v in (*betas, 1 / (1 - betas[1] ** step), rate, eps)]
-    arrays = [v.reshape(-1) for v in views(variable, gradient, first, second)]
+    shares = betas[0], 1 - betas[0], betas[1], 1 - betas[1]  # in float32 the differences would lose digits
+    numbers = [np.float32(v) for v in (*shares, 1 / (1 - betas[1] ** step), rate, eps)]
+    state = variable, first, second
+    changed = [tensor.contiguous() for tensor in state]
+    arrays = [v.reshape(-1) for v in views(*changed, gradient)]
     in_slabs(_update, len(arrays[0]), *arrays, *numbers, multiple=1024)
+    for tensor, values in zip(state, changed, strict=True):
+        if values is not tensor:
+            tensor.copy_(values)
 
 
 @no_type_check
 @compiled
-def _update(first, last, variable, gradient, mean, square, keep_mean, keep_square, unbias, rate, eps):
-    one = np.float32(1)
+def _update(
+    first, last, variable, mean, square, gradient, keep_mean, new_mean, keep_square, new_square, unbias, rate, eps
+):
     for n in range(first, last):
         g = gradient[n]
-        m = keep_mean * mean[n] + (one - keep_mean) * g
-        v = keep_square * square[n] + (one - keep_square) * g * g
+        m = keep_mean * mean[n] + new_mean * g
+        v = keep_square * square[n] + new_square * g * g
         mean[n], square[n] = m, v
         variable[n] -= rate * m / (np.sqrt(v * unbias) + eps)

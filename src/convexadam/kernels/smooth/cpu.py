@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import no_type_check
 
 import numpy as np
-import torch
 
 from convexadam._typing import Channels, Volume
-from convexadam.kernels._cpu import compiled, in_slabs, views
+from convexadam.kernels._cpu import compiled, in_slabs, views, written_to
 
 _NONE = np.empty((0, 0, 0), np.float32)
 
@@ -23,12 +22,12 @@ def smooth(
     out: Channels | None = None,
 ) -> Channels:
     """See the package."""
-    result = torch.empty_like(field, memory_format=torch.contiguous_format) if out is None else out
+    result = written_to(out, like=field)
     one_side = tuple(np.float32(t) for t in taps[len(taps) // 2 :])
     source, target = views(field, result)
     factors = [_NONE if f is None else views(f)[0] for f in (before, after)]
     in_slabs(_planes, field.shape[0] * field.shape[1], source, *factors, target, one_side)
-    return result
+    return result if out is None or out is result else out.copy_(result)
 
 
 @no_type_check

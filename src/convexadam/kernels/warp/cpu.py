@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import no_type_check
 
 import numpy as np
-import torch
 
 from convexadam._typing import Field
-from convexadam.kernels._cpu import compiled, in_slabs, views
+from convexadam.kernels._cpu import compiled, in_slabs, views, written_to
 
 
 def add_step(displacement: Field, step: Field, *, longest: float, out: Field | None = None) -> Field:
     """See the package."""
-    result = torch.empty_like(displacement, memory_format=torch.contiguous_format) if out is None else out
+    result = written_to(out, like=displacement)
     kernel = _near_rows if longest <= 1 else _far_rows
     in_slabs(kernel, displacement.shape[1], *views(displacement, step, result), np.float32(longest))
-    return result
+    return result if out is None or out is result else out.copy_(result)
 
 
 @no_type_check

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
-from convexadam.kernels._cpu import channels_last, compiled, constant, in_slabs, views
+from convexadam.kernels._cpu import channels_last, compiled, constant, in_slabs, views, written_to
 
 _ALL_KNOWN = np.float32(0.999)
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
@@ -34,12 +34,13 @@ class WarpSsd:
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
-        gradient = torch.empty_like(displacement, memory_format=torch.contiguous_format) if out is None else out
+        gradient = written_to(out, like=displacement)
         nodes = displacement[0].numel()
         scales = np.float32(2 / nodes), np.float32(2 * diffusion / (3 * nodes))
         arrays = (*self._features, *views(displacement), *self._weights, *views(gradient))
         sums = in_slabs(_gradient, displacement.shape[1], *arrays, *scales, self._channels)
-        return torch.tensor(sum(sums) / nodes, dtype=torch.float32), gradient
+        loss = torch.tensor(sum(sums) / nodes, dtype=torch.float32)
+        return loss, gradient if out is None or out is gradient else out.copy_(gradient)
 
 
 def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
