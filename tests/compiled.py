@@ -1,4 +1,4 @@
-"""What the tests of the compiled CPU kernels share: sizes, inputs, and the functions of the packages on that backend."""
+"""What the tests of the compiled CPU kernels share: sizes, inputs, and functions as they run on that backend."""
 
 from __future__ import annotations
 

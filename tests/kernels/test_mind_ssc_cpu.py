@@ -35,9 +35,7 @@ def test_errs_no_more_than_torch(shape: Shape, radius: int, dilation: int, weigh
 @pytest.mark.parametrize("spacings", SPACINGS)
 @pytest.mark.parametrize(("radius", "dilation"), SETTINGS)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_pooled_errs_no_more_than_torch(
-    spacings: list[Shape], radius: int, dilation: int, weighted: bool
-) -> None:
+def test_pooled_errs_no_more_than_torch(spacings: list[Shape], radius: int, dilation: int, weighted: bool) -> None:
     shape = (13, 17, 19)
     options: dict[str, Any] = {"radius": radius, "dilation": dilation, "weight": gaps(*shape) if weighted else None}
     volume = noise(*shape, seed=1)
@@ -55,7 +53,7 @@ def test_of_a_usual_size(weighted: bool) -> None:
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("size", [1, 2**14, 2**30])
+@pytest.mark.parametrize("size", [1, 2**14, 2**22])
 def test_any_number_of_rows_at_a_time(monkeypatch: pytest.MonkeyPatch, size: int, weighted: bool) -> None:
     monkeypatch.setattr(cpu, "_CACHE_BYTES", size)
     shape, spacings = (9, 17, 11), [(3, 2, 1), (1, 5, 4)]

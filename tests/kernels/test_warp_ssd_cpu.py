@@ -122,8 +122,10 @@ def test_positions_beyond_the_outer_nodes_hold_the_gradient_at_0() -> None:
 def test_equal_features_cost_nothing() -> None:
     fixed, _ = _pair(12, (5, 6, 7))
     value, gradient = on_cpu(warp_ssd)(fixed, fixed, torch.zeros(3, 5, 6, 7))
-    assert value == 0
-    assert not gradient.any()
+    # The last node of an axis is the one before it and a whole step: a difference and a sum for each axis.
+    wrong = 3 * 2 * torch.finfo(torch.float32).eps * fixed.abs().max()
+    assert value <= 12 * wrong**2
+    assert gradient.abs().max() <= 2 / 210 * 12 * wrong * 2 * fixed.abs().max()
 
 
 @pytest.mark.usefixtures("threads")
