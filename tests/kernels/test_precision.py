@@ -99,10 +99,11 @@ def test_shortened_products_change_nothing(job: Callable[[], torch.Tensor], prec
     assert torch.get_float32_matmul_precision() == precision
     assert torch.equal(found, expected)
     # Not every machine has such products: there the results are equal in any case.
-    assert products.seen == ({"highest"} if backend == "reference" or job in (_registered, _in_voxels) else set())
+    assert products.seen <= {"highest"}
+    assert products.seen or (backend, job) == ("auto", _refined)  # kernels leave it without any product
 
 
-def _failing(_: Image) -> torch.Tensor:
+def _failing(_: Image, *, weight: torch.Tensor | None = None) -> torch.Tensor:
     assert torch.get_float32_matmul_precision() == "highest"
     assert not torch.is_autocast_enabled("cpu")
     raise KeyError("features")
