@@ -21,6 +21,8 @@ from convexadam.data import phantom_pair
 from convexadam.discrete import ConvexSearch
 from convexadam.kernels import _backend, backend_for, checked_backend, requested_backend
 from convexadam.kernels.adam import adam_step
+from convexadam.kernels.cost_volume import Window, cost_volume
+from convexadam.kernels.coupled_argmin import coupled_argmin
 from convexadam.kernels.interpolate import interpolated
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.kernels.mind_ssc import mind_ssc, pooled_mind_ssc
@@ -31,6 +33,7 @@ from convexadam.kernels.warp_ssd import compared, evidence_under
 BACKENDS: list[Any] = ["auto", "reference", "cpu", "triton"]
 QUICK = RegistrationConfig(discrete=ConvexSearch(spacing=3, radius=2), continuous=AdamRefinement(iterations=3))
 
+WINDOW = Window((0, 0, 1))
 FIELD = noise(3, 4, 5, 6)
 VOLUME = FIELD[0]
 POSITIONS = tuple(torch.arange(n, dtype=torch.float64) for n in VOLUME.shape)
@@ -42,6 +45,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "pooled_mind_ssc": lambda t: pooled_mind_ssc(t(VOLUME), [(2, 2, 2)]),
     "smooth": lambda t: smooth(t(FIELD), [0.25, 0.5, 0.25]),
     "add_step": lambda t: add_step(t(FIELD), t(FIELD), longest=0.5),
+    "cost_volume": lambda t: cost_volume(t(FIELD), t(FIELD), WINDOW, fixed_weight=t(VOLUME).abs()),
+    "coupled_argmin": lambda t: coupled_argmin(t(FIELD), WINDOW, toward=t(FIELD), theta=1.0),
     "compared": lambda t: compared(t(FIELD), t(FIELD)),
     "evidence_under": lambda t: evidence_under(t(FIELD), t(VOLUME), None),
 }
@@ -120,6 +125,14 @@ def test_each_operation_asks(name: str, ran: list[str]) -> None:
     assert _kinds(ran) == {"reference"}
     with use_backend("cpu"), pytest.raises(ConfigError, match="float64"):
         run(lambda t: t.double())
+
+
+def test_costs_in_half_precision_are_for_kernels(ran: list[str]) -> None:
+    coupled_argmin(FIELD.half(), WINDOW, toward=FIELD)
+    assert _kinds(ran) == {"cpu"}
+    with use_backend("cpu"):
+        coupled_argmin(FIELD.bfloat16(), WINDOW)
+        assert cost_volume(FIELD, FIELD, WINDOW, dtype=torch.float16).dtype == torch.float16
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,21 @@ def test_nearest_keeps_large_labels() -> None:
     assert torch.equal(shifted[:, :-1, :-1, :-1], labels[:, 1:, 1:, 1:])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("half", [-1.5, -0.5, 0.5, 1.5])
+def test_half_a_voxel_moves_labels_without_losing_planes(half: float, axis: int, dtype: torch.dtype) -> None:
+    # Regression: rounding to even numbers reads every other plane twice, and the others never.
+    shape = (7, 9, 8)
+    n = shape[axis]
+    planes = torch.arange(n, dtype=torch.int32).reshape([1, *(n if a == axis else 1 for a in range(3))])
+    labels = planes.expand(1, *shape)
+    positions = identity_positions(shape, like=torch.zeros(1, dtype=dtype))
+    positions[axis] += half
+    found = sample_nearest(labels, positions)
+    assert torch.equal(found, (planes + round(half + 0.5)).clamp(0, n - 1).expand(1, *shape))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_identity(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
