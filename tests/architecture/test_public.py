@@ -65,6 +65,21 @@ sys.stdout.write(f"{seconds} {' '.join(sorted(loaded))}")
 """
 
 
+# All but the command line and what is compiled; then an operation as torch does it.
+IMPORT_ALL = """
+import importlib, sys
+import torch
+before = set(sys.modules)
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+from convexadam import use_backend
+from convexadam.kernels.jacobian import jacobian_determinant
+with use_backend("reference"):
+    jacobian_determinant(torch.zeros(3, 4, 5, 6))
+sys.stdout.write(" ".join(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
+"""
+
+
 def measured() -> tuple[float, set[str]]:
     environment = os.environ | {"PYTHONPATH": str(SOURCE.parent)}
     found = subprocess.run(
@@ -103,6 +118,18 @@ def test_import_is_quick_and_loads_no_heavy_package() -> None:
     assert {"convexadam", "jaxtyping"} <= runs[0][1]  # it does see what is loaded
     assert not set(NOT_ON_IMPORT) & runs[0][1]
     assert statistics.median(seconds for seconds, _ in runs) < 0.2
+
+
+@pytest.mark.slow
+def test_the_parts_load_no_heavy_package_either() -> None:
+    paths = [path.relative_to(SOURCE.parent) for path in FILES if path.stem not in ("_cpu", "cpu", "triton", "cli")]
+    names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    assert "convexadam.kernels.jacobian" in names
+    environment = os.environ | {"PYTHONPATH": str(SOURCE.parent)}
+    command = [sys.executable, "-c", IMPORT_ALL, *names]
+    loaded = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    assert "convexadam" in loaded
+    assert not set(NOT_ON_IMPORT) & set(loaded)
 
 
 def test_the_package_is_marked_as_typed() -> None:

@@ -289,15 +289,20 @@ def _apart(results: tuple[RegistrationResult, RegistrationResult]) -> torch.Tens
 
 
 @pytest.mark.parametrize("name", ["default", "published"])
-def test_backends_agree(name: str, images: tuple[Image, Image]) -> None:
+def test_backends_agree(name: str, images: tuple[Image, Image], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Kernels keep costs in half precision, torch does not: here neither does.
+    monkeypatch.setattr(importlib.import_module("convexadam.discrete.search"), "backend_for", lambda *_: "reference")
     apart = _apart(_by_both(preset(name).with_settings("discrete.subcell = true"), images))
     assert (apart <= 0.02).float().mean() >= 0.999
 
 
-def test_backends_agree_as_well_as_whole_cells_let_them(images: tuple[Image, Image]) -> None:
-    # A search of whole cells starts the refinement on the kinks of linear interpolation, where the slope has two values
-    # and the last digit takes its pick: float32 and float64 part there as much as the implementations do.
-    results = _by_both(preset("published"), images)
+@pytest.mark.parametrize("name", ["default", "published"])
+@pytest.mark.parametrize("subcell", ["true", "false"])
+def test_backends_agree_as_well_as_digits_let_them(name: str, subcell: str, images: tuple[Image, Image]) -> None:
+    # Costs in half precision are wrong by 2^-11, and so are the fractions of cells that come of them. A search of whole
+    # cells starts the refinement on the kinks of linear interpolation, where the slope has two values and the last
+    # digit takes its pick: float32 and float64 part there as much as the implementations do.
+    results = _by_both(preset(name).with_settings(f"discrete.subcell = {subcell}"), images)
     assert (_apart(results) <= 0.2).float().mean() >= 0.999
     plain, fused = (result.diagnostics["feature_difference_after"] for result in results)
     assert fused == pytest.approx(plain, rel=0.01)
