@@ -73,9 +73,8 @@ def test_half_precision_is_that_of_single_precision_rounded(shape: Shape, given:
     # A cost without evidence is a mean of rounded numbers, and rounded again. The least number above 0 is 2^-24.
     allowed = 2 * HALF_EPS * plain + 2.0**-24
     assert bool(((found.float() - plain).abs() <= allowed).all())
-    if given == "none" and WINDOWS[1] and min(shape) > 4:
-        once = HALF_EPS * plain + 2.0**-25  # all displacements have evidence somewhere near
-        assert bool(((found.float() - plain).abs() <= once).all())
+    if given == "none" and min(shape) > 4:  # all displacements have evidence somewhere near
+        assert bool(((found.float() - plain).abs() <= HALF_EPS * plain + 2.0**-25).all())
 
 
 def test_costs_beyond_half_precision_are_its_largest() -> None:
@@ -95,8 +94,7 @@ def test_without_evidence_a_displacement_costs_the_mean_of_the_others(dtype: tor
     known = [step[0] <= 2 for step in window.steps]
     mean = costs[known].mean()
     assert 0 < sum(known) < len(known)
-    torch.testing.assert_close(costs[[not k for k in known]], mean.expand(4), rtol=2e-3, atol=0)
-    torch.testing.assert_close(costs.to(dtype), costs.to(dtype))
+    torch.testing.assert_close(costs[[not k for k in known]], mean.expand(4), rtol=4 * HALF_EPS, atol=0)
     assert costs[known].std() > 0.01 * mean
 
 

@@ -120,6 +120,18 @@ def test_weights_enter_the_limits_of_the_variance() -> None:
     assert (on_cpu(mind_ssc)(volume, weight=weight) - on_cpu(mind_ssc)(volume)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_variance_far_above_the_average_is_cut(weighted: bool) -> None:
+    shape = (21, 23, 25)
+    volume, weight = 1e-3 * noise(*shape, seed=8), torch.ones(shape) if weighted else None
+    volume[10, 11, 12] = 1.0  # seen by six of 12 thousand voxels: they have 1/6 of 12 thousand times the average
+    options: dict[str, Any] = {"radius": 0, "weight": weight}
+    found = on_cpu(mind_ssc)(volume, **options)
+    assert_within_budget(on_cpu(mind_ssc), reference.mind_ssc, volume, **options)
+    # There 4 of 12 distances are large and the others are none, so that they are 3 times the mean: exp(-3) = 0.05, if that were not cut.
+    assert found.min() < 0.03
+
+
 @pytest.mark.usefixtures("threads")
 def test_non_contiguous_volume_and_weight() -> None:
     volume, weight = scattered(noise(7, 9, 8, seed=8)), scattered(gaps(7, 9, 8))
