@@ -128,7 +128,7 @@ def test_a_variance_far_above_the_average_is_cut(weighted: bool) -> None:
     options: dict[str, Any] = {"radius": 0, "weight": weight}
     found = on_cpu(mind_ssc)(volume, **options)
     assert_within_budget(on_cpu(mind_ssc), reference.mind_ssc, volume, **options)
-    # There 4 of 12 distances are large and the others are none, so that they are 3 times the mean: exp(-3) = 0.05, if that were not cut.
+    # There 4 of 12 distances are large and the others are none: 3 times the mean, exp(-3) = 0.05 if that were not cut.
     assert found.min() < 0.03
 
 
