@@ -10,6 +10,7 @@ import csv
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -21,18 +22,27 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 Row = dict[str, str]
 
+ITK_THREADS = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
+
 
 def environment() -> dict[str, str]:
-    """CPU, cores, threads, system and versions; nothing that changes from one run to the next."""
-    import torch
+    """CPU, cores, threads, system and versions; nothing that changes from one run to the next.
 
+    Without torch the threads are those that ITK takes.
+    """
+    try:
+        import torch
+    except ImportError:
+        threads, versions = itk_threads(), {}
+    else:
+        threads, versions = torch.get_num_threads(), {"torch": torch.__version__}
     found = {
         "cpu": cpu_model(),
         "cores": str(cores()),
-        "threads": str(torch.get_num_threads()),
+        "threads": str(threads),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        **versions,
     }
     if (here := sys.modules.get("convexadam")) is not None:
         found["convexadam"] = here.__version__
@@ -68,8 +78,13 @@ def installed_version(distribution: str) -> str:
 
 def thread_environment(threads: int | None) -> dict[str, str]:
     """Environment variables that hold a process to a number of threads; none for ``None``."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", ITK_THREADS)
     return {} if threads is None else dict.fromkeys(names, str(threads))
+
+
+def itk_threads() -> int:
+    """Threads that tools built on ITK take."""
+    return int(os.environ.get(ITK_THREADS) or cores())
 
 
 def peak_mb() -> float | None:
@@ -87,12 +102,23 @@ def peak_mb() -> float | None:
     return peak * (1 if platform.system() == "Darwin" else 1024) / 1e6
 
 
-def timed(call: Callable[[], Result]) -> tuple[Result, dict[str, Any]]:
-    """Call once; what it returned, and its seconds, the peak memory of the process and the environment."""
-    start = time.perf_counter()
-    result = call()
-    seconds = time.perf_counter() - start
-    return result, {"seconds": seconds, "peak_mb": peak_mb(), "environment": environment()}
+def timed(call: Callable[[], Result], repeat: int = 1) -> tuple[Result, dict[str, Any]]:
+    """Call one or more times; what the last call returned, the median of the seconds, peak memory and environment.
+
+    The peak memory is that of the process until the first call ended, so that it means the same for any ``repeat``.
+    """
+    found: list[Result] = []
+    seconds = []
+    peak = None
+    for run in range(repeat):
+        found.clear()  # the memory of one result, not of two
+        start = time.perf_counter()
+        found.append(call())
+        seconds.append(time.perf_counter() - start)
+        if run == 0:
+            peak = peak_mb()
+    measured = {"seconds": statistics.median(seconds), "runs": repeat, "peak_mb": peak, "environment": environment()}
+    return found[0], measured
 
 
 def read_job() -> dict[str, Any]:
