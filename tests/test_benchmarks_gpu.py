@@ -58,9 +58,9 @@ def test_counts_of_one_case_by_hand(work: Any) -> None:
     assert work.moved(nodes) == work.Work(4 * 7 * 72, 14 * 72)
     assert work.composed(nodes) == work.Work(4 * 3 * 72, 24 * 91)
     assert work.copied(10) == work.Work(80, 0)
-    # 3 x 3 x 1 labels; twelve channels of two maps
-    assert work.compared_over_windows(nodes, (1, 1, 0)) == work.Work(4 * 24 * (24 + 9), 24 * 9 * 49)
-    assert work.cheapest(nodes, (1, 1, 0)) == work.Work(4 * 24 * (9 + 6), 5 * 24 * 9)
+    # 9 displacements, in half precision; twelve channels of two maps
+    assert work.compared_over_windows(nodes, 9) == work.Work(24 * (4 * 24 + 2 * 9), 24 * 9 * 49)
+    assert work.cheapest(nodes, 9) == work.Work(24 * (2 * 9 + 4 * 6), 5 * 24 * 9)
     # 4 x 5 x 6 voxels in blocks of two: 2 x 2 x 3; two sweeps of 2 + 6 + 2 operations, 3 + 1 more in the second
     assert work.described((4, 5, 6), [(2, 2, 2)]) == work.Work(4 * (240 + 12 * 12), 120 * 12 * (20 + 4))
 

@@ -45,7 +45,7 @@ from work import Work  # noqa: E402
 
 import convexadam  # noqa: E402
 from convexadam import preset, register  # noqa: E402
-from convexadam.kernels._graph import SWITCH  # noqa: E402
+from convexadam.kernels.recording import SWITCH  # noqa: E402
 
 Triple = tuple[int, int, int]
 
@@ -332,19 +332,23 @@ def _mind_ssc(size: Triple) -> tuple[Callable[[], Any], Work]:
 
 
 def _cost_volume(size: Triple) -> tuple[Callable[[], Any], Work]:
-    from convexadam.kernels.cost_volume import cost_volume
+    from convexadam.kernels.cost_volume import Window, cost_volume
 
     cells = _halved(size, 6)
     fixed, moving = _random(12, *cells), _random(12, *cells).flip(1).contiguous()
-    return lambda: cost_volume(fixed, moving, (4, 4, 4)), work.compared_over_windows(cells, (4, 4, 4))
+    window = Window((4, 4, 4))
+    found = work.compared_over_windows(cells, len(window.steps))
+    return lambda: cost_volume(fixed, moving, window, dtype=torch.float16), found
 
 
 def _coupled_argmin(size: Triple) -> tuple[Callable[[], Any], Work]:
     from convexadam.kernels.coupled_argmin import coupled_argmin
+    from convexadam.kernels.window import Window
 
     cells = _halved(size, 6)
-    costs, toward = _random(9, 9, 9, *cells), _field(cells)
-    return lambda: coupled_argmin(costs, toward=toward, theta=0.1), work.cheapest(cells, (4, 4, 4))
+    window = Window((4, 4, 4))
+    costs, toward = _random(len(window.steps), *cells).half(), _field(cells)
+    return lambda: coupled_argmin(costs, window, toward=toward, theta=0.1), work.cheapest(cells, len(window.steps))
 
 
 def _warp_ssd(size: Triple) -> tuple[Callable[[], Any], Work]:

@@ -40,16 +40,16 @@ def described(shape: Triple, spacings: Sequence[Triple], *, radius: int = 1) -> 
     return Work(FLOAT * (2 * voxels + 12 * blocks), voxels * (2 * sweep + 12 * (3 + len(spacings))))
 
 
-def compared_over_windows(cells: Triple, radius: Triple, *, channels: int = 12) -> Work:
+def compared_over_windows(cells: Triple, labels: int, *, channels: int = 12) -> Work:
     """Costs of all displacements: difference, square, sum (3 a channel), two 3x3x3 means (12), one division."""
-    count, labels = math.prod(cells), math.prod(2 * r + 1 for r in radius)
-    return Work(FLOAT * count * (2 * channels + labels), count * labels * (3 * channels + 13))
+    count = math.prod(cells)
+    return Work(count * (2 * FLOAT * channels + HALF * labels), count * labels * (3 * channels + 13))
 
 
-def cheapest(cells: Triple, radius: Triple) -> Work:
+def cheapest(cells: Triple, labels: int) -> Work:
     """Search through the costs with a pull: two additions, a multiplication, an addition, a comparison a label."""
-    count, labels = math.prod(cells), math.prod(2 * r + 1 for r in radius)
-    return Work(FLOAT * count * (labels + 6), 5 * count * labels)
+    count = math.prod(cells)
+    return Work(count * (HALF * labels + 6 * FLOAT), 5 * count * labels)
 
 
 def gradient(nodes: Triple, *, channels: int = 12, padded: int = 16, storage: int = HALF, weights: int = 0) -> Work:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import oracles
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convexadam.discrete import coupled_convex
+from convexadam import discrete
+from convexadam.discrete import Window
 from convexadam.discrete.coupled_convex import THETAS
 
 CASES = [((1, 1, 1), (0, 0, 0)), ((1, 5, 3), (0, 1, 1)), ((5, 3, 4), (1, 2, 1)), ((3, 7, 2), (2, 1, 0))]
+
+
+def coupled_convex(costs: torch.Tensor, **options: Any) -> torch.Tensor:
+    """Call it with costs ``[di, dj, dk, i, j, k]`` of a box."""
+    window = Window((costs.shape[0] // 2, costs.shape[1] // 2, costs.shape[2] // 2))
+    return discrete.coupled_convex(costs.flatten(0, 2), window, **options)
 
 
 def _costs(shape: tuple[int, int, int], radius: tuple[int, int, int], seed: int = 0) -> torch.Tensor:

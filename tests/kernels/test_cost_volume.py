@@ -11,8 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convexadam.kernels.cost_volume import cost_volume
-from convexadam.kernels.cost_volume.reference import feature_distances, fill_without_evidence, mean_over_neighbours
+from convexadam.kernels import cost_volume as operation
+from convexadam.kernels.cost_volume import reference
+from convexadam.kernels.cost_volume.reference import fill_without_evidence
+from convexadam.kernels.window import Window
 
 CASES = [
     ((1, 1, 1), (0, 0, 0)),
@@ -20,6 +22,24 @@ CASES = [
     ((5, 7, 6), (1, 2, 1)),
     ((7, 3, 2), (2, 1, 3)),  # the radius exceeds the last axis
 ]
+
+
+def cost_volume(fixed: torch.Tensor, moving: torch.Tensor, radius: tuple[int, int, int], **o: Any) -> torch.Tensor:
+    """Costs ``[di, dj, dk, i, j, k]`` of a box."""
+    costs = operation.cost_volume(fixed, moving, Window(radius), **o)
+    return costs.unflatten(0, [2 * r + 1 for r in radius])
+
+
+def feature_distances(fixed: torch.Tensor, moving: torch.Tensor, radius: tuple[int, int, int]) -> torch.Tensor:
+    """Distances ``[di, dj, dk, i, j, k]`` of a box."""
+    return reference.feature_distances(fixed, moving, Window(radius)).unflatten(0, [2 * r + 1 for r in radius])
+
+
+def mean_over_neighbours(distances: torch.Tensor, **options: torch.Tensor) -> torch.Tensor:
+    """Means of distances ``[di, dj, dk, i, j, k]`` of a box."""
+    widths = distances.shape[:3]
+    window = Window((widths[0] // 2, widths[1] // 2, widths[2] // 2))
+    return reference.mean_over_neighbours(distances.flatten(0, 2), window, **options).unflatten(0, widths)
 
 
 def _pair(shape: tuple[int, int, int], channels: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,7 +106,9 @@ def test_costs_are_the_means_of_the_distances(
     distances = feature_distances(fixed, moving, radius)
     found = mean_over_neighbours(distances, **options)
     assert found.data_ptr() == distances.data_ptr()  # in place
-    assert torch.equal(fill_without_evidence(found), cost_volume(fixed, moving, radius, **options))
+    assert torch.equal(
+        fill_without_evidence(found.flatten(0, 2)).view_as(found), cost_volume(fixed, moving, radius, **options)
+    )
 
 
 def test_float32_errs_no_more_than_rounding_explains() -> None:
@@ -156,7 +178,8 @@ def test_gaps_are_filled_with_the_mean_in_place() -> None:
     costs[oracles.uniform(*costs.shape, seed=16) < 0.4] = torch.inf
     costs[..., 0, 0, 0] = torch.inf
     expected = torch.from_numpy(oracles.fill_without_evidence(costs.numpy()))
-    found = fill_without_evidence(costs)
+    flat = costs.flatten(0, 2)
+    found = fill_without_evidence(flat).view_as(costs)
     assert found.data_ptr() == costs.data_ptr()
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert torch.equal(found[..., 0, 0, 0], torch.zeros(3, 3, 5, dtype=torch.float64))

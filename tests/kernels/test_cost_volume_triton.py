@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import oracles
 import pytest
@@ -13,8 +14,9 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported
 pytest.importorskip("triton")
 
-from convexadam.kernels.cost_volume import reference
+from convexadam.kernels.cost_volume import reference as in_torch
 from convexadam.kernels.cost_volume import triton as fused
+from convexadam.kernels.window import Window
 
 interpreted = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="kernels are compiled here")
 on_device = pytest.mark.skipif(not torch.cuda.is_available(), reason="no device")
@@ -28,6 +30,14 @@ CASES = [  # cells, radius, channels
     ((5, 2, 3), (1, 0, 3), 7),  # the radius exceeds the last axis
 ]
 GAPS = [(False, False), (True, False), (False, True), (True, True)]
+
+
+def _fused(fixed: torch.Tensor, moving: torch.Tensor, radius: tuple[int, int, int], **options: Any) -> torch.Tensor:
+    return fused.cost_volume(fixed, moving, Window(radius), dtype=fixed.dtype, **options)
+
+
+def _reference(fixed: torch.Tensor, moving: torch.Tensor, radius: tuple[int, int, int], **options: Any) -> torch.Tensor:
+    return in_torch.cost_volume(fixed, moving, Window(radius), dtype=fixed.dtype, **options)
 
 
 def _pair(cells: tuple[int, int, int], channels: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,7 +65,7 @@ def _few_programs(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
 def test_small_volumes(monkeypatch: pytest.MonkeyPatch, cells, radius, channels: int, gaps, device: str) -> None:
     _few_programs(monkeypatch, device)
     weights = _weights(cells, gaps, device) if cells != (1, 1, 1) else {}
-    assert_within_budget(fused.cost_volume, reference.cost_volume, *_pair(cells, channels, device), radius, **weights)
+    assert_within_budget(_fused, _reference, *_pair(cells, channels, device), radius, **weights)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -65,7 +75,7 @@ def test_several_programs_along_each_axis(monkeypatch: pytest.MonkeyPatch, weigh
         monkeypatch.setattr(fused, "_SEGMENT", 4)
         monkeypatch.setattr(fused, "_LONGEST", 16)
     weights = _weights(cells, (weighted, weighted), device)
-    assert_within_budget(fused.cost_volume, reference.cost_volume, *_pair(cells, 2, device), (0, 0, 1), **weights)
+    assert_within_budget(_fused, _reference, *_pair(cells, 2, device), (0, 0, 1), **weights)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -73,16 +83,16 @@ def test_several_groups_of_displacements(monkeypatch: pytest.MonkeyPatch, weight
     _few_programs(monkeypatch, device)
     cells, radius = (3, 2, 4), (1, 1, 0)
     options = _weights(cells, (weighted, weighted), device)
-    expected = fused.cost_volume(*_pair(cells, 2, device), radius, **options)
+    expected = _fused(*_pair(cells, 2, device), radius, **options)
     monkeypatch.setattr(fused, "_LEAST_SCRATCH", 1)
     monkeypatch.setattr(fused, "_SCRATCH", 1 / 2)  # four displacements at a time, two of them with weights, of nine
-    found = fused.cost_volume(*_pair(cells, 2, device), radius, **options)
+    found = _fused(*_pair(cells, 2, device), radius, **options)
     assert torch.equal(found, expected)
 
 
 def test_without_any_evidence_costs_are_0(device: str) -> None:
     fixed, moving = _pair((2, 3, 2), 2, device)
-    found = fused.cost_volume(fixed, moving, (0, 0, 1), fixed_weight=torch.zeros_like(fixed[0]))
+    found = _fused(fixed, moving, (0, 0, 1), fixed_weight=torch.zeros_like(fixed[0]))
     assert not found.any()
 
 
@@ -90,9 +100,9 @@ def test_values_without_weight_do_not_matter(device: str) -> None:
     fixed, moving = _pair((2, 3, 2), 2, device)
     weight = torch.ones_like(fixed[0])
     weight[:, 1:] = 0
-    expected = fused.cost_volume(fixed, moving, (0, 1, 0), fixed_weight=weight)
+    expected = _fused(fixed, moving, (0, 1, 0), fixed_weight=weight)
     fixed[:, :, 1:] = torch.nan
-    assert torch.equal(fused.cost_volume(fixed, moving, (0, 1, 0), fixed_weight=weight), expected)
+    assert torch.equal(_fused(fixed, moving, (0, 1, 0), fixed_weight=weight), expected)
 
 
 def test_non_contiguous_features_and_weights(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
@@ -103,11 +113,11 @@ def test_non_contiguous_features_and_weights(monkeypatch: pytest.MonkeyPatch, de
     }
     assert not fixed.is_contiguous()
     assert not weights["fixed_weight"].is_contiguous()
-    assert_within_budget(fused.cost_volume, reference.cost_volume, fixed, moving, (1, 0, 1), **weights)
+    assert_within_budget(_fused, _reference, fixed, moving, (1, 0, 1), **weights)
 
 
 def test_the_input_is_left_alone(device: str) -> None:
     inputs = [*_pair((2, 3, 2), 2, device), *_weights((2, 3, 2), (True, True), device).values()]
     before = [t.clone() for t in inputs]
-    fused.cost_volume(inputs[0], inputs[1], (0, 1, 0), fixed_weight=inputs[2], moving_weight=inputs[3])
+    _fused(inputs[0], inputs[1], (0, 1, 0), fixed_weight=inputs[2], moving_weight=inputs[3])
     assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))

@@ -11,9 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convexadam.kernels.coupled_argmin import coupled_argmin
+from convexadam.kernels import coupled_argmin as operation
+from convexadam.kernels.window import Window
 
 CASES = [((1, 1, 1), (0, 0, 0)), ((1, 3, 5), (0, 1, 2)), ((5, 7, 6), (2, 1, 1)), ((11, 3, 7), (0, 2, 1))]
+
+
+def coupled_argmin(costs: torch.Tensor, **options: Any) -> torch.Tensor:
+    """Call it with costs ``[di, dj, dk, i, j, k]`` of a box."""
+    window = Window((costs.shape[0] // 2, costs.shape[1] // 2, costs.shape[2] // 2))
+    return operation.coupled_argmin(costs.flatten(0, 2), window, **options)
 
 
 def _costs(shape: tuple[int, int, int], radius: tuple[int, int, int], seed: int = 0) -> torch.Tensor:

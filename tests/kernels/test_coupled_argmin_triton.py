@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import oracles
 import pytest
@@ -13,8 +14,9 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported
 pytest.importorskip("triton")
 
-from convexadam.kernels.coupled_argmin import reference
-from convexadam.kernels.coupled_argmin import triton as fused
+from convexadam.kernels.coupled_argmin import reference as in_torch
+from convexadam.kernels.coupled_argmin import triton as in_triton
+from convexadam.kernels.window import Window
 
 interpreted = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="kernels are compiled here")
 on_device = pytest.mark.skipif(not torch.cuda.is_available(), reason="no device")
@@ -27,6 +29,20 @@ CASES = [  # cells, radius
     ((1, 7, 5), (0, 2, 1)),
     ((13, 17, 9), (1, 2, 1)),  # 45 displacements: no multiple of those in flight
 ]
+
+
+class _OnBox:
+    """An implementation that takes costs ``[di, dj, dk, i, j, k]`` of a box."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def coupled_argmin(self, costs: torch.Tensor, **options: Any) -> torch.Tensor:
+        window = Window((costs.shape[0] // 2, costs.shape[1] // 2, costs.shape[2] // 2))
+        return self._module.coupled_argmin(costs.flatten(0, 2), window, **options)
+
+
+reference, fused = _OnBox(in_torch), _OnBox(in_triton)
 
 
 def _costs(cells: tuple[int, int, int], radius: tuple[int, int, int], device: str) -> torch.Tensor:

@@ -14,6 +14,7 @@ from convexadam.continuous.parametrisation import Displacement, Parametrisation
 from convexadam.continuous.smoothing import BoxSmoothing, Smoother, Smoothing
 from convexadam.errors import ConfigError
 from convexadam.kernels._precision import full_precision
+from convexadam.kernels.recording import recordable, repeat
 from convexadam.kernels.resize import in_nodes, in_voxels, nodes_to_voxels, pool, voxels_to_nodes
 from convexadam.kernels.warp_ssd import compared, evidence_under
 
@@ -161,12 +162,17 @@ class AdamRefinement:
         start = fixed.new_zeros((3, *fixed.shape[1:])) if start is None else start
         evidence = evidence_under(start, fixed_weight, moving_weight)
         motion = self.parametrisation.begin(start, self.smoothing, evidence)
-        adam = Adam(start, learning_rate=self.learning_rate, eps=_least_gradient(moving, moving_weight))
+        record = recordable(fixed, moving, start, fixed_weight, moving_weight)
+        eps = _least_gradient(moving, moving_weight)
+        adam = Adam(start, learning_rate=self.learning_rate, eps=eps, counted_on_device=record)
         comparison = compared(fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight)
         gradient = torch.empty_like(motion.displacement)
-        for _ in range(self.iterations):
+
+        def step() -> None:
             comparison(motion.displacement, diffusion=self.weight, out=gradient)
             motion.move(gradient, adam)
+
+        repeat(step, self.iterations, record_on=fixed.device if record else None)
         return motion.displacement
 
     def on_voxels(self, nodes: Field, spacing: Triple, shape: Triple) -> Float[Tensor, "3 a b d"]:

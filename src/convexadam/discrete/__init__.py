@@ -3,6 +3,6 @@
 from convexadam.discrete.coupled_convex import coupled_convex
 from convexadam.discrete.inverse_consistency import make_inverse_consistent
 from convexadam.discrete.search import ConvexSearch
-from convexadam.kernels.cost_volume import cost_volume
+from convexadam.kernels.cost_volume import Window, cost_volume
 
-__all__ = ["ConvexSearch", "cost_volume", "coupled_convex", "make_inverse_consistent"]
+__all__ = ["ConvexSearch", "Window", "cost_volume", "coupled_convex", "make_inverse_consistent"]

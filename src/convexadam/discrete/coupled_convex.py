@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from convexadam._typing import Field, Float, Tensor
 from convexadam.kernels.coupled_argmin import coupled_argmin
 from convexadam.kernels.smooth import along_axes, smoothing_matrix
+from convexadam.kernels.window import Window
 
 THETAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Weights of the coupling, weak to strong."""
 
 
 def coupled_convex(
-    costs: Float[Tensor, "di dj dk i j k"], *, thetas: Sequence[float] = THETAS, subcell: bool = False
+    costs: Float[Tensor, "n i j k"], window: Window, *, thetas: Sequence[float] = THETAS, subcell: bool = False
 ) -> Field:
     """Minimise the cost plus the roughness of the field, by ``u <- mean3(argmin_d C(x, d) + theta |d - u(x)|^2)``.
 
@@ -22,7 +23,9 @@ def coupled_convex(
     Parameters
     ----------
     costs
-        Finite costs ``[2 ri + 1, 2 rj + 1, 2 rk + 1, i, j, k]``; see `convexadam.discrete.cost_volume`.
+        Finite costs ``[n, i, j, k]``, of any precision; see `convexadam.discrete.cost_volume`.
+    window
+        The displacements they belong to.
     thetas
         Coupling weights in cost per squared cell, in the order of use.
     subcell
@@ -37,8 +40,9 @@ def coupled_convex(
     Heinrich, Papiez, Schnabel, Handels, "Non-parametric discrete registration with convex optimisation",
     WBIR 2014. The mean filter is normalised at the border.
     """
-    i, j, k = (smoothing_matrix((1.0, 1.0, 1.0), n, like=costs) for n in costs.shape[3:])
-    field = along_axes(coupled_argmin(costs, subcell=subcell), (i, j, k))
+    field = coupled_argmin(costs, window, subcell=subcell)
+    i, j, k = (smoothing_matrix((1.0, 1.0, 1.0), n, like=field) for n in costs.shape[1:])
+    field = along_axes(field, (i, j, k))
     for theta in thetas:
-        field = along_axes(coupled_argmin(costs, toward=field, theta=theta, subcell=subcell), (i, j, k))
+        field = along_axes(coupled_argmin(costs, window, toward=field, theta=theta, subcell=subcell), (i, j, k))
     return field

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
+
+import torch
 
 from convexadam._axes import Unit, checked_count, checked_number, checked_unit, per_axis, spacing_in_voxels
 from convexadam._typing import Channels, Field, PerAxis, Triple, Volume
 from convexadam.discrete.coupled_convex import THETAS, coupled_convex
 from convexadam.discrete.inverse_consistency import make_inverse_consistent
 from convexadam.errors import ConfigError
+from convexadam.kernels import backend_for
 from convexadam.kernels._precision import full_precision
-from convexadam.kernels.cost_volume import cost_volume
+from convexadam.kernels.cost_volume import Window, cost_volume
 from convexadam.kernels.resize import in_voxels, nodes_to_voxels, pool
+
+_ROOT_OF_LARGEST_COST = 128.0
+"""Costs stay below its square, well within float16."""
 
 
 @final
@@ -28,6 +34,9 @@ class ConvexSearch:
     radius
         Largest displacement: in cells where ``unit`` is ``"voxel"``, in mm where it is ``"mm"``. One number or
         one for each axis.
+    window
+        ``"box"`` tries all displacements up to ``radius`` along each axis, as published; ``"ball"`` leaves out the
+        corners, which more than halves their number.
     unit
         ``"voxel"`` or ``"mm"``, the unit of ``spacing`` (and of ``radius``, see there).
     subcell
@@ -50,6 +59,7 @@ class ConvexSearch:
 
     spacing: PerAxis = 6
     radius: PerAxis = 4
+    window: Literal["box", "ball"] = "box"
     unit: Unit = "voxel"
     subcell: bool = True
     inverse_consistency: int = 15
@@ -65,6 +75,8 @@ class ConvexSearch:
                 f"{self.radius!r} came; round them, or set unit='mm'"
             )
         checked_count(self.inverse_consistency, "inverse_consistency")
+        if self.window not in ("box", "ball"):
+            raise ConfigError(f"window is 'box' or 'ball', but {self.window!r} came")
         if not isinstance(self.thetas, tuple) or not isinstance(self.subcell, bool):
             raise ConfigError(f"thetas is a tuple and subcell a bool, but {self.thetas!r} and {self.subcell!r} came")
         for theta in self.thetas:
@@ -142,14 +154,34 @@ class ConvexSearch:
         -------
         Displacements ``[3, i, j, k]`` in cells.
         """
-        forward = self._one_way(fixed, moving, radius, fixed_weight, moving_weight)
+        window, gain = Window(radius, ball=self.window == "ball"), _gain(fixed, moving)
+        half = backend_for(fixed, moving, fixed_weight, moving_weight) != "reference"
+        thetas = tuple(theta * gain**2 for theta in self.thetas)
+
+        def one_way(here: Channels, there: Channels, weights: tuple[Volume | None, Volume | None]) -> Field:
+            costs = cost_volume(
+                here * gain,
+                there * gain,
+                window,
+                fixed_weight=weights[0],
+                moving_weight=weights[1],
+                dtype=torch.float16 if half else None,
+            )
+            return coupled_convex(costs, window, thetas=thetas, subcell=self.subcell)
+
+        forward = one_way(fixed, moving, (fixed_weight, moving_weight))
         if not self.inverse_consistency:
             return forward
-        backward = self._one_way(moving, fixed, radius, moving_weight, fixed_weight)
+        backward = one_way(moving, fixed, (moving_weight, fixed_weight))
         return make_inverse_consistent(forward, backward, iterations=self.inverse_consistency)[0]
 
-    def _one_way(
-        self, here: Channels, there: Channels, radius: Triple, weight_here: Volume | None, weight_there: Volume | None
-    ) -> Field:
-        costs = cost_volume(here, there, radius, fixed_weight=weight_here, moving_weight=weight_there)
-        return coupled_convex(costs, thetas=self.thetas, subcell=self.subcell)
+
+def _gain(fixed: Channels, moving: Channels) -> float:
+    """Power of two to multiply features by, so that costs fill the range of float16; scaling by it is exact.
+
+    Costs and coupling weights grow by its square: the same displacements are chosen.
+    """
+    ends = [torch.stack([f.flatten(1).amin(1), f.flatten(1).amax(1)]) for f in (fixed, moving)]
+    span = torch.maximum(ends[0][1], ends[1][1]) - torch.minimum(ends[0][0], ends[1][0])
+    largest = float(span.double().square().sum().sqrt())
+    return 2.0 ** math.floor(math.log2(_ROOT_OF_LARGEST_COST / largest)) if largest > 0 else 1.0

@@ -57,7 +57,7 @@ class RegistrationConfig:
 
     grid: WorkingGrid = field(default_factory=IsotropicGrid)
     features: Features = field(default_factory=MindSSC)
-    discrete: ConvexSearch | None = field(default_factory=lambda: ConvexSearch(spacing=4, radius=6))
+    discrete: ConvexSearch | None = field(default_factory=lambda: ConvexSearch(spacing=4, radius=6, window="ball"))
     continuous: AdamRefinement | None = field(
         default_factory=lambda: AdamRefinement(weight=0.2, parametrisation=Compositional())
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convexadam._typing import Field
+from convexadam._typing import Field, Shaped, Tensor
 from convexadam.kernels._backend import implementation
 
 __all__ = ["adam_step"]
@@ -14,7 +14,7 @@ def adam_step(
     first: Field,
     second: Field,
     *,
-    step: int,
+    step: int | Shaped[Tensor, ""],
     learning_rate: float,
     eps: float,
     betas: tuple[float, float] = (0.9, 0.999),
@@ -28,7 +28,7 @@ def adam_step(
     first, second
         Moments so far, zero before the first step; they change in place.
     step
-        Number of this step, from 1.
+        Number of this step, from 1; a tensor on the device where steps are recorded (Triton only).
     learning_rate, eps, betas
         Kingma and Ba, ICLR 2015; no weight decay.
     """

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from convexadam._typing import Channels, Float, Tensor, Triple, Volume
-from convexadam.kernels._backend import implementation
+import torch
 
-__all__ = ["cost_volume"]
+from convexadam._typing import Channels, Float, Tensor, Volume
+from convexadam.kernels._backend import implementation
+from convexadam.kernels.window import Window
+
+__all__ = ["Window", "cost_volume"]
 
 
 def cost_volume(
     fixed: Channels,
     moving: Channels,
-    radius: Triple,
+    window: Window,
     *,
     fixed_weight: Volume | None = None,
     moving_weight: Volume | None = None,
-) -> Float[Tensor, "di dj dk i j k"]:
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, "n i j k"]:
     """Cost of each displacement ``d`` of each cell: squared feature difference, averaged over neighbours.
 
     ``C(x, d) = sum_y k(y - x) w(y, d) |F(y) - M(y + d)|^2 / sum_y k(y - x) w(y, d)`` with
@@ -30,17 +34,24 @@ def cost_volume(
     ----------
     fixed, moving
         Pooled features ``[c, i, j, k]`` of one shape.
-    radius
-        Largest displacement along each axis, in cells.
+    window
+        The displacements, in cells.
     fixed_weight, moving_weight
         Evidence of each cell, ``[i, j, k]``, not negative; 1 where ``None``.
+    dtype
+        Type of the result; ``None`` takes that of the features. float16 halves the memory, and holds costs below 65504.
 
     Returns
     -------
-    ``[2 ri + 1, 2 rj + 1, 2 rk + 1, i, j, k]``, finite.
+    ``[n, i, j, k]`` in the order of ``window.steps``, finite.
     """
     module = implementation(__name__, fixed, moving, fixed_weight, moving_weight)
-    costs: Float[Tensor, "di dj dk i j k"] = module.cost_volume(
-        fixed, moving, radius, fixed_weight=fixed_weight, moving_weight=moving_weight
+    costs: Float[Tensor, "n i j k"] = module.cost_volume(
+        fixed,
+        moving,
+        window,
+        fixed_weight=fixed_weight,
+        moving_weight=moving_weight,
+        dtype=dtype or fixed.dtype,
     )
     return costs

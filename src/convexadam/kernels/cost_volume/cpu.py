@@ -8,10 +8,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from convexadam._typing import Channels, Float, Tensor, Triple, Volume
-from convexadam.kernels._cpu import compiled, constant, in_slabs
+from convexadam._typing import Channels, Float, Tensor, Volume
+from convexadam.kernels._cpu import HALF_SCALE, compiled, in_slabs
+from convexadam.kernels.window import Window
 
 _BLOCK = 256
+_LARGEST_HALF, _LARGEST = np.float32(65504), np.float32(np.finfo(np.float32).max)
+_INFINITE_HALF, _INFINITE_BITS = np.float32(65536) / HALF_SCALE, 0x7C00
+"""What stands for infinite in 16 bits; as a float32 it is 65536."""
+
 _REACH = 2
 """Cells that the mean filters look to each side."""
 
@@ -19,66 +24,73 @@ _REACH = 2
 def cost_volume(
     fixed: Channels,
     moving: Channels,
-    radius: Triple,
+    window: Window,
     *,
     fixed_weight: Volume | None = None,
     moving_weight: Volume | None = None,
-) -> Float[Tensor, "di dj dk i j k"]:
+    dtype: torch.dtype,
+) -> Float[Tensor, "n i j k"]:
     """See the package."""
-    shape, widths = fixed.shape[1:], [2 * r + 1 for r in radius]
-    costs = torch.empty((*widths, *shape), dtype=torch.float32)
-    target = costs.numpy().reshape(-1, *shape)
+    shape = fixed.shape[1:]
+    kind = torch.float16 if dtype == torch.float16 else torch.float32
+    costs = torch.empty((len(window.steps), *shape), dtype=kind)
+    target = (costs.view(torch.uint16) if kind == torch.float16 else costs).numpy()
     one = torch.ones_like(fixed[0])
-    gap = max(radius[2], _REACH)  # whatever leaves a row at one end meets zeros, not the next row
+    gap = max(window.radius[2], _REACH)  # whatever leaves a row at one end meets zeros, not the next row
     rows = [functional.pad(t, (0, gap)).contiguous().numpy() for t in (fixed, moving)]
     weights = [functional.pad(one if w is None else w, (0, gap)).numpy() for w in (fixed_weight, moving_weight)]
-    in_slabs(_labels, len(target), *rows, *weights, target, radius, constant(fixed.shape[0]))
+    in_slabs(_labels, len(target), *rows, *weights, target, window.table)
     in_slabs(_fill, shape.numel(), target.reshape(len(target), -1), multiple=_BLOCK)
-    return costs
+    return costs.to(dtype)
 
 
 @no_type_check
 @compiled
-def _labels(first, last, fixed, moving, fixed_weight, moving_weight, out, radius, channels):
+def _labels(first, last, fixed, moving, fixed_weight, moving_weight, out, steps):
     """Costs of the displacements ``first ... last - 1``; infinite where no neighbour has evidence.
 
     A plane of cells is one long row: each row of it ends in zeros, so that shifts along it need no care.
     """
-    _, n0, n1, wide = fixed.shape
-    n2, plane, volume = out.shape[3], n1 * wide, n0 * n1 * wide
+    channels, n0, n1, wide = fixed.shape
+    n2, plane = out.shape[3], n1 * wide
     margin = _REACH * wide
-    here, there = fixed.reshape(-1), moving.reshape(-1)
+    here, there = fixed.reshape(channels, n0 * plane), moving.reshape(channels, n0 * plane)
     weight_here, weight_there = fixed_weight.reshape(-1), moving_weight.reshape(-1)
     costs, shares = np.zeros((n0, plane), np.float32), np.zeros((n0, plane), np.float32)
+    bits, stored = np.empty(plane, np.int32), np.empty(plane, out.dtype)
     padded, summed = np.zeros(plane + 2 * margin, np.float32), np.zeros((n0 + 2 * _REACH, plane), np.float32)
     for label in range(first, last):
-        d0 = label // ((2 * radius[1] + 1) * (2 * radius[2] + 1)) - radius[0]
-        d1 = label // (2 * radius[2] + 1) % (2 * radius[1] + 1) - radius[1]
-        d2 = label % (2 * radius[2] + 1) - radius[2]
-        shift = d1 * wide + d2
+        d0, shift = steps[label, 0], steps[label, 1] * wide + steps[label, 2]
         low, high = max(0, -shift), min(plane, plane - shift)
         for i in range(n0):
             cost, share = costs[i], shares[i]
             cost[:], share[:] = 0, 0
             if i + d0 < 0 or i + d0 >= n0:
                 continue
-            to = (i + d0) * plane + shift
-            for p in range(low, high):
-                at, partner = np.uintp(i * plane + p), np.uintp(to + p)
-                total = np.float32(0)
-                for c in range(len(channels)):
-                    apart = here[at + np.uintp(c * volume)] - there[partner + np.uintp(c * volume)]
-                    total += apart * apart
-                weight = weight_here[at] * weight_there[partner]
-                share[p] = weight
-                cost[p] = weight * total
+            start, to, size = i * plane + low, (i + d0) * plane + low + shift, max(high - low, 0)
+            target = cost[low : low + size]
+            for c in range(channels):
+                a, b = here[c, start : start + size], there[c, to : to + size]
+                for p in range(size):
+                    apart = a[p] - b[p]
+                    target[p] += apart * apart
+            a, b, weight = weight_here[start : start + size], weight_there[to : to + size], share[low : low + size]
+            for p in range(size):
+                weight[p] = a[p] * b[p]
+            for p in range(size):
+                target[p] *= weight[p]
         _mean(costs, padded, summed, wide)
         _mean(shares, padded, summed, wide)
         for i in range(n0):
+            cost, share = costs[i], shares[i]
+            for p in range(plane):
+                cost[p] = cost[p] / share[p] if share[p] > np.float32(0) else np.float32(np.inf)
+            _write(cost, bits, stored)
+            rows = out[label, i]
             for j in range(n1):
-                cost, share, row = costs[i, j * wide :], shares[i, j * wide :], out[label, i, j]
+                row, source = rows[j], stored[j * wide :]
                 for k in range(n2):
-                    row[k] = cost[k] / share[k] if share[k] > np.float32(0) else np.float32(np.inf)
+                    row[k] = source[k]
 
 
 @no_type_check
@@ -109,23 +121,52 @@ def _mean(planes, padded, summed, wide):
 
 @no_type_check
 @compiled
+def _write(values, bits, out):
+    """Store costs, which are not negative, as float32 or as the 16 bits of float16, rounded to the nearest."""
+    if out.itemsize == 2:
+        scaled = bits.view(np.float32)
+        for n in range(len(values)):
+            scaled[n] = min(values[n], _LARGEST_HALF) / HALF_SCALE if values[n] < np.float32(np.inf) else _INFINITE_HALF
+        for n in range(len(values)):
+            out[n] = (bits[n] + np.int32(0x1000)) >> np.int32(13)
+    else:
+        for n in range(len(values)):
+            out[n] = values[n]
+
+
+@no_type_check
+@compiled
 def _fill(first, last, costs):
     """Replace infinite costs by the mean of the cell's finite ones, or by 0 where there is none."""
     total, count = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, np.float64)
+    bits = np.empty(_BLOCK, np.int32)
+    values, mean = bits.view(np.float32), np.empty(_BLOCK, np.float32)
+    fill = np.empty(_BLOCK, costs.dtype)
     for start in range(first, last, _BLOCK):
         size = min(_BLOCK, last - start)
         total[:], count[:] = 0, 0
         for label in range(len(costs)):
             row = costs[label, start : start + size]
+            if row.itemsize == 2:
+                for n in range(size):
+                    bits[n] = np.int32(row[n]) << np.int32(13)
+                for n in range(size):
+                    values[n] *= HALF_SCALE
+            else:
+                for n in range(size):
+                    values[n] = np.float32(row[n])
+            limit = _LARGEST_HALF if row.itemsize == 2 else _LARGEST
             for n in range(size):
-                finite = row[n] < np.float32(np.inf)
-                total[n] += row[n] if finite else np.float32(0)
+                finite = values[n] <= limit
+                total[n] += values[n] if finite else np.float32(0)
                 count[n] += 1.0 if finite else 0.0
         if count[:size].min() == len(costs):
             continue
         for n in range(size):
-            total[n] /= max(count[n], 1.0)
+            mean[n] = np.float32(total[n] / max(count[n], 1.0))
+        _write(mean[:size], bits, fill[:size])
         for label in range(len(costs)):
             row = costs[label, start : start + size]
             for n in range(size):
-                row[n] = row[n] if row[n] < np.float32(np.inf) else np.float32(total[n])
+                missing = row[n] == _INFINITE_BITS if row.itemsize == 2 else np.float32(row[n]) > _LARGEST
+                row[n] = fill[n] if missing else row[n]

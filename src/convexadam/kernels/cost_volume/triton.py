@@ -8,6 +8,7 @@ is never stored.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, no_type_check
 
 import torch
@@ -15,6 +16,7 @@ import triton
 import triton.language as tl
 
 from convexadam._typing import Channels, Float, Tensor, Triple, Volume
+from convexadam.kernels.window import Window
 
 # Fixed sizes, no tuning at run time: the first call must not take seconds. To tune, time these by shape here.
 _BLOCK_PLANE = 128  # cells of a plane for each program, one for each thread
@@ -35,15 +37,18 @@ _REACH = tl.constexpr(2)  # type: ignore[no-untyped-call]
 def cost_volume(
     fixed: Channels,
     moving: Channels,
-    radius: Triple,
+    window: Window,
     *,
     fixed_weight: Volume | None = None,
     moving_weight: Volume | None = None,
-) -> Float[Tensor, "di dj dk i j k"]:
+    dtype: torch.dtype,
+) -> Float[Tensor, "n i j k"]:
     """See the package."""
     shape = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
-    costs = torch.empty((*(2 * r + 1 for r in radius), *shape), dtype=torch.float32, device=fixed.device)
-    labels, cells = costs[..., 0, 0, 0].numel(), fixed[0].numel()
+    kind = torch.float16 if dtype == torch.float16 else torch.float32
+    labels, cells = len(window.steps), fixed[0].numel()
+    costs = torch.empty((labels, *shape), dtype=kind, device=fixed.device)
+    steps = _steps(window, fixed.device)
     weighted = fixed_weight is not None or moving_weight is not None
     stored = 2 if weighted else 1
     group = min(labels, max(1, int(labels * _SCRATCH) // stored, _LEAST_SCRATCH // (stored * cells)))
@@ -52,12 +57,18 @@ def cost_volume(
     with torch.cuda.device_of(fixed):  # type: ignore[no-untyped-call]  # nothing happens on the CPU
         for first in range(0, labels, group):
             last = min(first + group, labels)
-            _launch_distances(*features, *weights, scratch, shape, radius, first, last)
-            _launch_means(scratch, costs, shape, radius, first, last)
+            _launch_distances(*features, *weights, scratch, steps, shape, first, last)
+            _launch_means(scratch, costs, steps, shape, first, last)
         _fill[(triton.cdiv(cells, _FILL_CELLS),)](
             costs, cells, labels, _FILL_LABELS, _FILL_CELLS, num_warps=_WARPS, enable_fp_fusion=True
         )
-    return costs
+    return costs.to(dtype)
+
+
+@functools.lru_cache(maxsize=32)
+def _steps(window: Window, device: torch.device) -> Tensor:
+    """Displacements ``[n, 3]`` on the device; kept, because a copy to the device waits for it."""
+    return torch.from_numpy(window.table).to(torch.int32).contiguous().to(device)
 
 
 def _launch_distances(
@@ -66,8 +77,8 @@ def _launch_distances(
     fixed_weight: Tensor | None,
     moving_weight: Tensor | None,
     scratch: Tensor,
+    steps: Tensor,
     shape: Triple,
-    radius: Triple,
     first: int,
     last: int,
 ) -> None:
@@ -81,10 +92,10 @@ def _launch_distances(
         *(fixed if w is None else w.contiguous() for w in (fixed_weight, moving_weight)),
         scratch,
         scratch[-1],
+        steps,
         first,
         last,
         *shape,
-        *radius,
         fixed.shape[0],
         blocks,
         groups,
@@ -98,7 +109,7 @@ def _launch_distances(
     )
 
 
-def _launch_means(scratch: Tensor, costs: Tensor, shape: Triple, radius: Triple, first: int, last: int) -> None:
+def _launch_means(scratch: Tensor, costs: Tensor, steps: Tensor, shape: Triple, first: int, last: int) -> None:
     """Filter along j and k, and divide; infinite without evidence."""
     block = min(_LONGEST, max(16, triton.next_power_of_2(shape[2])))
     blocks, bands = triton.cdiv(shape[2], block), triton.cdiv(shape[0], _ROWS)
@@ -106,9 +117,9 @@ def _launch_means(scratch: Tensor, costs: Tensor, shape: Triple, radius: Triple,
         scratch,
         scratch[-1],
         costs,
+        steps,
         first,
         *shape,
-        *radius,
         blocks,
         bands,
         weighted=len(scratch) == 2,
@@ -132,14 +143,12 @@ def _distances(
     moving_weight,
     costs,
     shares,
+    steps,
     first,
     last,
     n0,
     n1,
     n2,
-    radius0,
-    radius1,
-    radius2,
     channels,
     blocks,
     groups,
@@ -156,10 +165,9 @@ def _distances(
     stop = tl.minimum(start + segment, n0)
     local = program // blocks % groups * block_labels + tl.arange(0, block_labels)[:, None]
     label = first + local
-    width1, width2 = 2 * radius1 + 1, 2 * radius2 + 1
-    d0 = label // (width1 * width2) - radius0
-    d1 = label // width2 % width1 - radius1
-    d2 = label % width2 - radius2
+    d0 = tl.load(steps + 3 * label, mask=label < last, other=0)
+    d1 = tl.load(steps + 3 * label + 1, mask=label < last, other=0)
+    d2 = tl.load(steps + 3 * label + 2, mask=label < last, other=0)
     plane = n1 * n2
     cell = program % blocks * block + tl.arange(0, block)[None, :]
     j, k = cell // n2, cell % n2
@@ -208,13 +216,11 @@ def _means(
     totals,
     shares,
     out,
+    steps,
     first,
     n0,
     n1,
     n2,
-    radius0,
-    radius1,
-    radius2,
     blocks,
     bands,
     weighted: tl.constexpr,
@@ -227,10 +233,7 @@ def _means(
     i = program // blocks % bands * rows + tl.arange(0, rows)[:, None]
     local = program // (blocks * bands)
     label = first + local
-    width1, width2 = 2 * radius1 + 1, 2 * radius2 + 1
-    d0 = label // (width1 * width2) - radius0
-    d1 = label // width2 % width1 - radius1
-    d2 = label % width2 - radius2
+    d0, d1, d2 = tl.load(steps + 3 * label), tl.load(steps + 3 * label + 1), tl.load(steps + 3 * label + 2)
     here = (i < n0) & (k < n2)
     volume = tl.full([], 0, tl.int64) + n0 * n1 * n2
     totals += local * volume
@@ -290,7 +293,7 @@ def _fill(costs, cells, labels, block_labels: tl.constexpr, block: tl.constexpr)
     for first in range(0, labels, block_labels):
         label = first + tl.arange(0, block_labels)[:, None]
         use = (label < labels) & (cell < cells)
-        cost = tl.load(costs + label.to(tl.int64) * cells + cell, mask=use, other=float("inf"))
+        cost = tl.load(costs + label.to(tl.int64) * cells + cell, mask=use, other=float("inf")).to(tl.float32)
         finite = cost < float("inf")
         total += tl.where(finite, cost, 0.0)
         count += tl.where(finite, 1.0, 0.0)
@@ -301,5 +304,5 @@ def _fill(costs, cells, labels, block_labels: tl.constexpr, block: tl.constexpr)
         label = first + tl.arange(0, block_labels)[:, None]
         use = (label < labels) & gaps
         at = costs + label.to(tl.int64) * cells + cell
-        cost = tl.load(at, mask=use, other=0.0)
+        cost = tl.load(at, mask=use, other=0.0).to(tl.float32)
         tl.store(at, tl.broadcast_to(mean, (block_labels, block)), mask=use & (cost == float("inf")))

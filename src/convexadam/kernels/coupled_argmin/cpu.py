@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import no_type_check
 
 import numpy as np
 import torch
 
 from convexadam._typing import Field, Float, Tensor
-from convexadam.kernels._cpu import compiled, in_slabs, views
+from convexadam.kernels._cpu import HALF_SCALE, compiled, in_slabs, views
+from convexadam.kernels.window import Window
 
 _BLOCK = 256
 _TINY = np.float32(np.finfo(np.float32).tiny)
 
 
 def coupled_argmin(
-    costs: Float[Tensor, "di dj dk i j k"], *, toward: Field | None = None, theta: float = 0.0, subcell: bool = False
+    costs: Float[Tensor, "n i j k"],
+    window: Window,
+    *,
+    toward: Field | None = None,
+    theta: float = 0.0,
+    subcell: bool = False,
 ) -> Field:
     """See the package."""
-    widths, shape = costs.shape[:3], costs.shape[3:]
-    flat = views(costs)[0].reshape(-1, shape.numel())
+    cells = costs[0].numel()
+    stored = costs if costs.dtype == torch.float16 else costs.float()
+    flat = views(stored.contiguous().view(torch.uint16) if stored.dtype == torch.float16 else stored)[0]
     pull = np.zeros((3, 0), np.float32) if toward is None else views(toward)[0].reshape(3, -1)
-    found = torch.empty((3, *shape), dtype=torch.float32)
-    numbers = np.float32(theta), subcell, widths[1], widths[2]
+    found = torch.empty((3, *costs.shape[1:]), dtype=torch.float32)
+    tables = window.table, window.by_length, window.beside
     target = found.numpy().reshape(3, -1)
-    in_slabs(_cells, shape.numel(), flat, pull, _by_length(widths), *numbers, target, multiple=_BLOCK)
+    flat = flat.reshape(len(costs), cells)
+    in_slabs(_cells, cells, flat, pull, *tables, np.float32(theta), subcell, target, multiple=_BLOCK)
     return found
-
-
-def _by_length(widths: torch.Size) -> np.ndarray:
-    """Displacements as ``[label, (i, j, k)]``, short ones first: of equal costs the first one wins."""
-    steps = itertools.product(*(range(-(w // 2), w // 2 + 1) for w in widths))
-    return np.array(sorted(steps, key=lambda step: sum(s * s for s in step)), dtype=np.int64)
 
 
 @no_type_check
 @compiled
-def _cells(first, last, costs, toward, steps, theta, subcell, width1, width2, out):
+def _cells(first, last, costs, toward, steps, order, beside, theta, subcell, out):
+    """Displacements of the cells ``first ... last - 1``."""
     radius0, radius1, radius2 = -steps[:, 0].min(), -steps[:, 1].min(), -steps[:, 2].min()
     pulled = toward.shape[1] > 0
     best, chosen = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int32)
+    bits = np.empty(_BLOCK, np.int32)
+    cost = bits.view(np.float32)
     pulls = np.zeros((3, 2 * max(radius0, radius1, radius2) + 1, _BLOCK), np.float32)
     for start in range(first, last, _BLOCK):
         size = min(_BLOCK, last - start)
@@ -53,33 +57,51 @@ def _cells(first, last, costs, toward, steps, theta, subcell, width1, width2, ou
                         row[n] = theta * apart * apart
         best[:] = np.inf
         chosen[:] = 0
-        for number in range(len(steps)):
-            d0, d1, d2 = steps[number, 0] + radius0, steps[number, 1] + radius1, steps[number, 2] + radius2
-            cost = costs[(d0 * width1 + d1) * width2 + d2, start : start + size]
+        for number in order:
+            _read(costs[number, start : start + size], bits, cost)
             if pulled:
-                p0, p1, p2 = pulls[0, d0], pulls[1, d1], pulls[2, d2]
+                p0, p1 = pulls[0, steps[number, 0] + radius0], pulls[1, steps[number, 1] + radius1]
+                p2 = pulls[2, steps[number, 2] + radius2]
                 for n in range(size):
-                    total = p0[n] + p1[n] + p2[n] + cost[n]
-                    better = total < best[n]
-                    best[n] = total if better else best[n]
-                    chosen[n] = np.int32(number) if better else chosen[n]
-            else:
-                for n in range(size):
-                    better = cost[n] < best[n]
-                    best[n] = cost[n] if better else best[n]
-                    chosen[n] = np.int32(number) if better else chosen[n]
+                    cost[n] += p0[n] + p1[n] + p2[n]
+            for n in range(size):
+                better = cost[n] < best[n]
+                best[n] = cost[n] if better else best[n]
+                chosen[n] = np.int32(number) if better else chosen[n]
         for n in range(size):
-            step = steps[chosen[n]]
-            for a in range(3):
-                out[a, start + n] = np.float32(step[a])
-            if subcell:
-                label = ((step[0] + radius0) * width1 + step[1] + radius1) * width2 + step[2] + radius2
-                here = costs[label, start + n]
-                for a, radius, stride in ((0, radius0, width1 * width2), (1, radius1, width2), (2, radius2, 1)):
-                    at = step[a] + radius
-                    if at > 0 and at < 2 * radius:
-                        low = (costs[label - stride, start + n] - here) + (pulls[a, at - 1, n] - pulls[a, at, n])
-                        high = (costs[label + stride, start + n] - here) + (pulls[a, at + 1, n] - pulls[a, at, n])
-                        if low + high > np.float32(0):
-                            fitted = (low - high) / (np.float32(2) * max(low + high, _TINY))
-                            out[a, start + n] += min(max(fitted, np.float32(-0.5)), np.float32(0.5))
+            number = chosen[n]
+            here = _value(costs, number, start + n, bits, cost)
+            for a, radius in ((0, radius0), (1, radius1), (2, radius2)):
+                out[a, start + n] = np.float32(steps[number, a])
+                below, above = beside[number, a, 0], beside[number, a, 1]
+                if subcell and below >= 0 and above >= 0:
+                    at = steps[number, a] + radius
+                    low = (_value(costs, below, start + n, bits, cost) - here) + (pulls[a, at - 1, n] - pulls[a, at, n])
+                    high = (_value(costs, above, start + n, bits, cost) - here) + (
+                        pulls[a, at + 1, n] - pulls[a, at, n]
+                    )
+                    if low + high > np.float32(0):
+                        fitted = (low - high) / (np.float32(2) * max(low + high, _TINY))
+                        out[a, start + n] += min(max(fitted, np.float32(-0.5)), np.float32(0.5))
+
+
+@no_type_check
+@compiled
+def _read(row, bits, values):
+    """Costs as float32, into ``values`` (the same memory as ``bits``): half precision comes as 16 bits."""
+    if row.itemsize == 2:
+        for n in range(len(row)):
+            bits[n] = np.int32(row[n]) << np.int32(13)
+        for n in range(len(row)):
+            values[n] *= HALF_SCALE
+    else:
+        for n in range(len(row)):
+            values[n] = np.float32(row[n])
+
+
+@no_type_check
+@compiled
+def _value(costs, number, cell, bits, values):
+    """One cost as float32."""
+    _read(costs[number, cell : cell + 1], bits, values)
+    return values[0]

@@ -7,14 +7,15 @@ tile of several displacements is in flight at a time: each has its own running m
 from __future__ import annotations
 
 import functools
-import itertools
 from typing import no_type_check
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
 
-from convexadam._typing import Field, Float, Tensor, Triple
+from convexadam._typing import Field, Float, Tensor
+from convexadam.kernels.window import Window
 
 # Fixed sizes, no tuning at run time: the first call must not take seconds. To tune, time these three by shape here.
 _BLOCK_CELLS = 64  # two lines of 128 bytes for each displacement
@@ -23,24 +24,26 @@ _WARPS = 4
 
 
 def coupled_argmin(
-    costs: Float[Tensor, "di dj dk i j k"], *, toward: Field | None = None, theta: float = 0.0, subcell: bool = False
+    costs: Float[Tensor, "n i j k"],
+    window: Window,
+    *,
+    toward: Field | None = None,
+    theta: float = 0.0,
+    subcell: bool = False,
 ) -> Field:
     """See the package."""
-    widths, shape = (costs.shape[0], costs.shape[1], costs.shape[2]), costs.shape[3:]
+    shape, cells = costs.shape[1:], costs[0].numel()
     costs = costs.contiguous()
     found = torch.empty((3, *shape), dtype=torch.float32, device=costs.device)
-    labels = _by_length(widths, costs.device)
+    table = _table(window, costs.device)
     with torch.cuda.device_of(costs):  # type: ignore[no-untyped-call]  # nothing happens on the CPU
-        _cells[(triton.cdiv(shape.numel(), _BLOCK_CELLS),)](
+        _cells[(triton.cdiv(cells, _BLOCK_CELLS),)](
             costs,
             costs if toward is None else toward.contiguous(),
-            labels,
+            table,
             found,
-            shape.numel(),
-            labels.shape[1],
-            *(w // 2 for w in widths),
-            widths[1] * widths[2],
-            widths[2],
+            cells,
+            table.shape[1],
             float(theta),
             pulled=toward is not None,
             subcell=subcell,
@@ -53,17 +56,14 @@ def coupled_argmin(
 
 
 @functools.lru_cache(maxsize=32)
-def _by_length(widths: Triple, device: torch.device) -> Tensor:
-    """Place in the volume of costs and displacement, ``[4, label]``, short displacements first.
+def _table(window: Window, device: torch.device) -> Tensor:
+    """Return number, displacement and numbers of the six steps beside it, ``[10, n]``, short displacements first.
 
     Of equal costs the first one wins. Kept, because a copy to the device waits for it.
     """
-    steps = sorted(
-        itertools.product(*(range(-(w // 2), w // 2 + 1) for w in widths)), key=lambda step: sum(s * s for s in step)
-    )
-    i, j, k = torch.tensor(steps, dtype=torch.int32, device="cpu").T
-    place = ((i + widths[0] // 2) * widths[1] + j + widths[1] // 2) * widths[2] + k + widths[2] // 2
-    return torch.stack([place, i, j, k]).to(device)
+    order = window.by_length
+    rows = np.concatenate([order[None], window.table[order].T, window.beside[order].reshape(-1, 6).T])
+    return torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int32)).to(device)
 
 
 @no_type_check
@@ -75,11 +75,6 @@ def _cells(
     out,
     cells,
     labels,
-    radius0,
-    radius1,
-    radius2,
-    stride0,
-    stride1,
     theta,
     pulled: tl.constexpr,
     subcell: tl.constexpr,
@@ -103,7 +98,7 @@ def _cells(
         known = candidate < labels
         place = tl.load(table + candidate, mask=known, other=0).to(tl.int64)
         at = costs + place[:, None] * cells + cell[None, :]
-        total = tl.load(at, mask=known[:, None] & here[None, :], other=float("inf"))
+        total = tl.load(at, mask=known[:, None] & here[None, :], other=float("inf")).to(tl.float32)
         if pulled:
             step0 = tl.load(table + labels + candidate, mask=known, other=0)
             step1 = tl.load(table + 2 * labels + candidate, mask=known, other=0)
@@ -122,9 +117,10 @@ def _cells(
     step2 = tl.load(table + 3 * labels + chosen, mask=here, other=0)
     found0, found1, found2 = step0.to(tl.float32), step1.to(tl.float32), step2.to(tl.float32)
     if subcell:
-        found0 += _parabola(costs, cell, here, cells, place, stride0, step0, radius0, want0, theta, pulled)
-        found1 += _parabola(costs, cell, here, cells, place, stride1, step1, radius1, want1, theta, pulled)
-        found2 += _parabola(costs, cell, here, cells, place, 1, step2, radius2, want2, theta, pulled)
+        beside = table + 4 * labels + chosen
+        found0 += _parabola(costs, cell, here, cells, place, beside, labels, step0, want0, theta, pulled)
+        found1 += _parabola(costs, cell, here, cells, place, beside + 2 * labels, labels, step1, want1, theta, pulled)
+        found2 += _parabola(costs, cell, here, cells, place, beside + 4 * labels, labels, step2, want2, theta, pulled)
     tl.store(out + cell, found0, mask=here)
     tl.store(out + cells + cell, found1, mask=here)
     tl.store(out + cells + cells + cell, found2, mask=here)
@@ -139,15 +135,16 @@ def _pull(want, step, theta):
 
 @no_type_check
 @triton.jit
-def _parabola(costs, cell, here, cells, place, stride, step, radius, want, theta, pulled: tl.constexpr):
+def _parabola(costs, cell, here, cells, place, beside, labels, step, want, theta, pulled: tl.constexpr):
     """Where the parabola through the chosen cost and those beside it is lowest, in [-1/2, 1/2].
 
     Differences to the chosen cost are fitted, not costs: the curvature is small beside them.
     """
-    between = here & (step > -radius) & (step < radius)
-    middle = tl.load(costs + place.to(tl.int64) * cells + cell, mask=between, other=0.0)
-    low = tl.load(costs + (place - stride).to(tl.int64) * cells + cell, mask=between, other=0.0) - middle
-    high = tl.load(costs + (place + stride).to(tl.int64) * cells + cell, mask=between, other=0.0) - middle
+    below, above = tl.load(beside, mask=here, other=-1), tl.load(beside + labels, mask=here, other=-1)
+    between = here & (below >= 0) & (above >= 0)
+    middle = tl.load(costs + place.to(tl.int64) * cells + cell, mask=between, other=0.0).to(tl.float32)
+    low = tl.load(costs + below.to(tl.int64) * cells + cell, mask=between, other=0.0).to(tl.float32) - middle
+    high = tl.load(costs + above.to(tl.int64) * cells + cell, mask=between, other=0.0).to(tl.float32) - middle
     if pulled:
         pull = _pull(want, step, theta)
         low += _pull(want, step - 1, theta) - pull

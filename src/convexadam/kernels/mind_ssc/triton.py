@@ -210,7 +210,7 @@ def _describe(
 
 @no_type_check
 @triton.jit
-def _describe_blocks(  # noqa: PLR0915  # one name for each channel: kernels know no lists
+def _describe_blocks(  # one name for each channel: kernels know no lists
     volume,
     weight,
     average,

@@ -12,8 +12,8 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
 pytest.importorskip("triton")
 
-from convexadam.kernels._graph import SWITCH, recordable, repeat
 from convexadam.kernels.adam.triton import adam_step
+from convexadam.kernels.recording import SWITCH, recordable, repeat
 from convexadam.kernels.smooth.triton import smooth
 from convexadam.kernels.warp.triton import add_step
 from convexadam.kernels.warp_ssd.triton import WarpSsd
