@@ -26,6 +26,7 @@ from convexadam.registration import (
     IsotropicGrid,
     RegistrationConfig,
     RegistrationResult,
+    estimate_memory,
     preset,
     register,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "RegistrationConfig",
     "RegistrationResult",
     "as_image",
+    "estimate_memory",
     "preset",
     "read_image",
     "register",

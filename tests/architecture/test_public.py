@@ -42,6 +42,7 @@ PUBLIC = [
     "RegistrationConfig",
     "RegistrationResult",
     "as_image",
+    "estimate_memory",
     "preset",
     "read_image",
     "register",

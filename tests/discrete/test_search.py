@@ -107,24 +107,37 @@ def test_fractions_move_a_whole_translation_by_half_a_cell_at_most(
         assert apart <= (1e-10 if abs(shift[axis]) == s * r else s / 2)  # no neighbour beyond the window's border
 
 
+def _box(radius: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+    return [step for _, step in oracles.labels(radius)]
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("iterations", [0, 3])
-@pytest.mark.parametrize("subcell", [False, True])
-def test_equals_the_naive_steps_in_their_order(weighted: bool, iterations: int, subcell: bool) -> None:
+@pytest.mark.parametrize(("window", "subcell"), [("box", False), ("box", True), ("ball", False)])
+def test_equals_the_naive_steps_in_their_order(weighted: bool, iterations: int, window: Any, subcell: bool) -> None:
     shape, spacing, radius = (9, 13, 8), (2, 3, 2), (1, 1, 2)
     fixed, moving = oracles.noise(2, *shape), oracles.noise(2, *shape, seed=1)
     weights = [oracles.uniform(*shape, seed=s) for s in (2, 3)] if weighted else [None, None]
     if weighted:
         weights[0][:4, :6] = 0
         weights[1][5:] = 0
-    search = ConvexSearch(spacing=spacing, radius=radius, inverse_consistency=iterations, subcell=subcell)
+    search = ConvexSearch(
+        spacing=spacing, radius=radius, window=window, inverse_consistency=iterations, subcell=subcell
+    )
     found = search(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1])
     wf, wm = (None if w is None else w.numpy() for w in weights)
     f, m = (oracles.pool(t.numpy(), spacing, w) for t, w in ((fixed, wf), (moving, wm)))
     f_weight, m_weight = (None if w is None else oracles.pool(w[None], spacing)[0] for w in (wf, wm))
     # A search in either direction, each from its own costs.
     costs = oracles.cost_volume(f, m, radius, f_weight, m_weight), oracles.cost_volume(m, f, radius, m_weight, f_weight)
-    both = (oracles.coupled_convex(oracles.fill_without_evidence(c), subcell=subcell) for c in costs)
+    far = [sum((s / r) ** 2 for s, r in zip(d, radius, strict=True)) > 1 for d in _box(radius)]
+    corner = np.array([window == "ball" and outside for outside in far])
+    for cost in costs:
+        cost.reshape(-1, *cost.shape[3:])[corner] = np.inf  # no part of the mean of the others
+    filled = [oracles.fill_without_evidence(c) for c in costs]
+    for cost in filled:
+        cost.reshape(-1, *cost.shape[3:])[corner] = 1e9  # never chosen
+    both = (oracles.coupled_convex(c, subcell=subcell) for c in filled)
     field, _ = oracles.inverse_consistency(*both, iterations)
     expected = oracles.nodes_to_voxels(field * np.array(spacing).reshape(3, 1, 1, 1), spacing, shape)
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-10)

@@ -187,7 +187,7 @@ def test_the_default_preset() -> None:
     assert preset("default") == RegistrationConfig(
         grid=IsotropicGrid(),
         features=MindSSC(radius=1, dilation=2),
-        discrete=ConvexSearch(spacing=4, radius=6),
+        discrete=ConvexSearch(spacing=4, radius=6, window="ball"),
         continuous=AdamRefinement(weight=0.2, parametrisation=Compositional()),
     )
 

@@ -1,0 +1,74 @@
+"""The estimate of memory. That it is right is measured by ``benchmarks/scaling.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from convexadam import (
+    AdamRefinement,
+    Concat,
+    ConfigError,
+    ConvexSearch,
+    GeometryError,
+    GivenGrid,
+    Intensity,
+    IsotropicGrid,
+    MindSSC,
+    RegistrationConfig,
+    estimate_memory,
+    preset,
+)
+
+
+@pytest.mark.parametrize("name", ["default", "published"])
+def test_large_volumes_take_less_than_60_bytes_a_voxel(name: str) -> None:
+    assert 20 < estimate_memory((256, 256, 256), preset(name)) / 256**3 < 60
+    assert estimate_memory((512, 512, 600), preset(name)) < 10e9
+
+
+def test_it_grows_linearly_with_the_number_of_voxels() -> None:
+    small, large = (estimate_memory((n, n, n), preset("published")) - 8_000_000 for n in (96, 192))
+    assert large == pytest.approx(8 * small, rel=1e-6)
+
+
+def test_the_largest_stage_counts() -> None:
+    config = preset("published")
+    search = RegistrationConfig(grid=GivenGrid(), discrete=ConvexSearch(spacing=2, radius=5), continuous=None)
+    # 11^3 costs of two bytes for every eighth voxel
+    assert estimate_memory((128, 128, 128), search) > 2 * 11**3 * 128**3 / 8
+    without = RegistrationConfig(grid=GivenGrid(), discrete=None, continuous=None)
+    assert estimate_memory((128, 128, 128), without) < estimate_memory((128, 128, 128), config)
+    fine = RegistrationConfig(grid=GivenGrid(), discrete=None, continuous=AdamRefinement(spacing=1))
+    assert estimate_memory((128, 128, 128), fine) > 2 * estimate_memory((128, 128, 128), config)
+
+
+def test_the_working_grid_counts() -> None:
+    fine = RegistrationConfig(grid=IsotropicGrid(spacing_mm=1.0))
+    coarse = RegistrationConfig(grid=IsotropicGrid(spacing_mm=2.0))
+    shape, spacing = (96, 96, 96), (1.0, 1.0, 1.0)
+    assert estimate_memory(shape, coarse, spacing_mm=spacing) < estimate_memory(shape, fine, spacing_mm=spacing)
+    # slices of 3 mm: three times as many cubic voxels
+    assert estimate_memory(shape, fine, spacing_mm=(1.0, 1.0, 3.0)) > 2 * estimate_memory(shape, fine)
+
+
+def test_channels() -> None:
+    def of(features: Any, **options: Any) -> int:
+        return estimate_memory((96, 96, 96), RegistrationConfig(features=features), **options)
+
+    both = Concat(parts=(MindSSC(), Intensity()))
+    assert of(Intensity()) < of(Concat(parts=(Intensity(), Intensity()))) < of(both)
+    assert of(MindSSC()) < of(both)  # several kinds are pooled from a whole map
+
+    def own(image: Any, *, weight: Any = None) -> Any:
+        return image.data
+
+    with pytest.raises(ConfigError, match="pass channels="):
+        of(own)
+    assert of(own, channels=1) == of(Intensity())
+
+
+def test_no_grid() -> None:
+    with pytest.raises(GeometryError, match="at least 1"):
+        estimate_memory((0, 4, 4))
