@@ -7,11 +7,15 @@ neither this library nor rich.
 from __future__ import annotations
 
 import csv
+import gc
 import json
+import math
 import os
 import platform
+import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -21,18 +25,27 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 Row = dict[str, str]
 
+ITK_THREADS = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
+
 
 def environment() -> dict[str, str]:
-    """CPU, cores, threads, system and versions; nothing that changes from one run to the next."""
-    import torch
+    """CPU, cores, threads, system and versions; nothing that changes from one run to the next.
 
+    Without torch the threads are those that ITK takes.
+    """
+    try:
+        import torch
+    except ImportError:
+        threads, versions = itk_threads(), {}
+    else:
+        threads, versions = torch.get_num_threads(), {"torch": torch.__version__}
     found = {
         "cpu": cpu_model(),
         "cores": str(cores()),
-        "threads": str(torch.get_num_threads()),
+        "threads": str(threads),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        **versions,
     }
     if (here := sys.modules.get("convexadam")) is not None:
         found["convexadam"] = here.__version__
@@ -68,17 +81,19 @@ def installed_version(distribution: str) -> str:
 
 def thread_environment(threads: int | None) -> dict[str, str]:
     """Environment variables that hold a process to a number of threads; none for ``None``."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", ITK_THREADS)
     return {} if threads is None else dict.fromkeys(names, str(threads))
+
+
+def itk_threads() -> int:
+    """Threads that tools built on ITK take."""
+    return int(os.environ.get(ITK_THREADS) or cores())
 
 
 def peak_mb() -> float | None:
     """Largest resident memory of this process so far, in MB (10^6 bytes); ``None`` where the system does not tell."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # getrusage on Linux starts with the peak of the process that started this one
-        for line in status.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
+    if (peak := _status_bytes("VmHWM")) is not None:  # getrusage on Linux starts with the peak of the parent process
+        return peak / 1e6
     try:
         import resource
     except ImportError:  # Windows
@@ -87,12 +102,97 @@ def peak_mb() -> float | None:
     return peak * (1 if platform.system() == "Darwin" else 1024) / 1e6
 
 
-def timed(call: Callable[[], Result]) -> tuple[Result, dict[str, Any]]:
-    """Call once; what it returned, and its seconds, the peak memory of the process and the environment."""
-    start = time.perf_counter()
-    result = call()
-    seconds = time.perf_counter() - start
-    return result, {"seconds": seconds, "peak_mb": peak_mb(), "environment": environment()}
+def memory_above(call: Callable[[], Any]) -> int | None:
+    """Call, and return the largest resident memory beyond that before, in bytes; ``None`` where there is no /proc.
+
+    The kernel keeps the largest value since it was last reset. Where it may not be reset, a thread reads the present
+    value every millisecond.
+    """
+    gc.collect()
+    before = _status_bytes("VmRSS")
+    if before is None:
+        call()
+        return None
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return _sampled_peak(call) - before
+    call()
+    return (_status_bytes("VmHWM") or before) - before
+
+
+def _sampled_peak(call: Callable[[], Any]) -> int:
+    done, seen = threading.Event(), [0]
+
+    def watch() -> None:
+        while not done.wait(0.001):
+            seen.append(max(seen.pop(), _status_bytes("VmRSS") or 0))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        call()
+    finally:
+        done.set()
+        watcher.join()
+    return max(seen[0], _status_bytes("VmRSS") or 0)
+
+
+def _status_bytes(name: str) -> int | None:
+    """Return a size from the status of this process, in bytes; ``None`` where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def timed(call: Callable[[], Result], repeat: int = 1) -> tuple[Result, dict[str, Any]]:
+    """Call one or more times; what the last call returned, the median of the seconds, peak memory and environment.
+
+    The peak memory is that of the process until the first call ended, so that it means the same for any ``repeat``.
+    """
+    found: list[Result] = []
+    seconds = []
+    peak = None
+    for run in range(repeat):
+        found.clear()  # the memory of one result, not of two
+        start = time.perf_counter()
+        found.append(call())
+        seconds.append(time.perf_counter() - start)
+        if run == 0:
+            peak = peak_mb()
+    measured = {"seconds": statistics.median(seconds), "runs": repeat, "peak_mb": peak, "environment": environment()}
+    return found[0], measured
+
+
+def straight_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """Intercept and slope of the least-squares line through points; at least two different ``x``."""
+    centre, level = statistics.fmean(x), statistics.fmean(y)
+    slope = sum((a - centre) * (b - level) for a, b in zip(x, y, strict=True)) / sum((a - centre) ** 2 for a in x)
+    return level - slope * centre, slope
+
+
+def exponent(x: Sequence[float], y: Sequence[float]) -> float:
+    """Power of ``x`` that ``y`` grows with: slope of the line through the logarithms."""
+    return straight_line([math.log(a) for a in x], [math.log(b) for b in y])[1]
+
+
+def interleaved_ms(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median milliseconds of several calls that take turns, so that what else the machine does meets all of them.
+
+    Each is called once before. A call waits for its device itself.
+    """
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            found[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(times) for name, times in found.items()}
 
 
 def read_job() -> dict[str, Any]:

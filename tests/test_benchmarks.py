@@ -1,10 +1,14 @@
-"""The benchmark of pairs, on tiny pairs and without other tools."""
+"""The benchmarks of pairs, scaling and kernels, on tiny volumes and without other tools."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +20,43 @@ from convexadam.data import phantom_pair
 from convexadam.geometry import DisplacementField, Image
 from convexadam.io import write_image, write_landmarks, write_learn2reg
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "pairs" / "run.py"
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+SCRIPT = BENCHMARKS / "pairs" / "run.py"
 
 
-@pytest.fixture(scope="module")
-def bench() -> Any:
-    spec = importlib.util.spec_from_file_location("pair_benchmark", SCRIPT)
+@contextmanager
+def loaded(path: Path) -> Iterator[Any]:
+    """A script as a module; the folders and plain names that it brings along are gone afterwards."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{path.parent.name}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    before = dict(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path])  # the script adds its own folder
+        patch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
         patch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
         spec.loader.exec_module(module)
+        yield module
+        for name, other in list(sys.modules.items()):
+            if name not in before and BENCHMARKS in Path(getattr(other, "__file__", None) or "/").parents:
+                del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Any]:
+    with loaded(SCRIPT) as module:
+        yield module
+
+
+@pytest.fixture(scope="module")
+def scaling() -> Iterator[Any]:
+    with loaded(BENCHMARKS / "scaling.py") as module:
+        yield module
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Iterator[Any]:
+    with loaded(BENCHMARKS / "kernels" / "run.py") as module:
         yield module
 
 
@@ -107,14 +135,14 @@ def test_verdicts_know_which_direction_is_better(bench: Any) -> None:
     def row(tool: str, **values: str) -> dict[str, str]:
         return dict.fromkeys(bench.COLUMNS, "") | {"pair": "p", "tool": tool, "folded_percent": "0"} | values
 
-    ours, peer = row(bench.our_name("default"), dice="0.77", tre_mm="1.1"), row(bench.PEER, dice="0.7", tre_mm="1")
+    ours, peer = row(bench.our_name("default"), dice="0.77", tre_mm="1.1"), row(bench.PUBLISHED, dice="0.7", tre_mm="1")
     found = bench.verdicts([ours, peer], ["default", "published"])
     assert [(line[2], line[5], line[6]) for line in found] == [
         ("dice", "+10.0 %", "better"),
         ("tre_mm", "+10.0 %", "worse"),
     ]
     assert bench.verdicts([ours], ["default"]) == []
-    assert bench.verdicts([ours, row(bench.PEER, error="failed")], ["default"]) == []
+    assert bench.verdicts([ours, row(bench.PUBLISHED, error="failed")], ["default"]) == []
 
 
 def test_a_worker_that_fails_tells_its_last_line(bench: Any, tmp_path: Path) -> None:
@@ -136,6 +164,163 @@ def test_peak_memory_is_that_of_the_worker_alone(bench: Any) -> None:
     assert 1 < float(done.stdout) < 100
 
 
+@pytest.mark.parametrize("options", [["--repeat", "0"], ["--threads", "0"], ["--presets"], ["--peers", "elastix"]])
+def test_options_that_cannot_be_used_are_refused(bench: Any, tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "pair").mkdir()
+    for side in ("fixed", "moving"):
+        (tmp_path / "pair" / f"{side}.nii.gz").touch()
+    given = ["--data", str(tmp_path), "--output", str(tmp_path / "new.csv")]
+    assert bench.parsed(given)[0].repeat == 1
+    with pytest.raises(SystemExit, match="2"):
+        bench.parsed([*given, *options])
+
+
+def test_each_peer_has_a_pinned_version_a_worker_and_a_name_of_its_own(bench: Any) -> None:
+    peers = bench.PEERS.values()
+    assert list(bench.PEERS) == ["convexadam", "greedy", "greedy-nmi", "ants", "demons"]
+    assert len({peer.name for peer in peers}) == len(peers)
+    for peer in peers:
+        assert (SCRIPT.parent / peer.script).is_file()
+        assert all(part.isdigit() for part in peer.version.split("."))
+
+
+def test_an_environment_that_cannot_be_made_is_the_error_of_the_tool(bench: Any, tmp_path: Path) -> None:
+    (tmp_path / "greedy").touch()  # a file where the folder has to be
+    tool = bench.peer_tool(bench.PEERS["greedy"], tmp_path)
+    assert tool.error == "its environment could not be made"
+    assert tool.command == ()
+
+
+def test_threads_reach_every_kind_of_tool(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = bench.harness.thread_environment(3)
+    assert {found["OMP_NUM_THREADS"], found["NUMBA_NUM_THREADS"], found[bench.harness.ITK_THREADS]} == {"3"}
+    assert bench.harness.thread_environment(None) == {}
+    monkeypatch.delenv(bench.harness.ITK_THREADS, raising=False)
+    assert bench.harness.itk_threads() == bench.harness.cores()
+    monkeypatch.setenv(bench.harness.ITK_THREADS, "5")
+    assert bench.harness.itk_threads() == 5
+
+
+def test_seconds_are_the_median_and_the_result_is_the_last(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 9.0, 10.0, 12.0, 20.0, 23.0])  # 9, 2 and 3 seconds
+    monkeypatch.setattr(bench.harness.time, "perf_counter", lambda: next(clock))
+    results = iter("abc")
+    result, measured = bench.harness.timed(lambda: next(results), 3)
+    assert (result, measured["seconds"], measured["runs"]) == ("c", 3.0, 3)
+
+
+def test_calls_take_turns_and_the_first_does_not_count(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, order = [0.0], []
+
+    def call(name: str, seconds: list[float]) -> Any:
+        def called() -> None:
+            order.append(name)
+            clock[0] += seconds.pop(0)
+
+        return called
+
+    monkeypatch.setattr(bench.harness.time, "perf_counter", lambda: clock[0])
+    calls = {"a": call("a", [100, 1, 5, 2]), "b": call("b", [100, 7, 7, 8])}
+    assert bench.harness.interleaved_ms(calls, 3) == pytest.approx({"a": 2000, "b": 7000})
+    assert "".join(order) == "abababab"
+
+
+def test_memory_above_counts_what_the_call_held_at_once(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hold() -> None:
+        np.ones(2**23)  # 67 MB, twice in a row
+        np.ones(2**23)
+        time.sleep(0.01)
+
+    def hold_longer() -> None:
+        block = np.ones(2**23)
+        time.sleep(0.05)
+        del block
+
+    if bench.harness.memory_above(hold) is None:
+        pytest.skip("this system does not tell the memory of a process")
+    assert bench.harness.memory_above(hold) == pytest.approx(2**26, rel=0.1)
+
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "write_text", forbidden)
+    assert bench.harness.memory_above(hold_longer) == pytest.approx(2**26, rel=0.1)
+
+
+def test_fits_by_hand(bench: Any) -> None:
+    # means 2 and 4; deviations -1, 0, 1 and -3, -1, 4: slope 7 / 2
+    assert bench.harness.straight_line([1, 2, 3], [1, 3, 8]) == pytest.approx((-3, 3.5))
+    assert bench.harness.exponent([1, 10, 100], [5, 5 * 10**1.5, 5 * 10**3]) == pytest.approx(1.5)
+
+
+def test_a_fit_leaves_out_sizes_that_were_coarsened(scaling: Any) -> None:
+    def row(voxels: str, working: str, seconds: str) -> dict[str, str]:
+        return dict.fromkeys(scaling.COLUMNS, "") | {"voxels": voxels, "working_voxels": working, "seconds": seconds}
+
+    rows = [row("1", "1", "3"), row("2", "2", "5"), row("4", "4", "9"), row("9", "4", "9"), row("8", "8", "")]
+    assert scaling.fitted(rows) == pytest.approx({"intercept": 1, "slope": 2, "exponent": 0.7917}, rel=1e-3)
+    assert scaling.fitted(rows[:1]) == {}
+
+
+@pytest.mark.parametrize("options", [["--sizes", "8"], ["--repeat", "0"], ["--threads", "0"], ["--presets", "fast"]])
+def test_sizes_that_cannot_be_used_are_refused(scaling: Any, tmp_path: Path, options: list[str]) -> None:
+    given = ["--output", str(tmp_path / "new.csv")]
+    assert scaling.parsed([*given, "--sizes"]).sizes == []
+    with pytest.raises(SystemExit, match="2"):
+        scaling.parsed([*given, *options])
+
+
+@pytest.mark.slow
+def test_scaling_of_two_small_sizes(scaling: Any, tmp_path: Path, capsys: Any) -> None:
+    output, plot = tmp_path / "scaling.csv", tmp_path / "images" / "scaling.png"
+    options = ["--presets", "published", "--output", str(output), "--plot", str(plot), "--threads", "1"]
+    assert scaling.main([*options, "--sizes", "20", "28", "--repeat", "1"]) == 0
+    rows = scaling.harness.read_rows(output, scaling.COLUMNS)
+    assert [(row["edge"], row["voxels"], row["error"]) for row in rows] == [("020", "8000", ""), ("028", "21952", "")]
+    assert all(float(row["seconds"]) > 0 and int(row["estimated_bytes"]) > 0 for row in rows)
+    assert "to the power" in capsys.readouterr().out
+    assert plot.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("options", [["--repeats", "4"], ["--threads", "0"], ["--only", "sort"], ["--size", "4x9x9"]])
+def test_options_of_the_kernels_that_cannot_be_used_are_refused(
+    kernels: Any, tmp_path: Path, options: list[str]
+) -> None:
+    given = ["--output", str(tmp_path / "new.csv")]
+    assert kernels.parsed(given).size == (160, 192, 224)
+    with pytest.raises(SystemExit, match="2"):
+        kernels.parsed([*given, *options])
+
+
+def test_every_operation_with_kernels_has_a_file(kernels: Any) -> None:
+    found = {path.stem.removeprefix("bench_") for path in (BENCHMARKS / "kernels").glob("bench_*.py")}
+    assert found == set(kernels.OPERATIONS)
+    folders = {path.parent.name for path in Path(kernels.convexadam.__file__).parent.glob("kernels/*/cpu.py")}
+    assert found - {"add_step"} == folders - {"warp"}  # the only operation of that folder
+
+
+def test_counts_of_interpolation_and_determinants_by_hand(kernels: Any) -> None:
+    interpolate, jacobian = (importlib.import_module(f"bench_{name}") for name in ("interpolate", "jacobian"))
+    # 2 x 3 x 4 = 24 nodes to 4 x 6 x 8 = 192 voxels; 4 x 3 x 4 = 48 values after one axis, 4 x 6 x 4 = 96 after two
+    counted = interpolate.interpolated((2, 3, 4), (4, 6, 8))
+    assert (counted.bytes, counted.operations) == (4 * 3 * (24 + 192), 3 * 3 * (48 + 96 + 192))
+    # three floats in and one out for each of 24 voxels; nine differences and factors, three sums, 9 products and 5 sums
+    counted = jacobian.determinants((2, 3, 4))
+    assert (counted.bytes, counted.operations) == (4 * 4 * 24, 24 * (18 + 3 + 14))
+
+
+@pytest.mark.slow
+def test_kernels_beside_their_references(kernels: Any, tmp_path: Path, capsys: Any) -> None:
+    output = tmp_path / "kernels.csv"
+    assert kernels.main(["--size", "24x18x16", "--repeats", "5", "--output", str(output)]) == 0
+    rows = kernels.harness.read_rows(output, kernels.COLUMNS)
+    assert {row["operation"] for row in rows} == set(kernels.OPERATIONS)
+    for row in rows:
+        assert float(row["ratio"]) == pytest.approx(float(row["reference_ms"]) / float(row["kernel_ms"]), rel=0.02)
+        assert float(row["floor_ms"]) > 0
+    assert "GB/s" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_runs_pairs_and_survives_one_that_fails(bench: Any, tmp_path: Path, capsys: Any) -> None:
     data, output = tmp_path / "data", tmp_path / "results" / "pairs.csv"
@@ -144,7 +329,18 @@ def test_runs_pairs_and_survives_one_that_fails(bench: Any, tmp_path: Path, caps
     (data / "broken").mkdir()
     write_image(pair.fixed, data / "broken" / "fixed.nii.gz")
     write_image(Image(pair.moving.data * float("nan"), pair.moving.grid), data / "broken" / "moving.nii.gz")
-    options = ["--data", str(data), "--output", str(output), "--threads", "1", "--presets", "published"]
+    options = [
+        "--data",
+        str(data),
+        "--output",
+        str(output),
+        "--threads",
+        "1",
+        "--presets",
+        "published",
+        "--repeat",
+        "2",
+    ]
     threads = torch.get_num_threads()
     try:
         assert bench.main(options) == 1
@@ -156,7 +352,12 @@ def test_runs_pairs_and_survives_one_that_fails(bench: Any, tmp_path: Path, caps
     assert [row["pair"] for row in again] == ["broken", "phantom"]
     assert again[0] == bad
     assert {name: again[1][name] for name in bench.METRICS} == {name: good[name] for name in bench.METRICS}
-    assert (good["pair"], good["tool"], good["threads"]) == ("phantom", "convexadam-torch published", "1")
+    assert (good["pair"], good["tool"], good["threads"], good["runs"]) == (
+        "phantom",
+        "convexadam-torch published",
+        "1",
+        "2",
+    )
     assert all(good[name] for name in bench.COLUMNS if name not in ("error", "peak_mb"))
     assert float(good["tre_mm"]) < float(good["tre_before_mm"])
     assert "NaN" in bad["error"]

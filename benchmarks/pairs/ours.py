@@ -1,4 +1,4 @@
-"""Worker: one registration with this library, in a process of its own. Started by ``run.py``."""
+"""Worker: registrations with this library, in a process of its own. Started by ``run.py``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main() -> None:
     small = Image.from_array(torch.rand(24, 24, 24, generator=torch.Generator().manual_seed(0)))
     register(small, small, config)  # what the first call loads or compiles is not counted
     fixed, moving = (Image.from_array(np.load(job[name]), job[f"{name}_affine"]) for name in ("fixed", "moving"))
-    result, measured = harness.timed(lambda: register(fixed, moving, config))
+    result, measured = harness.timed(lambda: register(fixed, moving, config), job["repeat"])
     write_learn2reg(result.transform, job["field"])
     Path(job["measured"]).write_text(json.dumps({**measured, "version": __version__}), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Accuracy, regularity, time and memory on image pairs with ground truth, beside the published package.
+"""Accuracy, regularity, time and memory on image pairs with ground truth, beside the published package and others.
 
 Every registration runs in a process of its own, and one and the same code (``convexadam.metrics``) judges every tool's
 field. See ``benchmarks/README.md``.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,31 +25,19 @@ from convexadam.metrics import evaluate_transform, tre
 from convexadam.registration.presets import PRESETS
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import harness  # noqa: E402 - the folder above is no package
+import harness  # noqa: E402 - these folders are no packages
+from peers import PEERS, PUBLISHED, Tool, peer_tool  # noqa: E402
 
 METRICS = (
     "dice", "dice30", "hd95_mm", "tre_mm", "tre30_mm", "tre_outside_mm", "dice_before", "tre_before_mm", "sdlogj",
     "folded_percent",
 )  # fmt: skip
-COLUMNS = ("pair", "tool", "version", *METRICS, "seconds", "peak_mb", "threads", "environment", "error")
+COLUMNS = ("pair", "tool", "version", *METRICS, "seconds", "runs", "peak_mb", "threads", "environment", "error")
 KEY = ("pair", "tool")
-PEER_VERSION = "0.2.0"
-PEER = f"convexAdam {PEER_VERSION}"
 AIR_HU = -1000.0
 HIGHER_IS_BETTER = {"dice": True, "tre_mm": False}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tool:
-    """How one tool is started; ``error`` says why it cannot be."""
-
-    name: str
-    version: str
-    command: tuple[str, ...] = ()
-    options: Mapping[str, str] = field(default_factory=dict)
-    error: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,34 +106,10 @@ def our_name(preset: str) -> str:
     return f"convexadam-torch {preset}"
 
 
-def published_tool(venv: Path) -> Tool:
-    """Return the published package in an environment of its own, which is made where it is missing."""
-    try:
-        python = published_python(venv)
-    except (OSError, subprocess.CalledProcessError) as error:
-        harness.progress(str(error))  # with the names of folders, which have no place in results
-        return Tool(name=PEER, version=PEER_VERSION, error="its environment could not be made")
-    # -I: neither PYTHONPATH nor the user's own packages get in.
-    return Tool(name=PEER, version=PEER_VERSION, command=(str(python), "-I", str(HERE / "published.py")))
-
-
-def published_python(venv: Path) -> Path:
-    """Interpreter with the published package; installs what is missing, with the project's own torch."""
-    python = venv.resolve() / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not python.is_file():
-        harness.progress(f"making an environment for {PEER} in {venv}")
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, stdout=subprocess.DEVNULL)
-    check = f"from importlib.metadata import version as v; raise SystemExit(v('convexAdam') != {PEER_VERSION!r})"
-    if subprocess.run([str(python), "-I", "-c", check], stderr=subprocess.DEVNULL, check=False).returncode != 0:
-        constraints = str(HERE.parents[1] / "constraints.txt")
-        for wanted in ("torch", f"convexAdam=={PEER_VERSION}"):
-            command = [str(python), "-m", "pip", "install", "--quiet", "--constraint", constraints, wanted]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return python
-
-
-def run_pair(name: str, folder: Path, tools: Sequence[Tool], threads: int | None) -> Iterator[dict[str, str]]:
-    """One row for each tool; a tool that fails gets a row with its error."""
+def run_pair(
+    name: str, folder: Path, tools: Sequence[Tool], threads: int | None, repeat: int
+) -> Iterator[dict[str, str]]:
+    """One row for each tool, in their order; a tool that fails gets a row with its error."""
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         for tool in tools:
@@ -155,7 +118,8 @@ def run_pair(name: str, folder: Path, tools: Sequence[Tool], threads: int | None
             try:
                 if tool.error:
                     raise RuntimeError(tool.error)
-                row |= measured_row(tool, *prepared(folder, work), work, threads)
+                job, truth = prepared(folder, work)
+                row |= measured_row(tool, {**job, "repeat": repeat}, truth, work, threads)
                 harness.progress(f"  {row['seconds']} s, {row['peak_mb'] or '?'} MB")
             except (RuntimeError, convexadam.ConvexAdamError) as error:
                 row["error"] = " ".join(str(error).replace(f"{folder}{os.sep}", "").split())
@@ -186,8 +150,10 @@ def measured_row(tool: Tool, job: Mapping[str, Any], truth: Truth, work: Path, t
     row = {name: _text(value) for name, value in judge(Path(outputs["field"]), truth).items()}
     row["version"], row["threads"] = measured["version"], about["threads"]
     row["seconds"] = f"{measured['seconds']:.2f}"
+    row["runs"] = str(measured["runs"])
     row["peak_mb"] = "" if measured["peak_mb"] is None else f"{measured['peak_mb']:.0f}"
-    row["environment"] = f"{about['cpu']}, {about['cores']} cores; Python {about['python']}; torch {about['torch']}"
+    versions = [f"Python {about['python']}", *(f"torch {about[name]}" for name in ("torch",) if name in about)]
+    row["environment"] = "; ".join([f"{about['cpu']}, {about['cores']} cores", *versions])
     return row
 
 
@@ -208,7 +174,7 @@ def verdicts(rows: Iterable[Mapping[str, str]], presets: Sequence[str]) -> list[
     found = []
     for pair in sorted({pair for pair, _ in by_key}):
         for preset in presets:
-            ours, peer = by_key.get((pair, our_name(preset))), by_key.get((pair, PEER))
+            ours, peer = by_key.get((pair, our_name(preset))), by_key.get((pair, PUBLISHED))
             if ours is not None and peer is not None:
                 found += [_verdict(ours, peer, m) for m in HIGHER_IS_BETTER if ours[m] and peer[m]]
     return found
@@ -227,7 +193,7 @@ def print_verdicts(rows: Iterable[Mapping[str, str]], presets: Sequence[str]) ->
     lines = verdicts(rows, presets)
     if lines:
         columns = ["pair", "tool", "measure", "value", "published", "difference", "", "folded %", "published folded %"]
-        harness.print_table(f"Against {PEER}", columns, lines)
+        harness.print_table(f"Against {PUBLISHED}", columns, lines)
 
 
 def parsed(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Path]]:
@@ -236,15 +202,18 @@ def parsed(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[st
     parser.add_argument("--data", type=Path, required=True, help="folder of folders with fixed.nii.gz, moving.nii.gz")
     parser.add_argument("--pairs", nargs="+", metavar="NAME", help="names of folders (default: all)")
     parser.add_argument("--presets", nargs="*", default=["default", "published"], choices=PRESETS, metavar="PRESET")
-    parser.add_argument("--peers", nargs="*", default=[], choices=["convexadam"], help="the published package")
-    parser.add_argument("--peer-venv", type=Path, default=Path(".venv-published"), metavar="DIR")
+    parser.add_argument("--peers", nargs="*", default=[], choices=PEERS, metavar="PEER", help=", ".join(PEERS))
+    parser.add_argument("--peer-venv", type=Path, default=Path(".venv-peers"), metavar="DIR", help="their environments")
     parser.add_argument("--output", type=Path, default=HERE.parent / "results" / "pairs.csv", metavar="CSV")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of each tool (default: its own choice)")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="registrations of which the median counts")
     options = parser.parse_args(arguments)
     if not options.data.is_dir():
         parser.error(f"{options.data} is not a folder")
     if options.threads is not None and options.threads < 1:
         parser.error("--threads is at least 1")
+    if options.repeat < 1:
+        parser.error("--repeat is at least 1")
     if not options.presets and not options.peers:
         parser.error("nothing to run: name a preset or a peer")
     pairs = find_pairs(options.data)
@@ -265,15 +234,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     harness.progress(", ".join(f"{name} {value}" for name, value in harness.environment().items()))
-    tools = our_tools(options.presets) + ([published_tool(options.peer_venv)] if options.peers else [])
+    chosen = [name for name in PEERS if name in options.peers]  # in an order of their own
+    tools = our_tools(options.presets) + [peer_tool(PEERS[name], options.peer_venv) for name in chosen]
     failed, rows = 0, []
     for name, folder in pairs.items():
-        for row in run_pair(name, folder, tools, options.threads):
+        for row in run_pair(name, folder, tools, options.threads, options.repeat):
             failed += bool(row["error"])
             rows = harness.merged_rows(harness.read_rows(options.output, COLUMNS), [row], KEY)
             harness.write_rows(options.output, COLUMNS, rows)
         mine = [row for row in rows if row["pair"] == name]
-        print_pair(name, sorted(mine, key=lambda row: row["tool"] == PEER))
+        print_pair(name, sorted(mine, key=lambda row: row["tool"] in {peer.name for peer in PEERS.values()}))
     print_verdicts([row for row in rows if row["pair"] in pairs], options.presets)
     return 1 if failed else 0
 

@@ -187,8 +187,8 @@ def test_the_default_preset() -> None:
     assert preset("default") == RegistrationConfig(
         grid=IsotropicGrid(),
         features=MindSSC(radius=1, dilation=2),
-        discrete=ConvexSearch(spacing=4, radius=6, window="ball"),
-        continuous=AdamRefinement(weight=0.2, parametrisation=Compositional()),
+        discrete=ConvexSearch(spacing=4, radius=5, window="ball"),
+        continuous=AdamRefinement(iterations=50, weight=0.2, parametrisation=Compositional()),
     )
 
 

@@ -14,6 +14,7 @@ from convexadam.errors import ConfigError
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
 from convexadam.kernels._precision import full_precision
+from convexadam.kernels.interpolate import interpolated
 from convexadam.kernels.smooth import along_axes, smoothing_matrix
 from convexadam.kernels.warp import inside, sample_linear, sample_nearest
 
@@ -21,6 +22,9 @@ Mode: TypeAlias = Literal["linear", "nearest", "label"]
 
 _ROUNDING = 1e-3
 """Positions this close, in voxels, to the edge of the field of view are within it."""
+
+_NARROW = 0.2
+"""Standard deviation in voxels up to which a Gaussian changes nothing worth the time."""
 
 _CHUNK_VOXELS = 2**22
 """Positions in flight at a time, so that resampling never needs much memory beside its result."""
@@ -91,6 +95,10 @@ def read_tensor(
     disp_mm: Float[Tensor, "3 a b d"] | None = None,
 ) -> Shaped[Tensor, "c a b d"]:
     """Values of ``data`` (on ``grid``) at the voxels of ``onto``; without a background, edge values reach outside."""
+    parallel = _ticks(grid, onto) if linear and disp_mm is None else None
+    if parallel is not None:
+        values = interpolated(data, parallel)
+        return values if background is None else _with_background(values, parallel, grid, background)
     result = data.new_empty((data.shape[0], *onto.shape))
     rows = max(1, _CHUNK_VOXELS // math.prod(onto.shape[1:]))
     for first in range(0, onto.shape[0], rows):
@@ -101,6 +109,27 @@ def read_tensor(
             values = torch.where(inside(positions, grid.shape), values, values.new_tensor(background))
         result[:, first:last] = values
     return result
+
+
+def _ticks(grid: Grid, onto: Grid) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Voxel indices of ``grid`` along each axis of ``onto``, float64; ``None`` where the axes are not parallel."""
+    matrix = grid.voxels_from(onto)
+    turned = np.abs(matrix[:3, :3] * np.array(onto.shape)) > _ROUNDING / 10
+    if turned[~np.eye(3, dtype=bool)].any():
+        return None
+    i, j, k = (
+        torch.arange(n, dtype=torch.float64, device="cpu") * float(matrix[a, a]) + float(matrix[a, 3])
+        for a, n in enumerate(onto.shape)
+    )
+    return i, j, k
+
+
+def _with_background(values: Tensor, ticks: tuple[Tensor, Tensor, Tensor], grid: Grid, background: float) -> Tensor:
+    """Replace, in place, what lies outside the field of view of ``grid``."""
+    for axis, (where, size) in enumerate(zip(ticks, grid.shape, strict=True)):
+        outside = ((where < -0.5 - _ROUNDING / 10) | (where > size - 0.5 + _ROUNDING / 10)).nonzero()[:, 0]
+        values.index_fill_(axis + 1, outside.to(values.device), background)
+    return values
 
 
 def coverage(grid: Grid, onto: Grid, *, like: Tensor, margin: int = 0) -> Shaped[Tensor, "i j k"]:
@@ -157,10 +186,12 @@ def _as_computable(data: Tensor) -> Tensor:
 def _antialiased(data: Tensor, grid: Grid, onto: Grid) -> Tensor:
     """Gaussian along each axis that is sampled more coarsely, so that what cannot be shown is averaged out."""
     step = np.abs(grid.voxels_from(onto)[:3, :3]).max(axis=1)
+    sigmas = [0.5 * math.sqrt(max(float(ratio) ** 2 - 1, 0.0)) for ratio in step]
+    if max(sigmas) <= _NARROW:
+        return data
     matrices = []
-    for size, ratio in zip(data.shape[1:], step, strict=True):
-        sigma = 0.5 * math.sqrt(max(float(ratio) ** 2 - 1, 0.0))
-        half = math.ceil(3 * sigma) if sigma > 0.2 else 0
+    for size, sigma in zip(data.shape[1:], sigmas, strict=True):
+        half = math.ceil(3 * sigma) if sigma > _NARROW else 0
         weights = np.exp(-0.5 * (np.arange(-half, half + 1) / max(sigma, 1e-6)) ** 2)
         matrices.append(smoothing_matrix([float(w) for w in weights], size, like=data))
     return along_axes(data, (matrices[0], matrices[1], matrices[2]))

@@ -57,9 +57,9 @@ class RegistrationConfig:
 
     grid: WorkingGrid = field(default_factory=IsotropicGrid)
     features: Features = field(default_factory=MindSSC)
-    discrete: ConvexSearch | None = field(default_factory=lambda: ConvexSearch(spacing=4, radius=6, window="ball"))
+    discrete: ConvexSearch | None = field(default_factory=lambda: ConvexSearch(spacing=4, radius=5, window="ball"))
     continuous: AdamRefinement | None = field(
-        default_factory=lambda: AdamRefinement(weight=0.2, parametrisation=Compositional())
+        default_factory=lambda: AdamRefinement(iterations=50, weight=0.2, parametrisation=Compositional())
     )
     backend: Backend = "auto"
 

@@ -159,9 +159,8 @@ def on_grid(image: Image, grid: Grid) -> Image:
     """Bring an image to the working grid; the same voxels in another order are only reordered."""
     if image.grid.canonical().same_as(grid):
         return Image(image.canonical().data, grid)
-    data = (
-        image.data if image.data.is_floating_point() else as_finest(image.data, image.data.device)
-    )  # interpolated values are no whole numbers
+    image = image.canonical()  # axes parallel to those of the grid are quicker to read
+    data = image.data if image.data.is_floating_point() else as_finest(image.data, image.data.device)
     return resample(Image(data, image.grid), grid, mode="linear", antialias=True)
 
 

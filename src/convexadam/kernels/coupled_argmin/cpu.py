@@ -11,7 +11,7 @@ from convexadam._typing import Field, Float, Tensor
 from convexadam.kernels._cpu import HALF_SCALE, compiled, in_slabs, views
 from convexadam.kernels.window import Window
 
-_BLOCK = 256
+_BLOCK = 1024
 _TINY = np.float32(np.finfo(np.float32).tiny)
 
 
@@ -42,10 +42,12 @@ def _cells(first, last, costs, toward, steps, order, beside, theta, subcell, out
     """Displacements of the cells ``first ... last - 1``."""
     radius0, radius1, radius2 = -steps[:, 0].min(), -steps[:, 1].min(), -steps[:, 2].min()
     pulled = toward.shape[1] > 0
-    best, chosen = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int32)
-    bits = np.empty(_BLOCK, np.int32)
-    cost = bits.view(np.float32)
+    # Costs, the least sums so far and their numbers: one array, so that the compiler sees that they do not overlap.
+    work = np.empty(3 * _BLOCK, np.float32)
+    cost = work[:_BLOCK]
+    bits = cost.view(np.int32)
     pulls = np.zeros((3, 2 * max(radius0, radius1, radius2) + 1, _BLOCK), np.float32)
+    pull0, pull1, pull2 = pulls[0].reshape(-1), pulls[1].reshape(-1), pulls[2].reshape(-1)
     for start in range(first, last, _BLOCK):
         size = min(_BLOCK, last - start)
         if pulled:
@@ -55,21 +57,21 @@ def _cells(first, last, costs, toward, steps, order, beside, theta, subcell, out
                     for n in range(size):
                         apart = wanted[n] - np.float32(d)
                         row[n] = theta * apart * apart
-        best[:] = np.inf
-        chosen[:] = 0
+        work[_BLOCK : 2 * _BLOCK], work[2 * _BLOCK :] = np.inf, 0
         for number in order:
-            _read(costs[number, start : start + size], bits, cost)
-            if pulled:
-                p0, p1 = pulls[0, steps[number, 0] + radius0], pulls[1, steps[number, 1] + radius1]
-                p2 = pulls[2, steps[number, 2] + radius2]
-                for n in range(size):
-                    cost[n] += p0[n] + p1[n] + p2[n]
+            scale, name = _read(costs[number, start : start + size], bits, cost), np.float32(number)
+            at0 = np.uintp((steps[number, 0] + radius0) * _BLOCK if pulled else 0)
+            at1 = np.uintp((steps[number, 1] + radius1) * _BLOCK if pulled else 0)
+            at2 = np.uintp((steps[number, 2] + radius2) * _BLOCK if pulled else 0)
             for n in range(size):
-                better = cost[n] < best[n]
-                best[n] = cost[n] if better else best[n]
-                chosen[n] = np.int32(number) if better else chosen[n]
+                at = np.uintp(n)
+                total = scale * work[at] + (pull0[at0 + at] + pull1[at1 + at] + pull2[at2 + at])
+                best, chosen = at + np.uintp(_BLOCK), at + np.uintp(2 * _BLOCK)
+                better = total < work[best]
+                work[best] = total if better else work[best]
+                work[chosen] = name if better else work[chosen]
         for n in range(size):
-            number = chosen[n]
+            number = int(work[2 * _BLOCK + n])
             here = _value(costs, number, start + n, bits, cost)
             for a, radius in ((0, radius0), (1, radius1), (2, radius2)):
                 out[a, start + n] = np.float32(steps[number, a])
@@ -88,20 +90,18 @@ def _cells(first, last, costs, toward, steps, order, beside, theta, subcell, out
 @no_type_check
 @compiled
 def _read(row, bits, values):
-    """Costs as float32, into ``values`` (the same memory as ``bits``): half precision comes as 16 bits."""
-    if row.itemsize == 2:
+    """Return a factor, and write costs divided by it to ``values``, the same memory as ``bits``, as float32."""
+    if row.itemsize == 2:  # half precision comes as 16 bits
         for n in range(len(row)):
             bits[n] = np.int32(row[n]) << np.int32(13)
-        for n in range(len(row)):
-            values[n] *= HALF_SCALE
-    else:
-        for n in range(len(row)):
-            values[n] = np.float32(row[n])
+        return HALF_SCALE
+    for n in range(len(row)):
+        values[n] = np.float32(row[n])
+    return np.float32(1)
 
 
 @no_type_check
 @compiled
 def _value(costs, number, cell, bits, values):
     """One cost as float32."""
-    _read(costs[number, cell : cell + 1], bits, values)
-    return values[0]
+    return _read(costs[number, cell : cell + 1], bits, values) * values[0]

@@ -1,0 +1,90 @@
+"""The other tools: what they are, and an environment of its own for each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import harness  # noqa: E402 - the folder above is no package
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """How one tool is started; ``error`` says why it cannot be."""
+
+    name: str
+    version: str
+    command: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """A package of PyPI, the folder of its environment, and the worker that runs it.
+
+    ``name`` is that in the results, ``needs`` is installed before the package.
+    """
+
+    name: str
+    package: str
+    version: str
+    folder: str
+    script: str
+    needs: tuple[str, ...] = ("nibabel",)
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+PUBLISHED = "convexAdam 0.2.0"
+_GREEDY = {"package": "picsl-greedy", "version": "1.4.0.3", "folder": "greedy", "script": "greedy.py"}
+
+PEERS: Mapping[str, Peer] = {
+    "convexadam": Peer(
+        name=PUBLISHED,
+        package="convexAdam",
+        version="0.2.0",
+        folder="convexadam",
+        script="published.py",
+        needs=("torch",),
+    ),
+    "greedy": Peer(name="greedy NCC", options={"metric": "NCC 2x2x2"}, **_GREEDY),
+    "greedy-nmi": Peer(name="greedy NMI", options={"metric": "NMI"}, **_GREEDY),
+    "ants": Peer(name="ANTs SyNOnly", package="antspyx", version="0.6.3", folder="ants", script="ants.py"),
+    "demons": Peer(name="SimpleITK demons", package="SimpleITK", version="2.5.7", folder="demons", script="demons.py"),
+}
+"""All of them, in the order in which they run."""
+
+
+def peer_tool(peer: Peer, folder: Path) -> Tool:
+    """Return a tool in an environment of its own, which is made where it is missing."""
+    try:
+        python = peer_python(peer, folder)
+    except (OSError, subprocess.CalledProcessError) as error:
+        harness.progress(str(error))  # with the names of folders, which have no place in results
+        return Tool(name=peer.name, version=peer.version, error="its environment could not be made")
+    # -I: neither PYTHONPATH nor the user's own packages get in, nor this folder, whose ants.py would hide the package.
+    command = (str(python), "-I", str(HERE / peer.script))
+    return Tool(name=peer.name, version=peer.version, command=command, options=peer.options)
+
+
+def peer_python(peer: Peer, folder: Path) -> Path:
+    """Interpreter with a tool; installs what is missing, with the project's own torch where it needs one."""
+    venv = folder.resolve() / peer.folder
+    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not python.is_file():
+        harness.progress(f"making an environment for {peer.package} {peer.version} in {folder / peer.folder}")
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, stdout=subprocess.DEVNULL)
+    check = f"from importlib.metadata import version as v; raise SystemExit(v({peer.package!r}) != {peer.version!r})"
+    if subprocess.run([str(python), "-I", "-c", check], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        constraints = str(HERE.parents[1] / "constraints.txt")
+        for wanted in (*peer.needs, f"{peer.package}=={peer.version}"):
+            command = [str(python), "-m", "pip", "install", "--quiet", "--constraint", constraints, wanted]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return python

@@ -1,0 +1,44 @@
+"""Worker: makes phantoms for ``scaling.py``, or registers them in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+import torch
+
+from convexadam import Image, preset, register
+from convexadam.data import phantom_pair
+
+
+def made(job: dict[str, Any]) -> dict[str, Any]:
+    """Write a pair of phantoms to the files of the job."""
+    pair = phantom_pair((job["edge"],) * 3, spacing_mm=(job["spacing_mm"],) * 3)
+    for name, image in (("fixed", pair.fixed), ("moving", pair.moving)):
+        np.save(job[name], image.numpy())
+    return {"affine": pair.fixed.grid.affine.tolist()}
+
+
+def registered(job: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of a registration, and the memory that it takes beyond the two images."""
+    config = preset(job["preset"])
+    small = Image.from_array(torch.rand(24, 24, 24, generator=torch.Generator().manual_seed(0)))
+    register(small, small, config)  # loads or compiles the kernels
+    fixed, moving = (Image.from_array(np.load(job[name]), job["affine"]) for name in ("fixed", "moving"))
+    memory = harness.memory_above(lambda: register(fixed, moving, config))
+    _, measured = harness.timed(lambda: register(fixed, moving, config), job["repeat"])
+    return {**measured, "memory": memory}
+
+
+def main() -> None:
+    """Do what the job asks for."""
+    job = harness.read_job()
+    done = {"make": made, "register": registered}[job["task"]](job)
+    Path(job["measured"]).write_text(json.dumps(done), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
