@@ -308,10 +308,6 @@ def test_backends_agree_as_well_as_digits_let_them(name: str, subcell: str, imag
     assert fused == pytest.approx(plain, rel=0.01)
 
 
-@pytest.mark.xfail(
-    raises=ConfigError,
-    reason="images in float64 are brought to a grid with parallel axes by an operation that asks for float32",
-)
 def test_doubles_can_be_registered_with_kernels(images: tuple[Image, Image]) -> None:
     arrays = [image.data[0].double().numpy() for image in images]
     config = QUICK.with_settings('backend = "cpu"')

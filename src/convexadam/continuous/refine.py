@@ -169,7 +169,7 @@ class AdamRefinement:
         gradient = torch.empty_like(motion.displacement)
 
         def step() -> None:
-            comparison(motion.displacement, diffusion=self.weight, out=gradient)
+            comparison.gradient(motion.displacement, diffusion=self.weight, out=gradient)
             motion.move(gradient, adam)
 
         repeat(step, self.iterations, record_on=fixed.device if record else None)

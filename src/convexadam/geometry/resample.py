@@ -13,6 +13,7 @@ from convexadam._typing import Field, Float, Shaped, Tensor, Triple
 from convexadam.errors import ConfigError
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
+from convexadam.kernels import requested_backend, use_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.interpolate import interpolated
 from convexadam.kernels.smooth import along_axes, smoothing_matrix
@@ -97,7 +98,8 @@ def read_tensor(
     """Values of ``data`` (on ``grid``) at the voxels of ``onto``; without a background, edge values reach outside."""
     parallel = _ticks(grid, onto) if linear and disp_mm is None else None
     if parallel is not None:
-        values = interpolated(data, parallel)
+        with use_backend(requested_backend() if data.dtype == torch.float32 else "reference"):
+            values = interpolated(data, parallel)
         return values if background is None else _with_background(values, parallel, grid, background)
     result = data.new_empty((data.shape[0], *onto.shape))
     rows = max(1, _CHUNK_VOXELS // math.prod(onto.shape[1:]))

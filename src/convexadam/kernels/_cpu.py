@@ -11,12 +11,14 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, no_type_check
 
 import numba
 import numpy as np
 import torch
-from numba.core import event
+from llvmlite import ir
+from numba.core import cgutils, event, types
+from numba.extending import intrinsic
 
 _FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 """Freedom to reorder sums; NaN and Inf keep their meaning."""
@@ -36,6 +38,23 @@ def compiled(function: Function) -> Function:
     """
     kernel: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)(function)
     return cast("Function", kernel)
+
+
+@no_type_check
+@intrinsic
+def prefetch(typing, array, index):
+    """Ask for the cache line of an element that will be read soon; within kernels, and harmless beyond the array."""
+
+    def code(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, number(0), number(3), number(1)])  # to read, soon and often, data
+        return context.get_dummy_value()
+
+    return types.void(array, index), code
 
 
 def in_slabs(kernel: Callable[..., Any], count: int, *arguments: Any, multiple: int = 1) -> list[Any]:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
-from convexadam.kernels._cpu import channels_last, compiled, constant, in_slabs, views, written_to
+from convexadam.kernels._cpu import channels_last, compiled, constant, in_slabs, prefetch, views, written_to
 
 _ALL_KNOWN = np.float32(0.999)
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
@@ -34,13 +34,22 @@ class WarpSsd:
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
+        gradient, value = self._run(displacement, diffusion, out, constant(1))
+        return torch.tensor(value, dtype=torch.float32), gradient
+
+    def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        return self._run(displacement, diffusion, out, constant(0))[0]
+
+    def _run(
+        self, displacement: Field, diffusion: float, out: Field | None, valued: tuple[int, ...]
+    ) -> tuple[Field, float]:
         gradient = written_to(out, like=displacement)
         nodes = displacement[0].numel()
         scales = np.float32(2 / nodes), np.float32(2 * diffusion / (3 * nodes))
         arrays = (*self._features, *views(displacement), *self._weights, *views(gradient))
-        sums = in_slabs(_gradient, displacement.shape[1], *arrays, *scales, self._channels)
-        loss = torch.tensor(sum(sums) / nodes, dtype=torch.float32)
-        return loss, gradient if out is None or out is gradient else out.copy_(gradient)
+        sums = in_slabs(_gradient, displacement.shape[1], *arrays, *scales, self._channels, valued)
+        return gradient if out is None or out is gradient else out.copy_(gradient), sum(sums) / nodes
 
 
 def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
@@ -110,9 +119,12 @@ def _evidence(first, last, u, fixed_weight, moving_weight, shared, out):
 
 @no_type_check
 @compiled
-def _gradient(first, last, fixed, moving, u, fixed_weight, moving_weight, shared, gradient, scale, rough, channels):
-    """Gradient of the planes ``first ... last - 1``; returns the sum of their weighted squared differences."""
+def _gradient(
+    first, last, fixed, moving, u, fixed_weight, moving_weight, shared, gradient, scale, rough, channels, valued
+):
+    """Gradient of the planes ``first ... last - 1``; returns the sum of squared differences if ``valued``."""
     n0, n1, n2 = fixed.shape[:3]
+    flat, row, plane = moving.reshape(-1), n2 * len(channels), n1 * n2 * len(channels)
     loss = 0.0
     for i in range(first, last):
         for j in range(n1):
@@ -125,6 +137,12 @@ def _gradient(first, last, fixed, moving, u, fixed_weight, moving_weight, shared
                     gradient[0, i, j, k], gradient[1, i, j, k], gradient[2, i, j, k] = _ZERO, _ZERO, _ZERO
                     continue
                 (a0, b0, f0), (a1, b1, f1), (a2, b2, f2) = _between(p0, n0), _between(p1, n1), _between(p2, n2)
+                # the next row of nodes will read from here on: it is far away in memory
+                ahead = (a0 * n1 + b1 + 1) * row + a2 * len(channels)
+                prefetch(flat, ahead)
+                prefetch(flat, ahead + len(channels) - 1)
+                prefetch(flat, ahead + plane)
+                prefetch(flat, ahead + plane + len(channels) - 1)
                 here, m000, m001, m010 = fixed[i, j, k], moving[a0, a1, a2], moving[a0, a1, b2], moving[a0, b1, a2]
                 m011, m100, m101 = moving[a0, b1, b2], moving[b0, a1, a2], moving[b0, a1, b2]
                 m110, m111 = moving[b0, b1, a2], moving[b0, b1, b2]
@@ -139,7 +157,8 @@ def _gradient(first, last, fixed, moving, u, fixed_weight, moving_weight, shared
                     along_i = low1 + f1 * step1 - start
                     residual = start + f0 * along_i - here[c]
                     near, far = step00 + f1 * (step01 - step00), step10 + f1 * (step11 - step10)
-                    squared += residual * residual
+                    if len(valued) > 0:
+                        squared += residual * residual
                     g0 += residual * along_i
                     g1 += residual * (step0 + f0 * (step1 - step0))
                     g2 += residual * (near + f0 * (far - near))

@@ -81,6 +81,10 @@ class WarpSsd:
             gradient += diffusion * diffusion_gradient(displacement.detach())
         return loss.detach(), gradient if out is None else out.copy_(gradient)
 
+    def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        return self(displacement, diffusion=diffusion, out=out)[1]
+
 
 def diffusion_gradient(displacement: Field) -> Field:
     """Gradient of ``1/3 sum_a mean_x |u(x + e_a) - u(x)|^2`` with respect to ``u`` (nodes).

@@ -55,6 +55,11 @@ class WarpSsd:
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
+        gradient = self.gradient(displacement, diffusion=diffusion, out=out)
+        return self._parts.sum(), gradient
+
+    def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
         given = displacement.contiguous()
         gradient = out if out is not None and out.is_contiguous() else torch.empty_like(given)
         nodes, channels = given[0].numel(), self._features[0].shape[-1]
@@ -63,7 +68,7 @@ class WarpSsd:
         sizes = channels, min(channels, _CHANNELS), *_BOX
         with torch.cuda.device(given.get_device()):
             _gradient[self._grid](*arrays, *self._shape, *numbers, diffusion != 0, *sizes, **_OPTIONS)
-        return self._parts.sum(), gradient if out is None or gradient is out else out.copy_(gradient)
+        return gradient if out is None or gradient is out else out.copy_(gradient)
 
 
 def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
