@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import oracles
@@ -12,7 +13,17 @@ import pytest
 import torch
 
 import convexadam
-from convexadam import DisplacementField, Grid, Image, IsotropicGrid, read_image, write_image
+from convexadam import (
+    ConvexSearch,
+    DisplacementField,
+    Grid,
+    Image,
+    IsotropicGrid,
+    RegistrationConfig,
+    read_image,
+    register,
+    write_image,
+)
 from convexadam.features import Intensity
 from convexadam.geometry import resample
 from convexadam.io import (
@@ -104,10 +115,20 @@ def test_images_and_metrics() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    sorted(path for path in SOURCE.rglob("*.py") if "kernels" not in path.parts),
+    sorted(SOURCE.rglob("*.py")),
     ids=lambda path: path.relative_to(SOURCE).as_posix(),
 )
 def test_new_tensors_name_their_device(path: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     made = [c for c in calls if ast.unparse(c.func) in FACTORIES]
     assert not [c.lineno for c in made if "device" not in {k.arg for k in c.keywords}]
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_registration(backend: Any) -> None:
+    volumes = [
+        torch.from_numpy(np.random.default_rng(seed).random((14, 13, 12), dtype=np.float32)) for seed in range(2)
+    ]
+    config = RegistrationConfig(discrete=ConvexSearch(spacing=4, radius=1), backend=backend)
+    assert bool(register(*volumes, config).transform.disp_mm.isfinite().all())

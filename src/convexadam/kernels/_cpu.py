@@ -87,6 +87,15 @@ def written_to(out: torch.Tensor | None, *, like: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return new memory for a large result on the CPU.
+
+    numpy's, because it asks for large pages where the system has them: fewer of them have to be set up and looked up.
+    """
+    kind = {torch.float32: np.float32, torch.float16: np.float16}[dtype]
+    return torch.from_numpy(np.empty(shape, kind))
+
+
 def channels_last(features: torch.Tensor) -> np.ndarray:
     """Return ``[i, j, k, c]`` of features ``[c, i, j, k]``; a view where memory is in that order already."""
     return views(features.permute(1, 2, 3, 0))[0]

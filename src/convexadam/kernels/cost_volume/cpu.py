@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from convexadam._typing import Channels, Float, Tensor, Volume
-from convexadam.kernels._cpu import HALF_SCALE, compiled, in_slabs
+from convexadam.kernels._cpu import HALF_SCALE, compiled, empty, in_slabs
 from convexadam.kernels.window import Window
 
 _BLOCK = 256
@@ -33,7 +33,7 @@ def cost_volume(
     """See the package."""
     shape = fixed.shape[1:]
     kind = torch.float16 if dtype == torch.float16 else torch.float32
-    costs = torch.empty((len(window.steps), *shape), dtype=kind)
+    costs = empty(len(window.steps), *shape, dtype=kind)
     target = (costs.view(torch.uint16) if kind == torch.float16 else costs).numpy()
     one = torch.ones_like(fixed[0])
     gap = max(window.radius[2], _REACH)  # whatever leaves a row at one end meets zeros, not the next row

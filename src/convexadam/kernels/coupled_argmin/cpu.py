@@ -28,7 +28,7 @@ def coupled_argmin(
     stored = costs if costs.dtype == torch.float16 else costs.float()
     flat = views(stored.contiguous().view(torch.uint16) if stored.dtype == torch.float16 else stored)[0]
     pull = np.zeros((3, 0), np.float32) if toward is None else views(toward)[0].reshape(3, -1)
-    found = torch.empty((3, *costs.shape[1:]), dtype=torch.float32)
+    found = torch.empty((3, *costs.shape[1:]), dtype=torch.float32, device="cpu")
     tables = window.table, window.by_length, window.beside
     target = found.numpy().reshape(3, -1)
     flat = flat.reshape(len(costs), cells)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import no_type_check
 
 import numpy as np
-import torch
 
 from convexadam._typing import Channels, Float, Tensor
-from convexadam.kernels._cpu import compiled, in_slabs, views
+from convexadam.kernels._cpu import compiled, empty, in_slabs, views
 
 
 def interpolated(
     field: Channels, positions: tuple[Float[Tensor, " a"], Float[Tensor, " b"], Float[Tensor, " d"]]
 ) -> Float[Tensor, "c a b d"]:
     """See the package."""
-    result = torch.empty((len(field), *(len(p) for p in positions)), dtype=torch.float32)
+    result = empty(len(field), *(len(p) for p in positions))
     tables = [table for p, n in zip(positions, field.shape[1:], strict=True) for table in _table(p.numpy(), n)]
     in_slabs(_planes, result.shape[0] * result.shape[1], *views(field, result), *tables)
     return result

@@ -13,7 +13,7 @@ from convexadam.kernels._cpu import compiled, in_slabs, views
 
 def jacobian_determinant(disp_vox: Field) -> Volume:
     """See the package."""
-    determinant = torch.empty(disp_vox.shape[1:], dtype=torch.float32)
+    determinant = torch.empty(disp_vox.shape[1:], dtype=torch.float32, device="cpu")
     in_slabs(_planes, disp_vox.shape[1], *views(disp_vox, determinant))
     return determinant
 

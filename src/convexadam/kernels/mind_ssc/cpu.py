@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from convexadam._typing import Channels, Pooled, Triple, Volume
-from convexadam.kernels._cpu import compiled, constant, in_slabs, views
+from convexadam.kernels._cpu import compiled, constant, empty, in_slabs, views
 from convexadam.kernels.mind_ssc.reference import PAIRS
 
 _CACHE_BYTES = 2**20
@@ -66,7 +66,7 @@ def _described(
     sums = in_slabs(_average, n, image, statistic, window, dilation, rows, multiple=common[0])
     weighted, weights, plain = (sum(column) for column in zip(*sums, strict=True))
     average = weighted / weights if weighted > 0 else plain / volume.numel()
-    out = torch.empty(int(starts[-1]))
+    out = empty(int(starts[-1]))
     limits = np.float32(1e-3 * average), np.float32(1e3 * average)
     sizes = np.array(spacings, dtype=np.int64)
     arrays = image, pooling, out.numpy(), sizes, starts[:-1]

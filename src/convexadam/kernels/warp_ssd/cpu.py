@@ -35,7 +35,7 @@ class WarpSsd:
     ) -> tuple[Float[Tensor, ""], Field]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         gradient, value = self._run(displacement, diffusion, out, constant(1))
-        return torch.tensor(value, dtype=torch.float32), gradient
+        return torch.tensor(value, dtype=torch.float32, device="cpu"), gradient
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
@@ -55,7 +55,7 @@ class WarpSsd:
 def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
     """See the package."""
     weights = _prepared(displacement[0], fixed_weight, moving_weight)
-    found = torch.empty(displacement.shape[1:], dtype=torch.float32)
+    found = torch.empty(displacement.shape[1:], dtype=torch.float32, device="cpu")
     in_slabs(_evidence, displacement.shape[1], *views(displacement), *weights, *views(found))
     return found
 
