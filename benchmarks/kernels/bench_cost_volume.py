@@ -13,7 +13,7 @@ from case import Case, Triple
 
 from convexadam.kernels.cost_volume import Window, cost_volume
 
-WINDOWS = {"default": (4, Window((6, 6, 6), ball=True)), "published": (6, Window((4, 4, 4)))}
+WINDOWS = {"default": (4, Window((5, 5, 5), ball=True)), "published": (6, Window((4, 4, 4)))}
 
 
 def cases(size: Triple, device: str) -> list[Case]:
