@@ -16,7 +16,7 @@ from convexadam.errors import ConfigError
 from convexadam.kernels import backend_for
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.cost_volume import Window, cost_volume
-from convexadam.kernels.resize import in_voxels, nodes_to_voxels, pool
+from convexadam.kernels.resize import in_voxels, nodes_to_voxels, pool, pool_weight
 
 _ROOT_OF_LARGEST_COST = 128.0
 """Costs stay below its square, well within float16."""
@@ -124,8 +124,8 @@ class ConvexSearch:
             pool(fixed, spacing, weight=fixed_weight),
             pool(moving, spacing, weight=moving_weight),
             radius,
-            fixed_weight=None if fixed_weight is None else pool(fixed_weight[None], spacing)[0],
-            moving_weight=None if moving_weight is None else pool(moving_weight[None], spacing)[0],
+            fixed_weight=pool_weight(fixed_weight, spacing),
+            moving_weight=pool_weight(moving_weight, spacing),
         )
         return nodes_to_voxels(in_voxels(cells, spacing), spacing, shape)
 

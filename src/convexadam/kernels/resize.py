@@ -22,6 +22,11 @@ def pool(volume: Channels, spacing: Triple, *, weight: Volume | None = None) -> 
     return torch.where(share > 0, total / share.clamp_min(torch.finfo(share.dtype).tiny), torch.zeros_like(total))
 
 
+def pool_weight(weight: Volume | None, spacing: Triple) -> Float[Tensor, "a b d"] | None:
+    """Average evidence ``[i, j, k]`` over blocks as `pool` does; ``None``, which stands for 1 everywhere, stays."""
+    return None if weight is None else pool(weight[None], spacing)[0]
+
+
 def nodes_to_voxels(field: Channels, spacing: Triple, shape: Triple) -> Float[Tensor, "c a b d"]:
     """Linear interpolation from nodes to the voxels of a volume of ``shape``; values are not rescaled."""
     return nodes_to_nodes(field, spacing, (1, 1, 1), shape)
@@ -29,11 +34,8 @@ def nodes_to_voxels(field: Channels, spacing: Triple, shape: Triple) -> Float[Te
 
 def voxels_to_nodes(field: Channels, spacing: Triple) -> Float[Tensor, "c a b d"]:
     """Linear interpolation of a smooth ``[c, i, j, k]`` at the nodes; values are not rescaled."""
-    i, j, k = (
-        torch.arange(n // s, dtype=torch.float64, device="cpu") * s + (s - 1) / 2
-        for n, s in zip(field.shape[1:], spacing, strict=True)
-    )
-    return interpolated(field, (i, j, k))
+    shape = (field.shape[1], field.shape[2], field.shape[3])
+    return nodes_to_nodes(field, (1, 1, 1), spacing, shape)
 
 
 def in_voxels(field: Field, spacing: Triple) -> Field:

@@ -12,7 +12,7 @@ from convexadam.continuous import AdamRefinement
 from convexadam.continuous.refine import whole_nodes
 from convexadam.discrete import ConvexSearch
 from convexadam.geometry import Grid, Image
-from convexadam.kernels.resize import in_nodes, in_voxels, nodes_to_nodes, nodes_to_voxels, pool
+from convexadam.kernels.resize import in_nodes, in_voxels, nodes_to_nodes, nodes_to_voxels, pool_weight
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import checked_features
 
@@ -43,7 +43,7 @@ def described(
     wanted = (coarse,) if coarse == fine else (coarse, fine)
     features = checked_features(config.features, images, weights, wanted)
     here, there = weights
-    cells = _pooled(here, coarse), _pooled(there, coarse)
+    cells = pool_weight(here, coarse), pool_weight(there, coarse)
     nodes = _whole(here, fine), _whole(there, fine)
     return (
         Level(spacing=coarse, features=features[0], weights=cells),
@@ -96,10 +96,6 @@ def on_voxels(refine: AdamRefinement | None, nodes: Field, spacing: Triple, grid
     if refine is not None:
         return refine.on_voxels(nodes, spacing, grid.shape)
     return nodes_to_voxels(in_voxels(nodes, spacing), spacing, grid.shape)
-
-
-def _pooled(weight: Volume | None, spacing: Triple) -> Volume | None:
-    return None if weight is None else pool(weight[None], spacing)[0]
 
 
 def _whole(weight: Volume | None, spacing: Triple) -> Volume | None:
