@@ -23,9 +23,6 @@ from numba.extending import intrinsic
 _FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 """Freedom to reorder sums; NaN and Inf keep their meaning."""
 
-HALF_SCALE = np.float32(2.0**112)
-"""The bits of a float16 that is not negative, moved up by 13, are a float32: that number divided by this."""
-
 _SLABS_PER_THREAD = 4
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -1,4 +1,8 @@
-"""The cost volume on the CPU: each displacement is a volume of cells that fits into the cache."""
+"""The cost volume on the CPU: displacements that differ along k alone share what the cache holds.
+
+They are one group. It passes through the volume plane by plane, and for each of its displacements keeps the last five
+planes of filtered costs: as many as the mean filters need along i.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,24 @@ import torch
 from torch.nn import functional
 
 from convexadam._typing import Channels, Float, Tensor, Volume
-from convexadam.kernels._cpu import HALF_SCALE, compiled, empty, in_slabs
+from convexadam.kernels._cpu import compiled, empty, in_slabs
+from convexadam.kernels._half import infinite, read, write
 from convexadam.kernels.window import Window
 
 _BLOCK = 256
-_LARGEST_HALF, _LARGEST = np.float32(65504), np.float32(np.finfo(np.float32).max)
-_INFINITE_HALF, _INFINITE_BITS = np.float32(65536) / HALF_SCALE, 0x7C00
-"""What stands for infinite in 16 bits; as a float32 it is 65536."""
+"""Cells in a row whose features stay near while the displacements of a group pass by."""
+
+_CELLS = 1024
+_SUMMED = 32
+"""Cells that are filled at a time; costs added up before their sum joins the others, so that none loses digits."""
+
+_TOGETHER = 4
+"""Channels that are read in one go."""
 
 _REACH = 2
 """Cells that the mean filters look to each side."""
+
+_PLANES = 2 * _REACH + 1
 
 
 def cost_volume(
@@ -37,136 +49,164 @@ def cost_volume(
     target = (costs.view(torch.uint16) if kind == torch.float16 else costs).numpy()
     one = torch.ones_like(fixed[0])
     gap = max(window.radius[2], _REACH)  # whatever leaves a row at one end meets zeros, not the next row
-    rows = [functional.pad(t, (0, gap)).contiguous().numpy() for t in (fixed, moving)]
+    more = -len(fixed) % _TOGETHER
+    rows = [functional.pad(t, (0, gap, 0, 0, 0, 0, 0, more)).numpy() for t in (fixed, moving)]
     weights = [functional.pad(one if w is None else w, (0, gap)).numpy() for w in (fixed_weight, moving_weight)]
-    in_slabs(_labels, len(target), *rows, *weights, target, window.table)
-    in_slabs(_fill, shape.numel(), target.reshape(len(target), -1), multiple=_BLOCK)
+    groups = np.flatnonzero(np.any(np.diff(window.table[:, :2], axis=0, prepend=np.inf, append=np.inf), axis=1))
+    in_slabs(_groups, len(groups) - 1, *rows, *weights, target, window.table, groups)
+    in_slabs(_fill, shape.numel(), target.reshape(len(target), -1), multiple=_CELLS)
     return costs.to(dtype)
 
 
 @no_type_check
 @compiled
-def _labels(first, last, fixed, moving, fixed_weight, moving_weight, out, steps):
-    """Costs of the displacements ``first ... last - 1``; infinite where no neighbour has evidence.
+def _groups(first, last, fixed, moving, fixed_weight, moving_weight, out, steps, groups):
+    """Costs of the groups ``first ... last - 1``; infinite where no neighbour has evidence.
 
     A plane of cells is one long row: each row of it ends in zeros, so that shifts along it need no care.
     """
     channels, n0, n1, wide = fixed.shape
-    n2, plane = out.shape[3], n1 * wide
-    margin = _REACH * wide
-    here, there = fixed.reshape(channels, n0 * plane), moving.reshape(channels, n0 * plane)
-    weight_here, weight_there = fixed_weight.reshape(-1), moving_weight.reshape(-1)
-    costs, shares = np.zeros((n0, plane), np.float32), np.zeros((n0, plane), np.float32)
-    bits, stored = np.empty(plane, np.int32), np.empty(plane, out.dtype)
-    padded, summed = np.zeros(plane + 2 * margin, np.float32), np.zeros((n0 + 2 * _REACH, plane), np.float32)
-    for label in range(first, last):
+    plane = n1 * wide
+    flat = fixed.reshape(-1), moving.reshape(-1), fixed_weight.reshape(-1), moving_weight.reshape(-1)
+    most = np.diff(groups).max()
+    costs = np.zeros((most, plane + 2 * _REACH), np.float32)  # of one plane, and nothing around it
+    shares = np.zeros_like(costs)
+    rows = np.zeros(plane + 2 * _REACH * wide, np.float32)
+    kept = np.zeros((2, most, _PLANES, plane), np.float32)
+    for group in range(first, last):
+        label, members = groups[group], groups[group + 1] - groups[group]
         d0, shift = steps[label, 0], steps[label, 1] * wide + steps[label, 2]
-        low, high = max(0, -shift), min(plane, plane - shift)
-        for i in range(n0):
-            cost, share = costs[i], shares[i]
-            cost[:], share[:] = 0, 0
-            if i + d0 < 0 or i + d0 >= n0:
-                continue
-            start, to, size = i * plane + low, (i + d0) * plane + low + shift, max(high - low, 0)
-            target = cost[low : low + size]
-            for c in range(channels):
-                a, b = here[c, start : start + size], there[c, to : to + size]
-                for p in range(size):
-                    apart = a[p] - b[p]
-                    target[p] += apart * apart
-            a, b, weight = weight_here[start : start + size], weight_there[to : to + size], share[low : low + size]
-            for p in range(size):
-                weight[p] = a[p] * b[p]
-            for p in range(size):
-                target[p] *= weight[p]
-        _mean(costs, padded, summed, wide)
-        _mean(shares, padded, summed, wide)
-        for i in range(n0):
-            cost, share = costs[i], shares[i]
-            for p in range(plane):
-                cost[p] = cost[p] / share[p] if share[p] > np.float32(0) else np.float32(np.inf)
-            _write(cost, bits, stored)
-            rows = out[label, i]
-            for j in range(n1):
-                row, source = rows[j], stored[j * wide :]
-                for k in range(n2):
-                    row[k] = source[k]
+        kept[:] = 0
+        for i in range(n0 + _REACH):
+            meets = i < n0 and i + d0 >= 0 and i + d0 < n0
+            if meets:
+                _compare(flat, channels, n0 * plane, i * plane, (i + d0) * plane, shift, members, costs, shares)
+            for number in range(members):
+                if meets:
+                    _mean(costs[number], rows, wide, kept[0, number, i % _PLANES])
+                    _mean(shares[number], rows, wide, kept[1, number, i % _PLANES])
+                else:
+                    kept[:, number, i % _PLANES] = 0
+                if i >= _REACH:
+                    _store(kept[0, number], kept[1, number], i - _REACH, wide, out[label + number, i - _REACH])
 
 
 @no_type_check
 @compiled
-def _mean(planes, padded, summed, wide):
-    """Two sums of three neighbours along each axis, in place; zeros outside."""
-    n0, plane = planes.shape
-    margin = _REACH * wide
-    middle = padded[margin : margin + plane]
-    for i in range(n0):
-        for axis in range(2):
-            step = wide if axis else 1
-            middle[:] = planes[i]
-            target, near, far = planes[i], padded[margin - step :], padded[margin - 2 * step :]
-            for p in range(plane):
+def _compare(flat, channels, volume, here, there, shift, members, costs, shares):
+    """Weighted squared differences of two planes at ``members`` shifts in a row, and their weights.
+
+    The planes begin at ``here`` and ``there``, and go on in ``channels`` volumes. They are short enough to stay near
+    while all shifts pass by.
+    """
+    fixed, moving, fixed_weight, moving_weight = flat
+    plane, size = costs.shape[1] - 2 * _REACH, costs.shape[1]
+    cost, share = costs.reshape(-1), shares.reshape(-1)
+    costs[:], shares[:] = 0, 0
+    for start in range(0, plane, _BLOCK):
+        for number in range(members):
+            apart = shift + number
+            low, high = max(start, -apart), min(start + _BLOCK, plane, plane - apart)
+            to, a, b = np.uintp(number * size + _REACH + low), np.uintp(here + low), np.uintp(there + low + apart)
+            for c in range(0, channels, _TOGETHER):
+                skipped = np.uintp(c * volume)
+                _add_squares(fixed, a + skipped, moving, b + skipped, np.uintp(volume), cost, to, high - low)
+            for p in range(high - low):
                 at = np.uintp(p)
-                pair = near[at] + near[at + np.uintp(2 * step)]
-                target[p] = np.float32(3) * middle[p] + np.float32(2) * pair + far[at] + far[at + np.uintp(4 * step)]
-            if axis == 0:
-                for p in range(0, plane, wide):
-                    target[p + wide - _REACH : p + wide] = 0
-        summed[i + _REACH] = planes[i]
-    for i in range(n0):
-        a, b, c, d, e, target = summed[i], summed[i + 1], summed[i + 2], summed[i + 3], summed[i + 4], planes[i]
-        for p in range(plane):
-            target[p] = a[p] + np.float32(2) * b[p] + np.float32(3) * c[p] + np.float32(2) * d[p] + e[p]
+                share[to + at] = fixed_weight[a + at] * moving_weight[b + at]
+            for p in range(high - low):
+                cost[to + np.uintp(p)] *= share[to + np.uintp(p)]
 
 
 @no_type_check
 @compiled
-def _write(values, bits, out):
-    """Store costs, which are not negative, as float32 or as the 16 bits of float16, rounded to the nearest."""
-    if out.itemsize == 2:
-        scaled = bits.view(np.float32)
-        for n in range(len(values)):
-            scaled[n] = min(values[n], _LARGEST_HALF) / HALF_SCALE if values[n] < np.float32(np.inf) else _INFINITE_HALF
-        for n in range(len(values)):
-            out[n] = (bits[n] + np.int32(0x1000)) >> np.int32(13)
-    else:
-        for n in range(len(values)):
-            out[n] = values[n]
+def _add_squares(fixed, here, moving, there, volume, out, to, size):
+    """Add the squared differences of four channels, which are ``volume`` apart; one at a time would be slower."""
+    for p in range(size):
+        a, b = here + np.uintp(p), there + np.uintp(p)
+        first, second = fixed[a] - moving[b], fixed[a + volume] - moving[b + volume]
+        a, b = a + volume + volume, b + volume + volume
+        third, fourth = fixed[a] - moving[b], fixed[a + volume] - moving[b + volume]
+        out[to + np.uintp(p)] += first * first + second * second + third * third + fourth * fourth
+
+
+@no_type_check
+@compiled
+def _mean(values, rows, wide, out):
+    """Two sums of three neighbours along k and along j; ``values`` with zeros around them, ``rows`` as scratch."""
+    plane, margin = len(out), _REACH * wide
+    for p in range(plane):
+        at = np.uintp(p)
+        pair = values[at + np.uintp(1)] + values[at + np.uintp(3)]
+        middle = np.float32(3) * values[at + np.uintp(2)]
+        rows[at + np.uintp(margin)] = middle + np.float32(2) * pair + values[at] + values[at + np.uintp(4)]
+    for p in range(plane):
+        at = np.uintp(p)
+        pair = rows[at + np.uintp(wide)] + rows[at + np.uintp(3 * wide)]
+        middle = np.float32(3) * rows[at + np.uintp(2 * wide)]
+        out[p] = middle + np.float32(2) * pair + rows[at] + rows[at + np.uintp(4 * wide)]
+
+
+@no_type_check
+@compiled
+def _store(costs, shares, middle, wide, out):
+    """Two sums of three planes around the middle one, from a ring of them; store their ratio."""
+    n1, n2 = out.shape
+    target, cost, share = out.reshape(-1), costs.reshape(-1), shares.reshape(-1)
+    ratio = np.empty(n2, np.float32)
+    for j in range(n1):
+        start = j * wide
+        for k in range(n2):
+            ratio[k] = _sum(cost, start + k, middle, n1 * wide)
+        for k in range(n2):
+            known = _sum(share, start + k, middle, n1 * wide)
+            ratio[k] = ratio[k] / known if known > np.float32(0) else np.float32(np.inf)
+        for k in range(n2):
+            write(target, np.uintp(j * n2 + k), ratio[k])
+
+
+@no_type_check
+@compiled
+def _sum(planes, at, middle, size):
+    """Two sums of three neighbours at a place of the middle one of five planes, which lie in a ring."""
+    outer = planes[_in(middle - 2, at, size)] + planes[_in(middle + 2, at, size)]
+    inner = planes[_in(middle - 1, at, size)] + planes[_in(middle + 1, at, size)]
+    return outer + np.float32(2) * inner + np.float32(3) * planes[_in(middle, at, size)]
+
+
+@no_type_check
+@compiled
+def _in(plane, at, size):
+    return np.uintp((plane + _PLANES) % _PLANES * size + at)
 
 
 @no_type_check
 @compiled
 def _fill(first, last, costs):
     """Replace infinite costs by the mean of the cell's finite ones, or by 0 where there is none."""
-    total, count = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, np.float64)
-    bits = np.empty(_BLOCK, np.int32)
-    values, mean = bits.view(np.float32), np.empty(_BLOCK, np.float32)
-    fill = np.empty(_BLOCK, costs.dtype)
-    for start in range(first, last, _BLOCK):
-        size = min(_BLOCK, last - start)
+    labels, cells = costs.shape
+    every = costs.reshape(-1)
+    some, total = np.empty(_CELLS, np.float32), np.empty(_CELLS, np.float32)
+    count, fill = np.empty(_CELLS, np.float32), np.empty(_CELLS, costs.dtype)
+    for start in range(first, last, _CELLS):
+        size = min(_CELLS, last - start)
         total[:], count[:] = 0, 0
-        for label in range(len(costs)):
-            row = costs[label, start : start + size]
-            if row.itemsize == 2:
+        for begin in range(0, labels, _SUMMED):
+            some[:] = 0
+            for label in range(begin, min(begin + _SUMMED, labels)):
                 for n in range(size):
-                    bits[n] = np.int32(row[n]) << np.int32(13)
-                for n in range(size):
-                    values[n] *= HALF_SCALE
-            else:
-                for n in range(size):
-                    values[n] = np.float32(row[n])
-            limit = _LARGEST_HALF if row.itemsize == 2 else _LARGEST
+                    at = np.uintp(label * cells + start) + np.uintp(n)
+                    value, missing = read(every, at), infinite(every, at)
+                    some[n] += np.float32(0) if missing else value
+                    count[n] += np.float32(0) if missing else np.float32(1)
             for n in range(size):
-                finite = values[n] <= limit
-                total[n] += values[n] if finite else np.float32(0)
-                count[n] += 1.0 if finite else 0.0
-        if count[:size].min() == len(costs):
+                total[n] += some[n]
+        if count[:size].min() == labels:
             continue
         for n in range(size):
-            mean[n] = np.float32(total[n] / max(count[n], 1.0))
-        _write(mean[:size], bits, fill[:size])
-        for label in range(len(costs)):
-            row = costs[label, start : start + size]
+            write(fill, n, total[n] / max(count[n], np.float32(1)))
+        for label in range(labels):
             for n in range(size):
-                missing = row[n] == _INFINITE_BITS if row.itemsize == 2 else np.float32(row[n]) > _LARGEST
-                row[n] = fill[n] if missing else row[n]
+                at = np.uintp(label * cells + start) + np.uintp(n)
+                cost, other = every[at], fill[n]
+                every[at] = other if infinite(every, at) else cost

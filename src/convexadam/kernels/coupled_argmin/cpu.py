@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from convexadam._typing import Field, Float, Tensor
-from convexadam.kernels._cpu import HALF_SCALE, compiled, in_slabs, views
+from convexadam.kernels._cpu import compiled, in_slabs, views
+from convexadam.kernels._half import read
 from convexadam.kernels.window import Window
 
 _BLOCK = 1024
@@ -42,10 +43,9 @@ def _cells(first, last, costs, toward, steps, order, beside, theta, subcell, out
     """Displacements of the cells ``first ... last - 1``."""
     radius0, radius1, radius2 = -steps[:, 0].min(), -steps[:, 1].min(), -steps[:, 2].min()
     pulled = toward.shape[1] > 0
-    # Costs, the least sums so far and their numbers: one array, so that the compiler sees that they do not overlap.
-    work = np.empty(3 * _BLOCK, np.float32)
-    cost = work[:_BLOCK]
-    bits = cost.view(np.int32)
+    cells, every = costs.shape[1], costs.reshape(-1)
+    # The least sums so far and the numbers of their steps: one array, so that the compiler sees that they are apart.
+    least = np.empty(2 * _BLOCK, np.float32)
     pulls = np.zeros((3, 2 * max(radius0, radius1, radius2) + 1, _BLOCK), np.float32)
     pull0, pull1, pull2 = pulls[0].reshape(-1), pulls[1].reshape(-1), pulls[2].reshape(-1)
     for start in range(first, last, _BLOCK):
@@ -57,51 +57,30 @@ def _cells(first, last, costs, toward, steps, order, beside, theta, subcell, out
                     for n in range(size):
                         apart = wanted[n] - np.float32(d)
                         row[n] = theta * apart * apart
-        work[_BLOCK : 2 * _BLOCK], work[2 * _BLOCK :] = np.inf, 0
+        least[:_BLOCK], least[_BLOCK:] = np.inf, 0
         for number in order:
-            scale, name = _read(costs[number, start : start + size], bits, cost), np.float32(number)
+            name, begin = np.float32(number), np.uintp(number * cells + start)
             at0 = np.uintp((steps[number, 0] + radius0) * _BLOCK if pulled else 0)
             at1 = np.uintp((steps[number, 1] + radius1) * _BLOCK if pulled else 0)
             at2 = np.uintp((steps[number, 2] + radius2) * _BLOCK if pulled else 0)
             for n in range(size):
                 at = np.uintp(n)
-                total = scale * work[at] + (pull0[at0 + at] + pull1[at1 + at] + pull2[at2 + at])
-                best, chosen = at + np.uintp(_BLOCK), at + np.uintp(2 * _BLOCK)
-                better = total < work[best]
-                work[best] = total if better else work[best]
-                work[chosen] = name if better else work[chosen]
+                total = read(every, begin + at) + (pull0[at0 + at] + pull1[at1 + at] + pull2[at2 + at])
+                chosen = at + np.uintp(_BLOCK)
+                better = total < least[at]
+                least[at] = total if better else least[at]
+                least[chosen] = name if better else least[chosen]
         for n in range(size):
-            number = int(work[2 * _BLOCK + n])
-            here = _value(costs, number, start + n, bits, cost)
+            number = int(least[_BLOCK + n])
             for a, radius in ((0, radius0), (1, radius1), (2, radius2)):
                 out[a, start + n] = np.float32(steps[number, a])
                 below, above = beside[number, a, 0], beside[number, a, 1]
                 if subcell and below >= 0 and above >= 0:
+                    here = read(every, np.uintp(number * cells + start + n))
                     at = steps[number, a] + radius
-                    low = (_value(costs, below, start + n, bits, cost) - here) + (pulls[a, at - 1, n] - pulls[a, at, n])
-                    high = (_value(costs, above, start + n, bits, cost) - here) + (
-                        pulls[a, at + 1, n] - pulls[a, at, n]
-                    )
+                    pull = pulls[a, at, n]
+                    low = read(every, np.uintp(below * cells + start + n)) - here + (pulls[a, at - 1, n] - pull)
+                    high = read(every, np.uintp(above * cells + start + n)) - here + (pulls[a, at + 1, n] - pull)
                     if low + high > np.float32(0):
                         fitted = (low - high) / (np.float32(2) * max(low + high, _TINY))
                         out[a, start + n] += min(max(fitted, np.float32(-0.5)), np.float32(0.5))
-
-
-@no_type_check
-@compiled
-def _read(row, bits, values):
-    """Return a factor, and write costs divided by it to ``values``, the same memory as ``bits``, as float32."""
-    if row.itemsize == 2:  # half precision comes as 16 bits
-        for n in range(len(row)):
-            bits[n] = np.int32(row[n]) << np.int32(13)
-        return HALF_SCALE
-    for n in range(len(row)):
-        values[n] = np.float32(row[n])
-    return np.float32(1)
-
-
-@no_type_check
-@compiled
-def _value(costs, number, cell, bits, values):
-    """One cost as float32."""
-    return _read(costs[number, cell : cell + 1], bits, values) * values[0]
