@@ -22,8 +22,8 @@ class _Plain(Adam):
     def __init__(self) -> None:
         pass
 
-    def descend(self, variable: torch.Tensor, gradient: torch.Tensor) -> None:
-        variable.sub_(gradient)
+    def descend(self, variable: torch.Tensor, gradient: torch.Tensor, *, accumulate: bool = True) -> None:
+        variable.copy_((variable if accumulate else 0) - gradient)
 
 
 def _smoothed(field: np.ndarray, smoothing: Any, evidence: torch.Tensor | None = None) -> np.ndarray:

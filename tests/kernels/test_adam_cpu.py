@@ -47,6 +47,16 @@ def test_errs_no_more_than_torch(shape: Shape, step: int) -> None:
     assert_within_budget(FUSED, TORCH, *_state(shape), **options)
 
 
+@pytest.mark.parametrize("step", [1, 80])
+def test_the_step_alone(step: int) -> None:
+    state = _state((5, 7, 6))
+    options: dict[str, Any] = {"step": step, "learning_rate": 0.7, "eps": 1e-5}
+    found = FUSED(*state, **options, accumulate=False)
+    from_zero = FUSED(0 * state[0], *state[1:], **options)
+    assert all(torch.equal(a, b) for a, b in zip(found, from_zero, strict=True))
+    assert_within_budget(FUSED, TORCH, *state, **options, accumulate=False)
+
+
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.99), (0.0, 0.9), (0.99, 0.99999)])
 def test_the_first_step(betas: tuple[float, float]) -> None:
     state = _fresh((5, 7, 6))

@@ -52,6 +52,16 @@ def test_errs_no_more_than_torch(shape: Shape, step: int, on_device: bool) -> No
     assert_within_budget(_after(adam_step, on_device), _after(reference.adam_step), *_state(shape), **options)
 
 
+@pytest.mark.parametrize("step", [1, 80])
+def test_the_step_alone(step: int) -> None:
+    state = _state((5, 7, 6))
+    options: dict[str, Any] = {"step": step, "learning_rate": 0.7, "eps": 1e-5}
+    found = _after(adam_step)(*state, **options, accumulate=False)
+    from_zero = _after(adam_step)(0 * state[0], *state[1:], **options)
+    assert all(torch.equal(a, b) for a, b in zip(found, from_zero, strict=True))
+    assert_within_budget(_after(adam_step), _after(reference.adam_step), *state, **options, accumulate=False)
+
+
 @pytest.mark.parametrize("step", [1, 2, 5, 80, 499, 501, 20_000])
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.9), (0.5, 0.99999)])
 def test_counting_on_the_device_changes_nothing(step: int, betas: tuple[float, float]) -> None:

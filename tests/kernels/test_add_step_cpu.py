@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from budget import assert_within_budget
@@ -21,6 +23,20 @@ def _fields(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("longest", LENGTHS)
 def test_errs_no_more_than_torch(shape: Shape, longest: float) -> None:
     assert_within_budget(on_cpu(add_step), reference.add_step, *_fields(shape), longest=longest)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("longest", [0.3, 7.5, math.inf])
+@pytest.mark.parametrize("factors", [(0.5, -0.5), (1.0, 0.0), (0.0, -2.0)])
+def test_factors_of_both_terms(shape: Shape, longest: float, factors: tuple[float, float]) -> None:
+    options = {"longest": longest, "factors": factors}
+    assert_within_budget(on_cpu(add_step), reference.add_step, *_fields(shape), **options)
+
+
+def test_without_a_limit_no_step_is_cut() -> None:
+    displacement, step = _fields((4, 5, 6))
+    expected = on_cpu(add_step)(displacement, 9 * step, longest=1e9)
+    assert torch.equal(on_cpu(add_step)(displacement, 9 * step), expected)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

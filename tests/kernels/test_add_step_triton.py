@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import oracles
@@ -33,6 +34,13 @@ def _fields(shape: Shape, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("longest", [0.5, 1.0, 7.5])
 def test_errs_no_more_than_torch(shape: Shape, longest: float) -> None:
     assert_within_budget(add_step, reference.add_step, *_fields(shape), longest=longest)
+
+
+@pytest.mark.parametrize("longest", [0.5, 7.5, math.inf])
+@pytest.mark.parametrize("factors", [(0.5, -0.5), (1.0, 0.0), (0.0, -2.0)])
+def test_factors_of_both_terms(longest: float, factors: tuple[float, float]) -> None:
+    options = {"longest": longest, "factors": factors}
+    assert_within_budget(add_step, reference.add_step, *_fields((5, 7, 6)), **options)
 
 
 def test_steps_far_beyond_the_border_read_the_edge() -> None:

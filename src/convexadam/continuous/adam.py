@@ -29,8 +29,8 @@ class Adam:
         self._steps = torch.zeros((), dtype=torch.int64, device=like.device) if counted_on_device else 0
         self._learning_rate, self._betas, self._eps = learning_rate, betas, eps
 
-    def descend(self, variable: Field, gradient: Field) -> None:
-        """Move ``variable``, in place, by one step against the gradient."""
+    def descend(self, variable: Field, gradient: Field, *, accumulate: bool = True) -> None:
+        """Move ``variable``, in place, by one step against the gradient; or replace it by the step alone."""
         self._steps += 1
         adam_step(
             variable,
@@ -41,4 +41,5 @@ class Adam:
             learning_rate=self._learning_rate,
             eps=self._eps,
             betas=self._betas,
+            accumulate=accumulate,
         )

@@ -96,7 +96,7 @@ class _Composed:
         self._step, self._buffer = torch.empty_like(displacement), torch.empty_like(displacement)
 
     def move(self, gradient: Field, adam: Adam) -> None:
-        adam.descend(self._step.zero_(), gradient)
+        adam.descend(self._step, gradient, accumulate=False)
         step = self._smooth_step(self._step, out=self._buffer)
         moved = add_step(self.displacement, step, longest=self._largest_step, out=self._step)
         self.displacement = self._smooth_field(moved, out=self.displacement)

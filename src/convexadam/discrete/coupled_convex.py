@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from convexadam._typing import Field, Float, Tensor
 from convexadam.kernels.coupled_argmin import coupled_argmin
-from convexadam.kernels.smooth import along_axes, smoothing_matrix
+from convexadam.kernels.smooth import smooth
 from convexadam.kernels.window import Window
 
 THETAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Weights of the coupling, weak to strong."""
+
+_MEAN = (1.0, 1.0, 1.0)
 
 
 def coupled_convex(
@@ -40,9 +44,10 @@ def coupled_convex(
     Heinrich, Papiez, Schnabel, Handels, "Non-parametric discrete registration with convex optimisation",
     WBIR 2014. The mean filter is normalised at the border.
     """
-    field = coupled_argmin(costs, window, subcell=subcell)
-    i, j, k = (smoothing_matrix((1.0, 1.0, 1.0), n, like=field) for n in costs.shape[1:])
-    field = along_axes(field, (i, j, k))
+    chosen = coupled_argmin(costs, window, subcell=subcell)
+    neighbours = smooth(torch.ones_like(chosen[:1]), _MEAN)[0].reciprocal_()
+    field = smooth(chosen, _MEAN, after=neighbours)
     for theta in thetas:
-        field = along_axes(coupled_argmin(costs, window, toward=field, theta=theta, subcell=subcell), (i, j, k))
+        chosen = coupled_argmin(costs, window, toward=field, theta=theta, subcell=subcell)
+        field = smooth(chosen, _MEAN, after=neighbours)
     return field

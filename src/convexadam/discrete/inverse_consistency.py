@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convexadam._typing import Field
-from convexadam.kernels.warp import compose
+from convexadam.kernels.warp import add_step
 
 
 def make_inverse_consistent(forward: Field, backward: Field, *, iterations: int = 15) -> tuple[Field, Field]:
@@ -22,7 +22,7 @@ def make_inverse_consistent(forward: Field, backward: Field, *, iterations: int 
     """
     for _ in range(iterations):
         forward, backward = (
-            (forward - compose(backward, forward)) / 2,
-            (backward - compose(forward, backward)) / 2,
+            add_step(backward, forward, factors=(0.5, -0.5)),
+            add_step(forward, backward, factors=(0.5, -0.5)),
         )
     return forward, backward

@@ -20,6 +20,7 @@ def adam_step(
     learning_rate: float,
     eps: float,
     betas: tuple[float, float] = (0.9, 0.999),
+    accumulate: bool = True,
 ) -> None:
     """See the package."""
     rate = learning_rate / (1 - betas[0] ** step)
@@ -28,7 +29,7 @@ def adam_step(
     state = variable, first, second
     changed = [tensor.contiguous() for tensor in state]
     arrays = [v.reshape(-1) for v in views(*changed, gradient)]
-    in_slabs(_update, len(arrays[0]), *arrays, *numbers, multiple=1024)
+    in_slabs(_update, len(arrays[0]), *arrays, *numbers, accumulate, multiple=1024)
     for tensor, values in zip(state, changed, strict=True):
         if values is not tensor:
             tensor.copy_(values)
@@ -37,11 +38,25 @@ def adam_step(
 @no_type_check
 @compiled
 def _update(
-    first, last, variable, mean, square, gradient, keep_mean, new_mean, keep_square, new_square, unbias, rate, eps
+    first,
+    last,
+    variable,
+    mean,
+    square,
+    gradient,
+    keep_mean,
+    new_mean,
+    keep_square,
+    new_square,
+    unbias,
+    rate,
+    eps,
+    accumulate,
 ):
     for n in range(first, last):
         g = gradient[n]
         m = keep_mean * mean[n] + new_mean * g
         v = keep_square * square[n] + new_square * g * g
         mean[n], square[n] = m, v
-        variable[n] -= rate * m / (np.sqrt(v * unbias) + eps)
+        step = -rate * m / (np.sqrt(v * unbias) + eps)
+        variable[n] = variable[n] + step if accumulate else step

@@ -27,6 +27,7 @@ def adam_step(
     learning_rate: float,
     eps: float,
     betas: tuple[float, float] = (0.9, 0.999),
+    accumulate: bool = True,
 ) -> None:
     """See the package.
 
@@ -42,7 +43,15 @@ def adam_step(
     numbers = (float(learning_rate), float(eps), *betas, 1 - betas[0], 1 - betas[1], *unbiased)
     with torch.cuda.device(variable.get_device()):
         _update[(triton.cdiv(variable.numel(), _BLOCK),)](
-            updated[0], gradient.contiguous(), *updated[1:], counter, variable.numel(), *numbers, _BLOCK, **_OPTIONS
+            updated[0],
+            gradient.contiguous(),
+            *updated[1:],
+            counter,
+            variable.numel(),
+            *numbers,
+            accumulate,
+            _BLOCK,
+            **_OPTIONS,
         )
     for target, source in zip(given, updated, strict=True):
         if target is not source:
@@ -66,6 +75,7 @@ def _update(
     add_square,
     unbias_mean,
     unbias_square,
+    accumulate: tl.constexpr,
     block: tl.constexpr,
 ):
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
@@ -76,7 +86,9 @@ def _update(
     g = tl.load(gradient + at, mask=here, other=0.0)
     m = keep_mean * tl.load(mean + at, mask=here, other=0.0) + add_mean * g
     v = keep_square * tl.load(square + at, mask=here, other=0.0) + add_square * (g * g)
-    moved = tl.load(variable + at, mask=here, other=0.0) - rate * unbias_mean * m / (tl.sqrt(v * unbias_square) + eps)
+    moved = -rate * unbias_mean * m / (tl.sqrt(v * unbias_square) + eps)
+    if accumulate:
+        moved += tl.load(variable + at, mask=here, other=0.0)
     tl.store(mean + at, m, mask=here)
     tl.store(square + at, v, mask=here)
     tl.store(variable + at, moved, mask=here)

@@ -10,11 +10,21 @@ from convexadam._typing import Field
 from convexadam.kernels._cpu import compiled, in_slabs, views, written_to
 
 
-def add_step(displacement: Field, step: Field, *, longest: float, out: Field | None = None) -> Field:
+def add_step(
+    displacement: Field,
+    step: Field,
+    *,
+    longest: float,
+    factors: tuple[float, float] = (1.0, 1.0),
+    out: Field | None = None,
+) -> Field:
     """See the package."""
     result = written_to(out, like=displacement)
-    kernel = _near_rows if longest <= 1 else _far_rows
-    in_slabs(kernel, displacement.shape[1], *views(displacement, step, result), np.float32(longest))
+    arrays, limit = views(displacement, step, result), np.float32(longest)
+    if longest <= 1 and factors == (1, 1):
+        in_slabs(_near_rows, displacement.shape[1], *arrays, limit)
+    else:
+        in_slabs(_far_rows, displacement.shape[1], *arrays, limit, *(np.float32(f) for f in factors))
     return result if out is None or out is result else out.copy_(result)
 
 
@@ -61,26 +71,46 @@ def _near_rows(first, last, u, step, out, longest):
 
 @no_type_check
 @compiled
-def _far_rows(first, last, u, step, out, longest):
+def _far_rows(first, last, u, step, out, longest, own, other):
     """Add steps of any length: eight nodes each, looked up."""
     _, n0, n1, n2 = u.shape
-    zero, one = np.float32(0), np.float32(1)
-    top0, top1, top2 = np.float32(n0 - 1), np.float32(n1 - 1), np.float32(n2 - 1)
+    one, volume = np.float32(1), n0 * n1 * n2
+    values, steps, target = u.reshape(-1), step.reshape(-1), out.reshape(-1)
     for i in range(first, last):
         for j in range(n1):
             for k in range(n2):
-                v0, v1, v2 = step[0, i, j, k], step[1, i, j, k], step[2, i, j, k]
-                scale = longest / max(np.sqrt(v0 * v0 + v1 * v1 + v2 * v2), longest)
+                node = (i * n1 + j) * n2 + k
+                v0, v1, v2 = steps[node], steps[node + volume], steps[node + 2 * volume]
+                scale = one / max(np.sqrt(v0 * v0 + v1 * v1 + v2 * v2) / longest, one)
                 v0, v1, v2 = v0 * scale, v1 * scale, v2 * scale
-                c0 = min(max(np.float32(i) + v0, zero), top0)
-                c1 = min(max(np.float32(j) + v1, zero), top1)
-                c2 = min(max(np.float32(k) + v2, zero), top2)
-                a0, a1, a2 = min(int(c0), max(n0 - 2, 0)), min(int(c1), max(n1 - 2, 0)), min(int(c2), max(n2 - 2, 0))
-                b0, b1, b2 = min(a0 + 1, n0 - 1), min(a1 + 1, n1 - 1), min(a2 + 1, n2 - 1)
-                f0, f1, f2 = c0 - np.float32(a0), c1 - np.float32(a1), c2 - np.float32(a2)
-                out[0, i, j, k], out[1, i, j, k], out[2, i, j, k] = v0, v1, v2
-                for x0, w0 in ((a0, one - f0), (b0, f0)):
-                    for x1, w1 in ((a1, one - f1), (b1, f1)):
-                        for x2, w2 in ((a2, one - f2), (b2, f2)):
-                            for a in range(3):
-                                out[a, i, j, k] += w0 * w1 * w2 * u[a, x0, x1, x2]
+                a0, s0, f0 = along(np.float32(i) + v0, n0)
+                a1, s1, f1 = along(np.float32(j) + v1, n1)
+                a2, s2, f2 = along(np.float32(k) + v2, n2)
+                at, s0, s1 = (a0 * n1 + a1) * n2 + a2, s0 * n1 * n2, s1 * n2
+                nodes = at, at + s2, at + s1, at + s1 + s2, at + s0, at + s0 + s2, at + s0 + s1, at + s0 + s1 + s2
+                near, far = (one - f0) * (one - f1), (one - f0) * f1
+                below, above = f0 * (one - f1), f0 * f1
+                shares = (near * (one - f2), near * f2, far * (one - f2), far * f2)
+                others = (below * (one - f2), below * f2, above * (one - f2), above * f2)
+                for a, v in ((0, v0), (1, v1), (2, v2)):
+                    target[node + a * volume] = own * v + other * _mean(values, a * volume, nodes, shares + others)
+
+
+@no_type_check
+@compiled
+def along(position, size):
+    """Return the neighbour below a position clamped to an axis, the step to the one above, and its share."""
+    clamped = min(max(position, np.float32(0)), np.float32(size - 1))
+    low = min(int(clamped), max(size - 2, 0))
+    return low, min(size - 1, 1), clamped - np.float32(low)  # one node alone is its own neighbour
+
+
+@no_type_check
+@compiled
+def _mean(values, first, nodes, shares):
+    """Weighted sum of eight values; of one alone it is that value, exactly."""
+    a, b, c, d, e, f, g, h = nodes
+    total = shares[0] * values[np.uintp(first + a)] + shares[1] * values[np.uintp(first + b)]
+    total += shares[2] * values[np.uintp(first + c)] + shares[3] * values[np.uintp(first + d)]
+    total += shares[4] * values[np.uintp(first + e)] + shares[5] * values[np.uintp(first + f)]
+    return total + shares[6] * values[np.uintp(first + g)] + shares[7] * values[np.uintp(first + h)]

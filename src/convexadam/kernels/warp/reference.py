@@ -48,10 +48,17 @@ def sample_nearest(volume: Shaped[Tensor, "c i j k"], positions: Float[Tensor, "
     return volume[:, i, j, k]
 
 
-def add_step(displacement: Field, step: Field, *, longest: float, out: Field | None = None) -> Field:
+def add_step(
+    displacement: Field,
+    step: Field,
+    *,
+    longest: float,
+    factors: tuple[float, float] = (1.0, 1.0),
+    out: Field | None = None,
+) -> Field:
     """See the package."""
-    step = step * (longest / torch.linalg.vector_norm(step, dim=0).clamp_min(longest))
-    result = step + compose(displacement, step)
+    step = step / (torch.linalg.vector_norm(step, dim=0) / longest).clamp_min(1)
+    result = factors[0] * step + factors[1] * compose(displacement, step)
     return result if out is None else out.copy_(result)
 
 

@@ -19,13 +19,22 @@ _BOX = (2, 4, 32)
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 
 
-def add_step(displacement: Field, step: Field, *, longest: float, out: Field | None = None) -> Field:
+def add_step(
+    displacement: Field,
+    step: Field,
+    *,
+    longest: float,
+    factors: tuple[float, float] = (1.0, 1.0),
+    out: Field | None = None,
+) -> Field:
     """See the package."""
     given, step = displacement.contiguous(), step.contiguous()
     result = out if out is not None and out.is_contiguous() else torch.empty_like(given)
     n0, n1, n2 = given.shape[1:]
     with torch.cuda.device(given.get_device()):
-        _add_step[boxes((n0, n1, n2), _BOX)](given, step, result, n0, n1, n2, float(longest), *_BOX, **_OPTIONS)
+        _add_step[boxes((n0, n1, n2), _BOX)](
+            given, step, result, n0, n1, n2, float(longest), *factors, *_BOX, **_OPTIONS
+        )
     return result if out is None or result is out else out.copy_(result)
 
 
@@ -37,23 +46,25 @@ def boxes(shape: Triple, box: Triple) -> Triple:
 
 @no_type_check
 @triton.jit(do_not_specialize=["n0", "n1", "n2"])
-def _add_step(u, step, out, n0, n1, n2, longest, box0: tl.constexpr, box1: tl.constexpr, box2: tl.constexpr):
+def _add_step(
+    u, step, out, n0, n1, n2, longest, own, other, box0: tl.constexpr, box1: tl.constexpr, box2: tl.constexpr
+):
     i, j, k, node, here = nodes_of_box(n0, n1, n2, box0, box1, box2)
     second = node + (node * 0 + n0) * n1 * n2  # 64 bits: three components may hold more than 2^31 values
     third = second + (second - node)
     v0 = tl.load(step + node, mask=here, other=0.0)
     v1 = tl.load(step + second, mask=here, other=0.0)
     v2 = tl.load(step + third, mask=here, other=0.0)
-    scale = longest / tl.maximum(tl.sqrt(v0 * v0 + v1 * v1 + v2 * v2), longest)
+    scale = 1 / tl.maximum(tl.sqrt(v0 * v0 + v1 * v1 + v2 * v2) / longest, 1.0)
     v0, v1, v2 = v0 * scale, v1 * scale, v2 * scale
     first, s0, s1, s2, f0, f1, f2 = cell(
         i.to(tl.float32) + v0, j.to(tl.float32) + v1, k.to(tl.float32) + v2, n0, n1, n2
     )
-    tl.store(out + node, v0 + _between(u, first, s0, s1, s2, f0, f1, f2, here), mask=here)
+    tl.store(out + node, own * v0 + other * _between(u, first, s0, s1, s2, f0, f1, f2, here), mask=here)
     first += second - node
-    tl.store(out + second, v1 + _between(u, first, s0, s1, s2, f0, f1, f2, here), mask=here)
+    tl.store(out + second, own * v1 + other * _between(u, first, s0, s1, s2, f0, f1, f2, here), mask=here)
     first += second - node
-    tl.store(out + third, v2 + _between(u, first, s0, s1, s2, f0, f1, f2, here), mask=here)
+    tl.store(out + third, own * v2 + other * _between(u, first, s0, s1, s2, f0, f1, f2, here), mask=here)
 
 
 @no_type_check
