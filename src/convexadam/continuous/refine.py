@@ -204,6 +204,6 @@ def whole_nodes(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
 
     Where a mask is so thin that no node is whole, the parts have to do.
     """
-    pooled, share = pool(torch.stack([weight, (weight > 0).to(weight.dtype)]), spacing)
+    pooled, share = (pool(w[None], spacing)[0] for w in (weight, (weight > 0).to(weight.dtype)))
     whole = torch.where(share > _WHOLE, pooled, 0.0)
     return whole if bool((whole > 0).any()) else pooled

@@ -141,7 +141,7 @@ def coverage(grid: Grid, onto: Grid, *, like: Tensor, margin: int = 0) -> Shaped
     each, so that half of it is always left.
     """
     matrix = grid.voxels_from(onto)
-    result = torch.ones(onto.shape, dtype=like.dtype, device=like.device)
+    result = torch.ones((1, 1, 1), dtype=like.dtype, device=like.device)  # as large as it has to be, axis by axis
     for axis, size in enumerate(grid.shape):
         edge = min(margin * float(np.linalg.norm(matrix[axis, :3])), size // 4) - 0.5
         where = torch.full((1, 1, 1), float(matrix[axis, 3]), dtype=torch.float32, device=like.device)
@@ -151,8 +151,8 @@ def coverage(grid: Grid, onto: Grid, *, like: Tensor, margin: int = 0) -> Shaped
                 where = where + ticks.to(like.device, torch.float32).reshape(
                     [-1 if a == along else 1 for a in range(3)]
                 )
-        result *= (where >= edge - _ROUNDING) & (where <= size - 1 - edge + _ROUNDING)
-    return result
+        result = result * ((where >= edge - _ROUNDING) & (where <= size - 1 - edge + _ROUNDING))
+    return result.expand(onto.shape).contiguous()
 
 
 @full_precision

@@ -175,12 +175,13 @@ def evidence(image: Image, mask: Image | None, grid: Grid, margin: int) -> Volum
         inside = Image((mask.data > 0).to(weight.dtype), mask.grid)
         reordered = mask.grid.canonical().same_as(grid)
         weight = weight * (inside.canonical() if reordered else resample(inside, grid, background=0.0)).data[0]
-    if not bool((weight > 0).any()):
+    low, high = torch.aminmax(weight)
+    if not high > 0:
         raise InputError(
             "no voxel has evidence: the images, or what the masks leave of them, do not overlap within the box of the "
             "fixed image; check the affines and masks, or bring the images closer first"
         )
-    return None if bool((weight == 1).all()) else weight
+    return None if low == high == 1 else weight
 
 
 class _Clock:

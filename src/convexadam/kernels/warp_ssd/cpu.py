@@ -6,10 +6,10 @@ from typing import no_type_check
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.kernels._cpu import channels_last, compiled, constant, in_slabs, prefetch, views, written_to
+from convexadam.kernels.warp.cpu import along
 
 _ALL_KNOWN = np.float32(0.999)
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
@@ -63,46 +63,45 @@ def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weig
 def _prepared(like: Volume, fixed_weight: Volume | None, moving_weight: Volume | None) -> list[np.ndarray]:
     """Both weights, and the moving weight that all eight corners of a cell share: -1 where they do not."""
     one = torch.ones_like(like, memory_format=torch.contiguous_format)
-    moving = one if moving_weight is None else moving_weight
-    corners = functional.pad(moving[None, None], (0, 1) * 3, mode="replicate")
-    high, low = functional.max_pool3d(corners, 2, 1)[0, 0], -functional.max_pool3d(-corners, 2, 1)[0, 0]
-    shared = torch.where(high == low, high, -1.0)
-    return views(one if fixed_weight is None else fixed_weight, moving, shared)
+    shared = torch.empty_like(one)
+    fixed, moving, target = views(*(one if w is None else w for w in (fixed_weight, moving_weight)), shared)
+    in_slabs(_shared, len(moving), moving, target)
+    return [fixed, moving, target]
 
 
 @no_type_check
 @compiled
-def _between(position, size):
-    """Neighbours below and above a position clamped to an axis, and the share of the upper one."""
-    clamped = min(max(position, _ZERO), np.float32(size - 1))
-    low = min(int(clamped), max(size - 2, 0))
-    return low, min(low + 1, size - 1), clamped - np.float32(low)
+def _shared(first, last, weight, out):
+    """Weight that a node and those a step above it have in common, or -1, in the planes ``first ... last - 1``."""
+    n0, n1, n2 = weight.shape
+    for i in range(first, last):
+        for j in range(n1):
+            next_i, next_j = min(i + 1, n0 - 1), min(j + 1, n1 - 1)
+            a, b, c, d, target = weight[i, j], weight[i, next_j], weight[next_i, j], weight[next_i, next_j], out[i, j]
+            for k in range(n2):  # within a column of four nodes
+                target[k] = a[k] if a[k] == b[k] and a[k] == c[k] and a[k] == d[k] else -_ONE
+            for k in range(n2 - 1):  # and in the next column
+                target[k] = target[k] if target[k] == target[k + 1] else -_ONE
 
 
 @no_type_check
 @compiled
-def _evidence_at(p0, p1, p2, moving_weight, shared):
-    """Return the moving weight at a position: 0 outside the field of view, and where a corner that counts has none."""
-    n0, n1, n2 = moving_weight.shape
-    if not (
-        p0 >= -_HALF
-        and p0 <= np.float32(n0) - _HALF
-        and p1 >= -_HALF
-        and p1 <= np.float32(n1) - _HALF
-        and p2 >= -_HALF
-        and p2 <= np.float32(n2) - _HALF
-    ):
-        return _ZERO
-    (a0, b0, f0), (a1, b1, f1), (a2, b2, f2) = _between(p0, n0), _between(p1, n1), _between(p2, n2)
-    if shared[a0, a1, a2] >= _ZERO:
-        return shared[a0, a1, a2]
+def _inside(position, size):
+    """Whether a position along an axis is in the field of view."""
+    return position >= -_HALF and position <= np.float32(size) - _HALF
+
+
+@no_type_check
+@compiled
+def _between(at, steps, shares, weight):
+    """Weight between a node and those a step from it; 0 where one that counts has none."""
     known, sampled = _ZERO, _ZERO
-    for x0, s0 in ((a0, _ONE - f0), (b0, f0)):
-        for x1, s1 in ((a1, _ONE - f1), (b1, f1)):
-            for x2, s2 in ((a2, _ONE - f2), (b2, f2)):
-                weight, share = moving_weight[x0, x1, x2], s0 * s1 * s2
-                sampled += share * weight
-                known += share if weight > _ZERO else _ZERO
+    for x0, s0 in ((0, _ONE - shares[0]), (steps[0], shares[0])):
+        for x1, s1 in ((0, _ONE - shares[1]), (steps[1], shares[1])):
+            for x2, s2 in ((0, _ONE - shares[2]), (steps[2], shares[2])):
+                here, share = weight[at + x0 + x1 + x2], s0 * s1 * s2
+                sampled += share * here
+                known += share if here > _ZERO else _ZERO
     return sampled if known > _ALL_KNOWN else _ZERO
 
 
@@ -110,11 +109,19 @@ def _evidence_at(p0, p1, p2, moving_weight, shared):
 @compiled
 def _evidence(first, last, u, fixed_weight, moving_weight, shared, out):
     """Evidence of the planes ``first ... last - 1``."""
+    _, n0, n1, n2 = u.shape
+    there, same = moving_weight.reshape(-1), shared.reshape(-1)
     for i in range(first, last):
-        for j in range(u.shape[2]):
-            for k in range(u.shape[3]):
+        for j in range(n1):
+            for k in range(n2):
                 p0, p1, p2 = np.float32(i) + u[0, i, j, k], np.float32(j) + u[1, i, j, k], np.float32(k) + u[2, i, j, k]
-                out[i, j, k] = fixed_weight[i, j, k] * _evidence_at(p0, p1, p2, moving_weight, shared)
+                out[i, j, k] = _ZERO
+                if fixed_weight[i, j, k] > _ZERO and _inside(p0, n0) and _inside(p1, n1) and _inside(p2, n2):
+                    (a0, s0, f0), (a1, s1, f1), (a2, s2, f2) = along(p0, n0), along(p1, n1), along(p2, n2)
+                    at, steps = (a0 * n1 + a1) * n2 + a2, (s0 * n1 * n2, s1 * n2, s2)
+                    common = same[np.uintp(at)]
+                    weight = common if common >= _ZERO else _between(at, steps, (f0, f1, f2), there)
+                    out[i, j, k] = fixed_weight[i, j, k] * weight
 
 
 @no_type_check
@@ -124,38 +131,55 @@ def _gradient(
 ):
     """Gradient of the planes ``first ... last - 1``; returns the sum of squared differences if ``valued``."""
     n0, n1, n2 = fixed.shape[:3]
-    flat, row, plane = moving.reshape(-1), n2 * len(channels), n1 * n2 * len(channels)
+    volume, count = n0 * n1 * n2, len(channels)
+    here, values, field, target = fixed.reshape(-1), moving.reshape(-1), u.reshape(-1), gradient.reshape(-1)
+    known, there, same = fixed_weight.reshape(-1), moving_weight.reshape(-1), shared.reshape(-1)
+    steps = min(n0 - 1, 1) * n1 * n2, min(n1 - 1, 1) * n2, min(n2 - 1, 1)  # one node alone is its own neighbour
+    along0, along1, along2 = np.uintp(steps[0] * count), np.uintp(steps[1] * count), np.uintp(steps[2] * count)
+    lows, low = np.empty(n2, np.int32), np.empty(n2, np.int32)
+    shares, free, weights = np.empty((3, n2), np.float32), np.empty((3, n2), np.float32), np.empty(n2, np.float32)
     loss = 0.0
     for i in range(first, last):
         for j in range(n1):
+            row = (i * n1 + j) * n2
+            weights[:] = known[row : row + n2]
+            lows[:] = 0
+            for a, own, size in ((0, i, n0), (1, j, n1), (2, 0, n2)):
+                positions = field[a * volume + row : a * volume + row + n2]
+                _look_up(positions, np.float32(own), a == 2, size, shares[a], low, free[a], weights)
+                for k in range(n2):
+                    lows[k] = lows[k] * np.int32(size) + low[k]
             for k in range(n2):
-                weight = fixed_weight[i, j, k]
-                p0, p1, p2 = np.float32(i) + u[0, i, j, k], np.float32(j) + u[1, i, j, k], np.float32(k) + u[2, i, j, k]
+                weight, at = weights[k], lows[k]
+                node = np.uintp(row + k)
+                second, third = node + np.uintp(volume), node + np.uintp(2 * volume)
+                f0, f1, f2 = shares[0, k], shares[1, k], shares[2, k]
                 if weight > _ZERO:
-                    weight *= _evidence_at(p0, p1, p2, moving_weight, shared)
+                    common = same[np.uintp(at)]  # as good as always, all nodes around have the same
+                    weight *= common if common >= _ZERO else _between(int(at), steps, (f0, f1, f2), there)
                 if weight <= _ZERO:
-                    gradient[0, i, j, k], gradient[1, i, j, k], gradient[2, i, j, k] = _ZERO, _ZERO, _ZERO
+                    target[node], target[second], target[third] = _ZERO, _ZERO, _ZERO
                     continue
-                (a0, b0, f0), (a1, b1, f1), (a2, b2, f2) = _between(p0, n0), _between(p1, n1), _between(p2, n2)
                 # the next row of nodes will read from here on: it is far away in memory
-                ahead = (a0 * n1 + b1 + 1) * row + a2 * len(channels)
-                prefetch(flat, ahead)
-                prefetch(flat, ahead + len(channels) - 1)
-                prefetch(flat, ahead + plane)
-                prefetch(flat, ahead + plane + len(channels) - 1)
-                here, m000, m001, m010 = fixed[i, j, k], moving[a0, a1, a2], moving[a0, a1, b2], moving[a0, b1, a2]
-                m011, m100, m101 = moving[a0, b1, b2], moving[b0, a1, a2], moving[b0, a1, b2]
-                m110, m111 = moving[b0, b1, a2], moving[b0, b1, b2]
+                ahead = (int(at) + 2 * n2) * count
+                prefetch(values, ahead)
+                prefetch(values, ahead + count - 1)
+                prefetch(values, ahead + n1 * n2 * count)
+                prefetch(values, ahead + n1 * n2 * count + count - 1)
+                m000, own = np.uintp(at) * np.uintp(count), node * np.uintp(count)
+                m010, m100, m110 = m000 + along1, m000 + along0, m000 + along0 + along1
                 g0, g1, g2, squared = _ZERO, _ZERO, _ZERO, _ZERO
-                for c in range(len(channels)):
+                for channel in range(count):
                     # along k, then j, then i; a step is the difference of the two ends
-                    step00, step01 = m001[c] - m000[c], m011[c] - m010[c]
-                    step10, step11 = m101[c] - m100[c], m111[c] - m110[c]
-                    low0, low1 = m000[c] + f2 * step00, m100[c] + f2 * step10
-                    step0, step1 = m010[c] + f2 * step01 - low0, m110[c] + f2 * step11 - low1
+                    c = np.uintp(channel)
+                    v00, v01, v10, v11 = values[m000 + c], values[m010 + c], values[m100 + c], values[m110 + c]
+                    step00, step01 = values[m000 + along2 + c] - v00, values[m010 + along2 + c] - v01
+                    step10, step11 = values[m100 + along2 + c] - v10, values[m110 + along2 + c] - v11
+                    low0, low1 = v00 + f2 * step00, v10 + f2 * step10
+                    step0, step1 = v01 + f2 * step01 - low0, v11 + f2 * step11 - low1
                     start = low0 + f1 * step0
                     along_i = low1 + f1 * step1 - start
-                    residual = start + f0 * along_i - here[c]
+                    residual = start + f0 * along_i - here[own + c]
                     near, far = step00 + f1 * (step01 - step00), step10 + f1 * (step11 - step10)
                     if len(valued) > 0:
                         squared += residual * residual
@@ -163,27 +187,52 @@ def _gradient(
                     g1 += residual * (step0 + f0 * (step1 - step0))
                     g2 += residual * (near + f0 * (far - near))
                 loss += weight * squared
-                # a position clamped to the volume does not move with the displacement
-                gradient[0, i, j, k] = g0 * weight * scale if p0 > _ZERO and p0 < np.float32(n0 - 1) else _ZERO
-                gradient[1, i, j, k] = g1 * weight * scale if p1 > _ZERO and p1 < np.float32(n1 - 1) else _ZERO
-                gradient[2, i, j, k] = g2 * weight * scale if p2 > _ZERO and p2 < np.float32(n2 - 1) else _ZERO
+                weight *= scale
+                target[node], target[second] = g0 * weight * free[0, k], g1 * weight * free[1, k]
+                target[third] = g2 * weight * free[2, k]
             if rough != _ZERO:
+                up, down = n1 * n2 if i > 0 else 0, n1 * n2 if i < n0 - 1 else 0
+                left, right = n2 if j > 0 else 0, n2 if j < n1 - 1 else 0
                 for a in range(3):
-                    _add_diffusion(u[a], i, j, gradient[a, i, j], rough)
+                    _add_diffusion(field, a * volume + (i * n1 + j) * n2, n2, (up, down, left, right), target, rough)
     return loss
 
 
 @no_type_check
 @compiled
-def _add_diffusion(u, i, j, row, factor):
-    """Add ``factor`` times the differences to the six neighbours; a missing one counts as equal."""
-    n0, n1, n2 = u.shape
-    here, above, below = u[i, j], u[max(i - 1, 0), j], u[min(i + 1, n0 - 1), j]
-    left, right = u[i, max(j - 1, 0)], u[i, min(j + 1, n1 - 1)]
-    for k in range(n2):
-        row[k] += factor * (np.float32(4) * here[k] - above[k] - below[k] - left[k] - right[k])
-    before, after, inner = here[: n2 - 1], here[1:], row[1:]
-    for k in range(n2 - 1):
-        inner[k] += factor * (after[k] - before[k])
-    for k in range(n2 - 1):
-        row[k] += factor * (before[k] - after[k])
+def _look_up(field, own, counted, size, share, low, free, weight):
+    """Along one axis: nodes below a row of positions, shares of those above; no weight outside the field of view.
+
+    A position clamped to the volume does not move with the displacement: it is not ``free``.
+    """
+    top, below_top = np.float32(size - 1), np.int32(max(size - 2, 0))
+    for k in range(len(field)):
+        position = own + (np.float32(k) if counted else _ZERO) + field[k]
+        clamped = min(max(position, _ZERO), top)
+        node = min(np.int32(clamped), below_top)
+        low[k], share[k] = node, clamped - np.float32(node)
+    for k in range(len(field)):
+        position = own + (np.float32(k) if counted else _ZERO) + field[k]
+        free[k] = _ONE if position > _ZERO and position < top else _ZERO
+        weight[k] = weight[k] if position >= -_HALF and position <= top + _HALF else _ZERO
+
+
+@no_type_check
+@compiled
+def _add_diffusion(u, row, size, beside, out, factor):
+    """Add ``factor`` times the differences to the six neighbours of a row's nodes; a missing one counts as equal."""
+    up, down, left, right = beside
+    start, above, below = np.uintp(row), np.uintp(row - up), np.uintp(row + down)
+    near, far = np.uintp(row - left), np.uintp(row + right)
+    for k in range(1, size - 1):
+        at = np.uintp(k)
+        across = u[above + at] + u[below + at] + u[near + at] + u[far + at]
+        along_row = u[start + at - np.uintp(1)] + u[start + at + np.uintp(1)]
+        out[start + at] += factor * (np.float32(6) * u[start + at] - across - along_row)
+    for k in (0, size - 1):
+        at, before, after = np.uintp(k), np.uintp(max(k - 1, 0)), np.uintp(min(k + 1, size - 1))
+        across = u[above + at] + u[below + at] + u[near + at] + u[far + at]
+        along_row = u[start + before] + u[start + after]
+        out[start + at] += factor * (np.float32(6) * u[start + at] - across - along_row)
+        if size == 1:
+            break
