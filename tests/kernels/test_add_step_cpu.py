@@ -19,7 +19,7 @@ def _fields(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", [*SHAPES, (2, 2, 2), NODES])
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 2, 2), (2, 3, 514), NODES])
 @pytest.mark.parametrize("longest", LENGTHS)
 def test_errs_no_more_than_torch(shape: Shape, longest: float) -> None:
     assert_within_budget(on_cpu(add_step), reference.add_step, *_fields(shape), longest=longest)

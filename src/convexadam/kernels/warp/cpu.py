@@ -9,6 +9,9 @@ import numpy as np
 from convexadam._typing import Field
 from convexadam.kernels._cpu import compiled, in_slabs, views, written_to
 
+_BLOCK = 256
+"""Nodes of a row that are moved at a time."""
+
 
 def add_step(
     displacement: Field,
@@ -33,40 +36,66 @@ def add_step(
 def _near_rows(first, last, u, step, out, longest):
     """Add steps of up to one node: 27 weighted neighbours, without any gather."""
     _, n0, n1, n2 = u.shape
-    zero, one = np.float32(0), np.float32(1)
-    weights = np.empty((3, 3, n2), np.float32)  # axis, neighbour -1 0 +1
-    both = np.empty(n2, np.float32)
-    padded = np.empty(n2 + 2, np.float32)
+    volume, values, steps, target = n0 * n1 * n2, u.reshape(-1), step.reshape(-1), out.reshape(-1)
+    factor, weights = np.empty(_BLOCK, np.float32), np.empty(9 * _BLOCK, np.float32)
     for i in range(first, last):
         for j in range(n1):
-            s0, s1, s2 = step[0, i, j], step[1, i, j], step[2, i, j]
-            for k in range(n2):
-                squared = s0[k] * s0[k] + s1[k] * s1[k] + s2[k] * s2[k]
-                both[k] = longest / np.sqrt(max(squared, longest * longest))
-            for a in range(3):
-                source, target = step[a, i, j], out[a, i, j]
-                before, here, after = weights[a, 0], weights[a, 1], weights[a, 2]
-                for k in range(n2):
-                    v = source[k] * both[k]
-                    target[k] = v
-                    before[k], here[k], after[k] = max(-v, zero), one - abs(v), max(v, zero)
-            left, middle, right = weights[2, 0], weights[2, 1], weights[2, 2]
-            for o0 in range(-1, 2):
-                for o1 in range(-1, 2):
-                    w0, w1 = weights[0, o0 + 1], weights[1, o1 + 1]
-                    for k in range(n2):
-                        both[k] = w0[k] * w1[k]
-                    for a in range(3):
-                        row, target = u[a, min(max(i + o0, 0), n0 - 1), min(max(j + o1, 0), n1 - 1)], out[a, i, j]
-                        padded[1 : n2 + 1] = row
-                        padded[0], padded[n2 + 1] = row[0], row[n2 - 1]
-                        for k in range(n2):
-                            at = np.uintp(k)
-                            target[k] += both[k] * (
-                                left[k] * padded[at]
-                                + middle[k] * padded[at + np.uintp(1)]
-                                + right[k] * padded[at + np.uintp(2)]
-                            )
+            for begin in range(0, n2, _BLOCK):
+                end, row = min(begin + _BLOCK, n2), (i * n1 + j) * n2
+                node = np.uintp(row + begin)
+                second, third = node + np.uintp(volume), node + np.uintp(2 * volume)
+                for k in range(end - begin):
+                    at = np.uintp(k)
+                    squared = steps[node + at] ** 2 + steps[second + at] ** 2 + steps[third + at] ** 2
+                    factor[k] = longest / np.sqrt(max(squared, longest * longest))
+                for a, to in ((0, node), (1, second), (2, third)):
+                    _weigh(steps, to, factor, weights, a * 3 * _BLOCK, target, end - begin)
+                for o0 in range(3):
+                    start = min(max(i + o0 - 1, 0), n0 - 1) * n1
+                    rows = (start + max(j - 1, 0)) * n2, (start + j) * n2, (start + min(j + 1, n1 - 1)) * n2
+                    for a, to in ((0, node), (1, second), (2, third)):
+                        _add_plane(values, a * volume, rows, begin, end, n2, weights, o0 * _BLOCK, target, to)
+
+
+@no_type_check
+@compiled
+def _weigh(steps, node, factor, weights, first, out, size):
+    """Steps of a row along one axis, shortened, and the shares of the neighbours -1, 0 and +1 that they read."""
+    before = np.uintp(first)
+    here, after = before + np.uintp(_BLOCK), before + np.uintp(2 * _BLOCK)
+    for k in range(size):
+        at = np.uintp(k)
+        v = steps[node + at] * factor[at]
+        out[node + at] = v
+        weights[before + at], weights[here + at] = max(-v, np.float32(0)), np.float32(1) - abs(v)
+        weights[after + at] = max(v, np.float32(0))
+
+
+@no_type_check
+@compiled
+def _add_plane(values, first, rows, begin, end, size, weights, along_i, out, to):
+    """Add what the nodes ``begin ... end - 1`` of a row read in one of three planes: three rows of it."""
+    a, b, c = np.uintp(first + rows[0]), np.uintp(first + rows[1]), np.uintp(first + rows[2])
+    near, left, block, one = np.uintp(3 * _BLOCK), np.uintp(6 * _BLOCK), np.uintp(_BLOCK), np.uintp(1)
+    for k in range(max(begin, 1), min(end, size - 1)):
+        at, n = np.uintp(k), np.uintp(k - begin)
+        below, here, above = weights[left + n], weights[left + block + n], weights[left + block + block + n]
+        total = weights[near + n] * (
+            below * values[a + at - one] + here * values[a + at] + above * values[a + at + one]
+        )
+        middle = below * values[b + at - one] + here * values[b + at] + above * values[b + at + one]
+        far = below * values[c + at - one] + here * values[c + at] + above * values[c + at + one]
+        total += weights[near + block + n] * middle + weights[near + block + block + n] * far
+        out[to + n] += weights[np.uintp(along_i) + n] * total
+    for k in range(0, size, max(size - 1, 1)):  # both ends lack a neighbour
+        if k >= begin and k < end:
+            before, at, after = np.uintp(max(k - 1, 0)), np.uintp(k), np.uintp(min(k + 1, size - 1))
+            n, total = np.uintp(k - begin), np.float32(0)
+            below, here, above = weights[left + n], weights[left + block + n], weights[left + block + block + n]
+            for row, share in ((a, near), (b, near + block), (c, near + block + block)):
+                read = below * values[row + before] + here * values[row + at] + above * values[row + after]
+                total += weights[share + n] * read
+            out[to + n] += weights[np.uintp(along_i) + n] * total
 
 
 @no_type_check
