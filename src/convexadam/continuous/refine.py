@@ -128,7 +128,7 @@ class AdamRefinement:
             fixed_weight=None if fixed_weight is None else whole_nodes(fixed_weight, spacing),
             moving_weight=None if moving_weight is None else whole_nodes(moving_weight, spacing),
         )
-        return self.on_voxels(nodes, spacing, shape)
+        return self.on_voxels(in_voxels(nodes, spacing), spacing, shape)
 
     def nodes(self, shape: Triple, voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Triple:
         """Distance of the nodes in voxels, for a volume of ``shape`` with voxels of ``voxel_mm``."""
@@ -176,8 +176,8 @@ class AdamRefinement:
         return motion.displacement
 
     def on_voxels(self, nodes: Field, spacing: Triple, shape: Triple) -> Float[Tensor, "3 a b d"]:
-        """Bring displacements from nodes to the voxels of a volume of ``shape``, in voxels, with `final_smoothing`."""
-        fine = nodes_to_voxels(in_voxels(nodes, spacing), spacing, shape)
+        """Bring displacements of any unit from nodes to the voxels of a volume of ``shape``, with `final_smoothing`."""
+        fine = nodes_to_voxels(nodes, spacing, shape)
         return fine if self.final_smoothing is None else Smoother(self.final_smoothing, fine)(fine)
 
 

@@ -82,9 +82,11 @@ class DisplacementField:
             return DisplacementField(self.disp_mm, grid)
         if grid.canonical().same_as(self.grid):  # the same voxels in another order
             axes, flips = grid.canonical_axes()
-            data = self.disp_mm.flip([n + 1 for n, flip in enumerate(flips) if flip])
-            order = [0, *(axes.index(a) + 1 for a in range(3))]
-            return DisplacementField(data.permute(order).contiguous(), grid)
+            flipped, order = [n for n, flip in enumerate(flips) if flip], [axes.index(a) for a in range(3)]
+            data = self.disp_mm.new_empty((3, *grid.shape))
+            for target, component in zip(data, self.disp_mm, strict=True):
+                target.copy_(component.flip(flipped).permute(order))
+            return DisplacementField(data, grid)
         return DisplacementField(read_tensor(self.disp_mm, self.grid, grid), grid)
 
     def __call__(self, points_mm: Points) -> Points:

@@ -11,7 +11,8 @@ from convexadam._typing import Channels, Field, Triple, Volume
 from convexadam.continuous import AdamRefinement
 from convexadam.continuous.refine import whole_nodes
 from convexadam.discrete import ConvexSearch
-from convexadam.geometry import Grid, Image
+from convexadam.geometry import DisplacementField, Grid, Image
+from convexadam.geometry.resample import linear_part
 from convexadam.kernels.resize import in_nodes, in_voxels, nodes_to_nodes, nodes_to_voxels, pool_weight
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import checked_features
@@ -91,11 +92,12 @@ def refined(
     return refine.on_nodes(*level.features, start=start, fixed_weight=fixed, moving_weight=moving)
 
 
-def on_voxels(refine: AdamRefinement | None, nodes: Field, spacing: Triple, grid: Grid) -> Field:
-    """Displacements in voxels of the grid, from those in nodes."""
+def in_mm(refine: AdamRefinement | None, nodes: Field, spacing: Triple, grid: Grid) -> DisplacementField:
+    """Return the transform on the voxels of the grid, from displacements in nodes."""
+    nodes_mm = linear_part(grid.affine, in_voxels(nodes, spacing))  # while they are few
     if refine is not None:
-        return refine.on_voxels(nodes, spacing, grid.shape)
-    return nodes_to_voxels(in_voxels(nodes, spacing), spacing, grid.shape)
+        return DisplacementField(refine.on_voxels(nodes_mm, spacing, grid.shape), grid)
+    return DisplacementField(nodes_to_voxels(nodes_mm, spacing, grid.shape), grid)
 
 
 def _whole(weight: Volume | None, spacing: Triple) -> Volume | None:

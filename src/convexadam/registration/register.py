@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from convexadam._typing import Field, Volume
+from convexadam._typing import Volume
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 from convexadam.features import reach_of
 from convexadam.geometry import DisplacementField, Grid, Image, resample
@@ -21,7 +21,7 @@ from convexadam.kernels.warp_ssd import evidence_under
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.diagnostics import describe_field, similarity
 from convexadam.registration.inputs import checked_image, checked_mask
-from convexadam.registration.levels import comparable, described, on_voxels, refined, searched
+from convexadam.registration.levels import comparable, described, in_mm, refined, searched
 from convexadam.registration.presets import preset
 from convexadam.registration.result import RegistrationResult
 
@@ -138,10 +138,11 @@ def _estimated(
         diagnostics = similarity(fine, nodes)
         spacing = fine.spacing
         del coarse, fine, cells
-        disp_vox = on_voxels(config.continuous, nodes, spacing, grid)
-        transform = DisplacementField.from_voxels(disp_vox, grid).resample_onto(fixed.grid)
+        transform = in_mm(config.continuous, nodes, spacing, grid)
+        met = not contrast or masks == (None, None) or _met(fixed, moving, masks, transform)
+        transform = transform.resample_onto(fixed.grid)
         diagnostics |= describe_field(transform)
-        if contrast and masks != (None, None) and not _met(fixed, moving, masks, grid, disp_vox):
+        if not met:
             raise InputError(
                 "nothing within the fixed mask meets anything within the moving mask, within the reach of the search: "
                 "they do not overlap; check the masks and affines, or bring the images closer first"
@@ -149,9 +150,10 @@ def _estimated(
     return transform, diagnostics
 
 
-def _met(fixed: Image, moving: Image, masks: tuple[Image | None, Image | None], grid: Grid, disp_vox: Field) -> bool:
+def _met(fixed: Image, moving: Image, masks: tuple[Image | None, Image | None], transform: DisplacementField) -> bool:
     """Whether anything inside the fixed mask meets anything inside the moving mask, where they lie or as registered."""
-    here, there = evidence(fixed, masks[0], grid, 0), evidence(moving, masks[1], grid, 0)
+    here, there = (evidence(*pair, transform.grid, 0) for pair in zip((fixed, moving), masks, strict=True))
+    disp_vox = transform.to_voxels()
     return any(bool((evidence_under(u, here, there) > 0).any()) for u in (torch.zeros_like(disp_vox), disp_vox))
 
 

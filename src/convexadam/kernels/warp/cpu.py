@@ -60,7 +60,7 @@ def _near_rows(first, last, u, step, out, longest):
 @no_type_check
 @compiled
 def _weigh(steps, node, factor, weights, first, out, size):
-    """Steps of a row along one axis, shortened, and the shares of the neighbours -1, 0 and +1 that they read."""
+    """Shorten the steps of a row along one axis, and find the shares of the neighbours -1, 0 and +1 that they read."""
     before = np.uintp(first)
     here, after = before + np.uintp(_BLOCK), before + np.uintp(2 * _BLOCK)
     for k in range(size):
