@@ -151,9 +151,8 @@ def _average(first, last, image, weight, window, dilation, rows):
         for i in range(first, last):
             while ready < min(i + radius, n0 - 1):
                 ready += 1
-                _patches(
-                    image, ready, start, stop, _PAIRS, window, dilation, differences, line, ring[ready % len(window)]
-                )
+                target = ring[ready % len(window)]
+                _patches(image, ready, start, stop, _PAIRS, window, dilation, differences, line, target)
             for o in range(len(window)):
                 slots[o] = min(max(i + o - radius, 0), n0 - 1) % len(window)
             for j in range(start, stop):
@@ -180,8 +179,6 @@ def _describe(first, last, image, weight, out, spacings, starts, least, most, wi
         np.empty(n2, np.float32),
         np.empty(n2, np.float32),
     )
-    bits = np.empty(n2, np.int32)
-    power = bits.view(np.float32)
     slots = np.empty(len(window), np.int64)
     totals = np.zeros((len(spacings), rows, channels, n2), np.float32)
     shares = np.zeros((len(spacings), rows, n2), np.float32)
@@ -192,9 +189,8 @@ def _describe(first, last, image, weight, out, spacings, starts, least, most, wi
         for i in range(first, last):
             while ready < min(i + radius, n0 - 1):
                 ready += 1
-                _patches(
-                    image, ready, start, stop, _PAIRS, window, dilation, differences, line, ring[ready % len(window)]
-                )
+                target = ring[ready % len(window)]
+                _patches(image, ready, start, stop, _PAIRS, window, dilation, differences, line, target)
             for o in range(len(window)):
                 slots[o] = min(max(i + o - radius, 0), n0 - 1) % len(window)
             for j in range(start, stop):
@@ -204,7 +200,7 @@ def _describe(first, last, image, weight, out, spacings, starts, least, most, wi
                     variance[k] = np.float32(-1) / spread if spread > np.float32(0) else np.float32(-1)
                 here = weight[i, j]
                 for c in range(channels):
-                    _exponential(distances[c], lowest, variance, bits, power)
+                    _exponential(distances[c], lowest, variance)
                 for s in range(len(spacings)):
                     share, cell = shares[s, (j - start) // spacings[s, 1]], totals[s, (j - start) // spacings[s, 1]]
                     for k in range(n2):
@@ -230,7 +226,7 @@ def _describe(first, last, image, weight, out, spacings, starts, least, most, wi
 
 @no_type_check
 @compiled
-def _exponential(row, lowest, factor, bits, power):
+def _exponential(row, lowest, factor):
     """Replace ``row`` by ``exp((row - lowest) * factor)``, for exponents of at most 0, to float32's precision."""
     for k in range(len(row)):
         x = max((row[k] - lowest[k]) * factor[k], _LOWEST)
@@ -242,10 +238,8 @@ def _exponential(row, lowest, factor, bits, power):
         total = total * x + _TAYLOR[3]
         total = total * x + _TAYLOR[2]
         total = total * x + _TAYLOR[1]
-        row[k] = total * x + _TAYLOR[0]
-        bits[k] = (whole + np.int32(127)) << np.int32(23)
-    for k in range(len(row)):
-        row[k] *= power[k]
+        power = np.int32((whole + np.int32(127)) << np.int32(23)).view(np.float32)
+        row[k] = (total * x + _TAYLOR[0]) * power
 
 
 @no_type_check
