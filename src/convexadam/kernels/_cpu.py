@@ -93,6 +93,15 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.from_numpy(np.empty(shape, kind))
 
 
+def weights_or_ones(*given: torch.Tensor | None, like: torch.Tensor) -> list[torch.Tensor]:
+    """Return weights as they are; ones, shaped as ``like``, for those that are ``None``."""
+    known = [w for w in given if w is not None]
+    if len(known) == len(given):  # a volume of ones is not made in vain
+        return known
+    one = torch.ones_like(like, memory_format=torch.contiguous_format)
+    return [one if w is None else w for w in given]
+
+
 def channels_last(features: torch.Tensor) -> np.ndarray:
     """Return ``[i, j, k, c]`` of features ``[c, i, j, k]``; a view where memory is in that order already."""
     return views(features.permute(1, 2, 3, 0))[0]

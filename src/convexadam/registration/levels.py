@@ -106,7 +106,8 @@ def _whole(weight: Volume | None, spacing: Triple) -> Volume | None:
 
 def _is_flat(features: Channels, weight: Volume | None) -> bool:
     """Whether a feature map is the same wherever there is evidence, up to the rounding of an average."""
-    known = features if weight is None else torch.where(weight > 0, features, features.new_tensor(torch.nan))
-    low = known.nan_to_num(nan=torch.inf).flatten(1).amin(1)
-    high = known.nan_to_num(nan=-torch.inf).flatten(1).amax(1)
+    low = high = features
+    if weight is not None:
+        low, high = (features.masked_fill(weight <= 0, value) for value in (torch.inf, -torch.inf))
+    low, high = low.amin((1, 2, 3)), high.amax((1, 2, 3))
     return bool((high - low <= 1e-6 * torch.maximum(high.abs(), low.abs())).all())

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import no_type_check
 
 import numpy as np
-import torch
 from torch.nn import functional
 
 from convexadam._typing import Channels, Pooled, Triple, Volume
-from convexadam.kernels._cpu import compiled, constant, empty, in_slabs, views
+from convexadam.kernels._cpu import compiled, constant, empty, in_slabs, views, weights_or_ones
 from convexadam.kernels.mind_ssc.reference import PAIRS
 
 _CACHE_BYTES = 2**20
@@ -55,8 +54,7 @@ def _described(
     pool_weight: Volume | None,
 ) -> tuple[Pooled, ...]:
     image = functional.pad(volume[None, None], (dilation,) * 6, mode="replicate")[0, 0].numpy()
-    one = torch.ones_like(volume, memory_format=torch.contiguous_format)
-    statistic, pooling = views(*(one if w is None else w for w in (weight, pool_weight)))
+    statistic, pooling = views(*weights_or_ones(weight, pool_weight, like=volume))
     blocks = [(a, b, c) for a, b, c in ([n // s for n, s in zip(volume.shape, t, strict=True)] for t in spacings)]
     starts = np.cumsum([0] + [math.prod(b) * len(PAIRS) for b in blocks])
     common = [math.lcm(*(t[axis] for t in spacings)) for axis in range(2)]
@@ -64,8 +62,8 @@ def _described(
     rows = common[1] * max(1, per_row // common[1])
     window, n = constant(2 * radius + 1), volume.shape[0]
     sums = in_slabs(_average, n, image, statistic, window, dilation, rows, multiple=common[0])
-    weighted, weights, plain = (sum(column) for column in zip(*sums, strict=True))
-    average = weighted / weights if weighted > 0 else plain / volume.numel()
+    weighted, total, plain = (sum(column) for column in zip(*sums, strict=True))
+    average = weighted / total if weighted > 0 else plain / volume.numel()
     out = empty(int(starts[-1]))
     limits = np.float32(1e-3 * average), np.float32(1e3 * average)
     sizes = np.array(spacings, dtype=np.int64)
@@ -112,20 +110,18 @@ def _patches(image, i, first, last, pairs, window, dilation, differences, line, 
 def _row(ring, slots, j, scale, distances, lowest, variance, channels):
     """Distances of one row of voxels, their minimum, and the mean of what they exceed it by."""
     n2 = distances.shape[1]
+    lowest[:], variance[:] = np.inf, 0
     for c in range(len(channels)):
-        row, start = distances[c], ring[slots[0], c, j]
+        row, last = distances[c], ring[slots[-1], c, j]
+        row[:] = 0
+        for o in range(len(slots) - 1):
+            plane = ring[slots[o], c, j]
+            for k in range(n2):
+                row[k] += plane[k]
         for k in range(n2):
-            row[k] = scale * start[k]
-        for o in range(1, len(slots)):
-            more = ring[slots[o], c, j]
-            for k in range(n2):
-                row[k] += scale * more[k]
-        if c == 0:
-            lowest[:], variance[:] = row, row
-        else:
-            for k in range(n2):
-                lowest[k] = min(lowest[k], row[k])
-                variance[k] += row[k]
+            total = scale * (row[k] + last[k])
+            row[k], lowest[k] = total, min(lowest[k], total)
+            variance[k] += total
     for k in range(n2):
         variance[k] = variance[k] / np.float32(len(channels)) - lowest[k]
 

@@ -8,7 +8,16 @@ import numpy as np
 import torch
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
-from convexadam.kernels._cpu import channels_last, compiled, constant, in_slabs, prefetch, views, written_to
+from convexadam.kernels._cpu import (
+    channels_last,
+    compiled,
+    constant,
+    in_slabs,
+    prefetch,
+    views,
+    weights_or_ones,
+    written_to,
+)
 from convexadam.kernels.warp.cpu import along
 
 _ALL_KNOWN = np.float32(0.999)
@@ -62,9 +71,8 @@ def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weig
 
 def _prepared(like: Volume, fixed_weight: Volume | None, moving_weight: Volume | None) -> list[np.ndarray]:
     """Both weights, and the moving weight that all eight corners of a cell share: -1 where they do not."""
-    one = torch.ones_like(like, memory_format=torch.contiguous_format)
-    shared = torch.empty_like(one)
-    fixed, moving, target = views(*(one if w is None else w for w in (fixed_weight, moving_weight)), shared)
+    given = weights_or_ones(fixed_weight, moving_weight, like=like)
+    fixed, moving, target = views(*given, torch.empty_like(given[1], memory_format=torch.contiguous_format))
     in_slabs(_shared, len(moving), moving, target)
     return [fixed, moving, target]
 
