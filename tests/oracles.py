@@ -16,6 +16,9 @@ import torch
 Triple = tuple[int, int, int]
 Step = tuple[int, int, int]
 
+ENTRIES = ((0, 1, 2), (1, 3, 4), (2, 4, 5))
+"""Where each entry of a symmetric 3x3 matrix is among the rows 00 01 02 11 12 22."""
+
 THETAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
@@ -411,6 +414,22 @@ def ssd_gradient(
         down[axis] -= step
         change = ssd_terms(fixed, moving, up, weights) - ssd_terms(fixed, moving, down, weights)
         out[axis] = change / (2 * step) / weights.size
+    return out
+
+
+def gauss_newton(moving: np.ndarray, displacement: np.ndarray, weights: np.ndarray, step: float = 1e-4) -> np.ndarray:
+    """``2/N w(x) sum_c dM_c dM_c^T`` as in `ENTRIES`, ``[6, i, j, k]``; slopes are central differences."""
+    slopes = []
+    for axis in range(3):
+        up, down = displacement.copy(), displacement.copy()
+        up[axis] += step
+        down[axis] -= step
+        slopes.append((compose(moving, up) - compose(moving, down)) / (2 * step))
+    out = np.zeros((6, *weights.shape))
+    for x in np.ndindex(*weights.shape):
+        for row, (a, b) in enumerate(itertools.combinations_with_replacement(range(3), 2)):
+            total = sum(slopes[a][(c, *x)] * slopes[b][(c, *x)] for c in range(moving.shape[0]))
+            out[(row, *x)] = 2 / weights.size * weights[x] * total
     return out
 
 

@@ -53,6 +53,8 @@ def test_counts_of_one_case_by_hand(work: Any) -> None:
     # rows of 16 half floats from both maps; six floats of field and gradient
     assert work.gradient(nodes) == work.Work(24 * (64 + 24), 24 * (42 * 12 + 86))
     assert work.gradient(nodes, storage=4, weights=2) == work.Work(24 * (128 + 32), 24 * (42 * 12 + 86))
+    # six floats more; twelve channels and the weight
+    assert work.gradient(nodes, blocks=1) == work.Work(24 * (64 + 48), 24 * (42 * 12 + 86 + 6 * 25))
     # 72 values in and out and 24 weights; three passes of three multiplications and additions, and the weight
     assert work.smoothed(nodes, 3) == work.Work(4 * (144 + 24), 72 * 18 + 72)
     assert work.moved(nodes) == work.Work(4 * 7 * 72, 14 * 72)

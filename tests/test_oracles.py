@@ -221,6 +221,19 @@ def test_ssd_and_its_gradient() -> None:
     assert np.abs(gradient[:2]).max() == 0
 
 
+def test_gauss_newton() -> None:
+    moving = np.array([[[0.0, 1, 3]], [[0, -2, 0]]]).reshape(2, 1, 1, 3)
+    displacement = np.zeros((3, 1, 1, 3))
+    displacement[2, 0, 0] = [0.5, 0.5, 0.3]  # slopes 1 and -2, 2 and 2, and none beyond the last node
+    block = oracles.gauss_newton(moving, displacement, np.array([[[1.0, 0.5, 1.0]]]))
+    assert block[5].ravel() == pytest.approx([2 / 3 * 5, 2 / 3 * 0.5 * 8, 0])
+    assert np.abs(block[:5]).max() == 0
+    nodes = oracles.indices((2, 2, 2))
+    ramp, to_the_middle = np.tensordot([[2.0, 3, 5]], nodes, 1), 0.5 - nodes
+    block = oracles.gauss_newton(ramp, to_the_middle, np.full((2, 2, 2), 4.0))  # 2 / N w = 1
+    assert block[:, 1, 0, 1] == pytest.approx([4, 6, 10, 9, 15, 25])
+
+
 def test_ssd_weights_multiply() -> None:
     displacement = np.zeros((3, 1, 1, 2))
     displacement[2, 0, 0, 0] = 0.5

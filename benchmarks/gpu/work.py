@@ -52,15 +52,18 @@ def cheapest(cells: Triple, labels: int) -> Work:
     return Work(count * (HALF * labels + 6 * FLOAT), 5 * count * labels)
 
 
-def gradient(nodes: Triple, *, channels: int = 12, padded: int = 16, storage: int = HALF, weights: int = 0) -> Work:
+def gradient(
+    nodes: Triple, *, channels: int = 12, padded: int = 16, storage: int = HALF, weights: int = 0, blocks: int = 0
+) -> Work:
     """Squared difference and gradient with roughness: both maps once, the field in and its gradient out.
 
     A channel takes 2 faces of 12, 4 for the residual, 2 for the value and 12 for the gradient; a node some 50 for its
-    position and 36 for the roughness.
+    position and 36 for the roughness. A Gauss-Newton block has six entries, each of which takes 2 a channel and 1 for
+    the weight.
     """
     count = math.prod(nodes)
-    traffic = 2 * storage * padded + FLOAT * (6 + weights)
-    return Work(count * traffic, count * (42 * channels + 86))
+    traffic = 2 * storage * padded + FLOAT * (6 + weights + 6 * blocks)
+    return Work(count * traffic, count * (42 * channels + 86 + 6 * blocks * (2 * channels + 1)))
 
 
 def smoothed(nodes: Triple, taps: int, *, fields: int = 3, weights: int = 1) -> Work:

@@ -1,4 +1,4 @@
-"""Squared difference under a displacement, and its gradient, against naive loops and finite differences."""
+"""Squared difference under a displacement, its gradient and its blocks, against naive loops and finite differences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import oracles
 import pytest
 import torch
 
-from convexadam.kernels.warp_ssd import evidence_under, ssd, warp_ssd
+from convexadam.kernels.warp_ssd import compared, evidence_under, ssd, warp_ssd
 
 SHAPES = [(1, 1, 1), (1, 5, 3), (5, 7, 6), (7, 3, 11)]
 
@@ -185,3 +185,81 @@ def test_needs_no_gradient_mode_and_leaves_no_graph() -> None:
     assert not gradient.requires_grad
     assert not displacement.requires_grad
     assert torch.equal(displacement, before)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("weighted", ["none", "fixed", "moving", "both"])
+def test_blocks_equal_naive_loops(shape: tuple[int, int, int], channels: int, weighted: str) -> None:
+    fixed, moving = _pair(shape, channels)
+    displacement = _off_kinks(shape)
+    fixed_weight = oracles.uniform(*shape, seed=3) if weighted in ("fixed", "both") else None
+    moving_weight = oracles.uniform(*shape, seed=4) if weighted in ("moving", "both") else None
+    comparison = compared(fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight)
+    _, _, block = comparison.gauss_newton(displacement)
+    m, u, wf, wm = _numpy(moving, displacement, fixed_weight, moving_weight)
+    # Between kinks a warped feature is linear in one component: central differences are exact up to rounding, 1e-15
+    # over a step of 1e-4.
+    expected = torch.from_numpy(oracles.gauss_newton(m, u, oracles.ssd_weights(u, wf, wm)))
+    torch.testing.assert_close(block, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("diffusion", [0.0, 0.7])
+def test_blocks_come_with_the_value_and_gradient_of_a_call(diffusion: float) -> None:
+    fixed, moving = _pair((5, 7, 6), 3)
+    displacement, weight = _off_kinks((5, 7, 6)), oracles.uniform(5, 7, 6, seed=3)
+    before = displacement.clone()
+    comparison = compared(fixed, moving, fixed_weight=weight, moving_weight=weight)
+    value, gradient, block = comparison.gauss_newton(displacement, diffusion=diffusion)
+    expected = comparison(displacement, diffusion=diffusion)
+    assert torch.equal(value, expected[0])
+    assert torch.equal(gradient, expected[1])
+    assert torch.equal(block, comparison.gauss_newton(displacement)[2])  # the roughness has no part in it
+    assert not any(t.requires_grad for t in (value, gradient, block))
+    assert torch.equal(displacement, before)
+
+
+def test_blocks_are_0_along_axes_that_are_clamped() -> None:
+    shape = (4, 5, 6)
+    displacement = torch.full((3, *shape), 0.1, dtype=torch.float64)
+    displacement[0, 0], displacement[1, :, -1], displacement[2, ..., -1] = -0.3, 0.4, 2.0
+    _, _, block = compared(*_pair(shape, 3)).gauss_newton(displacement)
+    assert not block[list(oracles.ENTRIES[0]), 0].any()
+    assert not block[list(oracles.ENTRIES[1]), :, :, -1].any()
+    assert not block[..., -1].any()  # outside the field of view
+    assert block[3:, 0, :-1, :-1].all()
+    assert block[[0, 2, 5], 1:-1, -1, :-1].all()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_blocks_are_positive_semidefinite(channels: int) -> None:
+    shape = (5, 7, 6)
+    fixed, moving = _pair(shape, channels)
+    _, _, block = compared(fixed, moving, fixed_weight=oracles.uniform(*shape)).gauss_newton(_off_kinks(shape))
+    matrices = block.movedim(0, -1)[..., list(oracles.ENTRIES)]
+    # Three roundings of each product and one of each sum, relative to the trace at most; three entries a row.
+    wrong = 3 * (channels + 3) * torch.finfo(torch.float64).eps * block[[0, 3, 5]].sum(0)
+    eigenvalues = torch.linalg.eigvalsh(matrices)
+    assert (eigenvalues[..., 0] >= -wrong).all()
+    rank = (eigenvalues > 1e-12 * eigenvalues.amax()).sum(-1)
+    assert rank.max() == min(channels, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_one_step_finds_the_shift_of_ramps(dtype: torch.dtype) -> None:
+    shape = (6, 7, 8)
+    slopes = torch.tensor([[1.0, 0.5, 0.0], [-0.5, 1.0, 0.25], [0.0, 0.25, -1.0], [0.5, 0.0, 0.5]], dtype=dtype)
+    shift = torch.tensor([0.3, -0.4, 0.25], dtype=dtype)
+    nodes = torch.from_numpy(oracles.indices(shape)).to(dtype)
+    moving = torch.tensordot(slopes, nodes, 1)
+    fixed = torch.tensordot(slopes, nodes + shift[:, None, None, None], 1)
+    start = oracles.uniform(3, *shape, low=-0.5, high=0.5).to(dtype)
+    _, gradient, block = compared(fixed, moving).gauss_newton(start)
+    inner = (slice(None), *(slice(1, -1),) * 3)
+    matrices = block[inner].movedim(0, -1)[..., list(oracles.ENTRIES)]
+    found = start[inner].movedim(0, -1) - torch.linalg.solve(matrices, gradient[inner].movedim(0, -1))
+    # A residual is wrong by some 16 roundings at the size of the features, a slope likewise; the step is the fit of
+    # least squares to all channels, and as the slopes have no singular value below 1, it is wrong by no more than they.
+    assert torch.linalg.svdvals(slopes).min() >= 1
+    allowed = 2 * 16 * torch.finfo(dtype).eps * moving.abs().max() * len(slopes)
+    assert (found - shift).abs().max() <= allowed

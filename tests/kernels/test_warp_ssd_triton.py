@@ -66,6 +66,59 @@ def test_errs_no_more_than_torch(shape: Shape, channels: int) -> None:
     assert_within_budget(_fused, _reference, *_features(channels, shape), _off_kinks(shape), **options)
 
 
+def _fused_blocks(
+    fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
+) -> Any:
+    return WarpSsd(fixed, moving, storage=torch.float32, **options).gauss_newton(u, diffusion=diffusion)
+
+
+def _reference_blocks(
+    fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
+) -> Any:
+    return reference.WarpSsd(fixed, moving, **options).gauss_newton(u, diffusion=diffusion)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels", [1, 3, 12, 13, 17])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_blocks_err_no_more_than_torch(shape: Shape, channels: int, weighted: bool) -> None:
+    features, u = _features(channels, shape), _off_kinks(shape)
+    weights = dict(zip(("fixed_weight", "moving_weight"), _weights(shape), strict=True)) if weighted else {}
+    assert_within_budget(_fused_blocks, _reference_blocks, *features, u, diffusion=0.7, **weights)
+
+
+def test_blocks_come_with_the_value_and_gradient_of_a_call() -> None:
+    shape = (5, 6, 7)
+    features, u, (weight, _) = _features(17, shape), _off_kinks(shape), _weights(shape)
+    value, gradient, block = _fused_blocks(*features, u, diffusion=0.7, fixed_weight=weight)
+    expected = _fused(*features, u, diffusion=0.7, fixed_weight=weight)
+    assert torch.equal(value, expected[0])
+    assert torch.equal(gradient, expected[1])
+    assert not block[:, weight == 0].any()
+
+
+def test_blocks_are_0_along_axes_that_are_clamped() -> None:
+    shape = (4, 5, 6)
+    u = torch.zeros(3, *shape, device=DEVICE)
+    u[0, 0], u[1, :, -1], u[2, ..., -1] = -0.3, 0.4, 2.0
+    _, _, block = _fused_blocks(*_features(3, shape), u)
+    assert not block[list(oracles.ENTRIES[0])][:, [0, -1]].any()  # the outer node itself, too
+    assert not block[list(oracles.ENTRIES[1])][:, :, [0, -1]].any()
+    assert not block[list(oracles.ENTRIES[2])][..., [0, -1]].any()
+    assert block[3:, 0, 1:-1, 1:-1].all()
+    assert block[:, 1:-1, 1:-1, 1:-1].all()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 17])
+def test_blocks_are_positive_semidefinite(channels: int) -> None:
+    shape = (5, 6, 7)
+    _, _, block = _fused_blocks(*_features(channels, shape), _off_kinks(shape), fixed_weight=_weights(shape)[0])
+    matrices = block.double().movedim(0, -1)[..., list(oracles.ENTRIES)]
+    # Three roundings of each product and one of each sum, relative to the trace at most; three entries a row.
+    wrong = 3 * (channels + 3) * torch.finfo(torch.float32).eps * block[[0, 3, 5]].sum(0)
+    assert (torch.linalg.eigvalsh(matrices)[..., 0] >= -wrong).all()
+
+
 @pytest.mark.parametrize("weighted", ["fixed", "moving", "both"])
 def test_evidence_with_gaps(weighted: str) -> None:
     shape = (5, 6, 7)
@@ -157,8 +210,8 @@ def test_half_precision_keeps_eleven_bits_of_features_of_any_size(factor: float)
     shape = (3, 6, 10)
     fixed, moving = _features(12, shape)
     u = _off_kinks(shape)
-    exact, slope = _reference(fixed.double(), moving.double(), u.double())
-    loss, gradient = WarpSsd(factor * fixed, factor * moving, storage=torch.float16)(u)
+    exact, slope, curvature = _reference_blocks(fixed.double(), moving.double(), u.double())
+    loss, gradient, block = WarpSsd(factor * fixed, factor * moving, storage=torch.float16).gauss_newton(u)
     # A stored feature is wrong by 2^-11 of the power of two above the largest at most, a residual of at most
     # 2 max and a slope likewise by twice that, and each node's term is 2 / N times 12 products of the two.
     largest = float(max(fixed.abs().max(), moving.abs().max()))
@@ -166,8 +219,10 @@ def test_half_precision_keeps_eleven_bits_of_features_of_any_size(factor: float)
     assert abs(loss.item() / factor**2 - exact.item()) <= 12 * 2 * (2 * largest) * wrong
     allowed = 2 / u[0].numel() * 12 * 2 * (2 * largest) * wrong
     assert (gradient.double() / factor**2 - slope).abs().max() <= allowed
+    assert (block.double() / factor**2 - curvature).abs().max() <= allowed
     # and far less than that on the whole
     assert (gradient.double() / factor**2 - slope).norm() < 2e-3 * slope.norm()
+    assert (block.double() / factor**2 - curvature).norm() < 2e-3 * curvature.norm()
 
 
 def test_maps_without_contrast_in_half_precision() -> None:

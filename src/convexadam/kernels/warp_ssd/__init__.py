@@ -1,4 +1,4 @@
-"""Squared feature difference under a displacement, and its gradient."""
+"""Squared feature difference under a displacement, its gradient and, on request, its Gauss-Newton blocks."""
 
 from __future__ import annotations
 
@@ -26,6 +26,18 @@ class Comparison(Protocol):
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """Return the gradient alone, which is quicker."""
+        ...
+
+    def gauss_newton(
+        self, displacement: Field, *, diffusion: float = 0.0
+    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
+        """Return value, gradient, and for each node the block ``2/N w(x) sum_c dM_c dM_c^T``: rows 00 01 02 11 12 22.
+
+        ``dM_c`` is the derivative of ``M_c(x + u(x))`` with respect to ``u(x)``, per node, and the weight is held
+        constant: the second derivative of `ssd` without that of the features. A component that is clamped to the
+        volume moves nothing, and its entries are 0. The roughness has no part in the block: its second derivative is
+        the constant operator of `diffusion_gradient`. Value and gradient are those of a call.
+        """
         ...
 
 

@@ -12,6 +12,7 @@ from convexadam.kernels._cpu import (
     channels_last,
     compiled,
     constant,
+    empty,
     in_slabs,
     prefetch,
     views,
@@ -43,22 +44,30 @@ class WarpSsd:
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
-        gradient, value = self._run(displacement, diffusion, out, constant(1))
-        return torch.tensor(value, dtype=torch.float32, device="cpu"), gradient
+        value, gradient, _ = self._run(displacement, diffusion, out, valued=1)
+        return value, gradient
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
-        return self._run(displacement, diffusion, out, constant(0))[0]
+        return self._run(displacement, diffusion, out)[1]
+
+    def gauss_newton(
+        self, displacement: Field, *, diffusion: float = 0.0
+    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        return self._run(displacement, diffusion, valued=1, curved=1)
 
     def _run(
-        self, displacement: Field, diffusion: float, out: Field | None, valued: tuple[int, ...]
-    ) -> tuple[Field, float]:
-        gradient = written_to(out, like=displacement)
+        self, displacement: Field, diffusion: float, out: Field | None = None, *, valued: int = 0, curved: int = 0
+    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "d i j k"]]:
+        gradient, block = written_to(out, like=displacement), empty(6 * curved, *displacement.shape[1:])
         nodes = displacement[0].numel()
         scales = np.float32(2 / nodes), np.float32(2 * diffusion / (3 * nodes))
-        arrays = (*self._features, *views(displacement), *self._weights, *views(gradient))
-        sums = in_slabs(_gradient, displacement.shape[1], *arrays, *scales, self._channels, valued)
-        return gradient if out is None or out is gradient else out.copy_(gradient), sum(sums) / nodes
+        arrays = (*self._features, *views(displacement), *self._weights, *views(gradient, block))
+        constants = self._channels, constant(valued), constant(curved)
+        value = sum(in_slabs(_gradient, displacement.shape[1], *arrays, *scales, *constants)) / nodes
+        found = gradient if out is None or out is gradient else out.copy_(gradient)
+        return torch.tensor(value, dtype=torch.float32, device="cpu"), found, block
 
 
 def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
@@ -135,9 +144,26 @@ def _evidence(first, last, u, fixed_weight, moving_weight, shared, out):
 @no_type_check
 @compiled
 def _gradient(
-    first, last, fixed, moving, u, fixed_weight, moving_weight, shared, gradient, scale, rough, channels, valued
+    first,
+    last,
+    fixed,
+    moving,
+    u,
+    fixed_weight,
+    moving_weight,
+    shared,
+    gradient,
+    block,
+    scale,
+    rough,
+    channels,
+    valued,
+    curved,
 ):
-    """Gradient of the planes ``first ... last - 1``; returns the sum of squared differences if ``valued``."""
+    """Gradient of the planes ``first ... last - 1``, and the Gauss-Newton block if ``curved``.
+
+    Returns the sum of squared differences if ``valued``.
+    """
     n0, n1, n2 = fixed.shape[:3]
     volume, count = n0 * n1 * n2, len(channels)
     here, values, field, target = fixed.reshape(-1), moving.reshape(-1), u.reshape(-1), gradient.reshape(-1)
@@ -167,6 +193,7 @@ def _gradient(
                     weight *= common if common >= _ZERO else _between(int(at), steps, (f0, f1, f2), there)
                 if weight <= _ZERO:
                     target[node], target[second], target[third] = _ZERO, _ZERO, _ZERO
+                    weights[k] = _ZERO
                     continue
                 # the next row of nodes will read from here on: it is far away in memory
                 ahead = (int(at) + 2 * n2) * count
@@ -178,32 +205,67 @@ def _gradient(
                 m010, m100, m110 = m000 + along1, m000 + along0, m000 + along0 + along1
                 g0, g1, g2, squared = _ZERO, _ZERO, _ZERO, _ZERO
                 for channel in range(count):
-                    # along k, then j, then i; a step is the difference of the two ends
                     c = np.uintp(channel)
-                    v00, v01, v10, v11 = values[m000 + c], values[m010 + c], values[m100 + c], values[m110 + c]
-                    step00, step01 = values[m000 + along2 + c] - v00, values[m010 + along2 + c] - v01
-                    step10, step11 = values[m100 + along2 + c] - v10, values[m110 + along2 + c] - v11
-                    low0, low1 = v00 + f2 * step00, v10 + f2 * step10
-                    step0, step1 = v01 + f2 * step01 - low0, v11 + f2 * step11 - low1
-                    start = low0 + f1 * step0
-                    along_i = low1 + f1 * step1 - start
-                    residual = start + f0 * along_i - here[own + c]
-                    near, far = step00 + f1 * (step01 - step00), step10 + f1 * (step11 - step10)
+                    moved, along_i, along_j, along_k = _interpolated(
+                        values, m000 + c, m010 + c, m100 + c, m110 + c, along2, f0, f1, f2
+                    )
+                    residual = moved - here[own + c]
                     if len(valued) > 0:
                         squared += residual * residual
                     g0 += residual * along_i
-                    g1 += residual * (step0 + f0 * (step1 - step0))
-                    g2 += residual * (near + f0 * (far - near))
+                    g1 += residual * along_j
+                    g2 += residual * along_k
                 loss += weight * squared
                 weight *= scale
                 target[node], target[second] = g0 * weight * free[0, k], g1 * weight * free[1, k]
                 target[third] = g2 * weight * free[2, k]
+                weights[k] = weight
+            if len(curved) > 0:  # in a loop of its own, which leaves the bits of the gradient as they are
+                ends = along0, along1, along2
+                _write_blocks(values, row, lows, ends, shares, free, weights, block.reshape(6, volume), channels)
             if rough != _ZERO:
                 up, down = n1 * n2 if i > 0 else 0, n1 * n2 if i < n0 - 1 else 0
                 left, right = n2 if j > 0 else 0, n2 if j < n1 - 1 else 0
                 for a in range(3):
                     _add_diffusion(field, a * volume + (i * n1 + j) * n2, n2, (up, down, left, right), target, rough)
     return loss
+
+
+@no_type_check
+@compiled
+def _interpolated(values, m000, m010, m100, m110, step, f0, f1, f2):
+    """Value between eight nodes, and its slope along each axis; along k, then j, then i."""
+    v00, v01, v10, v11 = values[m000], values[m010], values[m100], values[m110]
+    step00, step01 = values[m000 + step] - v00, values[m010 + step] - v01
+    step10, step11 = values[m100 + step] - v10, values[m110 + step] - v11
+    low0, low1 = v00 + f2 * step00, v10 + f2 * step10
+    step0, step1 = v01 + f2 * step01 - low0, v11 + f2 * step11 - low1
+    start = low0 + f1 * step0
+    along_i = low1 + f1 * step1 - start
+    near, far = step00 + f1 * (step01 - step00), step10 + f1 * (step11 - step10)
+    return start + f0 * along_i, along_i, step0 + f0 * (step1 - step0), near + f0 * (far - near)
+
+
+@no_type_check
+@compiled
+def _write_blocks(values, row, lows, steps, shares, free, weights, block, channels):
+    """Products of the slopes of a row's nodes, weighted; 0 for an axis along which a position is not ``free``."""
+    count, (along0, along1, along2) = len(channels), steps
+    for k in range(len(lows)):
+        node, m000 = np.uintp(row + k), np.uintp(lows[k]) * np.uintp(count)
+        m010, m100, m110 = m000 + along1, m000 + along0, m000 + along0 + along1
+        h00, h01, h02, h11, h12, h22 = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
+        if weights[k] > _ZERO:
+            for channel in range(count):
+                c = np.uintp(channel)
+                _, d0, d1, d2 = _interpolated(
+                    values, m000 + c, m010 + c, m100 + c, m110 + c, along2, shares[0, k], shares[1, k], shares[2, k]
+                )
+                h00, h01, h02 = h00 + d0 * d0, h01 + d0 * d1, h02 + d0 * d2
+                h11, h12, h22 = h11 + d1 * d1, h12 + d1 * d2, h22 + d2 * d2
+        w0, w1, w2 = weights[k] * free[0, k], weights[k] * free[1, k], weights[k] * free[2, k]
+        block[0, node], block[1, node], block[2, node] = h00 * w0, h01 * w0 * free[1, k], h02 * w0 * free[2, k]
+        block[3, node], block[4, node], block[5, node] = h11 * w1, h12 * w1 * free[2, k], h22 * w2
 
 
 @no_type_check

@@ -60,11 +60,24 @@ class WarpSsd:
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
+        return self._run(displacement, diffusion, out, None)
+
+    def gauss_newton(
+        self, displacement: Field, *, diffusion: float = 0.0
+    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        curvature = torch.empty((6, *self._shape), dtype=torch.float32, device=displacement.device)
+        gradient = self._run(displacement, diffusion, None, curvature)
+        return self._parts.sum(), gradient, curvature
+
+    def _run(
+        self, displacement: Field, diffusion: float, out: Field | None, curvature: Float[Tensor, "6 i j k"] | None
+    ) -> Field:
         given = displacement.contiguous()
         gradient = out if out is not None and out.is_contiguous() else torch.empty_like(given)
         nodes, channels = given[0].numel(), self._features[0].shape[-1]
         numbers = 1 / nodes, 2 * diffusion / (3 * nodes)
-        arrays = (*self._features, given, *self._weights, self._squared_scale, gradient, self._parts)
+        arrays = (*self._features, given, *self._weights, self._squared_scale, gradient, curvature, self._parts)
         sizes = channels, min(channels, _CHANNELS), *_BOX
         with torch.cuda.device(given.get_device()):
             _gradient[self._grid](*arrays, *self._shape, *numbers, diffusion != 0, *sizes, **_OPTIONS)
@@ -109,6 +122,7 @@ def _gradient(
     moving_weight,
     squared_scale,
     gradient,
+    curvature,
     parts,
     n0,
     n1,
@@ -131,7 +145,10 @@ def _gradient(
     first, s0, s1, s2, f0, f1, f2 = cell(p0, p1, p2, n0, n1, n2)
     seen = here & _inside(p0, n0) & _inside(p1, n1) & _inside(p2, n2)
     weight = _weight(fixed_weight, moving_weight, node, first, s0, s1, s2, f0, f1, f2, seen)
-    part, g0, g1, g2 = _compared(fixed, moving, node, first, s0, s1, s2, f0, f1, f2, weight > 0, channels, block)
+    curved: tl.constexpr = curvature is not None
+    part, g0, g1, g2, h00, h01, h02, h11, h12, h22 = _compared(
+        fixed, moving, node, first, s0, s1, s2, f0, f1, f2, weight > 0, curved, channels, block
+    )
 
     weight *= share
     if squared_scale is not None:
@@ -140,9 +157,17 @@ def _gradient(
     tl.store(parts + program, tl.sum(weight * part, 0))
     # a position clamped to the volume does not move with the displacement
     weight *= 2
-    g0 = tl.where((p0 > 0) & (p0 < n0 - 1.0), weight * g0, 0.0)
-    g1 = tl.where((p1 > 0) & (p1 < n1 - 1.0), weight * g1, 0.0)
-    g2 = tl.where((p2 > 0) & (p2 < n2 - 1.0), weight * g2, 0.0)
+    free0, free1, free2 = (p0 > 0) & (p0 < n0 - 1.0), (p1 > 0) & (p1 < n1 - 1.0), (p2 > 0) & (p2 < n2 - 1.0)
+    g0 = tl.where(free0, weight * g0, 0.0)
+    g1 = tl.where(free1, weight * g1, 0.0)
+    g2 = tl.where(free2, weight * g2, 0.0)
+    if curved:
+        tl.store(curvature + node, tl.where(free0, weight * h00, 0.0), mask=here)
+        tl.store(curvature + node + component, tl.where(free0 & free1, weight * h01, 0.0), mask=here)
+        tl.store(curvature + node + 2 * component, tl.where(free0 & free2, weight * h02, 0.0), mask=here)
+        tl.store(curvature + node + 3 * component, tl.where(free1, weight * h11, 0.0), mask=here)
+        tl.store(curvature + node + 4 * component, tl.where(free1 & free2, weight * h12, 0.0), mask=here)
+        tl.store(curvature + node + 5 * component, tl.where(free2, weight * h22, 0.0), mask=here)
     if diffuse:
         g0 += rough * _excess(u, u0, node, i, j, k, n0, n1, n2, here)
         g1 += rough * _excess(u, u1, node + component, i, j, k, n0, n1, n2, here)
@@ -154,8 +179,26 @@ def _gradient(
 
 @no_type_check
 @triton.jit
-def _compared(fixed, moving, node, first, s0, s1, s2, f0, f1, f2, mask, channels: tl.constexpr, block: tl.constexpr):
-    """Squared difference of each node, and half its gradient; 0 outside the mask, where nothing is read."""
+def _compared(
+    fixed,
+    moving,
+    node,
+    first,
+    s0,
+    s1,
+    s2,
+    f0,
+    f1,
+    f2,
+    mask,
+    curved: tl.constexpr,
+    channels: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Squared difference of each node, half its gradient and, if ``curved``, products of slopes.
+
+    0 outside the mask, where nothing is read.
+    """
     mask = mask[:, None]
     f0, f1, f2 = f0[:, None], f1[:, None], f2[:, None]
     s0, s1, s2 = s0[:, None] * channels, s1[:, None] * channels, s2[:, None] * channels
@@ -163,17 +206,25 @@ def _compared(fixed, moving, node, first, s0, s1, s2, f0, f1, f2, mask, channels
     fixed_row, low_row = fixed + node[:, None] * channels, moving + first[:, None] * channels
     part = tl.zeros(node.shape, tl.float32)
     g0, g1, g2 = part, part, part
+    h00, h01, h02, h11, h12, h22 = part, part, part, part, part, part
     for start in range(0, channels, block):
         low, low1, low2 = _face(low_row + (start + channel), s1, s2, f1, f2, mask)
         high, high1, high2 = _face(low_row + s0 + (start + channel), s1, s2, f1, f2, mask)
         here = tl.load(fixed_row + (start + channel), mask=mask, other=0.0).to(tl.float32)
-        slope = high - low
-        residual = low + f0 * slope - here
+        d0, d1, d2 = high - low, low1 + f0 * (high1 - low1), low2 + f0 * (high2 - low2)
+        residual = low + f0 * d0 - here
         part += tl.sum(residual * residual, 1)
-        g0 += tl.sum(residual * slope, 1)
-        g1 += tl.sum(residual * (low1 + f0 * (high1 - low1)), 1)
-        g2 += tl.sum(residual * (low2 + f0 * (high2 - low2)), 1)
-    return part, g0, g1, g2
+        g0 += tl.sum(residual * d0, 1)
+        g1 += tl.sum(residual * d1, 1)
+        g2 += tl.sum(residual * d2, 1)
+        if curved:
+            h00 += tl.sum(d0 * d0, 1)
+            h01 += tl.sum(d0 * d1, 1)
+            h02 += tl.sum(d0 * d2, 1)
+            h11 += tl.sum(d1 * d1, 1)
+            h12 += tl.sum(d1 * d2, 1)
+            h22 += tl.sum(d2 * d2, 1)
+    return part, g0, g1, g2, h00, h01, h02, h11, h12, h22
 
 
 @no_type_check
