@@ -25,7 +25,7 @@ def cases(size: Triple, device: str) -> list[Case]:
         def make(backend: str) -> Callable[[], Any]:
             costs = case.random(len(window.steps), *cells, device=device)
             costs = costs if backend == "reference" else costs.half()
-            return lambda: coupled_argmin(costs, window, toward=toward, theta=0.1)
+            return lambda: coupled_argmin(costs, window, toward=toward, theta=0.1, subcell=name == "default")
 
         return Case(name=name, grid=cells, make=make, work=work.cheapest(cells, len(window.steps)))
 

@@ -185,6 +185,16 @@ def test_resampled_from_the_canonical_grid_it_is_the_same_transform(
     torch.testing.assert_close(found.disp_mm, read_tensor(transform.disp_mm, canonical, grid), rtol=0, atol=1e-10)
 
 
+def test_resampling_carries_gradients() -> None:
+    grid = Grid((4, 5, 6), np.diag([-1.0, 2, 1, 1])[[1, 0, 2, 3]])
+    for onto in (grid.canonical(), grid, Grid((3, 3, 3))):
+        disp_mm = oracles.noise(3, *grid.canonical().shape).requires_grad_()
+        found = DisplacementField(disp_mm, grid.canonical()).resample_onto(onto).disp_mm
+        found.sum().backward()
+        assert disp_mm.grad is not None
+        assert float(disp_mm.grad.sum()) == pytest.approx(found.numel())
+
+
 def test_resampled_onto_any_grid() -> None:
     grid = _grid()
     onto = Grid((4, 3, 5), oracles.oblique_affine((1.0, 0.5, 0.9), degrees=(-30, 50, 10), axes=(2, 0, 1)))

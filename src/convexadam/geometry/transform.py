@@ -84,8 +84,8 @@ class DisplacementField:
             axes, flips = grid.canonical_axes()
             flipped, order = [n for n, flip in enumerate(flips) if flip], [axes.index(a) for a in range(3)]
             data = self.disp_mm.new_empty((3, *grid.shape))
-            for target, component in zip(data, self.disp_mm, strict=True):
-                target.copy_(component.flip(flipped).permute(order))
+            for a in range(3):
+                data[a] = self.disp_mm[a].flip(flipped).permute(order)
             return DisplacementField(data, grid)
         return DisplacementField(read_tensor(self.disp_mm, self.grid, grid), grid)
 

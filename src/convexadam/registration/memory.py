@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 
 import numpy as np
 
@@ -53,7 +55,7 @@ def estimate_memory(
     Examples
     --------
     >>> round(estimate_memory((256, 256, 256)) / 1e9, 1)
-    0.8
+    0.6
     """
     config = RegistrationConfig() if config is None else config
     given = Grid(shape, np.diag([*spacing_mm, 1.0]))
@@ -63,7 +65,7 @@ def estimate_memory(
     voxels, same = grid.n_voxels, grid.same_as(given)
     cells, nodes = (math.prod(n // s for n, s in zip(grid.shape, level, strict=True)) for level in (coarse, fine))
     maps = 2 * _FLOAT * number * (nodes + (cells if coarse != fine else 0))
-    describing = 8 * _FLOAT * voxels + (0 if same else 2 * _FLOAT * voxels)  # images, weights, scaled and padded copies
+    describing = 6 * _FLOAT * voxels + (0 if same else 2 * _FLOAT * voxels)  # weights, scaled and padded copies; images
     if not isinstance(config.features, PooledFeatures):
         describing += 2 * _FLOAT * number * voxels  # a whole map and its weighted copy
     stages = [
@@ -73,6 +75,17 @@ def estimate_memory(
         _finishing(voxels, 0 if same else given.n_voxels),
     ]
     return max(stages) + _SCRATCH
+
+
+def give_back_memory() -> None:
+    """Ask the C library to return what was freed to the system; glibc keeps blocks of up to 32 MB for itself.
+
+    Otherwise the large blocks of one stage would come on top of the smaller ones of the stage before.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        if trim is not None:
+            trim(0)
 
 
 def _channels(features: Features) -> int:
@@ -103,5 +116,5 @@ def _refining(config: RegistrationConfig, nodes: int, channels: int) -> int:
 
 
 def _finishing(voxels: int, resampled: int) -> int:
-    """Field in voxels and in mm, on both grids where they differ, and lengths."""
-    return _FLOAT * (6 * voxels + 3 * resampled + 2 * max(voxels, resampled))
+    """Field in mm, on both grids where they differ, and lengths."""
+    return _FLOAT * (3 * voxels + 3 * resampled + 2 * max(voxels, resampled))

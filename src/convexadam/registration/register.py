@@ -22,6 +22,7 @@ from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.diagnostics import describe_field, similarity
 from convexadam.registration.inputs import checked_image, checked_mask
 from convexadam.registration.levels import comparable, described, in_mm, refined, searched
+from convexadam.registration.memory import give_back_memory
 from convexadam.registration.presets import preset
 from convexadam.registration.result import RegistrationResult
 
@@ -130,6 +131,7 @@ def _estimated(
         coarse, fine = described(config, images, weights)
         del images, weights
         contrast = comparable(coarse)
+        give_back_memory()
     with clock.stage("discrete"):
         cells = searched(config.discrete, coarse, grid) if contrast else None
     with clock.stage("continuous"):
