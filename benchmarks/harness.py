@@ -105,8 +105,8 @@ def peak_mb() -> float | None:
 def memory_above(call: Callable[[], Any]) -> int | None:
     """Call, and return the largest resident memory beyond that before, in bytes; ``None`` where there is no /proc.
 
-    The kernel keeps the largest value since it was last reset. Where it may not be reset, a thread reads the present
-    value every millisecond.
+    A thread reads the present value every millisecond. Where the kernel keeps the largest value and lets it be reset,
+    that counts too: nothing escapes it.
     """
     gc.collect()
     before = _status_bytes("VmRSS")
@@ -115,10 +115,11 @@ def memory_above(call: Callable[[], Any]) -> int | None:
         return None
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        kept = "VmHWM"
     except OSError:
-        return _sampled_peak(call) - before
-    call()
-    return (_status_bytes("VmHWM") or before) - before
+        kept = "VmRSS"
+    seen = _sampled_peak(call)
+    return max(seen, _status_bytes(kept) or 0) - before
 
 
 def _sampled_peak(call: Callable[[], Any]) -> int:
@@ -135,7 +136,7 @@ def _sampled_peak(call: Callable[[], Any]) -> int:
     finally:
         done.set()
         watcher.join()
-    return max(seen[0], _status_bytes("VmRSS") or 0)
+    return seen[0]
 
 
 def _status_bytes(name: str) -> int | None:
