@@ -134,3 +134,13 @@ def test_the_inputs_are_left_alone() -> None:
     before = [t.clone() for t in given]
     on_cpu(cost_volume)(*given[:2], WINDOWS[1], fixed_weight=given[2], moving_weight=given[3])
     assert all(torch.equal(a, b) for a, b in zip(before, given, strict=True))
+
+
+def test_features_in_another_order_of_memory() -> None:
+    shape, window = (6, 5, 8), Window((1, 2, 1))
+    pair, weights = _pair(4, shape), _weights(shape, "both")
+    other = [features[None].to(memory_format=torch.channels_last_3d)[0] for features in pair]
+    strange = [features.contiguous(memory_format=torch.channels_last) for features in pair]
+    expected = on_cpu(cost_volume)(*pair, window, **weights)
+    assert torch.equal(on_cpu(cost_volume)(*other, window, **weights), expected)
+    assert torch.equal(on_cpu(cost_volume)(*strange, window, **weights), expected)

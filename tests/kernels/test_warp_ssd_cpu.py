@@ -226,3 +226,48 @@ def test_blocks_are_positive_semidefinite(channels: int) -> None:
     # Three roundings of each product and one of each sum, relative to the trace at most; three entries a row.
     wrong = 3 * (channels + 3) * torch.finfo(torch.float32).eps * block[[0, 3, 5]].sum(0)
     assert (torch.linalg.eigvalsh(matrices)[..., 0] >= -wrong).all()
+
+
+@pytest.mark.parametrize("offset", [1.0, 1000.0])
+def test_roughness_forgets_what_all_nodes_share(offset: float) -> None:
+    shape = (5, 6, 9)
+    nothing = torch.zeros(1, *shape), torch.zeros(1, *shape)  # features
+    same = torch.full((3, *shape), offset)
+    assert not on_cpu(warp_ssd)(*nothing, same, diffusion=1.0)[1].any()
+    ripple = 2.0**-10 * torch.randint(-8, 9, (3, *shape), generator=torch.Generator().manual_seed(0))  # exact, added
+    expected = on_cpu(warp_ssd)(*nothing, ripple, diffusion=1.0)[1]
+    assert torch.equal(on_cpu(warp_ssd)(*nothing, same + ripple, diffusion=1.0)[1], expected)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e9, -1e9, 3e38])
+def test_displacements_out_of_this_world_touch_their_node_alone(value: float) -> None:
+    shape = (5, 6, 9)
+    pair, u = _pair(3, shape), _off_kinks(shape)
+    far = u.clone()
+    far[1, 2, 3, 4] = value
+    others = torch.ones(shape, dtype=torch.bool)
+    others[2, 3, 4] = False
+    loss, gradient = on_cpu(warp_ssd)(*pair, far)
+    assert torch.equal(gradient[:, others], on_cpu(warp_ssd)(*pair, u)[1][:, others])
+    assert not gradient[:, 2, 3, 4].any()
+    assert loss.isfinite()
+    assert on_cpu(evidence_under)(far, None, None)[2, 3, 4] == 0
+
+
+@pytest.mark.parametrize("given", ["none", "both"])
+def test_gradients_vanish_where_there_is_no_evidence(given: str) -> None:
+    """Both say where: at whole nodes, on the border, half a node beyond it, and further out."""
+    shape = (4, 5, 6)
+    places = torch.tensor([-7.0, -0.75, -0.5, -0.25, 0.0, 0.5, 1.0, 2.75, 3.0, 3.5, 3.75, 4.5, 5.5, 5.75, 40.0])
+    grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij")).float()
+    weights = _weights(shape, given)
+    pair = torch.zeros(1, *shape), oracles.uniform(1, *shape, seed=4, low=1.0, high=2.0).float()
+    for axis in range(3):
+        for place in places:
+            u = torch.full((3, *shape), 0.25)
+            u[axis] = place - grid[axis]
+            known = on_cpu(evidence_under)(u, **{"fixed_weight": None, "moving_weight": None, **weights}) > 0
+            residual = on_cpu(warp_ssd)(*pair, u, **weights)[1].abs().sum(0) > 0
+            assert not residual[~known].any()
+            inner = (u[axis] + grid[axis] > 0) & (u[axis] + grid[axis] < shape[axis] - 1)
+            assert residual[known & inner].all()

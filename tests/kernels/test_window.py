@@ -40,3 +40,12 @@ def test_tables_agree_with_the_steps(window: Window) -> None:
         if near >= 0:
             assert window.steps[near] == tuple(wanted)
     assert missing > 0
+
+
+@pytest.mark.parametrize("window", [Window((2, 1, 3)), Window((3, 2, 4), ball=True), Window((2, 2, 0), ball=True)])
+def test_steps_that_differ_along_the_last_axis_alone_follow_one_another(window: Window) -> None:
+    """The compiled cost volume takes them as one run of shifts."""
+    groups = [list(group) for _, group in itertools.groupby(window.steps, key=lambda step: step[:2])]
+    assert len({group[0][:2] for group in groups}) == len(groups)
+    for group in groups:
+        assert [step[2] for step in group] == list(range(group[0][2], group[0][2] + len(group)))

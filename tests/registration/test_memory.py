@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from convexadam import (
@@ -20,6 +23,7 @@ from convexadam import (
     estimate_memory,
     preset,
 )
+from convexadam.registration.memory import give_back_memory
 
 
 @pytest.mark.parametrize("name", ["default", "published"])
@@ -72,3 +76,23 @@ def test_channels() -> None:
 def test_no_grid() -> None:
     with pytest.raises(GeometryError, match="at least 1"):
         estimate_memory((0, 4, 4))
+
+
+def test_freed_memory_goes_back() -> None:
+    status = Path("/proc/self/status")
+    if sys.platform != "linux" or not status.is_file():
+        pytest.skip("only there is the memory of the process told, and given back")
+
+    def resident() -> int:
+        (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) * 1024
+
+    before = resident()
+    blocks = [np.ones(12_000) for _ in range(1000)]  # 96 kB each: the C library keeps them when they are freed
+    last = blocks.pop()
+    if resident() - before < 50e6:
+        pytest.skip("the memory of the process is not told at once")
+    del blocks
+    give_back_memory()
+    assert resident() - before < 30e6
+    assert last.all()

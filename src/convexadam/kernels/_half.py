@@ -40,5 +40,5 @@ def write(costs, at, value):
 @no_type_check
 @compiled
 def infinite(costs, at):
-    """Whether one of the costs is infinite; in kernels."""
-    return costs[at] >= np.uint16(0x7C00) if costs.itemsize == 2 else costs[at] > _LARGEST
+    """Whether one of the costs is infinite, or no number; in kernels."""
+    return costs[at] >= np.uint16(0x7C00) if costs.itemsize == 2 else not costs[at] <= _LARGEST

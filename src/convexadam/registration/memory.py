@@ -31,8 +31,8 @@ def estimate_memory(
 ) -> int:
     """Estimate the largest amount of memory that `register` takes beyond its inputs, in bytes.
 
-    For images of one channel and the compiled kernels; measured on the CPU, where it is right to about 10 % from two
-    million voxels on, and too much for smaller volumes.
+    For images of one channel without masks, and the compiled kernels on a few threads; measured on the CPU, where it
+    is right to about 10 % from two million voxels on, and too much for smaller volumes.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from convexadam._typing import Channels, Float, Tensor, Volume
-from convexadam.kernels._cpu import compiled, empty, in_slabs, weights_or_ones
+from convexadam.kernels._cpu import compiled, empty, in_slabs, views, weights_or_ones
 from convexadam.kernels._half import infinite, read, write
 from convexadam.kernels.window import Window
 
@@ -49,8 +49,9 @@ def cost_volume(
     target = (costs.view(torch.uint16) if kind == torch.float16 else costs).numpy()
     gap = max(window.radius[2], _REACH)  # whatever leaves a row at one end meets zeros, not the next row
     more = -len(fixed) % _TOGETHER
-    rows = [functional.pad(t, (0, gap, 0, 0, 0, 0, 0, more)).numpy() for t in (fixed, moving)]
-    shares = [functional.pad(w, (0, gap)).numpy() for w in weights_or_ones(fixed_weight, moving_weight, like=fixed[0])]
+    weights = weights_or_ones(fixed_weight, moving_weight, like=fixed[0])
+    rows = views(*(functional.pad(features, (0, gap, 0, 0, 0, 0, 0, more)) for features in (fixed, moving)))
+    shares = views(*(functional.pad(weight, (0, gap)) for weight in weights))
     groups = np.flatnonzero(np.any(np.diff(window.table[:, :2], axis=0, prepend=np.inf, append=np.inf), axis=1))
     in_slabs(_groups, len(groups) - 1, *rows, *shares, target, window.table, groups)
     in_slabs(_fill, shape.numel(), target.reshape(len(target), -1), multiple=_CELLS)

@@ -1,4 +1,4 @@
-"""Sampling of volumes at arbitrary positions, and composition; the only place that knows ``grid_sample``."""
+"""Sampling of volumes at arbitrary positions, and composition."""
 
 from __future__ import annotations
 

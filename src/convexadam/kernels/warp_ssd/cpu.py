@@ -14,6 +14,7 @@ from convexadam.kernels._cpu import (
     constant,
     empty,
     in_slabs,
+    minus,
     prefetch,
     views,
     weights_or_ones,
@@ -170,7 +171,7 @@ def _gradient(
     known, there, same = fixed_weight.reshape(-1), moving_weight.reshape(-1), shared.reshape(-1)
     steps = min(n0 - 1, 1) * n1 * n2, min(n1 - 1, 1) * n2, min(n2 - 1, 1)  # one node alone is its own neighbour
     along0, along1, along2 = np.uintp(steps[0] * count), np.uintp(steps[1] * count), np.uintp(steps[2] * count)
-    lows, low = np.empty(n2, np.int32), np.empty(n2, np.int32)
+    lows, low = np.empty(n2, np.int64), np.empty(n2, np.int32)
     shares, free, weights = np.empty((3, n2), np.float32), np.empty((3, n2), np.float32), np.empty(n2, np.float32)
     loss = 0.0
     for i in range(first, last):
@@ -182,7 +183,7 @@ def _gradient(
                 positions = field[a * volume + row : a * volume + row + n2]
                 _look_up(positions, np.float32(own), a == 2, size, shares[a], low, free[a], weights)
                 for k in range(n2):
-                    lows[k] = lows[k] * np.int32(size) + low[k]
+                    lows[k] = lows[k] * size + low[k]
             for k in range(n2):
                 weight, at = weights[k], lows[k]
                 node = np.uintp(row + k)
@@ -190,13 +191,13 @@ def _gradient(
                 f0, f1, f2 = shares[0, k], shares[1, k], shares[2, k]
                 if weight > _ZERO:
                     common = same[np.uintp(at)]  # as good as always, all nodes around have the same
-                    weight *= common if common >= _ZERO else _between(int(at), steps, (f0, f1, f2), there)
+                    weight *= common if common >= _ZERO else _between(at, steps, (f0, f1, f2), there)
                 if weight <= _ZERO:
                     target[node], target[second], target[third] = _ZERO, _ZERO, _ZERO
                     weights[k] = _ZERO
                     continue
                 # the next row of nodes will read from here on: it is far away in memory
-                ahead = (int(at) + 2 * n2) * count
+                ahead = (at + 2 * n2) * count
                 prefetch(values, ahead)
                 prefetch(values, ahead + count - 1)
                 prefetch(values, ahead + n1 * n2 * count)
@@ -296,13 +297,17 @@ def _add_diffusion(u, row, size, beside, out, factor):
     near, far = np.uintp(row - left), np.uintp(row + right)
     for k in range(1, size - 1):
         at = np.uintp(k)
-        across = u[above + at] + u[below + at] + u[near + at] + u[far + at]
-        along_row = u[start + at - np.uintp(1)] + u[start + at + np.uintp(1)]
-        out[start + at] += factor * (np.float32(6) * u[start + at] - across - along_row)
+        here = u[start + at]
+        across = minus(here, u[above + at]) + minus(here, u[below + at])
+        across += minus(here, u[near + at]) + minus(here, u[far + at])
+        along_row = minus(here, u[start + at - np.uintp(1)]) + minus(here, u[start + at + np.uintp(1)])
+        out[start + at] += factor * (across + along_row)
     for k in (0, size - 1):
         at, before, after = np.uintp(k), np.uintp(max(k - 1, 0)), np.uintp(min(k + 1, size - 1))
-        across = u[above + at] + u[below + at] + u[near + at] + u[far + at]
-        along_row = u[start + before] + u[start + after]
-        out[start + at] += factor * (np.float32(6) * u[start + at] - across - along_row)
+        here = u[start + at]
+        across = minus(here, u[above + at]) + minus(here, u[below + at])
+        across += minus(here, u[near + at]) + minus(here, u[far + at])
+        along_row = minus(here, u[start + before]) + minus(here, u[start + after])
+        out[start + at] += factor * (across + along_row)
         if size == 1:
             break
