@@ -33,7 +33,7 @@ def test_large_volumes_take_less_than_60_bytes_a_voxel(name: str) -> None:
 
 
 def test_it_grows_linearly_with_the_number_of_voxels() -> None:
-    small, large = (estimate_memory((n, n, n), preset("published")) - 8_000_000 for n in (96, 192))
+    small, large = (estimate_memory((n, n, n), preset("published")) - 3_000_000 for n in (96, 192))
     assert large == pytest.approx(8 * small, rel=1e-6)
 
 
