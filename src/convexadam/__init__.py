@@ -18,7 +18,7 @@ from convexadam.errors import (
     OutOfMemoryError,
 )
 from convexadam.features import Concat, Features, Intensity, MindSSC, Precomputed
-from convexadam.geometry import DisplacementField, Grid, Image
+from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Image, compose
 from convexadam.io import as_image, read_image, write_image
 from convexadam.kernels import use_backend
 from convexadam.registration import (
@@ -35,6 +35,8 @@ __version__ = VERSION
 
 __all__ = [
     "AdamRefinement",
+    "Affine",
+    "Composite",
     "Concat",
     "ConfigError",
     "ConvexAdamError",
@@ -56,6 +58,7 @@ __all__ = [
     "RegistrationConfig",
     "RegistrationResult",
     "as_image",
+    "compose",
     "estimate_memory",
     "preset",
     "read_image",

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from convexadam._typing import Points, Tensor, Triple
+from convexadam._typing import Field, Points, Tensor, Triple
 from convexadam.errors import GeometryError
 from convexadam.geometry.tensors import as_finest
 
@@ -167,6 +167,20 @@ def apply_affine(matrix: np.ndarray, points: Tensor) -> Tensor:
     """Map ``(n, 3)`` points with a 4x4 matrix; computed and returned in `finest_float` on the points' device."""
     full = as_finest(torch.from_numpy(np.array(matrix, dtype=np.float64)), points.device)
     return as_finest(points, points.device) @ full[:3, :3].T + full[:3, 3]
+
+
+def linear_field(matrix: np.ndarray, shape: Triple, like: Tensor) -> Field:
+    """Values of a 4x4 map of voxel indices at each voxel, ``[3, i, j, k]``, of ``like``'s type (at least float32)."""
+    kind = like.dtype if like.is_floating_point() and like.dtype.itemsize >= 4 else torch.float32
+    result = torch.empty((3, *shape), dtype=kind, device=like.device)
+    for component in range(3):
+        i, j, k = (
+            torch.arange(n, dtype=torch.float64, device="cpu") * matrix[component, a] for a, n in enumerate(shape)
+        )
+        i, j, k = (ticks.to(kind).to(like.device) for ticks in (i + matrix[component, 3], j, k))
+        result[component] = (i[:, None] + j)[:, :, None]
+        result[component] += k
+    return result
 
 
 def _checked_shape(shape: Any) -> Triple:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
 
 import numpy as np
 import torch
 
-from convexadam._typing import Field, Points, Volume
+from convexadam._typing import Field, Points, Tensor, Volume
 from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
+from convexadam.geometry.invert import inverse_field
 from convexadam.geometry.resample import Mode, linear_part, read_tensor, resample
 from convexadam.geometry.tensors import all_finite, as_finest
 from convexadam.kernels.jacobian import jacobian_determinant
@@ -20,9 +23,135 @@ from convexadam.kernels.warp import sample_linear
 PointSpace: TypeAlias = Literal["mm", "lps_mm", "fixed_voxel"]
 
 
+class Transform(ABC):
+    """What `Affine`, `DisplacementField` and `Composite` have in common: a map ``T`` from fixed to moving space."""
+
+    @abstractmethod
+    def __call__(self, points_mm: Points) -> Points:
+        """Map points of fixed space to moving space; ``(n, 3)`` in mm RAS+, float64 (on MPS float32)."""
+
+    @abstractmethod
+    def inverse(self) -> Transform:
+        """Return the transform from moving to fixed space.
+
+        ``transform.inverse().warp_points(...)`` takes points of *moving* space to fixed space; an image goes the other
+        way round: ``transform.inverse().warp(fixed, moving)`` brings the fixed image onto the moving grid.
+        """
+
+    @abstractmethod
+    def after(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
+        """Displacements ``T(x + u(x)) - x`` in mm, ``[3, i, j, k]``, at the voxels ``x`` of a grid.
+
+        ``u`` is 0 where it is ``None``. Type and device are those of ``like``, at least float32.
+        """
+
+    @property
+    def fixed_grid(self) -> Grid | None:
+        """The grid of fixed space on which displacements are known, or ``None`` where any will do."""
+        return None
+
+    def resample_onto(self, onto: Grid | Image) -> DisplacementField:
+        """Return the same transform as displacements at the voxels of a grid, float32 (or what a field has)."""
+        grid = self._grid_for(onto)
+        return DisplacementField(self.after(grid, None, self._like()), grid)
+
+    def warp(
+        self,
+        image: Image,
+        onto: Grid | Image | None = None,
+        *,
+        mode: Mode | None = None,
+        background: float | None = None,
+    ) -> Image:
+        """Bring an image (or labels, or a mask) of moving space onto a grid of fixed space: ``moving(T(x))``.
+
+        Parameters
+        ----------
+        image
+            Any image in moving space, on whatever grid it has; it is interpolated once, however long the chain.
+        onto
+            Where the result's voxels lie: a grid, or an image that has it. ``None`` takes the fixed grid.
+        mode
+            ``"linear"``, ``"nearest"`` or ``"label"``; ``None`` takes labels for whole-number types, else linear.
+        background
+            Value outside the image's field of view, one that the image's type holds; ``None`` takes 0 for labels, else
+            the image's smallest value.
+
+        Returns
+        -------
+        An image on that grid, of the same type and with as many channels.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such mode, the image's type does not hold the background, or ``onto`` is missing and the
+            transform has no grid.
+        """
+        grid = self._grid_for(onto)
+        disp_mm = self.after(grid, None, self._like(image.data))
+        return resample(image, grid, mode=mode, background=background, disp_mm=disp_mm)
+
+    def warp_points(self, points: Points, *, space: PointSpace) -> Points:
+        """Map points of fixed space to where they are found in moving space.
+
+        Parameters
+        ----------
+        points
+            ``(n, 3)``, a tensor or numpy array.
+        space
+            What the numbers are, before and after: ``"mm"`` (RAS+), ``"lps_mm"`` (as ITK, ANTs and Slicer files have
+            them) or ``"fixed_voxel"`` (continuous indices of the fixed grid; also the result is in indices
+            of the *fixed* grid, which are those of the moving image only where both share one grid). There is
+            no default: guessing is how landmarks go wrong.
+
+        Returns
+        -------
+        ``(n, 3)`` float64 tensor (on MPS float32).
+
+        Raises
+        ------
+        InputError
+            If the points are not ``(n, 3)``, or hold NaN or Inf.
+        ConfigError
+            If there is no such space, or the transform has no grid whose indices they could be.
+        """
+        given = points if isinstance(points, torch.Tensor) else torch.as_tensor(points, device="cpu")
+        values = as_finest(given, self._like(given).device)
+        if values.ndim != 2 or values.shape[1] != 3:
+            raise InputError(f"points are an array (n, 3), but the shape {tuple(values.shape)} came")
+        if not bool(values.isfinite().all()):
+            raise InputError("the points hold NaN or Inf; leave such rows out")
+        if space == "mm":
+            return self(values)
+        if space == "lps_mm":
+            flip = values.new_tensor([-1.0, -1.0, 1.0])
+            return self(values * flip) * flip
+        if space == "fixed_voxel":
+            grid = self._grid_for(None)
+            return grid.to_voxels(self(grid.to_mm(values)))
+        raise ConfigError(f"space is 'mm', 'lps_mm' or 'fixed_voxel', but {space!r} came")
+
+    def jacobian(self, onto: Grid | Image | None = None) -> Volume:
+        """Local volume change at each voxel of a grid (``None``: the fixed grid), ``[i, j, k]``; <= 0 means folded."""
+        return jacobian_determinant(self.resample_onto(self._grid_for(onto)).to_voxels())
+
+    def _like(self, fallback: Tensor | None = None) -> Tensor:
+        """Return a tensor of the type and on the device of the transform's own numbers, if it holds any."""
+        return torch.empty(0, device="cpu" if fallback is None else fallback.device)
+
+    def _grid_for(self, onto: Grid | Image | None) -> Grid:
+        grid = onto.grid if isinstance(onto, Image) else onto
+        if grid is None:
+            grid = self.fixed_grid
+        if not isinstance(grid, Grid):
+            came = "none came, and the transform has none" if onto is None else f"{onto!r} came"
+            raise ConfigError(f"a grid is needed, or an image that has one, but {came}; pass onto=fixed")
+        return grid
+
+
 @final
 @dataclass(frozen=True, eq=False)
-class DisplacementField:
+class DisplacementField(Transform):
     """The transform ``T(x) = x + u(x)`` from fixed to moving space, given by vectors on a grid.
 
     Between voxels ``u`` is interpolated linearly; outside the grid the nearest edge value holds.
@@ -33,6 +162,9 @@ class DisplacementField:
         ``[3, i, j, k]``: how far each voxel of the fixed grid moves along R, A and S, in mm. Finite.
     grid
         The fixed grid.
+    residual_mm
+        Of a field that `inverse` made: the largest distance between a voxel and where it is after the inverse and then
+        the transform itself. ``None`` otherwise.
 
     Raises
     ------
@@ -48,6 +180,7 @@ class DisplacementField:
 
     disp_mm: Field
     grid: Grid
+    residual_mm: float | None = None
 
     def __post_init__(self) -> None:
         _check_shape(self.disp_mm, self.grid)
@@ -76,92 +209,66 @@ class DisplacementField:
         """Displacements in voxels of the grid, ``[3, i, j, k]``, component ``a`` along tensor axis ``a``."""
         return linear_part(np.linalg.inv(self.grid.affine), self.disp_mm)
 
-    def resample_onto(self, grid: Grid) -> DisplacementField:
+    @property
+    def fixed_grid(self) -> Grid:
+        """The grid of the vectors."""
+        return self.grid
+
+    def __call__(self, points_mm: Points) -> Points:
+        """See `Transform`."""
+        points = as_finest(points_mm, self.disp_mm.device)
+        where = self.grid.to_voxels(points).T[:, :, None, None]
+        moved = sample_linear(self.disp_mm, where.to(self.disp_mm.dtype))[:, :, 0, 0].T
+        return points + moved
+
+    def inverse(self, onto: Grid | Image | None = None) -> DisplacementField:
+        """Return the transform from moving to fixed space, as displacements of the voxels of a grid of moving space.
+
+        By fixed-point iteration; the result's ``residual_mm`` says how well it was solved.
+
+        Parameters
+        ----------
+        onto
+            A grid of moving space, or an image that has it; ``None`` takes the voxels of the fixed grid. What the
+            transform says about places far outside its own grid is a guess, and so is the inverse there.
+
+        Warns
+        -----
+        UserWarning
+            If the residual exceeds half a voxel: where a field folds it has no inverse.
+        """
+        grid = self._grid_for(onto)
+        inverse, residual_mm = inverse_field(self.disp_mm, self.grid, grid)
+        if residual_mm > min(self.grid.spacing_mm) / 2:
+            warnings.warn(
+                f"the inverse of the displacement field is off by up to {residual_mm:.3g} mm; where a field folds, or "
+                "changes by more than a voxel from one voxel to the next, it has none: look at jacobian()",
+                stacklevel=2,
+            )
+        return DisplacementField(inverse, grid, residual_mm)
+
+    def resample_onto(self, onto: Grid | Image) -> DisplacementField:
         """Return the same transform with its vectors on another grid (linear interpolation, edge values outside)."""
+        grid = self._grid_for(onto)
+        return DisplacementField(self.after(grid, None, self.disp_mm), grid, self.residual_mm)
+
+    def after(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
+        """See `Transform`."""
+        if disp_mm is not None:
+            return read_tensor(self.disp_mm, self.grid, grid, disp_mm=disp_mm).add_(disp_mm)
         if grid.same_as(self.grid):
-            return DisplacementField(self.disp_mm, grid)
+            return self.disp_mm
         if grid.canonical().same_as(self.grid):  # the same voxels in another order
             axes, flips = grid.canonical_axes()
             flipped, order = [n for n, flip in enumerate(flips) if flip], [axes.index(a) for a in range(3)]
             data = self.disp_mm.new_empty((3, *grid.shape))
             for a in range(3):
                 data[a] = self.disp_mm[a].flip(flipped).permute(order)
-            return DisplacementField(data, grid)
-        return DisplacementField(read_tensor(self.disp_mm, self.grid, grid), grid)
+            return data
+        return read_tensor(self.disp_mm, self.grid, grid)
 
-    def __call__(self, points_mm: Points) -> Points:
-        """Map points of fixed space to moving space; ``(n, 3)`` in mm RAS+, float64 (on MPS float32)."""
-        points = as_finest(points_mm, self.disp_mm.device)
-        where = self.grid.to_voxels(points).T[:, :, None, None]
-        moved = sample_linear(self.disp_mm, where.to(self.disp_mm.dtype))[:, :, 0, 0].T
-        return points + moved
-
-    def warp_points(self, points: Points, *, space: PointSpace) -> Points:
-        """Map points of fixed space to where they are found in moving space.
-
-        Parameters
-        ----------
-        points
-            ``(n, 3)``, a tensor or numpy array.
-        space
-            What the numbers are, before and after: ``"mm"`` (RAS+), ``"lps_mm"`` (as ITK, ANTs and Slicer files have
-            them) or ``"fixed_voxel"`` (continuous indices of the fixed grid; also the result is in indices
-            of the *fixed* grid, which are those of the moving image only where both share one grid). There is
-            no default: guessing is how landmarks go wrong.
-
-        Returns
-        -------
-        ``(n, 3)`` float64 tensor (on MPS float32).
-
-        Raises
-        ------
-        InputError
-            If the points are not ``(n, 3)``, or hold NaN or Inf.
-        ConfigError
-            If there is no such space.
-        """
-        given = points if isinstance(points, torch.Tensor) else torch.as_tensor(points, device="cpu")
-        values = as_finest(given, self.disp_mm.device)
-        if values.ndim != 2 or values.shape[1] != 3:
-            raise InputError(f"points are an array (n, 3), but the shape {tuple(values.shape)} came")
-        if not bool(values.isfinite().all()):
-            raise InputError("the points hold NaN or Inf; leave such rows out")
-        if space == "mm":
-            return self(values)
-        if space == "lps_mm":
-            flip = values.new_tensor([-1.0, -1.0, 1.0])
-            return self(values * flip) * flip
-        if space == "fixed_voxel":
-            return self.grid.to_voxels(self(self.grid.to_mm(values)))
-        raise ConfigError(f"space is 'mm', 'lps_mm' or 'fixed_voxel', but {space!r} came")
-
-    def warp(self, image: Image, *, mode: Mode | None = None, background: float | None = None) -> Image:
-        """Bring an image (or labels, or a mask) of moving space onto the fixed grid: ``moving(T(x))``.
-
-        Parameters
-        ----------
-        image
-            Any image in moving space, on whatever grid it has; nothing is resampled twice.
-        mode
-            ``"linear"``, ``"nearest"`` or ``"label"``; ``None`` takes labels for whole-number types, else linear.
-        background
-            Value outside the image's field of view, one that the image's type holds; ``None`` takes 0 for labels, else
-            the image's smallest value.
-
-        Returns
-        -------
-        An image on the fixed grid, of the same type and with as many channels.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such mode, or the image's type does not hold the background.
-        """
-        return resample(image, self.grid, mode=mode, background=background, disp_mm=self.disp_mm)
-
-    def jacobian(self) -> Volume:
-        """Local volume change at each voxel, ``[i, j, k]``; <= 0 means folded."""
-        return jacobian_determinant(self.to_voxels())
+    def _like(self, fallback: Tensor | None = None) -> Tensor:
+        return self.disp_mm
 
 
 def _check_shape(disp: Field, grid: Grid) -> None:
