@@ -33,7 +33,7 @@ class Affine(Transform):
     --------
     >>> shift = np.eye(4)
     >>> shift[:3, 3] = 10, 0, -5
-    >>> Affine(shift).warp_points(torch.zeros(1, 3), space="mm").tolist()
+    >>> Affine(shift).warp_points(np.zeros((1, 3)), space="mm").tolist()
     [[10.0, 0.0, -5.0]]
     """
 
