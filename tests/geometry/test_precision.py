@@ -13,9 +13,9 @@ import torch
 from convexadam import DisplacementField, Grid, Image
 from convexadam.features.intensity import centred
 from convexadam.geometry import tensors as tensors_module
+from convexadam.geometry.onto_grid import on_grid
 from convexadam.geometry.tensors import as_finest, finest_float, to_device
 from convexadam.io import read_learn2reg
-from convexadam.registration.register import on_grid
 
 SHAPE = (5, 7, 6)
 

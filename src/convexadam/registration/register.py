@@ -12,9 +12,8 @@ import torch
 from convexadam._typing import Volume
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 from convexadam.features import reach_of
-from convexadam.geometry import DisplacementField, Grid, Image, resample
-from convexadam.geometry.resample import coverage
-from convexadam.geometry.tensors import as_finest
+from convexadam.geometry import DisplacementField, Image
+from convexadam.geometry.onto_grid import evidence, on_grid
 from convexadam.kernels import backend_for, requested_backend, use_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.warp_ssd import evidence_under
@@ -127,6 +126,7 @@ def _estimated(
         images = on_grid(fixed, grid), on_grid(moving, grid)
         margin = reach_of(config.features)
         weights = evidence(fixed, masks[0], grid, margin), evidence(moving, masks[1], grid, margin)
+        _check_evidence(weights)
     with clock.stage("features"):
         coarse, fine = described(config, images, weights)
         del images, weights
@@ -159,33 +159,12 @@ def _met(fixed: Image, moving: Image, masks: tuple[Image | None, Image | None], 
     return any(bool((evidence_under(u, here, there) > 0).any()) for u in (torch.zeros_like(disp_vox), disp_vox))
 
 
-def on_grid(image: Image, grid: Grid) -> Image:
-    """Bring an image to the working grid; the same voxels in another order are only reordered."""
-    if image.grid.canonical().same_as(grid):
-        return Image(image.canonical().data, grid)
-    image = image.canonical()  # axes parallel to those of the grid are quicker to read
-    data = image.data if image.data.is_floating_point() else as_finest(image.data, image.data.device)
-    return resample(Image(data, image.grid), grid, mode="linear", antialias=True)
-
-
-def evidence(image: Image, mask: Image | None, grid: Grid, margin: int) -> Volume | None:
-    """Weight of each voxel of the working grid; ``None`` for 1 everywhere.
-
-    0 outside the field of view, within ``margin`` voxels of its edge (where descriptions are guesswork) and outside
-    the mask.
-    """
-    weight = coverage(image.grid, grid, like=torch.empty(0, device=image.data.device), margin=margin)
-    if mask is not None:
-        inside = Image((mask.data > 0).to(weight.dtype), mask.grid)
-        reordered = mask.grid.canonical().same_as(grid)
-        weight = weight * (inside.canonical() if reordered else resample(inside, grid, background=0.0)).data[0]
-    low, high = torch.aminmax(weight)
-    if not high > 0:
+def _check_evidence(weights: tuple[Volume | None, Volume | None]) -> None:
+    if any(weight is not None and not bool((weight > 0).any()) for weight in weights):
         raise InputError(
             "no voxel has evidence: the images, or what the masks leave of them, do not overlap within the box of the "
             "fixed image; check the affines and masks, or bring the images closer first"
         )
-    return None if low == high == 1 else weight
 
 
 class _Clock:

@@ -1,0 +1,175 @@
+"""Pre-alignment by fits to displacements that the coupled-convex search finds, coarse to fine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, final, get_args
+
+import numpy as np
+
+from convexadam._axes import checked_count, checked_number
+from convexadam.errors import ConfigError
+from convexadam.features import Features, MindSSC, check_no_class
+from convexadam.geometry import Affine, Image
+from convexadam.linear.fit import Model, trimmed_fit
+from convexadam.linear.level import LinearLevel
+from convexadam.linear.starts import centre_of_box, centre_of_content
+
+Start: TypeAlias = Literal["best", "header", "boxes", "contents"]
+
+_FAR, _NEAR = 6, 4
+"""Reach of the search in cells, on the coarsest level and on the others."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LinearFit:
+    """A linear transform, and how good it is.
+
+    Attributes
+    ----------
+    transform
+        From fixed to moving space.
+    improved
+        Whether it was found here; ``False`` where the start was as good, and is returned.
+    difference_before, difference_after
+        Feature difference of the start and of ``transform``, on the finest level: about 1 for images that have nothing
+        to do with each other, 0 for equal ones.
+    residual_mm
+        Root mean square distance between ``transform`` and the displacements that it was fitted to (those that
+        count as inliers); 0 where none were.
+    """
+
+    transform: Affine
+    improved: bool
+    difference_before: float
+    difference_after: float
+    residual_mm: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LinearAlignment:
+    """Rigid, similarity or affine alignment, robust to what does not follow it and to different contrasts.
+
+    On each level, coarse to fine, both images are described, the coupled-convex search finds a displacement for each
+    cell, and a trimmed least-squares fit to those of the structured cells updates the transform; the moving image is
+    then resampled with it, and described anew.
+
+    Attributes
+    ----------
+    model
+        ``"rigid"`` (6 numbers), ``"similarity"`` (7) or ``"affine"`` (12).
+    start
+        Where to begin: ``"header"`` (where the files say that the images lie), ``"boxes"`` (centres of the fields of
+        view on each other), ``"contents"`` (centres of mass) or ``"best"`` (tries all three). An initial transform
+        takes the place of all of them.
+    features
+        What is compared.
+    voxels
+        Cubic voxels of each level, about; none is finer than the fixed image.
+    rounds
+        Fits on each level.
+    keep
+        Share of the structured cells that the fit trusts; the rest may move otherwise.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is out of range.
+    """
+
+    model: Model = "affine"
+    start: Start = "best"
+    features: Features = field(default_factory=lambda: MindSSC(radius=1, dilation=1))
+    voxels: tuple[int, ...] = (50_000, 400_000)
+    rounds: int = 3
+    keep: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("model", get_args(Model)), ("start", get_args(Start))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is one of {', '.join(allowed)}, but {getattr(self, name)!r} came")
+        check_no_class(self.features, "features")
+        if not isinstance(self.voxels, tuple) or not self.voxels:
+            raise ConfigError(
+                f"voxels has a number for each level, such as (50_000, 400_000), but {self.voxels!r} came"
+            )
+        for number in self.voxels:
+            checked_count(number, "voxels", least=1)
+        checked_count(self.rounds, "rounds", least=1)
+        checked_number(self.keep, "keep", above=True)
+        if self.keep > 1:
+            raise ConfigError(f"keep is a share of at most 1, but {self.keep} came")
+
+    def __call__(
+        self,
+        fixed: Image,
+        moving: Image,
+        *,
+        fixed_mask: Image | None = None,
+        moving_mask: Image | None = None,
+        initial: Affine | None = None,
+    ) -> LinearFit:
+        """Align two images.
+
+        Parameters
+        ----------
+        fixed, moving
+            ``[c, i, j, k]`` on any grids.
+        fixed_mask, moving_mask
+            Where there is evidence: above 0.
+        initial
+            Where to begin, from fixed to moving space; ``None`` leaves that to ``start``.
+
+        Returns
+        -------
+        The transform from fixed to moving space. Where nothing better was found it is the start: ``initial``, or the
+        identity.
+        """
+        masks = fixed_mask, moving_mask
+        levels = [
+            LinearLevel.of(fixed, moving, self.features, number, radius=_NEAR if n else _FAR, masks=masks)
+            for n, number in enumerate(self.voxels)
+        ]
+        given = Affine() if initial is None else initial
+        starts = [given] if initial is not None else self._starts(fixed, moving, fixed_mask, moving_mask)
+        simple: Model = "rigid" if self.model == "rigid" else "similarity"
+        found = [self._fitted(levels[0], start, simple) for start in starts]
+        differences = [levels[0].difference(matrix) for matrix, _ in found]
+        matrix, residual = found[int(np.argmin(differences))]
+        for level in levels[1:]:
+            matrix, residual = self._fitted(level, Affine(matrix), self.model)
+        before, after = (levels[-1].difference(m) for m in (given.matrix, matrix))
+        improved = after < before
+        return LinearFit(
+            transform=Affine(matrix) if improved else given,
+            improved=improved,
+            difference_before=before,
+            difference_after=min(after, before),
+            residual_mm=residual if improved else 0.0,
+        )
+
+    def _fitted(self, level: LinearLevel, start: Affine, model: Model) -> tuple[np.ndarray, float]:
+        matrix, residual = start.matrix, 0.0
+        for _ in range(self.rounds):
+            points, targets, weights = level.matches(matrix)
+            if not weights.any():
+                break
+            update, residual = trimmed_fit(points, targets, weights, model=model, keep=self.keep)
+            matrix = matrix @ update
+        return matrix, residual
+
+    def _starts(self, fixed: Image, moving: Image, fixed_mask: Image | None, moving_mask: Image | None) -> list[Affine]:
+        starts = [np.zeros(3)] if self.start in ("best", "header") else []
+        if self.start in ("best", "boxes"):
+            starts.append(centre_of_box(moving.grid) - centre_of_box(fixed.grid))
+        if self.start in ("best", "contents"):
+            starts.append(centre_of_content(moving, moving_mask) - centre_of_content(fixed, fixed_mask))
+        found: list[Affine] = []
+        for shift in starts:
+            matrix = np.eye(4)
+            matrix[:3, 3] = shift
+            if all(np.abs(matrix - other.matrix).max() > max(fixed.grid.spacing_mm) for other in found):
+                found.append(Affine(matrix))
+        return found
