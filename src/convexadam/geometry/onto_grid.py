@@ -16,8 +16,14 @@ def on_grid(image: Image, grid: Grid) -> Image:
     if image.grid.canonical().same_as(grid):
         return Image(image.canonical().data, grid)
     image = image.canonical()  # axes parallel to those of the grid are quicker to read
-    data = image.data if image.data.is_floating_point() else as_finest(image.data, image.data.device)
-    return resample(Image(data, image.grid), grid, mode="linear", antialias=True)
+    return resample(as_floating(image), grid, mode="linear", antialias=True)
+
+
+def as_floating(image: Image) -> Image:
+    """Return an image of whole numbers in the finest floating-point type, another one as it is."""
+    if image.data.is_floating_point():
+        return image
+    return Image(as_finest(image.data, image.data.device), image.grid)
 
 
 def evidence(image: Image, mask: Image | None, grid: Grid, margin: int) -> Volume | None:
@@ -28,7 +34,7 @@ def evidence(image: Image, mask: Image | None, grid: Grid, margin: int) -> Volum
     """
     weight = coverage(image.grid, grid, like=torch.empty(0, device=image.data.device), margin=margin)
     if mask is not None:
-        inside = Image((mask.data > 0).to(weight.dtype), mask.grid)
         reordered = mask.grid.canonical().same_as(grid)
-        weight = weight * (inside.canonical() if reordered else resample(inside, grid, background=0.0)).data[0]
+        inside = mask.canonical() if reordered else resample(mask, grid, mode="linear", background=0.0)
+        weight = weight * inside.data[0]
     return None if bool((weight == 1).all()) else weight

@@ -10,12 +10,17 @@ import numpy as np
 from convexadam._axes import checked_count, checked_number
 from convexadam.errors import ConfigError
 from convexadam.features import Features, MindSSC, check_no_class
-from convexadam.geometry import Affine, Image
+from convexadam.geometry import Affine, Grid, Image
 from convexadam.linear.fit import Model, trimmed_fit
 from convexadam.linear.level import LinearLevel
-from convexadam.linear.starts import centre_of_box, centre_of_content
+from convexadam.linear.starts import centre_of_box
 
 Start: TypeAlias = Literal["best", "header", "boxes", "contents"]
+
+_MODELS: tuple[Model, ...] = ("rigid", "similarity", "affine")
+
+_STILL = 0.05
+"""Motion in cells below which another fit would change little."""
 
 _FAR, _NEAR = 6, 4
 """Reach of the search in cells, on the coarsest level and on the others."""
@@ -70,6 +75,9 @@ class LinearAlignment:
         Cubic voxels of each level, about; none is finer than the fixed image.
     rounds
         Fits on each level.
+    gain
+        Share by which a transform has to lower the feature difference to be preferred to a simpler one, or to the
+        start: what little is left, the deformable stages do better.
     keep
         Share of the structured cells that the fit trusts; the rest may move otherwise.
 
@@ -84,6 +92,7 @@ class LinearAlignment:
     features: Features = field(default_factory=lambda: MindSSC(radius=1, dilation=1))
     voxels: tuple[int, ...] = (50_000, 400_000)
     rounds: int = 3
+    gain: float = 0.15
     keep: float = 0.5
 
     def __post_init__(self) -> None:
@@ -99,6 +108,7 @@ class LinearAlignment:
             checked_count(number, "voxels", least=1)
         checked_count(self.rounds, "rounds", least=1)
         checked_number(self.keep, "keep", above=True)
+        checked_number(self.gain, "gain")
         if self.keep > 1:
             raise ConfigError(f"keep is a share of at most 1, but {self.keep} came")
 
@@ -118,7 +128,7 @@ class LinearAlignment:
         fixed, moving
             ``[c, i, j, k]`` on any grids.
         fixed_mask, moving_mask
-            Where there is evidence: above 0.
+            Weight of evidence, in [0, 1], on any grids.
         initial
             Where to begin, from fixed to moving space; ``None`` leaves that to ``start``.
 
@@ -133,43 +143,61 @@ class LinearAlignment:
             for n, number in enumerate(self.voxels)
         ]
         given = Affine() if initial is None else initial
-        starts = [given] if initial is not None else self._starts(fixed, moving, fixed_mask, moving_mask)
-        simple: Model = "rigid" if self.model == "rigid" else "similarity"
-        found = [self._fitted(levels[0], start, simple) for start in starts]
-        differences = [levels[0].difference(matrix) for matrix, _ in found]
-        matrix, residual = found[int(np.argmin(differences))]
-        for level in levels[1:]:
-            matrix, residual = self._fitted(level, Affine(matrix), self.model)
-        before, after = (levels[-1].difference(m) for m in (given.matrix, matrix))
-        improved = after < before
-        return LinearFit(
-            transform=Affine(matrix) if improved else given,
-            improved=improved,
-            difference_before=before,
-            difference_after=min(after, before),
-            residual_mm=residual if improved else 0.0,
+        starts = [given] if initial is not None else self._starts(levels[0], fixed.grid, moving.grid)
+        matrix = min(
+            (
+                self._fitted(levels[0], start.matrix, "rigid" if self.model == "rigid" else "similarity")
+                for start in starts
+            ),
+            key=lambda found: levels[0].seen(found).difference(),
         )
+        for level in levels[1:]:
+            matrix = self._fitted(level, matrix, self.model)
+        return self._simplest(levels[-1], given, matrix)
 
-    def _fitted(self, level: LinearLevel, start: Affine, model: Model) -> tuple[np.ndarray, float]:
-        matrix, residual = start.matrix, 0.0
+    def _fitted(self, level: LinearLevel, matrix: np.ndarray, model: Model) -> np.ndarray:
         for _ in range(self.rounds):
             points, targets, weights = level.matches(matrix)
             if not weights.any():
                 break
-            update, residual = trimmed_fit(points, targets, weights, model=model, keep=self.keep)
+            update, _ = trimmed_fit(points, targets, weights, model=model, keep=self.keep)
             matrix = matrix @ update
-        return matrix, residual
+            if (
+                np.linalg.norm(points @ (update[:3, :3] - np.eye(3)).T + update[:3, 3], axis=1).max()
+                < _STILL * level.cell_mm
+            ):
+                break
+        return matrix
 
-    def _starts(self, fixed: Image, moving: Image, fixed_mask: Image | None, moving_mask: Image | None) -> list[Affine]:
-        starts = [np.zeros(3)] if self.start in ("best", "header") else []
+    def _simplest(self, level: LinearLevel, start: Affine, matrix: np.ndarray) -> LinearFit:
+        """Choose the start, or the simplest model after which no other is better by more than ``gain``."""
+        before = best = level.seen(start.matrix)
+        chosen, residual = start, 0.0
+        points, targets, weights = level.matches(matrix)
+        there = targets @ matrix[:3, :3].T + matrix[:3, 3]
+        for model in _MODELS[: _MODELS.index(self.model) + 1] if weights.any() else ():
+            found, rest = trimmed_fit(points, there, weights, model=model, keep=self.keep)
+            seen = level.seen(found)
+            if seen.better_than(best, self.gain):
+                chosen, residual, best = Affine(found), rest, seen
+        return LinearFit(
+            transform=chosen,
+            improved=chosen is not start,
+            difference_before=before.difference(),
+            difference_after=best.difference(),
+            residual_mm=residual,
+        )
+
+    def _starts(self, level: LinearLevel, fixed: Grid, moving: Grid) -> list[Affine]:
+        shifts = [np.zeros(3)] if self.start in ("best", "header") else []
         if self.start in ("best", "boxes"):
-            starts.append(centre_of_box(moving.grid) - centre_of_box(fixed.grid))
+            shifts.append(centre_of_box(moving) - centre_of_box(fixed))
         if self.start in ("best", "contents"):
-            starts.append(centre_of_content(moving, moving_mask) - centre_of_content(fixed, fixed_mask))
+            shifts.append(level.contents_mm)
         found: list[Affine] = []
-        for shift in starts:
+        for shift in shifts:
             matrix = np.eye(4)
             matrix[:3, 3] = shift
-            if all(np.abs(matrix - other.matrix).max() > max(fixed.grid.spacing_mm) for other in found):
+            if all(np.abs(matrix - other.matrix).max() > level.cell_mm for other in found):
                 found.append(Affine(matrix))
         return found

@@ -9,6 +9,9 @@ import numpy as np
 Model: TypeAlias = Literal["rigid", "similarity", "affine"]
 
 _ROUNDS = 20
+_ENOUGH = 20_000
+"""Points that a fit of twelve numbers needs at most; of more, every second, third, ... is taken."""
+_STILL_MM = 1e-3
 _FLAT = 1e-3
 """Share of the mean spread of points below which a direction counts as unknown, and keeps its length."""
 
@@ -16,7 +19,7 @@ _FLAT = 1e-3
 def trimmed_fit(
     points: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, model: Model, keep: float
 ) -> tuple[np.ndarray, float]:
-    """Fit to the share ``keep`` of the weight that fits best; the others count as outliers.
+    """Fit to the share ``keep`` of the points that fits best; the others count as outliers.
 
     Alternates between a fit and a choice of the smallest residuals (Rousseeuw and Van Driessen, Data Mining and
     Knowledge Discovery 2006), from the fit to all points.
@@ -26,30 +29,29 @@ def trimmed_fit(
     points, targets
         ``(n, 3)`` in mm.
     weights
-        ``(n,)``, not negative, not all zero.
+        ``(n,)``, not negative, not all zero; points of weight 0 are left out.
     model
         See `weighted_fit`.
     keep
-        Share of the whole weight, above 0 and at most 1.
+        Share of the points, above 0 and at most 1.
 
     Returns
     -------
     The 4x4 matrix, and the root mean square residual in mm of what was kept.
     """
-    chosen = weights
-    matrix = weighted_fit(points, targets, chosen, model=model)
+    (useful,) = np.nonzero(weights)
+    useful = useful[:: -(-len(useful) // _ENOUGH)]
+    points, targets, weights = points[useful], targets[useful], weights[useful]
+    kept = max(1, round(keep * len(useful)))
+    chosen = np.arange(len(useful))
+    matrix = weighted_fit(points, targets, weights, model=model)
     for _ in range(_ROUNDS):
-        order = np.argsort(_squared(matrix, points, targets), kind="stable")
-        inliers = np.zeros_like(weights)
-        within = np.cumsum(weights[order]) <= keep * weights.sum() * (1 + 1e-9)
-        within[0] = True
-        inliers[order[within]] = weights[order[within]]
-        if np.array_equal(inliers, chosen):
+        chosen = np.argpartition(_squared(matrix, points, targets), kept - 1)[:kept]
+        last, matrix = matrix, weighted_fit(points[chosen], targets[chosen], weights[chosen], model=model)
+        if _squared(matrix, points, points @ last[:3, :3].T + last[:3, 3]).max() < _STILL_MM**2:
             break
-        chosen = inliers
-        matrix = weighted_fit(points, targets, chosen, model=model)
-    squared = _squared(matrix, points, targets)
-    return matrix, float(np.sqrt((chosen * squared).sum() / chosen.sum()))
+    squared = _squared(matrix, points[chosen], targets[chosen])
+    return matrix, float(np.sqrt(np.average(squared, weights=weights[chosen])))
 
 
 def weighted_fit(points: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, model: Model) -> np.ndarray:

@@ -13,9 +13,10 @@ from convexadam._typing import Channels, Triple, Volume
 from convexadam.discrete import ConvexSearch
 from convexadam.features import Features, pooled_features, reach_of
 from convexadam.geometry import Grid, Image
-from convexadam.geometry.onto_grid import evidence, on_grid
+from convexadam.geometry.onto_grid import evidence
 from convexadam.geometry.resample import resample
-from convexadam.kernels.resize import pool_weight
+from convexadam.kernels.resize import pool, pool_weight
+from convexadam.linear.starts import centre_of_content
 
 _CELL = 2
 """Voxels along an edge of a cell, as far as there are that many."""
@@ -24,6 +25,38 @@ _TINY = 1e-12
 
 _STRUCTURED = 0.1
 """Structure of a cell, as a share of the 95th percentile, from which on it counts."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """Two images under a transform.
+
+    Attributes
+    ----------
+    apart
+        Feature difference of each cell, ``[i, j, k]``, as a share of that of cells that have nothing to do with each
+        other.
+    met
+        Weight of each cell: 0 where the moving image is not seen; the weights of all cells would sum up to 1.
+    """
+
+    apart: Volume
+    met: Volume
+
+    def difference(self) -> float:
+        """Mean difference, where what is not seen counts as having nothing to do with the other image."""
+        return float((self.met * self.apart).sum() + 1 - self.met.sum())
+
+    def better_than(self, other: Seen, gain: float) -> bool:
+        """Whether the difference is smaller, by that share of it, where both see the moving image.
+
+        If that is less than half of what one of them sees, unseen cells count as well.
+        """
+        both = torch.minimum(self.met, other.met)
+        if both.sum() < max(float(self.met.sum()), float(other.met.sum())) / 2:
+            return self.difference() < (1 - gain) * other.difference()
+        return bool((both * self.apart).sum() < (1 - gain) * (both * other.apart).sum())
 
 
 @final
@@ -39,6 +72,7 @@ class LinearLevel:
     structure: Volume
     moving: Image
     moving_mask: Image | None
+    contents_mm: np.ndarray
     cell: Triple
 
     @classmethod
@@ -57,7 +91,10 @@ class LinearLevel:
         a, b, c = (min(_CELL, n) for n in grid.shape)
         side = grid.spacing_mm[0]
         weight = evidence(fixed, masks[0], grid, reach_of(features))
-        described = pooled_features(features, on_grid(fixed, grid), ((a, b, c),), weight=weight)[0]
+        small, small_moving = shrunk(fixed, side), shrunk(moving, side)
+        here, there = (None if mask is None else shrunk(mask, side) for mask in masks)
+        image = resample(small, grid, mode="linear")
+        described = pooled_features(features, image, ((a, b, c),), weight=weight)[0]
         shares = pool_weight(weight, (a, b, c))
         return cls(
             grid=grid,
@@ -66,10 +103,16 @@ class LinearLevel:
             fixed=described,
             fixed_weight=shares,
             structure=structure(described, shares),
-            moving=shrunk(moving, side),
-            moving_mask=None if masks[1] is None else shrunk(Image((masks[1].data > 0).float(), masks[1].grid), side),
+            moving=small_moving,
+            moving_mask=there,
+            contents_mm=centre_of_content(small_moving, there) - centre_of_content(small, here),
             cell=(a, b, c),
         )
+
+    @property
+    def cell_mm(self) -> float:
+        """Longest edge of a cell."""
+        return max(n * s for n, s in zip(self.cell, self.grid.spacing_mm, strict=True))
 
     def matches(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cells, where the search finds them under a transform (as points of fixed space), and their weights."""
@@ -82,20 +125,16 @@ class LinearLevel:
         met = self.structure if weight is None else self.structure * (weight > 0.5)
         return _to_mm(cells, index), _to_mm(cells, moved), met.flatten().double().cpu().numpy()
 
-    def difference(self, matrix: np.ndarray) -> float:
-        """Feature difference under a transform, as a share of that of cells which have nothing to do with each other.
-
-        Cells that leave the moving field of view count as such. Structured cells count most.
-        """
+    def seen(self, matrix: np.ndarray) -> Seen:
+        """How alike the images are under a transform; structured cells count most."""
         moving, weight = self._moved(matrix)
         share = self.structure / self.structure.sum().clamp_min(_TINY)
         met = share if weight is None else share * weight
         part = met / met.sum().clamp_min(_TINY)
-        middle, other = (_mean(self.fixed, share), _mean(moving, part))
+        middle, other = _mean(self.fixed, share), _mean(moving, part)
         spread = (share * (self.fixed - middle).square().sum(0)).sum() + (part * (moving - other).square().sum(0)).sum()
         unrelated = spread + (middle - other).square().sum()
-        total = (met * (self.fixed - moving).square().sum(0)).sum() + unrelated * (1 - met.sum())
-        return float(total / unrelated.clamp_min(_TINY))
+        return Seen(apart=(self.fixed - moving).square().sum(0) / unrelated.clamp_min(_TINY), met=met)
 
     def _moved(self, matrix: np.ndarray) -> tuple[Channels, Volume | None]:
         onto = Grid(self.grid.shape, matrix @ self.grid.affine)
@@ -113,11 +152,12 @@ def cubic(grid: Grid, voxels: int) -> Grid:
 
 
 def shrunk(image: Image, side_mm: float) -> Image:
-    """Return an image with voxels no finer than ``side_mm``, smoothed accordingly, in floating point."""
+    """Return an image in floating point whose voxels are means over blocks of up to ``side_mm``."""
     image = image.canonical()
-    data = image.data if image.data.is_floating_point() else image.data.float()
-    i, j, k = (max(s, side_mm) for s in image.grid.spacing_mm)
-    return resample(Image(data, image.grid), image.grid.with_spacing((i, j, k)), mode="linear", antialias=True)
+    i, j, k = (
+        min(n, max(1, int(side_mm / s + 1e-3))) for n, s in zip(image.grid.shape, image.grid.spacing_mm, strict=True)
+    )
+    return Image(pool(image.data.float(), (i, j, k)), image.grid.pooled((i, j, k)))
 
 
 def structure(features: Channels, weight: Volume | None) -> Volume:

@@ -18,15 +18,14 @@ def centre_of_box(grid: Grid) -> np.ndarray:
 def centre_of_content(image: Image, mask: Image | None = None) -> np.ndarray:
     """Return the centre of mass in mm RAS+, ``(3,)``; mass is the difference from the median of the border.
 
-    With a mask, which may lie on another grid, only what is inside has any mass.
+    With a mask, in [0, 1] and on any grid, only what is inside has any mass.
     """
     values = image.data[0].float()
     faces = [values.select(axis, end).flatten() for axis in range(3) for end in (0, -1)]
     mass = (values - torch.cat(faces).median()).abs()
     mass = mass.clamp(max=float(torch.quantile(mass.flatten()[:: max(1, mass.numel() // 100_000)], 0.99)))
     if mask is not None:
-        inside = Image((mask.data > 0).float(), mask.grid)
-        mass = mass * resample(inside, image.grid, background=0.0).data[0]
+        mass = mass * resample(mask, image.grid, mode="linear", background=0.0).data[0]
     total = float(mass.double().sum())
     if total <= 0:
         return centre_of_box(image.grid)

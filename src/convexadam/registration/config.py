@@ -13,10 +13,11 @@ from convexadam.errors import ConfigError, FileError
 from convexadam.features import Features, MindSSC, check_no_class
 from convexadam.io import atomic_path
 from convexadam.kernels import Backend, checked_backend
+from convexadam.linear import LinearAlignment
 from convexadam.registration import saved
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid, WorkingGrid
 
-_NO_FEATURES = (GivenGrid, IsotropicGrid, ConvexSearch, AdamRefinement)
+_NO_FEATURES = (GivenGrid, IsotropicGrid, LinearAlignment, ConvexSearch, AdamRefinement)
 """Components that can be called, but not with an image."""
 
 
@@ -32,13 +33,15 @@ class RegistrationConfig:
     ----------
     grid
         Where the work is done: `IsotropicGrid` or `GivenGrid`.
+    linear
+        Alignment before anything else, which keeps the start where it finds nothing better; ``None`` trusts the headers
+        (or the initial transform).
     features
         What is compared: a component of `convexadam.features`, or a function of yours (see `Features`).
     discrete
         Global search; ``None`` starts the refinement from zero.
     continuous
         Local refinement; ``None`` returns the field of the search.
-
     backend
         Which implementation runs: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; see `convexadam.use_backend`,
         which ``"auto"`` leaves the choice to.
@@ -56,6 +59,7 @@ class RegistrationConfig:
     """
 
     grid: WorkingGrid = field(default_factory=IsotropicGrid)
+    linear: LinearAlignment | None = field(default_factory=LinearAlignment)
     features: Features = field(default_factory=MindSSC)
     discrete: ConvexSearch | None = field(default_factory=lambda: ConvexSearch(spacing=4, radius=5, window="ball"))
     continuous: AdamRefinement | None = field(
@@ -70,6 +74,7 @@ class RegistrationConfig:
             raise ConfigError(f"features is a component or a function of an image, but {self.features!r} came")
         for name, allowed in (
             ("grid", (GivenGrid, IsotropicGrid)),
+            ("linear", (LinearAlignment, types.NoneType)),
             ("discrete", (ConvexSearch, types.NoneType)),
             ("continuous", (AdamRefinement, types.NoneType)),
         ):

@@ -11,7 +11,7 @@ import torch
 from convexadam._typing import Channels, Triple, Volume
 from convexadam.errors import ConfigError, InputError
 from convexadam.features import Features, pooled_features
-from convexadam.geometry import Image
+from convexadam.geometry import Affine, Image, Transform
 from convexadam.geometry.tensors import all_finite
 from convexadam.io import as_image
 
@@ -39,7 +39,10 @@ def checked_image(value: Any, affine: Any, device: torch.device | str | None, na
 
 
 def checked_mask(value: Any, image: Image, name: str) -> Image | None:
-    """Turn a mask into an image; an array takes the grid of the image it belongs to."""
+    """Turn a mask into weights in [0, 1], float32; an array takes the grid of the image it belongs to.
+
+    Whole numbers and truth values are 1 inside, which is above 0; floating-point numbers are weights.
+    """
     if value is None:
         return None
     is_array = isinstance(value, (torch.Tensor, np.ndarray))
@@ -55,9 +58,28 @@ def checked_mask(value: Any, image: Image, name: str) -> Image | None:
         raise InputError(f"a mask has one channel, but the {name} mask has {mask.data.shape[0]}")
     if mask.data.is_floating_point() and not all_finite(mask.data):
         raise InputError(f"the {name} mask holds NaN or Inf; it should be above 0 inside and 0 outside")
-    if not bool((mask.data > 0).any()):
+    low, high = float(mask.data.min()), float(mask.data.max())
+    if not high > 0:
         raise InputError(f"the {name} mask is empty: no value is above 0; leave it out to use the whole image")
-    return mask
+    if mask.is_label:
+        return Image((mask.data > 0).float(), mask.grid)
+    if low < 0 or high > 1:
+        raise InputError(
+            f"the {name} mask is of floating-point numbers, which are weights in [0, 1], but they reach from {low:g} "
+            f"to {high:g}; pass mask > 0 for a mask, or divide by the largest weight"
+        )
+    return Image(mask.data.float(), mask.grid)
+
+
+def checked_initial(value: Any, device: torch.device) -> Transform | None:
+    """Turn an initial transform, a 4x4 matrix or the path of a file into a transform on a device."""
+    if value is None or isinstance(value, Transform):
+        return value
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return Affine(value)
+    raise InputError(f"an initial transform is a transform, a 4x4 matrix or a file, but a {type(value).__name__} came")
 
 
 def checked_features(

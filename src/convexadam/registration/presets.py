@@ -20,7 +20,7 @@ def preset(name: str = "default") -> RegistrationConfig:
         same as ``RegistrationConfig()``.
     ``"published"``
         The defaults of the published ConvexAdam package (radius 1, dilation 2, cells of 6 voxels, 4 cells each way,
-        80 Adam steps at spacing 2, weight 1.25), on the fixed image's own grid.
+        80 Adam steps at spacing 2, weight 1.25), on the fixed image's own grid, without alignment before.
 
     Raises
     ------
@@ -32,6 +32,7 @@ def preset(name: str = "default") -> RegistrationConfig:
     if name == "published":
         return RegistrationConfig(
             grid=GivenGrid(),
+            linear=None,
             features=MindSSC(radius=1, dilation=2),
             discrete=ConvexSearch(spacing=6, radius=4, subcell=False),
             continuous=AdamRefinement(spacing=2, iterations=80, weight=1.25),

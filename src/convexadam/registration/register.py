@@ -9,26 +9,27 @@ from typing import Any, TypeAlias
 
 import torch
 
-from convexadam._typing import Volume
+from convexadam._typing import Field, Volume
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 from convexadam.features import reach_of
-from convexadam.geometry import DisplacementField, Image
+from convexadam.geometry import DisplacementField, Image, Transform
 from convexadam.geometry.onto_grid import evidence, on_grid
 from convexadam.kernels import backend_for, requested_backend, use_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.warp_ssd import evidence_under
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.diagnostics import describe_field, similarity
-from convexadam.registration.inputs import checked_image, checked_mask
-from convexadam.registration.levels import comparable, described, in_mm, refined, searched
+from convexadam.registration.inputs import checked_image, checked_initial, checked_mask
+from convexadam.registration.levels import Level, comparable, described, in_mm, refined, searched
 from convexadam.registration.memory import give_back_memory
+from convexadam.registration.prealigned import prealigned, pulled_onto
 from convexadam.registration.presets import preset
 from convexadam.registration.result import RegistrationResult
 
 Progress: TypeAlias = Callable[[str, float], None]
 """Called with the name of a stage as it begins and the share of stages done, in [0, 1]."""
 
-_STAGES = ("resample", "features", "discrete", "continuous", "finish")
+_STAGES = ("linear", "resample", "features", "discrete", "continuous", "finish")
 
 _NO_ROOM = "has too little memory to hold the images; crop or coarsen them, or use another device"
 
@@ -45,6 +46,7 @@ def register(
     moving_affine: Any = None,
     fixed_mask: Any = None,
     moving_mask: Any = None,
+    initial_transform: Any = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> RegistrationResult:
@@ -63,6 +65,9 @@ def register(
         Where there is evidence: above 0 inside, else not. Same forms as the images. An array without an affine lies on
         its image's grid; other masks may lie on any grid. Evidence outside is ignored, not filled in; descriptions
         near the mask's edge still look up to ``features.reach`` voxels across it.
+    initial_transform
+        Where to begin, from fixed to moving space: an `Affine`, a 4x4 matrix (mm RAS+), any other transform, or a file
+        of one. The linear alignment starts from an affine one, and is left out after any other.
     device
         Where to compute; ``None`` stays where the fixed image is (arrays and files: the CPU).
     progress
@@ -101,12 +106,16 @@ def register(
             checked_mask(fixed_mask, fixed_image, "fixed"),
             checked_mask(moving_mask, moving_image, "moving"),
         )
+        initial = checked_initial(initial_transform, fixed_image.data.device)
     clock = _Clock(progress, fixed_image.data.device)
     backend = requested_backend() if config.backend == "auto" else config.backend
     with _memory_may_be_short(_memory_advice(fixed_image)), use_backend(backend):
-        transform, diagnostics = _estimated(fixed_image, moving_image, masks, config, clock)
+        with clock.stage("linear"):
+            start, fit = prealigned(fixed_image, moving_image, masks, config.linear, initial)
+        transform, diagnostics = _estimated(fixed_image, moving_image, masks, start, config, clock)
         ran = backend_for(transform.disp_mm)
     return RegistrationResult(
+        linear=fit,
         transform=transform,
         fixed=fixed_image,
         moving=moving_image,
@@ -118,18 +127,23 @@ def register(
 
 
 def _estimated(
-    fixed: Image, moving: Image, masks: tuple[Image | None, Image | None], config: RegistrationConfig, clock: _Clock
+    fixed: Image,
+    moving: Image,
+    masks: tuple[Image | None, Image | None],
+    start: Transform,
+    config: RegistrationConfig,
+    clock: _Clock,
 ) -> tuple[DisplacementField, dict[str, float]]:
     """Run the stages; the transform on the fixed grid, and what is worth knowing about it."""
     with clock.stage("resample"):
         grid = config.grid(fixed.grid)
-        images = on_grid(fixed, grid), on_grid(moving, grid)
         margin = reach_of(config.features)
-        weights = evidence(fixed, masks[0], grid, margin), evidence(moving, masks[1], grid, margin)
+        pulled, seen = pulled_onto(grid, moving, masks[1], start, margin)
+        images, weights = (on_grid(fixed, grid), pulled), (evidence(fixed, masks[0], grid, margin), seen)
         _check_evidence(weights)
     with clock.stage("features"):
         coarse, fine = described(config, images, weights)
-        del images, weights
+        del images, weights, pulled, seen
         contrast = comparable(coarse)
         give_back_memory()
     with clock.stage("discrete"):
@@ -138,25 +152,22 @@ def _estimated(
         nodes = refined(config.continuous, fine, cells, coarse.spacing, grid) if contrast else fine.still()
     with clock.stage("finish"):
         diagnostics = similarity(fine, nodes)
-        spacing = fine.spacing
-        del coarse, fine, cells
-        transform = in_mm(config.continuous, nodes, spacing, grid)
-        met = not contrast or masks == (None, None) or _met(fixed, moving, masks, transform)
-        transform = transform.resample_onto(fixed.grid)
-        diagnostics |= describe_field(transform)
-        if not met:
+        if contrast and not _met(coarse, cells):
             raise InputError(
                 "nothing within the fixed mask meets anything within the moving mask, within the reach of the search: "
                 "they do not overlap; check the masks and affines, or bring the images closer first"
             )
+        spacing = fine.spacing
+        del coarse, fine, cells
+        field = in_mm(config.continuous, nodes, spacing, grid).resample_onto(fixed.grid)
+        transform = DisplacementField(start.after(fixed.grid, field.disp_mm, field.disp_mm), fixed.grid)
+        diagnostics |= describe_field(transform)
     return transform, diagnostics
 
 
-def _met(fixed: Image, moving: Image, masks: tuple[Image | None, Image | None], transform: DisplacementField) -> bool:
-    """Whether anything inside the fixed mask meets anything inside the moving mask, where they lie or as registered."""
-    here, there = (evidence(*pair, transform.grid, 0) for pair in zip((fixed, moving), masks, strict=True))
-    disp_vox = transform.to_voxels()
-    return any(bool((evidence_under(u, here, there) > 0).any()) for u in (torch.zeros_like(disp_vox), disp_vox))
+def _met(coarse: Level, cells: Field | None) -> bool:
+    """Whether anything with evidence in the fixed image meets any in the moving one, where they lie or as found."""
+    return any(bool((evidence_under(u, *coarse.weights) > 0).any()) for u in (coarse.still(), cells) if u is not None)
 
 
 def _check_evidence(weights: tuple[Volume | None, Volume | None]) -> None:

@@ -14,6 +14,7 @@ import torch
 from convexadam._version import VERSION
 from convexadam.geometry import DisplacementField, Image
 from convexadam.io import atomic_path
+from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.saved import as_table
 
@@ -39,6 +40,8 @@ class RegistrationResult:
         ``folded_percent`` (voxels with a Jacobian determinant <= 0) and ``jacobian_min``/``_max``, all three without
         the two outer voxels on each side (see `convexadam.metrics.folded_percent`),
         ``displacement_mean_mm``/``_max_mm`` over all voxels.
+    linear
+        What the linear alignment found, which ``transform`` begins with; ``None`` where it did not run.
     backend
         Which implementation ran: ``"reference"``, ``"cpu"`` or ``"triton"``.
     """
@@ -49,6 +52,7 @@ class RegistrationResult:
     config: RegistrationConfig
     seconds: dict[str, float]
     diagnostics: dict[str, float]
+    linear: LinearFit | None = None
     backend: str = "reference"
 
     @property
@@ -67,6 +71,7 @@ class RegistrationResult:
                 name: part if isinstance(part, str) else as_table(part) for name, part in vars(self.config).items()
             },
             "seconds": {**self.seconds, "total": sum(self.seconds.values())},
+            "linear": None if self.linear is None else _plain(self.linear),
             "diagnostics": dict(self.diagnostics),
             "fixed": _described(self.fixed),
             "moving": _described(self.moving),
@@ -91,6 +96,10 @@ class RegistrationResult:
         """
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(self.report(), indent=2) + "\n", encoding="utf-8")
+
+
+def _plain(fit: LinearFit) -> dict[str, Any]:
+    return {**vars(fit), "transform": fit.transform.matrix.tolist()}
 
 
 def _described(image: Image) -> dict[str, Any]:

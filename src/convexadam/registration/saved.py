@@ -22,6 +22,7 @@ from convexadam.continuous import (
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
 from convexadam.features import Concat, Intensity, MindSSC, Precomputed
+from convexadam.linear import LinearAlignment
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ COMPONENTS: tuple[type, ...] = (
     Concat,
     GivenGrid,
     IsotropicGrid,
+    LinearAlignment,
     ConvexSearch,
     AdamRefinement,
     Displacement,
