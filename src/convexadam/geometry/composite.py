@@ -27,6 +27,8 @@ class Composite(Transform):
 
     def __post_init__(self) -> None:
         parts: list[Transform] = []
+        if not isinstance(self.transforms, (tuple, list)):
+            raise ConfigError(f"a composite consists of a tuple of transforms, but {self.transforms!r} came")
         for part in self.transforms:
             if not isinstance(part, Transform):
                 raise ConfigError(f"a composite consists of transforms, but {part!r} came")

@@ -13,6 +13,7 @@ from convexadam._typing import Field, Float, Shaped, Tensor, Triple
 from convexadam.errors import ConfigError
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
+from convexadam.geometry.tensors import computing_float
 from convexadam.kernels import requested_backend, use_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.interpolate import interpolated
@@ -165,7 +166,7 @@ def linear_part(matrix: np.ndarray, vectors: Tensor) -> Tensor:
 
 def _positions(onto: Grid, first: int, last: int, source: Grid, disp_mm: Field | None, like: Tensor) -> Field:
     """Voxel indices of ``source`` at the voxels ``first ... last - 1`` (along i) of ``onto``, displaced."""
-    dtype = like.dtype if like.is_floating_point() and like.dtype.itemsize >= 4 else torch.float32
+    dtype = computing_float(like)
     matrix = source.voxels_from(onto)
     shape: Triple = (last - first, onto.shape[1], onto.shape[2])
     offset = torch.from_numpy(matrix[:3, 3] + matrix[:3, 0] * first)
@@ -182,7 +183,7 @@ def _positions(onto: Grid, first: int, last: int, source: Grid, disp_mm: Field |
 
 def _as_computable(data: Tensor) -> Tensor:
     """Interpolate in float32, or in float64 where the data has it."""
-    return data if data.dtype in (torch.float32, torch.float64) else data.to(torch.float32)
+    return data.to(computing_float(data))
 
 
 def _antialiased(data: Tensor, grid: Grid, onto: Grid) -> Tensor:
