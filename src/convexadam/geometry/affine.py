@@ -11,7 +11,8 @@ from convexadam._typing import Field, Points, Tensor
 from convexadam.errors import GeometryError
 from convexadam.geometry.grid import Grid, apply_affine, linear_field
 from convexadam.geometry.image import Image
-from convexadam.geometry.resample import Mode, linear_part, resample
+from convexadam.geometry.resample import linear_part, resample
+from convexadam.geometry.sampling import Mode
 from convexadam.geometry.tensors import as_matrix
 from convexadam.geometry.transform import Transform
 

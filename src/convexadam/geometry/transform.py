@@ -15,7 +15,8 @@ from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
 from convexadam.geometry.invert import inverse_field
-from convexadam.geometry.resample import Mode, linear_part, read_tensor, resample
+from convexadam.geometry.resample import linear_part, read_tensor, resample
+from convexadam.geometry.sampling import Mode
 from convexadam.geometry.tensors import all_finite, as_finest, computing_float
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.kernels.warp import sample_linear
@@ -72,7 +73,8 @@ class Transform(ABC):
         onto
             Where the result's voxels lie: a grid, or an image that has it. ``None`` takes the fixed grid.
         mode
-            ``"linear"``, ``"nearest"`` or ``"label"``; ``None`` takes labels for whole-number types, else linear.
+            ``"linear"``, ``"cubic"``, ``"nearest"`` or ``"label"``, as `resample` describes them; ``None`` takes
+            ``"nearest"`` for whole-number types, else ``"linear"``.
         background
             Value outside the image's field of view, one that the image's type holds; ``None`` takes 0 for labels, else
             the image's smallest value.
