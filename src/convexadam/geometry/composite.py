@@ -49,7 +49,11 @@ class Composite(Transform):
         return points_mm
 
     def inverse(self) -> Composite:
-        """Return the transform from moving to fixed space: the inverses in reverse order, each on its own grid."""
+        """Return the transform from moving to fixed space: the inverses in reverse order, each on its own grid.
+
+        What a part moves beyond its own grid has no good inverse on it. Where that matters, make one field first:
+        ``chain.resample_onto(fixed).inverse(moving)``. Each field of the result has its ``residual_mm``.
+        """
         return Composite(tuple(transform.inverse() for transform in reversed(self.transforms)))
 
     def after(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:

@@ -126,7 +126,7 @@ def read_tensor(
     rows = max(1, in_flight // math.prod(onto.shape[1:]))
     for first in range(0, onto.shape[0], rows):
         last = min(first + rows, onto.shape[0])
-        positions = _positions(onto, first, last, grid, disp_mm, data)
+        positions = voxel_positions(onto, first, last, grid, disp_mm, data)
         values = read(positions)
         if background is not None:
             values = torch.where(inside(positions, grid.shape), values, values.new_tensor(background))
@@ -184,7 +184,7 @@ def linear_part(matrix: np.ndarray, vectors: Tensor) -> Tensor:
     return (part @ vectors.reshape(3, -1)).reshape(vectors.shape)
 
 
-def _positions(onto: Grid, first: int, last: int, source: Grid, disp_mm: Field | None, like: Tensor) -> Field:
+def voxel_positions(onto: Grid, first: int, last: int, source: Grid, disp_mm: Field | None, like: Tensor) -> Field:
     """Voxel indices of ``source`` at the voxels ``first ... last - 1`` (along i) of ``onto``, displaced."""
     dtype = computing_float(like)
     matrix = source.voxels_from(onto)

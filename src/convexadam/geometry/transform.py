@@ -181,7 +181,8 @@ class Transform(ABC):
 class DisplacementField(Transform):
     """The transform ``T(x) = x + u(x)`` from fixed to moving space, given by vectors on a grid.
 
-    Between voxels ``u`` is interpolated linearly; outside the grid the nearest edge value holds.
+    Between voxels ``u`` is interpolated linearly; outside the outer voxel centres the nearest edge value holds, so that
+    a field on a cropped grid goes on as a shift of what lies beyond.
 
     Attributes
     ----------
@@ -191,7 +192,8 @@ class DisplacementField(Transform):
         The fixed grid.
     residual_mm
         Of a field that `inverse` made: the largest distance between a voxel and where it is after the inverse and then
-        the transform itself. ``None`` otherwise.
+        the transform itself, over all voxels that come from between the outer centres of the transform's own grid
+        (beyond, it was a guess anyway). ``None`` otherwise.
 
     Raises
     ------
@@ -252,13 +254,15 @@ class DisplacementField(Transform):
     def inverse(self, onto: Grid | Image | None = None) -> DisplacementField:
         """Return the transform from moving to fixed space, as displacements of the voxels of a grid of moving space.
 
-        By fixed-point iteration; the result's ``residual_mm`` says how well it was solved.
+        Large motions are solved as well, as long as the field does not fold; the result's ``residual_mm`` says how
+        closely. No gradient flows through.
 
         Parameters
         ----------
         onto
-            A grid of moving space, or an image that has it; ``None`` takes the voxels of the fixed grid. What the
-            transform says about places far outside its own grid is a guess, and so is the inverse there.
+            A grid of moving space, or an image that has it; ``None`` takes the voxels of the fixed grid, which is too
+            small a place where the motion is large: pass the moving image then. Outside its own grid a transform goes
+            on with its edge values, which is a guess, and so is the inverse of what lies there.
 
         Warns
         -----
@@ -269,8 +273,8 @@ class DisplacementField(Transform):
         inverse, residual_mm = inverse_field(self.disp_mm, self.grid, grid)
         if residual_mm > min(self.grid.spacing_mm) / 2:
             warnings.warn(
-                f"the inverse of the displacement field is off by up to {residual_mm:.3g} mm; where a field folds, or "
-                "changes by more than a voxel from one voxel to the next, it has none: look at jacobian()",
+                f"the inverse of the displacement field is off by up to {residual_mm:.3g} mm; where a field folds "
+                "it has none: look at jacobian()",
                 stacklevel=2,
             )
         return DisplacementField(inverse, grid, residual_mm)
