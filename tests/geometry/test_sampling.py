@@ -244,6 +244,9 @@ def test_large_whole_numbers_keep_their_digits(mode: Any, dtype: torch.dtype) ->
         assert found.dtype == dtype
         off = np.abs(found.numpy() - int(background) - 1 - exact)
         assert off.max() <= 0.5 + 27 * 2**-8  # rounded; coefficients are at most 27 * 2^45, with 53 digits
+    found = resample(Image((small + offset).to(dtype), SOURCE), onto, mode=mode, background=0).data
+    assert not found.numpy()[~seen[None]].any()
+    assert np.abs(found.numpy() - offset - exact)[seen[None]].max() <= 0.5 + 27 * 2**-8
     far = Grid((1, 1, 1), oracles.oblique_affine(origin=(900.0, 0, 0)))
     background = torch.iinfo(torch.int32).max
     assert resample(Image(small.to(dtype), SOURCE), far, mode=mode, background=background).data.item() == background
@@ -255,3 +258,7 @@ def test_numbers_at_the_end_of_their_type_do_not_wrap() -> None:
     found = resample(Image(data, SOURCE), around(), mode="cubic").data
     assert int(found.max()) == 2**63 - 2**10  # the largest that float64 holds as well
     assert int(found.min()) == -(2**63)
+    high = resample(Image((data > 0).double(), SOURCE), around(), mode="cubic").data
+    assert bool((found[high > 0.51] > 0).all())
+    assert bool((found[high < 0.49] < 0).all())
+    assert float(high.max()) > 1.01
