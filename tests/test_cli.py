@@ -477,7 +477,7 @@ WRONG_USE: dict[str, tuple[list[str], str]] = {
     "no number": ([*WORK, "--continuous.iterations", "many"], "--continuous.iterations"),
     "a number out of range": ([*WORK, "--discrete.spacing", "0"], "each at least 1, but 0 came"),
     "an option of an absent component": ([*WORK, "--set", 'continuous="none"'], "--continuous.iterations"),
-    "an unknown mode": (["warp", "truth.nii.gz", "moving.nii.gz", "OUT", "--mode", "cubic"], "cubic"),
+    "an unknown mode": (["warp", "truth.nii.gz", "moving.nii.gz", "OUT", "--mode", "sinc"], "sinc"),
     "no value": (["register", "fixed.nii.gz", "moving.nii.gz", "--output-dir", "OUT", "--set"], "--set"),
 }
 

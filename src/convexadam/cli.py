@@ -118,7 +118,7 @@ class _Warp:
     output
         NIfTI file to write.
     mode
-        How values are read; without it, whole-number files are taken as labels and never mixed.
+        How values are read; without it, whole-number files are taken as labels (nearest) and never mixed.
     background
         Value outside the image; without it 0 for labels, the smallest value otherwise.
     """
@@ -126,7 +126,7 @@ class _Warp:
     transform: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRANSFORM")]
     image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
-    mode: Literal["linear", "nearest", "label"] | None = None
+    mode: Literal["linear", "cubic", "nearest", "label"] | None = None
     background: float | None = None
 
     def run(self) -> None:

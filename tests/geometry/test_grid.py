@@ -224,6 +224,26 @@ def test_pooling_by_nothing_or_more_than_the_shape(spacing: tuple[int, int, int]
         Grid((4, 5, 6)).pooled(spacing)
 
 
+@pytest.mark.parametrize("spacing", [(2.0, 2, 2), (1.5, 2, 2), ("2", 2, 2), (None, 1, 1), 2, "222"])
+def test_pooling_by_what_is_no_whole_number(spacing: Any) -> None:
+    with pytest.raises(GeometryError, match="whole number of voxels"):
+        Grid((4, 5, 6)).pooled(spacing)
+    with pytest.raises(GeometryError, match="at most"):
+        Grid((4, 5, 6)).pooled((2, 2))  # type: ignore[arg-type]
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    found = Grid((4, 5, 6)).pooled(tuple(np.array([2, 1, 3])))
+    assert found.shape == (2, 5, 2)
+    np.testing.assert_array_equal(found.affine[:3, 3], (0.5, 0, 1))
+
+
+@pytest.mark.parametrize("affine", [1j * np.eye(4), "identity", [[1, 2], [3]]])
+def test_affines_that_are_no_numbers(affine: Any) -> None:
+    with pytest.raises(GeometryError, match="matrix of numbers"):
+        Grid((4, 5, 6), affine)
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_voxels_of_no_size(value: float, axis: int) -> None:

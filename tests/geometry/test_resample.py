@@ -202,7 +202,11 @@ def test_background() -> None:
     assert resample(image, far, background=12.0).data.unique().tolist() == [12]
     labels = Image(torch.full((1, 3, 4, 5), 4), Grid((3, 4, 5)))
     assert resample(labels, far).data.unique().tolist() == [0]
-    assert resample(labels, far, mode="linear").data.unique().tolist() == [0]
+    for mode in ("linear", "cubic"):  # then they are a scan
+        assert resample(labels, far, mode=mode).data.unique().tolist() == [4]
+    floating = Image(labels.data.float(), labels.grid)
+    assert resample(floating, far, mode="label").data.unique().tolist() == [0]
+    assert resample(floating, far, mode="nearest").data.unique().tolist() == [4]
     assert resample(labels, far, background=255).data.unique().tolist() == [255]
 
 
@@ -330,5 +334,5 @@ def test_antialias_onto_a_finer_grid_changes_nothing() -> None:
 
 
 def test_an_unknown_mode() -> None:
-    with pytest.raises(ConfigError, match="cubic"):
-        resample(Image(oracles.noise(1, *SHAPE), _grid()), _grid(), mode="cubic")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="sinc"):
+        resample(Image(oracles.noise(1, *SHAPE), _grid()), _grid(), mode="sinc")  # type: ignore[arg-type]

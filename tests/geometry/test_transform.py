@@ -282,7 +282,7 @@ def test_one_line_says_what_it_is() -> None:
     assert "\n" not in repr(field)
 
 
-@pytest.mark.parametrize("space", ["voxel", "ras", None])
+@pytest.mark.parametrize("space", ["vox", "ras", None])
 def test_an_unknown_space(space: Any) -> None:
     with pytest.raises(ConfigError, match="space is"):
         _affine_motion(_grid()).warp_points(torch.zeros(1, 3), space=space)

@@ -10,7 +10,10 @@ import numpy as np
 from convexadam._typing import Field, Points, Tensor
 from convexadam.errors import GeometryError
 from convexadam.geometry.grid import Grid, apply_affine, linear_field
-from convexadam.geometry.resample import linear_part
+from convexadam.geometry.image import Image
+from convexadam.geometry.resample import linear_part, resample
+from convexadam.geometry.sampling import Mode
+from convexadam.geometry.tensors import as_matrix
 from convexadam.geometry.transform import Transform
 
 
@@ -55,6 +58,11 @@ class Affine(Transform):
         moved = linear_field((self.matrix - np.eye(4)) @ grid.affine, grid.shape, like)
         return moved if disp_mm is None else moved.add_(linear_part(self.matrix, disp_mm))
 
+    def _warped(self, image: Image, grid: Grid, mode: Mode | None, background: float | None) -> Image:
+        """Read at the voxels of the moved grid: no displacement is held for each voxel."""
+        moved = Grid(grid.shape, self.matrix @ grid.affine)
+        return Image(resample(image, moved, mode=mode, background=background).data, grid)
+
     def __repr__(self) -> str:
         """Print the matrix on one line."""
         rows = "; ".join(" ".join(f"{v:.4g}" for v in row) for row in self.matrix[:3])
@@ -63,15 +71,17 @@ class Affine(Transform):
 
 def _checked_matrix(matrix: Any) -> np.ndarray:
     try:
-        found = np.array(matrix, dtype=np.float64)
+        found = as_matrix(matrix)
     except (TypeError, ValueError) as error:
         raise GeometryError(f"an affine transform is a 4x4 matrix of numbers, but {matrix!r} came") from error
-    if found.shape != (4, 4) or not np.isfinite(found).all() or not np.allclose(found[3], (0, 0, 0, 1)):
+    if found.shape != (4, 4):
+        raise GeometryError(f"an affine transform is a 4x4 matrix, but one of shape {found.shape} came")
+    if not np.isfinite(found).all() or not np.allclose(found[3], (0, 0, 0, 1)):
         raise GeometryError(
-            "an affine transform is a 4x4 matrix of finite numbers with the last row 0 0 0 1, "
-            f"but {found.tolist()} came"
+            f"an affine transform is a matrix of finite numbers with the last row 0 0 0 1, but {found.tolist()} came"
         )
-    if abs(np.linalg.det(found[:3, :3])) < 1e-9:
+    lengths = np.linalg.norm(found[:3, :3], axis=0)
+    if lengths.min() < 1e-6 or abs(np.linalg.det(found[:3, :3] / lengths)) < 1e-6:
         raise GeometryError(f"the affine transform {found.tolist()} is singular: it has no inverse")
     found.setflags(write=False)
     return found

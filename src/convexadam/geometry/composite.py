@@ -27,6 +27,8 @@ class Composite(Transform):
 
     def __post_init__(self) -> None:
         parts: list[Transform] = []
+        if not isinstance(self.transforms, (tuple, list)):
+            raise ConfigError(f"a composite consists of a tuple of transforms, but {self.transforms!r} came")
         for part in self.transforms:
             if not isinstance(part, Transform):
                 raise ConfigError(f"a composite consists of transforms, but {part!r} came")
@@ -47,7 +49,11 @@ class Composite(Transform):
         return points_mm
 
     def inverse(self) -> Composite:
-        """Return the transform from moving to fixed space: the inverses in reverse order, each on its own grid."""
+        """Return the transform from moving to fixed space: the inverses in reverse order, each on its own grid.
+
+        What a part moves beyond its own grid has no good inverse on it. Where that matters, make one field first:
+        ``chain.resample_onto(fixed).inverse(moving)``. Each field of the result has its ``residual_mm``.
+        """
         return Composite(tuple(transform.inverse() for transform in reversed(self.transforms)))
 
     def after(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:

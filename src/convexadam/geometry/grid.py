@@ -12,7 +12,7 @@ import torch
 
 from convexadam._typing import Field, Points, Tensor, Triple
 from convexadam.errors import GeometryError
-from convexadam.geometry.tensors import as_finest
+from convexadam.geometry.tensors import as_finest, as_matrix, computing_float
 
 _SAME_VOXELS = 1e-3
 """Two grids are the same when no corner is further apart than this, in voxels."""
@@ -95,13 +95,19 @@ class Grid:
         Raises
         ------
         GeometryError
-            If the spacing is not three numbers within that range.
+            If the spacing is not three whole numbers within that range.
         """
-        if len(spacing) != 3 or not all(1 <= s <= n for s, n in zip(spacing, self.shape, strict=True)):
+        try:
+            steps = [operator.index(s) for s in spacing]
+        except TypeError as error:
+            raise GeometryError(
+                f"nodes are a whole number of voxels apart along each axis, but {spacing!r} came"
+            ) from error
+        if len(steps) != 3 or not all(1 <= s <= n for s, n in zip(steps, self.shape, strict=True)):
             raise GeometryError(f"nodes are 1 voxel apart or more, and at most {self.shape}, but {spacing} came")
-        scale = np.diag([*map(float, spacing), 1.0])
-        scale[:3, 3] = [(s - 1) / 2 for s in spacing]
-        i, j, k = (n // s for n, s in zip(self.shape, spacing, strict=True))
+        scale = np.diag([*map(float, steps), 1.0])
+        scale[:3, 3] = [(s - 1) / 2 for s in steps]
+        i, j, k = (n // s for n, s in zip(self.shape, steps, strict=True))
         return Grid((i, j, k), self.affine @ scale)
 
     def canonical(self) -> Grid:
@@ -171,7 +177,7 @@ def apply_affine(matrix: np.ndarray, points: Tensor) -> Tensor:
 
 def linear_field(matrix: np.ndarray, shape: Triple, like: Tensor) -> Field:
     """Values of a 4x4 map of voxel indices at each voxel, ``[3, i, j, k]``, of ``like``'s type (at least float32)."""
-    kind = like.dtype if like.is_floating_point() and like.dtype.itemsize >= 4 else torch.float32
+    kind = computing_float(like)
     result = torch.empty((3, *shape), dtype=kind, device=like.device)
     for component in range(3):
         i, j, k = (
@@ -197,7 +203,7 @@ def _checked_shape(shape: Any) -> Triple:
 
 def _checked_affine(affine: Any) -> np.ndarray:
     try:
-        matrix = np.array(affine, dtype=np.float64)
+        matrix = as_matrix(affine)
     except (TypeError, ValueError) as error:
         raise GeometryError(f"an affine is a 4x4 matrix of numbers, but {affine!r} came") from error
     if matrix.shape != (4, 4):

@@ -15,12 +15,13 @@ from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
 from convexadam.geometry.invert import inverse_field
-from convexadam.geometry.resample import Mode, linear_part, read_tensor, resample
-from convexadam.geometry.tensors import all_finite, as_finest
+from convexadam.geometry.resample import linear_part, read_tensor, resample
+from convexadam.geometry.sampling import Mode
+from convexadam.geometry.tensors import all_finite, as_finest, computing_float
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.kernels.warp import sample_linear
 
-PointSpace: TypeAlias = Literal["mm", "lps_mm", "fixed_voxel"]
+PointSpace: TypeAlias = Literal["mm", "lps_mm", "voxel", "fixed_voxel"]
 
 
 class Transform(ABC):
@@ -72,7 +73,8 @@ class Transform(ABC):
         onto
             Where the result's voxels lie: a grid, or an image that has it. ``None`` takes the fixed grid.
         mode
-            ``"linear"``, ``"nearest"`` or ``"label"``; ``None`` takes labels for whole-number types, else linear.
+            ``"linear"``, ``"cubic"``, ``"nearest"`` or ``"label"``, as `resample` describes them; ``None`` takes
+            ``"nearest"`` for whole-number types, else ``"linear"``.
         background
             Value outside the image's field of view, one that the image's type holds; ``None`` takes 0 for labels, else
             the image's smallest value.
@@ -87,22 +89,40 @@ class Transform(ABC):
             If there is no such mode, the image's type does not hold the background, or ``onto`` is missing and the
             transform has no grid.
         """
-        grid = self._grid_for(onto)
-        disp_mm = self.after(grid, None, self._like(image.data))
-        return resample(image, grid, mode=mode, background=background, disp_mm=disp_mm)
+        if not isinstance(image, Image):
+            raise InputError(f"an Image is warped, but a {type(image).__name__} came; see Image.from_array")
+        return self._warped(image, self._grid_for(onto), mode, background)
 
-    def warp_points(self, points: Points, *, space: PointSpace) -> Points:
+    def warp_points(
+        self,
+        points: Points,
+        *,
+        space: PointSpace,
+        fixed: Grid | Image | None = None,
+        moving: Grid | Image | None = None,
+    ) -> Points:
         """Map points of fixed space to where they are found in moving space.
+
+        Points of *moving* space go to fixed space with ``transform.inverse().warp_points(...)``; for indices, the two
+        grids change places there: ``fixed=`` is the one that the points come from.
 
         Parameters
         ----------
         points
             ``(n, 3)``, a tensor or numpy array.
         space
-            What the numbers are, before and after: ``"mm"`` (RAS+), ``"lps_mm"`` (as ITK, ANTs and Slicer files have
-            them) or ``"fixed_voxel"`` (continuous indices of the fixed grid; also the result is in indices
-            of the *fixed* grid, which are those of the moving image only where both share one grid). There is
-            no default: guessing is how landmarks go wrong.
+            What the numbers are. There is no default: guessing is how landmarks go wrong.
+
+            - ``"mm"``: RAS+, before and after;
+            - ``"lps_mm"``: as ITK, ANTs and Slicer have them, before and after;
+            - ``"voxel"``: continuous indices of the fixed grid before, of the ``moving`` grid after;
+            - ``"fixed_voxel"``: continuous indices of the fixed grid, before and after. They are indices of the moving
+              image only where both share one grid.
+        fixed
+            The grid whose indices come, or an image that has it; ``None`` takes the transform's own. Millimetres need
+            none.
+        moving
+            The grid whose indices are wanted, or an image that has it; ``"voxel"`` needs it.
 
         Returns
         -------
@@ -113,7 +133,7 @@ class Transform(ABC):
         InputError
             If the points are not ``(n, 3)``, or hold NaN or Inf.
         ConfigError
-            If there is no such space, or the transform has no grid whose indices they could be.
+            If there is no such space, or a grid is missing, or is not what the space means.
         """
         given = points if isinstance(points, torch.Tensor) else torch.as_tensor(points, device="cpu")
         values = as_finest(given, self._like(given).device)
@@ -126,10 +146,13 @@ class Transform(ABC):
         if space == "lps_mm":
             flip = values.new_tensor([-1.0, -1.0, 1.0])
             return self(values * flip) * flip
-        if space == "fixed_voxel":
-            grid = self._grid_for(None)
-            return grid.to_voxels(self(grid.to_mm(values)))
-        raise ConfigError(f"space is 'mm', 'lps_mm' or 'fixed_voxel', but {space!r} came")
+        if space not in ("voxel", "fixed_voxel"):
+            raise ConfigError(f"space is 'mm', 'lps_mm', 'voxel' or 'fixed_voxel', but {space!r} came")
+        if (moving is None) == (space == "voxel"):
+            raise ConfigError("space='voxel' needs moving=, the grid of the results; 'fixed_voxel' takes none")
+        before = self._grid_for(fixed, "fixed")
+        after = before if moving is None else self._grid_for(moving, "moving")
+        return after.to_voxels(self(before.to_mm(values)))
 
     def jacobian(self, onto: Grid | Image | None = None) -> Volume:
         """Local volume change at each voxel of a grid (``None``: the fixed grid), ``[i, j, k]``; <= 0 means folded."""
@@ -139,13 +162,17 @@ class Transform(ABC):
         """Return a tensor of the type and on the device of the transform's own numbers, if it holds any."""
         return torch.empty(0, device="cpu" if fallback is None else fallback.device)
 
-    def _grid_for(self, onto: Grid | Image | None) -> Grid:
+    def _warped(self, image: Image, grid: Grid, mode: Mode | None, background: float | None) -> Image:
+        disp_mm = self.after(grid, None, self._like(image.data))
+        return resample(image, grid, mode=mode, background=background, disp_mm=disp_mm)
+
+    def _grid_for(self, onto: Grid | Image | None, name: str = "onto") -> Grid:
         grid = onto.grid if isinstance(onto, Image) else onto
         if grid is None:
             grid = self.fixed_grid
         if not isinstance(grid, Grid):
             came = "none came, and the transform has none" if onto is None else f"{onto!r} came"
-            raise ConfigError(f"a grid is needed, or an image that has one, but {came}; pass onto=fixed")
+            raise ConfigError(f"a grid is needed, or an image that has one, but {came}; pass {name}=")
         return grid
 
 
@@ -154,7 +181,8 @@ class Transform(ABC):
 class DisplacementField(Transform):
     """The transform ``T(x) = x + u(x)`` from fixed to moving space, given by vectors on a grid.
 
-    Between voxels ``u`` is interpolated linearly; outside the grid the nearest edge value holds.
+    Between voxels ``u`` is interpolated linearly; outside the outer voxel centres the nearest edge value holds, so that
+    a field on a cropped grid goes on as a shift of what lies beyond.
 
     Attributes
     ----------
@@ -164,7 +192,8 @@ class DisplacementField(Transform):
         The fixed grid.
     residual_mm
         Of a field that `inverse` made: the largest distance between a voxel and where it is after the inverse and then
-        the transform itself. ``None`` otherwise.
+        the transform itself, over all voxels that come from between the outer centres of the transform's own grid
+        (beyond, it was a guess anyway). ``None`` otherwise.
 
     Raises
     ------
@@ -218,19 +247,22 @@ class DisplacementField(Transform):
         """See `Transform`."""
         points = as_finest(points_mm, self.disp_mm.device)
         where = self.grid.to_voxels(points).T[:, :, None, None]
-        moved = sample_linear(self.disp_mm, where.to(self.disp_mm.dtype))[:, :, 0, 0].T
+        kind = computing_float(self.disp_mm)
+        moved = sample_linear(self.disp_mm.to(kind), where.to(kind))[:, :, 0, 0].T
         return points + moved
 
     def inverse(self, onto: Grid | Image | None = None) -> DisplacementField:
         """Return the transform from moving to fixed space, as displacements of the voxels of a grid of moving space.
 
-        By fixed-point iteration; the result's ``residual_mm`` says how well it was solved.
+        Large motions are solved as well, as long as the field does not fold; the result's ``residual_mm`` says how
+        closely. No gradient flows through.
 
         Parameters
         ----------
         onto
-            A grid of moving space, or an image that has it; ``None`` takes the voxels of the fixed grid. What the
-            transform says about places far outside its own grid is a guess, and so is the inverse there.
+            A grid of moving space, or an image that has it; ``None`` takes the voxels of the fixed grid, which is too
+            small a place where the motion is large: pass the moving image then. Outside its own grid a transform goes
+            on with its edge values, which is a guess, and so is the inverse of what lies there.
 
         Warns
         -----
@@ -241,8 +273,8 @@ class DisplacementField(Transform):
         inverse, residual_mm = inverse_field(self.disp_mm, self.grid, grid)
         if residual_mm > min(self.grid.spacing_mm) / 2:
             warnings.warn(
-                f"the inverse of the displacement field is off by up to {residual_mm:.3g} mm; where a field folds, or "
-                "changes by more than a voxel from one voxel to the next, it has none: look at jacobian()",
+                f"the inverse of the displacement field is off by up to {residual_mm:.3g} mm; where a field folds "
+                "it has none: look at jacobian()",
                 stacklevel=2,
             )
         return DisplacementField(inverse, grid, residual_mm)
@@ -254,18 +286,19 @@ class DisplacementField(Transform):
 
     def after(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
         """See `Transform`."""
+        own = self.disp_mm.to(like.device, computing_float(like))
         if disp_mm is not None:
-            return read_tensor(self.disp_mm, self.grid, grid, disp_mm=disp_mm).add_(disp_mm)
+            return read_tensor(own, self.grid, grid, disp_mm=disp_mm).add_(disp_mm)
         if grid.same_as(self.grid):
-            return self.disp_mm
+            return own
         if grid.canonical().same_as(self.grid):  # the same voxels in another order
             axes, flips = grid.canonical_axes()
             flipped, order = [n for n, flip in enumerate(flips) if flip], [axes.index(a) for a in range(3)]
-            data = self.disp_mm.new_empty((3, *grid.shape))
+            data = own.new_empty((3, *grid.shape))
             for a in range(3):
-                data[a] = self.disp_mm[a].flip(flipped).permute(order)
+                data[a] = own[a].flip(flipped).permute(order)
             return data
-        return read_tensor(self.disp_mm, self.grid, grid)
+        return read_tensor(own, self.grid, grid)
 
     def _like(self, fallback: Tensor | None = None) -> Tensor:
         return self.disp_mm

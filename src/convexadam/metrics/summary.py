@@ -173,8 +173,8 @@ def _label_scores(
         scored = sorted({*scored} & {int(label) for label in labels})
     if not scored:
         raise InputError("the fixed and the moving label map have none of the wanted labels in common")
-    target, after = fixed.data[0], transform.warp(moving, mode="label").data[0]
-    before = resample(moving, transform.grid, mode="label").data[0]
+    target, after = fixed.data[0], transform.warp(moving, mode="nearest").data[0]
+    before = resample(moving, transform.grid, mode="nearest").data[0]
     overlap, overlap_before = dice(target, after, labels=scored), dice(target, before, labels=scored)
     result = Evaluation(
         n_labels=len(scored),
