@@ -83,7 +83,7 @@ def resample(
     InputError
         If an image read cubically holds NaN or Inf, which would spread over all of it.
     """
-    mode = mode or ("nearest" if image.is_label else "linear")
+    mode = mode or ("label" if image.is_label else "linear")
     if mode not in get_args(Mode):
         raise ConfigError(f"mode is 'linear', 'cubic', 'nearest' or 'label', but {mode!r} came")
     if background is not None:

@@ -35,8 +35,8 @@ class LinearFit:
     ----------
     transform
         From fixed to moving space.
-    improved
-        Whether it was found here; ``False`` where the start was as good, and is returned.
+    model
+        What it is; ``None`` where the start was as good, and is returned.
     difference_before, difference_after
         Feature difference of the start and of ``transform``, on the finest level: about 1 for images that have nothing
         to do with each other, 0 for equal ones.
@@ -46,7 +46,7 @@ class LinearFit:
     """
 
     transform: Affine
-    improved: bool
+    model: Model | None
     difference_before: float
     difference_after: float
     residual_mm: float
@@ -92,7 +92,7 @@ class LinearAlignment:
     features: Features = field(default_factory=lambda: MindSSC(radius=1, dilation=1))
     voxels: tuple[int, ...] = (50_000, 400_000)
     rounds: int = 3
-    gain: float = 0.15
+    gain: float = 0.25
     keep: float = 0.5
 
     def __post_init__(self) -> None:
@@ -172,17 +172,20 @@ class LinearAlignment:
     def _simplest(self, level: LinearLevel, start: Affine, matrix: np.ndarray) -> LinearFit:
         """Choose the start, or the simplest model after which no other is better by more than ``gain``."""
         before = best = level.seen(start.matrix)
-        chosen, residual = start, 0.0
+        chosen, name, residual = start.matrix, None, 0.0
         points, targets, weights = level.matches(matrix)
         there = targets @ matrix[:3, :3].T + matrix[:3, 3]
         for model in _MODELS[: _MODELS.index(self.model) + 1] if weights.any() else ():
             found, rest = trimmed_fit(points, there, weights, model=model, keep=self.keep)
             seen = level.seen(found)
             if seen.better_than(best, self.gain):
-                chosen, residual, best = Affine(found), rest, seen
+                chosen, name, residual, best = found, model, rest, seen
+        if name is not None and name != self.model:  # so far fitted to what the richest model had left
+            chosen = self._fitted(level, chosen, name)
+            best = level.seen(chosen)
         return LinearFit(
-            transform=chosen,
-            improved=chosen is not start,
+            transform=start if name is None else Affine(chosen),
+            model=name,
             difference_before=before.difference(),
             difference_after=best.difference(),
             residual_mm=residual,
