@@ -31,6 +31,7 @@ from convexadam import (
 )
 from convexadam.continuous import BoxSmoothing, Compositional, Displacement, GaussianSmoothing, KovesiSmoothing
 from convexadam.linear import LinearAlignment
+from convexadam.registration.foreground import AutoForeground
 from convexadam.registration.saved import COMPONENTS, as_table
 
 HEAD = "schema_version = 1\n"
@@ -39,6 +40,7 @@ CONFIGS = {
     "defaults": RegistrationConfig(),
     "no stages": RegistrationConfig(grid=GivenGrid(), discrete=None, continuous=None),
     "grid": RegistrationConfig(grid=IsotropicGrid(spacing_mm=1.5, max_voxels=1000)),
+    "foreground": RegistrationConfig(foreground=AutoForeground(margin_mm=2.5)),
     "headers": RegistrationConfig(linear=None),
     "linear": RegistrationConfig(
         linear=LinearAlignment(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from convexadam._typing import Volume
@@ -10,6 +12,10 @@ from convexadam.geometry.image import Image
 from convexadam.geometry.resample import coverage, resample
 from convexadam.geometry.sampling import Mode
 from convexadam.geometry.tensors import as_finest
+from convexadam.kernels.resize import pool
+from convexadam.kernels.smooth import smooth
+
+_BOX = (1.0, 1.0, 1.0)
 
 
 def on_grid(image: Image, grid: Grid) -> Image:
@@ -27,6 +33,24 @@ def as_floating(image: Image) -> Image:
     return image if image.data.dtype.itemsize >= 4 else Image(image.data.float(), image.grid)
 
 
+def hidden(image: Image, mask: Image | None, reach_mm: float) -> Image:
+    """Return an image in which what a mask excludes cannot be seen from inside: the values at its edge go on instead.
+
+    As at the edge of the field of view. Only as far as ``reach_mm``, and one voxel for interpolation; what lies deeper
+    is left as it is. float32 where there is a mask.
+    """
+    if mask is None:
+        return image
+    known = (_on_voxels_of(mask, image.grid) > 0).float()
+    values = image.data.float()
+    for _ in range(math.ceil(reach_mm / min(image.grid.spacing_mm)) + 1):
+        total, count = smooth(values * known, _BOX), smooth(known[None], _BOX)[0]
+        new = (known == 0) & (count > 0)
+        values = torch.where(new, total / count.clamp_min(torch.finfo(count.dtype).tiny), values)
+        known = known.masked_fill_(new, 1)
+    return Image(values, image.grid)
+
+
 def evidence(image: Image, mask: Image | None, grid: Grid, margin: int) -> Volume | None:
     """Weight of each voxel of a grid; ``None`` for 1 everywhere.
 
@@ -35,8 +59,23 @@ def evidence(image: Image, mask: Image | None, grid: Grid, margin: int) -> Volum
     """
     weight = coverage(image.grid, grid, like=torch.empty(0, device=image.data.device), margin=margin)
     if mask is not None:
-        reordered = mask.grid.canonical().same_as(grid)
-        mode: Mode = "nearest" if mask.is_label else "linear"
-        inside = mask.canonical() if reordered else resample(mask, grid, mode=mode, background=0.0)
-        weight = weight * inside.data[0]
+        weight = weight * _on_voxels_of(mask, grid)
     return None if bool((weight == 1).all()) else weight
+
+
+def shrunk(image: Image, side_mm: float, mask: Image | None = None) -> Image:
+    """Return an image in floating point whose voxels are means over blocks of up to ``side_mm``, weighted by a mask."""
+    image = image.canonical()
+    i, j, k = (
+        min(n, max(1, int(side_mm / s + 1e-3))) for n, s in zip(image.grid.shape, image.grid.spacing_mm, strict=True)
+    )
+    weight = None if mask is None else _on_voxels_of(mask, image.grid).float()
+    return Image(pool(image.data.float(), (i, j, k), weight=weight), image.grid.pooled((i, j, k)))
+
+
+def _on_voxels_of(mask: Image, grid: Grid) -> Volume:
+    """Weights of a mask at the voxels of a grid; those of whole numbers stay 0 or 1."""
+    if mask.grid.canonical().same_as(grid):
+        return mask.canonical().data[0]
+    mode: Mode = "nearest" if mask.is_label else "linear"
+    return resample(mask, grid, mode=mode, background=0.0).data[0]

@@ -13,9 +13,9 @@ from convexadam._typing import Channels, Triple, Volume
 from convexadam.discrete import ConvexSearch
 from convexadam.features import Features, pooled_features, reach_of
 from convexadam.geometry import Grid, Image
-from convexadam.geometry.onto_grid import evidence
+from convexadam.geometry.onto_grid import evidence, hidden, shrunk
 from convexadam.geometry.resample import resample
-from convexadam.kernels.resize import pool, pool_weight
+from convexadam.kernels.resize import pool_weight
 from convexadam.linear.starts import centre_of_content
 
 _CELL = 2
@@ -91,8 +91,12 @@ class LinearLevel:
         a, b, c = (min(_CELL, n) for n in grid.shape)
         side = grid.spacing_mm[0]
         weight = evidence(fixed, masks[0], grid, reach_of(features))
-        small, small_moving = shrunk(fixed, side), shrunk(moving, side)
         here, there = (None if mask is None else shrunk(mask, side) for mask in masks)
+        reach_mm = reach_of(features) * side
+        small, small_moving = (
+            hidden(shrunk(image, side, mask), share, reach_mm)
+            for image, mask, share in zip((fixed, moving), masks, (here, there), strict=True)
+        )
         image = resample(small, grid, mode="linear")
         described = pooled_features(features, image, ((a, b, c),), weight=weight)[0]
         shares = pool_weight(weight, (a, b, c))
@@ -149,15 +153,6 @@ def cubic(grid: Grid, voxels: int) -> Grid:
     volume_mm3 = math.prod(n * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True))
     side = max((volume_mm3 / voxels) ** (1 / 3), min(grid.spacing_mm))
     return grid.canonical().with_spacing((side, side, side))
-
-
-def shrunk(image: Image, side_mm: float) -> Image:
-    """Return an image in floating point whose voxels are means over blocks of up to ``side_mm``."""
-    image = image.canonical()
-    i, j, k = (
-        min(n, max(1, int(side_mm / s + 1e-3))) for n, s in zip(image.grid.shape, image.grid.spacing_mm, strict=True)
-    )
-    return Image(pool(image.data.float(), (i, j, k)), image.grid.pooled((i, j, k)))
 
 
 def structure(features: Channels, weight: Volume | None) -> Volume:

@@ -1,6 +1,7 @@
 """The whole pipeline: settings, `register`, and what it returns."""
 
 from convexadam.registration.config import RegistrationConfig
+from convexadam.registration.foreground import AutoForeground
 from convexadam.registration.memory import estimate_memory
 from convexadam.registration.presets import preset
 from convexadam.registration.register import register
@@ -8,6 +9,7 @@ from convexadam.registration.result import RegistrationResult
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid
 
 __all__ = [
+    "AutoForeground",
     "GivenGrid",
     "IsotropicGrid",
     "RegistrationConfig",

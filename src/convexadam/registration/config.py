@@ -15,9 +15,10 @@ from convexadam.io import atomic_path
 from convexadam.kernels import Backend, checked_backend
 from convexadam.linear import LinearAlignment
 from convexadam.registration import saved
+from convexadam.registration.foreground import AutoForeground
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid, WorkingGrid
 
-_NO_FEATURES = (GivenGrid, IsotropicGrid, LinearAlignment, ConvexSearch, AdamRefinement)
+_NO_FEATURES = (GivenGrid, IsotropicGrid, AutoForeground, LinearAlignment, ConvexSearch, AdamRefinement)
 """Components that can be called, but not with an image."""
 
 
@@ -33,6 +34,9 @@ class RegistrationConfig:
     ----------
     grid
         Where the work is done: `IsotropicGrid` or `GivenGrid`.
+    foreground
+        Makes a mask for each image that comes without one; ``None``: all of an image is evidence. (On the pairs
+        of ``benchmarks/pairs`` that is as good or better, but for one; see `AutoForeground`.)
     linear
         Alignment before anything else, which keeps the start where it finds nothing better; ``None`` trusts the headers
         (or the initial transform).
@@ -59,6 +63,7 @@ class RegistrationConfig:
     """
 
     grid: WorkingGrid = field(default_factory=IsotropicGrid)
+    foreground: AutoForeground | None = None
     linear: LinearAlignment | None = field(default_factory=LinearAlignment)
     features: Features = field(default_factory=MindSSC)
     discrete: ConvexSearch | None = field(default_factory=lambda: ConvexSearch(spacing=4, radius=5, window="ball"))
@@ -74,6 +79,7 @@ class RegistrationConfig:
             raise ConfigError(f"features is a component or a function of an image, but {self.features!r} came")
         for name, allowed in (
             ("grid", (GivenGrid, IsotropicGrid)),
+            ("foreground", (AutoForeground, types.NoneType)),
             ("linear", (LinearAlignment, types.NoneType)),
             ("discrete", (ConvexSearch, types.NoneType)),
             ("continuous", (AdamRefinement, types.NoneType)),

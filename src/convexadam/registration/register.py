@@ -13,7 +13,7 @@ from convexadam._typing import Field, Volume
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 from convexadam.features import reach_of
 from convexadam.geometry import DisplacementField, Image, Transform
-from convexadam.geometry.onto_grid import evidence, on_grid
+from convexadam.geometry.onto_grid import evidence, hidden, on_grid
 from convexadam.kernels import backend_for, requested_backend, use_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.warp_ssd import evidence_under
@@ -62,9 +62,10 @@ def register(
     fixed_affine, moving_affine
         4x4, voxel indices to mm RAS+, for tensors and arrays; ``None`` means 1 mm voxels along R, A, S.
     fixed_mask, moving_mask
-        Where there is evidence: above 0 inside, else not. Same forms as the images. An array without an affine lies on
-        its image's grid; other masks may lie on any grid. Evidence outside is ignored, not filled in; descriptions
-        near the mask's edge still look up to ``features.reach`` voxels across it.
+        Where there is evidence: above 0 inside (whole numbers, truth values), or weights in [0, 1] (floating-point
+        numbers). Same forms as the images. An array without an affine lies on its image's grid; other masks may lie on
+        any grid. What lies outside has no say: descriptions near the mask's edge see its edge values go on, as at the
+        edge of the field of view.
     initial_transform
         Where to begin, from fixed to moving space: an `Affine`, a 4x4 matrix (mm RAS+), any other transform, or a file
         of one. The linear alignment starts from an affine one, and is left out after any other.
@@ -111,6 +112,11 @@ def register(
     backend = requested_backend() if config.backend == "auto" else config.backend
     with _memory_may_be_short(_memory_advice(fixed_image)), use_backend(backend):
         with clock.stage("linear"):
+            if config.foreground is not None:
+                masks = (
+                    config.foreground(fixed_image) if masks[0] is None else masks[0],
+                    config.foreground(moving_image) if masks[1] is None else masks[1],
+                )
             start, fit = prealigned(fixed_image, moving_image, masks, config.linear, initial)
         transform, diagnostics = _estimated(fixed_image, moving_image, masks, start, config, clock)
         ran = backend_for(transform.disp_mm)
@@ -138,6 +144,8 @@ def _estimated(
     with clock.stage("resample"):
         grid = config.grid(fixed.grid)
         margin = reach_of(config.features)
+        reach_mm = margin * max(grid.spacing_mm)
+        fixed, moving = hidden(fixed, masks[0], reach_mm), hidden(moving, masks[1], reach_mm)
         pulled, seen = pulled_onto(grid, moving, masks[1], start, margin)
         images, weights = (on_grid(fixed, grid), pulled), (evidence(fixed, masks[0], grid, margin), seen)
         _check_evidence(weights)

@@ -23,6 +23,7 @@ from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
 from convexadam.features import Concat, Intensity, MindSSC, Precomputed
 from convexadam.linear import LinearAlignment
+from convexadam.registration.foreground import AutoForeground
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ COMPONENTS: tuple[type, ...] = (
     Concat,
     GivenGrid,
     IsotropicGrid,
+    AutoForeground,
     LinearAlignment,
     ConvexSearch,
     AdamRefinement,
