@@ -10,6 +10,7 @@ import torch
 
 from convexadam.errors import ConfigError, InputError
 from convexadam.geometry import Image
+from convexadam.io.itk import image_from_itk
 from convexadam.io.nifti import checked_nifti, image_from_nifti, read_image
 
 
@@ -58,27 +59,10 @@ def as_image(value: Any, affine: Any = None, *, device: torch.device | str | Non
     if "nibabel" in packages:
         return image_from_nifti(checked_nifti(value), device=device)
     if "SimpleITK" in packages:
-        return _image_from_sitk(value, device)
+        if not hasattr(value, "GetNumberOfComponentsPerPixel"):
+            raise InputError(f"of SimpleITK an Image is needed, but a {type(value).__name__} came")
+        return image_from_itk(value, device=device)
     raise InputError(
         f"an image is a path, an Image, a tensor, a numpy array, or an image of nibabel or SimpleITK, but a "
         f"{type(value).__module__}.{type(value).__name__} came"
     )
-
-
-def _image_from_sitk(value: Any, device: torch.device | str | None) -> Image:
-    import SimpleITK
-
-    if not isinstance(value, SimpleITK.Image):
-        raise InputError(f"of SimpleITK an Image is needed, but a {type(value).__name__} came")
-    image: Any = value  # SimpleITK has no annotations
-    axes, numbers = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
-    if axes != 3 or numbers != 1:
-        raise InputError(
-            f"one number for each voxel of a 3-D volume is needed, but the SimpleITK image has {axes} axes and "
-            f"{numbers} numbers per voxel; extract one volume first"
-        )
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS+
-    return Image.from_array(SimpleITK.GetArrayFromImage(image).T, affine, device=device)

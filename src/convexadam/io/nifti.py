@@ -74,7 +74,7 @@ def write_image(image: Image, path: StrPath) -> None:
     """
     if image.data.shape[0] != 1:
         raise InputError(f"a file holds one channel, but the image has {image.data.shape[0]}; write them one by one")
-    save_nifti(_storable(image.data[0]), image.grid, path)
+    save_nifti(storable(image.data[0]), image.grid, path)
 
 
 def load_nifti(path: StrPath) -> Nifti1Pair:
@@ -172,7 +172,7 @@ def _check_axes(nifti: Nifti1Pair) -> None:
         raise InputError(f"it has shape {shape}, but one volume (i, j, k) is needed; extract a frame or channel first")
 
 
-def _storable(data: torch.Tensor) -> np.ndarray:
+def storable(data: torch.Tensor) -> np.ndarray:
     """Values in a type that other programs read."""
     data = data.detach().cpu()
     if data.dtype in (torch.float16, torch.bfloat16):
