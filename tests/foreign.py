@@ -38,7 +38,7 @@ GRIDS = {
 
 # It covers the fixed grids with a margin, in other voxels along other axes.
 MOVING = around(turned(10, 5) @ np.diag([1.0, -1, 1]), (1.5, 1.3, 1.6), (36, 38, 32))
-LEFT_HANDED = around(turned(-12, 20) @ PIR @ np.diag([1.0, 1, -1]), (1.5, 1.3, 1.6), (36, 38, 32))
+RIGHT_HANDED = around(turned(-12, 20) @ PIR, (1.5, 1.3, 1.6), (36, 38, 32))
 
 
 def waves(grid: Grid, dtype: torch.dtype = torch.float64) -> DisplacementField:
