@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from foreign import GRIDS, RIGHT_HANDED, MOVING, sheared, voxel_points, waves
+from foreign import GRIDS, MOVING, RIGHT_HANDED, sheared, voxel_points, waves
 
 from convexadam.errors import ConfigError, FileError
 from convexadam.geometry import Affine, DisplacementField, Grid

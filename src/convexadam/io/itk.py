@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from convexadam._typing import Shaped, Tensor
-from convexadam.errors import GeometryError, InputError, MissingExtraError
+from convexadam.errors import FileError, GeometryError, InputError, MissingExtraError
 from convexadam.geometry import Grid, Image
-from convexadam.io.nifti import has_right_angles, storable
+from convexadam.io.atomic import atomic_path
+from convexadam.io.nifti import StrPath, has_right_angles, image_from_channels, storable
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Takes points in mm from RAS+ to LPS, and back."""
@@ -59,10 +61,7 @@ def image_from_itk(image: Any, *, channels: bool = False, device: torch.device |
         )
     array = sitk.GetArrayFromImage(image).T
     grid = grid_from_itk(image)
-    if numbers == 1:
-        return Image.from_array(array, grid.affine, device=device)
-    each = [Image.from_array(channel, grid.affine, device=device).data for channel in array]
-    return Image(torch.cat(each), grid)
+    return image_from_channels(array if numbers > 1 else array[None], grid.affine, device=device)
 
 
 def image_to_itk(data: Shaped[Tensor, "c i j k"], grid: Grid) -> Any:
@@ -87,3 +86,34 @@ def image_to_itk(data: Shaped[Tensor, "c i j k"], grid: Grid) -> Any:
     made.SetSpacing(grid.spacing_mm)
     made.SetDirection((affine[:3, :3] / grid.spacing_mm).ravel().tolist())
     return made
+
+
+def read_with_itk(
+    source: Path, reader: str, *, channels: bool = False, device: torch.device | str | None = None
+) -> Image:
+    """Read an image file with the named reader of ITK. To be called within `reading`."""
+    sitk = simpleitk(f"reading {source}")
+    file = sitk.ImageFileReader()
+    file.SetImageIO(reader)
+    file.SetFileName(str(source))
+    try:
+        image = file.Execute()
+    except RuntimeError as error:
+        raise FileError(
+            f"{source} cannot be read as an image by ITK's {reader}; is it damaged or cut short, or is a file with its "
+            "voxels missing?"
+        ) from error
+    if reader == "GDCMImageIO" and image.GetSize()[2:] == (1,):
+        raise FileError(f"{source} is one slice of DICOM, but a volume is needed; give the folder of the series")
+    return image_from_itk(image, channels=channels, device=device)
+
+
+def write_with_itk(image: Image, path: StrPath) -> None:
+    """Write an image through SimpleITK, compressed, by the rules of `write_image`."""
+    sitk = simpleitk(f"writing {path}")
+    made = image_to_itk(image.data, image.grid)
+    with atomic_path(path) as temporary:
+        try:
+            sitk.WriteImage(made, str(temporary), useCompression=True)
+        except RuntimeError as error:
+            raise FileError(f"cannot write {path}; check permissions and free space") from error

@@ -13,7 +13,7 @@ from convexadam.errors import ConfigError, InputError
 from convexadam.features import Features, pooled_features
 from convexadam.geometry import Affine, Image, Transform
 from convexadam.geometry.tensors import all_finite
-from convexadam.io import as_image
+from convexadam.io import as_image, has_affine
 
 _LARGEST_FEATURE = 1e12
 """Squared and summed over all voxels, larger ones would leave float32."""
@@ -45,8 +45,8 @@ def checked_mask(value: Any, image: Image, name: str) -> Image | None:
     """
     if value is None:
         return None
-    is_array = isinstance(value, (torch.Tensor, np.ndarray))
-    if isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
+    is_array = not has_affine(type(value))
+    if is_array and isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
         value = value[0]
     if is_array and tuple(value.shape) != image.grid.shape:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -123,6 +124,7 @@ def register(
         seconds=clock.seconds,
         diagnostics=diagnostics,
         backend=ran,
+        moving_kind=Image if isinstance(moving, (str, os.PathLike)) else type(moving),
     )
 
 
