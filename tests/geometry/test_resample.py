@@ -89,7 +89,7 @@ def test_coverage_shrinks_by_a_margin_of_the_target_grid(margin: int, axes: tupl
     expected = np.ones(onto.shape, bool)
     for axis, (n, mm) in enumerate(zip(grid.shape, grid.spacing_mm, strict=True)):
         along = spacing[axes.index(axis)]  # of the target grid, along this axis of the source
-        expected &= depth[axis] >= min(margin * along / mm, n // 4)  # at most a quarter of the voxels on either side
+        expected &= depth[axis] >= min(margin * along / mm, n // 8)  # at most an eighth of the voxels on either side
     found = coverage(grid, onto, like=torch.empty(0, dtype=torch.float64), margin=margin)
     assert np.array_equal(found.numpy(), expected)
     assert 0 < expected.sum() < expected.size
@@ -97,10 +97,10 @@ def test_coverage_shrinks_by_a_margin_of_the_target_grid(margin: int, axes: tupl
 
 @pytest.mark.parametrize("margin", [0, 1, 3])
 def test_coverage_margins_are_in_mm_where_voxels_are_cubes(margin: int) -> None:
-    grid = _grid((30, 24, 20), spacing=(0.8, 1.1, 1.4))
+    grid = _grid((40, 32, 28), spacing=(0.8, 1.1, 1.4))
     affine = oracles.oblique_affine((1.2, 1.2, 1.2), degrees=(50, -25, 10), axes=(1, 2, 0))
     centre = grid.to_mm((torch.tensor([grid.shape]).double() - 1) / 2)[0].numpy()
-    shape = (26, 28, 30)
+    shape = (36, 38, 40)
     affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     onto = Grid(shape, affine)
     depth_mm = _depth_voxels(grid, onto) * np.array(grid.spacing_mm).reshape(3, 1, 1, 1)
@@ -121,11 +121,11 @@ def test_coverage_margins_lie_between_those_of_the_finest_and_coarsest_axis() ->
     assert 0 < found.sum() < (depth_mm >= 0).all(0).sum()
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 3), (1, 5, 2), (4, 8, 12)])
-def test_coverage_keeps_half_of_a_small_volume(shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("shape", [(3, 3, 3), (1, 9, 2), (8, 16, 25)])
+def test_coverage_keeps_most_of_a_small_volume(shape: tuple[int, int, int]) -> None:
     grid = Grid(shape, oracles.oblique_affine())
     found = coverage(grid, grid, like=torch.empty(0), margin=9)
-    kept = tuple(slice(n // 4, n - n // 4) for n in shape)
+    kept = tuple(slice(n // 8, n - n // 8) for n in shape)
     expected = torch.zeros(shape)
     expected[kept] = 1
     assert torch.equal(found, expected)

@@ -195,11 +195,11 @@ def test_label_at_half_a_voxel_is_that_of_nearest(axis: int) -> None:
         assert torch.equal(found[(0, *inner)], nearest[(0, *inner)])
 
 
-def test_the_default_for_whole_numbers_is_nearest() -> None:
+def test_whole_numbers_are_labels_by_default() -> None:
     labels, onto = Image(torch.from_numpy(blobs())[None], SOURCE), around((9, 12, 10))
     chosen = {mode: resample(labels, onto, mode=mode).data for mode in (None, "nearest", "label")}  # type: ignore[arg-type]
-    assert torch.equal(chosen[None], chosen["nearest"])
-    assert not torch.equal(chosen[None], chosen["label"])
+    assert torch.equal(chosen[None], chosen["label"])
+    assert not torch.equal(chosen[None], chosen["nearest"])
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 3), (3, 1, 1), (1, 1, 1)])

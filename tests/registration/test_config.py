@@ -30,6 +30,7 @@ from convexadam import (
     preset,
 )
 from convexadam.continuous import BoxSmoothing, Compositional, Displacement, GaussianSmoothing, KovesiSmoothing
+from convexadam.linear import LinearAlignment
 from convexadam.registration.saved import COMPONENTS, as_table
 
 HEAD = "schema_version = 1\n"
@@ -38,6 +39,12 @@ CONFIGS = {
     "defaults": RegistrationConfig(),
     "no stages": RegistrationConfig(grid=GivenGrid(), discrete=None, continuous=None),
     "grid": RegistrationConfig(grid=IsotropicGrid(spacing_mm=1.5, max_voxels=1000)),
+    "headers": RegistrationConfig(linear=None),
+    "linear": RegistrationConfig(
+        linear=LinearAlignment(
+            model="rigid", start="boxes", features=MindSSC(radius=2), voxels=(1000,), rounds=1, gain=0.0, keep=1.0
+        )
+    ),
     "mind": RegistrationConfig(features=MindSSC(radius=2, dilation=3)),
     "intensity": RegistrationConfig(features=Intensity(low=0.125, high=0.75, scale=2.5)),
     "precomputed": RegistrationConfig(features=Precomputed(weight=0.1)),

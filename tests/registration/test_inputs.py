@@ -38,7 +38,7 @@ from convexadam import (
 
 SHAPE = (24, 20, 16)
 SEARCH = ConvexSearch(spacing=3, radius=2)
-QUICK = RegistrationConfig(grid=GivenGrid(), discrete=SEARCH, continuous=AdamRefinement(iterations=5))
+QUICK = RegistrationConfig(grid=GivenGrid(), linear=None, discrete=SEARCH, continuous=AdamRefinement(iterations=5))
 TRUE_VOX = (2.0, -1.0, 1.0)
 
 # Exact in float32, since headers hold no more: results of all forms are then the same to the last digit.
@@ -257,7 +257,7 @@ def test_truth_values() -> None:
 def test_whole_numbers_on_an_anisotropic_grid(levels: int) -> None:
     affine = np.diag([1.0, 1.0, 2.5, 1.0])
     fixed, moving = (((v - v.min()) / (v.max() - v.min()) * levels).round().to(torch.uint8) for v in pair())
-    config = RegistrationConfig(discrete=SEARCH, continuous=AdamRefinement(iterations=5))
+    config = RegistrationConfig(linear=None, discrete=SEARCH, continuous=AdamRefinement(iterations=5))
     whole, real = (
         field(convert(fixed), convert(moving), config=config, fixed_affine=affine, moving_affine=affine)
         for convert in (torch.clone, torch.Tensor.float)
@@ -448,7 +448,7 @@ def constant_features(shape_of: Callable[[Image], Any]) -> RegistrationConfig:
     def features(image: Image, *, weight: torch.Tensor | None = None) -> Any:
         return shape_of(image)
 
-    return RegistrationConfig(grid=GivenGrid(), features=features, discrete=SEARCH, continuous=None)
+    return RegistrationConfig(grid=GivenGrid(), linear=None, features=features, discrete=SEARCH, continuous=None)
 
 
 @pytest.mark.parametrize(
@@ -579,7 +579,7 @@ def test_arrays_that_hide_values() -> None:
         torch.Tensor.long,
         torch.Tensor.double,
         torch.Tensor.half,
-        lambda mask: mask * 1000 - 1,  # above 0 is inside, whatever the number
+        lambda mask: mask.int() * 1000 - 1,  # above 0 is inside, whatever the number
         lambda mask: mask.numpy().astype(bool),
         lambda mask: mask.numpy().astype(">u2"),
     ],
@@ -607,7 +607,7 @@ def test_beside_a_mask_there_is_no_evidence() -> None:
         weights.append(weight)
         return image.data
 
-    config = RegistrationConfig(grid=GivenGrid(), features=features, discrete=None, continuous=None)
+    config = RegistrationConfig(grid=GivenGrid(), linear=None, features=features, discrete=None, continuous=None)
     fixed, moving = (Image(v[None], Grid(SHAPE, AFFINE)) for v in pair())
     field(fixed, moving, config=config, fixed_mask=half(), moving_mask=half())
     assert [weight.unique().tolist() for weight in weights] == [[0.0, 1.0]] * 2
@@ -722,7 +722,7 @@ def test_own_functions_and_finished_features() -> None:
         calls.append((image, weight))
         return torch.cat([image.data, image.data.square()]).double()
 
-    config = RegistrationConfig(grid=GivenGrid(), features=features, discrete=SEARCH, continuous=None)
+    config = RegistrationConfig(grid=GivenGrid(), linear=None, features=features, discrete=SEARCH, continuous=None)
     fixed, moving = (v / 10 for v in pair())
     found = field(fixed, moving, config=config, moving_mask=half())
     assert [image.data.shape for image, _ in calls] == [(1, *SHAPE)] * 2
@@ -730,7 +730,9 @@ def test_own_functions_and_finished_features() -> None:
     assert calls[1][1] is not None
     assert torch.equal(calls[1][1], half())
     stacked = [torch.stack([v, v.square()]) for v in (fixed, moving)]
-    finished = RegistrationConfig(grid=GivenGrid(), features=Precomputed(), discrete=SEARCH, continuous=None)
+    finished = RegistrationConfig(
+        grid=GivenGrid(), linear=None, features=Precomputed(), discrete=SEARCH, continuous=None
+    )
     assert torch.equal(found, field(*stacked, config=finished, moving_mask=half()))
 
 

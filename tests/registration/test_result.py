@@ -42,7 +42,7 @@ from convexadam.registration.diagnostics import describe_field
 
 SEARCH = ConvexSearch(spacing=3, radius=2)
 QUICK = RegistrationConfig(discrete=SEARCH, continuous=AdamRefinement(iterations=5))
-STAGES = ["resample", "features", "discrete", "continuous", "finish"]
+STAGES = ["linear", "resample", "features", "discrete", "continuous", "finish"]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,9 @@ def test_the_fixed_grid_whatever_the_working_grid(grid: Any, images: tuple[Image
 
 
 def test_the_displacement_is_within_the_range_of_the_search(images: tuple[Image, Image]) -> None:
-    found = register(*images, RegistrationConfig(grid=GivenGrid(), discrete=SEARCH, continuous=None)).transform
+    found = register(
+        *images, RegistrationConfig(grid=GivenGrid(), linear=None, discrete=SEARCH, continuous=None)
+    ).transform
     assert float(found.to_voxels().abs().max()) <= 3 * 2.5 + 1e-3  # two cells of three voxels, and half a cell
     assert float(found.to_voxels().abs().max()) > 0.2
 
@@ -96,7 +98,7 @@ def test_the_report_is_json(result: RegistrationResult, images: tuple[Image, Ima
     report = result.report()
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert set(report) == {
-        "config", "seconds", "diagnostics", "fixed", "moving", "device", "backend", "seed", "versions",
+        "config", "seconds", "linear", "diagnostics", "fixed", "moving", "device", "backend", "seed", "versions",
     }  # fmt: skip
     assert report["config"]["discrete"]["type"] == "ConvexSearch"
     assert report["config"]["discrete"]["spacing"] == 3
@@ -146,7 +148,7 @@ def test_folding_and_volume_change_speak_of_the_same_voxels(plane: int, folded: 
 
 
 def test_without_stages_nothing_moves(images: tuple[Image, Image]) -> None:
-    found = register(*images, RegistrationConfig(discrete=None, continuous=None))
+    found = register(*images, RegistrationConfig(linear=None, discrete=None, continuous=None))
     assert not found.transform.disp_mm.any()
     assert found.diagnostics["feature_difference_after"] == found.diagnostics["feature_difference_before"]
     assert found.report()["config"]["discrete"] == {"type": "none"}
@@ -207,7 +209,7 @@ def test_finished_features_equal_those_made_on_the_way() -> None:
     pair = phantom_pair((24, 20, 16), displacement_mm=20.0)
     features = Intensity()
     maps = [Image(features(image), image.grid) for image in (pair.fixed, pair.moving)]
-    common = {"grid": GivenGrid(), "discrete": SEARCH, "continuous": AdamRefinement(iterations=5)}
+    common = {"grid": GivenGrid(), "linear": None, "discrete": SEARCH, "continuous": AdamRefinement(iterations=5)}
     made = register(pair.fixed, pair.moving, RegistrationConfig(features=features, **common))
     given = register(*maps, RegistrationConfig(features=Precomputed(), **common))
     assert torch.equal(made.transform.disp_mm, given.transform.disp_mm)
@@ -227,11 +229,11 @@ def test_save_report(result: RegistrationResult, tmp_path: Path) -> None:
 
 
 def test_progress(images: tuple[Image, Image]) -> None:
-    for config in (QUICK, RegistrationConfig(discrete=None, continuous=None)):
+    for config in (QUICK, RegistrationConfig(linear=None, discrete=None, continuous=None)):
         calls: list[tuple[str, float]] = []
         register(*images, config, progress=lambda stage, share, calls=calls: calls.append((stage, share)))
         assert [stage for stage, _ in calls] == [*STAGES, "done"]
-        assert [share for _, share in calls] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+        assert [share for _, share in calls] == pytest.approx([n / 6 for n in range(7)])
 
 
 def test_an_error_of_the_progress_function_comes_through(images: tuple[Image, Image]) -> None:

@@ -60,7 +60,7 @@ def resample(
         - ``"label"``: of the eight voxels around, the value whose linear weights sum up to the most. Surfaces come out
           smoother than with ``"nearest"``, and what is thinner than two voxels may get lost.
 
-        The last two never invent a value, whatever the type of the labels. ``None`` takes ``"nearest"`` for
+        The last two never invent a value, whatever the type of the labels. ``None`` takes ``"label"`` for
         whole-number types and ``"linear"`` for floating-point ones.
     background
         Value outside the image's field of view (which ends half a voxel beyond the outer centres; in between, the edge
@@ -83,7 +83,7 @@ def resample(
     InputError
         If an image read cubically holds NaN or Inf, which would spread over all of it.
     """
-    mode = mode or ("nearest" if image.is_label else "linear")
+    mode = mode or ("label" if image.is_label else "linear")
     if mode not in get_args(Mode):
         raise ConfigError(f"mode is 'linear', 'cubic', 'nearest' or 'label', but {mode!r} came")
     if background is not None:
@@ -158,13 +158,13 @@ def _with_background(values: Tensor, ticks: tuple[Tensor, Tensor, Tensor], grid:
 def coverage(grid: Grid, onto: Grid, *, like: Tensor, margin: int = 0) -> Shaped[Tensor, "i j k"]:
     """1 where a voxel of ``onto`` lies in the field of view of ``grid``, else 0; ``[i, j, k]``.
 
-    A ``margin``, in voxels of ``onto``, shrinks the field of view on each side, but by no more than a quarter of it on
-    each, so that half of it is always left.
+    A ``margin``, in voxels of ``onto``, shrinks the field of view on each side, but by no more than an eighth of it
+    on each, so that thin volumes keep most of theirs.
     """
     matrix = grid.voxels_from(onto)
     result = torch.ones((1, 1, 1), dtype=like.dtype, device=like.device)  # as large as it has to be, axis by axis
     for axis, size in enumerate(grid.shape):
-        edge = min(margin * float(np.linalg.norm(matrix[axis, :3])), size // 4) - 0.5
+        edge = min(margin * float(np.linalg.norm(matrix[axis, :3])), size // 8) - 0.5
         where = torch.full((1, 1, 1), float(matrix[axis, 3]), dtype=torch.float32, device=like.device)
         for along, n in enumerate(onto.shape):
             if abs(matrix[axis, along]) * n > _ROUNDING / 10:  # parallel axes need one line of positions, not a volume

@@ -74,7 +74,7 @@ class Transform(ABC):
             Where the result's voxels lie: a grid, or an image that has it. ``None`` takes the fixed grid.
         mode
             ``"linear"``, ``"cubic"``, ``"nearest"`` or ``"label"``, as `resample` describes them; ``None`` takes
-            ``"nearest"`` for whole-number types, else ``"linear"``.
+            ``"label"`` for whole-number types, else ``"linear"``.
         background
             Value outside the image's field of view, one that the image's type holds; ``None`` takes 0 for labels, else
             the image's smallest value.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, final, get_args
 
 import numpy as np
 
 from convexadam._axes import checked_count, checked_number
 from convexadam.errors import ConfigError
-from convexadam.features import Features, MindSSC, check_no_class
+from convexadam.features import Features, MindSSC, Precomputed, check_no_class
 from convexadam.geometry import Affine, Grid, Image
 from convexadam.linear.fit import Model, trimmed_fit
 from convexadam.linear.level import LinearLevel
@@ -35,8 +35,8 @@ class LinearFit:
     ----------
     transform
         From fixed to moving space.
-    improved
-        Whether it was found here; ``False`` where the start was as good, and is returned.
+    model
+        What it is; ``None`` where the start was as good, and is returned.
     difference_before, difference_after
         Feature difference of the start and of ``transform``, on the finest level: about 1 for images that have nothing
         to do with each other, 0 for equal ones.
@@ -46,7 +46,7 @@ class LinearFit:
     """
 
     transform: Affine
-    improved: bool
+    model: Model | None
     difference_before: float
     difference_after: float
     residual_mm: float
@@ -70,7 +70,8 @@ class LinearAlignment:
         view on each other), ``"contents"`` (centres of mass) or ``"best"`` (tries all three). An initial transform
         takes the place of all of them.
     features
-        What is compared.
+        What is compared; ``None`` takes MIND-SSC of radius and dilation 1 for images of one channel, and the channels
+        as they are for others.
     voxels
         Cubic voxels of each level, about; none is finer than the fixed image.
     rounds
@@ -89,10 +90,10 @@ class LinearAlignment:
 
     model: Model = "affine"
     start: Start = "best"
-    features: Features = field(default_factory=lambda: MindSSC(radius=1, dilation=1))
+    features: Features | None = None
     voxels: tuple[int, ...] = (50_000, 400_000)
     rounds: int = 3
-    gain: float = 0.15
+    gain: float = 0.25
     keep: float = 0.5
 
     def __post_init__(self) -> None:
@@ -128,7 +129,7 @@ class LinearAlignment:
         fixed, moving
             ``[c, i, j, k]`` on any grids.
         fixed_mask, moving_mask
-            Weight of evidence, in [0, 1], on any grids.
+            Weight of evidence, 0 or 1 (whole numbers) or in [0, 1], on any grids.
         initial
             Where to begin, from fixed to moving space; ``None`` leaves that to ``start``.
 
@@ -137,9 +138,11 @@ class LinearAlignment:
         The transform from fixed to moving space. Where nothing better was found it is the start: ``initial``, or the
         identity.
         """
-        masks = fixed_mask, moving_mask
+        masks, features = (fixed_mask, moving_mask), self.features
+        if features is None:
+            features = MindSSC(radius=1, dilation=1) if fixed.data.shape[0] == 1 else Precomputed()
         levels = [
-            LinearLevel.of(fixed, moving, self.features, number, radius=_NEAR if n else _FAR, masks=masks)
+            LinearLevel.of(fixed, moving, features, number, radius=_NEAR if n else _FAR, masks=masks)
             for n, number in enumerate(self.voxels)
         ]
         given = Affine() if initial is None else initial
@@ -172,17 +175,20 @@ class LinearAlignment:
     def _simplest(self, level: LinearLevel, start: Affine, matrix: np.ndarray) -> LinearFit:
         """Choose the start, or the simplest model after which no other is better by more than ``gain``."""
         before = best = level.seen(start.matrix)
-        chosen, residual = start, 0.0
+        chosen, name, residual = start.matrix, None, 0.0
         points, targets, weights = level.matches(matrix)
         there = targets @ matrix[:3, :3].T + matrix[:3, 3]
         for model in _MODELS[: _MODELS.index(self.model) + 1] if weights.any() else ():
             found, rest = trimmed_fit(points, there, weights, model=model, keep=self.keep)
             seen = level.seen(found)
             if seen.better_than(best, self.gain):
-                chosen, residual, best = Affine(found), rest, seen
+                chosen, name, residual, best = found, model, rest, seen
+        if name is not None and name != self.model:  # so far fitted to what the richest model had left
+            chosen = self._fitted(level, chosen, name)
+            best = level.seen(chosen)
         return LinearFit(
-            transform=chosen,
-            improved=chosen is not start,
+            transform=start if name is None else Affine(chosen),
+            model=name,
             difference_before=before.difference(),
             difference_after=best.difference(),
             residual_mm=residual,
@@ -191,7 +197,7 @@ class LinearAlignment:
     def _starts(self, level: LinearLevel, fixed: Grid, moving: Grid) -> list[Affine]:
         shifts = [np.zeros(3)] if self.start in ("best", "header") else []
         if self.start in ("best", "boxes"):
-            shifts.append(centre_of_box(moving) - centre_of_box(fixed))
+            shifts.append(centre_of_box(moving.canonical()) - centre_of_box(fixed.canonical()))
         if self.start in ("best", "contents"):
             shifts.append(level.contents_mm)
         found: list[Affine] = []

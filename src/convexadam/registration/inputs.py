@@ -39,7 +39,7 @@ def checked_image(value: Any, affine: Any, device: torch.device | str | None, na
 
 
 def checked_mask(value: Any, image: Image, name: str) -> Image | None:
-    """Turn a mask into weights in [0, 1], float32; an array takes the grid of the image it belongs to.
+    """Turn a mask into weights, 0 or 1 (uint8) or in [0, 1] (float32); an array takes the grid of its image.
 
     Whole numbers and truth values are 1 inside, which is above 0; floating-point numbers are weights.
     """
@@ -62,7 +62,7 @@ def checked_mask(value: Any, image: Image, name: str) -> Image | None:
     if not high > 0:
         raise InputError(f"the {name} mask is empty: no value is above 0; leave it out to use the whole image")
     if mask.is_label:
-        return Image((mask.data > 0).float(), mask.grid)
+        return Image((mask.data > 0).to(torch.uint8), mask.grid)
     if low < 0 or high > 1:
         raise InputError(
             f"the {name} mask is of floating-point numbers, which are weights in [0, 1], but they reach from {low:g} "
