@@ -1,6 +1,8 @@
-"""Grids, transforms and images on which files of other programs are tried."""
+"""Grids, transforms, images and objects on which files and classes of others are tried."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,3 +79,30 @@ def voxel_points(grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.rand(40, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     indices = (random * torch.tensor(grid.shape)).floor()
     return indices.long(), grid.to_mm(indices)
+
+
+def look_alike_tensor() -> type:
+    """Behaves like MONAI's MetaTensor, as far as it is used."""
+
+    class MetaTensor(torch.Tensor):
+        @staticmethod
+        def __new__(cls: Any, data: torch.Tensor, affine: Any = None, meta: Any = None) -> Any:
+            made: Any = torch.as_tensor(data).as_subclass(cls)
+            made.meta = {"space": "RAS"} if meta is None else meta
+            made.affine = torch.eye(4).double() if affine is None else affine
+            return made
+
+    MetaTensor.__module__ = "monai.data.meta_tensor"
+    return MetaTensor
+
+
+def look_alike_image() -> type:
+    """Behaves like TorchIO's ScalarImage, as far as it is used."""
+
+    class ScalarImage(dict[str, Any]):
+        def __init__(self, *, tensor: Any = None, affine: Any = None) -> None:
+            super().__init__()
+            self.data, self.affine = tensor, affine
+
+    ScalarImage.__module__ = "torchio.data.image"
+    return ScalarImage

@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from foreign import look_alike_image, look_alike_tensor
 
 from convexadam.errors import ConfigError, FileError, GeometryError, InputError
 from convexadam.geometry import Grid, Image
@@ -144,33 +145,6 @@ def every_kind() -> dict[str, Any]:
         "nibabel": nibabel.Nifti1Image, "nibabel 2": nibabel.Nifti2Image, "SimpleITK": sitk.Image,
         "monai": look_alike_tensor(), "torchio": look_alike_image(),
     }  # fmt: skip
-
-
-def look_alike_tensor() -> type:
-    """Behaves like MONAI's MetaTensor, as far as it is used."""
-
-    class MetaTensor(torch.Tensor):
-        @staticmethod
-        def __new__(cls: Any, data: torch.Tensor, affine: Any = None, meta: Any = None) -> Any:
-            made: Any = torch.as_tensor(data).as_subclass(cls)
-            made.meta = {"space": "RAS"} if meta is None else meta
-            made.affine = torch.eye(4).double() if affine is None else affine
-            return made
-
-    MetaTensor.__module__ = "monai.data.meta_tensor"
-    return MetaTensor
-
-
-def look_alike_image() -> type:
-    """Behaves like TorchIO's ScalarImage, as far as it is used."""
-
-    class ScalarImage(dict[str, Any]):
-        def __init__(self, *, tensor: Any = None, affine: Any = None) -> None:
-            super().__init__()
-            self.data, self.affine = tensor, affine
-
-    ScalarImage.__module__ = "torchio.data.image"
-    return ScalarImage
 
 
 def real_or_alike(package: str) -> type:

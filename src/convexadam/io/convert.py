@@ -132,7 +132,7 @@ def _from_package(value: Any, device: torch.device | str | None) -> Image:
     if "monai" in packages and isinstance(value, torch.Tensor):
         place: Any = value
         in_lps = str(getattr(place, "meta", {}).get("space", "RAS")).endswith("LPS")
-        affine = torch.as_tensor(place.affine).detach().cpu().as_subclass(torch.Tensor).double().numpy()
+        affine = torch.as_tensor(place.affine, device="cpu").detach().as_subclass(torch.Tensor).double().numpy()
         return Image.from_array(value.as_subclass(torch.Tensor), LPS @ affine if in_lps else affine, device=device)
     if "torchio" in packages and isinstance(getattr(value, "data", None), torch.Tensor):
         return Image.from_array(value.data, np.asarray(value.affine), device=device)

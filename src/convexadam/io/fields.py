@@ -107,11 +107,10 @@ def _loaded(source: Path, needed: int, device: torch.device | str | None) -> tup
     shape = nifti.shape
     header: Any = nifti.header
     intent = int(header["intent_code"])
-    whose, frame = ("ITK and ANTs", "LPS") if needed == INTENT_VECTOR else ("NIfTI", "RAS+")
+    whose, frame = ("ITK", "LPS") if needed == INTENT_VECTOR else ("NIfTI", "RAS+")
     if len(shape) != 5 or shape[3:] != (1, 3):
         raise FileError(
-            f"{source} has shape {shape}, but a displacement field of {whose} has (i, j, k, 1, 3); see also "
-            "read_learn2reg"
+            f"{source} has shape {shape}, but a field of {whose} has (i, j, k, 1, 3); see also read_learn2reg"
         )
     if intent != needed:
         raise FileError(

@@ -90,7 +90,8 @@ def write_image(image: Image, path: StrPath) -> None:
         save_nifti(values[0] if len(values) == 1 else np.moveaxis(values, 0, -1), image.grid, path)
     else:
         raise FileError(
-            f"an image file is called *.nii, *.nii.gz, *.mha or *.nrrd, but the name is {path}; change its ending"
+            f"an image file is called *.nii or *.nii.gz (with SimpleITK also *.mha or *.nrrd), but the name is {path}; "
+            "change its ending"
         )
 
 

@@ -107,7 +107,7 @@ def register(
             checked_mask(fixed_mask, fixed_image, "fixed"),
             checked_mask(moving_mask, moving_image, "moving"),
         )
-        initial = checked_initial(initial_transform, fixed_image.data.device)
+        initial = checked_initial(initial_transform, fixed_image, moving_image)
     clock = _Clock(progress, fixed_image.data.device)
     backend = requested_backend() if config.backend == "auto" else config.backend
     with _memory_may_be_short(_memory_advice(fixed_image)), use_backend(backend):
