@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import shutil
 import sys
 from pathlib import Path
@@ -93,6 +94,7 @@ def write_series(folder: Path, grid: Grid, *, series: str = "1.2.3", slip: float
     row, column = (affine[:3, a] / grid.spacing_mm[a] for a in range(2))
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
+    locale_before = locale.setlocale(locale.LC_ALL)
     for k in range(grid.shape[2]):
         piece = sitk.GetImageFromArray(values[:, :, k].T[None].copy())
         piece.SetSpacing(grid.spacing_mm)
@@ -106,6 +108,7 @@ def write_series(folder: Path, grid: Grid, *, series: str = "1.2.3", slip: float
             piece.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{(k * 5) % 7}_{series}_{k}.dcm"))
         writer.Execute(piece)
+    locale.setlocale(locale.LC_ALL, locale_before)  # writing DICOM, unlike reading it, sets that of the process to C
     return values
 
 
