@@ -19,7 +19,7 @@ from convexadam.errors import (
 )
 from convexadam.features import Concat, Features, Intensity, MindSSC, Precomputed
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Image, compose
-from convexadam.io import as_image, read_image, write_image
+from convexadam.io import as_image, read_image, read_transform, write_image, write_transform
 from convexadam.kernels import use_backend
 from convexadam.registration import (
     GivenGrid,
@@ -62,7 +62,9 @@ __all__ = [
     "estimate_memory",
     "preset",
     "read_image",
+    "read_transform",
     "register",
     "use_backend",
     "write_image",
+    "write_transform",
 ]

@@ -48,12 +48,26 @@ PUBLIC = [
     "estimate_memory",
     "preset",
     "read_image",
+    "read_transform",
     "register",
     "use_backend",
     "write_image",
+    "write_transform",
 ]
 
-NOT_ON_IMPORT = ("SimpleITK", "matplotlib", "nibabel", "numba", "rich", "scipy", "triton", "tyro")
+NOT_ON_IMPORT = (
+    "SimpleITK",
+    "h5py",
+    "matplotlib",
+    "monai",
+    "nibabel",
+    "nitransforms",
+    "numba",
+    "rich",
+    "scipy",
+    "triton",
+    "tyro",
+)
 
 # Only what convexadam adds counts: torch may bring in some of them itself.
 MEASURE = """

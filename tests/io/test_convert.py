@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from foreign import look_alike_image, look_alike_tensor
 
 from convexadam.errors import ConfigError, FileError, GeometryError, InputError
 from convexadam.geometry import Grid, Image
-from convexadam.io import as_image, read_image, write_image
+from convexadam.io import as_image, image_as, read_image, write_image
+from convexadam.io.itk import image_from_itk
+from convexadam.io.nifti import image_from_nifti
 
 SHAPE = (5, 7, 4)
 
@@ -133,3 +137,87 @@ def test_refusals(tmp_path: Path) -> None:
         as_image(np.zeros((4, 4)))
     with pytest.raises(FileError, match="no file"):
         as_image(tmp_path / "missing.nii")
+
+
+def every_kind() -> dict[str, Any]:
+    sitk: Any = pytest.importorskip("SimpleITK")
+    return {
+        "nibabel": nibabel.Nifti1Image, "nibabel 2": nibabel.Nifti2Image, "SimpleITK": sitk.Image,
+        "monai": look_alike_tensor(), "torchio": look_alike_image(),
+    }  # fmt: skip
+
+
+def real_or_alike(package: str) -> type:
+    """Return the real class where the package is installed, without its warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if package == "monai":
+            return pytest.importorskip("monai.data").MetaTensor  # type: ignore[no-any-return]
+        return pytest.importorskip("torchio").ScalarImage  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("source", ["alike", "real"])
+def test_tensors_of_monai(source: str) -> None:
+    kind: Any = look_alike_tensor() if source == "alike" else real_or_alike("monai")
+    affine = torch.from_numpy(oblique().affine.copy())
+    for data in (torch.from_numpy(values())[None], torch.from_numpy(values())):
+        found = as_image(kind(data, affine=affine))
+        assert type(found.data) is torch.Tensor
+        np.testing.assert_array_equal(found.numpy(), values())
+        assert found.grid.same_as(oblique())
+    flip = torch.diag(torch.tensor([-1.0, -1, 1, 1], dtype=torch.float64))
+    in_lps = kind(torch.from_numpy(values())[None], affine=flip @ affine, meta={"space": "LPS"})
+    assert as_image(in_lps).grid.same_as(oblique())
+    with pytest.raises(ConfigError, match="MetaTensor has its own"):
+        as_image(in_lps, np.eye(4))
+    made = image_as(found, kind)
+    assert type(made) is kind
+    assert made.shape == (1, *SHAPE)
+    np.testing.assert_array_equal(np.asarray(made.affine), oblique().affine)
+
+
+@pytest.mark.parametrize("source", ["alike", "real"])
+def test_images_of_torchio(source: str) -> None:
+    kind: Any = look_alike_image() if source == "alike" else real_or_alike("torchio")
+    found = as_image(kind(tensor=torch.from_numpy(values())[None], affine=oblique().affine))
+    np.testing.assert_array_equal(found.numpy(), values())
+    assert found.grid.same_as(oblique())
+    made = image_as(found, kind)
+    assert type(made) is kind
+    assert made.data.shape == (1, *SHAPE)
+    np.testing.assert_allclose(made.affine, oblique().affine, atol=1e-12)
+    with pytest.raises(InputError, match="TorchIO"):
+        as_image(look_alike_image()(tensor=None, affine=None))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_there_and_back(channels: int) -> None:
+    data = torch.stack([torch.from_numpy(values()) * (n + 1) for n in range(channels)])
+    image = Image(data, oblique())
+    for name, kind in every_kind().items():
+        made = image_as(image, kind)
+        assert type(made) is kind, name
+        if channels == 1 or name in ("monai", "torchio"):
+            found = as_image(made)
+        elif name == "SimpleITK":
+            found = image_from_itk(made, channels=True)
+        else:
+            found = image_from_nifti(made, channels=True)
+        assert torch.equal(found.data, data), name
+        assert found.grid.same_as(oblique()), name
+
+
+def test_tensors_and_arrays_of_images() -> None:
+    one, two = (Image(torch.from_numpy(values()).expand(n, *SHAPE), oblique()) for n in (1, 2))
+    for image, shape in ((one, SHAPE), (two, (2, *SHAPE))):
+        assert image_as(image, Image) is image
+        assert tuple(image_as(image, torch.Tensor).shape) == shape
+        assert type(image_as(image, torch.nn.Parameter)) is torch.Tensor
+        assert image_as(image, np.ndarray).shape == shape
+        assert image_as(image, np.ma.MaskedArray).shape == shape
+
+
+@pytest.mark.parametrize("kind", [str, Path, dict, nibabel.Nifti1Header, np.int16, 3, "nibabel"])
+def test_kinds_that_cannot_be_made(kind: Any) -> None:
+    with pytest.raises(ConfigError, match=r"asked for|is a class"):
+        image_as(Image(torch.zeros(1, *SHAPE), oblique()), kind)

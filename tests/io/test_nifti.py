@@ -263,9 +263,24 @@ def test_refuses_other_endings(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_refuses_several_channels(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="2; write them one by one"):
-        write_image(Image(noise().expand(2, *SHAPE), GRIDS["RAS"]), tmp_path / "a.nii")
+def test_several_channels(tmp_path: Path) -> None:
+    image = Image(torch.cat([noise(), -2 * noise()]), GRIDS["RAS"])
+    write_image(image, tmp_path / "a.nii")
+    nifti: Any = nibabel.load(tmp_path / "a.nii")
+    assert nifti.shape == (*SHAPE, 2)
+    np.testing.assert_array_equal(nifti.get_fdata()[..., 1], image.data[1])
+    nibabel.save(nibabel.Nifti1Image(nifti.get_fdata()[:, :, :, None], nifti.affine), tmp_path / "b.nii")
+    for name in ("a.nii", "b.nii"):
+        with pytest.raises(FileError, match=r"channels=True"):
+            read_image(tmp_path / name)
+        found = read_image(tmp_path / name, channels=True)
+        torch.testing.assert_close(found.data.to(image.data.dtype), image.data)
+        assert found.grid.same_as(image.grid)
+    with pytest.raises(InputError, match="ndarray came"):
+        write_image(image.numpy(), tmp_path / "a.nii")  # type: ignore[arg-type]
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4, 2, 3)), np.eye(4)), tmp_path / "c.nii")
+    with pytest.raises(FileError, match="one volume"):
+        read_image(tmp_path / "c.nii", channels=True)
 
 
 def test_refuses_folders_that_are_none(tmp_path: Path) -> None:

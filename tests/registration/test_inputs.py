@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from foreign import look_alike_tensor
 
 from convexadam import (
     AdamRefinement,
+    Affine,
     ConfigError,
     ConvexAdamError,
     ConvexSearch,
@@ -34,7 +36,9 @@ from convexadam import (
     preset,
     register,
     write_image,
+    write_transform,
 )
+from convexadam.registration.inputs import checked_initial, checked_mask
 
 SHAPE = (24, 20, 16)
 SEARCH = ConvexSearch(spacing=3, radius=2)
@@ -742,3 +746,27 @@ def test_images_of_files_and_arrays_share_their_result(tmp_path: Path) -> None:
     write_image(moving, tmp_path / "moving.nii.gz")
     result: RegistrationResult = register(tmp_path / "fixed.nii.gz", tmp_path / "moving.nii.gz", QUICK)
     assert torch.equal(result.transform.disp_mm, expected())
+
+
+@pytest.mark.parametrize("name", ["start.npz", "start.nii.gz", "start.x5"])
+def test_an_initial_transform_may_be_a_file(name: str, tmp_path: Path) -> None:
+    if name.endswith(".x5"):
+        pytest.importorskip("nitransforms")
+    shift = np.eye(4)
+    shift[:3, 3] = 3.0, -2.0, 1.5
+    fixed, moving = (Image(torch.zeros(1, 6, 7, 8), Grid((6, 7, 8), np.diag([2.0, 2, 3, 1]))) for _ in range(2))
+    write_transform(Affine(shift), tmp_path / name, fixed=fixed)
+    found = checked_initial(tmp_path / name, fixed, moving)
+    assert found is not None
+    expected = torch.tensor([[3.0, -2.0, 1.5]], dtype=torch.float64)
+    torch.testing.assert_close(found(torch.zeros(1, 3)), expected, atol=5e-3, rtol=0)  # float16 of 1.5 voxels
+    with pytest.raises(FileError, match="no file"):
+        checked_initial(tmp_path / "absent.h5", fixed, moving)
+
+
+def test_a_mask_of_monai_keeps_its_own_grid() -> None:
+    image = Image(torch.zeros(1, 6, 7, 8), Grid((6, 7, 8), np.diag([2.0, 2, 3, 1])))
+    made: Any = look_alike_tensor()
+    found = checked_mask(made(torch.ones(1, 3, 4, 5), affine=torch.diag(torch.tensor([4.0, 4, 5, 1]))), image, "fixed")
+    assert found is not None
+    assert found.grid.same_as(Grid((3, 4, 5), np.diag([4.0, 4, 5, 1])))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ import torch
 from convexadam import (
     AdamRefinement,
     Concat,
+    ConfigError,
     ConvexAdamError,
     ConvexSearch,
     DisplacementField,
@@ -31,6 +33,7 @@ from convexadam import (
     RegistrationConfig,
     RegistrationResult,
     register,
+    write_image,
 )
 from convexadam.data import phantom_pair
 from convexadam.metrics import evaluate_transform, folded_percent
@@ -367,3 +370,23 @@ def test_the_smallest_report_is_finite() -> None:
     report = register(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)).report()
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert all(math.isfinite(v) for v in report["diagnostics"].values())
+
+
+def test_moved_comes_as_what_came_in(images: tuple[Image, Image]) -> None:
+    fixed, moving = images
+    nifti: Any = nibabel.Nifti1Image(moving.numpy(), moving.grid.affine)
+    result = register(fixed, nifti, QUICK)
+    moved: Any = result.moved_as()
+    assert type(moved) is nibabel.Nifti1Image
+    np.testing.assert_array_equal(moved.get_fdata(), result.moved.numpy())
+    np.testing.assert_allclose(moved.affine, fixed.grid.affine, atol=1e-5)
+    assert torch.equal(result.moved_as(torch.Tensor), result.moved.data[0])
+    assert isinstance(result.moved_as(np.ndarray), np.ndarray)
+    with pytest.raises(ConfigError, match="write_image"):
+        result.moved_as(str)
+
+
+def test_moved_of_a_file_is_an_image(images: tuple[Image, Image], tmp_path: Path) -> None:
+    write_image(images[1], tmp_path / "moving.nii")
+    result = register(images[0], tmp_path / "moving.nii", QUICK)
+    assert isinstance(result.moved_as(), Image)

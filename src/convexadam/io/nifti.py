@@ -1,4 +1,4 @@
-"""NIfTI images. The only module that knows nibabel's readers, scale factors and header codes."""
+"""NIfTI. The only module that knows nibabel's readers, scale factors and header codes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from convexadam.errors import FileError, GeometryError, InputError
 from convexadam.geometry import Grid, Image
 from convexadam.io.atomic import atomic_path
-from convexadam.io.reading import reading
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Pair
@@ -23,58 +22,6 @@ INTENT_VECTOR = 1007
 INTENT_DISPLACEMENT = 1006
 _SCANNER = 1  # header code: coordinates of the scanner, the one that every reader accepts
 _UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units: unknown, metre, millimetre, micrometre
-
-
-def read_image(path: StrPath, *, device: torch.device | str | None = None) -> Image:
-    """Read a three-dimensional NIfTI image.
-
-    Parameters
-    ----------
-    path
-        A ``.nii``, ``.nii.gz`` or ``.hdr``/``.img`` file, of either byte order.
-    device
-        Where the values go; ``None`` is the CPU.
-
-    Returns
-    -------
-    Image ``[1, i, j, k]``. Whole numbers without a scale factor keep a whole-number type (unsigned ones of two bytes
-    and more become the next larger signed one); scaled values become float32. NaN is allowed. Trailing axes of length
-    1 are dropped, and headers in metres or micrometres are converted to mm.
-
-    Raises
-    ------
-    FileError
-        If the file is missing, empty, damaged or no NIfTI image, if it has two or more than three axes, or if its
-        values are complex or colours, or its affine is unusable.
-    """
-    with reading(path, "a NIfTI image") as source:
-        return image_from_nifti(load_nifti(source), device=device)
-
-
-def write_image(image: Image, path: StrPath) -> None:
-    """Write an image as NIfTI, whole or not at all.
-
-    float16 and bfloat16 become float32, truth values uint8, and int64 becomes int32 where the values fit, since other
-    programs read no such types. qform and sform are both set; a sheared grid, which no qform can hold, has an sform
-    alone.
-
-    Parameters
-    ----------
-    image
-        One channel, on any device.
-    path
-        Ends in ``.nii`` or ``.nii.gz``; its folder exists. An old file of that name is replaced.
-
-    Raises
-    ------
-    FileError
-        If the name ends otherwise, the folder is missing or the file cannot be written.
-    InputError
-        If the image has several channels.
-    """
-    if image.data.shape[0] != 1:
-        raise InputError(f"a file holds one channel, but the image has {image.data.shape[0]}; write them one by one")
-    save_nifti(_storable(image.data[0]), image.grid, path)
 
 
 def load_nifti(path: StrPath) -> Nifti1Pair:
@@ -100,10 +47,19 @@ def checked_nifti(opened: Any) -> Nifti1Pair:
     return opened
 
 
-def image_from_nifti(nifti: Nifti1Pair, *, device: torch.device | str | None = None) -> Image:
+def image_from_nifti(nifti: Nifti1Pair, *, channels: bool = False, device: torch.device | str | None = None) -> Image:
     """Make an image of an opened NIfTI image, by the rules of `read_image`."""
-    _check_axes(nifti)
-    return Image.from_array(nifti_values(nifti), nifti_affine(nifti), device=device)
+    axis = _channel_axis(nifti, channels)
+    values, affine = nifti_values(nifti), nifti_affine(nifti)
+    if axis is None:
+        return Image.from_array(values, affine, device=device)
+    return image_from_channels(np.moveaxis(values, axis, 0), affine, device=device)
+
+
+def image_from_channels(channels: np.ndarray, affine: np.ndarray, *, device: torch.device | str | None = None) -> Image:
+    """Make an image of volumes ``[c, i, j, k]`` (trailing axes of length 1 are dropped)."""
+    each = [Image.from_array(channel, affine, device=device) for channel in channels]
+    return each[0] if len(each) == 1 else Image(torch.cat([image.data for image in each]), each[0].grid)
 
 
 def nifti_values(nifti: Nifti1Pair) -> np.ndarray:
@@ -127,6 +83,19 @@ def nifti_affine(nifti: Nifti1Pair) -> np.ndarray:
     return np.diag([unit, unit, unit, 1.0]) @ np.asarray(nifti.affine, dtype=np.float64)
 
 
+def as_nifti(array: np.ndarray, grid: Grid, *, intent: int = 0, kind: Any = None) -> Any:
+    """Make a nibabel image (Nifti1Image, or a ``kind``) of an array ``[i, j, k, ...]`` on a grid; it keeps its type."""
+    import nibabel
+
+    make: Any = kind or nibabel.Nifti1Image  # not annotated
+    nifti: Any = make(array, grid.affine, dtype=array.dtype)
+    nifti.set_sform(grid.affine, code=_SCANNER)
+    nifti.set_qform(grid.affine, code=_SCANNER if has_right_angles(grid) else 0, strip_shears=True)
+    nifti.header.set_xyzt_units("mm")
+    nifti.header["intent_code"] = intent
+    return nifti
+
+
 def save_nifti(array: np.ndarray, grid: Grid, path: StrPath, *, intent: int = 0) -> None:
     """Write an array whose first three axes are those of a grid; its type is kept."""
     import nibabel
@@ -134,15 +103,10 @@ def save_nifti(array: np.ndarray, grid: Grid, path: StrPath, *, intent: int = 0)
 
     if not str(path).endswith((".nii", ".nii.gz")):
         raise FileError(f"a NIfTI file is called *.nii or *.nii.gz, but the name is {path}; change its ending")
-    make: Any = nibabel.Nifti1Image  # not annotated
     try:
-        nifti: Any = make(array, grid.affine, dtype=array.dtype)
+        nifti = as_nifti(array, grid, intent=intent)
     except HeaderDataError as error:
         raise FileError(f"cannot write {path} as NIfTI: {error}") from error
-    nifti.set_sform(grid.affine, code=_SCANNER)
-    nifti.set_qform(grid.affine, code=_SCANNER if has_right_angles(grid) else 0, strip_shears=True)
-    nifti.header.set_xyzt_units("mm")
-    nifti.header["intent_code"] = intent
     with atomic_path(path) as temporary:
         nibabel.save(nifti, temporary)
 
@@ -161,18 +125,26 @@ def _check_archive(path: StrPath) -> None:
                 pass
 
 
-def _check_axes(nifti: Nifti1Pair) -> None:
+def _channel_axis(nifti: Nifti1Pair, channels: bool) -> int | None:
+    """Return the axis along which channels lie, ``None`` for a single volume."""
     shape = nifti.shape
     if len(shape) < 3:
         raise InputError(f"it has {len(shape)} axes {shape}, but a volume has three; add an axis of one voxel")
-    if any(n != 1 for n in shape[3:]):
-        header: Any = nifti.header
-        if int(header["intent_code"]) in (INTENT_VECTOR, INTENT_DISPLACEMENT):
-            raise InputError(f"it is a field of vectors, shape {shape}, and no image; see read_itk_field")
-        raise InputError(f"it has shape {shape}, but one volume (i, j, k) is needed; extract a frame or channel first")
+    axes = [axis for axis, size in enumerate(shape) if axis >= 3 and size != 1]
+    if not axes:
+        return None
+    if channels and len(axes) == 1:
+        return axes[0]
+    header: Any = nifti.header
+    if int(header["intent_code"]) in (INTENT_VECTOR, INTENT_DISPLACEMENT):
+        raise InputError(f"it is a field of vectors, shape {shape}, and no image; see read_itk_field, read_transform")
+    raise InputError(
+        f"it has shape {shape}, but one volume (i, j, k) is needed; extract a frame or channel first "
+        "(where several make sense, as for warping, read_image(..., channels=True) takes one axis of them)"
+    )
 
 
-def _storable(data: torch.Tensor) -> np.ndarray:
+def storable(data: torch.Tensor) -> np.ndarray:
     """Values in a type that other programs read."""
     data = data.detach().cpu()
     if data.dtype in (torch.float16, torch.bfloat16):

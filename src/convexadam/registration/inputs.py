@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from convexadam.errors import ConfigError, InputError
 from convexadam.features import Features, pooled_features
 from convexadam.geometry import Affine, Image, Transform
 from convexadam.geometry.tensors import all_finite
-from convexadam.io import as_image
+from convexadam.io import as_image, has_affine, read_transform
 
 _LARGEST_FEATURE = 1e12
 """Squared and summed over all voxels, larger ones would leave float32."""
@@ -45,8 +46,8 @@ def checked_mask(value: Any, image: Image, name: str) -> Image | None:
     """
     if value is None:
         return None
-    is_array = isinstance(value, (torch.Tensor, np.ndarray))
-    if isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
+    is_array = not has_affine(type(value))
+    if is_array and isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
         value = value[0]
     if is_array and tuple(value.shape) != image.grid.shape:
         raise InputError(
@@ -71,14 +72,16 @@ def checked_mask(value: Any, image: Image, name: str) -> Image | None:
     return Image(mask.data.float(), mask.grid)
 
 
-def checked_initial(value: Any, device: torch.device) -> Transform | None:
-    """Turn an initial transform, a 4x4 matrix or the path of a file into a transform on a device."""
+def checked_initial(value: Any, fixed: Image, moving: Image) -> Transform | None:
+    """Turn an initial transform, a 4x4 matrix or the path of a file into a transform from one image to the other."""
     if value is None or isinstance(value, Transform):
         return value
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
         return Affine(value)
+    if isinstance(value, (str, os.PathLike)):
+        return read_transform(value, fixed=fixed, moving=moving, device=fixed.data.device)
     raise InputError(f"an initial transform is a transform, a 4x4 matrix or a file, but a {type(value).__name__} came")
 
 

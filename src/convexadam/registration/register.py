@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,7 +108,7 @@ def register(
             checked_mask(fixed_mask, fixed_image, "fixed"),
             checked_mask(moving_mask, moving_image, "moving"),
         )
-        initial = checked_initial(initial_transform, fixed_image.data.device)
+        initial = checked_initial(initial_transform, fixed_image, moving_image)
     clock = _Clock(progress, fixed_image.data.device)
     backend = requested_backend() if config.backend == "auto" else config.backend
     with _memory_may_be_short(_memory_advice(fixed_image)), use_backend(backend):
@@ -129,6 +130,7 @@ def register(
         seconds=clock.seconds,
         diagnostics=diagnostics,
         backend=ran,
+        moving_kind=Image if isinstance(moving, (str, os.PathLike)) else type(moving),
     )
 
 

@@ -13,7 +13,7 @@ import torch
 
 from convexadam._version import VERSION
 from convexadam.geometry import DisplacementField, Image
-from convexadam.io import atomic_path
+from convexadam.io import atomic_path, image_as
 from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.saved import as_table
@@ -44,6 +44,8 @@ class RegistrationResult:
         What the linear alignment found, which ``transform`` begins with; ``None`` where it did not run.
     backend
         Which implementation ran: ``"reference"``, ``"cpu"`` or ``"triton"``.
+    moving_kind
+        The class of what was registered as the moving image; `Image` where a path came.
     """
 
     transform: DisplacementField
@@ -54,6 +56,7 @@ class RegistrationResult:
     diagnostics: dict[str, float]
     linear: LinearFit | None = None
     backend: str = "reference"
+    moving_kind: type = Image
 
     @property
     def moved(self) -> Image:
@@ -63,6 +66,22 @@ class RegistrationResult:
         ``transform.warp``.
         """
         return self.transform.warp(self.moving, mode="linear", background=float(self.moving.data.detach().min()))
+
+    def moved_as(self, kind: type | None = None) -> Any:
+        """Return `moved` as an object of another package.
+
+        Parameters
+        ----------
+        kind
+            A class, as `convexadam.io.image_as` takes it; ``None``: what came in as the moving image decides, so that a
+            nibabel image comes out where one went in, an array where an array did. Files give an `Image`.
+
+        Raises
+        ------
+        ConfigError
+            If nothing of that kind can be made.
+        """
+        return image_as(self.moved, self.moving_kind if kind is None else kind)
 
     def report(self) -> dict[str, Any]:
         """Everything but the volumes, as plain values that JSON can hold."""

@@ -1,0 +1,99 @@
+"""X5 files (the draft for BIDS transforms) through nitransforms."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import torch
+
+from convexadam.errors import FileError, MissingExtraError
+from convexadam.geometry import Affine, DisplacementField, Grid, Transform
+from convexadam.io.atomic import atomic_path
+from convexadam.io.nifti import StrPath
+from convexadam.io.places import as_field, as_field_on
+from convexadam.io.reading import reading
+
+
+def write_x5(transform: Transform, path: StrPath, *, fixed: Grid | None = None) -> None:
+    """Write an affine transform as an X5 matrix, any other as an X5 field of displacements in mm RAS+, float32.
+
+    Parameters
+    ----------
+    transform
+        From fixed to moving space. A chain becomes a field on the fixed grid.
+    path
+        Mostly ``*.x5``.
+    fixed
+        The fixed grid; ``None`` takes the transform's, if it has one. A matrix needs none, and names it where it comes.
+
+    Raises
+    ------
+    ConfigError
+        If a chain of affine transforms and others comes without a grid.
+    FileError
+        If the file cannot be written.
+    MissingExtraError
+        If nitransforms is not installed.
+    """
+    x5 = _nitransforms_x5("writing X5")
+    field = None if isinstance(transform, Affine) else as_field_on(transform, fixed)
+    grid = fixed if field is None else field.grid
+    domain = grid and x5.X5Domain(grid=True, size=grid.shape, mapping=grid.affine, coordinates="cartesian")
+    kinds = ("space", "space", "space", "vector")
+    if field is None:
+        assert isinstance(transform, Affine)
+        matrix = {"type": "linear", "subtype": "affine", "representation": "matrix", "transform": transform.matrix}
+        node = x5.X5Transform(**matrix, dimension_kinds=kinds, domain=domain)
+    else:
+        vectors = field.disp_mm.detach().cpu().float().movedim(0, -1).numpy()
+        dense = {"type": "nonlinear", "subtype": "densefield", "representation": "displacements", "transform": vectors}
+        node = x5.X5Transform(**dense, dimension_kinds=kinds, domain=domain)
+    with atomic_path(path) as temporary:
+        x5.to_filename(temporary, [node])
+
+
+def read_x5(path: StrPath, *, device: torch.device | str | None = None) -> Transform:
+    """Read an X5 file that holds one affine transform, or one field of displacements.
+
+    Raises
+    ------
+    FileError
+        If it is damaged, no X5 file, or holds several transforms or ones of another kind.
+    MissingExtraError
+        If nitransforms is not installed.
+    """
+    x5 = _nitransforms_x5("reading X5")
+    with reading(path, "an X5 file") as source:
+        try:
+            nodes = x5.from_filename(source)
+        except (TypeError, KeyError, RuntimeError) as error:
+            raise FileError(f"{source} cannot be read as an X5 file ({error}); is it damaged?") from error
+        if len(nodes) != 1:
+            raise FileError(
+                f"{source} holds {len(nodes)} transforms, whose order the draft leaves open; write each alone"
+            )
+        return _transform(nodes[0], str(source), device)
+
+
+def _transform(node: Any, source: str, device: torch.device | str | None) -> Transform:
+    if node.type == "linear" and node.array_length == 1:
+        return Affine(np.asarray(node.transform))
+    if node.type == "nonlinear" and node.representation == "displacements" and node.domain is not None:
+        values, shape = np.asarray(node.transform), tuple(int(n) for n in node.domain.size)
+        if len(shape) == 3 and values.shape == (*shape, 3):
+            return DisplacementField(as_field(values, device), Grid(shape, node.domain.mapping))
+    raise FileError(
+        f"{source} holds a {node.type} transform ({node.subtype}, {node.representation}), but one matrix or one field "
+        "of displacements is needed; convert it with nitransforms"
+    )
+
+
+def _nitransforms_x5(purpose: str) -> Any:
+    try:
+        return importlib.import_module("nitransforms.io.x5")
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{purpose} needs nitransforms, which is not installed: pip install 'convexadam-torch[nitransforms]'"
+        ) from error
