@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from turned import FIXED_GRID, MATRIX, field_of
 
 from convexadam import DisplacementField, Image, register, write_image
 from convexadam.cli import main
@@ -60,3 +61,11 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
         return Ran(status, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with field.nii.gz: the transform of ``turned.py``."""
+    folder = tmp_path_factory.mktemp("turned")
+    write_itk_field(DisplacementField(torch.from_numpy(field_of(MATRIX)), FIXED_GRID), folder / "field.nii.gz")
+    return folder

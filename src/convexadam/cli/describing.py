@@ -147,7 +147,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
         span = f"{_number(found['minimum'])} to {_number(found['maximum'])}" if found["minimum"] is not None else "none"
         return [*_grid_lines(found["grid"]), _line("values", f"{found['type']}, {channels}, {span}{bad}")]
     lines = [_line("format", f"{found['format']} ({found['convention']}), from fixed to moving space")]
-    for part in found.get("parts", [found]):
+    parts = found.get("parts", [found])
+    for number, part in enumerate(parts, start=1):
+        lines += [_line("part", f"{number} of {len(parts)}")] * (len(parts) > 1)
         lines += _transform_lines(part)
     return lines
 
@@ -180,7 +182,7 @@ def _grid_lines(grid: dict[str, Any]) -> list[str]:
 
 
 def _matrix_lines(name: str, matrix: list[list[float]]) -> list[str]:
-    rows = ["".join(f"{_number(value):>12}" for value in row) for row in matrix[:3]]
+    rows = ["".join(f"{_number(value):>13}" for value in row) for row in matrix[:3]]
     return [_line(name if row == 0 else "", text) for row, text in enumerate(rows)]
 
 
@@ -193,4 +195,4 @@ def _numbers(values: list[float], between: str = ", ") -> str:
 
 
 def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
+    return str(value) if isinstance(value, int) else f"{round(value, 9) + 0.0:.6g}"  # no -0, no dust

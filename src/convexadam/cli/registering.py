@@ -24,7 +24,7 @@ from convexadam.cli.results import (
     check_places,
     write_result,
 )
-from convexadam.cli.transform_files import load_transform_with
+from convexadam.cli.transform_files import load_transform
 from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, Transform, compose
 from convexadam.io import read_image, write_image, write_learn2reg
@@ -140,7 +140,7 @@ class Register:
         fixed = checked_image(self.fixed, None, self.device, "fixed")
         moving = checked_image(self.moving, None, self.device, "moving")
         path = self.initial_transform
-        initial = compose(load_transform_with(path, None, fixed.grid, moving.grid, fixed.data.device))
+        initial = compose(load_transform(path, fixed=fixed.grid, moving=moving.grid, device=fixed.data.device))
         if self.linear not in (None, "none") and not isinstance(initial, Affine):
             raise ConfigError(f"--linear {self.linear} cannot begin with {path}, which bends; leave one of them out")
         return fixed, moving, initial

@@ -16,22 +16,18 @@ from convexadam.geometry import Grid, Transform
 _GRIDS = {"fixed": "--fixed", "moving": "--moving"}
 
 
-def load_transform(path: Path) -> Transform:
-    """Read a transform from a file that says all about it."""
-    with _in_options("the option is one of `convexadam convert`", format="--from", **_GRIDS):
-        return read_transform(path)
-
-
-def load_transform_with(
-    path: Path,
-    kind: TransformFormat | None,
-    fixed: Grid | None,
-    moving: Grid | None,
-    device: torch.device | str | None = None,
+def load_transform(
+    path: Path, *, fixed: Grid | None = None, moving: Grid | None = None, device: torch.device | str | None = None
 ) -> Transform:
+    """Read a transform, for a command that has no options for what the file does not say."""
+    with _in_options("options of `convexadam convert`", format="--from", **_GRIDS):
+        return read_transform(path, fixed=fixed, moving=moving, device=device)
+
+
+def load_transform_with(path: Path, kind: TransformFormat | None, fixed: Grid | None, moving: Grid | None) -> Transform:
     """Read a transform of which options say what the file does not."""
     with _in_options(format="--from", **_GRIDS):
-        return read_transform(path, format=kind, fixed=fixed, moving=moving, device=device)
+        return read_transform(path, format=kind, fixed=fixed, moving=moving)
 
 
 def save_transform(transform: Transform, path: Path, onto: Grid | None) -> None:
