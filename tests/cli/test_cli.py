@@ -310,7 +310,7 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     "a missing config": ([*WORK, "--config", "no.toml"], "cannot read the settings file no.toml"),
     "no setting": ([*WORK, "--set", "spacing"], "'spacing' is no setting"),
     "an unknown setting": ([*WORK, "--set", "discrete.sapcing=3"], "did you mean 'spacing'?"),
-    "no field": (["warp", "fixed.nii.gz", "moving.nii.gz", "OUT.nii.gz"], "a field of ITK has (i, j, k, 1, 3)"),
+    "no field": (["warp", "fixed.nii.gz", "moving.nii.gz", "OUT.nii.gz"], "fixed.nii.gz"),
     "a wrong ending": (["warp", "truth.nii.gz", "moving.nii.gz", "OUT.png"], "called *.nii or *.nii.gz"),
     "no folder": (["warp", "truth.nii.gz", "moving.nii.gz", "OUT/moved.nii.gz"], "is not a folder; create it first"),
     "half of the labels": (

@@ -63,6 +63,14 @@ def test_frames_and_numbers_that_are_none(run: Any, tmp_path: Path) -> None:
     assert run("info", tmp_path / "nothing.nii").status == 0
 
 
+def test_images_of_other_kinds(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image(torch.arange(120.0).reshape(2, 3, 4, 5), Grid((3, 4, 5), AFFINE))
+    monkeypatch.setattr("convexadam.cli.describing.read_image", lambda path: image)
+    found = facts(run, tmp_path / "image.nrrd")
+    assert (found["type"], found["channels"], found["minimum"], found["maximum"]) == ("float32", 2, 0, 119)
+    assert found["grid"]["orientation"] == "ALS"
+
+
 def test_a_field(run: Any, turned: Path) -> None:
     found = facts(run, turned / "field.nii.gz")
     assert (found["kind"], found["format"], found["type"]) == ("transform", "itk", "displacement field")

@@ -7,7 +7,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -18,12 +18,10 @@ from convexadam.cli.evaluating import without_nan
 from convexadam.cli.matrices import described_matrix
 from convexadam.cli.transform_files import load_transform_with
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform
+from convexadam.io import read_image
 from convexadam.io.nifti import INTENT_DISPLACEMENT, INTENT_VECTOR, load_nifti, nifti_affine, nifti_values
 from convexadam.io.reading import reading
 from convexadam.metrics import evaluate_transform
-
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Pair
 
 _NIFTI = (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz")
 
@@ -33,7 +31,12 @@ _INTENTS: dict[int, TransformFormat] = {
     **dict.fromkeys((2006, 2007, 2008, 2009), "fsl"),
 }
 
-_ENDINGS: dict[str, TransformFormat] = {".npz": "learn2reg", ".pt": "torch", ".x5": "x5"}
+_ENDINGS: dict[str, TransformFormat] = {
+    **dict.fromkeys((".h5", ".hdf5", ".tfm", ".txt", ".mat"), "itk"),
+    ".npz": "learn2reg",
+    ".pt": "torch",
+    ".x5": "x5",
+}
 
 _CONVENTIONS: dict[TransformFormat, str] = {
     "itk": "mm LPS, as ITK, ANTs and Slicer have it",
@@ -53,7 +56,7 @@ class Info:
     Attributes
     ----------
     file
-        NIfTI image, or a transform in any format that ``convexadam convert`` reads.
+        An image, or a transform in any format that ``convexadam convert`` reads.
     json
         Print one JSON object instead of lines.
     from_
@@ -82,14 +85,19 @@ class Info:
     def _found(self) -> dict[str, Any]:
         if self.from_ is not None:
             return self._transform(self.from_)
+        if self.file.suffix in _ENDINGS:
+            return self._transform(_ENDINGS[self.file.suffix])
         if not self.file.name.endswith(_NIFTI):
-            return self._transform(_ENDINGS.get(self.file.suffix, "itk"))
+            image = read_image(self.file)
+            return _described_image(image.numpy(), image.grid, image.data.shape[0], str(image.data.dtype))
         with reading(self.file, "a NIfTI image") as source:
             nifti = load_nifti(source)
             header: Any = nifti.header
             intent = int(header["intent_code"])
             if intent not in _INTENTS and nifti.shape[3:] != (1, 3):
-                return _described_image(nifti)
+                i, j, k = (*nifti.shape, 1, 1)[:3]
+                grid, stored = Grid((i, j, k), nifti_affine(nifti)), header.get_data_dtype().newbyteorder("=")
+                return _described_image(nifti_values(nifti), grid, math.prod(nifti.shape[3:]), str(stored))
         return self._transform(_INTENTS.get(intent, "itk"))
 
     def _transform(self, kind: TransformFormat) -> dict[str, Any]:
@@ -98,17 +106,14 @@ class Info:
         return {"kind": "transform", "format": kind, "convention": _CONVENTIONS[kind], **_described(transform)}
 
 
-def _described_image(nifti: Nifti1Pair) -> dict[str, Any]:
-    """Describe an image of any number of channels or frames."""
-    values = nifti_values(nifti)
-    header: Any = nifti.header
-    i, j, k = (*nifti.shape, 1, 1)[:3]
+def _described_image(values: np.ndarray, grid: Grid, channels: int, stored: str) -> dict[str, Any]:
+    """Describe an image of any number of channels or frames, and the type that it is stored in."""
     finite = values[np.isfinite(values)]
     return {
         "kind": "image",
-        "grid": _described_grid(Grid((i, j, k), nifti_affine(nifti))),
-        "channels": math.prod(nifti.shape[3:]),
-        "type": str(header.get_data_dtype().newbyteorder("=")),
+        "grid": _described_grid(grid),
+        "channels": channels,
+        "type": stored.removeprefix("torch."),
         "minimum": finite.min().item() if finite.size else None,
         "maximum": finite.max().item() if finite.size else None,
         "not_finite": values.size - finite.size,
