@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,57 +33,12 @@ from convexadam import (
     register,
     write_image,
 )
-from convexadam.cli import main
-from convexadam.data import phantom_pair
-from convexadam.io import read_itk_field, read_learn2reg, write_itk_field, write_landmarks
+from convexadam.io import read_itk_field, read_learn2reg, write_itk_field
 from convexadam.metrics import evaluate_transform
 
 SHAPE = (24, 20, 16)
 FAST = ["--discrete.spacing", "3", "--discrete.radius", "2", "--continuous.iterations", "3"]
 FAST_CONFIG = preset().with_settings("discrete.spacing=3", "discrete.radius=2", "continuous.iterations=3")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a pair, its labels, landmarks, masks and a transform; not to be written to."""
-    folder = tmp_path_factory.mktemp("pair")
-    affine = np.array([[-15.0, 0, 0, 170], [0, 0, 17.0, -150], [0, 15.0, 0, -140], [0, 0, 0, 1]])
-    pair = phantom_pair(SHAPE, affine=affine, displacement_mm=20.0, noise=0.2)
-    for name in ("fixed", "moving", "fixed_labels", "moving_labels"):
-        write_image(getattr(pair, name), folder / f"{name}.nii.gz")
-    for name in ("fixed", "moving"):
-        points = pair.fixed.grid.to_voxels(getattr(pair, f"{name}_landmarks_mm"))
-        write_landmarks(points, folder / f"{name}.csv")
-    mask = torch.zeros(1, *SHAPE, dtype=torch.uint8)
-    mask[:, :15] = 1
-    write_image(Image(mask, pair.fixed.grid), folder / "mask.nii.gz")
-    write_image(Image(torch.zeros_like(mask), pair.fixed.grid), folder / "empty_mask.nii.gz")
-    write_itk_field(DisplacementField.from_voxels(pair.disp_vox, pair.fixed.grid), folder / "truth.nii.gz")
-    (folder / "cut.nii.gz").write_bytes((folder / "moving.nii.gz").read_bytes()[:3000])
-    (folder / "text.nii.gz").write_text("no image")
-    return folder
-
-
-@dataclass
-class Ran:
-    status: Any
-    out: str
-    error: str
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run a command as the entry point does; its status and what it wrote."""
-
-    def call(*arguments: Any) -> Ran:
-        try:
-            status: Any = main([str(a) for a in arguments])
-        except SystemExit as stopped:  # wrong use and --help
-            status = stopped.code
-        captured = capsys.readouterr()
-        return Ran(status, captured.out, captured.err)
-
-    return call
 
 
 def pair_of(files: Path) -> list[Path]:
@@ -108,7 +62,10 @@ def test_register(run: Any, files: Path, tmp_path: Path) -> None:
     ran = run("register", *pair_of(files), "--output-dir", out, *FAST)
     assert ran.status == 0
     assert ran.out == ""
-    assert re.fullmatch(r"moved up to [\d.]+ mm, [\d.]+ % folded, [\d.]+ s; wrote [^\n]*report.json\n", ran.error)
+    assert re.fullmatch(
+        r"linear alignment: [^\n]*; moved up to [\d.]+ mm, [\d.]+ % folded, [\d.]+ s; wrote [^\n]*report.json\n",
+        ran.error,
+    )
     assert sorted(p.name for p in out.iterdir()) == ["moved.nii.gz", "report.json", "transform.nii.gz"]
     result = register(*pair_of(files), FAST_CONFIG)
     assert torch.equal(field_of(out), result.transform.disp_mm)
@@ -144,7 +101,7 @@ def test_learn2reg(name: str, run: Any, files: Path, tmp_path: Path) -> None:
 
 def test_quiet(run: Any, files: Path, tmp_path: Path) -> None:
     ran = run("register", *pair_of(files), "--output-dir", tmp_path, "--quiet", *FAST)
-    assert ran == Ran(0, "", "")
+    assert ran == (0, "", "")
     assert (tmp_path / "transform.nii.gz").is_file()
 
 
@@ -183,7 +140,7 @@ def test_a_preset_and_a_config(joined: bool, run: Any, files: Path, tmp_path: Pa
     options = [("--config", tmp_path / "settings.toml"), ("--preset", "published")]
     arguments = [f"{k}={v}" for k, v in options] if joined else [word for option in options for word in option]
     ran = run("register", *pair_of(files), "--output-dir", tmp_path / "out", *arguments)
-    assert ran == Ran(1, "", "convexadam: --preset and --config both came; give one of them\n")
+    assert ran == (1, "", "convexadam: --preset and --config both came; give one of them\n")
     assert not (tmp_path / "out").exists()
 
 
@@ -239,7 +196,7 @@ def test_masks(run: Any, files: Path, tmp_path: Path) -> None:
 
 def test_warp_an_image(run: Any, files: Path, tmp_path: Path) -> None:
     ran = run("warp", files / "truth.nii.gz", files / "moving.nii.gz", tmp_path / "moved.nii.gz")
-    assert ran == Ran(0, "", "")
+    assert ran == (0, "", "")
     truth, moving = read_itk_field(files / "truth.nii.gz"), read_image(files / "moving.nii.gz")
     moved = read_image(tmp_path / "moved.nii.gz")
     assert torch.equal(moved.data, truth.warp(moving).data)
@@ -353,7 +310,7 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     "a missing config": ([*WORK, "--config", "no.toml"], "cannot read the settings file no.toml"),
     "no setting": ([*WORK, "--set", "spacing"], "'spacing' is no setting"),
     "an unknown setting": ([*WORK, "--set", "discrete.sapcing=3"], "did you mean 'spacing'?"),
-    "no field": (["warp", "fixed.nii.gz", "moving.nii.gz", "OUT.nii.gz"], "a field of ITK has (i, j, k, 1, 3)"),
+    "no field": (["warp", "fixed.nii.gz", "moving.nii.gz", "OUT.nii.gz"], "fixed.nii.gz"),
     "a wrong ending": (["warp", "truth.nii.gz", "moving.nii.gz", "OUT.png"], "called *.nii or *.nii.gz"),
     "no folder": (["warp", "truth.nii.gz", "moving.nii.gz", "OUT/moved.nii.gz"], "is not a folder; create it first"),
     "half of the labels": (
@@ -403,7 +360,9 @@ def test_files_that_cannot_be_written(run: Any, files: Path, tmp_path: Path) -> 
     (tmp_path / "moved.nii.gz").mkdir()  # in the way of the file
     ran = run("register", *pair_of(files), "--output-dir", tmp_path, "--quiet", *FAST)
     assert ran.status == 1
-    assert re.fullmatch(r"convexadam: \S*moved.nii.gz is a folder; give the name of a file in it\n", ran.error)
+    assert re.fullmatch(
+        r"convexadam: \S*moved.nii.gz is a folder, where a result is to be written; [^\n]*\n", ran.error
+    )
     ran = run("warp", files / "truth.nii.gz", files / "moving.nii.gz", tmp_path / "moved.nii.gz")
     assert ran.status == 1
     assert "is a folder" in ran.error
@@ -438,7 +397,7 @@ def test_places_for_results_are_checked_first(
     (tmp_path / "file").touch()
     (tmp_path / "folder.npz").mkdir()
     started = []
-    monkeypatch.setattr("convexadam.cli.register", lambda *a, **k: started.append(a) or register(*a, **k))
+    monkeypatch.setattr("convexadam.cli.registering.register", lambda *a, **k: started.append(a) or register(*a, **k))
     assert run("register", *pair_of(files), *options, *FAST).status == 1
     assert not started
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.npz"]
@@ -469,7 +428,7 @@ def test_settings_that_make_no_sense(setting: str, run: Any, files: Path, tmp_pa
 
 
 WRONG_USE: dict[str, tuple[list[str], str]] = {
-    "nothing": ([], "Expected one of {register, warp, evaluate, demo}"),
+    "nothing": ([], "Expected one of {register, warp,"),
     "an unknown command": (["align"], "align"),
     "no moving image": (["register", "fixed.nii.gz", "--output-dir", "OUT"], "MOVING"),
     "no place for the results": (["register", "fixed.nii.gz", "moving.nii.gz"], "--output-dir"),
@@ -494,20 +453,19 @@ def test_wrong_use(name: str, run: Any, files: Path, tmp_path: Path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.xfail(strict=True, reason="the parser's inner name shows")
 def test_a_number_out_of_range_names_its_option(run: Any, files: Path, tmp_path: Path) -> None:
     ran = run("register", *pair_of(files), "--output-dir", tmp_path, "--discrete.spacing", "0")
-    assert "dummy" not in ran.error
+    assert "Error parsing discrete: spacing is" in ran.error
 
 
 def test_version(run: Any) -> None:
-    assert run("--version") == Ran(0, f"convexadam {convexadam.__version__}\n", "")
+    assert run("--version") == (0, f"convexadam {convexadam.__version__}\n", "")
 
 
 def test_help(run: Any) -> None:
     ran = run("--help")
     assert (ran.status, ran.error) == (0, "")
-    for command in ("register", "warp", "evaluate", "demo"):
+    for command in ("register", "warp", "invert", "compose", "convert", "info", "evaluate", "demo"):
         assert command in ran.out
         assert run(command, "--help").status == 0
 

@@ -1,0 +1,5 @@
+"""The command line: ``convexadam register | warp | invert | compose | convert | info | evaluate | demo``."""
+
+from convexadam.cli.commands import main
+
+__all__ = ["main"]

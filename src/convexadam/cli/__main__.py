@@ -1,0 +1,8 @@
+"""``python -m convexadam.cli``."""
+
+import sys
+
+from convexadam.cli.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main())
