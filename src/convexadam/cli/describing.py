@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from convexadam.cli._files import TransformFormat
+from convexadam.io import TransformFormat
 from convexadam.cli.common import grid_of, optional
 from convexadam.cli.evaluating import without_nan
 from convexadam.cli.matrices import described_matrix

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from convexadam.cli._files import TransformFormat, read_transform, write_transform
+from convexadam.io import TransformFormat, read_transform, write_transform
 from convexadam.errors import ConvexAdamError
 from convexadam.geometry import Grid, Transform
 

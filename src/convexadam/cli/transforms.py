@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from convexadam.cli._files import TransformFormat
+from convexadam.io import TransformFormat
 from convexadam.cli.common import Output, TransformFile, grid_of, optional, say
 from convexadam.cli.transform_files import load_transform, load_transform_with, save_transform, save_transform_as
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform, compose
