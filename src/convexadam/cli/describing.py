@@ -12,13 +12,12 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from convexadam.io import TransformFormat
 from convexadam.cli.common import grid_of, optional
 from convexadam.cli.evaluating import without_nan
 from convexadam.cli.matrices import described_matrix
 from convexadam.cli.transform_files import load_transform_with
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform
-from convexadam.io import read_image
+from convexadam.io import TransformFormat, read_image
 from convexadam.io.nifti import INTENT_DISPLACEMENT, INTENT_VECTOR, load_nifti, nifti_affine, nifti_values
 from convexadam.io.reading import reading
 from convexadam.metrics import evaluate_transform

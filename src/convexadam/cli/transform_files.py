@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from convexadam.io import TransformFormat, read_transform, write_transform
 from convexadam.errors import ConvexAdamError
 from convexadam.geometry import Grid, Transform
+from convexadam.io import TransformFormat, read_transform, write_transform
 
 _GRIDS = {"fixed": "--fixed", "moving": "--moving"}
 

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from convexadam.io import TransformFormat
 from convexadam.cli.common import Output, TransformFile, grid_of, optional, say
 from convexadam.cli.transform_files import load_transform, load_transform_with, save_transform, save_transform_as
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform, compose
+from convexadam.io import TransformFormat
 
 
 @dataclass(frozen=True, kw_only=True)
