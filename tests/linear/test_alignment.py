@@ -56,7 +56,7 @@ def test_no_model_is_left(model: Any) -> None:
     pair = case(2, shape=SMALL, turn_degrees=15, shift_mm=20, scale=0.15)
     stretched = Grid(SMALL, np.diag([1.3, 0.95, 1.15, 1.0]) @ pair.moving.grid.affine)
     moving = Image(pair.moving.data, stretched)
-    matrix = LinearAlignment(model=model, gain=0.0)(pair.fixed, moving).transform.matrix[:3, :3]
+    matrix = LinearAlignment(model=model, gain=0.0, richer_gain=0.0)(pair.fixed, moving).transform.matrix[:3, :3]
     scale = np.linalg.det(matrix) ** (1 / 3)
     assert np.allclose(matrix @ matrix.T, scale**2 * np.eye(3), atol=1e-9) == (model != "affine")
     assert (abs(scale - 1) < 1e-9) == (model == "rigid")
@@ -144,6 +144,7 @@ def test_several_channels() -> None:
         ({"keep": 0}, "keep is a finite number above 0"),
         ({"keep": 1.5}, "keep is a share of at most 1"),
         ({"gain": -0.1}, "gain is a finite number of at least 0"),
+        ({"richer_gain": float("nan")}, "richer_gain is a finite number of at least 0"),
         ({"features": MindSSC}, "make one: MindSSC"),
     ],
 )

@@ -34,7 +34,7 @@ from convexadam.linear import LinearAlignment
 from convexadam.registration.foreground import AutoForeground
 from convexadam.registration.saved import COMPONENTS, as_table
 
-HEAD = "schema_version = 1\n"
+HEAD = "schema_version = 2\n"
 
 CONFIGS = {
     "defaults": RegistrationConfig(),
@@ -44,7 +44,14 @@ CONFIGS = {
     "headers": RegistrationConfig(linear=None),
     "linear": RegistrationConfig(
         linear=LinearAlignment(
-            model="rigid", start="boxes", features=MindSSC(radius=2), voxels=(1000,), rounds=1, gain=0.0, keep=1.0
+            model="rigid",
+            start="boxes",
+            features=MindSSC(radius=2),
+            voxels=(1000,),
+            rounds=1,
+            gain=0.0,
+            richer_gain=0.5,
+            keep=1.0,
         )
     ),
     "mind": RegistrationConfig(features=MindSSC(radius=2, dilation=3)),
@@ -208,9 +215,9 @@ def test_a_whole_number_becomes_a_float() -> None:
     assert type(found.continuous.weight) is float
 
 
-@pytest.mark.parametrize("text", ["", "schema_version = 2", 'schema_version = "1"', "schema_version = 0\n[grid]"])
+@pytest.mark.parametrize("text", ["", "schema_version = 1", 'schema_version = "1"', "schema_version = 0\n[grid]"])
 def test_another_schema_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"schema_version.*reads schema_version = 1; write them anew"):
+    with pytest.raises(ConfigError, match=r"schema_version.*reads schema_version = 2; write them anew"):
         RegistrationConfig.from_toml(text)
 
 

@@ -77,8 +77,10 @@ class LinearAlignment:
     rounds
         Fits on each level.
     gain
-        Share by which a transform has to lower the feature difference to be preferred to a simpler one, or to the
-        start: what little is left, the deformable stages do better.
+        Share by which a transform has to lower the feature difference to be preferred to the start: what little is
+        left, the deformable stages do better, and an image that is not resampled stays sharp.
+    richer_gain
+        The same for a richer model to be preferred to a simpler one.
     keep
         Share of the structured cells that the fit trusts; the rest may move otherwise.
 
@@ -93,7 +95,8 @@ class LinearAlignment:
     features: Features | None = None
     voxels: tuple[int, ...] = (50_000, 400_000)
     rounds: int = 3
-    gain: float = 0.25
+    gain: float = 0.3
+    richer_gain: float = 0.25
     keep: float = 0.5
 
     def __post_init__(self) -> None:
@@ -110,6 +113,7 @@ class LinearAlignment:
         checked_count(self.rounds, "rounds", least=1)
         checked_number(self.keep, "keep", above=True)
         checked_number(self.gain, "gain")
+        checked_number(self.richer_gain, "richer_gain")
         if self.keep > 1:
             raise ConfigError(f"keep is a share of at most 1, but {self.keep} came")
 
@@ -173,7 +177,7 @@ class LinearAlignment:
         return matrix
 
     def _simplest(self, level: LinearLevel, start: Affine, matrix: np.ndarray) -> LinearFit:
-        """Choose the start, or the simplest model after which no other is better by more than ``gain``."""
+        """Choose the start, or the simplest model that no richer one is much better than."""
         before = best = level.seen(start.matrix)
         chosen, name, residual = start.matrix, None, 0.0
         points, targets, weights = level.matches(matrix)
@@ -181,7 +185,7 @@ class LinearAlignment:
         for model in _MODELS[: _MODELS.index(self.model) + 1] if weights.any() else ():
             found, rest = trimmed_fit(points, there, weights, model=model, keep=self.keep)
             seen = level.seen(found)
-            if seen.better_than(best, self.gain):
+            if seen.better_than(best, self.gain if name is None else self.richer_gain):
                 chosen, name, residual, best = found, model, rest, seen
         if name is not None and name != self.model:  # so far fitted to what the richest model had left
             chosen = self._fitted(level, chosen, name)

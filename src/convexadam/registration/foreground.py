@@ -31,9 +31,9 @@ _LARGE = 0.05
 class AutoForeground:
     """Foreground of each image as its mask: body, head or brain without the air around.
 
-    What differs from the median of the border by more than its noise and a tenth of the range, with holes filled, small
-    parts left out and a margin around, on blocks of 3 mm. An image whose border is no background (an organ that fills
-    the field of view) keeps all its voxels.
+    What differs from the median of the border by more than its noise and a tenth of the range, with holes of planes
+    filled, small parts left out and a margin around, on blocks of 3 mm. An image whose border is no background (an
+    organ that fills the field of view) keeps all its voxels.
 
     Attributes
     ----------
@@ -67,7 +67,11 @@ class AutoForeground:
             return None
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
-        inside = ndimage.binary_fill_holes((sizes >= _LARGE * sizes.max())[labels])
+        inside = (sizes >= _LARGE * sizes.max())[labels]
+        for axis in range(3):  # in planes: lungs may go on beyond the field of view
+            within = np.zeros((3, 3, 3), bool)
+            within.swapaxes(0, axis)[1] = ndimage.generate_binary_structure(2, 1)
+            inside = ndimage.binary_fill_holes(inside, structure=within)
         outside_mm = ndimage.distance_transform_edt(~inside, sampling=small.grid.spacing_mm)
         mask = torch.from_numpy(outside_mm <= self.margin_mm).to(torch.uint8).to(image.data.device)
         return None if bool(mask.all()) else Image(mask[None], small.grid)

@@ -29,7 +29,7 @@ from convexadam.registration.working_grid import GivenGrid, IsotropicGrid
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised by one whenever a saved file could no longer be read as it was meant."""
 
 COMPONENTS: tuple[type, ...] = (
