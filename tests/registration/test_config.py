@@ -474,7 +474,7 @@ def test_with_settings_replaces_a_component_as_a_whole() -> None:
         ("descrete.spacing = 5", r"did you mean 'discrete'\?"),
         ("discrete.spacing = 0", "spacing is one number or a tuple of three"),
         ("continuous.iterations.x = 3", "iterations"),
-        ("schema_version = 2", "schema_version 2"),
+        ("schema_version = 3", "schema_version 3"),
         ('grid = "none"', "grid = 'none' is of the wrong type"),
     ],
 )

@@ -163,7 +163,7 @@ class Transform(ABC):
         return torch.empty(0, device="cpu" if fallback is None else fallback.device)
 
     def _warped(self, image: Image, grid: Grid, mode: Mode | None, background: float | None) -> Image:
-        disp_mm = self.after(grid, None, self._like(image.data))
+        disp_mm = self.after(grid, None, self._like(image.data)).to(image.data.device)
         return resample(image, grid, mode=mode, background=background, disp_mm=disp_mm)
 
     def _grid_for(self, onto: Grid | Image | None, name: str = "onto") -> Grid:

@@ -22,6 +22,9 @@ _MODELS: tuple[Model, ...] = ("rigid", "similarity", "affine")
 _STILL = 0.05
 """Motion in cells below which another fit would change little."""
 
+_MOST = 8.0
+"""Change of volume beyond which a transform cannot be meant."""
+
 _FAR, _NEAR = 6, 4
 """Reach of the search in cells, on the coarsest level and on the others."""
 
@@ -168,11 +171,11 @@ class LinearAlignment:
             if not weights.any():
                 break
             update, _ = trimmed_fit(points, targets, weights, model=model, keep=self.keep)
+            if not 1 / _MOST < np.linalg.det((matrix @ update)[:3, :3]) < _MOST:  # fitted to noise
+                break
             matrix = matrix @ update
-            if (
-                np.linalg.norm(points @ (update[:3, :3] - np.eye(3)).T + update[:3, 3], axis=1).max()
-                < _STILL * level.cell_mm
-            ):
+            motion = points @ (update[:3, :3] - np.eye(3)).T + update[:3, 3]
+            if np.linalg.norm(motion, axis=1).max() < _STILL * level.cell_mm:
                 break
         return matrix
 
@@ -184,6 +187,8 @@ class LinearAlignment:
         there = targets @ matrix[:3, :3].T + matrix[:3, 3]
         for model in _MODELS[: _MODELS.index(self.model) + 1] if weights.any() else ():
             found, rest = trimmed_fit(points, there, weights, model=model, keep=self.keep)
+            if not 1 / _MOST < np.linalg.det(found[:3, :3]) < _MOST:
+                continue
             seen = level.seen(found)
             if seen.better_than(best, self.gain if name is None else self.richer_gain):
                 chosen, name, residual, best = found, model, rest, seen
