@@ -150,7 +150,7 @@ def test_the_grid_is_that_of_the_first() -> None:
     assert Composite((turn(), field(MIDDLE))).fixed_grid is None  # its grid is not in fixed space
     image = Image(oracles.noise(1, *PIR.shape), PIR)
     assert compose(field(FIXED), turn()).warp(image).grid is FIXED
-    with pytest.raises(ConfigError, match="a grid is needed"):
+    with pytest.raises(ConfigError, match="a Grid is needed"):
         compose(turn(), field(MIDDLE)).warp(image)
     with pytest.raises(ConfigError, match="pass fixed="):
         compose(turn(), field(MIDDLE)).warp_points(torch.zeros(1, 3), space="voxel", moving=PIR)
@@ -207,7 +207,7 @@ def test_jacobian_of_a_chain() -> None:
     assert oracles.inside(oracles.mm_of_voxels(end, FIXED.shape), wide.shape).all()
     expected = np.linalg.det(matrix[:3, :3]) * np.linalg.det(turn(5).matrix[:3, :3])
     np.testing.assert_allclose(chain.jacobian(FIXED).numpy(), expected, rtol=0, atol=1e-9)
-    with pytest.raises(ConfigError, match="a grid is needed"):
+    with pytest.raises(ConfigError, match="a Grid is needed"):
         chain.jacobian()
 
 

@@ -211,5 +211,5 @@ def test_a_short_grid() -> None:
 
 def test_onto_what_is_no_grid() -> None:
     wrong: Any = (3, 4, 5)
-    with pytest.raises(ConfigError, match="a grid is needed"):
+    with pytest.raises(ConfigError, match="a Grid is needed"):
         field(bump).inverse(wrong)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from convexadam.errors import ConfigError, GeometryError, InputError
-from convexadam.geometry import DisplacementField, Grid, Image
+from convexadam.geometry import Affine, DisplacementField, Grid, Image, compose
 from convexadam.metrics import dice, evaluate_transform, folded_percent, hd95, sdlogj, sdlogj_plain, worst_mean
 
 SPACING = np.diag([1.5, 1.0, 2.0, 1.0])
@@ -87,6 +87,24 @@ def test_true_shift_on_one_grid() -> None:
     assert found["jacobian_min"] == pytest.approx(1, abs=1e-6)
     assert found["jacobian_max"] == pytest.approx(1, abs=1e-6)
     assert json.loads(json.dumps(found))["dice_per_label"]["7"] == 1.0
+
+
+def test_transforms_without_a_grid() -> None:
+    grid = oblique((12, 14, 9))
+    fixed, moving = Image(blocks(grid.shape, (3, 3, 3)), grid), Image(blocks(grid.shape, (5, 2, 4)), grid)
+    matrix = np.eye(4)
+    matrix[:3, 3] = grid.affine[:3, :3] @ (2, -1, 1)
+    half = Affine(np.array([[1, 0, 0, matrix[0, 3] / 2], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    for transform in (Affine(matrix), compose(half, compose(half.inverse(), Affine(matrix)))):
+        found = evaluate_transform(transform, fixed_labels=fixed, moving_labels=moving)
+        assert (found["dice"], found["hd95_mm"], found["folded_percent"]) == (1.0, 0.0, 0.0)
+        assert found["displacement_max_mm"] == pytest.approx(math.sqrt(3**2 + 1 + 2**2))
+        masked = evaluate_transform(transform, mask=Image(torch.ones(1, *grid.shape), grid))
+        assert masked["folded_percent_mask"] == 0.0
+        with pytest.raises(ConfigError, match="measured on a grid"):
+            evaluate_transform(transform)
+    chain = compose(shift(grid, (2, -1, 1)), Affine(matrix).inverse())
+    assert evaluate_transform(chain)["displacement_max_mm"] == pytest.approx(0, abs=1e-4)
 
 
 def test_the_worst_are_the_low_overlaps_and_the_high_distances() -> None:

@@ -90,7 +90,7 @@ class Transform(ABC):
             transform has no grid.
         """
         if not isinstance(image, Image):
-            raise InputError(f"an Image is warped, but a {type(image).__name__} came; see Image.from_array")
+            raise InputError(f"an Image is warped, but a {_class(image)} came; convexadam.as_image makes one of it")
         return self._warped(image, self._grid_for(onto), mode, background)
 
     def warp_points(
@@ -171,8 +171,8 @@ class Transform(ABC):
         if grid is None:
             grid = self.fixed_grid
         if not isinstance(grid, Grid):
-            came = "none came, and the transform has none" if onto is None else f"{onto!r} came"
-            raise ConfigError(f"a grid is needed, or an image that has one, but {came}; pass {name}=")
+            came = "none came, and the transform has none" if onto is None else f"a {_class(onto)} came"
+            raise ConfigError(f"a Grid is needed, or an Image, which has one, but {came}; pass {name}=")
         return grid
 
 
@@ -313,3 +313,8 @@ def _check_shape(disp: Field, grid: Grid) -> None:
         )
     if tuple(disp.shape) != shape:
         raise GeometryError(f"a displacement field on this grid has shape {shape}, but {tuple(disp.shape)} came")
+
+
+def _class(value: object) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__.partition('.')[0]}.{kind.__name__}"

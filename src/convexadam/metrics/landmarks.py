@@ -6,12 +6,10 @@ import torch
 
 from convexadam._typing import Float, Points, Tensor
 from convexadam.errors import InputError
-from convexadam.geometry import DisplacementField
+from convexadam.geometry import Transform
 
 
-def tre(
-    fixed_points_mm: Points, moving_points_mm: Points, transform: DisplacementField | None = None
-) -> Float[Tensor, " n"]:
+def tre(fixed_points_mm: Points, moving_points_mm: Points, transform: Transform | None = None) -> Float[Tensor, " n"]:
     """Target registration error ``|T(fixed) - moving|`` of each pair of landmarks, in mm.
 
     Parameters

@@ -10,7 +10,7 @@ import torch
 
 from convexadam._typing import Points, Tensor
 from convexadam.errors import ConfigError, GeometryError, InputError
-from convexadam.geometry import DisplacementField, Grid, Image, resample
+from convexadam.geometry import DisplacementField, Grid, Image, Transform, resample
 from convexadam.metrics.folding import folded_share, inner_determinant, inner_mask, log_spread, shifted_log_spread
 from convexadam.metrics.landmarks import tre
 from convexadam.metrics.overlap import common_labels, dice
@@ -82,7 +82,7 @@ def worst_mean(values: Iterable[float], share: float = 0.3, *, highest: bool) ->
 
 
 def evaluate_transform(
-    transform: DisplacementField,
+    transform: Transform,
     *,
     fixed_labels: Image | None = None,
     moving_labels: Image | None = None,
@@ -97,9 +97,10 @@ def evaluate_transform(
     Parameters
     ----------
     transform
-        From fixed to moving space, on the fixed grid.
+        From fixed to moving space: a field on the fixed grid, or any other on that of the fixed labels or the mask, or
+        else on its own (`Transform.fixed_grid`).
     fixed_labels, moving_labels
-        Label maps, both or neither: the first on the transform's grid, the second on any grid in moving space. It is
+        Label maps, both or neither: the first on the fixed grid, the second on any grid in moving space. It is
         read once, at ``T(x)``, by nearest neighbour; outside its field of view, which ends half a voxel beyond its
         outer centres, there is background.
     labels
@@ -108,7 +109,7 @@ def evaluate_transform(
     fixed_landmarks_mm, moving_landmarks_mm
         ``(n, 3)`` in mm RAS+, both or neither, row by row the same place.
     mask
-        Image on the transform's grid; where it is above 0, regularity is measured once more (``*_mask``).
+        Image on the fixed grid; where it is above 0, regularity is measured once more (``*_mask``).
     surface
         Whether to measure surface distances: the slow part, on the CPU.
 
@@ -122,9 +123,9 @@ def evaluate_transform(
     InputError
         If labels are no whole numbers or have nothing in common, or landmarks are unusable.
     GeometryError
-        If the fixed labels or the mask are not on the transform's grid.
+        If the fixed labels or the mask are not on the fixed grid.
     ConfigError
-        If one of two things that go together is missing.
+        If one of two things that go together is missing, or nothing says what the fixed grid is.
 
     Examples
     --------
@@ -133,9 +134,10 @@ def evaluate_transform(
     >>> found["folded_percent"], round(found["displacement_max_mm"], 3)
     (0.0, 1.732)
     """
-    result = _field_scores(transform, mask)
+    field = _as_field(transform, fixed_labels, mask, transform.fixed_grid)
+    result = _field_scores(field, mask)
     if fixed_labels is not None and moving_labels is not None:
-        result.update(_label_scores(transform, fixed_labels, moving_labels, labels, surface))
+        result.update(_label_scores(field, fixed_labels, moving_labels, labels, surface))
     elif fixed_labels is not None or moving_labels is not None:
         raise ConfigError("labels of one image alone say nothing: pass both fixed_labels and moving_labels, or neither")
     if fixed_landmarks_mm is not None and moving_landmarks_mm is not None:
@@ -143,6 +145,19 @@ def evaluate_transform(
     elif fixed_landmarks_mm is not None or moving_landmarks_mm is not None:
         raise ConfigError("landmarks come in pairs: pass both fixed_landmarks_mm and moving_landmarks_mm, or neither")
     return result
+
+
+def _as_field(transform: Transform, *places: Image | Grid | None) -> DisplacementField:
+    """Return displacements on the first grid that is known; a field is taken as it is."""
+    if isinstance(transform, DisplacementField):
+        return transform
+    known = [place for place in places if place is not None]
+    if not known:
+        raise ConfigError(
+            "a transform is measured on a grid, but this one has none; pass fixed_labels or a mask, or a field: "
+            "transform.resample_onto(fixed)"
+        )
+    return transform.resample_onto(known[0])
 
 
 def _field_scores(transform: DisplacementField, mask: Image | None) -> Evaluation:
@@ -194,7 +209,7 @@ def _label_scores(
     return result
 
 
-def _landmark_scores(transform: DisplacementField, fixed_mm: Tensor, moving_mm: Tensor) -> Evaluation:
+def _landmark_scores(transform: Transform, fixed_mm: Tensor, moving_mm: Tensor) -> Evaluation:
     after, before = tre(fixed_mm, moving_mm, transform), tre(fixed_mm, moving_mm)
     return Evaluation(
         n_landmarks=len(after),
