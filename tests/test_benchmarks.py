@@ -328,11 +328,14 @@ def test_every_operation_with_kernels_has_a_file(kernels: Any) -> None:
     assert found - {"add_step"} == folders - {"warp"}  # the only operation of that folder
 
 
-def test_counts_of_interpolation_and_determinants_by_hand(kernels: Any) -> None:
+def test_counts_of_interpolation_inverses_and_determinants_by_hand(kernels: Any) -> None:
     interpolate, jacobian = (importlib.import_module(f"bench_{name}") for name in ("interpolate", "jacobian"))
     # 2 x 3 x 4 = 24 nodes to 4 x 6 x 8 = 192 voxels; 4 x 3 x 4 = 48 values after one axis, 4 x 6 x 4 = 96 after two
     counted = interpolate.interpolated((2, 3, 4), (4, 6, 8))
     assert (counted.bytes, counted.operations) == (4 * 3 * (24 + 192), 3 * 3 * (48 + 96 + 192))
+    # fifteen floats for each of 24 voxels; a read takes 7 means of two (3) for each of 3 components, and 15 around
+    counted = importlib.import_module("bench_invert").inverted((2, 3, 4))
+    assert (counted.bytes, counted.operations) == (4 * 15 * 24, 3 * 24 * (63 + 15))
     # three floats in and one out for each of 24 voxels; nine differences and factors, three sums, 9 products and 5 sums
     counted = jacobian.determinants((2, 3, 4))
     assert (counted.bytes, counted.operations) == (4 * 4 * 24, 24 * (18 + 3 + 14))

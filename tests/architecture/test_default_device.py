@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,24 @@ import torch
 
 import convexadam
 from convexadam import (
+    Affine,
+    Composite,
     ConvexSearch,
     DisplacementField,
     Grid,
     Image,
     IsotropicGrid,
     RegistrationConfig,
+    compose,
     read_image,
+    read_transform,
     register,
     write_image,
+    write_transform,
 )
+from convexadam.data import phantom_pair
 from convexadam.features import Intensity
-from convexadam.geometry import resample
+from convexadam.geometry import Transform, resample
 from convexadam.io import (
     read_itk_field,
     read_landmarks,
@@ -34,6 +40,7 @@ from convexadam.io import (
     write_landmarks,
     write_learn2reg,
 )
+from convexadam.linear import LinearAlignment
 from convexadam.metrics import evaluate_transform
 
 SHAPE = (7, 9, 6)
@@ -93,6 +100,118 @@ def test_grids_and_transforms() -> None:
     coarse = grid().with_spacing((2.0, 3.0, 4.0))
     assert bool(field().resample_onto(coarse).disp_mm.isfinite().all())
     assert bool((field().jacobian() != 1).any())
+
+
+def shifted() -> np.ndarray:
+    """A matrix that turns a little about the centre of the grid, and shifts."""
+    centre = oracles.mm_of_voxels(grid().affine, SHAPE).reshape(3, -1).mean(1)
+    matrix = oracles.oblique_affine((1.0, 1.1, 0.9), degrees=(5, -3, 8))
+    matrix[:3, 3] = centre - matrix[:3, :3] @ centre + (0.5, -1.0, 2.0)
+    return matrix
+
+
+TRANSFORMS: dict[str, Callable[[], Transform]] = {
+    "affine": lambda: Affine(shifted()),
+    "affine of a list": lambda: Affine(shifted().tolist()),
+    "field": field,
+    "field in voxels": lambda: DisplacementField.from_voxels(field().to_voxels(), grid()),
+    "composite": lambda: Composite((Affine(shifted()), field())),
+    "composed": lambda: compose(Affine(shifted()), Affine(), field(), Affine(shifted())),
+}
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_every_transform(name: str) -> None:
+    transform = TRANSFORMS[name]()
+    other = grid().with_spacing((2.0, 3.0, 4.0))
+    moved = [transform.jacobian(grid()), transform.resample_onto(other).disp_mm, transform(points())]
+    for space, grids in (
+        ("mm", {}),
+        ("lps_mm", {}),
+        ("voxel", {"fixed": grid(), "moving": other}),
+        ("fixed_voxel", {"fixed": grid()}),
+    ):
+        for given in (points(), points().numpy(), points().tolist()):
+            moved.append(transform.warp_points(given, space=space, **grids))
+    for values in moved:
+        assert values.device.type == "cpu"
+        assert bool(values.isfinite().all())
+    assert "nan" not in repr(transform)
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("mode", [None, "linear", "cubic", "nearest", "label"])
+def test_images_warped_by_every_transform(name: str, mode: Any) -> None:
+    values = torch.from_numpy(np.random.default_rng(0).integers(0, 9, (2, *SHAPE)))
+    other = grid().with_spacing((2.0, 3.0, 4.0))
+    for data in (values.float(), values.double(), values.to(torch.int16)):
+        for onto in (grid(), other, Image(torch.from_numpy(np.zeros((1, *other.shape))), other)):
+            found = TRANSFORMS[name]().warp(Image(data, grid()), onto, mode=mode).data
+            assert found.device.type == "cpu"
+            assert bool((found > 0).any())
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("name", ["affine", "field", "composite"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inverses(name: str, dtype: torch.dtype) -> None:
+    calm = DisplacementField((0.1 * field().disp_mm).to(dtype), grid())  # folds nowhere
+    transform = {"affine": Affine(shifted()), "field": calm, "composite": Composite((Affine(shifted()), calm))}[name]
+    inverse = transform.inverse()
+    back = inverse(transform(points()))
+    assert back.device.type == "cpu"
+    assert bool(back.isfinite().all())
+    if isinstance(transform, DisplacementField):
+        other = grid().with_spacing((2.0, 3.0, 4.0))
+        assert transform.inverse(other).disp_mm.device.type == "cpu"
+
+
+WITHOUT_EXTRAS = [
+    ("itk", "a.nii.gz"),
+    ("nifti", "a.nii.gz"),
+    ("learn2reg", "a.npz"),
+    ("learn2reg", "a.nii.gz"),
+    ("learn2reg-2021", "a.npz"),
+    ("torch", "a.pt"),
+    ("fsl", "a.nii.gz"),
+    ("fsl", "a.mat"),
+]
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize(("kind", "file"), WITHOUT_EXTRAS)
+def test_transforms_in_files(kind: Any, file: str, tmp_path: Path) -> None:
+    moving = grid().with_spacing((2.0, 3.0, 4.0))
+    for transform in (
+        (Affine(shifted()),) if file == "a.mat" else (Affine(shifted()), field(), TRANSFORMS["composed"]())
+    ):
+        write_transform(transform, tmp_path / file, format=kind, fixed=grid(), moving=moving)
+        for device in (None, "cpu"):
+            found = read_transform(tmp_path / file, format=kind, fixed=grid(), moving=moving, device=device)
+            if kind != "learn2reg-2021":  # which blurs
+                wanted = transform.resample_onto(grid()).disp_mm
+                # Half precision of up to 64 voxels of at most 2.1 mm, or float32.
+                close = 0.07 if file.endswith(".npz") else 1e-4
+                assert (found.resample_onto(grid()).disp_mm - wanted).abs().max() <= close
+            assert found(points()).device.type == "cpu"
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_transforms_in_files_of_itk(tmp_path: Path) -> None:
+    pytest.importorskip("SimpleITK")
+    write_transform(TRANSFORMS["composed"](), tmp_path / "a.h5")
+    found = read_transform(tmp_path / "a.h5")(points())
+    torch.testing.assert_close(found, TRANSFORMS["composed"]()(points()))
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_linear_alignment() -> None:
+    pair = phantom_pair((28, 24, 20), displacement_mm=5.0)
+    moving = Image(pair.moving.data, Grid(pair.moving.grid.shape, shifted() @ pair.moving.grid.affine))
+    fit = LinearAlignment(voxels=(5000,), rounds=1)(pair.fixed, moving)
+    assert np.isfinite(fit.transform.matrix).all()
 
 
 @pytest.mark.usefixtures("elsewhere")

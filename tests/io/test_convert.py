@@ -16,8 +16,6 @@ from foreign import look_alike_image, look_alike_tensor
 from convexadam.errors import ConfigError, FileError, GeometryError, InputError
 from convexadam.geometry import Grid, Image
 from convexadam.io import as_image, image_as, read_image, write_image
-from convexadam.io.itk import image_from_itk
-from convexadam.io.nifti import image_from_nifti
 
 SHAPE = (5, 7, 4)
 
@@ -68,6 +66,50 @@ def test_nibabel_keeps_the_rules_of_files() -> None:
         as_image(nibabel.Nifti1Header())
     with pytest.raises(GeometryError, match="affine"):
         as_image(nibabel.Nifti1Image(values(), None))
+
+
+def several(number: int = 3) -> torch.Tensor:
+    """Channels that differ, ``[c, i, j, k]``."""
+    return torch.stack([torch.from_numpy(values()) * (n + 1) for n in range(number)])
+
+
+def test_several_channels_of_nibabel(tmp_path: Path) -> None:
+    last = np.moveaxis(several().numpy(), 0, -1)
+    for array in (last, last[:, :, :, None], last[..., None]):
+        made = nibabel.Nifti1Image(array, oblique().affine)
+        nibabel.save(made, tmp_path / "a.nii")
+        for value, error in ((made, InputError), (tmp_path / "a.nii", FileError)):
+            with pytest.raises(error, match=r"as_image\(\.\.\., channels=True\)"):
+                as_image(value)
+            found = as_image(value, channels=True)
+            assert torch.equal(found.data, several())
+            assert found.grid.same_as(oblique())
+    with pytest.raises(InputError, match="one volume"):  # which of the two axes are channels?
+        as_image(nibabel.Nifti1Image(np.ones((*SHAPE, 2, 3), np.float32), np.eye(4)), channels=True)
+
+
+def test_several_channels_of_simpleitk() -> None:
+    sitk: Any = pytest.importorskip("SimpleITK")
+    image = sitk.Image([2, 3, 4], sitk.sitkVectorFloat32, 2)
+    image[1, 2, 3] = (7, 8)
+    with pytest.raises(InputError, match=r"2 numbers per voxel.*as_image\(\.\.\., channels=True\)"):
+        as_image(image)
+    found = as_image(image, channels=True)
+    assert found.data.shape == (2, 2, 3, 4)
+    assert found.data.nonzero().tolist() == [[0, 1, 2, 3], [1, 1, 2, 3]]
+    assert found.data[:, 1, 2, 3].tolist() == [7, 8]
+    assert found.grid.same_as(as_image(sitk.VectorIndexSelectionCast(image, 0)).grid)
+    with pytest.raises(InputError, match="2 axes"):
+        as_image(sitk.Image([4, 4], sitk.sitkVectorFloat32, 2), channels=True)
+
+
+def test_one_channel_is_the_same_with_and_without_leave(tmp_path: Path) -> None:
+    write_image(Image(several(1), oblique()), tmp_path / "a.nii.gz")
+    for value in (values(), several(1), several(), nibabel.Nifti1Image(values(), np.eye(4)), tmp_path / "a.nii.gz"):
+        assert torch.equal(as_image(value, channels=True).data, as_image(value).data)
+    for channels in (False, True):
+        with pytest.raises(InputError, match="three axes"):  # an array does not say where its channels are
+            as_image(several().numpy(), channels=channels)
 
 
 def test_memory_of_a_nibabel_image_is_not_shared() -> None:
@@ -192,17 +234,13 @@ def test_images_of_torchio(source: str) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_there_and_back(channels: int) -> None:
-    data = torch.stack([torch.from_numpy(values()) * (n + 1) for n in range(channels)])
+    data = several(channels)
     image = Image(data, oblique())
     for name, kind in every_kind().items():
         made = image_as(image, kind)
         assert type(made) is kind, name
-        if channels == 1 or name in ("monai", "torchio"):
-            found = as_image(made)
-        elif name == "SimpleITK":
-            found = image_from_itk(made, channels=True)
-        else:
-            found = image_from_nifti(made, channels=True)
+        has_channels_first = name in ("monai", "torchio")
+        found = as_image(made, channels=channels > 1 and not has_channels_first)
         assert torch.equal(found.data, data), name
         assert found.grid.same_as(oblique()), name
 

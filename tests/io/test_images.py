@@ -123,6 +123,12 @@ def test_folders_with_a_series(name: str, tmp_path: Path) -> None:
         assert torch.equal(found.canonical().data.to(torch.int16), expected.data)
 
 
+def test_a_series_of_one_channel_with_leave(tmp_path: Path) -> None:
+    grid = Grid((6, 5, 7), GRIDS["LPS"].affine)
+    write_series(tmp_path, grid)
+    assert torch.equal(read_image(tmp_path, channels=True).data, read_image(tmp_path).data)
+
+
 def test_series_that_are_refused(tmp_path: Path) -> None:
     grid = Grid((6, 5, 7), GRIDS["oblique"].affine)
     with pytest.raises(FileError, match=r"is a folder.*none"):

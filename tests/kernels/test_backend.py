@@ -24,6 +24,7 @@ from convexadam.kernels.adam import adam_step
 from convexadam.kernels.cost_volume import Window, cost_volume
 from convexadam.kernels.coupled_argmin import coupled_argmin
 from convexadam.kernels.interpolate import interpolated
+from convexadam.kernels.invert import origins
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.kernels.mind_ssc import mind_ssc, pooled_mind_ssc
 from convexadam.kernels.smooth import smooth
@@ -40,6 +41,7 @@ POSITIONS = tuple(torch.arange(n, dtype=torch.float64) for n in VOLUME.shape)
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "adam_step": lambda t: adam_step(t(FIELD), t(FIELD), t(FIELD), t(FIELD), step=1, learning_rate=0.0, eps=1.0),
     "interpolated": lambda t: interpolated(t(FIELD), POSITIONS),
+    "origins": lambda t: origins(t(FIELD), t(FIELD[:, 0, 0]), t(FIELD[:, 0, 0])),
     "jacobian_determinant": lambda t: jacobian_determinant(t(FIELD)),
     "mind_ssc": lambda t: mind_ssc(t(VOLUME)),
     "pooled_mind_ssc": lambda t: pooled_mind_ssc(t(VOLUME), [(2, 2, 2)]),

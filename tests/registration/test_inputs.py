@@ -33,11 +33,13 @@ from convexadam import (
     Precomputed,
     RegistrationConfig,
     RegistrationResult,
+    as_image,
     preset,
     register,
     write_image,
     write_transform,
 )
+from convexadam.io import image_as
 from convexadam.registration.inputs import checked_initial, checked_mask
 
 SHAPE = (24, 20, 16)
@@ -137,6 +139,18 @@ def test_every_form_gives_the_same(name: str, tmp_path: Path) -> None:
     assert torch.equal(result.transform.disp_mm, expected())
     np.testing.assert_array_equal(result.transform.grid.affine, AFFINE)
     assert torch.equal(result.fixed.data[0], volume())
+
+
+def test_several_channels_in_memory() -> None:
+    config = dataclasses.replace(QUICK, features=Intensity())
+    images = [Image(torch.stack([values, values.square()]), Grid(SHAPE, AFFINE)) for values in pair()]
+    in_nibabel = [image_as(image, nibabel.Nifti1Image) for image in images]
+    of_images = register(*images, config).transform.disp_mm
+    found = register(*(as_image(value, channels=True) for value in in_nibabel), config).transform.disp_mm
+    assert torch.equal(found, of_images)
+    assert not torch.equal(of_images, field(*pair(), config=config, fixed_affine=AFFINE, moving_affine=AFFINE))
+    with pytest.raises(InputError, match="channels=True"):
+        register(*in_nibabel, config)
 
 
 def test_forms_can_be_mixed(tmp_path: Path) -> None:

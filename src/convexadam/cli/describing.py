@@ -15,27 +15,14 @@ import tyro
 from convexadam.cli.common import grid_of, optional
 from convexadam.cli.evaluating import without_nan
 from convexadam.cli.matrices import described_matrix
-from convexadam.cli.transform_files import load_transform_with
+from convexadam.cli.transform_files import load_transform_with, options_to_read
+from convexadam.errors import FileError
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform
 from convexadam.io import TransformFormat, read_image
-from convexadam.io.nifti import INTENT_DISPLACEMENT, INTENT_VECTOR, load_nifti, nifti_affine, nifti_values
+from convexadam.io.detect import Detected, detected
+from convexadam.io.nifti import load_nifti, nifti_affine, nifti_values
 from convexadam.io.reading import reading
 from convexadam.metrics import evaluate_transform
-
-_NIFTI = (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz")
-
-_INTENTS: dict[int, TransformFormat] = {
-    INTENT_VECTOR: "itk",
-    INTENT_DISPLACEMENT: "nifti",
-    **dict.fromkeys((2006, 2007, 2008, 2009), "fsl"),
-}
-
-_ENDINGS: dict[str, TransformFormat] = {
-    **dict.fromkeys((".h5", ".hdf5", ".tfm", ".txt", ".mat"), "itk"),
-    ".npz": "learn2reg",
-    ".pt": "torch",
-    ".x5": "x5",
-}
 
 _CONVENTIONS: dict[TransformFormat, str] = {
     "itk": "mm LPS, as ITK, ANTs and Slicer have it",
@@ -50,12 +37,12 @@ _CONVENTIONS: dict[TransformFormat, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Say what FILE is: an image or a transform, where its voxels are, and what it holds.
+    """Say what FILE is, by its content: an image or a transform, where its voxels are, and what it holds.
 
     Attributes
     ----------
     file
-        An image, or a transform in any format that ``convexadam convert`` reads.
+        An image (NIfTI, MetaImage, NRRD, DICOM), or a transform in any format that ``convexadam convert`` reads.
     json
         Print one JSON object instead of lines.
     from_
@@ -84,25 +71,38 @@ class Info:
     def _found(self) -> dict[str, Any]:
         if self.from_ is not None:
             return self._transform(self.from_)
-        if self.file.suffix in _ENDINGS:
-            return self._transform(_ENDINGS[self.file.suffix])
-        if not self.file.name.endswith(_NIFTI):
-            image = read_image(self.file)
-            return _described_image(image.numpy(), image.grid, image.data.shape[0], str(image.data.dtype))
-        with reading(self.file, "a NIfTI image") as source:
-            nifti = load_nifti(source)
-            header: Any = nifti.header
-            intent = int(header["intent_code"])
-            if intent not in _INTENTS and nifti.shape[3:] != (1, 3):
-                i, j, k = (*nifti.shape, 1, 1)[:3]
-                grid, stored = Grid((i, j, k), nifti_affine(nifti)), header.get_data_dtype().newbyteorder("=")
-                return _described_image(nifti_values(nifti), grid, math.prod(nifti.shape[3:]), str(stored))
-        return self._transform(_INTENTS.get(intent, "itk"))
+        if self.file.is_dir():
+            return _image_of_itk(self.file)
+        fixed = optional(grid_of, self.fixed)
+        with reading(self.file, "an image or a transform") as source:
+            found = detected(source, fixed=fixed)
+            if found.is_image:
+                return _image_of_nifti(source, found) if found.is_nifti else _image_of_itk(source)
+            if found.format is None:
+                raise FileError(f"{source} {options_to_read(found.reason)}")
+        return self._transform(found.format)
 
     def _transform(self, kind: TransformFormat) -> dict[str, Any]:
         fixed, moving = optional(grid_of, self.fixed), optional(grid_of, self.moving)
-        transform = load_transform_with(self.file, self.from_, fixed, moving)
+        transform = load_transform_with(self.file, kind, fixed, moving)
         return {"kind": "transform", "format": kind, "convention": _CONVENTIONS[kind], **_described(transform)}
+
+
+def _image_of_itk(path: Path) -> dict[str, Any]:
+    """Describe an image that is read through SimpleITK, or a folder with one."""
+    image = read_image(path, channels=True)
+    return _described_image(image.numpy(), image.grid, image.data.shape[0], str(image.data.dtype))
+
+
+def _image_of_nifti(source: Path, found: Detected) -> dict[str, Any]:
+    """Describe a NIfTI image, which may hold frames along several axes, or be a field that does not say so."""
+    nifti = load_nifti(source)
+    header: Any = nifti.header
+    i, j, k = (*nifti.shape, 1, 1)[:3]
+    grid, stored = Grid((i, j, k), nifti_affine(nifti)), header.get_data_dtype().newbyteorder("=")
+    facts = _described_image(nifti_values(nifti), grid, math.prod(nifti.shape[3:]), str(stored))
+    unclear = nifti.shape[3:] == (3,)
+    return {**facts, "note": options_to_read(found.reason)} if unclear else facts
 
 
 def _described_image(values: np.ndarray, grid: Grid, channels: int, stored: str) -> dict[str, Any]:
@@ -149,7 +149,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         bad = f", and {found['not_finite']} NaN or Inf" if found["not_finite"] else ""
         channels = f"{found['channels']} channel" + "s" * (found["channels"] != 1)
         span = f"{_number(found['minimum'])} to {_number(found['maximum'])}" if found["minimum"] is not None else "none"
-        return [*_grid_lines(found["grid"]), _line("values", f"{found['type']}, {channels}, {span}{bad}")]
+        note = [_line("note", found["note"])] if "note" in found else []
+        return [*_grid_lines(found["grid"]), _line("values", f"{found['type']}, {channels}, {span}{bad}"), *note]
     lines = [_line("format", f"{found['format']} ({found['convention']}), from fixed to moving space")]
     parts = found.get("parts", [found])
     for number, part in enumerate(parts, start=1):

@@ -25,9 +25,9 @@ class Evaluate:
     transform
         File of a transform from fixed to moving space, such as transform.nii.gz of ``convexadam register``.
     fixed_labels
-        NIfTI label map of the fixed image.
+        Label map of the fixed image, a volume of any kind (NIfTI, MetaImage, NRRD, DICOM).
     moving_labels
-        NIfTI label map of the moving image, on any grid.
+        Label map of the moving image, on any grid.
     labels
         Score only these labels; without it all that both maps have.
     fixed_landmarks
@@ -40,7 +40,7 @@ class Evaluate:
     moving
         The moving image, whose grid the moving landmarks refer to; without it, the fixed grid.
     mask
-        NIfTI on the fixed grid; regularity is measured within it as well.
+        Volume on the fixed grid; regularity is measured within it as well.
     surface
         Whether to measure surface distances (slow).
     """

@@ -43,9 +43,9 @@ class Register:
     Attributes
     ----------
     fixed
-        NIfTI volume that stays.
+        Volume that stays: NIfTI, MetaImage, NRRD, or DICOM (a file, or a folder with one series).
     moving
-        NIfTI volume that is brought onto it; any grid, spacing and orientation.
+        Volume that is brought onto it; any grid, spacing and orientation.
     output_dir
         Folder for the results; made where it does not exist.
     preset
@@ -62,11 +62,11 @@ class Register:
         Richest model of the alignment before the deformable stages, or none; without it, that of the settings. Its
         other settings: ``--set linear.gain=0.2``.
     fixed_mask
-        NIfTI; above 0 where the fixed image has evidence.
+        Volume; above 0 where the fixed image has evidence.
     moving_mask
-        NIfTI; above 0 where the moving image has evidence.
+        Volume; above 0 where the moving image has evidence.
     labels
-        NIfTI label map of the moving image; it is warped along, to labels_moved.nii.gz in the folder.
+        Label map of the moving image; it is warped along, to labels_moved.nii.gz in the folder.
     device
         Where to compute, such as cpu or cuda:0.
     learn2reg

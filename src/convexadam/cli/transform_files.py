@@ -14,19 +14,20 @@ from convexadam.geometry import Grid, Transform
 from convexadam.io import TransformFormat, read_transform, write_transform
 
 _GRIDS = {"fixed": "--fixed", "moving": "--moving"}
+_TO_READ = {"format": "--from", **_GRIDS}
 
 
 def load_transform(
     path: Path, *, fixed: Grid | None = None, moving: Grid | None = None, device: torch.device | str | None = None
 ) -> Transform:
     """Read a transform, for a command that has no options for what the file does not say."""
-    with _in_options("options of `convexadam convert`", format="--from", **_GRIDS):
+    with _in_options("options of `convexadam convert`", **_TO_READ):
         return read_transform(path, fixed=fixed, moving=moving, device=device)
 
 
 def load_transform_with(path: Path, kind: TransformFormat | None, fixed: Grid | None, moving: Grid | None) -> Transform:
     """Read a transform of which options say what the file does not."""
-    with _in_options(format="--from", **_GRIDS):
+    with _in_options(**_TO_READ):
         return read_transform(path, format=kind, fixed=fixed, moving=moving)
 
 
@@ -44,16 +45,25 @@ def save_transform_as(
         write_transform(transform, path, format=kind, fixed=fixed, moving=moving)
 
 
+def options_to_read(text: str) -> str:
+    """Name the options for reading where a text names arguments of `read_transform`."""
+    return _with_options(text, _TO_READ)
+
+
 @contextmanager
 def _in_options(addition: str = "", **options: str) -> Iterator[None]:
     """Name options of the command line where an error names arguments of the library."""
     try:
         yield
     except ConvexAdamError as error:
-        text = str(error)
-        for argument, option in options.items():
-            text = re.sub(rf"\b{argument}='([^']*)'", rf"{option} \1", text)
-            text = re.sub(rf"\b{argument}=", option, text)
+        text = _with_options(str(error), options)
         if text == str(error):
             raise
         raise type(error)(f"{text} ({addition})" if addition else text) from error
+
+
+def _with_options(text: str, options: dict[str, str]) -> str:
+    for argument, option in options.items():
+        text = re.sub(rf"\b{argument}='([^']*)'", rf"{option} \1", text)
+        text = re.sub(rf"\b{argument}=", option, text)
+    return text

@@ -28,9 +28,9 @@ class Warp:
     transform
         File of a transform from fixed to moving space, such as transform.nii.gz of ``convexadam register``.
     input
-        NIfTI volume on any grid, or landmarks: a .csv file with three numbers in each line.
+        Volume (NIfTI, MetaImage, NRRD, DICOM) on any grid, or landmarks: a .csv file with three numbers in each line.
     output
-        File to write, of the same kind.
+        File to write: .nii, .nii.gz, .mha or .nrrd for images, .csv for landmarks.
     inverse
         Use the inverse: images of fixed space go to moving space, landmarks of moving space to fixed space.
     onto

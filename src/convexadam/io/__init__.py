@@ -2,6 +2,7 @@
 
 from convexadam.io.atomic import atomic_path
 from convexadam.io.convert import as_image, has_affine, image_as
+from convexadam.io.detect import TransformFormat
 from convexadam.io.fields import read_itk_field, read_nifti_field, write_itk_field, write_nifti_field
 from convexadam.io.fsl import read_fsl, write_fsl
 from convexadam.io.images import read_image, write_image
@@ -16,7 +17,7 @@ from convexadam.io.learn2reg import (
     write_learn2reg_2021,
 )
 from convexadam.io.torch_grid import from_torch_grid, read_torch_grid, to_torch_grid, write_torch_grid
-from convexadam.io.transforms import TransformFormat, read_transform, write_transform
+from convexadam.io.transforms import read_transform, write_transform
 from convexadam.io.x5 import read_x5, write_x5
 
 __all__ = [

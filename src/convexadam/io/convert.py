@@ -15,7 +15,9 @@ from convexadam.io.itk import LPS, image_from_itk, image_to_itk
 from convexadam.io.nifti import as_nifti, checked_nifti, image_from_nifti, storable
 
 
-def as_image(value: Any, affine: Any = None, *, device: torch.device | str | None = None) -> Image:
+def as_image(
+    value: Any, affine: Any = None, *, channels: bool = False, device: torch.device | str | None = None
+) -> Image:
     """Make an image of a path, a tensor, an array, or an object of nibabel, SimpleITK, MONAI or TorchIO.
 
     Parameters
@@ -26,6 +28,11 @@ def as_image(value: Any, affine: Any = None, *, device: torch.device | str | Non
         ``i, j, k``); a MetaTensor of MONAI, with the affine that it carries; an image of TorchIO; or an `Image`.
     affine
         4x4, voxel indices to mm RAS+, for tensors and arrays only; ``None`` is the identity. All else knows its own.
+    channels
+        Take several values for each voxel as channels: of files and nibabel (``(i, j, k, c)``, ``(i, j, k, 1, c)``) and
+        of SimpleITK (vectors). Without it they are refused there: they may be frames, colours or a displacement
+        field. Tensors, and images of MONAI and TorchIO, have their channels first and need no leave; an array of more
+        than three axes is refused either way, since it does not say which axis they are along.
     device
         Where the values go; ``None`` leaves a tensor where it is and puts all else on the CPU.
 
@@ -55,8 +62,8 @@ def as_image(value: Any, affine: Any = None, *, device: torch.device | str | Non
     if isinstance(value, Image):
         return value if device is None else value.to(device)
     if isinstance(value, (str, os.PathLike)):
-        return read_image(value, device=device)
-    return _from_package(value, device)
+        return read_image(value, channels=channels, device=device)
+    return _from_package(value, channels, device)
 
 
 def image_as(image: Image, kind: type) -> Any:
@@ -121,14 +128,14 @@ def _of_package(image: Image, kind: Any) -> Any:
     )
 
 
-def _from_package(value: Any, device: torch.device | str | None) -> Image:
+def _from_package(value: Any, channels: bool, device: torch.device | str | None) -> Image:
     packages = _packages_of(type(value))
     if "nibabel" in packages:
-        return image_from_nifti(checked_nifti(value), device=device)
+        return image_from_nifti(checked_nifti(value), channels=channels, device=device)
     if "SimpleITK" in packages:
         if not hasattr(value, "GetNumberOfComponentsPerPixel"):
             raise InputError(f"of SimpleITK an Image is needed, but a {type(value).__name__} came")
-        return image_from_itk(value, device=device)
+        return image_from_itk(value, channels=channels, device=device)
     if "monai" in packages and isinstance(value, torch.Tensor):
         place: Any = value
         in_lps = str(getattr(place, "meta", {}).get("space", "RAS")).endswith("LPS")

@@ -1,4 +1,4 @@
-"""What kind of transform a file holds, by its content."""
+"""What a file holds, by its content: which kind of transform, or an image."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from convexadam.errors import FileError
-from convexadam.io.fsl import INTENT_FSL_FIELD, text_matrix
+from convexadam.geometry import Grid
+from convexadam.io.fsl import INTENT_FSL_FIELD, INTENTS_OF_COEFFICIENTS, text_matrix
+from convexadam.io.images import reader_of_itk
 from convexadam.io.itk_transforms import ITK_TEXT, MATLAB_ORDER
+from convexadam.io.learn2reg import archive_is_of_2021
 from convexadam.io.nifti import INTENT_DISPLACEMENT, INTENT_VECTOR, load_nifti
 from convexadam.io.reading import is_zip
 
-_Found: TypeAlias = Literal["itk", "nifti", "learn2reg", "torch", "fsl", "x5"]
+TransformFormat: TypeAlias = Literal["itk", "nifti", "learn2reg", "learn2reg-2021", "torch", "fsl", "x5"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ITK_MATLAB = re.compile(rb"\w+_(?:double|float)_\d+_\d+\0|fixed\0")
+_IMAGE_OF_PAIR = re.compile(r"\.img(\.gz)?$")
 _HEAD = 512
 
 
 @dataclass(frozen=True)
 class Detected:
-    """The format that a file has, or why that cannot be known.
+    """The format of the transform in a file, or why there is none or it cannot be known.
 
     Attributes
     ----------
@@ -35,37 +39,34 @@ class Detected:
         Why not, and what to pass; follows the name of the file.
     is_nifti
         Whether the file is NIfTI at all.
+    is_image
+        Whether it is an image, or may be one: where there is no format.
     """
 
-    format: _Found | None
+    format: TransformFormat | None
     reason: str = ""
     is_nifti: bool = False
+    is_image: bool = False
 
 
-def detected(source: Path, *, named: bool = False) -> Detected:
-    """Look into a file; to be called within `reading`. Where the format is ``named``, only NIfTI is told apart."""
+def detected(source: Path, *, fixed: Grid | None = None, named: bool = False) -> Detected:
+    """Look into a file; to be called within `reading`.
+
+    The ``fixed`` grid tells archives of Learn2Reg apart, which are of today without it. Where the format is ``named``,
+    only NIfTI is told apart.
+    """
     head = _head(source)
-    if is_nifti(head):
-        return Detected(None, is_nifti=True) if named else _kind_of_nifti(source)
     if named:
-        return Detected(None)
+        return Detected(None, is_nifti=is_nifti(head))
+    if is_nifti(head):
+        return _kind_of_nifti(source)
     if head.startswith(_HDF5):
         return _kind_of_hdf5(source)
     if head.startswith(ITK_TEXT) or _is_itk_matlab(head):
         return Detected("itk")
     if is_zip(source):
-        return _kind_of_zip(source)
-    if text_matrix(source) is not None:
-        reason = (
-            "holds 4 x 4 numbers, but does not say in which frame and direction; pass format='fsl' with fixed= and "
-            "moving= for a matrix of FLIRT, or wrap what is mm RAS+ from fixed to moving in Affine(numpy.loadtxt(...))"
-        )
-    else:
-        reason = (
-            "is no transform that is known: needed is NIfTI, a transform file of ITK, .npz of Learn2Reg, a sampling "
-            "grid of torch or X5; convert it with the program that made it"
-        )
-    return Detected(None, reason)
+        return _kind_of_zip(source, fixed)
+    return _kind_of_other(source)
 
 
 def is_nifti(head: bytes) -> bool:
@@ -74,6 +75,8 @@ def is_nifti(head: bytes) -> bool:
 
 
 def _head(source: Path) -> bytes:
+    header = source.with_name(_IMAGE_OF_PAIR.sub(r".hdr\1", source.name))  # of .img, whose values have no head
+    source = header if header.is_file() else source
     with source.open("rb") as file:
         head = file.read(_HEAD)
     if head.startswith(b"\x1f\x8b"):
@@ -87,13 +90,13 @@ def _is_itk_matlab(head: bytes) -> bool:
     return head[:4] in MATLAB_ORDER and _ITK_MATLAB.match(head[20:]) is not None
 
 
-def _kind_of_zip(source: Path) -> Detected:
+def _kind_of_zip(source: Path, fixed: Grid | None) -> Detected:
     with zipfile.ZipFile(source) as archive:
         names = archive.namelist()
     if any(name.endswith("/data.pkl") for name in names):
         return Detected("torch")
     if all(name.endswith(".npy") for name in names):
-        return Detected("learn2reg")
+        return Detected("learn2reg-2021" if fixed is not None and archive_is_of_2021(source, fixed) else "learn2reg")
     return Detected(None, "is a zip archive, but neither of numpy nor of torch; unpack it first")
 
 
@@ -124,10 +127,34 @@ def _kind_of_nifti(source: Path) -> Detected:
         )
     if intent == INTENT_FSL_FIELD:
         return Detected("fsl", is_nifti=True)
+    if intent in INTENTS_OF_COEFFICIENTS:
+        reason = f"holds spline coefficients of FSL (intent {intent}); make a field of it with fnirtfileutils --out"
+        return Detected(None, reason, is_nifti=True)
     if len(shape) == 4 and shape[3] == 3:
-        return Detected(
-            None,
-            f"has shape {shape} and intent {intent}: it may be of FSL (mm), Learn2Reg or VoxelMorph (voxels); pass "
-            "format='learn2reg' with fixed=, or format='fsl' with moving=",
+        reason = (
+            f"has shape {shape} and intent {intent}: it may be an image of 3 channels, or a displacement field of FSL "
+            "(mm), Learn2Reg or VoxelMorph (voxels); where it is a field, pass format='learn2reg' with fixed=, or "
+            "format='fsl' with moving="
         )
-    return Detected(None, f"is NIfTI of shape {shape} and intent {intent}, and no displacement field; see read_image")
+    else:
+        reason = f"is NIfTI of shape {shape} and intent {intent}, and no displacement field; see read_image"
+    return Detected(None, reason, is_nifti=True, is_image=True)
+
+
+def _kind_of_other(source: Path) -> Detected:
+    if reader_of_itk(source) is not None:
+        reason = (
+            "is an image, and no transform that is read; write the field as NIfTI or .h5 with the program that made it"
+        )
+        return Detected(None, reason, is_image=True)
+    if text_matrix(source) is not None:
+        reason = (
+            "holds 4 x 4 numbers, but does not say in which frame and direction; pass format='fsl' with fixed= and "
+            "moving= for a matrix of FLIRT, or wrap what is mm RAS+ from fixed to moving in Affine(numpy.loadtxt(...))"
+        )
+    else:
+        reason = (
+            "is no image and no transform that is known: needed is NIfTI, a transform file of ITK, .npz of Learn2Reg, "
+            "a sampling grid of torch or X5; convert it with the program that made it"
+        )
+    return Detected(None, reason)

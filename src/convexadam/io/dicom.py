@@ -17,7 +17,7 @@ _UNEVEN = 0.01
 """Largest difference between two slice distances, and largest slip of a slice, as a share of the distance."""
 
 
-def read_dicom_series(folder: Path, *, device: torch.device | str | None = None) -> Image:
+def read_dicom_series(folder: Path, *, channels: bool = False, device: torch.device | str | None = None) -> Image:
     """Read the one series of single slices in a folder; slices are ordered by where they lie.
 
     Raises
@@ -45,7 +45,7 @@ def read_dicom_series(folder: Path, *, device: torch.device | str | None = None)
         raise FileError(f"the DICOM series in {folder} cannot be read; is a file damaged, or cut short?") from error
     _check_slices(reader, volume.GetSize()[2], folder)
     try:
-        return image_from_itk(volume, device=device)
+        return image_from_itk(volume, channels=channels, device=device)
     except InputError as error:
         raise FileError(f"{folder}: {error}") from error
 

@@ -17,7 +17,7 @@ from convexadam.io.places import as_field, as_field_on, field_of, places_of
 from convexadam.io.reading import reading
 
 INTENT_FSL_FIELD = 2006
-_INTENTS_OF_COEFFICIENTS = (2007, 2008, 2009)
+INTENTS_OF_COEFFICIENTS = (2007, 2008, 2009)
 
 
 def write_fsl(transform: Transform, path: StrPath, *, fixed: Grid | None, moving: Grid) -> None:
@@ -106,7 +106,7 @@ def _read_field(source: Path, fixed: Grid | None, moving: Grid, device: torch.de
     nifti = load_nifti(source)
     header: Any = nifti.header
     intent, shape = int(header["intent_code"]), nifti.shape
-    if intent in _INTENTS_OF_COEFFICIENTS:
+    if intent in INTENTS_OF_COEFFICIENTS:
         raise FileError(f"{source} holds coefficients (intent {intent}); make a field of it with fnirtfileutils --out")
     if len(shape) != 4 or shape[3] != 3:
         raise FileError(f"{source} has shape {shape}, but a displacement field of FSL has (i, j, k, 3)")

@@ -48,9 +48,9 @@ def read_image(path: StrPath, *, channels: bool = False, device: torch.device | 
         If SimpleITK is needed and not installed.
     """
     if Path(path).is_dir():
-        return read_dicom_series(Path(path), device=device)
+        return read_dicom_series(Path(path), channels=channels, device=device)
     with reading(path, "a NIfTI image") as source:
-        reader = _reader_of_itk(source)
+        reader = reader_of_itk(source)
         if reader is not None:
             return read_with_itk(source, reader, channels=channels, device=device)
         return image_from_nifti(load_nifti(source), channels=channels, device=device)
@@ -95,7 +95,7 @@ def write_image(image: Image, path: StrPath) -> None:
         )
 
 
-def _reader_of_itk(source: Path) -> str | None:
+def reader_of_itk(source: Path) -> str | None:
     """Return the name of ITK's reader for a file, by its content; ``None`` leaves it to nibabel."""
     with source.open("rb") as file:
         head = file.read(_HEAD)

@@ -57,7 +57,8 @@ def image_from_itk(image: Any, *, channels: bool = False, device: torch.device |
     if axes != 3 or (numbers != 1 and not channels):
         raise InputError(
             f"one number for each voxel of a 3-D volume is needed, but the SimpleITK image has {axes} axes and "
-            f"{numbers} numbers per voxel; extract one volume first"
+            f"{numbers} numbers per voxel; extract one volume first, or take several numbers as channels with "
+            "as_image(..., channels=True)"
         )
     array = sitk.GetArrayFromImage(image).T
     grid = grid_from_itk(image)

@@ -139,8 +139,8 @@ def _channel_axis(nifti: Nifti1Pair, channels: bool) -> int | None:
     if int(header["intent_code"]) in (INTENT_VECTOR, INTENT_DISPLACEMENT):
         raise InputError(f"it is a field of vectors, shape {shape}, and no image; see read_itk_field, read_transform")
     raise InputError(
-        f"it has shape {shape}, but one volume (i, j, k) is needed; extract a frame or channel first "
-        "(where several make sense, as for warping, read_image(..., channels=True) takes one axis of them)"
+        f"it has shape {shape}, but one volume (i, j, k) is needed; extract a frame or channel first, or take one axis "
+        "of them as channels with as_image(..., channels=True)"
     )
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 import torch
 
 from convexadam.errors import ConfigError, FileError, InputError
 from convexadam.geometry import Grid, Image, Transform
-from convexadam.io.detect import detected
+from convexadam.io.detect import TransformFormat, detected
 from convexadam.io.fields import read_itk_field, read_nifti_field, write_itk_field, write_nifti_field
 from convexadam.io.fsl import read_fsl, write_fsl
 from convexadam.io.itk_transforms import ITK_ENDINGS, read_itk_transform, write_itk_transform
 from convexadam.io.learn2reg import (
-    archive_is_of_2021,
     read_learn2reg,
     read_learn2reg_2021,
     write_learn2reg,
@@ -25,8 +24,6 @@ from convexadam.io.places import as_field_on
 from convexadam.io.reading import reading
 from convexadam.io.torch_grid import read_torch_grid, write_torch_grid
 from convexadam.io.x5 import read_x5, write_x5
-
-TransformFormat: TypeAlias = Literal["itk", "nifti", "learn2reg", "learn2reg-2021", "torch", "fsl", "x5"]
 
 _FORMAT_OF_ENDING: dict[str, TransformFormat] = {
     ".nii": "itk",
@@ -147,12 +144,10 @@ def read_transform(
     """
     onto, source_grid = _grid(fixed, "fixed"), _grid(moving, "moving")
     with reading(path, "a transform") as source:
-        found = detected(source, named=format is not None)
+        found = detected(source, fixed=onto, named=format is not None)
         chosen = found.format if format is None else _known(format)
         if chosen is None:
             raise FileError(f"{source} {found.reason}")
-        if chosen == "learn2reg" and format is None and archive_is_of_2021(source, _needed(onto, "fixed", chosen)):
-            chosen = "learn2reg-2021"
         return _read(source, chosen, found.is_nifti, onto, source_grid, device)
 
 

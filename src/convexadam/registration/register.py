@@ -56,8 +56,10 @@ def register(
     Parameters
     ----------
     fixed, moving
-        3-D volumes: a path to a NIfTI file, a nibabel or SimpleITK image, a torch tensor or numpy array ``[i, j, k]``,
-        or an `Image`. Grids, spacings and orientations may differ; what counts is where voxels lie in mm.
+        3-D volumes, in any form that `as_image` takes: a path, a torch tensor or numpy array ``[i, j, k]``, an object
+        of nibabel, SimpleITK, MONAI or TorchIO, or an `Image`. Several channels come by way
+        of `as_image`, with ``channels=True``. Grids, spacings and orientations may differ; what counts is where voxels
+        lie in mm.
     config
         What to do; ``None`` takes ``preset("default")``.
     fixed_affine, moving_affine
