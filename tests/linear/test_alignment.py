@@ -88,7 +88,7 @@ def test_contents_are_found_in_a_larger_box() -> None:
 
 
 def test_masks_decide_what_is_aligned() -> None:
-    pair = case(0, shape=SMALL, turn_degrees=8, shift_mm=20, scale=0)
+    pair = case(0, shape=SMALL, turn_degrees=12, shift_mm=40, scale=0)
     moving = pair.moving.data.clone()
     moving[:, :26] = 300 * torch.rand(moving[:, :26].shape, generator=torch.Generator().manual_seed(0))
     good = torch.ones(1, *SMALL, dtype=torch.uint8)

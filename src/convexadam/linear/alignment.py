@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias, final, get_args
 
 import numpy as np
@@ -41,8 +42,8 @@ class LinearFit:
     model
         What it is; ``None`` where the start was as good, and is returned.
     difference_before, difference_after
-        Feature difference of the start and of ``transform``, on the finest level: about 1 for images that have nothing
-        to do with each other, 0 for equal ones.
+        Feature difference of the start and of ``transform``, on the finest level that was looked at: about 1 for images
+        that have nothing to do with each other, 0 for equal ones.
     residual_mm
         Root mean square distance between ``transform`` and the displacements that it was fitted to (those that
         count as inliers); 0 where none were.
@@ -62,7 +63,8 @@ class LinearAlignment:
 
     On each level, coarse to fine, both images are described, the coupled-convex search finds a displacement for each
     cell, and a trimmed least-squares fit to those of the structured cells updates the transform; the moving image is
-    then resampled with it, and described anew.
+    then resampled with it, and described anew. Where the coarsest level does not show the ``gain``, the start is kept
+    without a look at the finer ones.
 
     Attributes
     ----------
@@ -98,7 +100,7 @@ class LinearAlignment:
     features: Features | None = None
     voxels: tuple[int, ...] = (50_000, 400_000)
     rounds: int = 3
-    gain: float = 0.3
+    gain: float = 0.35
     richer_gain: float = 0.25
     keep: float = 0.5
 
@@ -148,22 +150,30 @@ class LinearAlignment:
         masks, features = (fixed_mask, moving_mask), self.features
         if features is None:
             features = MindSSC(radius=1, dilation=1) if fixed.data.shape[0] == 1 else Precomputed()
-        levels = [
-            LinearLevel.of(fixed, moving, features, number, radius=_NEAR if n else _FAR, masks=masks)
+        coarse, *finer = (
+            partial(LinearLevel.of, fixed, moving, features, number, radius=_NEAR if n else _FAR, masks=masks)
             for n, number in enumerate(self.voxels)
-        ]
-        given = Affine() if initial is None else initial
-        starts = [given] if initial is not None else self._starts(levels[0], fixed.grid, moving.grid)
-        matrix = min(
-            (
-                self._fitted(levels[0], start.matrix, "rigid" if self.model == "rigid" else "similarity")
-                for start in starts
-            ),
-            key=lambda found: levels[0].seen(found).difference(),
         )
-        for level in levels[1:]:
+        level = coarse()
+        given = Affine() if initial is None else initial
+        starts = [given] if initial is not None else self._starts(level, fixed.grid, moving.grid)
+        model: Model = "rigid" if self.model == "rigid" else "similarity"
+        found = [self._fitted(level, start.matrix, model) for start in starts]
+        matrix = min(found, key=lambda one: level.seen(one).difference())
+        before = level.seen(given.matrix)
+        if not level.seen(matrix).better_than(before, self.gain):  # nor will it be on the finer levels
+            difference = before.difference()
+            return LinearFit(
+                transform=given,
+                model=None,
+                difference_before=difference,
+                difference_after=difference,
+                residual_mm=0.0,
+            )
+        for make in finer:
+            level = make()
             matrix = self._fitted(level, matrix, self.model)
-        return self._simplest(levels[-1], given, matrix)
+        return self._simplest(level, given, matrix)
 
     def _fitted(self, level: LinearLevel, matrix: np.ndarray, model: Model) -> np.ndarray:
         for _ in range(self.rounds):
