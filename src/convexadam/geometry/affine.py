@@ -55,6 +55,8 @@ class Affine(Transform):
 
     def after(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
         """See `Transform`."""
+        if disp_mm is not None and (self.matrix == np.eye(4)).all():
+            return disp_mm
         moved = linear_field((self.matrix - np.eye(4)) @ grid.affine, grid.shape, like)
         return moved if disp_mm is None else moved.add_(linear_part(self.matrix, disp_mm))
 

@@ -171,8 +171,9 @@ def _estimated(
             )
         spacing = fine.spacing
         del coarse, fine, cells
-        field = in_mm(config.continuous, nodes, spacing, grid).resample_onto(fixed.grid)
-        transform = DisplacementField(start.after(fixed.grid, field.disp_mm, field.disp_mm), fixed.grid)
+        disp_mm = in_mm(config.continuous, nodes, spacing, grid).resample_onto(fixed.grid).disp_mm
+        transform = DisplacementField(start.after(fixed.grid, disp_mm, disp_mm), fixed.grid)
+        del disp_mm
         diagnostics |= describe_field(transform)
     return transform, diagnostics
 
