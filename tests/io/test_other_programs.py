@@ -25,6 +25,13 @@ MOVING_IMAGE = anatomy(MOVING)
 SPREAD = float(MOVING_IMAGE.data.max() - MOVING_IMAGE.data.min())
 
 
+@pytest.fixture
+def ants() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("ants", reason="ANTs (antspyx) is not installed")
+
+
 def transforms_on(grid: Grid) -> dict[str, Transform]:
     affine, field = sheared(), waves(grid)
     return {"affine.h5": affine, "affine.mat": affine, "affine.tfm": affine, "field.nii.gz": field, "field.h5": field,
@@ -87,10 +94,7 @@ def continue_inside(transform: Transform, grid: Grid, where: torch.Tensor, their
 
 
 @every_grid
-def test_ants_resamples_alike(name: str, tmp_path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ants: Any = pytest.importorskip("ants", reason="ANTs (antspyx) is not installed")
+def test_ants_resamples_alike(name: str, ants: Any, tmp_path: Path) -> None:
     grid = GRIDS[name]
     fixed, moving = (ants.image_read(path) for path in images(grid, tmp_path))
     for file, transform in transforms_on(grid).items():
@@ -102,10 +106,7 @@ def test_ants_resamples_alike(name: str, tmp_path: Path) -> None:
 
 
 @every_grid
-def test_ants_moves_points_alike(name: str, tmp_path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ants: Any = pytest.importorskip("ants", reason="ANTs (antspyx) is not installed")
+def test_ants_moves_points_alike(name: str, ants: Any, tmp_path: Path) -> None:
     import pandas  # comes with antspyx
 
     grid = GRIDS[name]

@@ -110,7 +110,7 @@ def _described_image(values: np.ndarray, grid: Grid, channels: int, stored: str)
     finite = values[np.isfinite(values)]
     return {
         "kind": "image",
-        "grid": _described_grid(grid),
+        "grid": grid.described(),
         "channels": channels,
         "type": stored.removeprefix("torch."),
         "minimum": finite.min().item() if finite.size else None,
@@ -129,17 +129,8 @@ def _described(transform: Transform) -> dict[str, Any]:
     wanted = ("displacement_max_mm", "folded_percent", "jacobian_min", "jacobian_max")
     return {
         "type": "displacement field",
-        "grid": _described_grid(transform.grid),
+        "grid": transform.grid.described(),
         **{name: value for name, value in scores.items() if name in wanted},
-    }
-
-
-def _described_grid(grid: Grid) -> dict[str, Any]:
-    return {
-        "shape": list(grid.shape),
-        "spacing_mm": [round(s, 6) for s in grid.spacing_mm],
-        "orientation": grid.orientation,
-        "affine": grid.affine.tolist(),
     }
 
 

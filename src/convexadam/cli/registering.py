@@ -29,6 +29,7 @@ from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, Transform, compose
 from convexadam.io import read_image, write_image, write_learn2reg
 from convexadam.linear import LinearAlignment
+from convexadam.linear.starts import centre_of_box
 from convexadam.registration import RegistrationConfig, RegistrationResult, preset, register
 from convexadam.registration.inputs import checked_image
 
@@ -197,10 +198,9 @@ def _linear_summary(result: RegistrationResult) -> str:
         return "no linear alignment"
     if fit.model is None:
         return "linear alignment: nothing better than the start"
-    grid = result.fixed.grid
-    centre = grid.affine @ np.array([*((n - 1) / 2 for n in grid.shape), 1.0])
-    moved = np.linalg.norm((fit.transform.matrix @ centre - centre)[:3])
-    turned = described_matrix(fit.transform.matrix)["rotation_degrees"]
+    matrix, centre = fit.transform.matrix, centre_of_box(result.fixed.grid)
+    moved = np.linalg.norm(matrix[:3, :3] @ centre + matrix[:3, 3] - centre)
+    turned = described_matrix(matrix)["rotation_degrees"]
     return (
         f"linear alignment: {fit.model}, turns {turned:.1f} degrees "
         f"and moves the centre {moved:.1f} mm, feature difference {fit.difference_before:.3f} -> "

@@ -36,7 +36,7 @@ class Warp:
     onto
         Image that has the grid of the result; without it the transform's own. With --inverse best the moving image.
     mode
-        How values are read; without it, whole-number files are taken as labels (nearest) and never mixed.
+        How values are read; without it, whole-number files are taken as labels and never mixed.
     background
         Value outside the image; without it 0 for labels, the smallest value otherwise.
     space

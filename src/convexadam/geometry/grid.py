@@ -154,6 +154,15 @@ class Grid:
             scale[a, 3] = (old_n - 1) / 2 - scale[a, a] * (new_n - 1) / 2
         return Grid((counts[0], counts[1], counts[2]), self.affine @ scale)
 
+    def described(self) -> dict[str, Any]:
+        """Shape, spacing, orientation and affine as plain values that JSON can hold."""
+        return {
+            "shape": list(self.shape),
+            "spacing_mm": [round(s, 6) for s in self.spacing_mm],
+            "orientation": self.orientation,
+            "affine": self.affine.tolist(),
+        }
+
     def __repr__(self) -> str:
         """Shape, spacing and orientation, on one line."""
         spacing = ", ".join(f"{s:.3g}" for s in self.spacing_mm)

@@ -10,7 +10,7 @@ import torch
 from convexadam._typing import Field, Float, Tensor, Triple
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.resample import linear_part, voxel_positions
-from convexadam.kernels import requested_backend, use_backend
+from convexadam.kernels import compiled_for_float32
 from convexadam.kernels.invert import origins
 
 _SINGULAR = 1e-4
@@ -54,10 +54,10 @@ def inverse_field(disp_mm: Field, grid: Grid, onto: Grid) -> tuple[Field, float]
         last = min(first + rows, onto.shape[0])
         targets = voxel_positions(onto, first, last, grid, None, disp_vox).flatten(1)
         guess = linear_part(overall, targets) + targets.new_tensor(overall[:3, 3:])
-        with use_backend(requested_backend() if disp_vox.dtype == torch.float32 else "reference"):
+        with compiled_for_float32(disp_vox):
             sources, off = origins(disp_vox, targets, guess)
         result[:, first:last] = linear_part(grid.affine, sources - targets).reshape(3, -1, *onto.shape[1:])
-        off_mm = _squared(linear_part(grid.affine, off)).sqrt()
+        off_mm = linear_part(grid.affine, off).norm(dim=0)
         residual_mm = max(residual_mm, float((off_mm * _between_centres(sources, grid.shape)).max()))
     return result, residual_mm
 
@@ -76,7 +76,3 @@ def _affine_inverse(disp: Field) -> np.ndarray:
 def _between_centres(points: Float[Tensor, "3 n"], shape: Triple) -> Tensor:
     i, j, k = ((points[a] >= 0) & (points[a] <= n - 1) for a, n in enumerate(shape))
     return i & j & k
-
-
-def _squared(vectors: Float[Tensor, "3 n"]) -> Float[Tensor, " n"]:
-    return vectors.square().sum(0)

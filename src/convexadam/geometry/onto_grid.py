@@ -74,8 +74,12 @@ def shrunk(image: Image, side_mm: float, mask: Image | None = None) -> Image:
 
 
 def _on_voxels_of(mask: Image, grid: Grid) -> Volume:
-    """Weights of a mask at the voxels of a grid; those of whole numbers stay 0 or 1."""
+    """Weights of a mask at the voxels of a grid."""
     if mask.grid.canonical().same_as(grid):
         return mask.canonical().data[0]
-    mode: Mode = "nearest" if mask.is_label else "linear"
-    return resample(mask, grid, mode=mode, background=0.0).data[0]
+    return resample(mask, grid, mode=mode_of_mask(mask), background=0.0).data[0]
+
+
+def mode_of_mask(mask: Image) -> Mode:
+    """How a mask is read: one of whole numbers stays 0 or 1."""
+    return "nearest" if mask.is_label else "linear"

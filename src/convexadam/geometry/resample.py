@@ -15,7 +15,7 @@ from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
 from convexadam.geometry.sampling import Mode, reader
 from convexadam.geometry.tensors import all_finite, as_finest, computing_float
-from convexadam.kernels import requested_backend, use_backend
+from convexadam.kernels import compiled_for_float32
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.interpolate import interpolated
 from convexadam.kernels.smooth import along_axes, smoothing_matrix
@@ -117,7 +117,7 @@ def read_tensor(
     """Values of ``data`` (on ``grid``) at the voxels of ``onto``; without a background, edge values reach outside."""
     parallel = _ticks(grid, onto) if mode == "linear" and disp_mm is None else None
     if parallel is not None:
-        with use_backend(requested_backend() if data.dtype == torch.float32 else "reference"):
+        with compiled_for_float32(data):
             values = interpolated(data, parallel)
         return values if background is None else _with_background(values, parallel, grid, background)
     result = data.new_empty((data.shape[0], *onto.shape))

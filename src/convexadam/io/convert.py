@@ -12,7 +12,7 @@ from convexadam.errors import ConfigError, InputError
 from convexadam.geometry import Image
 from convexadam.io.images import read_image
 from convexadam.io.itk import LPS, image_from_itk, image_to_itk
-from convexadam.io.nifti import as_nifti, checked_nifti, image_from_nifti, storable
+from convexadam.io.nifti import as_nifti, checked_nifti, image_from_nifti, nifti_array, storable
 
 
 def as_image(
@@ -116,8 +116,7 @@ def _of_package(image: Image, kind: Any) -> Any:
     if "monai" in packages and issubclass(kind, torch.Tensor):
         return kind(image.data, affine=torch.from_numpy(image.grid.affine.copy()))
     if "nibabel" in packages and hasattr(kind, "header_class"):
-        values = storable(image.data)
-        return as_nifti(values[0] if len(values) == 1 else np.moveaxis(values, 0, -1), image.grid, kind=kind)
+        return as_nifti(nifti_array(image.data), image.grid, kind=kind)
     if "SimpleITK" in packages and kind.__name__ == "Image":
         return image_to_itk(image.data, image.grid)
     if "torchio" in packages:

@@ -16,7 +16,7 @@ from convexadam.io.fsl import INTENT_FSL_FIELD, INTENTS_OF_COEFFICIENTS, text_ma
 from convexadam.io.images import reader_of_itk
 from convexadam.io.itk_transforms import ITK_TEXT, MATLAB_ORDER
 from convexadam.io.learn2reg import archive_is_of_2021
-from convexadam.io.nifti import INTENT_DISPLACEMENT, INTENT_VECTOR, load_nifti
+from convexadam.io.nifti import INTENT_DISPLACEMENT, INTENT_VECTOR, open_nifti
 from convexadam.io.reading import is_zip
 
 TransformFormat: TypeAlias = Literal["itk", "nifti", "learn2reg", "learn2reg-2021", "torch", "fsl", "x5"]
@@ -112,7 +112,7 @@ def _kind_of_hdf5(source: Path) -> Detected:
 def _kind_of_nifti(source: Path) -> Detected:
     if not source.name.endswith((".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz")):
         raise FileError(f"{source} is NIfTI by its content, but not by its name; call it *.nii or *.nii.gz")
-    nifti = load_nifti(source)
+    nifti = open_nifti(source)
     header: Any = nifti.header
     shape, intent = nifti.shape, int(header["intent_code"])
     if len(shape) == 5 and shape[3:] == (1, 3):

@@ -10,6 +10,7 @@ import torch
 from convexadam._typing import Tensor
 from convexadam.errors import FileError, GeometryError
 from convexadam.geometry import DisplacementField, Grid
+from convexadam.io.itk import flipped
 from convexadam.io.nifti import (
     INTENT_DISPLACEMENT,
     INTENT_VECTOR,
@@ -22,9 +23,6 @@ from convexadam.io.nifti import (
 )
 from convexadam.io.places import as_field
 from convexadam.io.reading import reading
-
-_LPS = (-1.0, -1.0, 1.0)
-"""Signs that take vectors in mm from RAS+ to LPS, and back."""
 
 
 def write_itk_field(transform: DisplacementField, path: StrPath) -> None:
@@ -53,7 +51,7 @@ def write_itk_field(transform: DisplacementField, path: StrPath) -> None:
             "the axes of the fixed grid are not at right angles, and ITK knows no such grids; "
             "write transform.resample_onto(a grid without shear)"
         )
-    _save(_flipped(transform.disp_mm.detach().cpu().float()), transform.grid, path, INTENT_VECTOR)
+    _save(flipped(transform.disp_mm.detach().cpu().float()), transform.grid, path, INTENT_VECTOR)
 
 
 def read_itk_field(path: StrPath, *, device: torch.device | str | None = None) -> DisplacementField:
@@ -77,7 +75,7 @@ def read_itk_field(path: StrPath, *, device: torch.device | str | None = None) -
     """
     with reading(path, "a displacement field of ITK") as source:
         vectors, grid = _loaded(source, INTENT_VECTOR, device)
-        return DisplacementField(_flipped(vectors), grid)
+        return DisplacementField(flipped(vectors), grid)
 
 
 def write_nifti_field(transform: DisplacementField, path: StrPath) -> None:
@@ -119,7 +117,3 @@ def _loaded(source: Path, needed: int, device: torch.device | str | None) -> tup
         )
     vectors = as_field(nifti_values(nifti)[:, :, :, 0], device)
     return vectors, Grid((shape[0], shape[1], shape[2]), nifti_affine(nifti))
-
-
-def _flipped(vectors: Tensor) -> Tensor:
-    return vectors * torch.tensor(_LPS, dtype=vectors.dtype, device=vectors.device).reshape(3, 1, 1, 1)

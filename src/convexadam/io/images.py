@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from convexadam.errors import FileError, InputError
 from convexadam.geometry import Image
 from convexadam.io.dicom import read_dicom_series
 from convexadam.io.itk import read_with_itk, write_with_itk
-from convexadam.io.nifti import StrPath, image_from_nifti, load_nifti, save_nifti, storable
+from convexadam.io.nifti import StrPath, image_from_nifti, load_nifti, nifti_array, save_nifti
 from convexadam.io.reading import reading
 
 _META_IMAGE = re.compile(rb"^(ObjectType|NDims|Comment|ID)\s*=", re.MULTILINE)
@@ -86,8 +85,7 @@ def write_image(image: Image, path: StrPath) -> None:
     if name.endswith((".mha", ".nrrd")):
         write_with_itk(image, path)
     elif name.endswith((".nii", ".nii.gz")):
-        values = storable(image.data)
-        save_nifti(values[0] if len(values) == 1 else np.moveaxis(values, 0, -1), image.grid, path)
+        save_nifti(nifti_array(image.data), image.grid, path)
     else:
         raise FileError(
             f"an image file is called *.nii or *.nii.gz (with SimpleITK also *.mha or *.nrrd), but the name is {path}; "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexadam._typing import Shaped, Tensor
+from convexadam._typing import Field, Shaped, Tensor
 from convexadam.errors import FileError, GeometryError, InputError, MissingExtraError
 from convexadam.geometry import Grid, Image
 from convexadam.io.atomic import atomic_path
@@ -17,6 +17,12 @@ from convexadam.io.nifti import StrPath, has_right_angles, image_from_channels, 
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Takes points in mm from RAS+ to LPS, and back."""
+
+
+def flipped(vectors: Field) -> Field:
+    """Vectors ``[3, i, j, k]`` from RAS+ to LPS, or back."""
+    signs = torch.tensor(LPS.diagonal()[:3].copy(), dtype=vectors.dtype, device=vectors.device)
+    return vectors * signs.reshape(3, 1, 1, 1)
 
 
 def simpleitk(purpose: str) -> Any:

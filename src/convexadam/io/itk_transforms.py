@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexadam._typing import Field
 from convexadam.errors import ConfigError, FileError
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform, compose
 from convexadam.geometry.tensors import to_device
 from convexadam.io.atomic import atomic_path
-from convexadam.io.itk import LPS, grid_from_itk, image_to_itk, simpleitk
+from convexadam.io.itk import LPS, flipped, grid_from_itk, image_to_itk, simpleitk
 from convexadam.io.nifti import StrPath
 
 ITK_ENDINGS = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
@@ -27,9 +26,6 @@ MATLAB_ORDER = {b"\0\0\0\0": "<", b"\0\0\x03\xe8": ">", b"\n\0\0\0": "<", b"\0\0
 """How files of MATLAB version 4 begin, float64 or float32, and the order of their bytes."""
 
 _MATLAB_HEADER = 20
-
-_FLIP = torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64, device="cpu").reshape(3, 1, 1, 1)
-"""Takes vectors in mm from RAS+ to LPS, and back."""
 
 
 def write_itk_transform(transform: Transform, path: StrPath) -> None:
@@ -110,7 +106,7 @@ def _as_itk(sitk: Any, transform: Transform) -> Any:
         made.SetTranslation(matrix[:3, 3].tolist())
         return made
     if isinstance(transform, DisplacementField):
-        vectors = transform.disp_mm.detach().cpu().double() * _FLIP
+        vectors = flipped(transform.disp_mm.detach().cpu().double())
         return sitk.DisplacementFieldTransform(image_to_itk(vectors, transform.grid))
     if isinstance(transform, Composite):
         chain = sitk.CompositeTransform(3)
@@ -149,8 +145,7 @@ def _from_itk(sitk: Any, found: Any, fixed: Grid | None, device: torch.device | 
 
 def _field(sitk: Any, vectors: Any, device: torch.device | str) -> DisplacementField:
     values = torch.from_numpy(np.array(sitk.GetArrayViewFromImage(vectors).T, np.float64, order="C"))
-    disp_mm: Field = values * _FLIP
-    return DisplacementField(to_device(disp_mm, device), grid_from_itk(vectors))
+    return DisplacementField(to_device(flipped(values), device), grid_from_itk(vectors))
 
 
 def _check_complete(source: Path) -> None:

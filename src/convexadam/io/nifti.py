@@ -25,12 +25,17 @@ _UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units: unknown, metre, 
 
 
 def load_nifti(path: StrPath) -> Nifti1Pair:
-    """Open a NIfTI file; values are not read yet. To be called within `reading`."""
+    """Open a NIfTI file whose values will be read: an archive is read to its end. To be called within `reading`."""
+    _check_archive(path)
+    return open_nifti(path)
+
+
+def open_nifti(path: StrPath) -> Nifti1Pair:
+    """Open a NIfTI file for its header; that the values are whole is not known. To be called within `reading`."""
     import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
 
-    _check_archive(path)
     try:
         opened = nibabel.load(path)
     except (ImageFileError, HeaderDataError) as error:
@@ -142,6 +147,12 @@ def _channel_axis(nifti: Nifti1Pair, channels: bool) -> int | None:
         f"it has shape {shape}, but one volume (i, j, k) is needed; extract a frame or channel first, or take one axis "
         "of them as channels with as_image(..., channels=True)"
     )
+
+
+def nifti_array(data: torch.Tensor) -> np.ndarray:
+    """Values ``[c, i, j, k]`` as `storable` has them, in the order of NIfTI: ``(i, j, k)`` or ``(i, j, k, c)``."""
+    values = storable(data)
+    return values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
 
 
 def storable(data: torch.Tensor) -> np.ndarray:

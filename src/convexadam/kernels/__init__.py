@@ -4,6 +4,13 @@ A folder's ``__init__`` is the operation's contract and picks what runs; ``refer
 on any device and in any precision; ``cpu.py`` (numba) and ``triton.py`` are compiled, for float32.
 """
 
-from convexadam.kernels._backend import Backend, backend_for, checked_backend, requested_backend, use_backend
+from convexadam.kernels._backend import (
+    Backend,
+    backend_for,
+    checked_backend,
+    compiled_for_float32,
+    requested_backend,
+    use_backend,
+)
 
-__all__ = ["Backend", "backend_for", "checked_backend", "requested_backend", "use_backend"]
+__all__ = ["Backend", "backend_for", "checked_backend", "compiled_for_float32", "requested_backend", "use_backend"]

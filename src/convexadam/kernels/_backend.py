@@ -47,6 +47,13 @@ def use_backend(backend: Backend) -> Iterator[None]:
         _requested.reset(token)
 
 
+@contextmanager
+def compiled_for_float32(values: torch.Tensor) -> Iterator[None]:
+    """Let what was asked for run on float32 values, and torch on all others: work that any type of data may ask for."""
+    with use_backend(requested_backend() if values.dtype == torch.float32 else "reference"):
+        yield
+
+
 def checked_backend(backend: Backend) -> Backend:
     """Return the name of a backend, or raise if there is none of that name."""
     if backend not in get_args(Backend):

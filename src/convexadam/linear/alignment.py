@@ -158,10 +158,10 @@ class LinearAlignment:
         given = Affine() if initial is None else initial
         starts = [given] if initial is not None else self._starts(level, fixed.grid, moving.grid)
         model: Model = "rigid" if self.model == "rigid" else "similarity"
-        found = [self._fitted(level, start.matrix, model) for start in starts]
-        matrix = min(found, key=lambda one: level.seen(one).difference())
+        fitted = [self._fitted(level, start.matrix, model) for start in starts]
+        seen, matrix = min(((level.seen(one), one) for one in fitted), key=lambda found: found[0].difference())
         before = level.seen(given.matrix)
-        if not level.seen(matrix).better_than(before, self.gain):  # nor will it be on the finer levels
+        if not seen.better_than(before, self.gain):  # nor will it be on the finer levels
             difference = before.difference()
             return LinearFit(
                 transform=given,

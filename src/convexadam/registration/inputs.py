@@ -76,9 +76,7 @@ def checked_initial(value: Any, fixed: Image, moving: Image) -> Transform | None
     """Turn an initial transform, a 4x4 matrix or the path of a file into a transform from one image to the other."""
     if value is None or isinstance(value, Transform):
         return value
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (torch.Tensor, np.ndarray)):
         return Affine(value)
     if isinstance(value, (str, os.PathLike)):
         return read_transform(value, fixed=fixed, moving=moving, device=fixed.data.device)

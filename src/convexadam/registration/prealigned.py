@@ -6,8 +6,7 @@ import torch
 
 from convexadam._typing import Volume
 from convexadam.geometry import Affine, Grid, Image, Transform
-from convexadam.geometry.onto_grid import as_floating, evidence, on_grid
-from convexadam.geometry.sampling import Mode
+from convexadam.geometry.onto_grid import as_floating, evidence, mode_of_mask, on_grid
 from convexadam.linear import LinearAlignment, LinearFit
 
 _WHOLE = 0.999
@@ -39,6 +38,5 @@ def pulled_onto(
     seen = Image(torch.ones_like(image.data[:1]), image.grid)
     weight = start.warp(seen, grid, mode="linear", background=0.0).data[0]
     if mask is not None:
-        mode: Mode = "nearest" if mask.is_label else "linear"
-        weight = weight * start.warp(mask, grid, mode=mode, background=0.0).data[0]
+        weight = weight * start.warp(mask, grid, mode=mode_of_mask(mask), background=0.0).data[0]
     return start.warp(image, grid, mode="linear"), torch.where(weight > _WHOLE, weight, torch.zeros_like(weight))

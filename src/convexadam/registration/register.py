@@ -57,9 +57,8 @@ def register(
     ----------
     fixed, moving
         3-D volumes, in any form that `as_image` takes: a path, a torch tensor or numpy array ``[i, j, k]``, an object
-        of nibabel, SimpleITK, MONAI or TorchIO, or an `Image`. Several channels come by way
-        of `as_image`, with ``channels=True``. Grids, spacings and orientations may differ; what counts is where voxels
-        lie in mm.
+        of nibabel, SimpleITK, MONAI or TorchIO, or an `Image`. Several channels come by way of `as_image`, with
+        ``channels=True``. Grids, spacings and orientations may differ; what counts is where voxels lie in mm.
     config
         What to do; ``None`` takes ``preset("default")``.
     fixed_affine, moving_affine

@@ -92,8 +92,8 @@ class RegistrationResult:
             "seconds": {**self.seconds, "total": sum(self.seconds.values())},
             "linear": None if self.linear is None else _plain(self.linear),
             "diagnostics": dict(self.diagnostics),
-            "fixed": _described(self.fixed),
-            "moving": _described(self.moving),
+            "fixed": self.fixed.grid.described(),
+            "moving": self.moving.grid.described(),
             "device": str(self.fixed.data.device),
             "backend": self.backend,
             "seed": None,  # nothing in the pipeline is drawn at random
@@ -119,12 +119,3 @@ class RegistrationResult:
 
 def _plain(fit: LinearFit) -> dict[str, Any]:
     return {**vars(fit), "transform": fit.transform.matrix.tolist()}
-
-
-def _described(image: Image) -> dict[str, Any]:
-    return {
-        "shape": list(image.grid.shape),
-        "spacing_mm": [round(s, 6) for s in image.grid.spacing_mm],
-        "orientation": image.grid.orientation,
-        "affine": image.grid.affine.tolist(),
-    }
