@@ -81,10 +81,15 @@ def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weig
 
 def _prepared(like: Volume, fixed_weight: Volume | None, moving_weight: Volume | None) -> list[np.ndarray]:
     """Both weights, and the moving weight that all eight corners of a cell share: -1 where they do not."""
-    given = weights_or_ones(fixed_weight, moving_weight, like=like)
-    fixed, moving, target = views(*given, torch.empty_like(given[1], memory_format=torch.contiguous_format))
-    in_slabs(_shared, len(moving), moving, target)
-    return [fixed, moving, target]
+    fixed, moving = views(*weights_or_ones(fixed_weight, moving_weight, like=like))
+    return [fixed, moving, shared_by_cells(moving)]
+
+
+def shared_by_cells(weight: np.ndarray) -> np.ndarray:
+    """Weight that all eight corners of the cell above each node share; -1 where they do not."""
+    found = np.empty_like(weight)
+    in_slabs(_shared, len(weight), weight, found)
+    return found
 
 
 @no_type_check
@@ -111,7 +116,7 @@ def _inside(position, size):
 
 @no_type_check
 @compiled
-def _between(at, steps, shares, weight):
+def between(at, steps, shares, weight):
     """Weight between a node and those a step from it; 0 where one that counts has none."""
     known, sampled = _ZERO, _ZERO
     for x0, s0 in ((0, _ONE - shares[0]), (steps[0], shares[0])):
@@ -138,7 +143,7 @@ def _evidence(first, last, u, fixed_weight, moving_weight, shared, out):
                     (a0, s0, f0), (a1, s1, f1), (a2, s2, f2) = along(p0, n0), along(p1, n1), along(p2, n2)
                     at, steps = (a0 * n1 + a1) * n2 + a2, (s0 * n1 * n2, s1 * n2, s2)
                     common = same[np.uintp(at)]
-                    weight = common if common >= _ZERO else _between(at, steps, (f0, f1, f2), there)
+                    weight = common if common >= _ZERO else between(at, steps, (f0, f1, f2), there)
                     out[i, j, k] = fixed_weight[i, j, k] * weight
 
 
@@ -181,7 +186,7 @@ def _gradient(
             lows[:] = 0
             for a, own, size in ((0, i, n0), (1, j, n1), (2, 0, n2)):
                 positions = field[a * volume + row : a * volume + row + n2]
-                _look_up(positions, np.float32(own), a == 2, size, shares[a], low, free[a], weights)
+                look_up(positions, np.float32(own), a == 2, size, shares[a], low, free[a], weights)
                 for k in range(n2):
                     lows[k] = lows[k] * size + low[k]
             for k in range(n2):
@@ -191,7 +196,7 @@ def _gradient(
                 f0, f1, f2 = shares[0, k], shares[1, k], shares[2, k]
                 if weight > _ZERO:
                     common = same[np.uintp(at)]  # as good as always, all nodes around have the same
-                    weight *= common if common >= _ZERO else _between(at, steps, (f0, f1, f2), there)
+                    weight *= common if common >= _ZERO else between(at, steps, (f0, f1, f2), there)
                 if weight <= _ZERO:
                     target[node], target[second], target[third] = _ZERO, _ZERO, _ZERO
                     weights[k] = _ZERO
@@ -207,7 +212,7 @@ def _gradient(
                 g0, g1, g2, squared = _ZERO, _ZERO, _ZERO, _ZERO
                 for channel in range(count):
                     c = np.uintp(channel)
-                    moved, along_i, along_j, along_k = _interpolated(
+                    moved, along_i, along_j, along_k = interpolated(
                         values, m000 + c, m010 + c, m100 + c, m110 + c, along2, f0, f1, f2
                     )
                     residual = moved - here[own + c]
@@ -228,13 +233,13 @@ def _gradient(
                 up, down = n1 * n2 if i > 0 else 0, n1 * n2 if i < n0 - 1 else 0
                 left, right = n2 if j > 0 else 0, n2 if j < n1 - 1 else 0
                 for a in range(3):
-                    _add_diffusion(field, a * volume + (i * n1 + j) * n2, n2, (up, down, left, right), target, rough)
+                    add_diffusion(field, a * volume + (i * n1 + j) * n2, n2, (up, down, left, right), target, rough)
     return loss
 
 
 @no_type_check
 @compiled
-def _interpolated(values, m000, m010, m100, m110, step, f0, f1, f2):
+def interpolated(values, m000, m010, m100, m110, step, f0, f1, f2):
     """Value between eight nodes, and its slope along each axis; along k, then j, then i."""
     v00, v01, v10, v11 = values[m000], values[m010], values[m100], values[m110]
     step00, step01 = values[m000 + step] - v00, values[m010 + step] - v01
@@ -259,7 +264,7 @@ def _write_blocks(values, row, lows, steps, shares, free, weights, block, channe
         if weights[k] > _ZERO:
             for channel in range(count):
                 c = np.uintp(channel)
-                _, d0, d1, d2 = _interpolated(
+                _, d0, d1, d2 = interpolated(
                     values, m000 + c, m010 + c, m100 + c, m110 + c, along2, shares[0, k], shares[1, k], shares[2, k]
                 )
                 h00, h01, h02 = h00 + d0 * d0, h01 + d0 * d1, h02 + d0 * d2
@@ -271,7 +276,7 @@ def _write_blocks(values, row, lows, steps, shares, free, weights, block, channe
 
 @no_type_check
 @compiled
-def _look_up(field, own, counted, size, share, low, free, weight):
+def look_up(field, own, counted, size, share, low, free, weight):
     """Along one axis: nodes below a row of positions, shares of those above; no weight outside the field of view.
 
     A position clamped to the volume does not move with the displacement: it is not ``free``.
@@ -290,7 +295,7 @@ def _look_up(field, own, counted, size, share, low, free, weight):
 
 @no_type_check
 @compiled
-def _add_diffusion(u, row, size, beside, out, factor):
+def add_diffusion(u, row, size, beside, out, factor):
     """Add ``factor`` times the differences to the six neighbours of a row's nodes; a missing one counts as equal."""
     up, down, left, right = beside
     start, above, below = np.uintp(row), np.uintp(row - up), np.uintp(row + down)

@@ -91,13 +91,13 @@ class WarpSsd:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         block = displacement.new_zeros(6, *displacement.shape[1:])
         for channel in self._moving[:, None]:
-            d0, d1, d2 = _slopes(channel, displacement)
+            d0, d1, d2 = slopes(channel, displacement)
             block += torch.stack([d0 * d0, d0 * d1, d0 * d2, d1 * d1, d1 * d2, d2 * d2])
         weight = evidence_under(displacement.detach(), self._fixed_weight, self._moving_weight)
         return *self(displacement, diffusion=diffusion), block * (weight * (2 / weight.numel()))
 
 
-def _slopes(channel: Channels, displacement: Field) -> Field:
+def slopes(channel: Channels, displacement: Field) -> Field:
     """Differentiate one warped channel ``[1, i, j, k]`` at each node with respect to the displacement there."""
     shape: Triple = (displacement.shape[1], displacement.shape[2], displacement.shape[3])
     with torch.enable_grad():
