@@ -118,7 +118,7 @@ def _warp(first, last, moving, u, fixed_weight, moving_weight, shared, moved, ev
 @no_type_check
 @compiled
 def _box_sums(ring, low, high, lines, sums):
-    """Sums of the windows of one row: of the rows ``low ... high`` of the ring, then along the row.
+    """Add up the windows of one row: the rows ``low ... high`` of the ring, then along the row.
 
     ``lines`` has zeros beyond both ends of a row.
     """
@@ -183,7 +183,7 @@ def _correlate(first, last, fixed, moved, evidence, factor_a, factor_b, factor_c
 @no_type_check
 @compiled
 def _add_moments(fixed, moved, evidence, low, high, j, out):
-    """Sums over the planes ``low ... high`` of a row of ``w``, ``w f``, ``w f^2``, ``w m``, ``w m^2``, ``w f m``."""
+    """Add up a row of the planes ``low ... high``: ``w``, ``w f``, ``w f^2``, ``w m``, ``w m^2``, ``w f m``."""
     out[:] = _ZERO
     total, sum_f, sum_ff, sum_m, sum_mm, sum_fm = out[0], out[1], out[2], out[3], out[4], out[5]
     for i in range(low, high + 1):
@@ -219,7 +219,7 @@ def _gradient(
     scale,
     rough,
 ):
-    """Gradient of the planes ``first ... last - 1``, which may overwrite ``slopes``, and the blocks if there are any."""
+    """Gradient of the planes ``first ... last - 1``, which may overwrite ``slopes``; and blocks if there are any."""
     n0, n1, n2 = fixed.shape
     width, volume = 2 * reach + 1, n0 * n1 * n2
     ring, lines = np.empty((width, 3, n2), np.float32), np.zeros((3, n2 + 2 * reach), np.float32)

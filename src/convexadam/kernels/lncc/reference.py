@@ -45,8 +45,7 @@ def lncc(
     """
     weight = evidence_under(displacement, fixed_weight, moving_weight)
     maps = normalised(fixed, fixed_weight), normalised(moving, moving_weight)
-    cov, vf, vm, _ = _local(*maps, displacement, weight, radius, floor)
-    return (weight * (1 - cov.square() / (vf * vm)).sum(0)).mean()
+    return _mean(weight, *_local(*maps, displacement, weight, radius, floor)[:3])
 
 
 def normalised(features: Channels, weight: Volume | None) -> Channels:
@@ -62,7 +61,7 @@ def normalised(features: Channels, weight: Volume | None) -> Channels:
         torch.sub(channel, mean.to(channel.dtype), out=target)
         deviation = ((counted * target * target).sum(dtype=torch.float64) / total).sqrt()
         rounding = _CONSTANT * torch.finfo(channel.dtype).eps * mean.abs()
-        target *= torch.where(deviation > rounding, 1 / deviation, 0.0).to(channel.dtype)
+        target.mul_(torch.where(deviation > rounding, 1 / deviation, 0.0).to(channel.dtype))
     return found
 
 
@@ -90,8 +89,7 @@ class Correlation:
         weight = evidence_under(displacement.detach(), *self._weights)
         with torch.enable_grad():
             moved = displacement.detach().requires_grad_()
-            cov, vf, vm, _ = _local(*self._maps, moved, weight, self._radius, self._floor)
-            loss = (weight * (1 - cov.square() / (vf * vm)).sum(0)).mean()
+            loss = _mean(weight, *_local(*self._maps, moved, weight, self._radius, self._floor)[:3])
             (gradient,) = torch.autograd.grad(loss, moved)
         if diffusion:
             gradient += diffusion * diffusion_gradient(displacement.detach())
@@ -115,6 +113,11 @@ class Correlation:
             d0, d1, d2 = slopes(channel, u)
             block += factor * torch.stack([d0 * d0, d0 * d1, d0 * d2, d1 * d1, d1 * d2, d2 * d2])
         return *self(displacement, diffusion=diffusion), block
+
+
+def _mean(weight: Volume, cov: Channels, vf: Channels, vm: Channels) -> Float[Tensor, ""]:
+    """Mean over the nodes of ``w sum_c (1 - cc_c)``."""
+    return (weight * (1 - cov.square() / (vf * vm)).sum(0)).mean()
 
 
 def _local(
