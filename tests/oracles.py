@@ -433,6 +433,74 @@ def gauss_newton(moving: np.ndarray, displacement: np.ndarray, weights: np.ndarr
     return out
 
 
+def _window(x: Sequence[int], shape: Sequence[int], radius: int) -> tuple[slice, ...]:
+    """Nodes at most ``radius`` from ``x`` along each axis."""
+    return tuple(slice(max(c - radius, 0), min(c + radius + 1, n)) for c, n in zip(x, shape, strict=True))
+
+
+def local_moments(f: np.ndarray, m: np.ndarray, weights: np.ndarray, radius: int) -> tuple[np.ndarray, ...]:
+    """Covariance and both variances of two volumes within each window, and its weight; all 0 where a node has none."""
+    out = np.zeros((4, *f.shape))
+    for x in np.ndindex(*f.shape):
+        if weights[x] > 0:
+            near = _window(x, f.shape, radius)
+            w = weights[near]
+            off_f = f[near] - (w * f[near]).sum() / w.sum()
+            off_m = m[near] - (w * m[near]).sum() / w.sum()
+            moments = [(w * product).sum() / w.sum() for product in (off_f * off_m, off_f**2, off_m**2)]
+            out[(slice(None), *x)] = [*moments, w.sum()]
+    return tuple(out)
+
+
+def variance(volume: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Variance of a volume, each node counted by its weight."""
+    counts = np.ones(volume.shape) if weight is None else weight
+    mean = (counts * volume).sum() / counts.sum()
+    return float((counts * (volume - mean) ** 2).sum() / counts.sum())
+
+
+def lncc(
+    fixed: np.ndarray,
+    moving: np.ndarray,
+    displacement: np.ndarray,
+    weights: np.ndarray,
+    *,
+    radius: int,
+    floors: Sequence[tuple[float, float]],
+) -> float:
+    """``1/N sum_x w(x) sum_c (1 - cov^2 / ((vf + floor) (vm + floor)))``, with two floors for each channel."""
+    warped, total = compose(moving, displacement), 0.0
+    for f, m, (floor_f, floor_m) in zip(fixed, warped, floors, strict=True):
+        cov, vf, vm, _ = local_moments(f, m, weights, radius)
+        for x in np.argwhere(weights > 0):
+            at = tuple(x)
+            total += weights[at] * (1 - cov[at] ** 2 / ((vf[at] + floor_f) * (vm[at] + floor_m)))
+    return total / weights.size
+
+
+def lncc_blocks(
+    fixed: np.ndarray,
+    moving: np.ndarray,
+    displacement: np.ndarray,
+    weights: np.ndarray,
+    *,
+    radius: int,
+    floors: Sequence[tuple[float, float]],
+) -> np.ndarray:
+    """``sum_c h_c dM_c dM_c^T``, ``h(y) = w(y)/N sum_x w(x)/W(x) 2 cov^2 / (vf vm^2)`` over the windows with ``y``."""
+    warped, out = compose(moving, displacement), np.zeros((6, *weights.shape))
+    for c, (floor_f, floor_m) in enumerate(floors):
+        cov, vf, vm, total = local_moments(fixed[c], warped[c], weights, radius)
+        h = np.zeros(weights.shape)
+        for x in np.ndindex(*weights.shape):
+            if weights[x] > 0:
+                curvature = 2 * cov[x] ** 2 / ((vf[x] + floor_f) * (vm[x] + floor_m) ** 2)
+                h[_window(x, weights.shape, radius)] += weights[x] / total[x] * curvature
+        # `gauss_newton` of one channel, with weights of its own
+        out += gauss_newton(moving[c : c + 1], displacement, weights * h) / 2
+    return out
+
+
 def diffusion_energy(displacement: np.ndarray) -> float:
     """``1/3 sum_a mean_x |u(x + e_a) - u(x)|^2``, without the differences that leave the grid."""
     shape = displacement.shape[1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import oracles
@@ -232,6 +233,34 @@ def test_gauss_newton() -> None:
     ramp, to_the_middle = np.tensordot([[2.0, 3, 5]], nodes, 1), 0.5 - nodes
     block = oracles.gauss_newton(ramp, to_the_middle, np.full((2, 2, 2), 4.0))  # 2 / N w = 1
     assert block[:, 1, 0, 1] == pytest.approx([4, 6, 10, 9, 15, 25])
+
+
+def test_lncc_and_its_blocks() -> None:
+    fixed, moving = _line([0, 1, 2, 9]), _line([1, 0, -1, 5])
+    still, weights = np.zeros((3, 1, 1, 4)), np.array([[[1.0, 1.0, 1.0, 0.0]]])
+    cov, vf, vm, total = oracles.local_moments(fixed[0], moving[0], weights, 1)
+    assert cov.ravel() == pytest.approx([-1 / 4, -2 / 3, -1 / 4, 0])
+    assert vf.ravel() == pytest.approx([1 / 4, 2 / 3, 1 / 4, 0])
+    assert vm.ravel() == pytest.approx([1 / 4, 2 / 3, 1 / 4, 0])
+    assert total.ravel().tolist() == [2, 3, 2, 0]
+    same: Any = {"radius": 1, "floors": [(0.0, 0.0)]}
+    assert oracles.lncc(fixed, moving, still, weights, **same) == pytest.approx(0)
+    higher: Any = {"radius": 1, "floors": [(0.0, 0.25)]}
+    assert oracles.lncc(fixed, moving, still, weights, **higher) == pytest.approx((1 / 2 + 3 / 11 + 1 / 2) / 4)
+    half = still.copy()
+    half[2, 0, 0, :3] = [0.5, 0.0, -0.5]  # values 0.5, 0, -0.5: slopes of -1
+    cov, _, vm, _ = oracles.local_moments(fixed[0], oracles.compose(moving, half)[0], weights, 1)
+    assert cov.ravel()[:2] == pytest.approx([-1 / 8, -1 / 3])
+    assert vm.ravel()[:2] == pytest.approx([1 / 16, 1 / 6])
+    # 2 / vm of each window over its nodes: 16, 4 and 16
+    block = oracles.lncc_blocks(fixed, moving, half, weights, **same)
+    assert block[5].ravel()[[0, 2]] == pytest.approx([(16 + 4) / 4, (4 + 16) / 4])
+    assert np.abs(block[:5]).max() == 0
+
+
+def test_variance_of_some_nodes() -> None:
+    assert oracles.variance(_line([1, 3, 50])[0], np.array([[[1.0, 3.0, 0.0]]])) == pytest.approx(3 / 4)
+    assert oracles.variance(_line([1, 3])[0]) == 1
 
 
 def test_ssd_weights_multiply() -> None:

@@ -26,6 +26,7 @@ from convexadam.kernels.coupled_argmin import coupled_argmin
 from convexadam.kernels.interpolate import interpolated
 from convexadam.kernels.invert import origins
 from convexadam.kernels.jacobian import jacobian_determinant
+from convexadam.kernels.lncc import correlated
 from convexadam.kernels.mind_ssc import mind_ssc, pooled_mind_ssc
 from convexadam.kernels.smooth import smooth
 from convexadam.kernels.warp import add_step
@@ -49,6 +50,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "add_step": lambda t: add_step(t(FIELD), t(FIELD), longest=0.5),
     "cost_volume": lambda t: cost_volume(t(FIELD), t(FIELD), WINDOW, fixed_weight=t(VOLUME).abs()),
     "coupled_argmin": lambda t: coupled_argmin(t(FIELD), WINDOW, toward=t(FIELD), theta=1.0),
+    "correlated": lambda t: correlated(t(FIELD), t(FIELD)),
     "compared": lambda t: compared(t(FIELD), t(FIELD)),
     "evidence_under": lambda t: evidence_under(t(FIELD), t(VOLUME), None),
 }

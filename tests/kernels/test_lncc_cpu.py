@@ -4,28 +4,170 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import oracles
 import pytest
 import torch
 from budget import assert_within_budget
-from compiled import SHAPES, Shape, gaps, noise, on_cpu
+from compiled import NODES, SHAPES, Shape, gaps, noise, on_cpu, scattered
 
 from convexadam.kernels.lncc import correlated, reference
 
-
-def _calls(fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, radius: int, **options: Any) -> Any:
-    value, gradient = correlated(fixed, moving, radius=radius, **options)(u, diffusion=0.3)
-    return value, gradient * u[0].numel()
+FLOOR = 0.1
+"""Windows of a few nodes correlate perfectly but for the floor: with a low one their gradients are mere rounding."""
 
 
-def _reference(fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, radius: int, **options: Any) -> Any:
-    value, gradient = reference.Correlation(fixed, moving, radius=radius, **options)(u, diffusion=0.3)
-    return value, gradient * u[0].numel()
+def _pair(channels: int, shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+    return noise(channels, *shape), noise(channels, *shape, seed=1)
 
 
+def _off_kinks(shape: Shape, seed: int = 0) -> torch.Tensor:
+    """Displacements of up to two nodes, away from integers (kinks) and from half a node (the field of view's end).
+
+    Each of the eight neighbours has a share of 0.11 ** 3 at least, above what counts as none.
+    """
+    rng = np.random.default_rng(seed)
+    part = oracles.uniform(3, *shape, seed=seed, low=0.11, high=0.45).numpy() * rng.choice([-1.0, 1.0], (3, *shape))
+    return torch.from_numpy(rng.integers(-2, 3, (3, *shape)) + part).float()
+
+
+def _weights(shape: Shape, given: str) -> dict[str, torch.Tensor | None]:
+    return {
+        "fixed_weight": gaps(*shape, seed=3) if given in ("fixed", "both") else None,
+        "moving_weight": gaps(*shape, seed=5) if given in ("moving", "both") else None,
+    }
+
+
+def _scaled(found: Any) -> Any:
+    """Gradients and blocks times the number of nodes, so that they are about as large as values."""
+    value, *slopes = found
+    return value, *(slope * slope[0].numel() for slope in slopes)
+
+
+def _fused(
+    fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
+) -> Any:
+    return _scaled(correlated(fixed, moving, **options).gauss_newton(u, diffusion=diffusion))
+
+
+def _torch(
+    fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
+) -> Any:
+    return _scaled(reference.Correlation(fixed, moving, **options).gauss_newton(u, diffusion=diffusion))
+
+
+FUSED = on_cpu(_fused)
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("radius", [1, 2, 8])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_errs_no_more_than_torch(shape: Shape, radius: int, weighted: bool) -> None:
-    weights = {"fixed_weight": gaps(*shape, seed=3), "moving_weight": gaps(*shape, seed=5)} if weighted else {}
-    pair, u = (noise(2, *shape), noise(2, *shape, seed=1)), 1.5 * noise(3, *shape, seed=2)
-    assert_within_budget(on_cpu(_calls), _reference, *pair, u, radius=radius, floor=0.1, **weights)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("given", ["none", "fixed", "moving", "both"])
+@pytest.mark.parametrize("radius", [1, 2, 3, 8])
+def test_errs_no_more_than_torch(shape: Shape, channels: int, given: str, radius: int) -> None:
+    options: dict[str, Any] = {"radius": radius, "floor": FLOOR, "diffusion": 0.7}
+    assert_within_budget(FUSED, _torch, *_pair(channels, shape), _off_kinks(shape), **_weights(shape, given), **options)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("given", ["none", "both"])
+def test_of_a_usual_size(given: str) -> None:
+    maps = [torch.nn.functional.avg_pool3d(m, 3, 1, 1) + 4 for m in _pair(1, NODES)]  # values far from 0, smooth
+    u = torch.nn.functional.avg_pool3d(_off_kinks(NODES), 5, 1, 2)
+    assert_within_budget(FUSED, _torch, *maps, u, diffusion=0.2, **_weights(NODES, given))
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("diffusion", [0.0, 0.5])
+def test_writes_where_it_is_told(channels: int, diffusion: float) -> None:
+    shape = (5, 7, 6)
+    u, given = _off_kinks(shape), torch.full((3, *shape), torch.nan)
+    comparison = on_cpu(correlated)(*_pair(channels, shape), fixed_weight=gaps(*shape))
+    value, gradient = comparison(u, diffusion=diffusion)
+    again, found = comparison(u, diffusion=diffusion, out=given)
+    assert found is given
+    assert torch.equal(found, gradient)
+    assert again.item() == pytest.approx(value.item(), rel=1e-6)  # slabs are added up in any order
+    assert torch.equal(comparison.gradient(u, diffusion=diffusion), gradient)
+    assert torch.equal(comparison.gauss_newton(u, diffusion=diffusion)[1], gradient)
+    strided = scattered(torch.zeros(3, *shape))
+    assert comparison(u, diffusion=diffusion, out=strided)[1] is strided
+    assert torch.equal(strided, gradient)
+
+
+@pytest.mark.usefixtures("threads")
+def test_non_contiguous_inputs() -> None:
+    shape = (7, 9, 8)
+    fixed, moving = (scattered(maps) for maps in _pair(2, shape))
+    u, weight = scattered(_off_kinks(shape)), scattered(gaps(*shape))
+    assert not any(t.is_contiguous() for t in (fixed, moving, u, weight))
+    options: dict[str, Any] = {"fixed_weight": weight, "moving_weight": weight, "diffusion": 0.3, "floor": FLOOR}
+    assert_within_budget(FUSED, _torch, fixed, moving, u, **options)
+
+
+def test_the_inputs_are_left_alone() -> None:
+    shape = (3, 4, 5)
+    given = [*_pair(2, shape), _off_kinks(shape), gaps(*shape)]
+    before = [t.clone() for t in given]
+    FUSED(*given[:3], fixed_weight=given[3], moving_weight=given[3], diffusion=1.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, given, strict=True))
+
+
+def test_where_there_is_no_evidence_all_is_0() -> None:
+    shape = (7, 9, 8)
+    u, weights = _off_kinks(shape), _weights(shape, "both")
+    evidence = reference.evidence_under(u, *weights.values())
+    _, gradient, block = FUSED(*_pair(2, shape), u, **weights)
+    assert not gradient[:, evidence == 0].any()
+    assert not block[:, evidence == 0].any()
+    assert gradient[:, evidence > 0].any()
+
+
+def test_positions_beyond_the_outer_nodes_hold_the_gradient_at_0() -> None:
+    shape = (4, 5, 6)
+    u = torch.zeros(3, *shape)
+    u[0, 0], u[1, :, -1], u[2, ..., -1] = -0.3, 0.4, 2.0
+    _, gradient, block = FUSED(*_pair(1, shape), u, radius=1)
+    assert not gradient[0, [0, -1]].any()
+    assert not gradient[1, :, [0, -1]].any()
+    assert not gradient[2, ..., [0, -1]].any()
+    assert not block[list(oracles.ENTRIES[0])][:, [0, -1]].any()  # the outer node itself, too
+    assert not block[list(oracles.ENTRIES[1])][:, :, [0, -1]].any()
+    assert not block[list(oracles.ENTRIES[2])][..., [0, -1]].any()
+    assert block[3:, 0, 1:-1, 1:-1].all()
+    assert gradient[:, 1:-1, 1:-1, 1:-1].all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_blocks_are_positive_semidefinite(channels: int) -> None:
+    shape = (7, 9, 8)
+    _, _, block = FUSED(*_pair(channels, shape), _off_kinks(shape), fixed_weight=gaps(*shape))
+    matrices = block.double().movedim(0, -1)[..., list(oracles.ENTRIES)]
+    # Four roundings of each product and one of each sum, relative to the trace at most; three entries a row.
+    wrong = 3 * (channels + 4) * torch.finfo(torch.float32).eps * block[[0, 3, 5]].sum(0)
+    assert (torch.linalg.eigvalsh(matrices)[..., 0] >= -wrong).all()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e9, -1e9, 3e38])
+def test_displacements_out_of_this_world_take_their_node_out(value: float) -> None:
+    shape = (5, 6, 9)
+    pair, u = _pair(1, shape), _off_kinks(shape)
+    far, outside = u.clone(), u.clone()
+    far[1, 2, 3, 4], outside[1, 2, 3, 4] = value, 50.0
+    for found, expected in zip(FUSED(*pair, far), FUSED(*pair, outside), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)  # slabs are added up in any order
+
+
+@pytest.mark.parametrize("threads", [1, 2, 16])
+def test_the_number_of_threads_does_not_matter(threads: int) -> None:
+    shape = (17, 19, 18)
+    pair, u, before = _pair(1, shape), _off_kinks(shape), torch.get_num_threads()
+    expected = FUSED(*pair, u, diffusion=0.1)
+    torch.set_num_threads(threads)
+    try:
+        found = FUSED(*pair, u, diffusion=0.1)
+    finally:
+        torch.set_num_threads(before)
+    assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(found[1:], expected[1:], strict=True))

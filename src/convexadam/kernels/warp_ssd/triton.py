@@ -143,8 +143,8 @@ def _gradient(
     u2 = tl.load(u + node + 2 * component, mask=here, other=0.0)
     p0, p1, p2 = i.to(tl.float32) + u0, j.to(tl.float32) + u1, k.to(tl.float32) + u2
     first, s0, s1, s2, f0, f1, f2 = cell(p0, p1, p2, n0, n1, n2)
-    seen = here & _inside(p0, n0) & _inside(p1, n1) & _inside(p2, n2)
-    weight = _weight(fixed_weight, moving_weight, node, first, s0, s1, s2, f0, f1, f2, seen)
+    seen = here & inside(p0, n0) & inside(p1, n1) & inside(p2, n2)
+    weight = evidence_of(fixed_weight, moving_weight, node, first, s0, s1, s2, f0, f1, f2, seen)
     curved: tl.constexpr = curvature is not None
     part, g0, g1, g2, h00, h01, h02, h11, h12, h22 = _compared(
         fixed, moving, node, first, s0, s1, s2, f0, f1, f2, weight > 0, curved, channels, block
@@ -169,9 +169,9 @@ def _gradient(
         tl.store(curvature + node + 4 * component, tl.where(free1 & free2, weight * h12, 0.0), mask=here)
         tl.store(curvature + node + 5 * component, tl.where(free2, weight * h22, 0.0), mask=here)
     if diffuse:
-        g0 += rough * _excess(u, u0, node, i, j, k, n0, n1, n2, here)
-        g1 += rough * _excess(u, u1, node + component, i, j, k, n0, n1, n2, here)
-        g2 += rough * _excess(u, u2, node + 2 * component, i, j, k, n0, n1, n2, here)
+        g0 += rough * excess(u, u0, node, i, j, k, n0, n1, n2, here)
+        g1 += rough * excess(u, u1, node + component, i, j, k, n0, n1, n2, here)
+        g2 += rough * excess(u, u2, node + 2 * component, i, j, k, n0, n1, n2, here)
     tl.store(gradient + node, g0, mask=here)
     tl.store(gradient + node + component, g1, mask=here)
     tl.store(gradient + node + 2 * component, g2, mask=here)
@@ -252,20 +252,21 @@ def _evidence(
     p1 = j.to(tl.float32) + tl.load(u + node + component, mask=here, other=0.0)
     p2 = k.to(tl.float32) + tl.load(u + node + 2 * component, mask=here, other=0.0)
     first, s0, s1, s2, f0, f1, f2 = cell(p0, p1, p2, n0, n1, n2)
-    seen = here & _inside(p0, n0) & _inside(p1, n1) & _inside(p2, n2)
-    weight = _weight(fixed_weight, moving_weight, node, first, s0, s1, s2, f0, f1, f2, seen)
+    seen = here & inside(p0, n0) & inside(p1, n1) & inside(p2, n2)
+    weight = evidence_of(fixed_weight, moving_weight, node, first, s0, s1, s2, f0, f1, f2, seen)
     tl.store(out + node, weight, mask=here)
 
 
 @no_type_check
 @triton.jit
-def _inside(position, n):
+def inside(position, n):
+    """Whether a position along an axis is in the field of view."""
     return (position >= -0.5) & (position <= n - 0.5)
 
 
 @no_type_check
 @triton.jit
-def _weight(fixed_weight, moving_weight, node, first, s0, s1, s2, f0, f1, f2, seen):
+def evidence_of(fixed_weight, moving_weight, node, first, s0, s1, s2, f0, f1, f2, seen):
     """Evidence of each node: 0 where nothing is seen, and where one of the nodes that are mixed has none."""
     weight = seen.to(tl.float32)
     if fixed_weight is not None:
@@ -288,7 +289,7 @@ def _known(weight):
 
 @no_type_check
 @triton.jit
-def _excess(u, value, at, i, j, k, n0, n1, n2, here):
+def excess(u, value, at, i, j, k, n0, n1, n2, here):
     """Sum of what a value has over its neighbours; past the border the value itself stands for one."""
     row = (at * 0 + n1) * n2
     total = value - tl.load(u + at - tl.where(i > 0, row, 0), mask=here, other=0.0)
