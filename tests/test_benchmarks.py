@@ -341,12 +341,15 @@ def test_counts_of_interpolation_inverses_and_determinants_by_hand(kernels: Any)
     assert (counted.bytes, counted.operations) == (4 * 4 * 24, 24 * (18 + 3 + 14))
 
 
-def test_counts_of_local_correlation_by_hand(kernels: Any) -> None:
+def test_counts_of_correlation_and_information_by_hand(kernels: Any) -> None:
     correlation = importlib.import_module("bench_lncc").correlation
     # two maps, two fields, two weights and six entries; nine sums of 2 x 3 more along three axes, six products of three
     counted = correlation((2, 3, 4), radius=3, weights=2, blocks=1)
     assert counted.bytes == 24 * 4 * (2 + 6 + 2 + 6)
     assert counted.operations == 24 * (50 + 28 + 5 + 24 + 9 + 36 + 9 * 6 * 3 + 12)
+    # a cube takes 2 more than a square; eight products and as many sums for the histogram, and for a mean of its slopes
+    counted = importlib.import_module("bench_mutual_information").information((2, 3, 4), weights=2)
+    assert (counted.bytes, counted.operations) == (24 * 4 * (2 + 6 + 2), 24 * 216)
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from convexadam.kernels.invert import origins
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.kernels.lncc import correlated
 from convexadam.kernels.mind_ssc import mind_ssc, pooled_mind_ssc
+from convexadam.kernels.mutual_information import shared
 from convexadam.kernels.smooth import smooth
 from convexadam.kernels.warp import add_step
 from convexadam.kernels.warp_ssd import compared, evidence_under
@@ -51,6 +52,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "cost_volume": lambda t: cost_volume(t(FIELD), t(FIELD), WINDOW, fixed_weight=t(VOLUME).abs()),
     "coupled_argmin": lambda t: coupled_argmin(t(FIELD), WINDOW, toward=t(FIELD), theta=1.0),
     "correlated": lambda t: correlated(t(FIELD), t(FIELD)),
+    "shared": lambda t: shared(t(FIELD[:1]), t(FIELD[:1])),
     "compared": lambda t: compared(t(FIELD), t(FIELD)),
     "evidence_under": lambda t: evidence_under(t(FIELD), t(VOLUME), None),
 }

@@ -30,8 +30,7 @@ class Correlation:
         moving_weight: Volume | None = None,
     ) -> None:
         self._maps = views(normalised(fixed, fixed_weight), normalised(moving, moving_weight))
-        known, there = (_NONE if w is None else views(w)[0] for w in (fixed_weight, moving_weight))
-        self._weights = known, there, _NONE if moving_weight is None else shared_by_cells(there)
+        self._weights = given_or_none(fixed_weight, moving_weight)
         self._radius, self._floor = radius, np.float32(floor)
 
     def __call__(
@@ -62,7 +61,7 @@ class Correlation:
         nodes, value, planes = weight.size, 0.0, len(weight)
         rough = np.float32(2 * diffusion / (3 * nodes))
         for number, (fixed, moving) in enumerate(zip(*self._maps, strict=True)):
-            in_slabs(_warp, planes, moving, u, *self._weights, moved, weight, slopes)
+            in_slabs(warp_with_slopes, planes, moving, u, *self._weights, moved, weight, slopes)
             local = fixed, moved, weight, *factors, self._radius
             value += sum(in_slabs(_correlate, planes, *local, self._floor)) / nodes
             extra = rough if number == 0 else _ZERO
@@ -71,9 +70,15 @@ class Correlation:
         return torch.tensor(value, dtype=torch.float32, device="cpu"), found, block
 
 
+def given_or_none(fixed_weight: Volume | None, moving_weight: Volume | None) -> list[np.ndarray]:
+    """Both weights, and the moving weight that all eight corners of a cell share; empty where there are none."""
+    fixed, moving = (_NONE if w is None else views(w)[0] for w in (fixed_weight, moving_weight))
+    return [fixed, moving, _NONE if moving_weight is None else shared_by_cells(moving)]
+
+
 @no_type_check
 @compiled
-def _warp(first, last, moving, u, fixed_weight, moving_weight, shared, moved, evidence, slopes):
+def warp_with_slopes(first, last, moving, u, fixed_weight, moving_weight, shared, moved, evidence, slopes):
     """Warp the planes ``first ... last - 1``: values, their evidence and their slopes; all 0 without evidence."""
     n0, n1, n2 = moving.shape
     volume = n0 * n1 * n2
