@@ -28,6 +28,12 @@ class Comparison(Protocol):
         """Return the gradient alone, which is quicker."""
         ...
 
+    def curvature(
+        self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
+        """Return the value, and the gradient with a fourth channel: a third of the trace of `gauss_newton`'s block."""
+        ...
+
     def gauss_newton(
         self, displacement: Field, *, diffusion: float = 0.0
     ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
@@ -35,14 +41,20 @@ class Comparison(Protocol):
 
         ``dM_c`` is the derivative of ``M_c(x + u(x))`` with respect to ``u(x)``, per node, and the weight is held
         constant: the second derivative of `ssd` without that of the features. A component that is clamped to the
-        volume moves nothing, and its entries are 0. The roughness has no part in the block: its second derivative is
+        volume moves nothing, and its entries are 0. With an ``outlier``, each node has the weight of its gradient. The
+        roughness has no part in the block: its second derivative is
         the constant operator of `diffusion_gradient`. Value and gradient are those of a call.
         """
         ...
 
 
 def compared(
-    fixed: Channels, moving: Channels, *, fixed_weight: Volume | None = None, moving_weight: Volume | None = None
+    fixed: Channels,
+    moving: Channels,
+    *,
+    fixed_weight: Volume | None = None,
+    moving_weight: Volume | None = None,
+    outlier: float | None = None,
 ) -> Comparison:
     """Prepare two feature maps for `Comparison`: what does not depend on the displacement is done once.
 
@@ -52,9 +64,12 @@ def compared(
         Features ``[c, i, j, k]`` of one shape. They are not copied if memory has the channels last.
     fixed_weight, moving_weight
         Evidence of each node, ``[i, j, k]``, not negative; 1 where ``None``. See `ssd`.
+    outlier
+        Squared difference at which a node counts half as much as it would without outliers; ``None`` for all alike. See
+        `ssd`.
     """
     prepared: Comparison = implementation(__name__, fixed, moving, fixed_weight, moving_weight).WarpSsd(
-        fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight
+        fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight, outlier=outlier
     )
     return prepared
 

@@ -23,7 +23,7 @@ from convexadam.kernels._cpu import (
 from convexadam.kernels.warp.cpu import along
 
 _ALL_KNOWN = np.float32(0.999)
-_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_ZERO, _THIRD, _HALF, _ONE = np.float32(0), np.float32(1 / 3), np.float32(0.5), np.float32(1)
 
 
 class WarpSsd:
@@ -36,7 +36,9 @@ class WarpSsd:
         *,
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
+        outlier: float | None = None,
     ) -> None:
+        self._limit = np.float32(0 if outlier is None else 1 / outlier)
         self._features = channels_last(fixed), channels_last(moving)
         self._weights = _prepared(fixed[0], fixed_weight, moving_weight)
         self._channels = constant(fixed.shape[0])
@@ -45,30 +47,47 @@ class WarpSsd:
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
-        value, gradient, _ = self._run(displacement, diffusion, out, valued=1)
+        value, gradient, _, _ = self._run(displacement, diffusion, out, valued=1)
         return value, gradient
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         return self._run(displacement, diffusion, out)[1]
 
+    def curvature(
+        self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        found = empty(4, *displacement.shape[1:]) if out is None or not out.is_contiguous() else out
+        value, _, _, _ = self._run(displacement, diffusion, found[:3], valued=1, trace=found[3:])
+        return value, found if out is None or out is found else out.copy_(found)
+
     def gauss_newton(
         self, displacement: Field, *, diffusion: float = 0.0
     ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
-        return self._run(displacement, diffusion, valued=1, curved=1)
+        return self._run(displacement, diffusion, valued=1, curved=1)[:3]
 
     def _run(
-        self, displacement: Field, diffusion: float, out: Field | None = None, *, valued: int = 0, curved: int = 0
-    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "d i j k"]]:
+        self,
+        displacement: Field,
+        diffusion: float,
+        out: Field | None = None,
+        *,
+        valued: int = 0,
+        curved: int = 0,
+        trace: Float[Tensor, "1 i j k"] | None = None,
+    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "d i j k"], Float[Tensor, "e i j k"]]:
         gradient, block = written_to(out, like=displacement), empty(6 * curved, *displacement.shape[1:])
+        slopes = block[:0] if trace is None else trace
         nodes = displacement[0].numel()
-        scales = np.float32(2 / nodes), np.float32(2 * diffusion / (3 * nodes))
-        arrays = (*self._features, *views(displacement), *self._weights, *views(gradient, block))
-        constants = self._channels, constant(valued), constant(curved)
+        scales = np.float32(2 / nodes), np.float32(2 * diffusion / (3 * nodes)), self._limit
+        arrays = (*self._features, *views(displacement), *self._weights, *views(gradient, block, slopes))
+        limited = int(self._limit > 0)
+        constants = self._channels, constant(max(valued, limited)), constant(curved), constant(len(slopes))
         value = sum(in_slabs(_gradient, displacement.shape[1], *arrays, *scales, *constants)) / nodes
         found = gradient if out is None or out is gradient else out.copy_(gradient)
-        return torch.tensor(value, dtype=torch.float32, device="cpu"), found, block
+        return torch.tensor(value, dtype=torch.float32, device="cpu"), found, block, slopes
 
 
 def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
@@ -160,20 +179,28 @@ def _gradient(
     shared,
     gradient,
     block,
+    trace,
     scale,
     rough,
+    limit,
     channels,
     valued,
     curved,
+    traced,
 ):
-    """Gradient of the planes ``first ... last - 1``, and the Gauss-Newton block if ``curved``.
+    """Gradient of the planes ``first ... last - 1``, with its Gauss-Newton block if ``curved``, a trace if ``traced``.
 
     Returns the sum of squared differences if ``valued``.
     """
     n0, n1, n2 = fixed.shape[:3]
     volume, count = n0 * n1 * n2, len(channels)
     here, values, field, target = fixed.reshape(-1), moving.reshape(-1), u.reshape(-1), gradient.reshape(-1)
-    known, there, same = fixed_weight.reshape(-1), moving_weight.reshape(-1), shared.reshape(-1)
+    known, there, same, slopes = (
+        fixed_weight.reshape(-1),
+        moving_weight.reshape(-1),
+        shared.reshape(-1),
+        trace.reshape(-1),
+    )
     steps = min(n0 - 1, 1) * n1 * n2, min(n1 - 1, 1) * n2, min(n2 - 1, 1)  # one node alone is its own neighbour
     along0, along1, along2 = np.uintp(steps[0] * count), np.uintp(steps[1] * count), np.uintp(steps[2] * count)
     lows, low = np.empty(n2, np.int64), np.empty(n2, np.int32)
@@ -200,6 +227,8 @@ def _gradient(
                 if weight <= _ZERO:
                     target[node], target[second], target[third] = _ZERO, _ZERO, _ZERO
                     weights[k] = _ZERO
+                    if len(traced) > 0:
+                        slopes[node] = _ZERO
                     continue
                 # the next row of nodes will read from here on: it is far away in memory
                 ahead = (at + 2 * n2) * count
@@ -210,6 +239,7 @@ def _gradient(
                 m000, own = np.uintp(at) * np.uintp(count), node * np.uintp(count)
                 m010, m100, m110 = m000 + along1, m000 + along0, m000 + along0 + along1
                 g0, g1, g2, squared = _ZERO, _ZERO, _ZERO, _ZERO
+                h0, h1, h2 = _ZERO, _ZERO, _ZERO
                 for channel in range(count):
                     c = np.uintp(channel)
                     moved, along_i, along_j, along_k = interpolated(
@@ -221,8 +251,15 @@ def _gradient(
                     g0 += residual * along_i
                     g1 += residual * along_j
                     g2 += residual * along_k
-                loss += weight * squared
-                weight *= scale
+                    if len(traced) > 0:
+                        h0 += along_i * along_i
+                        h1 += along_j * along_j
+                        h2 += along_k * along_k
+                share = _ONE / (_ONE + squared * limit)  # without a value, and so without a limit, 1
+                loss += weight * squared * share
+                weight *= scale * share * share
+                if len(traced) > 0:
+                    slopes[node] = weight * _THIRD * (h0 * free[0, k] + h1 * free[1, k] + h2 * free[2, k])
                 target[node], target[second] = g0 * weight * free[0, k], g1 * weight * free[1, k]
                 target[third] = g2 * weight * free[2, k]
                 weights[k] = weight

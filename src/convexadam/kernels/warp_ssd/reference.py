@@ -18,8 +18,12 @@ def ssd(
     *,
     fixed_weight: Volume | None = None,
     moving_weight: Volume | None = None,
+    outlier: float | None = None,
 ) -> Float[Tensor, ""]:
-    """Compute ``1/N sum_x w(x) sum_c (M_c(x + u(x)) - F_c(x))^2`` over the ``N`` nodes; differentiable.
+    """Compute ``1/N sum_x w(x) r(x)``, ``r(x) = sum_c (M_c(x + u(x)) - F_c(x))^2``; differentiable.
+
+    With an ``outlier`` ``t`` it is ``1/N sum_x w(x) r / (1 + r / t)`` (Geman and McClure, Bulletin of the ISI 1987):
+    what has no partner in the other image, ``r >> t``, costs the same wherever it is moved.
 
     ``w(x) = fixed_weight(x) moving_weight(x + u(x))``, and 0 where ``x + u(x)`` leaves the field of view: there
     is no evidence. The weight itself is held constant in the gradient.
@@ -32,11 +36,19 @@ def ssd(
         ``u``, ``[3, i, j, k]``, in nodes.
     fixed_weight, moving_weight
         ``[i, j, k]``, not negative; 1 where ``None``.
+    outlier
+        ``t``; ``None`` for no limit.
     """
+    residual = _residual(fixed, moving, displacement)
+    if outlier is not None:
+        residual = residual / (1 + residual / outlier)
+    return (residual * evidence_under(displacement, fixed_weight, moving_weight)).mean()
+
+
+def _residual(fixed: Channels, moving: Channels, displacement: Field) -> Volume:
     shape: Triple = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
     positions = displacement + identity_positions(shape, like=displacement)
-    residual = (sample_linear(moving, positions) - fixed).square().sum(0)
-    return (residual * evidence_under(displacement, fixed_weight, moving_weight)).mean()
+    return (sample_linear(moving, positions) - fixed).square().sum(0)
 
 
 def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
@@ -64,8 +76,9 @@ class WarpSsd:
         *,
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
+        outlier: float | None = None,
     ) -> None:
-        self._fixed, self._moving = fixed, moving
+        self._fixed, self._moving, self._outlier = fixed, moving, outlier
         self._fixed_weight, self._moving_weight = fixed_weight, moving_weight
 
     def __call__(
@@ -75,7 +88,7 @@ class WarpSsd:
         with torch.enable_grad():
             moved = displacement.detach().requires_grad_()
             weights = {"fixed_weight": self._fixed_weight, "moving_weight": self._moving_weight}
-            loss = ssd(self._fixed, self._moving, moved, **weights)
+            loss = ssd(self._fixed, self._moving, moved, **weights, outlier=self._outlier)
             (gradient,) = torch.autograd.grad(loss, moved)
         if diffusion:
             gradient += diffusion * diffusion_gradient(displacement.detach())
@@ -84,6 +97,14 @@ class WarpSsd:
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         return self(displacement, diffusion=diffusion, out=out)[1]
+
+    def curvature(
+        self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        value, gradient, block = self.gauss_newton(displacement, diffusion=diffusion)
+        found = torch.cat([gradient, block[[0, 3, 5]].mean(0, keepdim=True)])
+        return value, found if out is None else out.copy_(found)
 
     def gauss_newton(
         self, displacement: Field, *, diffusion: float = 0.0
@@ -94,6 +115,8 @@ class WarpSsd:
             d0, d1, d2 = slopes(channel, displacement)
             block += torch.stack([d0 * d0, d0 * d1, d0 * d2, d1 * d1, d1 * d2, d2 * d2])
         weight = evidence_under(displacement.detach(), self._fixed_weight, self._moving_weight)
+        if self._outlier is not None:
+            weight /= (1 + _residual(self._fixed, self._moving, displacement) / self._outlier).square()
         return *self(displacement, diffusion=diffusion), block * (weight * (2 / weight.numel()))
 
 

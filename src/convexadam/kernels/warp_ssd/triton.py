@@ -40,8 +40,10 @@ class WarpSsd:
         *,
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
+        outlier: float | None = None,
         storage: torch.dtype | None = None,
     ) -> None:
+        self._limit = 0.0 if outlier is None else 1 / outlier
         storage = storage or (torch.float16 if fixed.is_cuda else torch.float32)
         scale = None if storage == torch.float32 else _power_of_two_above(fixed, moving)
         self._features = _rows(fixed, storage, scale), _rows(moving, storage, scale)
@@ -62,6 +64,15 @@ class WarpSsd:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         return self._run(displacement, diffusion, out, None)
 
+    def curvature(
+        self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        found = torch.empty_like(displacement[:1]).expand(4, -1, -1, -1).contiguous() if out is None else out
+        target = found if found.is_contiguous() else torch.empty(found.shape, dtype=found.dtype, device=found.device)
+        self._run(displacement, diffusion, target[:3], target[3:])
+        return self._parts.sum(), found if target is found else found.copy_(target)
+
     def gauss_newton(
         self, displacement: Field, *, diffusion: float = 0.0
     ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
@@ -71,16 +82,17 @@ class WarpSsd:
         return self._parts.sum(), gradient, curvature
 
     def _run(
-        self, displacement: Field, diffusion: float, out: Field | None, curvature: Float[Tensor, "6 i j k"] | None
+        self, displacement: Field, diffusion: float, out: Field | None, curvature: Float[Tensor, "d i j k"] | None
     ) -> Field:
         given = displacement.contiguous()
         gradient = out if out is not None and out.is_contiguous() else torch.empty_like(given)
         nodes, channels = given[0].numel(), self._features[0].shape[-1]
-        numbers = 1 / nodes, 2 * diffusion / (3 * nodes)
+        numbers = 1 / nodes, 2 * diffusion / (3 * nodes), self._limit
         arrays = (*self._features, given, *self._weights, self._squared_scale, gradient, curvature, self._parts)
         sizes = channels, min(channels, _CHANNELS), *_BOX
         with torch.cuda.device(given.get_device()):
-            _gradient[self._grid](*arrays, *self._shape, *numbers, diffusion != 0, *sizes, **_OPTIONS)
+            switches = diffusion != 0, self._limit > 0, curvature is not None and len(curvature) == 1
+            _gradient[self._grid](*arrays, *self._shape, *numbers, *switches, *sizes, **_OPTIONS)
         return gradient if out is None or gradient is out else out.copy_(gradient)
 
 
@@ -129,7 +141,10 @@ def _gradient(
     n2,
     share,
     rough,
+    limit,
     diffuse: tl.constexpr,
+    limited: tl.constexpr,
+    traced: tl.constexpr,
     channels: tl.constexpr,
     block: tl.constexpr,
     box0: tl.constexpr,
@@ -153,15 +168,27 @@ def _gradient(
     weight *= share
     if squared_scale is not None:
         weight *= tl.load(squared_scale)
+    if limited:
+        squared = part
+        if squared_scale is not None:
+            squared *= tl.load(squared_scale)
+        kept = 1.0 / (1.0 + squared * limit)
+        part *= kept
+        kept *= kept
     program = (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
     tl.store(parts + program, tl.sum(weight * part, 0))
     # a position clamped to the volume does not move with the displacement
     weight *= 2
+    if limited:
+        weight *= kept
     free0, free1, free2 = (p0 > 0) & (p0 < n0 - 1.0), (p1 > 0) & (p1 < n1 - 1.0), (p2 > 0) & (p2 < n2 - 1.0)
     g0 = tl.where(free0, weight * g0, 0.0)
     g1 = tl.where(free1, weight * g1, 0.0)
     g2 = tl.where(free2, weight * g2, 0.0)
-    if curved:
+    if traced:
+        trace = tl.where(free0, h00, 0.0) + tl.where(free1, h11, 0.0) + tl.where(free2, h22, 0.0)
+        tl.store(curvature + node, weight * trace / 3, mask=here)
+    elif curved:
         tl.store(curvature + node, tl.where(free0, weight * h00, 0.0), mask=here)
         tl.store(curvature + node + component, tl.where(free0 & free1, weight * h01, 0.0), mask=here)
         tl.store(curvature + node + 2 * component, tl.where(free0 & free2, weight * h02, 0.0), mask=here)
