@@ -46,6 +46,7 @@ def _planes(first, last, u, out, factor, valued):
     _, n0, n1, n2 = u.shape
     field, target, size = u.reshape(-1), out.reshape(-1), n1 * n2
     ring = np.empty(3 * size, np.float32)  # the negative Laplacian of a plane and of those before and after it
+    found, one = np.empty(n2, np.float32), np.float32(1)
     ready = -1
     total = 0.0
     for plane in range(first, last):
@@ -57,7 +58,7 @@ def _planes(first, last, u, out, factor, valued):
             for j in range(n1):
                 start = ready * size + j * n2
                 beside = around(start, ready % n0, j, u.shape)
-                add_excess(field, start, beside, n2, ring, at + j * n2, np.float32(1))
+                add_excess(field, start, beside, n2, ring, at + j * n2, one)
         middle = plane % 3 * size
         above = (plane - 1) % 3 * size if i > 0 else middle
         below = (plane + 1) % 3 * size if i < n0 - 1 else middle
@@ -65,8 +66,11 @@ def _planes(first, last, u, out, factor, valued):
             row, start = j * n2, plane * size + j * n2
             left, right = row - (n2 if j > 0 else 0), row + (n2 if j < n1 - 1 else 0)
             beside = above + row, below + row, middle + left, middle + right
-            add_excess(ring, middle + row, beside, n2, target, start, factor)
-            _correct_border(field, target, start, (i, j), u.shape, factor)
+            found[:] = 0
+            add_excess(ring, middle + row, beside, n2, found, 0, one)
+            _correct_border(field, start, i, j, u.shape, found)
+            for k in range(n2):
+                target[np.uintp(start + k)] += factor * found[np.uintp(k)]
             if len(valued) > 0:
                 total += _squared(field, start, i, j, u.shape)
     return total
@@ -74,34 +78,33 @@ def _planes(first, last, u, out, factor, valued):
 
 @no_type_check
 @compiled
-def _correct_border(field, out, row, where, shape, factor):
-    """Take the first differences at the ends of the axes out of the gradient of a row."""
+def _correct_border(u, row, i, j, shape, out):
+    """Take the first differences at the ends of the axes out of the Laplacian's Laplacian of a row."""
     _, n0, n1, n2 = shape
-    for index, n, step in ((where[0], n0, n1 * n2), (where[1], n1, n2)):
-        if n > 1:
-            if index <= 1:
-                _add_difference(field, out, row, step * (1 - 2 * index), n2, factor)
-            if index >= n - 2:
-                _add_difference(field, out, row, step * (2 * (n - 1 - index) - 1), n2, factor)
+    for index, n, step in ((i, n0, n1 * n2), (j, n1, n2)):
+        if n > 1 and index <= 1:
+            _add_difference(u, row, step * (1 - 2 * index), out)
+        if n > 1 and index >= n - 2:
+            _add_difference(u, row, step * (2 * (n - 1 - index) - 1), out)
     if n2 > 1:
-        for at, other in ((0, 1), (1, 0), (n2 - 2, n2 - 1), (n2 - 1, n2 - 2)):
-            out[row + at] += factor * minus(field[row + other], field[row + at])
+        for k, other in ((0, 1), (1, 0), (n2 - 2, n2 - 1), (n2 - 1, n2 - 2)):
+            out[k] += minus(u[row + other], u[row + k])
 
 
 @no_type_check
 @compiled
-def _add_difference(field, out, row, step, size, factor):
-    start, other = np.uintp(row), np.uintp(row + step)
-    for k in range(size):
-        at = np.uintp(k)
-        out[start + at] += factor * minus(field[other + at], field[start + at])
+def _add_difference(u, row, step, out):
+    here, there = np.uintp(row), np.uintp(row + step)
+    for n in range(len(out)):
+        k = np.uintp(n)
+        out[k] += minus(u[there + k], u[here + k])
 
 
 @no_type_check
 @compiled
 def _squared(u, row, i, j, shape):
     """Sum of the squared second differences of a row, those of two axes twice."""
-    _, n0, n1, n2 = shape
+    n2 = shape[3]
     above, below, left, right = around(row, i, j, shape)
     inner_i = np.float32(1 if above < row < below else 0)
     inner_j = np.float32(1 if left < row < right else 0)

@@ -99,7 +99,8 @@ def _add(u, laplacian, out, n0, n1, n2, factor, box0: tl.constexpr, box1: tl.con
 @triton.jit
 def _at_the_ends(u, value, node, step, index, n, here):
     """Take the first differences at both ends of an axis out of the gradient."""
-    low, high = here & (index <= 1) & (n > 1), here & (index >= n - 2) & (n > 1)
+    several = here & (index < 2 * n - 2)  # nodes along this axis
+    low, high = several & (index <= 1), several & (index >= n - 2)
     partner = tl.load(u + node + step * (1 - 2 * index), mask=low, other=0.0)
     total = tl.where(low, partner - value, 0.0)
     partner = tl.load(u + node + step * (2 * (n - 1 - index) - 1), mask=high, other=0.0)

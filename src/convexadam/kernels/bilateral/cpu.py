@@ -53,7 +53,9 @@ def _planes(first, last, u, guide, out, radius, by_nodes, by_guide, by_field, ch
                         if di != 0 or dj != 0 or dk != 0:
                             nearby = np.float32(di * di + dj * dj + dk * dk) * by_nodes
                             ends = max(-dk, 0), n2 - max(dk, 0), n2, n0 * n1 * n2
-                            _add(field, known, here, there + dk, ends, nearby, by_guide, by_field, sums, channels, moving)
+                            _add(
+                                field, known, here, there + dk, ends, nearby, by_guide, by_field, sums, channels, moving
+                            )
             for a in range(3):
                 row, total, weight = np.uintp(here + a * n0 * n1 * n2), np.uintp(a * n2), np.uintp(3 * n2)
                 for n in range(n2):

@@ -64,12 +64,13 @@ def _filter(
     u0 = tl.load(u + node, mask=here, other=0.0)
     u1 = tl.load(u + node + volume, mask=here, other=0.0)
     u2 = tl.load(u + node + 2 * volume, mask=here, other=0.0)
-    weight = tl.zeros(node.shape, tl.float32)
-    sum0, sum1, sum2 = weight, weight, weight
+    sum0 = tl.zeros(node.shape, tl.float32)
+    sum1, sum2, weight = sum0, sum0, sum0 + 1.0  # the node itself
     width: tl.constexpr = 2 * radius + 1
     for number in range(width * width * width):
         di, dj, dk = number // (width * width) - radius, number // width % width - radius, number % width - radius
         seen = here & (i + di >= 0) & (i + di < n0) & (j + dj >= 0) & (j + dj < n1) & (k + dk >= 0) & (k + dk < n2)
+        seen &= number != width * width * width // 2
         other = node + ((di * n1 + dj) * n2 + dk)
         d0 = tl.load(u + other, mask=seen, other=0.0) - u0
         d1 = tl.load(u + other + volume, mask=seen, other=0.0) - u1
