@@ -562,6 +562,65 @@ def diffusion_energy(displacement: np.ndarray) -> float:
     return total / (3 * math.prod(shape))
 
 
+def bending_energy(displacement: np.ndarray) -> float:
+    """``1/3 mean_x sum_ab |d_a d_b u|^2``; ``d_a d_a`` looks to both sides, others to the next ones, all inside."""
+    shape = displacement.shape[1:]
+    unit = np.eye(3, dtype=int)
+
+    def at(y: np.ndarray) -> np.ndarray:
+        return displacement[(slice(None), *y)]
+
+    total = 0.0
+    for x in np.ndindex(*shape):
+        for a, b in itertools.product(range(3), repeat=2):
+            if a == b and 0 < x[a] < shape[a] - 1:
+                total += ((at(x + unit[a]) - 2 * at(x) + at(x - unit[a])) ** 2).sum()
+            if a != b and x[a] < shape[a] - 1 and x[b] < shape[b] - 1:
+                total += ((at(x + unit[a] + unit[b]) - at(x + unit[a]) - at(x + unit[b]) + at(x)) ** 2).sum()
+    return float(total / (3 * math.prod(shape)))
+
+
+def volume_change(displacement: np.ndarray, share: np.ndarray | None = None) -> float:
+    """``1/N sum_x s(x) log(det J)^2``; below a determinant of 0.05 the line that touches the curve there."""
+    total = 0.0
+    for x, determinant in np.ndenumerate(jacobian(displacement)):
+        if determinant >= 0.05:
+            cost = math.log(determinant) ** 2
+        else:
+            cost = math.log(0.05) ** 2 + 2 * math.log(0.05) / 0.05 * (determinant - 0.05)
+        total += cost * (1 if share is None else share[x])
+    return total / math.prod(displacement.shape[1:])
+
+
+def bilateral(
+    displacement: np.ndarray,
+    guide: np.ndarray,
+    *,
+    sigma_nodes: float,
+    sigma_guide: float,
+    sigma_field: float | None = None,
+    radius: int = 1,
+) -> np.ndarray:
+    """Mean over a window, weighted by how near nodes are, how alike in the guide and, if asked for, in the field."""
+    shape = displacement.shape[1:]
+    out = np.zeros_like(displacement)
+    for x in np.ndindex(*shape):
+        total, share = np.zeros(3), 0.0
+        for y in itertools.product(
+            *(range(max(0, c - radius), min(n, c + radius + 1)) for c, n in zip(x, shape, strict=True))
+        ):
+            apart = sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) / sigma_nodes**2
+            apart += ((guide[(slice(None), *x)] - guide[(slice(None), *y)]) ** 2).sum() / sigma_guide**2
+            if sigma_field is not None:
+                difference = displacement[(slice(None), *x)] - displacement[(slice(None), *y)]
+                apart += (difference**2).sum() / sigma_field**2
+            weight = math.exp(-apart / 2)
+            total += weight * displacement[(slice(None), *y)]
+            share += weight
+        out[(slice(None), *x)] = total / share
+    return out
+
+
 def jacobian(displacement: np.ndarray) -> np.ndarray:
     """``det(I + du/dx)``: central differences inside, one-sided at the ends, 0 along an axis of one voxel."""
     shape = displacement.shape[1:]

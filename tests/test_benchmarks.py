@@ -352,6 +352,23 @@ def test_counts_of_correlation_and_information_by_hand(kernels: Any) -> None:
     assert (counted.bytes, counted.operations) == (24 * 4 * (2 + 6 + 2), 24 * 216)
 
 
+def test_counts_of_regularisers_by_hand(kernels: Any) -> None:
+    names = ("diffusion", "bending", "volume_change", "bilateral")
+    diffusion, bending, volume_change, bilateral = (importlib.import_module(f"bench_{name}") for name in names)
+    # 72 values of 24 voxels: in, and their gradient in and out
+    assert diffusion.differences((2, 3, 4)).bytes == bending.second_differences((2, 3, 4)).bytes == 4 * 3 * 72
+    # 6 differences, 6 sums, a factor; and 3 squares of differences
+    assert diffusion.differences((2, 3, 4), valued=False).operations == 72 * 13
+    assert diffusion.differences((2, 3, 4)).operations == 72 * (13 + 9)
+    # 11 and a sum, or a factor and a sum; and 6 squares of second differences
+    assert bending.second_differences((2, 3, 4), valued=False).operations == 72 * 26
+    assert bending.second_differences((2, 3, 4)).operations == 72 * (26 + 30)
+    counted = volume_change.stressed((2, 3, 4), weights=1)
+    assert (counted.bytes, counted.operations) == (4 * 10 * 24, 24 * (18 + 3 + 27 + 5 + 7 + 45))
+    counted = bilateral.weighed((2, 3, 4), 1, channels=2)
+    assert (counted.bytes, counted.operations) == (4 * 8 * 24, 24 * (26 * 20 + 6))
+
+
 @pytest.mark.slow
 def test_kernels_beside_their_references(kernels: Any, tmp_path: Path, capsys: Any) -> None:
     output = tmp_path / "kernels.csv"

@@ -305,6 +305,39 @@ def test_diffusion_energy() -> None:
     assert oracles.diffusion_energy(field) == pytest.approx(15 / (3 * 6))
 
 
+def test_bending_energy() -> None:
+    field = np.zeros((3, 1, 2, 4))
+    # along k: -1 and 3 in the first row, 0 in the second; across: the rows' steps 1 0 3 and 0 0 0, twice
+    field[1, 0, 0] = [0, 1, 1, 4]
+    assert oracles.bending_energy(field) == pytest.approx((1 + 9 + 2 * (1 + 9)) / (3 * 8))
+    line = np.zeros((3, 5, 1, 1))
+    line[2, :, 0, 0] = np.arange(5) ** 2  # 2 at the three inner nodes
+    assert oracles.bending_energy(line) == pytest.approx(3 * 4 / (3 * 5))
+
+
+def test_volume_change() -> None:
+    field = np.zeros((3, 1, 1, 3))
+    field[2, 0, 0] = [0, 1, -2]  # slopes 1, -1, -3: determinants 2, 0, -2
+    slope = 2 * math.log(0.05) / 0.05
+    costs = [math.log(2) ** 2, math.log(0.05) ** 2 - 0.05 * slope, math.log(0.05) ** 2 - 2.05 * slope]
+    assert oracles.volume_change(field) == pytest.approx(sum(costs) / 3)
+    assert oracles.volume_change(field, np.array([[[1.0, 0.5, 0]]])) == pytest.approx((costs[0] + costs[1] / 2) / 3)
+
+
+def test_bilateral() -> None:
+    field = np.zeros((3, 1, 1, 3))
+    field[1, 0, 0] = [0, 2, 5]
+    guide = np.array([0.0, 0, 1]).reshape(1, 1, 1, 3)
+    near, across = math.exp(-1 / 8), math.exp(-1 / 8 - 2)  # one node apart; and 1 in the guide
+    found = oracles.bilateral(field, guide, sigma_nodes=2, sigma_guide=0.5)
+    expected = [2 * near / (1 + near), (2 + 5 * across) / (1 + near + across), (5 + 2 * across) / (1 + across)]
+    assert found[1].ravel() == pytest.approx(expected)
+    moved = near * math.exp(-4 / 18)  # a difference of 2, for a sigma of 3
+    found = oracles.bilateral(field[..., :2], guide[..., :2], sigma_nodes=2, sigma_guide=0.5, sigma_field=3)
+    assert found[1].ravel() == pytest.approx([2 * moved / (1 + moved), 2 / (1 + moved)])
+    assert not found[[0, 2]].any()
+
+
 def test_jacobian_of_a_stretch() -> None:
     field = np.zeros((3, 3, 4, 5))
     ticks = oracles.indices((3, 4, 5))

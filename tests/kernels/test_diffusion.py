@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convexadam.kernels.warp_ssd import diffusion_gradient
+from convexadam.kernels.diffusion import diffusion, diffusion_gradient
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 2), (3, 4, 2), (2, 2, 5)])
@@ -43,3 +43,21 @@ def test_a_non_contiguous_field() -> None:
     before = field.clone()
     torch.testing.assert_close(diffusion_gradient(field), diffusion_gradient(field.contiguous()))
     assert torch.equal(field, before)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 2), (4, 5, 6)])
+def test_value_and_gradient_carry_the_weight(shape: tuple[int, int, int]) -> None:
+    field = oracles.noise(3, *shape)
+    value, gradient = diffusion(field, weight=0.7)
+    assert value.item() == pytest.approx(0.7 * oracles.diffusion_energy(field.numpy()), rel=1e-12, abs=1e-15)
+    torch.testing.assert_close(gradient, 0.7 * diffusion_gradient(field), rtol=1e-12, atol=1e-14)
+    assert torch.equal(diffusion_gradient(field, weight=0.7), gradient)
+
+
+def test_the_gradient_is_added_to_what_is_there() -> None:
+    field, before = oracles.noise(3, 4, 5, 6), oracles.noise(3, 4, 5, 6, seed=1)
+    for onto in (before.clone(), before.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)):
+        assert diffusion(field, onto=onto)[1] is onto
+        torch.testing.assert_close(onto, before + diffusion_gradient(field), rtol=0, atol=1e-14)
+        assert diffusion_gradient(field, onto=onto) is onto
+        torch.testing.assert_close(onto, before + 2 * diffusion_gradient(field), rtol=0, atol=1e-14)

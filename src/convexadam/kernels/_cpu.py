@@ -38,7 +38,7 @@ def compiled(function: Function) -> Function:
 
 
 @no_type_check
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, fastmath=False)  # unless told, it would take over that of its caller
 def minus(a, b):
     """Return ``a - b``, which no compiler moves apart: equal numbers give 0, close ones lose nothing; in kernels."""
     return a - b
@@ -89,6 +89,13 @@ def written_to(out: torch.Tensor | None, *, like: torch.Tensor) -> torch.Tensor:
     if out is not None and out.is_contiguous():
         return out
     return torch.empty_like(like, memory_format=torch.contiguous_format)
+
+
+def addend(onto: torch.Tensor | None, *, like: torch.Tensor) -> torch.Tensor:
+    """Return ``onto`` if a kernel can add there: if it was given and is contiguous; else new memory that holds 0."""
+    if onto is not None and onto.is_contiguous():
+        return onto
+    return torch.from_numpy(np.zeros(tuple(like.shape), np.float32))
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -21,29 +21,36 @@ def jacobian_determinant(disp_vox: Field) -> Volume:
 @no_type_check
 @compiled
 def _planes(first, last, u, out):
-    _, n0, n1, n2 = u.shape
-    one, half = np.float32(1), np.float32(0.5)
+    _, _, n1, n2 = u.shape
+    one = np.float32(1)
     slopes = np.empty((9, n2), np.float32)
     for i in range(first, last):
-        i0, i1 = max(i - 1, 0), min(i + 1, n0 - 1)
-        scale0 = half if i1 - i0 == 2 else one
         for j in range(n1):
-            j0, j1 = max(j - 1, 0), min(j + 1, n1 - 1)
-            scale1 = half if j1 - j0 == 2 else one
-            for c in range(3):
-                along_i, along_j, along_k = slopes[3 * c], slopes[3 * c + 1], slopes[3 * c + 2]
-                above, below, left, right, row = u[c, i0, j], u[c, i1, j], u[c, i, j0], u[c, i, j1], u[c, i, j]
-                for k in range(n2):
-                    along_i[k] = scale0 * (below[k] - above[k])
-                    along_j[k] = scale1 * (right[k] - left[k])
-                along_k[0] = row[min(1, n2 - 1)] - row[0]
-                along_k[n2 - 1] = row[n2 - 1] - row[max(n2 - 2, 0)]
-                before, after = row[: max(n2 - 2, 0)], row[2:]
-                for k in range(n2 - 2):
-                    along_k[k + 1] = half * (after[k] - before[k])
+            row_slopes(u, i, j, slopes)
             target = out[i, j]
             for k in range(n2):
-                a, b, c_ = one + slopes[0, k], slopes[1, k], slopes[2, k]
+                a, b, c = one + slopes[0, k], slopes[1, k], slopes[2, k]
                 d, e, f = slopes[3, k], one + slopes[4, k], slopes[5, k]
                 g, h, x = slopes[6, k], slopes[7, k], one + slopes[8, k]
-                target[k] = a * (e * x - f * h) - b * (d * x - f * g) + c_ * (d * h - e * g)
+                target[k] = a * (e * x - f * h) - b * (d * x - f * g) + c * (d * h - e * g)
+
+
+@no_type_check
+@compiled
+def row_slopes(u, i, j, slopes):
+    """Slopes of a row ``(i, j)`` of a field: those of component ``c`` along axis ``a`` to ``slopes[3 * c + a]``."""
+    _, n0, n1, n2 = u.shape
+    one, half = np.float32(1), np.float32(0.5)
+    i0, i1, j0, j1 = max(i - 1, 0), min(i + 1, n0 - 1), max(j - 1, 0), min(j + 1, n1 - 1)
+    scale0, scale1 = half if i1 - i0 == 2 else one, half if j1 - j0 == 2 else one
+    for c in range(3):
+        along_i, along_j, along_k = slopes[3 * c], slopes[3 * c + 1], slopes[3 * c + 2]
+        above, below, left, right, row = u[c, i0, j], u[c, i1, j], u[c, i, j0], u[c, i, j1], u[c, i, j]
+        for k in range(n2):
+            along_i[k] = scale0 * (below[k] - above[k])
+            along_j[k] = scale1 * (right[k] - left[k])
+        along_k[0] = row[min(1, n2 - 1)] - row[0]
+        along_k[n2 - 1] = row[n2 - 1] - row[max(n2 - 2, 0)]
+        before, after = row[: max(n2 - 2, 0)], row[2:]
+        for k in range(n2 - 2):
+            along_k[k + 1] = half * (after[k] - before[k])

@@ -9,9 +9,13 @@ from convexadam._typing import Field, Tensor, Volume
 
 def jacobian_determinant(disp_vox: Field) -> Volume:
     """See the package."""
-    rows = [[_derivative(disp_vox[c], axis) + (1.0 if c == axis else 0.0) for axis in range(3)] for c in range(3)]
-    (a, b, c), (d, e, f), (g, h, i) = rows
+    (a, b, c), (d, e, f), (g, h, i) = jacobian(disp_vox)
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+def jacobian(disp_vox: Field) -> list[list[Volume]]:
+    """Entries of ``I + du/dx``: a row for each component, a column for each axis."""
+    return [[_derivative(disp_vox[c], axis) + (1.0 if c == axis else 0.0) for axis in range(3)] for c in range(3)]
 
 
 def _derivative(component: Tensor, axis: int) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.kernels._cpu import compiled, empty, in_slabs, prefetch, views, written_to
+from convexadam.kernels.diffusion.cpu import add_excess, around
 from convexadam.kernels.lncc.reference import normalised
-from convexadam.kernels.warp_ssd.cpu import add_diffusion, between, interpolated, look_up, shared_by_cells
+from convexadam.kernels.warp_ssd.cpu import between, interpolated, look_up, shared_by_cells
 
 _NONE = np.empty((0, 0, 0), np.float32)
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
@@ -255,8 +256,7 @@ def _gradient(
                     found = scale * weights[k] * (sum_b[k] * m[k] - sum_a[k] * f[k] - sum_c[k]) * slope[k]
                     target[k] = target[k] + found if add else found
             if rough != _ZERO:
-                up, down = n1 * n2 if i > 0 else 0, n1 * n2 if i < n0 - 1 else 0
-                left, right = n2 if j > 0 else 0, n2 if j < n1 - 1 else 0
                 for a in range(3):
                     row = a * volume + (i * n1 + j) * n2
-                    add_diffusion(u.reshape(-1), row, n2, (up, down, left, right), gradient.reshape(-1), rough)
+                    beside = around(row, i, j, u.shape)
+                    add_excess(u.reshape(-1), row, beside, n2, gradient.reshape(-1), row, rough)

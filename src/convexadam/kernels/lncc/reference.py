@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
+from convexadam.kernels.diffusion.reference import diffusion_gradient
 from convexadam.kernels.smooth.reference import smooth
 from convexadam.kernels.warp import identity_positions, sample_linear
-from convexadam.kernels.warp_ssd.reference import diffusion_gradient, evidence_under, slopes
+from convexadam.kernels.warp_ssd.reference import evidence_under, slopes
 
 _CONSTANT = 4
 """A map whose deviation is as many roundings of its mean, or fewer, is constant."""

@@ -9,10 +9,11 @@ import triton
 import triton.language as tl
 
 from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
+from convexadam.kernels.diffusion.triton import excess
 from convexadam.kernels.lncc.reference import normalised
 from convexadam.kernels.smooth.triton import smooth
 from convexadam.kernels.warp.triton import boxes, cell, corners, mixed, nodes_of_box
-from convexadam.kernels.warp_ssd.triton import evidence_of, excess, inside
+from convexadam.kernels.warp_ssd.triton import evidence_of, inside
 
 _BOX = (2, 4, 32)
 """Nodes of one program that reads between nodes or beside them."""

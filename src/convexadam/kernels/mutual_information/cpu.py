@@ -9,9 +9,9 @@ import torch
 
 from convexadam._typing import Field, Float, Tensor, Volume
 from convexadam.kernels._cpu import compiled, empty, in_slabs, views, written_to
+from convexadam.kernels.diffusion.cpu import add_excess, around
 from convexadam.kernels.lncc.cpu import given_or_none, warp_with_slopes
 from convexadam.kernels.mutual_information.reference import WithoutBlocks, loss_and_slopes, span
-from convexadam.kernels.warp_ssd.cpu import add_diffusion
 
 _ZERO, _HALF, _TWO_THIRDS, _ONE, _SIX = (np.float32(number) for number in (0, 0.5, 2 / 3, 1, 6))
 
@@ -126,8 +126,7 @@ def _gradient(first, last, fixed, moved, evidence, low_f, scale_f, low_m, scale_
                 for k in range(n2):
                     target[k] *= change[k]
             if rough != _ZERO:
-                up, down = n1 * n2 if i > 0 else 0, n1 * n2 if i < n0 - 1 else 0
-                left, right = n2 if j > 0 else 0, n2 if j < n1 - 1 else 0
                 for a in range(3):
                     row = a * volume + (i * n1 + j) * n2
-                    add_diffusion(u.reshape(-1), row, n2, (up, down, left, right), gradient.reshape(-1), rough)
+                    beside = around(row, i, j, u.shape)
+                    add_excess(u.reshape(-1), row, beside, n2, gradient.reshape(-1), row, rough)

@@ -9,8 +9,9 @@ import torch
 
 from convexadam._typing import Field, Float, Tensor, Triple, Volume
 from convexadam.errors import ConfigError
+from convexadam.kernels.diffusion.reference import diffusion_gradient
 from convexadam.kernels.warp import identity_positions, sample_linear
-from convexadam.kernels.warp_ssd.reference import diffusion_gradient, evidence_under
+from convexadam.kernels.warp_ssd.reference import evidence_under
 
 
 def nmi_loss(

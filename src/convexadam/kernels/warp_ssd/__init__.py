@@ -6,7 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.kernels._backend import implementation
-from convexadam.kernels.warp_ssd.reference import diffusion_gradient, ssd
+from convexadam.kernels.diffusion import diffusion_gradient
+from convexadam.kernels.warp_ssd.reference import ssd
 
 __all__ = ["Comparison", "compared", "diffusion_gradient", "evidence_under", "ssd", "warp_ssd"]
 

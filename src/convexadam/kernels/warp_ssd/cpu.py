@@ -14,12 +14,12 @@ from convexadam.kernels._cpu import (
     constant,
     empty,
     in_slabs,
-    minus,
     prefetch,
     views,
     weights_or_ones,
     written_to,
 )
+from convexadam.kernels.diffusion.cpu import add_excess, around
 from convexadam.kernels.warp.cpu import along
 
 _ALL_KNOWN = np.float32(0.999)
@@ -267,10 +267,9 @@ def _gradient(
                 ends = along0, along1, along2
                 _write_blocks(values, row, lows, ends, shares, free, weights, block.reshape(6, volume), channels)
             if rough != _ZERO:
-                up, down = n1 * n2 if i > 0 else 0, n1 * n2 if i < n0 - 1 else 0
-                left, right = n2 if j > 0 else 0, n2 if j < n1 - 1 else 0
                 for a in range(3):
-                    add_diffusion(field, a * volume + (i * n1 + j) * n2, n2, (up, down, left, right), target, rough)
+                    start = a * volume + row
+                    add_excess(field, start, around(start, i, j, u.shape), n2, target, start, rough)
     return loss
 
 
@@ -328,28 +327,3 @@ def look_up(field, own, counted, size, share, low, free, weight):
         position = own + (np.float32(k) if counted else _ZERO) + field[k]
         free[k] = _ONE if position > _ZERO and position < top else _ZERO
         weight[k] = weight[k] if position >= -_HALF and position <= top + _HALF else _ZERO
-
-
-@no_type_check
-@compiled
-def add_diffusion(u, row, size, beside, out, factor):
-    """Add ``factor`` times the differences to the six neighbours of a row's nodes; a missing one counts as equal."""
-    up, down, left, right = beside
-    start, above, below = np.uintp(row), np.uintp(row - up), np.uintp(row + down)
-    near, far = np.uintp(row - left), np.uintp(row + right)
-    for k in range(1, size - 1):
-        at = np.uintp(k)
-        here = u[start + at]
-        across = minus(here, u[above + at]) + minus(here, u[below + at])
-        across += minus(here, u[near + at]) + minus(here, u[far + at])
-        along_row = minus(here, u[start + at - np.uintp(1)]) + minus(here, u[start + at + np.uintp(1)])
-        out[start + at] += factor * (across + along_row)
-    for k in (0, size - 1):
-        at, before, after = np.uintp(k), np.uintp(max(k - 1, 0)), np.uintp(min(k + 1, size - 1))
-        here = u[start + at]
-        across = minus(here, u[above + at]) + minus(here, u[below + at])
-        across += minus(here, u[near + at]) + minus(here, u[far + at])
-        along_row = minus(here, u[start + before]) + minus(here, u[start + after])
-        out[start + at] += factor * (across + along_row)
-        if size == 1:
-            break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
+from convexadam.kernels.diffusion.reference import diffusion_gradient
 from convexadam.kernels.warp import identity_positions, inside, sample_linear
 
 _ALL_KNOWN = 0.999
@@ -128,20 +129,3 @@ def slopes(channel: Channels, displacement: Field) -> Field:
         warped = sample_linear(channel, moved + identity_positions(shape, like=moved))
         (slopes,) = torch.autograd.grad(warped.sum(), moved)
     return slopes
-
-
-def diffusion_gradient(displacement: Field) -> Field:
-    """Gradient of ``1/3 sum_a mean_x |u(x + e_a) - u(x)|^2`` with respect to ``u`` (nodes).
-
-    Forward differences; the outermost ones are left out, so that a constant shift costs nothing.
-    """
-    gradient = torch.zeros_like(displacement)
-    nodes = displacement[0].numel()
-    for axis in range(1, 4):
-        n = displacement.shape[axis]
-        if n == 1:
-            continue
-        step = displacement.diff(dim=axis).mul_(2 / (3 * nodes))
-        gradient.narrow(axis, 1, n - 1).add_(step)
-        gradient.narrow(axis, 0, n - 1).sub_(step)
-    return gradient

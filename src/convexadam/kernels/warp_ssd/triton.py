@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
+from convexadam.kernels.diffusion.triton import excess
 from convexadam.kernels.warp.triton import boxes, cell, corners, mixed, nodes_of_box
 
 _BOX = (2, 4, 8)
@@ -312,17 +313,3 @@ def evidence_of(fixed_weight, moving_weight, node, first, s0, s1, s2, f0, f1, f2
 @triton.jit
 def _known(weight):
     return (weight > 0).to(tl.float32)
-
-
-@no_type_check
-@triton.jit
-def excess(u, value, at, i, j, k, n0, n1, n2, here):
-    """Sum of what a value has over its neighbours; past the border the value itself stands for one."""
-    row = (at * 0 + n1) * n2
-    total = value - tl.load(u + at - tl.where(i > 0, row, 0), mask=here, other=0.0)
-    total += value - tl.load(u + at + tl.where(i < n0 - 1, row, 0), mask=here, other=0.0)
-    total += value - tl.load(u + at - tl.where(j > 0, n2, 0), mask=here, other=0.0)
-    total += value - tl.load(u + at + tl.where(j < n1 - 1, n2, 0), mask=here, other=0.0)
-    total += value - tl.load(u + at - tl.where(k > 0, 1, 0), mask=here, other=0.0)
-    total += value - tl.load(u + at + tl.where(k < n2 - 1, 1, 0), mask=here, other=0.0)
-    return total

@@ -1,0 +1,42 @@
+"""Diffusion energy of a whole field and its gradient, as a term of a cost."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import case
+import torch
+from case import FLOAT, Case, Triple, Work
+
+from convexadam.kernels.diffusion import diffusion, diffusion_gradient
+
+
+def differences(size: Triple, *, valued: bool = True) -> Work:
+    """Field in, gradient in and out; six differences and their sum for each value, three squares and sums of them."""
+    values = 3 * math.prod(size)
+    return Work(3 * FLOAT * values, (6 + 6 + 1 + (9 if valued else 0)) * values)
+
+
+def cases(size: Triple, device: str) -> list[Case]:
+    """Return a field at full resolution."""
+    field = case.field(size, device)
+    onto = torch.zeros_like(field)
+    return [
+        Case(
+            name="value and gradient",
+            grid=size,
+            make=lambda _: lambda: diffusion(field, onto=onto),
+            work=differences(size),
+        ),
+        Case(
+            name="gradient",
+            grid=size,
+            make=lambda _: lambda: diffusion_gradient(field, onto=onto),
+            work=differences(size, valued=False),
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(case.main("diffusion"))
