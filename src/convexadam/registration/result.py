@@ -36,7 +36,7 @@ class RegistrationResult:
         Time of each stage, in s.
     diagnostics
         ``feature_difference_before``/``_after`` (mean over the image of the squared feature difference, lower is more
-        alike), ``compared_percent`` (share of the volume with evidence in both images),
+        alike; before any repair), ``compared_percent`` (share of the volume with evidence in both images),
         ``folded_percent`` (voxels with a Jacobian determinant <= 0), ``jacobian_min``/``_max``,
         ``displacement_mean_mm``/``_max_mm``, all over all voxels (`convexadam.metrics` leaves out the outer ones, as
         Learn2Reg does), ``repaired_voxels`` (whose displacement was changed because the field folded at or near them;
