@@ -25,7 +25,7 @@ LEAST = 0.01
 _WIDER = 1.3
 """Growth of the smoothing from round to round."""
 
-_BLOCK = 64
+_BLOCK = 32
 """Side, in voxels, of the blocks that the work is cut into, so that little memory is in use at a time."""
 
 
@@ -99,7 +99,7 @@ def unfold(disp_mm: Field, grid: Grid, *, least: float = LEAST) -> Unfolding:
             look(grown(changed, 1, grid.shape))
         rounds, width = rounds + 1, width * _WIDER
     voxels, largest_mm = before.compared()
-    return Unfolding(voxels=voxels, largest_mm=largest_mm, rounds=rounds, left=int(low.sum()))
+    return Unfolding(voxels=voxels, largest_mm=largest_mm, rounds=rounds, left=int(low.count_nonzero()))
 
 
 def _smooth(disp_mm: Field, low: Shaped[Tensor, "i j k"], core: Box, half: int, slopes: np.ndarray) -> None:
@@ -173,6 +173,7 @@ class _Before:
         """Return how many voxels have changed, and by how much at most."""
         voxels, largest = 0, 0.0
         for block, old in self._kept.values():
-            change = (self._field[:, *block] - old).norm(dim=0)
-            voxels, largest = voxels + int((change > 0).sum()), max(largest, float(change.max()))
+            change = old.sub_(self._field[:, *block])
+            voxels += int(change.any(0).sum())
+            largest = max(largest, float(change.square_().sum(0).max().sqrt()))
         return voxels, largest
