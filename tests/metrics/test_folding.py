@@ -89,15 +89,6 @@ def test_short_axes_are_kept_whole() -> None:
     assert folding.inner_determinant(torch.zeros(3, 1, 1, 1)).tolist() == [[[1.0]]]
 
 
-@pytest.mark.parametrize("shape", [(9, 7, 8), (4, 7, 8), (1, 7, 8)])
-@pytest.mark.parametrize("rows", [1, 2, 3])
-def test_chunks_change_nothing(shape: tuple[int, int, int], rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    field = torch.tensor(rough_field(*shape))
-    whole = folding.inner_determinant(field)
-    monkeypatch.setattr(folding, "_CHUNK_VOXELS", rows * shape[1] * shape[2])
-    torch.testing.assert_close(folding.inner_determinant(field), whole, rtol=0, atol=0)
-
-
 def test_half_precision_is_measured_in_double() -> None:
     field = torch.tensor(rough_field(8, 8, 8, size=0.05)).half()
     assert sdlogj(field) == sdlogj(field.double())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, final, runtime_checkable
+from typing import ClassVar, Protocol, TypeAlias, final, runtime_checkable
 
 import torch
 
@@ -34,6 +34,9 @@ class Motion(Protocol):
 class Displacement:
     """The published form: ``u = B(p)``, and Adam moves ``p``. Smooth, but free to fold."""
 
+    fold_free: ClassVar[bool] = False
+    """Whether a registration unfolds what folds all the same."""
+
     def begin(self, start: Field, smoothing: Smoothing | None, evidence: Volume | None) -> Motion:
         """Start with ``p`` equal to the given displacement, in nodes."""
         return _Added(start.clone(memory_format=torch.contiguous_format), Smoother(smoothing, start, evidence))
@@ -45,7 +48,8 @@ class Compositional:
     """Small smooth steps composed: ``u <- G(v + u o (id + v))`` with ``v = -B(step)``, ``|v| <= largest_step``.
 
     Each factor is invertible as long as its steps are short and smooth, and so is their composition: fields hardly
-    fold. ``G`` acts as an elastic regulariser, ``B`` as a fluid one.
+    fold, and what folds all the same is unfolded at the end of a registration. ``G`` acts as an elastic regulariser,
+    ``B`` as a fluid one.
 
     Attributes
     ----------
@@ -59,6 +63,9 @@ class Compositional:
     ConfigError
         If ``largest_step`` is not positive, or ``field_smoothing`` no smoothing.
     """
+
+    fold_free: ClassVar[bool] = True
+    """Whether a registration unfolds what folds all the same."""
 
     field_smoothing: Smoothing | None = field(default_factory=lambda: GaussianSmoothing(sigma=0.7))
     largest_step: float = 0.5

@@ -62,14 +62,20 @@ def inverse_field(disp_mm: Field, grid: Grid, onto: Grid) -> tuple[Field, float]
     return result, residual_mm
 
 
-def _affine_inverse(disp: Field) -> np.ndarray:
-    """4x4 inverse of the affine motion that is closest to ``x + u(x)`` at some voxels; else the identity."""
+def linear_fit(disp: Field) -> np.ndarray:
+    """4x4 map of voxel indices to displacements, in their unit, that fits best at some voxels; its last row is 0."""
     steps = [math.ceil(n / _FITTED) for n in disp.shape[1:]]
     part = disp[:, :: steps[0], :: steps[1], :: steps[2]]
     places = np.indices(part.shape[1:]).reshape(3, -1) * np.array(steps)[:, None]
     known = np.concatenate([places, np.ones_like(places[:1])]).T.astype(np.float64)
-    motion = np.eye(4)
-    motion[:3] += np.linalg.lstsq(known, part.reshape(3, -1).T.cpu().double().numpy())[0].T
+    fit = np.zeros((4, 4))
+    fit[:3] = np.linalg.lstsq(known, part.reshape(3, -1).T.cpu().double().numpy())[0].T
+    return fit
+
+
+def _affine_inverse(disp_vox: Field) -> np.ndarray:
+    """4x4 inverse of the affine motion that is closest to ``x + u(x)``; else the identity."""
+    motion = np.eye(4) + linear_fit(disp_vox)
     return np.linalg.inv(motion) if np.linalg.det(motion) > _SINGULAR else np.eye(4)
 
 

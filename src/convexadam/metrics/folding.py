@@ -7,18 +7,15 @@ axes with fewer than five voxels, which are kept whole. A mask is cropped in the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 
 import torch
 
 from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.errors import InputError
-from convexadam.geometry import jacobian_determinant
+from convexadam.geometry.determinants import Box, determinants_by_slab
 from convexadam.geometry.tensors import finest_float
 
 _CROP = 2
-_CHUNK_VOXELS = 2**20
-"""Voxels in flight at a time: nine float64 derivatives of a whole volume would need much memory."""
 
 
 def folded_percent(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None) -> float:
@@ -108,21 +105,8 @@ def inner_determinant(disp_vox: Field) -> Float[Tensor, "a b c"]:
     disp_vox = disp_vox.detach()
     if finest_float(disp_vox.device) != torch.float64:
         disp_vox = disp_vox.cpu()
-    return torch.cat(list(inner_determinants(disp_vox, lambda part: part.to(torch.float64))))
-
-
-def inner_determinants(field: Field, in_voxels: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-    """Jacobian determinants slab by slab, ``[rows, j - 4, k - 4]``: see `inner_determinant`.
-
-    ``in_voxels`` turns a slab of the field, ``[3, rows, j, k]``, into displacements in voxels.
-    """
-    along_i, along_j, along_k = _inner(field.shape[1:])
-    rows = max(1, _CHUNK_VOXELS // (field.shape[2] * field.shape[3]))
-    for first in range(along_i.start, along_i.stop, rows):
-        last = min(first + rows, along_i.stop)
-        low, high = max(first - 1, 0), min(last + 1, field.shape[1])  # one neighbour each way
-        part = jacobian_determinant(in_voxels(field[:, low:high]))
-        yield part[first - low : last - low, along_j, along_k]
+    slabs = determinants_by_slab(disp_vox, _inner(disp_vox.shape[1:]), lambda part: part.to(torch.float64))
+    return torch.cat([found for _, found in slabs])
 
 
 def inner_mask(mask: Shaped[Tensor, "i j k"]) -> Shaped[Tensor, "a b c"]:
@@ -149,7 +133,7 @@ def _spread(values: Tensor) -> float:
     return float(values.std(correction=0)) if values.numel() else math.nan
 
 
-def _inner(shape: torch.Size) -> tuple[slice, slice, slice]:
+def _inner(shape: torch.Size) -> Box:
     i, j, k = (slice(_CROP, n - _CROP) if n > 2 * _CROP else slice(0, n) for n in shape)
     return i, j, k
 

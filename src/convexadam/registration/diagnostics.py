@@ -7,9 +7,9 @@ import torch
 
 from convexadam._typing import Field
 from convexadam.geometry import DisplacementField
+from convexadam.geometry.determinants import determinants_by_slab, everywhere
 from convexadam.geometry.resample import linear_part
 from convexadam.kernels.warp_ssd import compared, evidence_under
-from convexadam.metrics.folding import inner_determinants
 from convexadam.registration.levels import Level
 
 
@@ -32,19 +32,20 @@ def similarity(level: Level, nodes: Field) -> dict[str, float]:
 def describe_field(transform: DisplacementField) -> dict[str, float]:
     """Folding, volume change and size of a displacement field.
 
-    The first two on voxels that have both neighbours, as in `convexadam.metrics`: nothing is folded exactly where the
-    smallest determinant is above 0.
+    All on every voxel; `convexadam.metrics` leaves out the outer ones, as Learn2Reg does. Nothing is folded just where
+    the smallest determinant is above 0.
     """
     into_voxels = np.linalg.inv(transform.grid.affine)
-    ends, folded, count = [], torch.zeros((), dtype=torch.int64, device=transform.disp_mm.device), 0
-    for determinants in inner_determinants(transform.disp_mm, lambda part: linear_part(into_voxels, part)):
-        ends.append(torch.stack(torch.aminmax(determinants)))
-        folded, count = folded + (determinants <= 0).sum(), count + determinants.numel()
+    ends, folded = [], torch.zeros((), dtype=torch.int64, device=transform.disp_mm.device)
+    box = everywhere(transform.grid.shape)
+    for _, found in determinants_by_slab(transform.disp_mm, box, lambda part: linear_part(into_voxels, part)):
+        ends.append(torch.stack(torch.aminmax(found)))
+        folded = folded + (found <= 0).sum()
     low, high = torch.stack(ends).unbind(1)
     squared = torch.addcmul(transform.disp_mm[0].square(), transform.disp_mm[1], transform.disp_mm[1])
     length = squared.addcmul_(transform.disp_mm[2], transform.disp_mm[2]).sqrt_()
     return {
-        "folded_percent": 100 * float(folded) / count,
+        "folded_percent": 100 * float(folded) / transform.grid.n_voxels,
         "jacobian_min": float(low.min()),
         "jacobian_max": float(high.max()),
         "displacement_mean_mm": float(length.mean()),

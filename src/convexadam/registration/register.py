@@ -19,7 +19,8 @@ from convexadam.kernels import backend_for, requested_backend, use_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.warp_ssd import evidence_under
 from convexadam.registration.config import RegistrationConfig
-from convexadam.registration.diagnostics import describe_field, similarity
+from convexadam.registration.diagnostics import similarity
+from convexadam.registration.finishing import finished
 from convexadam.registration.inputs import checked_image, checked_initial, checked_mask
 from convexadam.registration.levels import Level, comparable, described, in_mm, refined, searched
 from convexadam.registration.memory import give_back_memory
@@ -171,9 +172,10 @@ def _estimated(
         spacing = fine.spacing
         del coarse, fine, cells
         disp_mm = in_mm(config.continuous, nodes, spacing, grid).resample_onto(fixed.grid).disp_mm
-        transform = DisplacementField(start.after(fixed.grid, disp_mm, disp_mm), fixed.grid)
-        del disp_mm
-        diagnostics |= describe_field(transform)
+        fold_free = config.continuous is not None and config.continuous.parametrisation.fold_free
+        disp_mm = start.after(fixed.grid, disp_mm, disp_mm)
+        transform, figures = finished(disp_mm, fixed.grid, fold_free=fold_free)
+        diagnostics |= figures
     return transform, diagnostics
 
 

@@ -36,10 +36,11 @@ class RegistrationResult:
         Time of each stage, in s.
     diagnostics
         ``feature_difference_before``/``_after`` (mean over the image of the squared feature difference, lower is more
-        alike), ``compared_percent`` (share of the volume with evidence in both images),
-        ``folded_percent`` (voxels with a Jacobian determinant <= 0) and ``jacobian_min``/``_max``, all three without
-        the two outer voxels on each side (see `convexadam.metrics.folded_percent`),
-        ``displacement_mean_mm``/``_max_mm`` over all voxels.
+        alike; before any repair), ``compared_percent`` (share of the volume with evidence in both images),
+        ``folded_percent`` (voxels with a Jacobian determinant <= 0), ``jacobian_min``/``_max``,
+        ``displacement_mean_mm``/``_max_mm``, all over all voxels (`convexadam.metrics` leaves out the outer ones, as
+        Learn2Reg does), ``repaired_voxels`` (whose displacement was changed because the field folded at or near them;
+        0 where the parametrisation is not ``fold_free``) and ``repaired_largest_mm`` (by how much at most).
     linear
         What the linear alignment found, which ``transform`` begins with; ``None`` where it did not run.
     backend
