@@ -6,7 +6,7 @@
 """
 
 from convexadam._version import VERSION
-from convexadam.continuous import AdamRefinement
+from convexadam.continuous import Refinement
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import (
     ConfigError,
@@ -34,7 +34,6 @@ from convexadam.registration import (
 __version__ = VERSION
 
 __all__ = [
-    "AdamRefinement",
     "Affine",
     "Composite",
     "Concat",
@@ -55,6 +54,7 @@ __all__ = [
     "MissingExtraError",
     "OutOfMemoryError",
     "Precomputed",
+    "Refinement",
     "RegistrationConfig",
     "RegistrationResult",
     "as_image",

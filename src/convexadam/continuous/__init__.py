@@ -1,16 +1,33 @@
-"""Local refinement of a displacement field by gradient descent."""
+"""Local refinement of a displacement field by minimisation."""
 
-from convexadam.continuous.parametrisation import Compositional, Displacement, Parametrisation
-from convexadam.continuous.refine import AdamRefinement
+from convexadam.continuous.adam import Adam
+from convexadam.continuous.levenberg_marquardt import LevenbergMarquardt
+from convexadam.continuous.parametrisation import Compositional, Displacement, Parametrisation, StationaryVelocity
+from convexadam.continuous.refine import Level, Refinement
+from convexadam.continuous.regularisers import Bending, Diffusion, Regulariser, VolumePreserving
+from convexadam.continuous.similarity import Lncc, MutualInformation, Similarity, Ssd, WeightedSum
 from convexadam.continuous.smoothing import BoxSmoothing, GaussianSmoothing, KovesiSmoothing, Smoothing
 
 __all__ = [
-    "AdamRefinement",
+    "Adam",
+    "Bending",
     "BoxSmoothing",
     "Compositional",
+    "Diffusion",
     "Displacement",
     "GaussianSmoothing",
     "KovesiSmoothing",
+    "Level",
+    "LevenbergMarquardt",
+    "Lncc",
+    "MutualInformation",
     "Parametrisation",
+    "Refinement",
+    "Regulariser",
+    "Similarity",
     "Smoothing",
+    "Ssd",
+    "StationaryVelocity",
+    "VolumePreserving",
+    "WeightedSum",
 ]

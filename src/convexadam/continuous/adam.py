@@ -1,18 +1,74 @@
-"""The Adam optimiser's memory."""
+"""Adam, as a value and as the memory of one minimisation."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import final
 
 import torch
 
+from convexadam._axes import checked_number
 from convexadam._typing import Field
+from convexadam.continuous.convergence import Convergence
+from convexadam.continuous.parametrisation import Motion
+from convexadam.continuous.problem import Problem
+from convexadam.continuous.smoothing import Smoothing
 from convexadam.kernels.adam import adam_step
+from convexadam.kernels.recording import recordable, repeat
 
 
 @final
+@dataclass(frozen=True, kw_only=True)
 class Adam:
-    """First and second moment of the gradients seen so far (Kingma and Ba, ICLR 2015; no weight decay)."""
+    """First-order steps of about one length wherever the gradient is steady (Kingma and Ba, ICLR 2015).
+
+    Attributes
+    ----------
+    learning_rate
+        Typical step of a node, in nodes, before smoothing.
+
+    Raises
+    ------
+    ConfigError
+        If the rate is not positive.
+    """
+
+    learning_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        checked_number(self.learning_rate, "learning_rate", above=True)
+
+    def minimise(
+        self, problem: Problem, motion: Motion, convergence: Convergence, smoothing: Smoothing | None = None
+    ) -> None:
+        """Move until convergence; see `LevenbergMarquardt.minimise`."""
+        record = not convergence.watched and recordable(*problem.compared)
+        moments = Moments(
+            motion.displacement,
+            learning_rate=self.learning_rate,
+            eps=problem.least_gradient(motion.displacement),
+            counted_on_device=record,
+        )
+        gradient = torch.empty_like(motion.displacement)
+
+        def step() -> None:
+            problem.gradient(motion.displacement, out=gradient)
+            motion.move(gradient, moments)
+
+        if not convergence.watched:
+            repeat(step, convergence.most, record_on=gradient.device if record else None)
+            return
+        for _ in convergence:
+            if convergence.due:
+                convergence.saw(problem(motion.displacement, out=gradient)[0])
+                motion.move(gradient, moments)
+            else:
+                step()
+
+
+@final
+class Moments:
+    """First and second moment of the gradients seen so far; no weight decay."""
 
     def __init__(
         self,

@@ -1,7 +1,9 @@
-"""The continuous stage: Adam on a smoothed displacement."""
+"""The continuous stage: a displacement that a similarity and regularisers are minimised over, level by level."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -10,16 +12,17 @@ import torch
 from convexadam._axes import Unit, checked_count, checked_number, checked_unit, per_axis, spacing_in_voxels
 from convexadam._typing import Channels, Field, Float, PerAxis, Tensor, Triple, Volume
 from convexadam.continuous.adam import Adam
+from convexadam.continuous.convergence import Convergence
+from convexadam.continuous.levenberg_marquardt import LevenbergMarquardt
 from convexadam.continuous.parametrisation import Displacement, Parametrisation
+from convexadam.continuous.problem import Cost, Problem
+from convexadam.continuous.regularisers import Diffusion, Regulariser
+from convexadam.continuous.similarity import Similarity, Ssd
 from convexadam.continuous.smoothing import BoxSmoothing, Smoother, Smoothing
 from convexadam.errors import ConfigError
 from convexadam.kernels._precision import full_precision
-from convexadam.kernels.recording import recordable, repeat
-from convexadam.kernels.resize import in_nodes, in_voxels, nodes_to_voxels, pool, voxels_to_nodes
-from convexadam.kernels.warp_ssd import compared, evidence_under
-
-_RESOLUTION = 0.01
-"""Nodes. Adam takes gradients that stand for less than this for noise instead of scaling them up to full steps."""
+from convexadam.kernels.resize import in_nodes, in_voxels, nodes_to_nodes, nodes_to_voxels, pool, voxels_to_nodes
+from convexadam.kernels.warp_ssd import evidence_under
 
 _WHOLE = 0.999
 """Share of voxels with evidence from which on a node is whole."""
@@ -27,28 +30,67 @@ _WHOLE = 0.999
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class AdamRefinement:
-    """Minimise feature difference plus roughness over a displacement that smoothing keeps smooth.
-
-    ``E(u) = mean_x sum_c (M_c(x + u(x)) - F_c(x))^2 + weight / 3 sum_a mean_x |d_a u|^2`` with ``u`` in nodes.
+class Level:
+    """Nodes at one distance, and how long to work there.
 
     Attributes
     ----------
     spacing
-        Distance of the nodes: one number or one for each axis, in ``unit``.
-    unit
-        ``"voxel"`` or ``"mm"``.
+        Distance of the nodes: one number or one for each axis, in the unit of the `Refinement`.
     iterations
-        Adam steps; 0 returns the start, seen through the nodes and, with `Displacement` only, smoothed.
-    weight
-        Weight of the roughness; 0 leaves smoothing as the only regularisation. 1.25 fits the 12 channels of
-        `MindSSC`; features on another scale need another weight.
-    learning_rate
-        Typical step of a node, in nodes: what Adam makes of a steady gradient, before smoothing.
+        Steps at most; 0 takes none.
+    smoothing, field_smoothing
+        In place of those of the `Refinement` and of its parametrisation, which ``None`` keeps.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is out of range.
+    """
+
+    spacing: PerAxis = 2
+    iterations: int = 80
+    smoothing: Smoothing | None = None
+    field_smoothing: Smoothing | None = None
+
+    def __post_init__(self) -> None:
+        per_axis(self.spacing, "spacing", least=1e-3)
+        checked_count(self.iterations, "iterations")
+        for name in ("smoothing", "field_smoothing"):
+            _check(getattr(self, name), Smoothing | None, name)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """Minimise a similarity plus regularisers over a displacement that smoothing keeps smooth; coarse levels first.
+
+    With the defaults, ``E(u) = mean_x sum_c (M_c(x + u(x)) - F_c(x))^2 + weight / 3 sum_a mean_x |d_a u|^2`` with ``u``
+    in nodes.
+
+    Attributes
+    ----------
+    levels
+        Where to work, and how long; the result of one is the start of the next.
+    unit
+        ``"voxel"`` or ``"mm"``, of the levels' spacing.
+    similarity
+        `Ssd`, `Lncc`, `MutualInformation` or a `WeightedSum` of them, of the features.
+    regularisers
+        What the displacement costs by itself: `Diffusion`, `Bending`, `VolumePreserving`; none leaves smoothing as the
+        only regularisation. 1.25 fits squared differences of the 12 channels of `MindSSC`; features on another scale
+        need another weight.
+    optimiser
+        `Adam` or `LevenbergMarquardt`.
     smoothing
-        ``B``: of the whole field (`Displacement`) or of each step (`Compositional`); ``None`` for none.
+        ``B``: of the whole field (`Displacement`) or of each step (`Compositional`, `StationaryVelocity`), in nodes;
+        ``None`` for none. With `LevenbergMarquardt` the window that a step is the best for.
     parametrisation
-        How steps become a displacement: `Displacement` as published, or `Compositional`, which hardly folds.
+        How steps become a displacement: `Displacement` as published, `Compositional` or `StationaryVelocity`, which
+        hardly fold.
+    tolerance
+        A level ends early once five iterations lower the value by less than this share of it; 0 runs all of them. The
+        first five always run.
     final_smoothing
         Applied once to the finished field at full resolution (in voxels); ``None`` for none.
 
@@ -63,33 +105,42 @@ class AdamRefinement:
     registration", IEEE TMI 2024. The field of the last step is returned.
     """
 
-    spacing: PerAxis = 2
+    levels: tuple[Level, ...] = (Level(),)
     unit: Unit = "voxel"
-    iterations: int = 80
-    weight: float = 1.25
-    learning_rate: float = 1.0
+    similarity: Similarity = field(default_factory=Ssd)
+    regularisers: tuple[Regulariser, ...] = (Diffusion(weight=1.25),)
+    optimiser: Adam | LevenbergMarquardt = field(default_factory=Adam)
     smoothing: Smoothing | None = field(default_factory=BoxSmoothing)
     parametrisation: Parametrisation = field(default_factory=Displacement)
+    tolerance: float = 0.0
     final_smoothing: Smoothing | None = None
 
     def __post_init__(self) -> None:
         checked_unit(self.unit)
-        spacing = per_axis(self.spacing, "spacing", least=1.0 if self.unit == "voxel" else 1e-3)
-        if self.unit == "voxel" and any(v != int(v) for v in spacing):
+        checked_number(self.tolerance, "tolerance")
+        if not isinstance(self.levels, tuple) or not self.levels or not isinstance(self.regularisers, tuple):
             raise ConfigError(
-                f"spacing is a whole number where the unit is 'voxel', but {self.spacing!r} came; "
-                "round it, or set unit='mm'"
+                f"levels is a tuple of at least one Level and regularisers a tuple, but {self.levels!r} and "
+                f"{self.regularisers!r} came; a single one is written (Level(spacing=2),)"
             )
-        checked_count(self.iterations, "iterations")
-        checked_number(self.weight, "weight")
-        checked_number(self.learning_rate, "learning_rate", above=True)
+        for level in self.levels:
+            _check(level, Level, "each of levels")
+            spacing = per_axis(level.spacing, "spacing", least=1.0 if self.unit == "voxel" else 1e-3)
+            if self.unit == "voxel" and any(v != int(v) for v in spacing):
+                raise ConfigError(
+                    f"spacing is a whole number where the unit is 'voxel', but {level.spacing!r} came; "
+                    "round it, or set unit='mm'"
+                )
+        for regulariser in self.regularisers:
+            _check(regulariser, Regulariser, "each of regularisers")
         for name, allowed in (
+            ("similarity", Similarity),
+            ("optimiser", Adam | LevenbergMarquardt),
             ("smoothing", Smoothing | None),
             ("final_smoothing", Smoothing | None),
             ("parametrisation", Parametrisation),
         ):
-            if not isinstance(getattr(self, name), allowed):
-                raise ConfigError(f"{name} is a component ({allowed}), but {getattr(self, name)!r} came")
+            _check(getattr(self, name), allowed, name)
 
     @full_precision
     def __call__(
@@ -120,19 +171,27 @@ class AdamRefinement:
         Displacements ``[3, i, j, k]`` in voxels, at full resolution.
         """
         shape: Triple = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
-        spacing = self.nodes(shape, voxel_mm)
-        nodes = self.on_nodes(
-            pool(fixed, spacing, weight=fixed_weight),
-            pool(moving, spacing, weight=moving_weight),
-            start=None if start is None else in_nodes(voxels_to_nodes(start, spacing), spacing),
-            fixed_weight=None if fixed_weight is None else whole_nodes(fixed_weight, spacing),
-            moving_weight=None if moving_weight is None else whole_nodes(moving_weight, spacing),
-        )
-        return self.on_voxels(in_voxels(nodes, spacing), spacing, shape)
+        before, nodes = (1, 1, 1), start
+        for number, spacing in enumerate(self.nodes(shape, voxel_mm)):
+            if nodes is not None and number == 0:
+                nodes = in_nodes(voxels_to_nodes(nodes, spacing), spacing)
+            elif nodes is not None:
+                nodes = in_nodes(nodes_to_nodes(in_voxels(nodes, before), before, spacing, shape), spacing)
+            nodes = self.on_nodes(
+                pool(fixed, spacing, weight=fixed_weight),
+                pool(moving, spacing, weight=moving_weight),
+                level=number,
+                start=nodes,
+                fixed_weight=None if fixed_weight is None else whole_nodes(fixed_weight, spacing),
+                moving_weight=None if moving_weight is None else whole_nodes(moving_weight, spacing),
+            )
+            before = spacing
+        assert nodes is not None  # there is at least one level
+        return self.on_voxels(in_voxels(nodes, before), before, shape)
 
-    def nodes(self, shape: Triple, voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Triple:
-        """Distance of the nodes in voxels, for a volume of ``shape`` with voxels of ``voxel_mm``."""
-        return spacing_in_voxels(self.spacing, self.unit, voxel_mm, shape)
+    def nodes(self, shape: Triple, voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> tuple[Triple, ...]:
+        """Distance of each level's nodes in voxels, for a volume of ``shape`` with voxels of ``voxel_mm``."""
+        return tuple(spacing_in_voxels(level.spacing, self.unit, voxel_mm, shape) for level in self.levels)
 
     @full_precision
     def on_nodes(
@@ -140,39 +199,46 @@ class AdamRefinement:
         fixed: Channels,
         moving: Channels,
         *,
+        level: int = 0,
         start: Field | None = None,
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
+        costs: Sequence[Cost] = (),
+        soft_mask: Volume | None = None,
     ) -> Field:
-        """Refine a field on the nodes.
+        """Refine a field on the nodes of one level.
 
         Parameters
         ----------
         fixed, moving
             Features ``[c, i, j, k]`` of the nodes, pooled.
+        level
+            Which of ``levels``.
         start
             Displacements ``[3, i, j, k]`` in nodes to begin with; ``None`` for zero.
         fixed_weight, moving_weight
             Evidence of each node (see `whole_nodes`); 1 where ``None``.
+        costs
+            More that the displacement costs, besides ``regularisers``.
+        soft_mask
+            Where `VolumePreserving` keeps the volume, ``[i, j, k]`` in [0, 1]; ``None`` for everywhere.
 
         Returns
         -------
         Displacements ``[3, i, j, k]`` in nodes, after the last step.
         """
+        here = self.levels[level]
         start = fixed.new_zeros((3, *fixed.shape[1:])) if start is None else start
-        evidence = evidence_under(start, fixed_weight, moving_weight)
-        motion = self.parametrisation.begin(start, self.smoothing, evidence)
-        record = recordable(fixed, moving, start, fixed_weight, moving_weight)
-        eps = _least_gradient(moving, moving_weight)
-        adam = Adam(start, learning_rate=self.learning_rate, eps=eps, counted_on_device=record)
-        comparison = compared(fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight)
-        gradient = torch.empty_like(motion.displacement)
-
-        def step() -> None:
-            comparison.gradient(motion.displacement, diffusion=self.weight, out=gradient)
-            motion.move(gradient, adam)
-
-        repeat(step, self.iterations, record_on=fixed.device if record else None)
+        weights = fixed_weight, moving_weight
+        problem = Problem(
+            self.similarity.begin(fixed, moving, start, weights),
+            [*self.regularisers, *costs],
+            (fixed, moving, *weights),
+            soft_mask=soft_mask,
+        )
+        smoothing = here.smoothing or self.smoothing
+        motion = self._parametrised(here).begin(start, smoothing, evidence_under(start, *weights))
+        self.optimiser.minimise(problem, motion, Convergence(here.iterations, self.tolerance), smoothing)
         return motion.displacement
 
     def on_voxels(self, nodes: Field, spacing: Triple, shape: Triple) -> Float[Tensor, "3 a b d"]:
@@ -180,23 +246,15 @@ class AdamRefinement:
         fine = nodes_to_voxels(nodes, spacing, shape)
         return fine if self.final_smoothing is None else Smoother(self.final_smoothing, fine)(fine)
 
+    def _parametrised(self, level: Level) -> Parametrisation:
+        if level.field_smoothing is None or isinstance(self.parametrisation, Displacement):
+            return self.parametrisation
+        return dataclasses.replace(self.parametrisation, field_smoothing=level.field_smoothing)
 
-def _least_gradient(moving: Channels, weight: Volume | None) -> float:
-    """Gradient of the feature difference at an error of `_RESOLUTION` nodes: what is smaller is noise to Adam.
 
-    With a residual ``r = dM * error`` the gradient is ``2 / N sum_c dM_c^2 * error``, here for the mean slope ``dM``
-    of the features. A fixed number, as usual for Adam's ``eps``, would mean another length for each kind of volume.
-    """
-    known = torch.ones_like(moving[0]) if weight is None else (weight > 0).to(moving.dtype)
-    values = moving.movedim(0, -1)  # as they lie in memory, mostly
-    total, count = moving.new_zeros(()), moving.new_zeros(())
-    for axis in range(3):
-        n = moving.shape[axis + 1]
-        both = known.narrow(axis, 0, n - 1) * known.narrow(axis, 1, n - 1)
-        total += values.diff(dim=axis).square_().mul_(both[..., None]).sum()
-        count += both.sum()
-    squared = float(total / count.clamp_min(1))
-    return _RESOLUTION * 2 * squared / moving[0].numel() if squared > 0 else 1.0
+def _check(value: object, allowed: object, name: str) -> None:
+    if not isinstance(value, allowed):  # type: ignore[arg-type]
+        raise ConfigError(f"{name} is a component ({allowed}), but {value!r} came")
 
 
 def whole_nodes(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:

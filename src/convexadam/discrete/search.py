@@ -17,9 +17,15 @@ from convexadam.kernels import backend_for
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.cost_volume import Window, cost_volume
 from convexadam.kernels.resize import in_voxels, nodes_to_voxels, pool, pool_weight
+from convexadam.kernels.warp import add_step, identity_positions, sample_linear
+from convexadam.kernels.warp_ssd import evidence_under
 
 _ROOT_OF_LARGEST_COST = 128.0
 """Costs stay below its square, well within float16."""
+
+
+_AT_ONCE = 4
+"""Channels that are moved together."""
 
 
 @final
@@ -120,7 +126,7 @@ class ConvexSearch:
         """
         shape: Triple = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
         spacing, radius = self.nodes(shape, voxel_mm)
-        cells = self.on_cells(
+        cells, _ = self.on_cells(
             pool(fixed, spacing, weight=fixed_weight),
             pool(moving, spacing, weight=moving_weight),
             radius,
@@ -138,7 +144,8 @@ class ConvexSearch:
         *,
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
-    ) -> Field:
+        start: tuple[Field, Field | None] | None = None,
+    ) -> tuple[Field, Field | None]:
         """Find a field on the cells.
 
         Parameters
@@ -149,31 +156,56 @@ class ConvexSearch:
             Largest displacement along each axis, in cells.
         fixed_weight, moving_weight
             Evidence of each cell, pooled; 1 where ``None``.
+        start
+            What an earlier search found, forward and backward, ``[3, i, j, k]`` in these cells: the search goes on
+            from there, up to ``radius`` further.
 
         Returns
         -------
-        Displacements ``[3, i, j, k]`` in cells.
+        Displacements ``[3, i, j, k]`` in cells, forward (fixed to moving) and backward; the second is ``None`` without
+        ``inverse_consistency``.
         """
-        window, gain = Window(radius, ball=self.window == "ball"), _gain(fixed, moving)
-        half = backend_for(fixed, moving, fixed_weight, moving_weight) != "reference"
-        thetas = tuple(theta * gain**2 for theta in self.thetas)
-
-        def one_way(here: Channels, there: Channels, weights: tuple[Volume | None, Volume | None]) -> Field:
-            costs = cost_volume(
-                here * gain,
-                there * gain,
-                window,
-                fixed_weight=weights[0],
-                moving_weight=weights[1],
-                dtype=torch.float16 if half else None,
-            )
-            return coupled_convex(costs, window, thetas=thetas, subcell=self.subcell)
-
-        forward = one_way(fixed, moving, (fixed_weight, moving_weight))
+        ahead, back = (None, None) if start is None else start
+        here, there = (fixed, fixed_weight), (moving, moving_weight)
+        forward = self._one_way(here, there, radius, ahead)
         if not self.inverse_consistency:
-            return forward
-        backward = one_way(moving, fixed, (moving_weight, fixed_weight))
-        return make_inverse_consistent(forward, backward, iterations=self.inverse_consistency)[0]
+            return forward, None
+        backward = self._one_way(there, here, radius, back)
+        return make_inverse_consistent(forward, backward, iterations=self.inverse_consistency)
+
+    def _one_way(
+        self,
+        here: tuple[Channels, Volume | None],
+        there: tuple[Channels, Volume | None],
+        radius: Triple,
+        start: Field | None,
+    ) -> Field:
+        """Search from one map in another, as it is or as a start brings it."""
+        window, gain = Window(radius, ball=self.window == "ball"), _gain(here[0], there[0])
+        half = backend_for(*here, *there) != "reference"
+        other = there if start is None else _moved(*there, start)
+        costs = cost_volume(
+            here[0] * gain,
+            other[0] * gain,
+            window,
+            fixed_weight=here[1],
+            moving_weight=other[1],
+            dtype=torch.float16 if half else None,
+        )
+        found = coupled_convex(
+            costs, window, thetas=tuple(theta * gain**2 for theta in self.thetas), subcell=self.subcell
+        )
+        return found if start is None else add_step(start, found)
+
+
+def _moved(features: Channels, weight: Volume | None, displacement: Field) -> tuple[Channels, Volume]:
+    """Features and evidence as a displacement brings them, a few channels at a time."""
+    shape: Triple = (features.shape[1], features.shape[2], features.shape[3])
+    positions = displacement + identity_positions(shape, like=displacement)
+    moved = torch.empty_like(features)
+    for first in range(0, len(features), _AT_ONCE):
+        moved[first : first + _AT_ONCE] = sample_linear(features[first : first + _AT_ONCE].contiguous(), positions)
+    return moved, evidence_under(displacement, None, weight)
 
 
 def _gain(fixed: Channels, moving: Channels) -> float:

@@ -122,7 +122,9 @@ class LinearLevel:
         """Cells, where the search finds them under a transform (as points of fixed space), and their weights."""
         moving, weight = self._moved(matrix)
         _, radius = self.search.nodes(self.grid.shape)
-        found = self.search.on_cells(self.fixed, moving, radius, fixed_weight=self.fixed_weight, moving_weight=weight)
+        found, _ = self.search.on_cells(
+            self.fixed, moving, radius, fixed_weight=self.fixed_weight, moving_weight=weight
+        )
         cells = self.grid.pooled(self.cell)
         index = np.indices(cells.shape).reshape(3, -1).T
         moved = index + found.reshape(3, -1).T.double().cpu().numpy()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from convexadam.continuous import AdamRefinement, Compositional
+from convexadam.continuous import Compositional, Diffusion, Level, Refinement
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, FileError
 from convexadam.features import Features, MindSSC, check_no_class
@@ -18,7 +18,7 @@ from convexadam.registration import saved
 from convexadam.registration.foreground import AutoForeground
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid, WorkingGrid
 
-_NO_FEATURES = (GivenGrid, IsotropicGrid, AutoForeground, LinearAlignment, ConvexSearch, AdamRefinement)
+_NO_FEATURES = (GivenGrid, IsotropicGrid, AutoForeground, LinearAlignment, ConvexSearch, Refinement)
 """Components that can be called, but not with an image."""
 
 
@@ -27,7 +27,7 @@ _NO_FEATURES = (GivenGrid, IsotropicGrid, AutoForeground, LinearAlignment, Conve
 class RegistrationConfig:
     """The components of a registration, in the order of use; without arguments those of ``preset("default")``.
 
-    They are other settings than those of the components alone: ``ConvexSearch()`` and ``AdamRefinement()`` have the
+    They are other settings than those of the components alone: ``ConvexSearch()`` and ``Refinement()`` have the
     published ones.
 
     Attributes
@@ -43,9 +43,15 @@ class RegistrationConfig:
     features
         What is compared: a component of `convexadam.features`, or a function of yours (see `Features`).
     discrete
-        Global search; ``None`` starts the refinement from zero.
+        Global search, or several in a row, each of which goes on from what the one before found: the largest motion
+        first. ``None`` starts the refinement from zero.
     continuous
         Local refinement; ``None`` returns the field of the search.
+    continuous_features
+        What the refinement compares; ``None`` for ``features``.
+    symmetric
+        Refine in both directions and make the two fields each other's inverse: more accurate and smoother, for twice
+        the time, and the result has an ``inverse``.
     backend
         Which implementation runs: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; see `convexadam.use_backend`,
         which ``"auto"`` leaves the choice to.
@@ -57,7 +63,7 @@ class RegistrationConfig:
 
     Examples
     --------
-    >>> config = RegistrationConfig(continuous=AdamRefinement(iterations=40))
+    >>> config = RegistrationConfig(discrete=(ConvexSearch(spacing=4), ConvexSearch(spacing=2, radius=2)))
     >>> RegistrationConfig.from_toml(config.to_toml()) == config
     True
     """
@@ -66,27 +72,49 @@ class RegistrationConfig:
     foreground: AutoForeground | None = None
     linear: LinearAlignment | None = field(default_factory=LinearAlignment)
     features: Features = field(default_factory=MindSSC)
-    discrete: ConvexSearch | None = field(default_factory=lambda: ConvexSearch(spacing=4, radius=5, window="ball"))
-    continuous: AdamRefinement | None = field(
-        default_factory=lambda: AdamRefinement(iterations=50, weight=0.2, parametrisation=Compositional())
+    discrete: ConvexSearch | tuple[ConvexSearch, ...] | None = field(
+        default_factory=lambda: ConvexSearch(spacing=4, radius=5, window="ball")
     )
+    continuous: Refinement | None = field(
+        default_factory=lambda: Refinement(
+            levels=(Level(spacing=2, iterations=50),),
+            regularisers=(Diffusion(weight=0.2),),
+            parametrisation=Compositional(),
+        )
+    )
+    continuous_features: Features | None = None
+    symmetric: bool = False
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         checked_backend(self.backend)
-        check_no_class(self.features, "features")
-        if not callable(self.features) or isinstance(self.features, _NO_FEATURES):
-            raise ConfigError(f"features is a component or a function of an image, but {self.features!r} came")
+        for name, extractor in (("features", self.features), ("continuous_features", self.continuous_features)):
+            if extractor is None and name != "features":
+                continue
+            check_no_class(extractor, name)
+            if not callable(extractor) or isinstance(extractor, _NO_FEATURES):
+                raise ConfigError(f"{name} is a component or a function of an image, but {extractor!r} came")
+        if not isinstance(self.symmetric, bool):
+            raise ConfigError(f"symmetric is True or False, but {self.symmetric!r} came")
+        if isinstance(self.discrete, tuple) and not all(isinstance(s, ConvexSearch) for s in self.discrete):
+            raise ConfigError(f"discrete is a ConvexSearch or a tuple of them, but {self.discrete!r} came")
         for name, allowed in (
             ("grid", (GivenGrid, IsotropicGrid)),
             ("foreground", (AutoForeground, types.NoneType)),
             ("linear", (LinearAlignment, types.NoneType)),
-            ("discrete", (ConvexSearch, types.NoneType)),
-            ("continuous", (AdamRefinement, types.NoneType)),
+            ("discrete", (ConvexSearch, tuple, types.NoneType)),
+            ("continuous", (Refinement, types.NoneType)),
         ):
             if not isinstance(getattr(self, name), allowed):
                 names = " or ".join("None" if a is types.NoneType else a.__name__ for a in allowed)
                 raise ConfigError(f"{name} is {names}, but {getattr(self, name)!r} came")
+
+    @property
+    def searches(self) -> tuple[ConvexSearch, ...]:
+        """The searches of ``discrete``, in a row."""
+        if isinstance(self.discrete, tuple):
+            return self.discrete
+        return () if self.discrete is None else (self.discrete,)
 
     def to_toml(self) -> str:
         """Return the settings as TOML text.

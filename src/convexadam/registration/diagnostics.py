@@ -10,10 +10,10 @@ from convexadam.geometry import DisplacementField
 from convexadam.geometry.determinants import determinants_by_slab, everywhere
 from convexadam.geometry.resample import linear_part
 from convexadam.kernels.warp_ssd import compared, evidence_under
-from convexadam.registration.levels import Level
+from convexadam.registration.levels import Described
 
 
-def similarity(level: Level, nodes: Field) -> dict[str, float]:
+def similarity(level: Described, nodes: Field) -> dict[str, float]:
     """Mean squared feature difference before and after, summed over channels, and the share of the volume compared.
 
     All on the nodes of a level, with the displacement ``[3, i, j, k]`` counted in them.

@@ -10,12 +10,13 @@ import numpy as np
 
 from convexadam._typing import Triple
 from convexadam.continuous import Compositional
+from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
 from convexadam.features import Concat, Features, Intensity, MindSSC, PooledFeatures, Precomputed
 from convexadam.geometry import Grid
 from convexadam.kernels.window import Window
 from convexadam.registration.config import RegistrationConfig
-from convexadam.registration.levels import spacings
+from convexadam.registration.levels import refine_spacings, search_spacings
 
 _FLOAT, _HALF = 4, 2
 _SCRATCH = 3_000_000
@@ -61,18 +62,21 @@ def estimate_memory(
     given = Grid(shape, np.diag([*spacing_mm, 1.0]))
     grid = config.grid(given)
     number = _channels(config.features) if channels is None else channels
-    coarse, fine = spacings(config, grid)
+    searches, levels = search_spacings(config, grid), refine_spacings(config, grid)
     voxels, same = grid.n_voxels, grid.same_as(given)
-    cells, nodes = (math.prod(n // s for n, s in zip(grid.shape, level, strict=True)) for level in (coarse, fine))
-    maps = 2 * _FLOAT * number * (nodes + (cells if coarse != fine else 0))
+    cells = [_nodes(grid.shape, spacing) for spacing in searches]
+    nodes = [_nodes(grid.shape, spacing) for spacing in levels]
+    together = [*cells, *nodes] if len(levels) == 1 and searches != levels else cells or nodes
+    maps = 2 * _FLOAT * number * sum(together)
     describing = 6 * _FLOAT * voxels + (0 if same else 2 * _FLOAT * voxels)  # weights, scaled and padded copies; images
     if not isinstance(config.features, PooledFeatures):
         describing += 2 * _FLOAT * number * voxels  # a whole map and its weighted copy
+    both = 2 if config.symmetric else 1
     stages = [
         maps + describing,
-        maps + _searching(config, grid, cells, number),
-        maps + _refining(config, nodes, number),
-        _finishing(voxels, 0 if same else given.n_voxels),
+        *(maps + _searching(search, grid, n, number) for search, n in zip(config.searches, cells, strict=True)),
+        *(2 * _FLOAT * number * n + _refining(config, n, number) for n in nodes),
+        both * _finishing(voxels, 0 if same else given.n_voxels),
     ]
     return max(stages) + _SCRATCH
 
@@ -98,12 +102,14 @@ def _channels(features: Features) -> int:
     raise ConfigError(f"how many channels {features!r} makes is not known here; pass channels=")
 
 
-def _searching(config: RegistrationConfig, grid: Grid, cells: int, channels: int) -> int:
+def _nodes(shape: Triple, spacing: Triple) -> int:
+    return math.prod(n // s for n, s in zip(shape, spacing, strict=True))
+
+
+def _searching(search: ConvexSearch, grid: Grid, cells: int, channels: int) -> int:
     """Costs in half precision of one direction, weights, scaled and padded maps, a few fields."""
-    if config.discrete is None:
-        return 0
-    _, radius = config.discrete.nodes(grid.shape, grid.spacing_mm)
-    labels = len(Window(radius, ball=config.discrete.window == "ball").steps)
+    _, radius = search.nodes(grid.shape, grid.spacing_mm)
+    labels = len(Window(radius, ball=search.window == "ball").steps)
     return cells * (_HALF * labels + _FLOAT * (4 * channels + 14))
 
 

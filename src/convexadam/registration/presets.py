@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from convexadam.continuous import AdamRefinement
+from convexadam.continuous import Refinement
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
 from convexadam.features import MindSSC
@@ -35,7 +35,7 @@ def preset(name: str = "default") -> RegistrationConfig:
             linear=None,
             features=MindSSC(radius=1, dilation=2),
             discrete=ConvexSearch(spacing=6, radius=4, subcell=False),
-            continuous=AdamRefinement(spacing=2, iterations=80, weight=1.25),
+            continuous=Refinement(),  # spacing 2, 80 steps of Adam, weight 1.25
         )
     close = difflib.get_close_matches(name, PRESETS, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""

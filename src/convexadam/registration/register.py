@@ -13,7 +13,7 @@ import torch
 from convexadam._typing import Field, Volume
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 from convexadam.features import reach_of
-from convexadam.geometry import DisplacementField, Image, Transform
+from convexadam.geometry import Affine, DisplacementField, Image, Transform, compose
 from convexadam.geometry.onto_grid import evidence, hidden, on_grid
 from convexadam.kernels import backend_for, requested_backend, use_backend
 from convexadam.kernels._precision import full_precision
@@ -22,7 +22,16 @@ from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.diagnostics import similarity
 from convexadam.registration.finishing import finished
 from convexadam.registration.inputs import checked_image, checked_initial, checked_mask
-from convexadam.registration.levels import Level, comparable, described, in_mm, refined, searched
+from convexadam.registration.levels import (
+    BothWays,
+    Described,
+    Subject,
+    comparable,
+    in_mm,
+    on_level,
+    refined,
+    searched,
+)
 from convexadam.registration.memory import give_back_memory
 from convexadam.registration.prealigned import prealigned, pulled_onto
 from convexadam.registration.presets import preset
@@ -121,11 +130,12 @@ def register(
                     config.foreground(moving_image) if masks[1] is None else masks[1],
                 )
             start, fit = prealigned(fixed_image, moving_image, masks, config.linear, initial)
-        transform, diagnostics = _estimated(fixed_image, moving_image, masks, start, config, clock)
+        transform, inverse, diagnostics = _estimated(fixed_image, moving_image, masks, start, config, clock)
         ran = backend_for(transform.disp_mm)
     return RegistrationResult(
         linear=fit,
         transform=transform,
+        inverse=inverse,
         fixed=fixed_image,
         moving=moving_image,
         config=config,
@@ -143,8 +153,8 @@ def _estimated(
     start: Transform,
     config: RegistrationConfig,
     clock: _Clock,
-) -> tuple[DisplacementField, dict[str, float]]:
-    """Run the stages; the transform on the fixed grid, and what is worth knowing about it."""
+) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
+    """Run the stages; the transform on the fixed grid, its inverse if asked for, and what is worth knowing."""
     with clock.stage("resample"):
         grid = config.grid(fixed.grid)
         margin = reach_of(config.features)
@@ -153,35 +163,61 @@ def _estimated(
         pulled, seen = pulled_onto(grid, moving, masks[1], start, margin)
         images, weights = (on_grid(fixed, grid), pulled), (evidence(fixed, masks[0], grid, margin), seen)
         _check_evidence(weights)
-    with clock.stage("features"):
-        coarse, fine = described(config, images, weights)
-        del images, weights, pulled, seen
-        contrast = comparable(coarse)
-        give_back_memory()
-    with clock.stage("discrete"):
-        cells = searched(config.discrete, coarse, grid) if contrast else None
-    with clock.stage("continuous"):
-        nodes = refined(config.continuous, fine, cells, coarse.spacing, grid) if contrast else fine.still()
+    subject = Subject(config=config, images=images, weights=weights)
+    del images, weights, pulled, seen
+    level, fields = _aligned(subject, clock)
     with clock.stage("finish"):
-        diagnostics = similarity(fine, nodes)
-        if contrast and not _met(coarse, cells):
+        diagnostics = similarity(level, fields[0])
+        spacing = level.spacing
+        del level, subject
+        fold_free = config.continuous is not None and config.continuous.parametrisation.fold_free
+
+        def on_fixed(nodes: Field) -> Field:
+            return in_mm(config.continuous, nodes, spacing, grid).resample_onto(fixed.grid).disp_mm
+
+        disp_mm = on_fixed(fields[0])
+        disp_mm = start.after(fixed.grid, disp_mm, disp_mm)
+        transform, figures = finished(disp_mm, fixed.grid, fold_free=fold_free)
+        del disp_mm
+        inverse: Transform | None = None
+        if fields[1] is not None:
+            inverse, _ = finished(on_fixed(fields[1]), fixed.grid, fold_free=fold_free)
+            inverse = inverse if start == Affine() else compose(start.inverse(), inverse)
+    return transform, inverse, diagnostics | figures
+
+
+def _aligned(subject: Subject, clock: _Clock) -> tuple[Described, BothWays]:
+    """Search and refine: displacements in the nodes of the last level."""
+    config, grid = subject.config, subject.grid
+    with clock.stage("features"):
+        coarse, fine = subject.first()
+        level = coarse[0] if coarse else fine
+        assert level is not None  # one of the two is there
+        contrast = comparable(level)
+        give_back_memory()
+    fields: BothWays | None = None
+    with clock.stage("discrete"):
+        for search in config.searches if contrast else ():
+            before, level = level.spacing, coarse.pop(0)
+            start = None if fields is None else on_level(fields, before, level.spacing, grid.shape)
+            fields = searched(search, level, start, grid)
+        if contrast and not _met(level, None if fields is None else fields[0]):
             raise InputError(
                 "nothing within the fixed mask meets anything within the moving mask, within the reach of the search: "
                 "they do not overlap; check the masks and affines, or bring the images closer first"
             )
-        spacing = fine.spacing
-        del coarse, fine, cells
-        disp_mm = in_mm(config.continuous, nodes, spacing, grid).resample_onto(fixed.grid).disp_mm
-        fold_free = config.continuous is not None and config.continuous.parametrisation.fold_free
-        disp_mm = start.after(fixed.grid, disp_mm, disp_mm)
-        transform, figures = finished(disp_mm, fixed.grid, fold_free=fold_free)
-        diagnostics |= figures
-    return transform, diagnostics
+    fields = fields or (level.still(), level.still() if config.symmetric else None)
+    with clock.stage("continuous"):
+        for number in range(len(config.continuous.levels) if contrast and config.continuous else 0):
+            before, level = level.spacing, fine or subject.refined(number)
+            fields, fine = on_level(fields, before, level.spacing, grid.shape), None
+            fields = refined(config, number, level, fields)
+    return level, fields if config.symmetric else (fields[0], None)
 
 
-def _met(coarse: Level, cells: Field | None) -> bool:
+def _met(level: Described, found: Field | None) -> bool:
     """Whether anything with evidence in the fixed image meets any in the moving one, where they lie or as found."""
-    return any(bool((evidence_under(u, *coarse.weights) > 0).any()) for u in (coarse.still(), cells) if u is not None)
+    return any(bool((evidence_under(u, *level.weights) > 0).any()) for u in (level.still(), found) if u is not None)
 
 
 def _check_evidence(weights: tuple[Volume | None, Volume | None]) -> None:

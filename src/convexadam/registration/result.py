@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from convexadam._version import VERSION
-from convexadam.geometry import DisplacementField, Image
+from convexadam.geometry import DisplacementField, Image, Transform
 from convexadam.io import atomic_path, image_as
 from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
@@ -28,6 +28,9 @@ class RegistrationResult:
     ----------
     transform
         Fixed to moving space, in mm RAS+, on the fixed image's grid.
+    inverse
+        Moving to fixed space, estimated along with ``transform``; ``None`` unless the settings are ``symmetric``. Any
+        transform has an ``inverse()`` of its own, found afterwards.
     fixed, moving
         The images as they were registered.
     config
@@ -55,6 +58,7 @@ class RegistrationResult:
     config: RegistrationConfig
     seconds: dict[str, float]
     diagnostics: dict[str, float]
+    inverse: Transform | None = None
     linear: LinearFit | None = None
     backend: str = "reference"
     moving_kind: type = Image

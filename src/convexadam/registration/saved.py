@@ -12,12 +12,23 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
 from convexadam.continuous import (
-    AdamRefinement,
+    Adam,
+    Bending,
     BoxSmoothing,
     Compositional,
+    Diffusion,
     Displacement,
     GaussianSmoothing,
     KovesiSmoothing,
+    Level,
+    LevenbergMarquardt,
+    Lncc,
+    MutualInformation,
+    Refinement,
+    Ssd,
+    StationaryVelocity,
+    VolumePreserving,
+    WeightedSum,
 )
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
@@ -29,7 +40,7 @@ from convexadam.registration.working_grid import GivenGrid, IsotropicGrid
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised by one whenever a saved file could no longer be read as it was meant."""
 
 COMPONENTS: tuple[type, ...] = (
@@ -42,14 +53,28 @@ COMPONENTS: tuple[type, ...] = (
     AutoForeground,
     LinearAlignment,
     ConvexSearch,
-    AdamRefinement,
+    Refinement,
+    Level,
+    Ssd,
+    Lncc,
+    MutualInformation,
+    WeightedSum,
+    Diffusion,
+    Bending,
+    VolumePreserving,
+    Adam,
+    LevenbergMarquardt,
     Displacement,
     Compositional,
+    StationaryVelocity,
     BoxSmoothing,
     GaussianSmoothing,
     KovesiSmoothing,
 )
 """What a file can name."""
+
+_PLAIN = (str, bool, tuple)
+"""What takes one line of TOML; all else is a table."""
 
 T = TypeVar("T", bound="DataclassInstance")
 
@@ -58,10 +83,11 @@ def to_toml(config: DataclassInstance) -> str:
     """Write a dataclass of components as TOML: one table for each, ``"none"`` for an absent one."""
     sections = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
     lines = [f"schema_version = {SCHEMA_VERSION}"]
-    lines += [f"{name} = {_literal(value)}" for name, value in sections.items() if isinstance(value, str)]
-    lines += [f'{name} = "none"' for name, component in sections.items() if component is None]
+    defaults = {item.name: item.default for item in dataclasses.fields(config)}
+    lines += [f"{name} = {_literal(value)}" for name, value in sections.items() if isinstance(value, _PLAIN)]
+    lines += [f'{name} = "none"' for name, value in sections.items() if value is None and defaults[name] is not None]
     for name, component in sections.items():
-        if component is not None and not isinstance(component, str):
+        if component is not None and not isinstance(component, _PLAIN):
             lines += ["", f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in _entries(component))]
     return "\n".join(lines) + "\n"
 
