@@ -52,15 +52,16 @@ class Correlation:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         return self(displacement, diffusion=diffusion, out=out)[1]
 
-    def gauss_newton(
-        self, displacement: Field, *, diffusion: float = 0.0
-    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
+    def curvature(
+        self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
-        curvature = torch.empty((6, *self._shape), dtype=torch.float32, device=displacement.device)
-        return *self._run(displacement, diffusion, None, curvature), curvature
+        found = out if out is not None and out.is_contiguous() else displacement.new_empty(4, *self._shape)
+        value, _ = self._run(displacement, diffusion, found[:3], found[3:])
+        return value, found if out is None or found is out else out.copy_(found)
 
     def _run(
-        self, displacement: Field, diffusion: float, out: Field | None, curvature: Float[Tensor, "6 i j k"] | None
+        self, displacement: Field, diffusion: float, out: Field | None, trace: Float[Tensor, "1 i j k"] | None
     ) -> tuple[Float[Tensor, ""], Field]:
         given = displacement.contiguous()
         gradient = out if out is not None and out.is_contiguous() else torch.empty_like(given)
@@ -78,7 +79,7 @@ class Correlation:
                 factors = smooth(products[:3], self._taps)
                 first = number == 0
                 numbers = 1 / nodes, 2 * diffusion / (3 * nodes)
-                arrays = fixed, moved, evidence, factors, slopes, given, gradient, curvature
+                arrays = fixed, moved, evidence, factors, slopes, given, gradient, trace
                 flags = first, first and diffusion != 0
                 _gradient[grid](*arrays, *self._shape, *numbers, *flags, *_BOX, **_OPTIONS)
         return parts.sum(), gradient if out is None or gradient is out else out.copy_(gradient)
@@ -185,7 +186,7 @@ def _gradient(
     slopes,
     u,
     gradient,
-    curvature,
+    trace,
     n0,
     n1,
     n2,
@@ -210,14 +211,8 @@ def _gradient(
     d0 = tl.load(slopes + node, mask=here, other=0.0)
     d1 = tl.load(slopes + second, mask=here, other=0.0)
     d2 = tl.load(slopes + third, mask=here, other=0.0)
-    if curvature is not None:
-        factor = weight * sum_b
-        _write(curvature + node, factor * d0 * d0, here, first)
-        _write(curvature + second, factor * d0 * d1, here, first)
-        _write(curvature + third, factor * d0 * d2, here, first)
-        _write(curvature + third + component, factor * d1 * d1, here, first)
-        _write(curvature + third + 2 * component, factor * d1 * d2, here, first)
-        _write(curvature + third + 3 * component, factor * d2 * d2, here, first)
+    if trace is not None:
+        _write(trace + node, weight * sum_b * (d0 * d0 + d1 * d1 + d2 * d2) / 3, here, first)
     g0, g1, g2 = change * d0, change * d1, change * d2
     if diffuse:
         u0 = tl.load(u + node, mask=here, other=0.0)

@@ -9,10 +9,10 @@ import triton
 import triton.language as tl
 
 from convexadam._typing import Field, Float, Tensor, Triple, Volume
+from convexadam.kernels.diffusion.triton import excess
 from convexadam.kernels.lncc.triton import warp_with_slopes
-from convexadam.kernels.mutual_information.reference import WithoutBlocks, loss_and_slopes, span
+from convexadam.kernels.mutual_information.reference import loss_and_slopes, span
 from convexadam.kernels.warp.triton import boxes, nodes_of_box
-from convexadam.kernels.warp_ssd.triton import excess
 
 _BOX = (2, 4, 32)
 """Nodes of one program that reads between nodes or beside them."""
@@ -23,7 +23,7 @@ _COUNT, _ROUNDS = 64, 64
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 
 
-class MutualInformation(WithoutBlocks):
+class MutualInformation:
     """See `convexadam.kernels.mutual_information.shared`."""
 
     def __init__(
@@ -44,6 +44,23 @@ class MutualInformation(WithoutBlocks):
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
+        return self._run(displacement, diffusion, out, None)
+
+    def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        return self(displacement, diffusion=diffusion, out=out)[1]
+
+    def curvature(
+        self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        found = out if out is not None and out.is_contiguous() else displacement.new_empty(4, *self._shape)
+        value, _ = self._run(displacement, diffusion, found[:3], found[3:])
+        return value, found if out is None or found is out else out.copy_(found)
+
+    def _run(
+        self, displacement: Field, diffusion: float, out: Field | None, length: Float[Tensor, "1 i j k"] | None
+    ) -> tuple[Float[Tensor, ""], Field]:
         given = displacement.contiguous()
         gradient = out if out is not None and out.is_contiguous() else torch.empty_like(given)
         moved, evidence = torch.empty_like(given[0]), torch.empty_like(given[0])
@@ -56,14 +73,10 @@ class MutualInformation(WithoutBlocks):
             counted = self._fixed, moved, evidence, self._spans
             _count[(programs,)](*counted, parts, nodes, bins, width, _COUNT, _ROUNDS, **_OPTIONS)
             loss, slopes = loss_and_slopes(parts.sum(0, dtype=torch.float64)[:bins, :bins])
-            arrays = *counted, slopes.contiguous(), given, gradient
+            arrays = *counted, slopes.contiguous(), given, gradient, length
             numbers = 2 * diffusion / (3 * nodes), diffusion != 0
             _gradient[grid](*arrays, *self._shape, bins, *numbers, *_BOX, **_OPTIONS)
         return loss.float(), gradient if out is None or gradient is out else out.copy_(gradient)
-
-    def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
-        """See `convexadam.kernels.warp_ssd.Comparison`."""
-        return self(displacement, diffusion=diffusion, out=out)[1]
 
 
 @no_type_check
@@ -117,6 +130,7 @@ def _gradient(
     slopes,
     u,
     gradient,
+    length,
     n0,
     n1,
     n2,
@@ -127,7 +141,7 @@ def _gradient(
     box1: tl.constexpr,
     box2: tl.constexpr,
 ):
-    """Multiply the slopes of the warped map, which ``gradient`` holds, by those of the loss."""
+    """Multiply the slopes of the warped map, which ``gradient`` holds, by those of the loss; and write its length."""
     i, j, k, node, here = nodes_of_box(n0, n1, n2, box0, box1, box2)
     component = (node * 0 + n0) * n1 * n2  # 64 bits
     second, third = node + component, node + 2 * component
@@ -146,6 +160,9 @@ def _gradient(
     g0 = factor * tl.load(gradient + node, mask=here, other=0.0)
     g1 = factor * tl.load(gradient + second, mask=here, other=0.0)
     g2 = factor * tl.load(gradient + third, mask=here, other=0.0)
+    if length is not None:  # in 64 bits, whose squares do not vanish
+        x, y, z = g0.to(tl.float64), g1.to(tl.float64), g2.to(tl.float64)
+        tl.store(length + node, tl.sqrt(x * x + y * y + z * z).to(tl.float32), mask=here)
     if diffuse:
         u0 = tl.load(u + node, mask=here, other=0.0)
         u1 = tl.load(u + second, mask=here, other=0.0)
