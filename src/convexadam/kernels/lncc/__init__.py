@@ -1,4 +1,4 @@
-"""Local correlation under a displacement, its gradient and, on request, its Gauss-Newton blocks."""
+"""Local correlation under a displacement, its gradient and, on request, its curvature."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ def correlated(
 ) -> Comparison:
     """Prepare two maps to be compared by `lncc`: what does not depend on the displacement is done once.
 
-    The blocks of `Comparison.gauss_newton` are those of the residual of a local linear fit of intensities, which is
-    what ``1 - cc`` measures: ``sum_c h_c dM_c dM_c^T``, with ``h_c`` the box sum of ``w/W 2 cov^2 / (vf vm^2)``, times
-    ``w/N``.
+    `Comparison.curvature` is that of the residual of a local linear fit of intensities, which is what ``1 - cc``
+    measures: ``1/3 sum_c h_c |dM_c|^2``, with ``h_c`` the box sum of ``w/W 2 cov^2 / (vf vm^2)``, times ``w/N``.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from convexadam.kernels.lncc.reference import normalised
 from convexadam.kernels.warp_ssd.cpu import between, interpolated, look_up, shared_by_cells
 
 _NONE = np.empty((0, 0, 0), np.float32)
-_ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
+_ZERO, _THIRD, _ONE, _TWO = np.float32(0), np.float32(1 / 3), np.float32(1), np.float32(2)
 
 
 class Correlation:
@@ -38,24 +38,25 @@ class Correlation:
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
-        value, gradient, _ = self._run(displacement, diffusion, out)
-        return value, gradient
+        return self._run(displacement, diffusion, out)
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         return self._run(displacement, diffusion, out)[1]
 
-    def gauss_newton(
-        self, displacement: Field, *, diffusion: float = 0.0
-    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
+    def curvature(
+        self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
-        return self._run(displacement, diffusion, curved=1)
+        found = empty(4, *displacement.shape[1:]) if out is None or not out.is_contiguous() else out
+        value, _ = self._run(displacement, diffusion, found[:3], found[3:])
+        return value, found if out is None or out is found else out.copy_(found)
 
     def _run(
-        self, displacement: Field, diffusion: float, out: Field | None = None, *, curved: int = 0
-    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "d i j k"]]:
-        gradient, block = written_to(out, like=displacement), empty(6 * curved, *displacement.shape[1:])
-        u, target, blocks = views(displacement, gradient, block)
+        self, displacement: Field, diffusion: float, out: Field | None, trace: Float[Tensor, "1 i j k"] | None = None
+    ) -> tuple[Float[Tensor, ""], Field]:
+        gradient, curved = written_to(out, like=displacement), empty(0, 1, 1, 1) if trace is None else trace
+        u, target, traces = views(displacement, gradient, curved)
         alone = len(self._maps[0]) == 1
         slopes = target if alone else np.empty_like(target)  # a single channel keeps them where the gradient will be
         moved, weight, *factors = views(*empty(5, *u.shape[1:]))
@@ -66,9 +67,9 @@ class Correlation:
             local = fixed, moved, weight, *factors, self._radius
             value += sum(in_slabs(_correlate, planes, *local, self._floor)) / nodes
             extra = rough if number == 0 else _ZERO
-            in_slabs(_gradient, planes, *local, slopes, u, target, blocks, number > 0, np.float32(1 / nodes), extra)
+            in_slabs(_gradient, planes, *local, slopes, u, target, traces, number > 0, np.float32(1 / nodes), extra)
         found = gradient if out is None or out is gradient else out.copy_(gradient)
-        return torch.tensor(value, dtype=torch.float32, device="cpu"), found, block
+        return torch.tensor(value, dtype=torch.float32, device="cpu"), found
 
 
 def given_or_none(fixed_weight: Volume | None, moving_weight: Volume | None) -> list[np.ndarray]:
@@ -152,7 +153,7 @@ def _correlate(first, last, fixed, moved, evidence, factor_a, factor_b, factor_c
     """Correlate the windows of the planes ``first ... last - 1``; returns the sum of ``w (1 - cc)``.
 
     The derivative of that sum with respect to the moved value ``m`` of a node is ``w`` times the box sum of
-    ``factor_b m - factor_a f - factor_c``, and box sums of ``factor_b`` are what its Gauss-Newton blocks are made of.
+    ``factor_b m - factor_a f - factor_c``, and box sums of ``factor_b`` are its curvature by that value.
     """
     n0, n1, n2 = fixed.shape
     width = 2 * reach + 1
@@ -220,12 +221,12 @@ def _gradient(
     slopes,
     u,
     gradient,
-    block,
+    trace,
     add,
     scale,
     rough,
 ):
-    """Gradient of the planes ``first ... last - 1``, which may overwrite ``slopes``; and blocks if there are any."""
+    """Gradient of the planes ``first ... last - 1``, which may overwrite ``slopes``; and a trace if there is one."""
     n0, n1, n2 = fixed.shape
     width, volume = 2 * reach + 1, n0 * n1 * n2
     ring, lines = np.empty((width, 3, n2), np.float32), np.zeros((3, n2 + 2 * reach), np.float32)
@@ -244,12 +245,12 @@ def _gradient(
                 continue
             _box_sums(ring, max(j - reach, 0), min(j + reach, n1 - 1), lines, sums)
             weights, f, m, sum_a, sum_b, sum_c = evidence[i, j], fixed[i, j], moved[i, j], sums[0], sums[1], sums[2]
-            if len(block) > 0:
-                for e, a, b in ((0, 0, 0), (1, 0, 1), (2, 0, 2), (3, 1, 1), (4, 1, 2), (5, 2, 2)):
-                    target, slope_a, slope_b = block[e, i, j], slopes[a, i, j], slopes[b, i, j]
-                    for k in range(n2):
-                        found = scale * weights[k] * sum_b[k] * slope_a[k] * slope_b[k]
-                        target[k] = target[k] + found if add else found
+            if len(trace) > 0:
+                target, along_i, along_j, along_k = trace[0, i, j], slopes[0, i, j], slopes[1, i, j], slopes[2, i, j]
+                for k in range(n2):
+                    squared = along_i[k] * along_i[k] + along_j[k] * along_j[k] + along_k[k] * along_k[k]
+                    found = scale * _THIRD * weights[k] * sum_b[k] * squared
+                    target[k] = target[k] + found if add else found
             for a in range(3):
                 target, slope = gradient[a, i, j], slopes[a, i, j]
                 for k in range(n2):

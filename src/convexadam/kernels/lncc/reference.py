@@ -8,7 +8,7 @@ from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
 from convexadam.kernels.diffusion.reference import diffusion_gradient
 from convexadam.kernels.smooth.reference import smooth
 from convexadam.kernels.warp import identity_positions, sample_linear
-from convexadam.kernels.warp_ssd.reference import evidence_under, slopes
+from convexadam.kernels.warp_ssd.reference import evidence_under, squared_slope
 
 _CONSTANT = 4
 """A map whose deviation is as many roundings of its mean, or fewer, is constant."""
@@ -100,20 +100,19 @@ class Correlation:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         return self(displacement, diffusion=diffusion, out=out)[1]
 
-    def gauss_newton(
-        self, displacement: Field, *, diffusion: float = 0.0
-    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
+    def curvature(
+        self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         u = displacement.detach()
         weight = evidence_under(u, *self._weights)
         with torch.no_grad():
             cov, vf, vm, share = _local(*self._maps, u, weight, self._radius, self._floor)
             factors = _box(weight * share * 2 * cov.square() / (vf * vm * vm), self._radius) * weight / weight.numel()
-        block = u.new_zeros(6, *u.shape[1:])
-        for factor, channel in zip(factors, self._maps[1][:, None], strict=True):
-            d0, d1, d2 = slopes(channel, u)
-            block += factor * torch.stack([d0 * d0, d0 * d1, d0 * d2, d1 * d1, d1 * d2, d2 * d2])
-        return *self(displacement, diffusion=diffusion), block
+        squared = torch.stack([squared_slope(channel, u) for channel in self._maps[1][:, None]])
+        value, gradient = self(u, diffusion=diffusion)
+        found = torch.cat([gradient, (factors * squared).sum(0, keepdim=True) / 3])
+        return value, found if out is None else out.copy_(found)
 
 
 def _mean(weight: Volume, cov: Channels, vf: Channels, vm: Channels) -> Float[Tensor, ""]:

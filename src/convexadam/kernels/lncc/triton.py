@@ -52,32 +52,34 @@ class Correlation:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         return self(displacement, diffusion=diffusion, out=out)[1]
 
-    def gauss_newton(
-        self, displacement: Field, *, diffusion: float = 0.0
-    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
+    def curvature(
+        self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
-        curvature = torch.empty((6, *self._shape), dtype=torch.float32, device=displacement.device)
-        return *self._run(displacement, diffusion, None, curvature), curvature
+        found = out if out is not None and out.is_contiguous() else displacement.new_empty(4, *self._shape)
+        value, _ = self._run(displacement, diffusion, found[:3], found[3:])
+        return value, found if out is None or found is out else out.copy_(found)
 
     def _run(
-        self, displacement: Field, diffusion: float, out: Field | None, curvature: Float[Tensor, "6 i j k"] | None
+        self, displacement: Field, diffusion: float, out: Field | None, trace: Float[Tensor, "1 i j k"] | None
     ) -> tuple[Float[Tensor, ""], Field]:
         given = displacement.contiguous()
         gradient = out if out is not None and out.is_contiguous() else torch.empty_like(given)
         nodes, grid, programs = given[0].numel(), boxes(self._shape, _BOX), -(-given[0].numel() // _COUNT)
-        slopes, moved, products = torch.empty_like(given), torch.empty_like(given[0]), given.new_empty(6, *self._shape)
+        slopes, moved, evidence = torch.empty_like(given), torch.empty_like(given[0]), torch.empty_like(given[0])
+        products = given.new_empty(6, *self._shape)
         parts = given.new_empty(len(self._maps[0]), programs)
         with torch.cuda.device(given.get_device()):
             for number, (fixed, moving) in enumerate(zip(*self._maps, strict=True)):
-                arrays = fixed, moving, given, *self._weights, moved, slopes, products
-                _warp[grid](*arrays, *self._shape, *_BOX, **_OPTIONS)
-                evidence, sums = products[0].clone(), smooth(products, self._taps)
-                arrays = evidence, sums, products, parts[number]
+                arrays = moving, given, *self._weights, moved, evidence, slopes
+                warp_with_slopes[grid](*arrays, *self._shape, *_BOX, **_OPTIONS)
+                _multiply[(programs,)](fixed, moved, evidence, products, nodes, _COUNT, **_OPTIONS)
+                arrays = evidence, smooth(products, self._taps), products, parts[number]
                 _correlate[(programs,)](*arrays, nodes, self._floor, 1 / nodes, _COUNT, **_OPTIONS)
                 factors = smooth(products[:3], self._taps)
                 first = number == 0
                 numbers = 1 / nodes, 2 * diffusion / (3 * nodes)
-                arrays = fixed, moved, evidence, factors, slopes, given, gradient, curvature
+                arrays = fixed, moved, evidence, factors, slopes, given, gradient, trace
                 flags = first, first and diffusion != 0
                 _gradient[grid](*arrays, *self._shape, *numbers, *flags, *_BOX, **_OPTIONS)
         return parts.sum(), gradient if out is None or gradient is out else out.copy_(gradient)
@@ -85,15 +87,14 @@ class Correlation:
 
 @no_type_check
 @triton.jit(do_not_specialize=["n0", "n1", "n2"])
-def _warp(
-    fixed,
+def warp_with_slopes(
     moving,
     u,
     fixed_weight,
     moving_weight,
     moved,
+    evidence,
     slopes,
-    products,
     n0,
     n1,
     n2,
@@ -101,7 +102,7 @@ def _warp(
     box1: tl.constexpr,
     box2: tl.constexpr,
 ):
-    """Warp: values, their slopes, and ``w``, ``w f``, ``w f^2``, ``w m``, ``w m^2``, ``w f m``; 0 without evidence."""
+    """Warp: values, their evidence and their slopes; all 0 without evidence."""
     i, j, k, node, here = nodes_of_box(n0, n1, n2, box0, box1, box2)
     component = (node * 0 + n0) * n1 * n2  # 64 bits
     p0 = i.to(tl.float32) + tl.load(u + node, mask=here, other=0.0)
@@ -121,14 +122,7 @@ def _warp(
     tl.store(slopes + node + component, tl.where(seen & (p1 > 0) & (p1 < n1 - 1.0), d1, 0.0), mask=here)
     tl.store(slopes + node + 2 * component, tl.where(seen & (p2 > 0) & (p2 < n2 - 1.0), d2, 0.0), mask=here)
     tl.store(moved + node, m, mask=here)
-
-    f = tl.load(fixed + node, mask=here, other=0.0)
-    tl.store(products + node, weight, mask=here)
-    tl.store(products + node + component, weight * f, mask=here)
-    tl.store(products + node + 2 * component, weight * f * f, mask=here)
-    tl.store(products + node + 3 * component, weight * m, mask=here)
-    tl.store(products + node + 4 * component, weight * m * m, mask=here)
-    tl.store(products + node + 5 * component, weight * f * m, mask=here)
+    tl.store(evidence + node, weight, mask=here)
 
 
 @no_type_check
@@ -137,6 +131,22 @@ def _slope(a00, a01, a10, a11, b00, b01, b10, b11, f1, f2):
     """Difference of the faces ``b`` and ``a`` of a cell at a point of theirs."""
     d0, d1 = b00 - a00 + f2 * ((b01 - a01) - (b00 - a00)), b10 - a10 + f2 * ((b11 - a11) - (b10 - a10))
     return d0 + f1 * (d1 - d0)
+
+
+@no_type_check
+@triton.jit(do_not_specialize=["nodes"])
+def _multiply(fixed, moved, evidence, products, nodes, count: tl.constexpr):
+    """Write ``w``, ``w f``, ``w f^2``, ``w m``, ``w m^2``, ``w f m``."""
+    node = tl.program_id(0).to(tl.int64) * count + tl.arange(0, count)
+    here, step = node < nodes, node * 0 + nodes  # 64 bits
+    f, m = tl.load(fixed + node, mask=here, other=0.0), tl.load(moved + node, mask=here, other=0.0)
+    weight = tl.load(evidence + node, mask=here, other=0.0)
+    tl.store(products + node, weight, mask=here)
+    tl.store(products + node + step, weight * f, mask=here)
+    tl.store(products + node + 2 * step, weight * f * f, mask=here)
+    tl.store(products + node + 3 * step, weight * m, mask=here)
+    tl.store(products + node + 4 * step, weight * m * m, mask=here)
+    tl.store(products + node + 5 * step, weight * f * m, mask=here)
 
 
 @no_type_check
@@ -176,7 +186,7 @@ def _gradient(
     slopes,
     u,
     gradient,
-    curvature,
+    trace,
     n0,
     n1,
     n2,
@@ -201,14 +211,8 @@ def _gradient(
     d0 = tl.load(slopes + node, mask=here, other=0.0)
     d1 = tl.load(slopes + second, mask=here, other=0.0)
     d2 = tl.load(slopes + third, mask=here, other=0.0)
-    if curvature is not None:
-        factor = weight * sum_b
-        _write(curvature + node, factor * d0 * d0, here, first)
-        _write(curvature + second, factor * d0 * d1, here, first)
-        _write(curvature + third, factor * d0 * d2, here, first)
-        _write(curvature + third + component, factor * d1 * d1, here, first)
-        _write(curvature + third + 2 * component, factor * d1 * d2, here, first)
-        _write(curvature + third + 3 * component, factor * d2 * d2, here, first)
+    if trace is not None:
+        _write(trace + node, weight * sum_b * (d0 * d0 + d1 * d1 + d2 * d2) / 3, here, first)
     g0, g1, g2 = change * d0, change * d1, change * d2
     if diffuse:
         u0 = tl.load(u + node, mask=here, other=0.0)

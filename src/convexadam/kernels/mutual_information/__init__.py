@@ -1,4 +1,4 @@
-"""Normalised mutual information under a displacement, and its gradient."""
+"""Normalised mutual information under a displacement, its gradient and, on request, a curvature."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def shared(
 ) -> Comparison:
     """Prepare two maps of one channel for `nmi_loss`: what does not depend on the displacement is done once.
 
-    It is a function of the histogram of the whole maps, and no sum of squares: its `Comparison.gauss_newton` raises
-    `ConfigError`.
+    It is a function of the histogram of the whole maps, no sum of squares, and has no Gauss-Newton blocks. Instead, a
+    gradient is taken for an error of one node: the fourth channel of `Comparison.curvature` is the length of the node's
+    gradient, without that of the roughness, so that an optimiser that divides by it takes normalised steps.
 
     Parameters
     ----------

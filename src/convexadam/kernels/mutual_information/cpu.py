@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import no_type_check
 
 import numpy as np
@@ -11,12 +12,12 @@ from convexadam._typing import Field, Float, Tensor, Volume
 from convexadam.kernels._cpu import compiled, empty, in_slabs, views, written_to
 from convexadam.kernels.diffusion.cpu import add_excess, around
 from convexadam.kernels.lncc.cpu import given_or_none, warp_with_slopes
-from convexadam.kernels.mutual_information.reference import WithoutBlocks, loss_and_slopes, span
+from convexadam.kernels.mutual_information.reference import loss_and_slopes, span
 
 _ZERO, _HALF, _TWO_THIRDS, _ONE, _SIX = (np.float32(number) for number in (0, 0.5, 2 / 3, 1, 6))
 
 
-class MutualInformation(WithoutBlocks):
+class MutualInformation:
     """See `convexadam.kernels.mutual_information.shared`."""
 
     def __init__(
@@ -37,8 +38,25 @@ class MutualInformation(WithoutBlocks):
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
-        gradient = written_to(out, like=displacement)
-        u, target = views(displacement, gradient)
+        return self._run(displacement, diffusion, out)
+
+    def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        return self._run(displacement, diffusion, out)[1]
+
+    def curvature(
+        self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        found = empty(4, *displacement.shape[1:]) if out is None or not out.is_contiguous() else out
+        value, _ = self._run(displacement, diffusion, found[:3], found[3:])
+        return value, found if out is None or out is found else out.copy_(found)
+
+    def _run(
+        self, displacement: Field, diffusion: float, out: Field | None, length: Float[Tensor, "1 i j k"] | None = None
+    ) -> tuple[Float[Tensor, ""], Field]:
+        gradient, asked = written_to(out, like=displacement), empty(0, 1, 1, 1) if length is None else length
+        u, target, lengths = views(displacement, gradient, asked)
         fixed, moving = self._maps
         moved, weight = views(*empty(2, *u.shape[1:]))
         planes, rough = len(weight), np.float32(2 * diffusion / (3 * weight.size))
@@ -46,12 +64,8 @@ class MutualInformation(WithoutBlocks):
         counted = fixed, moved, weight, *self._spans
         joint = sum(in_slabs(_count, planes, *counted, self._bins))
         loss, slopes = loss_and_slopes(torch.as_tensor(joint))
-        in_slabs(_gradient, planes, *counted, *views(slopes), u, target, rough)
+        in_slabs(_gradient, planes, *counted, *views(slopes), u, target, lengths, rough)
         return loss.float(), gradient if out is None or out is gradient else out.copy_(gradient)
-
-    def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
-        """See `convexadam.kernels.warp_ssd.Comparison`."""
-        return self(displacement, diffusion=diffusion, out=out)[1]
 
 
 @no_type_check
@@ -97,8 +111,8 @@ def _count(first, last, fixed, moved, evidence, low_f, scale_f, low_m, scale_m, 
 
 @no_type_check
 @compiled
-def _gradient(first, last, fixed, moved, evidence, low_f, scale_f, low_m, scale_m, slopes, u, gradient, rough):
-    """Gradient of the planes ``first ... last - 1``, in the place of the slopes of the warped map.
+def _gradient(first, last, fixed, moved, evidence, low_f, scale_f, low_m, scale_m, slopes, u, gradient, length, rough):
+    """Gradient of the planes ``first ... last - 1`` in place of the slopes of the warped map; and its length, if asked.
 
     ``slopes`` are those of the loss by the entries of the histogram.
     """
@@ -125,6 +139,11 @@ def _gradient(first, last, fixed, moved, evidence, low_f, scale_f, low_m, scale_
                 target = gradient[a, i, j]
                 for k in range(n2):
                     target[k] *= change[k]
+            if len(length) > 0:  # squares of 64 bits, which do not vanish
+                for k in range(n2):
+                    x, y, z = gradient[0, i, j, k], gradient[1, i, j, k], gradient[2, i, j, k]
+                    squared = np.float64(x) * x + np.float64(y) * y + np.float64(z) * z
+                    length[0, i, j, k] = np.float32(math.sqrt(squared))
             if rough != _ZERO:
                 for a in range(3):
                     row = a * volume + (i * n1 + j) * n2

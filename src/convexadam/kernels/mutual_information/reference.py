@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from typing import NoReturn
 
 import torch
 
 from convexadam._typing import Field, Float, Tensor, Triple, Volume
-from convexadam.errors import ConfigError
 from convexadam.kernels.diffusion.reference import diffusion_gradient
 from convexadam.kernels.warp import identity_positions, sample_linear
 from convexadam.kernels.warp_ssd.reference import evidence_under
@@ -111,18 +109,7 @@ def _cubic(x: Volume) -> tuple[Volume, ...]:
     return y**3 / 6, 2 / 3 - x**2 + x**3 / 2, 2 / 3 - y**2 + y**3 / 2, x**3 / 6
 
 
-class WithoutBlocks:
-    """A comparison that is no sum of squares."""
-
-    def gauss_newton(self, displacement: Field, *, diffusion: float = 0.0) -> NoReturn:
-        """Raise `ConfigError`."""
-        raise ConfigError(
-            "mutual information is a function of a histogram and no sum of squares: it has no Gauss-Newton blocks;"
-            " minimise it with Adam"
-        )
-
-
-class MutualInformation(WithoutBlocks):
+class MutualInformation:
     """See `convexadam.kernels.mutual_information.shared`."""
 
     def __init__(
@@ -152,3 +139,14 @@ class MutualInformation(WithoutBlocks):
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         return self(displacement, diffusion=diffusion, out=out)[1]
+
+    def curvature(
+        self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
+        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        value, gradient = self(displacement)
+        length = torch.linalg.vector_norm(gradient, dim=0, keepdim=True)
+        if diffusion:
+            gradient += diffusion * diffusion_gradient(displacement.detach())
+        found = torch.cat([gradient, length])
+        return value, found if out is None else out.copy_(found)

@@ -1,4 +1,4 @@
-"""Squared feature difference under a displacement, its gradient and, on request, its Gauss-Newton blocks."""
+"""Squared feature difference under a displacement, its gradient and, on request, its curvature."""
 
 from __future__ import annotations
 
@@ -32,19 +32,13 @@ class Comparison(Protocol):
     def curvature(
         self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
-        """Return the value, and the gradient with a fourth channel: a third of the trace of `gauss_newton`'s block."""
-        ...
+        """Return the value, and the gradient with a fourth channel: ``2/(3N) w(x) sum_c |dM_c|^2`` of each node.
 
-    def gauss_newton(
-        self, displacement: Field, *, diffusion: float = 0.0
-    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
-        """Return value, gradient, and for each node the block ``2/N w(x) sum_c dM_c dM_c^T``: rows 00 01 02 11 12 22.
-
-        ``dM_c`` is the derivative of ``M_c(x + u(x))`` with respect to ``u(x)``, per node, and the weight is held
-        constant: the second derivative of `ssd` without that of the features. A component that is clamped to the
-        volume moves nothing, and its entries are 0. With an ``outlier``, each node has the weight of its gradient. The
-        roughness has no part in the block: its second derivative is
-        the constant operator of `diffusion_gradient`. Value and gradient are those of a call.
+        ``dM_c`` is the derivative of ``M_c(x + u(x))`` with respect to ``u(x)``, and the weight is held constant: it is
+        a third of the trace of the node's Gauss-Newton block, the second derivative of `ssd` without that of the
+        features. A component that is clamped to the volume moves nothing, and counts 0. With an ``outlier``, each node
+        has the weight of its gradient. The roughness has no part in it: its second derivative is the constant operator
+        of `diffusion_gradient`. Value and gradient are those of a call. All is written to ``out`` where that is given.
         """
         ...
 
@@ -66,8 +60,8 @@ def compared(
     fixed_weight, moving_weight
         Evidence of each node, ``[i, j, k]``, not negative; 1 where ``None``. See `ssd`.
     outlier
-        Squared difference at which a node counts half as much as it would without outliers; ``None`` for all alike. See
-        `ssd`.
+        Squared difference at which a node counts half as much as it would without outliers, more than 0; ``None`` for
+        all alike. See `ssd`.
     """
     prepared: Comparison = implementation(__name__, fixed, moving, fixed_weight, moving_weight).WarpSsd(
         fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight, outlier=outlier

@@ -47,8 +47,7 @@ class WarpSsd:
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
-        value, gradient, _, _ = self._run(displacement, diffusion, out, valued=1)
-        return value, gradient
+        return self._run(displacement, diffusion, out, valued=1)
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
@@ -59,14 +58,8 @@ class WarpSsd:
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         found = empty(4, *displacement.shape[1:]) if out is None or not out.is_contiguous() else out
-        value, _, _, _ = self._run(displacement, diffusion, found[:3], valued=1, trace=found[3:])
+        value, _ = self._run(displacement, diffusion, found[:3], valued=1, trace=found[3:])
         return value, found if out is None or out is found else out.copy_(found)
-
-    def gauss_newton(
-        self, displacement: Field, *, diffusion: float = 0.0
-    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
-        """See `convexadam.kernels.warp_ssd.Comparison`."""
-        return self._run(displacement, diffusion, valued=1, curved=1)[:3]
 
     def _run(
         self,
@@ -75,19 +68,17 @@ class WarpSsd:
         out: Field | None = None,
         *,
         valued: int = 0,
-        curved: int = 0,
         trace: Float[Tensor, "1 i j k"] | None = None,
-    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "d i j k"], Float[Tensor, "e i j k"]]:
-        gradient, block = written_to(out, like=displacement), empty(6 * curved, *displacement.shape[1:])
-        slopes = block[:0] if trace is None else trace
+    ) -> tuple[Float[Tensor, ""], Field]:
+        gradient, slopes = written_to(out, like=displacement), empty(0, 1, 1, 1) if trace is None else trace
         nodes = displacement[0].numel()
         scales = np.float32(2 / nodes), np.float32(2 * diffusion / (3 * nodes)), self._limit
-        arrays = (*self._features, *views(displacement), *self._weights, *views(gradient, block, slopes))
+        arrays = (*self._features, *views(displacement), *self._weights, *views(gradient, slopes))
         limited = int(self._limit > 0)
-        constants = self._channels, constant(max(valued, limited)), constant(curved), constant(len(slopes))
+        constants = self._channels, constant(max(valued, limited)), constant(len(slopes))
         value = sum(in_slabs(_gradient, displacement.shape[1], *arrays, *scales, *constants)) / nodes
         found = gradient if out is None or out is gradient else out.copy_(gradient)
-        return torch.tensor(value, dtype=torch.float32, device="cpu"), found, block, slopes
+        return torch.tensor(value, dtype=torch.float32, device="cpu"), found
 
 
 def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
@@ -178,17 +169,15 @@ def _gradient(
     moving_weight,
     shared,
     gradient,
-    block,
     trace,
     scale,
     rough,
     limit,
     channels,
     valued,
-    curved,
     traced,
 ):
-    """Gradient of the planes ``first ... last - 1``, with its Gauss-Newton block if ``curved``, a trace if ``traced``.
+    """Gradient of the planes ``first ... last - 1``, and a third of the trace of its Gauss-Newton block if ``traced``.
 
     Returns the sum of squared differences if ``valued``.
     """
@@ -226,7 +215,6 @@ def _gradient(
                     weight *= common if common >= _ZERO else between(at, steps, (f0, f1, f2), there)
                 if weight <= _ZERO:
                     target[node], target[second], target[third] = _ZERO, _ZERO, _ZERO
-                    weights[k] = _ZERO
                     if len(traced) > 0:
                         slopes[node] = _ZERO
                     continue
@@ -262,10 +250,6 @@ def _gradient(
                     slopes[node] = weight * _THIRD * (h0 * free[0, k] + h1 * free[1, k] + h2 * free[2, k])
                 target[node], target[second] = g0 * weight * free[0, k], g1 * weight * free[1, k]
                 target[third] = g2 * weight * free[2, k]
-                weights[k] = weight
-            if len(curved) > 0:  # in a loop of its own, which leaves the bits of the gradient as they are
-                ends = along0, along1, along2
-                _write_blocks(values, row, lows, ends, shares, free, weights, block.reshape(6, volume), channels)
             if rough != _ZERO:
                 for a in range(3):
                     start = a * volume + row
@@ -286,28 +270,6 @@ def interpolated(values, m000, m010, m100, m110, step, f0, f1, f2):
     along_i = low1 + f1 * step1 - start
     near, far = step00 + f1 * (step01 - step00), step10 + f1 * (step11 - step10)
     return start + f0 * along_i, along_i, step0 + f0 * (step1 - step0), near + f0 * (far - near)
-
-
-@no_type_check
-@compiled
-def _write_blocks(values, row, lows, steps, shares, free, weights, block, channels):
-    """Products of the slopes of a row's nodes, weighted; 0 for an axis along which a position is not ``free``."""
-    count, (along0, along1, along2) = len(channels), steps
-    for k in range(len(lows)):
-        node, m000 = np.uintp(row + k), np.uintp(lows[k]) * np.uintp(count)
-        m010, m100, m110 = m000 + along1, m000 + along0, m000 + along0 + along1
-        h00, h01, h02, h11, h12, h22 = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
-        if weights[k] > _ZERO:
-            for channel in range(count):
-                c = np.uintp(channel)
-                _, d0, d1, d2 = interpolated(
-                    values, m000 + c, m010 + c, m100 + c, m110 + c, along2, shares[0, k], shares[1, k], shares[2, k]
-                )
-                h00, h01, h02 = h00 + d0 * d0, h01 + d0 * d1, h02 + d0 * d2
-                h11, h12, h22 = h11 + d1 * d1, h12 + d1 * d2, h22 + d2 * d2
-        w0, w1, w2 = weights[k] * free[0, k], weights[k] * free[1, k], weights[k] * free[2, k]
-        block[0, node], block[1, node], block[2, node] = h00 * w0, h01 * w0 * free[1, k], h02 * w0 * free[2, k]
-        block[3, node], block[4, node], block[5, node] = h11 * w1, h12 * w1 * free[2, k], h22 * w2
 
 
 @no_type_check

@@ -38,7 +38,7 @@ def ssd(
     fixed_weight, moving_weight
         ``[i, j, k]``, not negative; 1 where ``None``.
     outlier
-        ``t``; ``None`` for no limit.
+        ``t``, more than 0; ``None`` for no limit.
     """
     residual = _residual(fixed, moving, displacement)
     if outlier is not None:
@@ -103,29 +103,21 @@ class WarpSsd:
         self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
-        value, gradient, block = self.gauss_newton(displacement, diffusion=diffusion)
-        found = torch.cat([gradient, block[[0, 3, 5]].mean(0, keepdim=True)])
+        u = displacement.detach()
+        weight = evidence_under(u, self._fixed_weight, self._moving_weight)
+        if self._outlier is not None:
+            weight /= (1 + _residual(self._fixed, self._moving, u) / self._outlier).square()
+        squared = sum(squared_slope(channel, u) for channel in self._moving[:, None])
+        value, gradient = self(u, diffusion=diffusion)
+        found = torch.cat([gradient, 2 / (3 * weight.numel()) * weight[None] * squared])
         return value, found if out is None else out.copy_(found)
 
-    def gauss_newton(
-        self, displacement: Field, *, diffusion: float = 0.0
-    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
-        """See `convexadam.kernels.warp_ssd.Comparison`."""
-        block = displacement.new_zeros(6, *displacement.shape[1:])
-        for channel in self._moving[:, None]:
-            d0, d1, d2 = slopes(channel, displacement)
-            block += torch.stack([d0 * d0, d0 * d1, d0 * d2, d1 * d1, d1 * d2, d2 * d2])
-        weight = evidence_under(displacement.detach(), self._fixed_weight, self._moving_weight)
-        if self._outlier is not None:
-            weight /= (1 + _residual(self._fixed, self._moving, displacement) / self._outlier).square()
-        return *self(displacement, diffusion=diffusion), block * (weight * (2 / weight.numel()))
 
-
-def slopes(channel: Channels, displacement: Field) -> Field:
-    """Differentiate one warped channel ``[1, i, j, k]`` at each node with respect to the displacement there."""
+def squared_slope(channel: Channels, displacement: Field) -> Volume:
+    """Square the derivative of one warped channel ``[1, i, j, k]`` at each node by the displacement there."""
     shape: Triple = (displacement.shape[1], displacement.shape[2], displacement.shape[3])
     with torch.enable_grad():
         moved = displacement.detach().requires_grad_()
         warped = sample_linear(channel, moved + identity_positions(shape, like=moved))
         (slopes,) = torch.autograd.grad(warped.sum(), moved)
-    return slopes
+    return slopes.square().sum(0)

@@ -69,30 +69,20 @@ class WarpSsd:
         self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
-        found = torch.empty_like(displacement[:1]).expand(4, -1, -1, -1).contiguous() if out is None else out
-        target = found if found.is_contiguous() else torch.empty(found.shape, dtype=found.dtype, device=found.device)
-        self._run(displacement, diffusion, target[:3], target[3:])
-        return self._parts.sum(), found if target is found else found.copy_(target)
-
-    def gauss_newton(
-        self, displacement: Field, *, diffusion: float = 0.0
-    ) -> tuple[Float[Tensor, ""], Field, Float[Tensor, "6 i j k"]]:
-        """See `convexadam.kernels.warp_ssd.Comparison`."""
-        curvature = torch.empty((6, *self._shape), dtype=torch.float32, device=displacement.device)
-        gradient = self._run(displacement, diffusion, None, curvature)
-        return self._parts.sum(), gradient, curvature
+        found = out if out is not None and out.is_contiguous() else displacement.new_empty(4, *self._shape)
+        self._run(displacement, diffusion, found[:3], found[3:])
+        return self._parts.sum(), found if out is None or found is out else out.copy_(found)
 
     def _run(
-        self, displacement: Field, diffusion: float, out: Field | None, curvature: Float[Tensor, "d i j k"] | None
+        self, displacement: Field, diffusion: float, out: Field | None, trace: Float[Tensor, "1 i j k"] | None
     ) -> Field:
         given = displacement.contiguous()
         gradient = out if out is not None and out.is_contiguous() else torch.empty_like(given)
         nodes, channels = given[0].numel(), self._features[0].shape[-1]
         numbers = 1 / nodes, 2 * diffusion / (3 * nodes), self._limit
-        arrays = (*self._features, given, *self._weights, self._squared_scale, gradient, curvature, self._parts)
-        sizes = channels, min(channels, _CHANNELS), *_BOX
+        arrays = (*self._features, given, *self._weights, self._squared_scale, gradient, trace, self._parts)
+        switches, sizes = (diffusion != 0, self._limit > 0), (channels, min(channels, _CHANNELS), *_BOX)
         with torch.cuda.device(given.get_device()):
-            switches = diffusion != 0, self._limit > 0, curvature is not None and len(curvature) == 1
             _gradient[self._grid](*arrays, *self._shape, *numbers, *switches, *sizes, **_OPTIONS)
         return gradient if out is None or gradient is out else out.copy_(gradient)
 
@@ -135,7 +125,7 @@ def _gradient(
     moving_weight,
     squared_scale,
     gradient,
-    curvature,
+    trace,
     parts,
     n0,
     n1,
@@ -145,7 +135,6 @@ def _gradient(
     limit,
     diffuse: tl.constexpr,
     limited: tl.constexpr,
-    traced: tl.constexpr,
     channels: tl.constexpr,
     block: tl.constexpr,
     box0: tl.constexpr,
@@ -161,9 +150,9 @@ def _gradient(
     first, s0, s1, s2, f0, f1, f2 = cell(p0, p1, p2, n0, n1, n2)
     seen = here & inside(p0, n0) & inside(p1, n1) & inside(p2, n2)
     weight = evidence_of(fixed_weight, moving_weight, node, first, s0, s1, s2, f0, f1, f2, seen)
-    curved: tl.constexpr = curvature is not None
-    part, g0, g1, g2, h00, h01, h02, h11, h12, h22 = _compared(
-        fixed, moving, node, first, s0, s1, s2, f0, f1, f2, weight > 0, curved, channels, block
+    traced: tl.constexpr = trace is not None
+    part, g0, g1, g2, h0, h1, h2 = _compared(
+        fixed, moving, node, first, s0, s1, s2, f0, f1, f2, weight > 0, traced, channels, block
     )
 
     weight *= share
@@ -187,15 +176,8 @@ def _gradient(
     g1 = tl.where(free1, weight * g1, 0.0)
     g2 = tl.where(free2, weight * g2, 0.0)
     if traced:
-        trace = tl.where(free0, h00, 0.0) + tl.where(free1, h11, 0.0) + tl.where(free2, h22, 0.0)
-        tl.store(curvature + node, weight * trace / 3, mask=here)
-    elif curved:
-        tl.store(curvature + node, tl.where(free0, weight * h00, 0.0), mask=here)
-        tl.store(curvature + node + component, tl.where(free0 & free1, weight * h01, 0.0), mask=here)
-        tl.store(curvature + node + 2 * component, tl.where(free0 & free2, weight * h02, 0.0), mask=here)
-        tl.store(curvature + node + 3 * component, tl.where(free1, weight * h11, 0.0), mask=here)
-        tl.store(curvature + node + 4 * component, tl.where(free1 & free2, weight * h12, 0.0), mask=here)
-        tl.store(curvature + node + 5 * component, tl.where(free2, weight * h22, 0.0), mask=here)
+        squared = tl.where(free0, h0, 0.0) + tl.where(free1, h1, 0.0) + tl.where(free2, h2, 0.0)
+        tl.store(trace + node, weight * squared / 3, mask=here)
     if diffuse:
         g0 += rough * excess(u, u0, node, i, j, k, n0, n1, n2, here)
         g1 += rough * excess(u, u1, node + component, i, j, k, n0, n1, n2, here)
@@ -219,11 +201,11 @@ def _compared(
     f1,
     f2,
     mask,
-    curved: tl.constexpr,
+    traced: tl.constexpr,
     channels: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Squared difference of each node, half its gradient and, if ``curved``, products of slopes.
+    """Squared difference of each node, half its gradient and, if ``traced``, squares of slopes.
 
     0 outside the mask, where nothing is read.
     """
@@ -234,7 +216,7 @@ def _compared(
     fixed_row, low_row = fixed + node[:, None] * channels, moving + first[:, None] * channels
     part = tl.zeros(node.shape, tl.float32)
     g0, g1, g2 = part, part, part
-    h00, h01, h02, h11, h12, h22 = part, part, part, part, part, part
+    h0, h1, h2 = part, part, part
     for start in range(0, channels, block):
         low, low1, low2 = _face(low_row + (start + channel), s1, s2, f1, f2, mask)
         high, high1, high2 = _face(low_row + s0 + (start + channel), s1, s2, f1, f2, mask)
@@ -245,14 +227,11 @@ def _compared(
         g0 += tl.sum(residual * d0, 1)
         g1 += tl.sum(residual * d1, 1)
         g2 += tl.sum(residual * d2, 1)
-        if curved:
-            h00 += tl.sum(d0 * d0, 1)
-            h01 += tl.sum(d0 * d1, 1)
-            h02 += tl.sum(d0 * d2, 1)
-            h11 += tl.sum(d1 * d1, 1)
-            h12 += tl.sum(d1 * d2, 1)
-            h22 += tl.sum(d2 * d2, 1)
-    return part, g0, g1, g2, h00, h01, h02, h11, h12, h22
+        if traced:
+            h0 += tl.sum(d0 * d0, 1)
+            h1 += tl.sum(d1 * d1, 1)
+            h2 += tl.sum(d2 * d2, 1)
+    return part, g0, g1, g2, h0, h1, h2
 
 
 @no_type_check
