@@ -7,6 +7,7 @@ from convexadam.continuous.refine import Level, Refinement
 from convexadam.continuous.regularisers import Bending, Diffusion, Regulariser, VolumePreserving
 from convexadam.continuous.similarity import Lncc, MutualInformation, Similarity, Ssd, WeightedSum
 from convexadam.continuous.smoothing import BoxSmoothing, GaussianSmoothing, KovesiSmoothing, Smoothing
+from convexadam.continuous.volume_mask import volume_mask
 
 __all__ = [
     "Adam",
@@ -30,4 +31,5 @@ __all__ = [
     "StationaryVelocity",
     "VolumePreserving",
     "WeightedSum",
+    "volume_mask",
 ]
