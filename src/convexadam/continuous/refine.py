@@ -28,6 +28,11 @@ _WHOLE = 0.999
 """Share of voxels with evidence from which on a node is whole."""
 
 
+def _check(value: object, allowed: object, name: str) -> None:
+    if not isinstance(value, allowed):  # type: ignore[arg-type]
+        raise ConfigError(f"{name} is a component ({allowed}), but {value!r} came")
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Level:
@@ -250,11 +255,6 @@ class Refinement:
         if level.field_smoothing is None or isinstance(self.parametrisation, Displacement):
             return self.parametrisation
         return dataclasses.replace(self.parametrisation, field_smoothing=level.field_smoothing)
-
-
-def _check(value: object, allowed: object, name: str) -> None:
-    if not isinstance(value, allowed):  # type: ignore[arg-type]
-        raise ConfigError(f"{name} is a component ({allowed}), but {value!r} came")
 
 
 def whole_nodes(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
