@@ -16,6 +16,9 @@ Volume: TypeAlias = Float[Tensor, "i j k"]
 Channels: TypeAlias = Float[Tensor, "c i j k"]
 """Several scalars per voxel: an image with channels, or a feature map."""
 
+Guide: TypeAlias = Float[Tensor, "g i j k"]
+"""Several scalars per voxel that a field is smoothed by."""
+
 Pooled: TypeAlias = Float[Tensor, "_ _ _ _"]
 """Several scalars per node of a coarser grid: channels first."""
 
@@ -31,4 +34,4 @@ Triple: TypeAlias = tuple[int, int, int]
 PerAxis: TypeAlias = int | float | tuple[int, int, int] | tuple[float, float, float]
 """One value for all three axes, or one for each."""
 
-__all__ = ["Channels", "Field", "Float", "PerAxis", "Points", "Pooled", "Shaped", "Tensor", "Triple", "Volume"]
+__all__ = ["Channels", "Field", "Float", "Guide", "PerAxis", "Points", "Pooled", "Shaped", "Tensor", "Triple", "Volume"]

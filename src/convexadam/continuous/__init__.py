@@ -6,16 +6,25 @@ from convexadam.continuous.parametrisation import Compositional, Displacement, P
 from convexadam.continuous.refine import Level, Refinement
 from convexadam.continuous.regularisers import Bending, Diffusion, Regulariser, VolumePreserving
 from convexadam.continuous.similarity import Lncc, MutualInformation, Similarity, Ssd, WeightedSum
-from convexadam.continuous.smoothing import BoxSmoothing, GaussianSmoothing, KovesiSmoothing, Smoothing
+from convexadam.continuous.smoothing import (
+    BilateralSmoothing,
+    BoxSmoothing,
+    FieldSmoothing,
+    GaussianSmoothing,
+    KovesiSmoothing,
+    Smoothing,
+)
 from convexadam.continuous.volume_mask import volume_mask
 
 __all__ = [
     "Adam",
     "Bending",
+    "BilateralSmoothing",
     "BoxSmoothing",
     "Compositional",
     "Diffusion",
     "Displacement",
+    "FieldSmoothing",
     "GaussianSmoothing",
     "KovesiSmoothing",
     "Level",

@@ -8,8 +8,15 @@ from typing import ClassVar, Protocol, TypeAlias, final, runtime_checkable
 import torch
 
 from convexadam._axes import checked_number
-from convexadam._typing import Field, Volume
-from convexadam.continuous.smoothing import GaussianSmoothing, Smoother, Smoothing
+from convexadam._typing import Field, Guide, Volume
+from convexadam.continuous.smoothing import (
+    FieldSmoothing,
+    GaussianSmoothing,
+    GuidedSmoother,
+    Smoother,
+    Smoothing,
+    field_smoother,
+)
 from convexadam.errors import ConfigError
 from convexadam.kernels.warp import add_step
 
@@ -17,6 +24,7 @@ _SQUARINGS = 6
 """Of a velocity: it is taken as constant over a 64th of the way."""
 
 
+@runtime_checkable
 class Descent(Protocol):
     """An optimiser that has a memory of gradients."""
 
@@ -60,7 +68,9 @@ class Displacement:
     fold_free: ClassVar[bool] = False
     """Whether a registration unfolds what folds all the same."""
 
-    def begin(self, start: Field, smoothing: Smoothing | None, evidence: Volume | None) -> Motion:
+    def begin(
+        self, start: Field, smoothing: Smoothing | None, evidence: Volume | None, guide: Guide | None = None
+    ) -> Motion:
         """Start with ``p`` equal to the given displacement, in nodes."""
         return _Added(start.clone(memory_format=torch.contiguous_format), Smoother(smoothing, start, evidence))
 
@@ -90,17 +100,20 @@ class Compositional:
     fold_free: ClassVar[bool] = True
     """Whether a registration unfolds what folds all the same."""
 
-    field_smoothing: Smoothing | None = field(default_factory=lambda: GaussianSmoothing(sigma=0.7))
+    field_smoothing: FieldSmoothing | None = field(default_factory=lambda: GaussianSmoothing(sigma=0.7))
     largest_step: float = 0.5
 
     def __post_init__(self) -> None:
         _check(self.field_smoothing, self.largest_step)
 
-    def begin(self, start: Field, smoothing: Smoothing | None, evidence: Volume | None) -> Motion:
+    def begin(
+        self, start: Field, smoothing: Smoothing | None, evidence: Volume | None, guide: Guide | None = None
+    ) -> Motion:
         """Start from the given displacement, in nodes."""
         # nodes without evidence take no steps of their own; smoothing and the regulariser carry them along
         start = start.clone(memory_format=torch.contiguous_format)
-        return _Composed(start, Smoother(smoothing, start), Smoother(self.field_smoothing, start), self.largest_step)
+        whole = field_smoother(self.field_smoothing, start, guide)
+        return _Composed(start, Smoother(smoothing, start), whole, self.largest_step)
 
 
 @final
@@ -133,24 +146,28 @@ class StationaryVelocity:
     fold_free: ClassVar[bool] = True
     """Whether a registration unfolds what folds all the same."""
 
-    field_smoothing: Smoothing | None = field(default_factory=lambda: GaussianSmoothing(sigma=0.7))
+    field_smoothing: FieldSmoothing | None = field(default_factory=lambda: GaussianSmoothing(sigma=0.7))
     largest_step: float = 0.5
 
     def __post_init__(self) -> None:
         _check(self.field_smoothing, self.largest_step)
 
-    def begin(self, start: Field, smoothing: Smoothing | None, evidence: Volume | None) -> Motion:
+    def begin(
+        self, start: Field, smoothing: Smoothing | None, evidence: Volume | None, guide: Guide | None = None
+    ) -> Motion:
         """Start from the given displacement, in nodes."""
         start = start.clone(memory_format=torch.contiguous_format)
-        return _Flowing(start, Smoother(smoothing, start), Smoother(self.field_smoothing, start), self.largest_step)
+        whole = field_smoother(self.field_smoothing, start, guide)
+        return _Flowing(start, Smoother(smoothing, start), whole, self.largest_step)
 
 
+_AnySmoother: TypeAlias = Smoother | GuidedSmoother
 Parametrisation: TypeAlias = Displacement | Compositional | StationaryVelocity
 
 
 def _check(field_smoothing: object, largest_step: float) -> None:
     checked_number(largest_step, "largest_step", above=True)
-    if not isinstance(field_smoothing, Smoothing | None):
+    if not isinstance(field_smoothing, FieldSmoothing | None):
         raise ConfigError(f"field_smoothing is a smoothing or None, but {field_smoothing!r} came")
 
 
@@ -178,7 +195,7 @@ class _Added:
 
 
 class _Composed:
-    def __init__(self, displacement: Field, smooth_step: Smoother, smooth_field: Smoother, longest: float) -> None:
+    def __init__(self, displacement: Field, smooth_step: Smoother, smooth_field: _AnySmoother, longest: float) -> None:
         self.displacement, self.longest = displacement, longest
         self._smooth_step, self._smooth_field = smooth_step, smooth_field
         self._moved = torch.empty_like(displacement)
@@ -200,7 +217,7 @@ class _Composed:
 
 
 class _Flowing:
-    def __init__(self, start: Field, smooth_step: Smoother, smooth_field: Smoother, longest: float) -> None:
+    def __init__(self, start: Field, smooth_step: Smoother, smooth_field: _AnySmoother, longest: float) -> None:
         self.displacement, self.longest = start.clone(), longest
         self._start, self._velocity = start, torch.zeros_like(start)
         self._smooth_step, self._smooth_field = smooth_step, smooth_field

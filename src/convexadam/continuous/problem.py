@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.continuous.regularisers import Diffusion
@@ -14,6 +14,7 @@ _RESOLUTION = 0.01
 """Nodes. Adam takes gradients that stand for less than this for noise instead of scaling them up to full steps."""
 
 
+@runtime_checkable
 class Cost(Protocol):
     """What a displacement costs by itself: a regulariser, or a function of yours."""
 
@@ -21,6 +22,15 @@ class Cost(Protocol):
         self, displacement: Field, *, onto: Field | None = None, soft_mask: Volume | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
         """Return the cost of a displacement ``[3, i, j, k]`` in nodes, and its gradient, added to ``onto``."""
+        ...
+
+
+@runtime_checkable
+class Curved(Protocol):
+    """A cost with a second derivative of its own, beside which that of the similarity may be small."""
+
+    def curvature(self, displacement: Field, *, onto: Volume, soft_mask: Volume | None = None) -> Volume:
+        """Add the mean curvature of each node, a third of the trace of its block, in place."""
         ...
 
 
@@ -51,7 +61,7 @@ class Problem:
         self.compared = compared
         self._comparison, self._soft_mask = comparison, soft_mask
         # kernels of similarities take the gradient of first differences along, nearly for free
-        self._diffusion = sum(cost.weight for cost in costs if isinstance(cost, Diffusion))
+        self._diffusion = sum((cost.weight for cost in costs if isinstance(cost, Diffusion)), 0.0)
         self._others = [cost for cost in costs if not isinstance(cost, Diffusion)]
 
     def __call__(self, displacement: Field, *, out: Field) -> tuple[float, Field]:
@@ -69,9 +79,13 @@ class Problem:
     def curvature(
         self, displacement: Field, *, out: Float[Tensor, "4 i j k"]
     ) -> tuple[float, Float[Tensor, "4 i j k"]]:
-        """Return the value, and in ``out`` the gradient and the mean curvature of the similarity."""
+        """Return the value, and in ``out`` the gradient and the mean curvature of the similarity and `Curved` costs."""
         value, found = self._comparison.curvature(displacement, diffusion=self._diffusion, out=out)
-        return float(value) + self._own(displacement, found[:3]), found
+        total = float(value) + self._own(displacement, found[:3])
+        for cost in self._others:
+            if isinstance(cost, Curved):
+                cost.curvature(displacement, onto=found[3], soft_mask=self._soft_mask)
+        return total, found
 
     def least_gradient(self, displacement: Field) -> float:
         """Gradient that an error of `_RESOLUTION` nodes causes, at the mean curvature under a displacement.

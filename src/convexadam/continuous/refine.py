@@ -10,15 +10,16 @@ from typing import final
 import torch
 
 from convexadam._axes import Unit, checked_count, checked_number, checked_unit, per_axis, spacing_in_voxels
-from convexadam._typing import Channels, Field, Float, PerAxis, Tensor, Triple, Volume
+from convexadam._typing import Channels, Field, Float, Guide, PerAxis, Tensor, Triple, Volume
 from convexadam.continuous.adam import Adam
 from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.levenberg_marquardt import LevenbergMarquardt
 from convexadam.continuous.parametrisation import Displacement, Parametrisation
 from convexadam.continuous.problem import Cost, Problem
-from convexadam.continuous.regularisers import Diffusion, Regulariser
+from convexadam.continuous.regularisers import Diffusion, Regulariser, VolumePreserving
 from convexadam.continuous.similarity import Similarity, Ssd
-from convexadam.continuous.smoothing import BoxSmoothing, Smoother, Smoothing
+from convexadam.continuous.smoothing import BilateralSmoothing, BoxSmoothing, FieldSmoothing, Smoother, Smoothing
+from convexadam.continuous.volume_mask import volume_mask
 from convexadam.errors import ConfigError
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.resize import in_nodes, in_voxels, nodes_to_nodes, nodes_to_voxels, pool, voxels_to_nodes
@@ -56,13 +57,13 @@ class Level:
     spacing: PerAxis = 2
     iterations: int = 80
     smoothing: Smoothing | None = None
-    field_smoothing: Smoothing | None = None
+    field_smoothing: FieldSmoothing | None = None
 
     def __post_init__(self) -> None:
         per_axis(self.spacing, "spacing", least=1e-3)
         checked_count(self.iterations, "iterations")
-        for name in ("smoothing", "field_smoothing"):
-            _check(getattr(self, name), Smoothing | None, name)
+        _check(self.smoothing, Smoothing | None, "smoothing")
+        _check(self.field_smoothing, FieldSmoothing | None, "field_smoothing")
 
 
 @final
@@ -156,6 +157,8 @@ class Refinement:
         start: Field | None = None,
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
+        guide: Guide | None = None,
+        soft_mask: Volume | None = None,
         voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
     ) -> Field:
         """Refine a field that maps fixed to moving.
@@ -168,6 +171,10 @@ class Refinement:
             Displacements ``[3, i, j, k]`` in voxels to begin with; ``None`` for zero.
         fixed_weight, moving_weight
             Evidence of each voxel, ``[i, j, k]``, not negative; 1 where ``None``.
+        guide
+            What a `BilateralSmoothing` finds edges in, ``[c, i, j, k]`` on the voxels of ``fixed``.
+        soft_mask
+            Where `VolumePreserving` keeps the volume, ``[i, j, k]`` in [0, 1]; ``None`` leaves that to its ``where``.
         voxel_mm
             Size of a voxel; only used where ``unit`` is ``"mm"``.
 
@@ -176,8 +183,15 @@ class Refinement:
         Displacements ``[3, i, j, k]`` in voxels, at full resolution.
         """
         shape: Triple = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
+        spacings = self.nodes(shape, voxel_mm)
+        if soft_mask is None and self.keeps_conspicuous:
+            weights = {"fixed_weight": fixed_weight, "moving_weight": moving_weight}
+            free = self.free()(fixed, moving, start=start, **weights, guide=guide, voxel_mm=voxel_mm)
+            evident = None if fixed_weight is None else pool(fixed_weight[None], spacings[-1])[0]
+            found = volume_mask(in_nodes(voxels_to_nodes(free, spacings[-1]), spacings[-1]), mask=evident)
+            soft_mask = nodes_to_voxels(found[None], spacings[-1], shape)[0]
         before, nodes = (1, 1, 1), start
-        for number, spacing in enumerate(self.nodes(shape, voxel_mm)):
+        for number, spacing in enumerate(spacings):
             if nodes is not None and number == 0:
                 nodes = in_nodes(voxels_to_nodes(nodes, spacing), spacing)
             elif nodes is not None:
@@ -189,6 +203,8 @@ class Refinement:
                 start=nodes,
                 fixed_weight=None if fixed_weight is None else whole_nodes(fixed_weight, spacing),
                 moving_weight=None if moving_weight is None else whole_nodes(moving_weight, spacing),
+                guide=None if guide is None else pool(guide, spacing),
+                soft_mask=None if soft_mask is None else pool(soft_mask[None], spacing)[0],
             )
             before = spacing
         assert nodes is not None  # there is at least one level
@@ -210,6 +226,7 @@ class Refinement:
         moving_weight: Volume | None = None,
         costs: Sequence[Cost] = (),
         soft_mask: Volume | None = None,
+        guide: Guide | None = None,
     ) -> Field:
         """Refine a field on the nodes of one level.
 
@@ -227,6 +244,8 @@ class Refinement:
             More that the displacement costs, besides ``regularisers``.
         soft_mask
             Where `VolumePreserving` keeps the volume, ``[i, j, k]`` in [0, 1]; ``None`` for everywhere.
+        guide
+            What a `BilateralSmoothing` finds edges in, ``[c, i, j, k]``, of the fixed image.
 
         Returns
         -------
@@ -242,7 +261,7 @@ class Refinement:
             soft_mask=soft_mask,
         )
         smoothing = here.smoothing or self.smoothing
-        motion = self._parametrised(here).begin(start, smoothing, evidence_under(start, *weights))
+        motion = self._parametrised(here).begin(start, smoothing, evidence_under(start, *weights), guide)
         self.optimiser.minimise(problem, motion, Convergence(here.iterations, self.tolerance), smoothing)
         return motion.displacement
 
@@ -250,6 +269,26 @@ class Refinement:
         """Bring displacements of any unit from nodes to the voxels of a volume of ``shape``, with `final_smoothing`."""
         fine = nodes_to_voxels(nodes, spacing, shape)
         return fine if self.final_smoothing is None else Smoother(self.final_smoothing, fine)(fine)
+
+    @property
+    def keeps_volume(self) -> bool:
+        """Whether changes of volume cost."""
+        return any(isinstance(r, VolumePreserving) for r in self.regularisers)
+
+    @property
+    def keeps_conspicuous(self) -> bool:
+        """Whether, without a soft mask, one is estimated by what the refinement that is `free` does."""
+        return any(isinstance(r, VolumePreserving) and r.where == "conspicuous" for r in self.regularisers)
+
+    def free(self) -> Refinement:
+        """Return the refinement without `VolumePreserving`."""
+        kept = tuple(r for r in self.regularisers if not isinstance(r, VolumePreserving))
+        return dataclasses.replace(self, regularisers=kept)
+
+    def guided(self, level: int = 0) -> bool:
+        """Whether a level needs a guide."""
+        here = self._parametrised(self.levels[level])
+        return not isinstance(here, Displacement) and isinstance(here.field_smoothing, BilateralSmoothing)
 
     def _parametrised(self, level: Level) -> Parametrisation:
         if level.field_smoothing is None or isinstance(self.parametrisation, Displacement):

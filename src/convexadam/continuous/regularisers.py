@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import Literal, TypeAlias, final
 
 from convexadam._axes import checked_number
 from convexadam._typing import Field, Float, Tensor, Volume
+from convexadam.errors import ConfigError
 from convexadam.kernels.bending import bending
 from convexadam.kernels.diffusion import diffusion
 from convexadam.kernels.volume_change import volume_change
@@ -102,24 +103,31 @@ class VolumePreserving:
     Attributes
     ----------
     weight
-        Factor of the cost.
+        Factor of the cost. 100 fits squared differences of the 12 channels of `MindSSC`: of a growth by 30 %, less than
+        a tenth remains.
+    where
+        Where volume is kept if nobody says so by a soft mask: ``"everywhere"``, or where it changes conspicuously in a
+        first refinement without this cost (`volume_mask`), after which all begins anew.
 
     Raises
     ------
     ConfigError
-        If the weight is no finite number of at least 0.
+        If the weight is no finite number of at least 0, or ``where`` something else.
 
     Notes
     -----
-    Below a determinant of 0.05 the cost goes on along its tangent. With a soft mask from a first registration
-    (`volume_mask`) this is the plan of Dong et al., "Preserving tumor volumes for unsupervised medical image
-    registration", ICCV 2023, with the squared logarithm as the cost of a change.
+    Below a determinant of 0.05 the cost goes on along its tangent. ``"conspicuous"`` is the plan of Dong et al.,
+    "Preserving tumor volumes for unsupervised medical image registration", ICCV 2023, with the squared logarithm as the
+    cost of a change. Volumes are compared with those that the linear alignment leaves.
     """
 
-    weight: float = 1.0
+    weight: float = 100.0
+    where: Literal["everywhere", "conspicuous"] = "everywhere"
 
     def __post_init__(self) -> None:
         checked_number(self.weight, "weight")
+        if self.where not in ("everywhere", "conspicuous"):
+            raise ConfigError(f"where is 'everywhere' or 'conspicuous', but {self.where!r} came")
 
     def __call__(
         self, displacement: Field, *, onto: Field | None = None, soft_mask: Volume | None = None
@@ -140,6 +148,10 @@ class VolumePreserving:
         The weighted cost, and its gradient ``[3, i, j, k]``: ``onto``, with what it held before, where it was given.
         """
         return volume_change(displacement, soft_mask=soft_mask, weight=self.weight, onto=onto)
+
+    def curvature(self, displacement: Field, *, onto: Volume, soft_mask: Volume | None = None) -> Volume:
+        """Add the mean curvature of each node without displacement, ``weight s / N`` over ``N`` nodes, in place."""
+        return onto.add_(self.weight / onto.numel() * (1.0 if soft_mask is None else soft_mask))
 
 
 Regulariser: TypeAlias = Diffusion | Bending | VolumePreserving

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from convexadam._typing import Channels, Triple, Volume
+from convexadam.continuous import Refinement
 from convexadam.errors import ConfigError, InputError
 from convexadam.features import Features, pooled_features
 from convexadam.geometry import Affine, Image, Transform
@@ -39,24 +40,14 @@ def checked_image(value: Any, affine: Any, device: torch.device | str | None, na
     return image
 
 
-def checked_mask(value: Any, image: Image, name: str) -> Image | None:
+def checked_mask(value: Any, image: Image, name: str, *, whose: str | None = None) -> Image | None:
     """Turn a mask into weights, 0 or 1 (uint8) or in [0, 1] (float32); an array takes the grid of its image.
 
     Whole numbers and truth values are 1 inside, which is above 0; floating-point numbers are weights.
     """
     if value is None:
         return None
-    is_array = not has_affine(type(value))
-    if is_array and isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
-        value = value[0]
-    if is_array and tuple(value.shape) != image.grid.shape:
-        raise InputError(
-            f"the {name} mask has shape {tuple(value.shape)} but the {name} image {image.grid.shape}; "
-            "pass a mask of that shape, or one with its own affine (Image or file)"
-        )
-    mask = as_image(value, image.grid.affine if is_array else None, device=image.data.device)
-    if mask.data.shape[0] != 1:
-        raise InputError(f"a mask has one channel, but the {name} mask has {mask.data.shape[0]}")
+    mask = _beside(image, value, f"the {name} mask", whose or name)
     if mask.data.is_floating_point() and not all_finite(mask.data):
         raise InputError(f"the {name} mask holds NaN or Inf; it should be above 0 inside and 0 outside")
     low, high = float(mask.data.min()), float(mask.data.max())
@@ -70,6 +61,50 @@ def checked_mask(value: Any, image: Image, name: str) -> Image | None:
             f"to {high:g}; pass mask > 0 for a mask, or divide by the largest weight"
         )
     return Image(mask.data.float(), mask.grid)
+
+
+def checked_kept(value: Any, fixed: Image, refine: Refinement | None) -> Image | None:
+    """Turn a mask of what is to be kept in volume into weights in [0, 1] (float32), if the settings keep volumes."""
+    if value is None:
+        return None
+    if refine is None or not refine.keeps_volume:
+        raise ConfigError(
+            "keep_volume came, but no setting keeps volumes; add VolumePreserving() to continuous.regularisers"
+        )
+    mask = checked_mask(value, fixed, "keep_volume", whose="fixed")
+    assert mask is not None  # something came
+    return Image(mask.data.float(), mask.grid)
+
+
+def checked_regions(value: Any, fixed: Image, refine: Refinement | None) -> Image | None:
+    """Turn regions into labels of whole numbers, if the settings smooth along their boundaries."""
+    if value is None:
+        return None
+    if refine is None or not any(refine.guided(number) for number in range(len(refine.levels))):
+        raise ConfigError(
+            "regions came, but no setting heeds them; set field_smoothing=BilateralSmoothing() in "
+            "continuous.parametrisation (Compositional or StationaryVelocity)"
+        )
+    labels = _beside(fixed, value, "the mask of regions", "fixed")
+    if not labels.is_label:
+        raise InputError(f"regions are labels, whole numbers, but {labels.data.dtype} came; round them")
+    return labels
+
+
+def _beside(image: Image, value: Any, name: str, whose: str) -> Image:
+    """Return what belongs to an image as one of one channel; an array takes its grid."""
+    is_array = not has_affine(type(value))
+    if is_array and isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
+        value = value[0]
+    if is_array and tuple(value.shape) != image.grid.shape:
+        raise InputError(
+            f"{name} has shape {tuple(value.shape)} but the {whose} image {image.grid.shape}; "
+            "pass a mask of that shape, or one with its own affine (Image or file)"
+        )
+    found = as_image(value, image.grid.affine if is_array else None, device=image.data.device)
+    if found.data.shape[0] != 1:
+        raise InputError(f"a mask has one channel, but {name} has {found.data.shape[0]}")
+    return found
 
 
 def checked_initial(value: Any, fixed: Image, moving: Image) -> Transform | None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
 import torch
 
-from convexadam._typing import Channels, Field, Triple, Volume
-from convexadam.continuous import Refinement
+from convexadam._typing import Channels, Field, Float, Guide, Tensor, Triple, Volume
+from convexadam.continuous import Refinement, volume_mask
 from convexadam.continuous.refine import whole_nodes
 from convexadam.discrete import ConvexSearch, make_inverse_consistent
-from convexadam.features import Features
+from convexadam.features import Features, Intensity, pooled_features
 from convexadam.geometry import DisplacementField, Grid, Image
 from convexadam.geometry.resample import linear_part
 from convexadam.kernels.resize import in_nodes, in_voxels, nodes_to_nodes, nodes_to_voxels, pool_weight
+from convexadam.kernels.warp import identity_positions, sample_linear, sample_nearest
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import checked_features
 
@@ -29,11 +31,18 @@ BothWays: TypeAlias = tuple[Field, Field | None]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """Features and evidence of the fixed and the moving image, on nodes ``spacing`` voxels apart."""
+    """Features, evidence and guides of the fixed and the moving image, on nodes ``spacing`` voxels apart."""
 
     spacing: Triple
     features: tuple[Channels, Channels]
     weights: tuple[Volume | None, Volume | None]
+    guides: tuple[Guide | None, Guide | None] = (None, None)
+
+    @property
+    def shape(self) -> Triple:
+        """Nodes along each axis."""
+        i, j, k = self.features[0].shape[1:]
+        return i, j, k
 
     def still(self) -> Field:
         """No displacement: zeros ``[3, i, j, k]``."""
@@ -42,17 +51,25 @@ class Described:
     def swapped(self) -> Described:
         """Return the other way round: the moving image as the fixed one."""
         (fixed, moving), (here, there) = self.features, self.weights
-        return Described(spacing=self.spacing, features=(moving, fixed), weights=(there, here))
+        return Described(
+            spacing=self.spacing, features=(moving, fixed), weights=(there, here), guides=self.guides[::-1]
+        )
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Both images on the working grid, with their evidence, to be described at any spacing."""
+    """Both images on the working grid, with their evidence, to be described at any spacing.
+
+    Of the fixed image there may be ``regions`` that slide along each other (labels), and a soft mask of what is to be
+    ``kept`` in volume.
+    """
 
     config: RegistrationConfig
     images: tuple[Image, Image]
     weights: tuple[Volume | None, Volume | None]
+    regions: Volume | None = None
+    kept: Volume | None = None
 
     @property
     def grid(self) -> Grid:
@@ -73,23 +90,43 @@ class Subject:
         found = checked_features(self.config.features, self.images, self.weights, every)
         features = dict(zip(every, found, strict=True))
         coarse = [self._with(features[spacing], spacing, pool_weight) for spacing in cells]
-        return coarse, self._with(features[together[0]], together[0], whole_nodes) if together else None
+        return coarse, self._with(
+            features[together[0]], together[0], whole_nodes, self._guides(0)
+        ) if together else None
 
     def refined(self, number: int) -> Described:
         """Describe the images for one level of the refinement."""
         spacing = refine_spacings(self.config, self.grid)[number]
         features = checked_features(self._compared, self.images, self.weights, (spacing,))
-        return self._with(features[0], spacing, whole_nodes)
+        return self._with(features[0], spacing, whole_nodes, self._guides(number))
 
     @property
     def _compared(self) -> Features:
         return self.config.continuous_features or self.config.features
 
+    def _guides(self, number: int) -> tuple[Guide | None, Guide | None]:
+        """Return what a level's smoothing stops at: regions, or intensities in shares of their range."""
+        config = self.config
+        if config.continuous is None or not config.continuous.guided(number):
+            return None, None
+        spacing = refine_spacings(config, self.grid)[number]
+        if self.regions is not None:
+            return _at_nodes(self.regions, spacing), None
+        fixed, moving = (
+            pooled_features(Intensity(), image, (spacing,), weight=weight)[0]
+            for image, weight in zip(self.images, self.weights, strict=True)
+        )
+        return fixed, moving if config.symmetric else None
+
     def _with(
-        self, features: tuple[Channels, Channels], spacing: Triple, pooled: Callable[[Volume, Triple], Volume | None]
+        self,
+        features: tuple[Channels, Channels],
+        spacing: Triple,
+        pooled: Callable[[Volume, Triple], Volume | None],
+        guides: tuple[Guide | None, Guide | None] = (None, None),
     ) -> Described:
         fixed, moving = (None if w is None else pooled(w, spacing) for w in self.weights)
-        return Described(spacing=spacing, features=features, weights=(fixed, moving))
+        return Described(spacing=spacing, features=features, weights=(fixed, moving), guides=guides)
 
 
 def search_spacings(config: RegistrationConfig, grid: Grid) -> list[Triple]:
@@ -119,21 +156,63 @@ def searched(search: ConvexSearch, level: Described, start: BothWays | None, gri
     return search.on_cells(*level.features, radius, fixed_weight=fixed, moving_weight=moving, start=start)
 
 
-def refined(config: RegistrationConfig, number: int, level: Described, start: BothWays) -> BothWays:
-    """Displacements in nodes of a level, from a start in nodes; inverse of each other if the settings ask for it."""
+def refined_throughout(
+    subject: Subject, start: BothWays, before: Triple, first: Described | None
+) -> tuple[Described, BothWays]:
+    """Refine on all levels, twice where what changes volume is to be found first.
+
+    Returns the last level and displacements in its nodes, from a start in nodes ``before`` voxels apart; ``first`` is
+    the first level, if it is described already.
+    """
+    config, shape = subject.config, subject.grid.shape
+    assert config.continuous is not None
+    if subject.kept is None and config.continuous.keeps_conspicuous:
+        free = dataclasses.replace(config, continuous=config.continuous.free())
+        level, (found, _) = refined_throughout(dataclasses.replace(subject, config=free), start, before, first)
+        mask = volume_mask(found, mask=level.weights[0])[None]
+        subject = dataclasses.replace(subject, kept=nodes_to_voxels(mask, level.spacing, shape)[0])
+    level, fields = first or subject.refined(0), start
+    for number in range(len(config.continuous.levels)):
+        level = subject.refined(number) if number else level
+        kept = pool_weight(subject.kept, level.spacing)
+        fields = refined(config, number, level, on_level(fields, before, level.spacing, shape), kept)
+        before = level.spacing
+    return level, fields
+
+
+def refined(
+    config: RegistrationConfig, number: int, level: Described, start: BothWays, kept: Volume | None = None
+) -> BothWays:
+    """Displacements in nodes of a level, from a start in nodes; inverse of each other if the settings ask for it.
+
+    What is known of the fixed image alone, the moving image sees through the start.
+    """
     refine = config.continuous
     if refine is None:
         return start
 
-    def one_way(seen: Described, begin: Field) -> Field:
+    def one_way(seen: Described, begin: Field, kept: Volume | None) -> Field:
         fixed, moving = seen.weights
-        return refine.on_nodes(*seen.features, level=number, start=begin, fixed_weight=fixed, moving_weight=moving)
+        return refine.on_nodes(
+            *seen.features,
+            level=number,
+            start=begin,
+            fixed_weight=fixed,
+            moving_weight=moving,
+            guide=seen.guides[0],
+            soft_mask=kept,
+        )
 
     forward, backward = start
     if not config.symmetric:
-        return one_way(level, forward), None
+        return one_way(level, forward, kept), None
     backward = level.still() if backward is None else backward
-    return make_inverse_consistent(one_way(level, forward), one_way(level.swapped(), backward))
+    seen = identity_positions(level.shape, like=backward) + backward
+    kept_there = None if kept is None else sample_linear(kept[None], seen)[0]
+    swapped = level.swapped()
+    if level.guides[0] is not None and level.guides[1] is None:
+        swapped = dataclasses.replace(swapped, guides=(sample_nearest(level.guides[0], seen), None))
+    return make_inverse_consistent(one_way(level, forward, kept), one_way(swapped, backward, kept_there))
 
 
 def on_level(fields: BothWays, before: Triple, after: Triple, shape: Triple) -> BothWays:
@@ -154,6 +233,15 @@ def in_mm(refine: Refinement | None, nodes: Field, spacing: Triple, grid: Grid) 
     if refine is not None:
         return DisplacementField(refine.on_voxels(nodes_mm, spacing, grid.shape), grid)
     return DisplacementField(nodes_to_voxels(nodes_mm, spacing, grid.shape), grid)
+
+
+def _at_nodes(labels: Volume, spacing: Triple) -> Float[Tensor, "1 a b d"]:
+    """Labels of the voxels nearest to the nodes, as numbers: means of labels would be other labels."""
+    n0, n1, n2 = (n // s for n, s in zip(labels.shape, spacing, strict=True))
+    like = torch.empty(0, device=labels.device)
+    centres = [(s - 1) / 2 for s in spacing]
+    first = torch.tensor(centres, device=labels.device).reshape(3, 1, 1, 1)
+    return sample_nearest(labels[None], in_voxels(identity_positions((n0, n1, n2), like=like), spacing) + first)
 
 
 def _is_flat(features: Channels, weight: Volume | None) -> bool:

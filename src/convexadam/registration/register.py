@@ -15,13 +15,14 @@ from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 from convexadam.features import reach_of
 from convexadam.geometry import Affine, DisplacementField, Image, Transform, compose
 from convexadam.geometry.onto_grid import evidence, hidden, on_grid
+from convexadam.geometry.resample import resample
 from convexadam.kernels import backend_for, requested_backend, use_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.warp_ssd import evidence_under
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.diagnostics import similarity
 from convexadam.registration.finishing import finished
-from convexadam.registration.inputs import checked_image, checked_initial, checked_mask
+from convexadam.registration.inputs import checked_image, checked_initial, checked_kept, checked_mask, checked_regions
 from convexadam.registration.levels import (
     BothWays,
     Described,
@@ -29,7 +30,7 @@ from convexadam.registration.levels import (
     comparable,
     in_mm,
     on_level,
-    refined,
+    refined_throughout,
     searched,
 )
 from convexadam.registration.memory import give_back_memory
@@ -57,6 +58,8 @@ def register(
     moving_affine: Any = None,
     fixed_mask: Any = None,
     moving_mask: Any = None,
+    keep_volume: Any = None,
+    regions: Any = None,
     initial_transform: Any = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
@@ -78,6 +81,11 @@ def register(
         numbers). Same forms as the images. An array without an affine lies on its image's grid; other masks may lie on
         any grid. What lies outside has no say: descriptions near the mask's edge see its edge values go on, as at the
         edge of the field of view.
+    keep_volume
+        What must not grow or shrink, such as tumours: a mask like ``fixed_mask``, of the fixed image. It tells
+        `VolumePreserving` where, and takes the place of its ``where``.
+    regions
+        Labels of the fixed image whose boundaries a `BilateralSmoothing` stops at, in place of its intensities.
     initial_transform
         Where to begin, from fixed to moving space: an `Affine`, a 4x4 matrix (mm RAS+), any other transform, or a file
         of one. The linear alignment starts from an affine one, and is left out after any other.
@@ -96,7 +104,7 @@ def register(
         If an image or mask cannot be used: NaN, empty, not 3-D, singular affine, unreadable, no overlap.
     ConfigError
         If ``config`` is no `RegistrationConfig`, the device cannot be used, an affine comes with something that has its
-        own, or the features do not fit the image.
+        own, the features do not fit the image, or ``keep_volume`` or ``regions`` come and no component heeds them.
     OutOfMemoryError
         If the device has too little memory.
 
@@ -119,6 +127,10 @@ def register(
             checked_mask(fixed_mask, fixed_image, "fixed"),
             checked_mask(moving_mask, moving_image, "moving"),
         )
+        extra = (
+            checked_kept(keep_volume, fixed_image, config.continuous),
+            checked_regions(regions, fixed_image, config.continuous),
+        )
         initial = checked_initial(initial_transform, fixed_image, moving_image)
     clock = _Clock(progress, fixed_image.data.device)
     backend = requested_backend() if config.backend == "auto" else config.backend
@@ -130,7 +142,7 @@ def register(
                     config.foreground(moving_image) if masks[1] is None else masks[1],
                 )
             start, fit = prealigned(fixed_image, moving_image, masks, config.linear, initial)
-        transform, inverse, diagnostics = _estimated(fixed_image, moving_image, masks, start, config, clock)
+        transform, inverse, diagnostics = _estimated(fixed_image, moving_image, masks, extra, start, config, clock)
         ran = backend_for(transform.disp_mm)
     return RegistrationResult(
         linear=fit,
@@ -150,6 +162,7 @@ def _estimated(
     fixed: Image,
     moving: Image,
     masks: tuple[Image | None, Image | None],
+    extra: tuple[Image | None, Image | None],
     start: Transform,
     config: RegistrationConfig,
     clock: _Clock,
@@ -163,7 +176,8 @@ def _estimated(
         pulled, seen = pulled_onto(grid, moving, masks[1], start, margin)
         images, weights = (on_grid(fixed, grid), pulled), (evidence(fixed, masks[0], grid, margin), seen)
         _check_evidence(weights)
-    subject = Subject(config=config, images=images, weights=weights)
+        kept, regions = (None if e is None else resample(e, grid, background=0).data[0].float() for e in extra)
+    subject = Subject(config=config, images=images, weights=weights, kept=kept, regions=regions)
     del images, weights, pulled, seen
     level, fields = _aligned(subject, clock)
     with clock.stage("finish"):
@@ -208,10 +222,10 @@ def _aligned(subject: Subject, clock: _Clock) -> tuple[Described, BothWays]:
             )
     fields = fields or (level.still(), level.still() if config.symmetric else None)
     with clock.stage("continuous"):
-        for number in range(len(config.continuous.levels) if contrast and config.continuous else 0):
-            before, level = level.spacing, fine or subject.refined(number)
-            fields, fine = on_level(fields, before, level.spacing, grid.shape), None
-            fields = refined(config, number, level, fields)
+        if contrast and config.continuous:
+            before = level.spacing
+            del level
+            level, fields = refined_throughout(subject, fields, before, fine)
     return level, fields if config.symmetric else (fields[0], None)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 from convexadam.continuous import (
     Adam,
     Bending,
+    BilateralSmoothing,
     BoxSmoothing,
     Compositional,
     Diffusion,
@@ -67,6 +68,7 @@ COMPONENTS: tuple[type, ...] = (
     Displacement,
     Compositional,
     StationaryVelocity,
+    BilateralSmoothing,
     BoxSmoothing,
     GaussianSmoothing,
     KovesiSmoothing,
