@@ -1,4 +1,4 @@
-"""Local correlation under a displacement, its gradient and its curvature, against naive loops and finite differences."""
+"""Local correlation under a displacement, its gradient and curvature, against naive loops and finite differences."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_curvature_comes_with_the_value_and_gradient_of_a_call(diffusion: float)
 
 def test_curvature_is_that_of_the_best_fit_but_for_what_the_fit_takes_over() -> None:
     # Where the fit is exact, E is a mean of sums of squares, and its second derivative by one value is the factor of
-    # the curvature but for the leverage: the value moves the fitted mean and slope along. Each window is the whole line.
+    # the curvature but for the leverage: the value moves the fitted mean and slope along. All windows are whole lines.
     size, middle = 41, 20
     fixed, still = oracles.noise(1, 1, 1, size), torch.zeros(3, 1, 1, size, dtype=torch.float64)
     moving = 2 * fixed + 3

@@ -123,18 +123,6 @@ def test_positions_beyond_the_outer_nodes_hold_the_gradient_at_0() -> None:
     assert gradient[:, 1:-1, 1:-1, 1:-1].all()
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_clamped_components_have_no_part_in_the_curvature(axis: int) -> None:
-    shape = (4, 5, 6)
-    u = torch.zeros(3, *shape, device=DEVICE)
-    u[0, 0], u[1, :, -1], u[2, ..., -1] = -0.3, 0.4, 2.0
-    ramp = torch.from_numpy(oracles.indices(shape)[axis][None]).float().to(DEVICE)
-    _, _, trace = _fused(_pair(1, shape)[0], ramp, u, radius=1)
-    assert not trace.movedim(axis, 0)[[0, -1]].any()  # the outer node itself, too
-    assert (trace[1:-1, 1:-1, 1:-1] > 0).all()
-    assert (trace[0, 1:-1, 1:-1] > 0).all() == (axis != 0)
-
-
 @pytest.mark.parametrize("value", [torch.nan, 1e9])
 def test_displacements_out_of_this_world_take_their_node_out(value: float) -> None:
     shape = (3, 4, 5)
@@ -169,8 +157,9 @@ def test_non_contiguous_inputs_and_output() -> None:
     options = {"fixed_weight": weight, "moving_weight": weight}
     assert_within_budget(_fused, _torch, fixed, moving, u, floor=FLOOR, **options)
     comparison = Correlation(fixed, moving, **options)
+    _, curved = comparison.curvature(u)
     assert comparison(u, out=out)[1] is out
-    assert torch.equal(out, comparison(u)[1])
+    assert torch.equal(out, curved[:3])
     out = torch.empty(2, 3, 4, 4, device=DEVICE).movedim(-1, 0)
     assert comparison.curvature(u, out=out)[1] is out
-    assert torch.equal(out, comparison.curvature(u)[1])
+    assert torch.equal(out, curved)

@@ -1,4 +1,4 @@
-"""Squared difference under a displacement, its gradient and its curvature, against naive loops and finite differences."""
+"""Squared difference under a displacement, its gradient and curvature, against naive loops and finite differences."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_an_outlier_costs_the_same_wherever_it_is_moved() -> None:
     displacement = _off_kinks(shape)
     seen = torch.from_numpy(oracles.ssd_weights(displacement.numpy())).mean()
     value, gradient = compared(fixed + 1e6, moving, outlier=outlier)(displacement)
-    # r / (1 + r / t) is t but for t^2 / r; its slope is that of r, 2 sqrt(r) times those of the features, times t^2/r^2.
+    # r / (1 + r / t) is t but for t^2 / r. Its slope is that of r, 2 sqrt(r) times those of the features, by t^2 / r^2.
     assert value.item() == pytest.approx(outlier * seen.item(), rel=1e-11)
     assert gradient.abs().max() < 1e-15
     plain, allowing_all = (compared(fixed, moving, outlier=t)(displacement) for t in (None, 1e15))

@@ -81,9 +81,8 @@ def _reference_curved(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("channels", [1, 3, 12, 13, 17])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("outlier", [None, 2.5])
+@pytest.mark.parametrize("channels", [1, 3, 12, 17])
+@pytest.mark.parametrize(("weighted", "outlier"), [(False, None), (True, None), (True, 2.5)])
 def test_curvature_errs_no_more_than_torch(shape: Shape, channels: int, weighted: bool, outlier: float | None) -> None:
     features, u = _features(channels, shape), _off_kinks(shape)
     weights = dict(zip(("fixed_weight", "moving_weight"), _weights(shape), strict=True)) if weighted else {}
