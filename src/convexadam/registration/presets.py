@@ -8,8 +8,8 @@ from collections.abc import Callable
 from convexadam.continuous import (
     Compositional,
     GaussianSmoothing,
-    LevenbergMarquardt,
     Level,
+    LevenbergMarquardt,
     Lncc,
     Refinement,
     Ssd,
