@@ -17,6 +17,7 @@ _SQUARINGS = 6
 """Of a velocity: it is taken as constant over a 64th of the way."""
 
 
+@runtime_checkable
 class Descent(Protocol):
     """An optimiser that has a memory of gradients."""
 
