@@ -34,13 +34,13 @@ def add_pairs(costs: Float[Tensor, "n i j k"], window: Window, pairs: Pairs) -> 
     steps = torch.from_numpy(window.table).double()
     squared = (steps[None] - pairs.displacements[:, None]).square().sum(2)
     added = scale * pairs.weights[:, None] * squared / (1 + squared / pairs.outlier**2)
-    added = (added - added.amin(1, keepdim=True)).to(costs.device, kind)
+    most = torch.finfo(costs.dtype).max
+    added = (added - added.amin(1, keepdim=True)).clamp_max_(most).to(costs.device, kind)
     nodes, shares = pairs.around(shape)
     rows = [
         torch.zeros((len(at), n), dtype=torch.float64, device="cpu").scatter_add_(1, at, share)
         for n, at, share in zip(shape, nodes, shares, strict=True)
     ]
-    most = torch.finfo(costs.dtype).max
     for number, of_step in enumerate(added):
         first = [int(at[number, 0]) for at in nodes]
         i, j, k = (slice(f, int(at[number, -1]) + 1) for f, at in zip(first, nodes, strict=True))
