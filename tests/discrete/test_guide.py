@@ -52,7 +52,7 @@ def test_what_is_added(outlier: float) -> None:
         for x in np.ndindex(*SHAPE):
             share = math.prod(max(0.0, 1 - abs(a - p)) for a, p in zip(x, point, strict=True))
             expected[(slice(None), *x)] += min(1.0, (2 * math.pi) ** 1.5 * share) * (np.array(each) - min(each))
-    assert np.allclose(found.numpy(), expected, rtol=0, atol=1e-6)  # compared in float32, of numbers up to 10
+    assert np.allclose(found.numpy(), expected, rtol=0, atol=1e-9)
     assert not np.allclose(found.numpy(), costs.numpy(), rtol=0, atol=0.1)
 
 
