@@ -96,6 +96,7 @@ def test_points_decide_where_the_images_say_nothing(scans: Scans) -> None:
     assert not [name for name in plain.diagnostics if name.startswith("landmark")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -110,6 +111,7 @@ def test_each_stage_follows_points(scans: Scans, changes: dict[str, Any]) -> Non
     assert scans.error_mm(scans.registered(config)) < 0.6 * scans.error_mm(scans.registered(config, guided=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("affine", "grid"),
     [
@@ -123,6 +125,7 @@ def test_grids_that_are_oblique_and_anisotropic(affine: np.ndarray, grid: Any) -
     assert scans.error_mm(found) < 0.5 * scans.error_mm(plain)
 
 
+@pytest.mark.slow
 def test_the_other_way_round_where_both_directions_run(scans: Scans) -> None:
     config = dataclasses.replace(CONFIG, symmetric=True)
     plain, found = scans.registered(config, guided=False), scans.registered(config)
@@ -131,6 +134,7 @@ def test_the_other_way_round_where_both_directions_run(scans: Scans) -> None:
     assert back[0] < 0.5 * back[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_a_linear_start_changes_nothing_but_the_frame(scans: Scans, symmetric: bool) -> None:
     """A moving image in another place, with a start that says so: points belong to where they are seen."""
@@ -152,6 +156,7 @@ def test_a_linear_start_changes_nothing_but_the_frame(scans: Scans, symmetric: b
     torch.testing.assert_close(found.transform.warp_points(scans.held[0], space="mm"), expected, rtol=0, atol=0.2)
 
 
+@pytest.mark.slow
 def test_a_start_that_bends(scans: Scans) -> None:
     half = DisplacementField(scans.truth.disp_mm / 2, scans.truth.grid)
     found = scans.registered(initial_transform=half)
@@ -159,6 +164,7 @@ def test_a_start_that_bends(scans: Scans) -> None:
     assert scans.error_mm(found) < 0.5 * float(tre(*scans.held, half).mean())
 
 
+@pytest.mark.slow
 def test_a_wrong_pair_does_little_harm(scans: Scans) -> None:
     wrong = scans.points[1].clone()
     wrong[7] += torch.tensor([60.0, -50.0, 70.0], dtype=torch.float64)
