@@ -37,6 +37,7 @@ PUBLIC = [
     "InputError",
     "Intensity",
     "IsotropicGrid",
+    "LandmarkGuide",
     "MindSSC",
     "MissingExtraError",
     "OutOfMemoryError",

@@ -25,6 +25,15 @@ class Cost(Protocol):
         ...
 
 
+@runtime_checkable
+class Curved(Protocol):
+    """A cost with a second derivative of its own, beside which that of the similarity may be small."""
+
+    def curvature(self, displacement: Field, *, onto: Volume) -> Volume:
+        """Add the mean curvature of each node, a third of the trace of its block summed over rows, in place."""
+        ...
+
+
 @final
 class Problem:
     """Value, gradient and curvature of similarity plus regularisers.
@@ -70,17 +79,20 @@ class Problem:
     def curvature(
         self, displacement: Field, *, out: Float[Tensor, "4 i j k"]
     ) -> tuple[float, Float[Tensor, "4 i j k"]]:
-        """Return the value, and in ``out`` the gradient and the mean curvature of the similarity."""
+        """Return the value, and in ``out`` the gradient and the mean curvature of the similarity and `Curved` costs."""
         value, found = self._comparison.curvature(displacement, diffusion=self._diffusion, out=out)
-        return float(value) + self._own(displacement, found[:3]), found
+        total = float(value) + self._own(displacement, found[:3])
+        for cost in self._others:
+            if isinstance(cost, Curved):
+                cost.curvature(displacement, onto=found[3])
+        return total, found
 
     def least_gradient(self, displacement: Field) -> float:
         """Gradient that an error of `_RESOLUTION` nodes causes, at the mean curvature under a displacement.
 
         A fixed number, as usual for Adam's ``eps``, would mean another length for each kind of volume.
         """
-        curved = self._comparison.curvature(displacement)[1][3]
-        mean = float(curved.sum() / (curved > 0).sum().clamp_min(1))
+        mean = mean_curvature(self._comparison, displacement)
         return _RESOLUTION * mean if mean > 0 else 1.0
 
     def _own(self, displacement: Field, gradient: Field) -> float:
@@ -91,3 +103,9 @@ class Problem:
         for cost in self._others:
             total += float(cost(displacement, onto=gradient, soft_mask=self._soft_mask)[0])
         return total
+
+
+def mean_curvature(comparison: Comparison, displacement: Field) -> float:
+    """Mean curvature of a similarity under a displacement, over the nodes that have any; 0 where none has."""
+    curved = comparison.curvature(displacement)[1][3]
+    return float(curved.sum() / (curved > 0).sum().clamp_min(1))

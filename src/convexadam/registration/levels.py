@@ -10,13 +10,17 @@ import torch
 
 from convexadam._typing import Channels, Field, Triple, Volume
 from convexadam.continuous import Refinement
+from convexadam.continuous.guide import PairCost
+from convexadam.continuous.problem import mean_curvature
 from convexadam.continuous.refine import whole_nodes
 from convexadam.discrete import ConvexSearch, make_inverse_consistent
 from convexadam.features import Features
 from convexadam.geometry import DisplacementField, Grid, Image
 from convexadam.geometry.resample import linear_part
+from convexadam.kernels.pairs import Pairs
 from convexadam.kernels.resize import in_nodes, in_voxels, nodes_to_nodes, nodes_to_voxels, pool_weight
 from convexadam.registration.config import RegistrationConfig
+from convexadam.registration.guide import PlacedGuide
 from convexadam.registration.inputs import checked_features
 
 _NO_STAGE: Triple = (2, 2, 2)
@@ -29,11 +33,12 @@ BothWays: TypeAlias = tuple[Field, Field | None]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """Features and evidence of the fixed and the moving image, on nodes ``spacing`` voxels apart."""
+    """Features and evidence of the fixed and the moving image, on nodes ``spacing`` voxels apart, and landmarks."""
 
     spacing: Triple
     features: tuple[Channels, Channels]
     weights: tuple[Volume | None, Volume | None]
+    guide: PlacedGuide | None = None
 
     def still(self) -> Field:
         """No displacement: zeros ``[3, i, j, k]``."""
@@ -42,17 +47,24 @@ class Described:
     def swapped(self) -> Described:
         """Return the other way round: the moving image as the fixed one."""
         (fixed, moving), (here, there) = self.features, self.weights
-        return Described(spacing=self.spacing, features=(moving, fixed), weights=(there, here))
+        guide = None if self.guide is None else self.guide.swapped()
+        return Described(spacing=self.spacing, features=(moving, fixed), weights=(there, here), guide=guide)
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """The landmarks on the nodes, fixed to moving."""
+        return None if self.guide is None else self.guide.on_nodes(self.spacing)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Both images on the working grid, with their evidence, to be described at any spacing."""
+    """Both images on the working grid, with their evidence and landmarks, to be described at any spacing."""
 
     config: RegistrationConfig
     images: tuple[Image, Image]
     weights: tuple[Volume | None, Volume | None]
+    guide: PlacedGuide | None = None
 
     @property
     def grid(self) -> Grid:
@@ -89,7 +101,7 @@ class Subject:
         self, features: tuple[Channels, Channels], spacing: Triple, pooled: Callable[[Volume, Triple], Volume | None]
     ) -> Described:
         fixed, moving = (None if w is None else pooled(w, spacing) for w in self.weights)
-        return Described(spacing=spacing, features=features, weights=(fixed, moving))
+        return Described(spacing=spacing, features=features, weights=(fixed, moving), guide=self.guide)
 
 
 def search_spacings(config: RegistrationConfig, grid: Grid) -> list[Triple]:
@@ -116,7 +128,8 @@ def searched(search: ConvexSearch, level: Described, start: BothWays | None, gri
     """Displacements in cells, from a start in cells."""
     _, radius = search.nodes(grid.shape, grid.spacing_mm)
     fixed, moving = level.weights
-    return search.on_cells(*level.features, radius, fixed_weight=fixed, moving_weight=moving, start=start)
+    pairs = level.pairs, level.swapped().pairs
+    return search.on_cells(*level.features, radius, fixed_weight=fixed, moving_weight=moving, start=start, pairs=pairs)
 
 
 def refined(config: RegistrationConfig, number: int, level: Described, start: BothWays) -> BothWays:
@@ -127,13 +140,25 @@ def refined(config: RegistrationConfig, number: int, level: Described, start: Bo
 
     def one_way(seen: Described, begin: Field) -> Field:
         fixed, moving = seen.weights
-        return refine.on_nodes(*seen.features, level=number, start=begin, fixed_weight=fixed, moving_weight=moving)
+        costs = _guiding(refine, seen, begin)
+        return refine.on_nodes(
+            *seen.features, level=number, start=begin, fixed_weight=fixed, moving_weight=moving, costs=costs
+        )
 
     forward, backward = start
     if not config.symmetric or refine.levels[number].one_way:
         return one_way(level, forward), None
     backward = level.still() if backward is None else backward
     return make_inverse_consistent(one_way(level, forward), one_way(level.swapped(), backward))
+
+
+def _guiding(refine: Refinement, level: Described, start: Field) -> list[PairCost]:
+    """Landmarks as costs, on the scale of the similarity as the level begins."""
+    pairs = level.pairs
+    if pairs is None:
+        return []
+    comparison = refine.similarity.begin(*level.features, start, level.weights)
+    return [PairCost(pairs, start, curvature=mean_curvature(comparison, start))]
 
 
 def on_level(fields: BothWays, before: Triple, after: Triple, shape: Triple) -> BothWays:

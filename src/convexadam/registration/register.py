@@ -21,6 +21,7 @@ from convexadam.kernels.warp_ssd import evidence_under
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.diagnostics import similarity
 from convexadam.registration.finishing import finished
+from convexadam.registration.guide import Landmarks, checked_landmarks
 from convexadam.registration.inputs import checked_image, checked_initial, checked_mask
 from convexadam.registration.levels import (
     BothWays,
@@ -58,6 +59,9 @@ def register(
     fixed_mask: Any = None,
     moving_mask: Any = None,
     initial_transform: Any = None,
+    fixed_landmarks: Any = None,
+    moving_landmarks: Any = None,
+    landmark_weights: Any = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> RegistrationResult:
@@ -81,6 +85,12 @@ def register(
     initial_transform
         Where to begin, from fixed to moving space: an `Affine`, a 4x4 matrix (mm RAS+), any other transform, or a file
         of one. The linear alignment starts from an affine one, and is left out after any other.
+    fixed_landmarks, moving_landmarks
+        Corresponding points ``(n, 3)`` in mm RAS+ that guide the deformable stages (see `LandmarkGuide`), row by row
+        the same place: tensors or arrays, or files as Learn2Reg has them, with voxel indices of their own image. Pairs
+        with a fixed point outside the fixed image are left out; ``diagnostics`` counts them.
+    landmark_weights
+        ``(n,)``, at least 0: how much each pair counts; ``None`` for all alike.
     device
         Where to compute; ``None`` stays where the fixed image is (arrays and files: the CPU).
     progress
@@ -93,10 +103,11 @@ def register(
     Raises
     ------
     InputError, GeometryError, FileError
-        If an image or mask cannot be used: NaN, empty, not 3-D, singular affine, unreadable, no overlap.
+        If an image or mask cannot be used: NaN, empty, not 3-D, singular affine, unreadable, no overlap; or if the
+        landmarks are no pairs of finite points, or none lies within the fixed image.
     ConfigError
         If ``config`` is no `RegistrationConfig`, the device cannot be used, an affine comes with something that has its
-        own, or the features do not fit the image.
+        own, the features do not fit the image, or landmarks come while ``config.landmarks`` is ``None``.
     OutOfMemoryError
         If the device has too little memory.
 
@@ -120,6 +131,10 @@ def register(
             checked_mask(moving_mask, moving_image, "moving"),
         )
         initial = checked_initial(initial_transform, fixed_image, moving_image)
+        grids = fixed_image.grid, moving_image.grid
+        landmarks = checked_landmarks(fixed_landmarks, moving_landmarks, landmark_weights, grids)
+    if landmarks is not None and config.landmarks is None:
+        raise ConfigError("landmarks came, but config.landmarks is None, which refuses them; set it to LandmarkGuide()")
     clock = _Clock(progress, fixed_image.data.device)
     backend = requested_backend() if config.backend == "auto" else config.backend
     with _memory_may_be_short(_memory_advice(fixed_image)), use_backend(backend):
@@ -130,7 +145,7 @@ def register(
                     config.foreground(moving_image) if masks[1] is None else masks[1],
                 )
             start, fit = prealigned(fixed_image, moving_image, masks, config.linear, initial)
-        transform, inverse, diagnostics = _estimated(fixed_image, moving_image, masks, start, config, clock)
+        transform, inverse, diagnostics = _estimated(fixed_image, moving_image, masks, landmarks, start, config, clock)
         ran = backend_for(transform.disp_mm)
     return RegistrationResult(
         linear=fit,
@@ -150,6 +165,7 @@ def _estimated(
     fixed: Image,
     moving: Image,
     masks: tuple[Image | None, Image | None],
+    landmarks: Landmarks | None,
     start: Transform,
     config: RegistrationConfig,
     clock: _Clock,
@@ -157,13 +173,16 @@ def _estimated(
     """Run the stages; the transform on the fixed grid, its inverse if asked for, and what is worth knowing."""
     with clock.stage("resample"):
         grid = config.grid(fixed.grid)
+        guide = None
+        if landmarks is not None and config.landmarks is not None:
+            guide = landmarks.on_grid(config.landmarks, grid, start, (fixed.grid, moving.grid))
         margin = reach_of(config.features)
         reach_mm = margin * max(grid.spacing_mm)
         fixed, moving = hidden(fixed, masks[0], reach_mm), hidden(moving, masks[1], reach_mm)
         pulled, seen = pulled_onto(grid, moving, masks[1], start, margin)
         images, weights = (on_grid(fixed, grid), pulled), (evidence(fixed, masks[0], grid, margin), seen)
         _check_evidence(weights)
-    subject = Subject(config=config, images=images, weights=weights)
+    subject = Subject(config=config, images=images, weights=weights, guide=guide)
     del images, weights, pulled, seen
     level, fields = _aligned(subject, clock)
     with clock.stage("finish"):
@@ -179,6 +198,8 @@ def _estimated(
         disp_mm = start.after(fixed.grid, disp_mm, disp_mm)
         transform, figures = finished(disp_mm, fixed.grid, fold_free=fold_free)
         del disp_mm
+        if landmarks is not None:
+            figures |= landmarks.described(transform)
         inverse: Transform | None = None
         if config.symmetric and fields[1] is None:  # the last levels were one-way
             inverse = transform.inverse(moving)
