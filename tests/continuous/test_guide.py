@@ -11,7 +11,9 @@ import torch
 
 from convexadam.continuous import Adam, Diffusion, Displacement, Level, LevenbergMarquardt, Refinement
 from convexadam.continuous.guide import PairCost
+from convexadam.continuous.problem import Problem, mean_curvature
 from convexadam.kernels.pairs import Pairs
+from convexadam.kernels.warp_ssd import compared
 
 SHAPE = (7, 9, 8)
 CURVATURE = 0.7
@@ -122,6 +124,18 @@ def test_both_optimisers_follow_points_where_the_image_says_nothing(
     # the pull of one node (sigma 0) is shared with the elasticity around it; that of many is not
     assert np.linalg.norm(here - wanted[0].numpy()) < (0.25 if sigma == 0 else 0.1) * float(wanted.norm())
     assert float(found[:, 2:6].abs().max()) < 0.2  # and the image holds the rest in place
+
+
+def test_the_problem_has_the_curvature_of_the_points_as_well() -> None:
+    features = oracles.noise(2, *SHAPE, seed=9), oracles.noise(2, *SHAPE, seed=10)
+    u, pairs = oracles.noise(3, *SHAPE, seed=6), some_pairs((1.0, 1.0, 1.0))
+    cost, comparison = PairCost(pairs, u, curvature=CURVATURE), compared(*features)
+    value, found = Problem(comparison, [cost], (*features, None, None)).curvature(u, out=u.new_empty(4, *SHAPE))
+    alone, expected = comparison.curvature(u)
+    assert value == pytest.approx(float(alone) + value_of(pairs, u.numpy()))
+    torch.testing.assert_close(found[:3], expected[:3] + cost(u)[1])
+    torch.testing.assert_close(found[3], expected[3] + cost.curvature(u, onto=torch.zeros_like(u[0])))
+    assert mean_curvature(comparison, u) == pytest.approx(float(expected[3].sum() / (expected[3] > 0).sum()))
 
 
 def test_a_cost_without_curvature_of_its_own_goes_with_levenberg_marquardt() -> None:
