@@ -24,6 +24,7 @@ from convexadam.kernels import use_backend
 from convexadam.registration import (
     GivenGrid,
     IsotropicGrid,
+    LandmarkGuide,
     RegistrationConfig,
     RegistrationResult,
     estimate_memory,
@@ -50,6 +51,7 @@ __all__ = [
     "InputError",
     "Intensity",
     "IsotropicGrid",
+    "LandmarkGuide",
     "MindSSC",
     "MissingExtraError",
     "OutOfMemoryError",

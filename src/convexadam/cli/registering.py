@@ -66,6 +66,11 @@ class Register:
         Volume; above 0 where the fixed image has evidence.
     moving_mask
         Volume; above 0 where the moving image has evidence.
+    fixed_landmarks
+        Points that guide the registration: three numbers in each line, voxel indices of FIXED counted from 0. How much
+        they have to say: ``--landmarks.weight``.
+    moving_landmarks
+        The same places in MOVING, line by line, in its voxel indices.
     labels
         Label map of the moving image; it is warped along, to labels_moved.nii.gz in the folder.
     device
@@ -92,6 +97,8 @@ class Register:
     ] = None
     fixed_mask: Path | None = None
     moving_mask: Path | None = None
+    fixed_landmarks: Path | None = None
+    moving_landmarks: Path | None = None
     labels: Path | None = None
     device: str = "cpu"
     learn2reg: Path | None = None
@@ -110,6 +117,8 @@ class Register:
                 fixed_mask=self.fixed_mask,
                 moving_mask=self.moving_mask,
                 initial_transform=initial,
+                fixed_landmarks=self.fixed_landmarks,
+                moving_landmarks=self.moving_landmarks,
                 device=self.device,
                 progress=progress,
             )
@@ -131,8 +140,8 @@ class Register:
         if self.learn2reg is not None:
             check_learn2reg_place(self.learn2reg, self.output_dir)
             results.append(self.learn2reg)
-        masks = self.fixed_mask, self.moving_mask
-        check_places(results, (self.fixed, self.moving, *masks, self.labels, self.initial_transform))
+        beside = self.fixed_mask, self.moving_mask, self.fixed_landmarks, self.moving_landmarks, self.labels
+        check_places(results, (self.fixed, self.moving, *beside, self.initial_transform))
 
     def _images(self) -> tuple[Any, Any, Transform | None]:
         """Return both images in a form that `register` takes, and the initial transform, which may need their grids."""

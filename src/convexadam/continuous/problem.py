@@ -30,7 +30,7 @@ class Curved(Protocol):
     """A cost with a second derivative of its own, beside which that of the similarity may be small."""
 
     def curvature(self, displacement: Field, *, onto: Volume, soft_mask: Volume | None = None) -> Volume:
-        """Add the mean curvature of each node, a third of the trace of its block, in place."""
+        """Add the mean curvature of each node, a third of the trace of its block summed over rows, in place."""
         ...
 
 
@@ -78,22 +78,25 @@ class Problem:
 
     def curvature(
         self, displacement: Field, *, out: Float[Tensor, "4 i j k"]
-    ) -> tuple[float, Float[Tensor, "4 i j k"]]:
-        """Return the value, and in ``out`` the gradient and the mean curvature of the similarity and `Curved` costs."""
+    ) -> tuple[float, Float[Tensor, "4 i j k"], float]:
+        """Return the value, in ``out`` the gradient and the mean curvature of each node, and the scale of the latter.
+
+        `Curved` costs have a part in the curvature; the scale is the mean over nodes of that of the similarity, so that
+        a cost that is stiff somewhere makes no difference elsewhere.
+        """
         value, found = self._comparison.curvature(displacement, diffusion=self._diffusion, out=out)
-        total = float(value) + self._own(displacement, found[:3])
+        total, scale = float(value) + self._own(displacement, found[:3]), float(found[3].mean())
         for cost in self._others:
             if isinstance(cost, Curved):
                 cost.curvature(displacement, onto=found[3], soft_mask=self._soft_mask)
-        return total, found
+        return total, found, scale
 
     def least_gradient(self, displacement: Field) -> float:
         """Gradient that an error of `_RESOLUTION` nodes causes, at the mean curvature under a displacement.
 
         A fixed number, as usual for Adam's ``eps``, would mean another length for each kind of volume.
         """
-        curved = self._comparison.curvature(displacement)[1][3]
-        mean = float(curved.sum() / (curved > 0).sum().clamp_min(1))
+        mean = mean_curvature(self._comparison, displacement)
         return _RESOLUTION * mean if mean > 0 else 1.0
 
     def _own(self, displacement: Field, gradient: Field) -> float:
@@ -104,3 +107,9 @@ class Problem:
         for cost in self._others:
             total += float(cost(displacement, onto=gradient, soft_mask=self._soft_mask)[0])
         return total
+
+
+def mean_curvature(comparison: Comparison, displacement: Field) -> float:
+    """Mean curvature of a similarity under a displacement, over the nodes that have any; 0 where none has."""
+    curved = comparison.curvature(displacement)[1][3]
+    return float(curved.sum() / (curved > 0).sum().clamp_min(1))

@@ -11,11 +11,13 @@ import torch
 from convexadam._axes import Unit, checked_count, checked_number, checked_unit, per_axis, spacing_in_voxels
 from convexadam._typing import Channels, Field, PerAxis, Triple, Volume
 from convexadam.discrete.coupled_convex import THETAS, coupled_convex
+from convexadam.discrete.guide import add_pairs
 from convexadam.discrete.inverse_consistency import make_inverse_consistent
 from convexadam.errors import ConfigError
 from convexadam.kernels import backend_for
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.cost_volume import Window, cost_volume
+from convexadam.kernels.pairs import Pairs
 from convexadam.kernels.resize import in_voxels, nodes_to_voxels, pool, pool_weight
 from convexadam.kernels.warp import add_step, identity_positions, sample_linear
 from convexadam.kernels.warp_ssd import evidence_under
@@ -145,6 +147,7 @@ class ConvexSearch:
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
         start: tuple[Field, Field | None] | None = None,
+        pairs: tuple[Pairs | None, Pairs | None] = (None, None),
     ) -> tuple[Field, Field | None]:
         """Find a field on the cells.
 
@@ -159,6 +162,8 @@ class ConvexSearch:
         start
             What an earlier search found, forward and backward, ``[3, i, j, k]`` in these cells: the search goes on
             from there, up to ``radius`` further.
+        pairs
+            Corresponding points that guide the search forward and backward, on these cells.
 
         Returns
         -------
@@ -167,10 +172,10 @@ class ConvexSearch:
         """
         ahead, back = (None, None) if start is None else start
         here, there = (fixed, fixed_weight), (moving, moving_weight)
-        forward = self._one_way(here, there, radius, ahead)
+        forward = self._one_way(here, there, radius, ahead, pairs[0])
         if not self.inverse_consistency:
             return forward, None
-        backward = self._one_way(there, here, radius, back)
+        backward = self._one_way(there, here, radius, back, pairs[1])
         return make_inverse_consistent(forward, backward, iterations=self.inverse_consistency)
 
     def _one_way(
@@ -179,6 +184,7 @@ class ConvexSearch:
         there: tuple[Channels, Volume | None],
         radius: Triple,
         start: Field | None,
+        pairs: Pairs | None,
     ) -> Field:
         """Search from one map in another, as it is or as a start brings it."""
         window, gain = Window(radius, ball=self.window == "ball"), _gain(here[0], there[0])
@@ -192,6 +198,8 @@ class ConvexSearch:
             moving_weight=other[1],
             dtype=torch.float16 if half else None,
         )
+        if pairs is not None:
+            add_pairs(costs, window, pairs if start is None else pairs.after(start))
         found = coupled_convex(
             costs, window, thetas=tuple(theta * gain**2 for theta in self.thetas), subcell=self.subcell
         )

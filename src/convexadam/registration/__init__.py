@@ -2,6 +2,7 @@
 
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.foreground import AutoForeground
+from convexadam.registration.guide import LandmarkGuide
 from convexadam.registration.memory import estimate_memory
 from convexadam.registration.presets import preset
 from convexadam.registration.register import register
@@ -12,6 +13,7 @@ __all__ = [
     "AutoForeground",
     "GivenGrid",
     "IsotropicGrid",
+    "LandmarkGuide",
     "RegistrationConfig",
     "RegistrationResult",
     "estimate_memory",

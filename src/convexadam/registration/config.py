@@ -16,6 +16,7 @@ from convexadam.kernels import Backend, checked_backend
 from convexadam.linear import LinearAlignment
 from convexadam.registration import saved
 from convexadam.registration.foreground import AutoForeground
+from convexadam.registration.guide import LandmarkGuide
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid, WorkingGrid
 
 _NO_FEATURES = (GivenGrid, IsotropicGrid, AutoForeground, LinearAlignment, ConvexSearch, Refinement)
@@ -49,9 +50,11 @@ class RegistrationConfig:
         Local refinement; ``None`` returns the field of the search.
     continuous_features
         What the refinement compares; ``None`` for ``features``.
+    landmarks
+        How much landmarks have to say, where `register` is given some; ``None`` refuses them.
     symmetric
-        Refine in both directions and make the two fields each other's inverse: more accurate and smoother, for twice
-        the time, and the result has an ``inverse``.
+        Refine in both directions and make the two fields each other's inverse on each level that is not ``one_way``:
+        more accurate and smoother, for twice the time, and the result has an ``inverse``.
     backend
         Which implementation runs: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; see `convexadam.use_backend`,
         which ``"auto"`` leaves the choice to.
@@ -83,6 +86,7 @@ class RegistrationConfig:
         )
     )
     continuous_features: Features | None = None
+    landmarks: LandmarkGuide | None = field(default_factory=LandmarkGuide)
     symmetric: bool = False
     backend: Backend = "auto"
 
@@ -104,6 +108,7 @@ class RegistrationConfig:
             ("linear", (LinearAlignment, types.NoneType)),
             ("discrete", (ConvexSearch, tuple, types.NoneType)),
             ("continuous", (Refinement, types.NoneType)),
+            ("landmarks", (LandmarkGuide, types.NoneType)),
         ):
             if not isinstance(getattr(self, name), allowed):
                 names = " or ".join("None" if a is types.NoneType else a.__name__ for a in allowed)

@@ -11,14 +11,18 @@ import torch
 
 from convexadam._typing import Channels, Field, Float, Guide, Tensor, Triple, Volume
 from convexadam.continuous import Refinement, volume_mask
+from convexadam.continuous.guide import PairCost
+from convexadam.continuous.problem import mean_curvature
 from convexadam.continuous.refine import whole_nodes
 from convexadam.discrete import ConvexSearch, make_inverse_consistent
 from convexadam.features import Features, Intensity, pooled_features
 from convexadam.geometry import DisplacementField, Grid, Image
 from convexadam.geometry.resample import linear_part
+from convexadam.kernels.pairs import Pairs
 from convexadam.kernels.resize import in_nodes, in_voxels, nodes_to_nodes, nodes_to_voxels, pool_weight
 from convexadam.kernels.warp import identity_positions, sample_linear, sample_nearest
 from convexadam.registration.config import RegistrationConfig
+from convexadam.registration.guide import PlacedGuide
 from convexadam.registration.inputs import checked_features
 
 _NO_STAGE: Triple = (2, 2, 2)
@@ -31,12 +35,13 @@ BothWays: TypeAlias = tuple[Field, Field | None]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """Features, evidence and guides of the fixed and the moving image, on nodes ``spacing`` voxels apart."""
+    """Features, evidence and edges of the fixed and the moving image, on nodes ``spacing`` voxels apart; landmarks."""
 
     spacing: Triple
     features: tuple[Channels, Channels]
     weights: tuple[Volume | None, Volume | None]
-    guides: tuple[Guide | None, Guide | None] = (None, None)
+    edges: tuple[Guide | None, Guide | None] = (None, None)
+    guide: PlacedGuide | None = None
 
     @property
     def shape(self) -> Triple:
@@ -51,15 +56,25 @@ class Described:
     def swapped(self) -> Described:
         """Return the other way round: the moving image as the fixed one."""
         (fixed, moving), (here, there) = self.features, self.weights
+        guide = None if self.guide is None else self.guide.swapped()
         return Described(
-            spacing=self.spacing, features=(moving, fixed), weights=(there, here), guides=self.guides[::-1]
+            spacing=self.spacing,
+            features=(moving, fixed),
+            weights=(there, here),
+            edges=self.edges[::-1],
+            guide=guide,
         )
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """The landmarks on the nodes, fixed to moving."""
+        return None if self.guide is None else self.guide.on_nodes(self.spacing)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Both images on the working grid, with their evidence, to be described at any spacing.
+    """Both images on the working grid, with their evidence and landmarks, to be described at any spacing.
 
     Of the fixed image there may be ``regions`` that slide along each other (labels), and a soft mask of what is to be
     ``kept`` in volume.
@@ -70,6 +85,7 @@ class Subject:
     weights: tuple[Volume | None, Volume | None]
     regions: Volume | None = None
     kept: Volume | None = None
+    guide: PlacedGuide | None = None
 
     @property
     def grid(self) -> Grid:
@@ -90,21 +106,19 @@ class Subject:
         found = checked_features(self.config.features, self.images, self.weights, every)
         features = dict(zip(every, found, strict=True))
         coarse = [self._with(features[spacing], spacing, pool_weight) for spacing in cells]
-        return coarse, self._with(
-            features[together[0]], together[0], whole_nodes, self._guides(0)
-        ) if together else None
+        return coarse, self._with(features[together[0]], together[0], whole_nodes, self._edges(0)) if together else None
 
     def refined(self, number: int) -> Described:
         """Describe the images for one level of the refinement."""
         spacing = refine_spacings(self.config, self.grid)[number]
         features = checked_features(self._compared, self.images, self.weights, (spacing,))
-        return self._with(features[0], spacing, whole_nodes, self._guides(number))
+        return self._with(features[0], spacing, whole_nodes, self._edges(number))
 
     @property
     def _compared(self) -> Features:
         return self.config.continuous_features or self.config.features
 
-    def _guides(self, number: int) -> tuple[Guide | None, Guide | None]:
+    def _edges(self, number: int) -> tuple[Guide | None, Guide | None]:
         """Return what a level's smoothing stops at: regions, or intensities in shares of their range."""
         config = self.config
         if config.continuous is None or not config.continuous.guided(number):
@@ -123,10 +137,10 @@ class Subject:
         features: tuple[Channels, Channels],
         spacing: Triple,
         pooled: Callable[[Volume, Triple], Volume | None],
-        guides: tuple[Guide | None, Guide | None] = (None, None),
+        edges: tuple[Guide | None, Guide | None] = (None, None),
     ) -> Described:
         fixed, moving = (None if w is None else pooled(w, spacing) for w in self.weights)
-        return Described(spacing=spacing, features=features, weights=(fixed, moving), guides=guides)
+        return Described(spacing=spacing, features=features, weights=(fixed, moving), edges=edges, guide=self.guide)
 
 
 def search_spacings(config: RegistrationConfig, grid: Grid) -> list[Triple]:
@@ -153,7 +167,8 @@ def searched(search: ConvexSearch, level: Described, start: BothWays | None, gri
     """Displacements in cells, from a start in cells."""
     _, radius = search.nodes(grid.shape, grid.spacing_mm)
     fixed, moving = level.weights
-    return search.on_cells(*level.features, radius, fixed_weight=fixed, moving_weight=moving, start=start)
+    pairs = level.pairs, level.swapped().pairs
+    return search.on_cells(*level.features, radius, fixed_weight=fixed, moving_weight=moving, start=start, pairs=pairs)
 
 
 def refined_throughout(
@@ -199,20 +214,30 @@ def refined(
             start=begin,
             fixed_weight=fixed,
             moving_weight=moving,
-            guide=seen.guides[0],
+            costs=_guiding(refine, seen, begin),
+            guide=seen.edges[0],
             soft_mask=kept,
         )
 
     forward, backward = start
-    if not config.symmetric:
+    if not config.symmetric or refine.levels[number].one_way:
         return one_way(level, forward, kept), None
     backward = level.still() if backward is None else backward
     seen = identity_positions(level.shape, like=backward) + backward
     kept_there = None if kept is None else sample_linear(kept[None], seen)[0]
     swapped = level.swapped()
-    if level.guides[0] is not None and level.guides[1] is None:
-        swapped = dataclasses.replace(swapped, guides=(sample_nearest(level.guides[0], seen), None))
+    if level.edges[0] is not None and level.edges[1] is None:
+        swapped = dataclasses.replace(swapped, edges=(sample_nearest(level.edges[0], seen), None))
     return make_inverse_consistent(one_way(level, forward, kept), one_way(swapped, backward, kept_there))
+
+
+def _guiding(refine: Refinement, level: Described, start: Field) -> list[PairCost]:
+    """Landmarks as costs, on the scale of the similarity as the level begins."""
+    pairs = level.pairs
+    if pairs is None:
+        return []
+    comparison = refine.similarity.begin(*level.features, start, level.weights)
+    return [PairCost(pairs, start, curvature=mean_curvature(comparison, start))]
 
 
 def on_level(fields: BothWays, before: Triple, after: Triple, shape: Triple) -> BothWays:

@@ -22,6 +22,7 @@ from convexadam.kernels.warp_ssd import evidence_under
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.diagnostics import similarity
 from convexadam.registration.finishing import finished
+from convexadam.registration.guide import Landmarks, checked_landmarks
 from convexadam.registration.inputs import checked_image, checked_initial, checked_kept, checked_mask, checked_regions
 from convexadam.registration.levels import (
     BothWays,
@@ -61,6 +62,9 @@ def register(
     keep_volume: Any = None,
     regions: Any = None,
     initial_transform: Any = None,
+    fixed_landmarks: Any = None,
+    moving_landmarks: Any = None,
+    landmark_weights: Any = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> RegistrationResult:
@@ -89,6 +93,12 @@ def register(
     initial_transform
         Where to begin, from fixed to moving space: an `Affine`, a 4x4 matrix (mm RAS+), any other transform, or a file
         of one. The linear alignment starts from an affine one, and is left out after any other.
+    fixed_landmarks, moving_landmarks
+        Corresponding points ``(n, 3)`` in mm RAS+ that guide the deformable stages (see `LandmarkGuide`), row by row
+        the same place: tensors or arrays, or files as Learn2Reg has them, with voxel indices of their own image. Pairs
+        with a fixed point outside the fixed image are left out; ``diagnostics`` counts them.
+    landmark_weights
+        ``(n,)``, at least 0: how much each pair counts; ``None`` for all alike.
     device
         Where to compute; ``None`` stays where the fixed image is (arrays and files: the CPU).
     progress
@@ -101,10 +111,12 @@ def register(
     Raises
     ------
     InputError, GeometryError, FileError
-        If an image or mask cannot be used: NaN, empty, not 3-D, singular affine, unreadable, no overlap.
+        If an image or mask cannot be used: NaN, empty, not 3-D, singular affine, unreadable, no overlap; or if the
+        landmarks are no pairs of finite points, or none lies within the fixed image.
     ConfigError
         If ``config`` is no `RegistrationConfig`, the device cannot be used, an affine comes with something that has its
-        own, the features do not fit the image, or ``keep_volume`` or ``regions`` come and no component heeds them.
+        own, the features do not fit the image, or landmarks, ``keep_volume`` or ``regions`` come and no setting heeds
+        them.
     OutOfMemoryError
         If the device has too little memory.
 
@@ -132,6 +144,10 @@ def register(
             checked_regions(regions, fixed_image, config.continuous),
         )
         initial = checked_initial(initial_transform, fixed_image, moving_image)
+        grids = fixed_image.grid, moving_image.grid
+        landmarks = checked_landmarks(fixed_landmarks, moving_landmarks, landmark_weights, grids)
+    if landmarks is not None and config.landmarks is None:
+        raise ConfigError("landmarks came, but config.landmarks is None, which refuses them; set it to LandmarkGuide()")
     clock = _Clock(progress, fixed_image.data.device)
     backend = requested_backend() if config.backend == "auto" else config.backend
     with _memory_may_be_short(_memory_advice(fixed_image)), use_backend(backend):
@@ -142,7 +158,8 @@ def register(
                     config.foreground(moving_image) if masks[1] is None else masks[1],
                 )
             start, fit = prealigned(fixed_image, moving_image, masks, config.linear, initial)
-        transform, inverse, diagnostics = _estimated(fixed_image, moving_image, masks, extra, start, config, clock)
+        found = _estimated(fixed_image, moving_image, masks, extra, landmarks, start, config, clock)
+        transform, inverse, diagnostics = found
         ran = backend_for(transform.disp_mm)
     return RegistrationResult(
         linear=fit,
@@ -163,6 +180,7 @@ def _estimated(
     moving: Image,
     masks: tuple[Image | None, Image | None],
     extra: tuple[Image | None, Image | None],
+    landmarks: Landmarks | None,
     start: Transform,
     config: RegistrationConfig,
     clock: _Clock,
@@ -170,6 +188,9 @@ def _estimated(
     """Run the stages; the transform on the fixed grid, its inverse if asked for, and what is worth knowing."""
     with clock.stage("resample"):
         grid = config.grid(fixed.grid)
+        guide = None
+        if landmarks is not None and config.landmarks is not None:
+            guide = landmarks.on_grid(config.landmarks, grid, start, (fixed.grid, moving.grid))
         margin = reach_of(config.features)
         reach_mm = margin * max(grid.spacing_mm)
         fixed, moving = hidden(fixed, masks[0], reach_mm), hidden(moving, masks[1], reach_mm)
@@ -177,7 +198,7 @@ def _estimated(
         images, weights = (on_grid(fixed, grid), pulled), (evidence(fixed, masks[0], grid, margin), seen)
         _check_evidence(weights)
         kept, regions = (None if e is None else resample(e, grid, background=0).data[0].float() for e in extra)
-    subject = Subject(config=config, images=images, weights=weights, kept=kept, regions=regions)
+    subject = Subject(config=config, images=images, weights=weights, guide=guide, kept=kept, regions=regions)
     del images, weights, pulled, seen
     level, fields = _aligned(subject, clock)
     with clock.stage("finish"):
@@ -193,8 +214,12 @@ def _estimated(
         disp_mm = start.after(fixed.grid, disp_mm, disp_mm)
         transform, figures = finished(disp_mm, fixed.grid, fold_free=fold_free)
         del disp_mm
+        if landmarks is not None:
+            figures |= landmarks.described(transform)
         inverse: Transform | None = None
-        if fields[1] is not None:
+        if config.symmetric and fields[1] is None:  # the last levels were one-way
+            inverse = transform.inverse(moving)
+        elif fields[1] is not None:
             inverse, _ = finished(on_fixed(fields[1]), fixed.grid, fold_free=fold_free)
             inverse = inverse if start == Affine() else compose(start.inverse(), inverse)
     return transform, inverse, diagnostics | figures

@@ -43,7 +43,9 @@ class RegistrationResult:
         ``folded_percent`` (voxels with a Jacobian determinant <= 0), ``jacobian_min``/``_max``,
         ``displacement_mean_mm``/``_max_mm``, all over all voxels (`convexadam.metrics` leaves out the outer ones, as
         Learn2Reg does), ``repaired_voxels`` (whose displacement was changed because the field folded at or near them;
-        0 where the parametrisation is not ``fold_free``) and ``repaired_largest_mm`` (by how much at most).
+        0 where the parametrisation is not ``fold_free``) and ``repaired_largest_mm`` (by how much at most). With
+        landmarks also ``landmarks_used``, ``landmarks_outside`` (of the fixed image; left out) and
+        ``landmark_error_mean_mm``/``_max_mm``: how far those used are apart in the end.
     linear
         What the linear alignment found, which ``transform`` begins with; ``None`` where it did not run.
     backend

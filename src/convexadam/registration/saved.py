@@ -36,6 +36,7 @@ from convexadam.errors import ConfigError
 from convexadam.features import Concat, Intensity, MindSSC, Precomputed
 from convexadam.linear import LinearAlignment
 from convexadam.registration.foreground import AutoForeground
+from convexadam.registration.guide import LandmarkGuide
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ COMPONENTS: tuple[type, ...] = (
     LinearAlignment,
     ConvexSearch,
     Refinement,
+    LandmarkGuide,
     Level,
     Ssd,
     Lncc,
