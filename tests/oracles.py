@@ -373,13 +373,18 @@ def inverse_consistency(forward: np.ndarray, backward: np.ndarray, iterations: i
 
 
 def ssd_terms(
-    fixed: np.ndarray, moving: np.ndarray, displacement: np.ndarray, weights: np.ndarray | None = None
+    fixed: np.ndarray,
+    moving: np.ndarray,
+    displacement: np.ndarray,
+    weights: np.ndarray | None = None,
+    outlier: float = math.inf,
 ) -> np.ndarray:
-    """``w(x) sum_c (M_c(x + u(x)) - F_c(x))^2`` for each node."""
+    """``w(x) r / (1 + r / outlier)``, ``r = sum_c (M_c(x + u(x)) - F_c(x))^2``, for each node."""
     warped = compose(moving, displacement)
     out = np.zeros(fixed.shape[1:])
     for x in np.ndindex(*out.shape):
-        out[x] = sum((warped[(c, *x)] - fixed[(c, *x)]) ** 2 for c in range(fixed.shape[0]))
+        squared = sum((warped[(c, *x)] - fixed[(c, *x)]) ** 2 for c in range(fixed.shape[0]))
+        out[x] = squared / (1 + squared / outlier)
     return out if weights is None else out * weights
 
 
@@ -398,9 +403,22 @@ def ssd_weights(
     return out if fixed_weight is None else out * fixed_weight
 
 
-def ssd(fixed: np.ndarray, moving: np.ndarray, displacement: np.ndarray, weights: np.ndarray | None = None) -> float:
+def ssd(
+    fixed: np.ndarray,
+    moving: np.ndarray,
+    displacement: np.ndarray,
+    weights: np.ndarray | None = None,
+    outlier: float = math.inf,
+) -> float:
     """Mean over the nodes of `ssd_terms`."""
-    return float(ssd_terms(fixed, moving, displacement, weights).mean())
+    return float(ssd_terms(fixed, moving, displacement, weights, outlier).mean())
+
+
+def robust_weights(
+    fixed: np.ndarray, moving: np.ndarray, displacement: np.ndarray, weights: np.ndarray, outlier: float
+) -> np.ndarray:
+    """``w(x)`` times the derivative of ``r / (1 + r / outlier)`` by ``r``: what the gradient of each node counts."""
+    return weights / (1 + ssd_terms(fixed, moving, displacement) / outlier) ** 2
 
 
 def ssd_gradient(
@@ -431,6 +449,11 @@ def gauss_newton(moving: np.ndarray, displacement: np.ndarray, weights: np.ndarr
             total = sum(slopes[a][(c, *x)] * slopes[b][(c, *x)] for c in range(moving.shape[0]))
             out[(row, *x)] = 2 / weights.size * weights[x] * total
     return out
+
+
+def third_of_trace(block: np.ndarray) -> np.ndarray:
+    """Mean of the diagonal of blocks as in `ENTRIES`."""
+    return (block[0] + block[3] + block[5]) / 3
 
 
 def _window(x: Sequence[int], shape: Sequence[int], radius: int) -> tuple[slice, ...]:

@@ -343,13 +343,25 @@ def test_counts_of_interpolation_inverses_and_determinants_by_hand(kernels: Any)
 
 def test_counts_of_correlation_and_information_by_hand(kernels: Any) -> None:
     correlation = importlib.import_module("bench_lncc").correlation
-    # two maps, two fields, two weights and six entries; nine sums of 2 x 3 more along three axes, six products of three
-    counted = correlation((2, 3, 4), radius=3, weights=2, blocks=1)
-    assert counted.bytes == 24 * 4 * (2 + 6 + 2 + 6)
-    assert counted.operations == 24 * (50 + 28 + 5 + 24 + 9 + 36 + 9 * 6 * 3 + 12)
+    # two maps, two fields, two weights and a curvature; nine sums of 2 x 3 more along three axes, a weighted square
+    counted = correlation((2, 3, 4), radius=3, weights=2, curved=1)
+    assert counted.bytes == 24 * 4 * (2 + 6 + 2 + 1)
+    assert counted.operations == 24 * (50 + 28 + 5 + 24 + 9 + 36 + 9 * 6 * 3 + 8)
     # a cube takes 2 more than a square; eight products and as many sums for the histogram, and for a mean of its slopes
-    counted = importlib.import_module("bench_mutual_information").information((2, 3, 4), weights=2)
-    assert (counted.bytes, counted.operations) == (24 * 4 * (2 + 6 + 2), 24 * 216)
+    information = importlib.import_module("bench_mutual_information").information
+    counted = information((2, 3, 4), weights=2)
+    each = 50 + 28 + 2 * 14 + 22 + 16 + 14 + 16 + 6 + 36
+    assert (counted.bytes, counted.operations) == (24 * 4 * (2 + 6 + 2), 24 * each)
+    # three squares, two sums and a root
+    counted = information((2, 3, 4), curved=1)
+    assert (counted.bytes, counted.operations) == (24 * 4 * (2 + 6 + 1), 24 * (each + 6))
+
+
+def test_counts_of_a_curvature_by_hand(kernels: Any) -> None:
+    bench = importlib.import_module("bench_warp_ssd")
+    # squares of three slopes of five channels and their sums; three of the sums are left, weighed and added up
+    counted = bench.curved((2, 3, 4), bench.Work(100, 1000), channels=5)
+    assert (counted.bytes, counted.operations) == (100 + 4 * 24, 1000 + 24 * (3 * 5 + 3 * 5 + 3 + 2 + 2))
 
 
 def test_counts_of_regularisers_by_hand(kernels: Any) -> None:

@@ -220,6 +220,11 @@ def test_ssd_and_its_gradient() -> None:
     gradient = oracles.ssd_gradient(fixed, moving, displacement, weights)
     assert gradient[2].ravel() == pytest.approx([2 * 0.5 * 1 / 4, 2 * 2.5 * 3 / 4, 2 * 5.25 * 5 / 4, 0])
     assert np.abs(gradient[:2]).max() == 0
+    # of squares 0.25, 6.25 and 27.5625, half as much at 6.25
+    found = oracles.ssd(fixed, moving, displacement, weights, 6.25)
+    assert found == pytest.approx((0.25 / 1.04 + 6.25 / 2 + 27.5625 / 5.41) / 4)
+    kept = oracles.robust_weights(fixed, moving, displacement, weights, 6.25)
+    assert kept.ravel() == pytest.approx([1.04**-2, 2**-2, 5.41**-2, 0])
 
 
 def test_gauss_newton() -> None:
@@ -233,6 +238,7 @@ def test_gauss_newton() -> None:
     ramp, to_the_middle = np.tensordot([[2.0, 3, 5]], nodes, 1), 0.5 - nodes
     block = oracles.gauss_newton(ramp, to_the_middle, np.full((2, 2, 2), 4.0))  # 2 / N w = 1
     assert block[:, 1, 0, 1] == pytest.approx([4, 6, 10, 9, 15, 25])
+    assert oracles.third_of_trace(block)[1, 0, 1] == pytest.approx((4 + 9 + 25) / 3)
 
 
 def test_lncc_and_its_blocks() -> None:

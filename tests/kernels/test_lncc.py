@@ -1,4 +1,4 @@
-"""Local correlation under a displacement, its gradient and its blocks, against naive loops and finite differences."""
+"""Local correlation under a displacement, its gradient and curvature, against naive loops and finite differences."""
 
 from __future__ import annotations
 
@@ -100,34 +100,39 @@ def test_gradcheck() -> None:
 @pytest.mark.parametrize("shape", [(1, 5, 3), (4, 5, 3)])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("weighted", ["none", "both"])
-def test_blocks_equal_naive_loops(shape: Shape, channels: int, weighted: str) -> None:
+def test_curvature_is_a_third_of_the_trace_of_naive_blocks(shape: Shape, channels: int, weighted: str) -> None:
     pair, u, weights = _pair(shape, channels), _off_kinks(shape), _weights(shape, weighted)
     given, options = _expected(pair, u, weights, floor=0.01, radius=1)
-    _, _, block = correlated(*pair, radius=1, floor=0.01, **weights).gauss_newton(u)
+    _, found = correlated(*pair, radius=1, floor=0.01, **weights).curvature(u)
     # Slopes of the oracle are right to 1e-11 (rounding over a step of 1e-4), moments to 1e-12 of the floor.
-    torch.testing.assert_close(block, torch.from_numpy(oracles.lncc_blocks(*given, **options)), rtol=1e-8, atol=1e-9)
+    expected = torch.from_numpy(oracles.third_of_trace(oracles.lncc_blocks(*given, **options)))
+    torch.testing.assert_close(found[3], expected, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("diffusion", [0.0, 0.7])
-def test_blocks_come_with_the_value_and_gradient_of_a_call(diffusion: float) -> None:
+def test_curvature_comes_with_the_value_and_gradient_of_a_call(diffusion: float) -> None:
     shape = (5, 7, 6)
     pair, u, weights = _pair(shape, 2), _off_kinks(shape), _weights(shape, "both")
     before = u.clone()
     comparison = correlated(*pair, **weights)
     assert isinstance(comparison, Comparison)
-    value, gradient, block = comparison.gauss_newton(u, diffusion=diffusion)
+    value, found = comparison.curvature(u, diffusion=diffusion)
+    gradient = found[:3]
     expected = comparison(u, diffusion=diffusion)
     assert torch.equal(value, expected[0])
     assert torch.equal(gradient, expected[1])
     assert torch.equal(gradient, comparison.gradient(u, diffusion=diffusion))
-    assert torch.equal(block, comparison.gauss_newton(u)[2])  # the roughness has no part in it
-    assert not any(t.requires_grad for t in (value, gradient, block))
+    assert torch.equal(found[3], comparison.curvature(u)[1][3])  # the roughness has no part in it
+    assert not any(t.requires_grad for t in (value, found))
     assert torch.equal(u, before)
+    out = torch.full((6, 7, 5, 4), torch.nan, dtype=torch.float64).permute(3, 2, 1, 0)
+    assert comparison.curvature(u, diffusion=diffusion, out=out)[1] is out
+    assert torch.equal(out, found)
 
 
-def test_blocks_are_the_curvature_of_the_best_fit_but_for_what_the_fit_takes_over() -> None:
+def test_curvature_is_that_of_the_best_fit_but_for_what_the_fit_takes_over() -> None:
     # Where the fit is exact, E is a mean of sums of squares, and its second derivative by one value is the factor of
-    # the block but for the leverage: the value moves the fitted mean and slope along. Each window is the whole line.
+    # the curvature but for the leverage: the value moves the fitted mean and slope along. All windows are whole lines.
     size, middle = 41, 20
     fixed, still = oracles.noise(1, 1, 1, size), torch.zeros(3, 1, 1, size, dtype=torch.float64)
     moving = 2 * fixed + 3
@@ -142,19 +147,20 @@ def test_blocks_are_the_curvature_of_the_best_fit_but_for_what_the_fit_takes_ove
     off_kink = still.clone()
     off_kink[2] = 1e-9
     slope = (moving[..., middle + 1] - moving[..., middle]).item()
-    block = correlated(fixed, moving, radius=size, floor=1e-9).gauss_newton(off_kink)[2]
+    _, found = correlated(fixed, moving, radius=size, floor=1e-9).curvature(off_kink)
+    along = 3 * found[3, 0, 0, middle].item()  # the line is flat across
     off = fixed - fixed.mean()
     leverage = 1 / size + (off[..., middle] ** 2 / off.square().sum()).item()
     # Rounding is 1e-16 over 1e-6, beside 2 / 41 / 4; the fourth derivative counts 1e-6 / 12.
-    assert second == pytest.approx(block[5, 0, 0, middle].item() / slope**2 * (1 - leverage), rel=1e-5)
+    assert second == pytest.approx(along / slope**2 * (1 - leverage), rel=1e-5)
 
 
 def test_brightness_and_contrast_do_not_matter() -> None:
     shape = (6, 7, 8)
     (fixed, moving), u = _pair(shape, 1), _off_kinks(shape)
-    expected = correlated(fixed, moving).gauss_newton(u)
+    expected = correlated(fixed, moving).curvature(u)
     for scale, shift in ((1e-12, 0.0), (-300.0, 7.0), (1e9, -1e10)):
-        found = correlated(fixed, scale * moving + shift).gauss_newton(u)
+        found = correlated(fixed, scale * moving + shift).curvature(u)
         # The shift of 10 deviations costs a digit, floors of 1e-3 six more.
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
@@ -181,10 +187,9 @@ def test_a_constant_map_correlates_with_nothing(backend: Any, dtype: torch.dtype
     known = oracles.ssd_weights(u.double().numpy()).mean()
     with use_backend(backend):
         for pair in ((flat, other), (other, flat), (flat, flat)):
-            value, gradient, block = correlated(*pair).gauss_newton(u)
+            value, found = correlated(*pair).curvature(u)
             assert value.item() == pytest.approx(known, rel=1e-6)  # cc = 0 wherever there is evidence
-            assert not gradient.any()
-            assert not block.any()
+            assert not found.any()
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
@@ -196,11 +201,11 @@ def test_noise_in_the_air_does_not_count(backend: Any) -> None:
     u = torch.zeros(3, *shape)
     with use_backend(backend):
         value, gradient = correlated(fixed, moving, radius=radius)(u)
-        _, _, block = correlated(fixed, fixed, radius=radius).gauss_newton(u)
+        trace = correlated(fixed, fixed, radius=radius).curvature(u)[1][3]
     air = slice(10 + 2 * radius, None)  # beyond the windows of nodes whose windows see anything else
     # Local variances of 1e-8 beside floors of 0.5e-3: cc is less than 1e-9, and its slope less than 2 cov / floor^2.
     assert gradient[..., air].abs().max() < 1e-4 * gradient[..., : 10 - radius].abs().max()
-    assert block[..., air].abs().max() < 1e-4 * block[..., : 10 - radius].abs().max()
+    assert trace[..., air].max() < 1e-4 * trace[..., : 10 - radius].max()
     assert 0.5 < value < 1
 
 
@@ -208,15 +213,14 @@ def test_without_evidence_there_is_nothing() -> None:
     shape = (4, 5, 6)
     pair, u, nothing = _pair(shape, 1), _off_kinks(shape), torch.zeros(shape, dtype=torch.float64)
     for weights in ({"fixed_weight": nothing}, {"moving_weight": nothing}):
-        value, gradient, block = correlated(*pair, **weights).gauss_newton(u)
+        value, found = correlated(*pair, **weights).curvature(u)
         assert value == 0
-        assert not gradient.any()
-        assert not block.any()
+        assert not found.any()
     far = u.clone()
     far[1, :, 3:] = 9
-    _, gradient = correlated(*pair)(far)
-    assert not gradient[:, :, 3:].any()
-    assert gradient[:, :, :3].any()
+    _, found = correlated(*pair).curvature(far)
+    assert not found[:, :, 3:].any()
+    assert found[:, :, :3].any()
 
 
 def test_what_has_no_evidence_is_not_read() -> None:
@@ -224,10 +228,10 @@ def test_what_has_no_evidence_is_not_read() -> None:
     (fixed, moving), u = _pair(shape, 1), torch.full((3, *shape), 0.3, dtype=torch.float64)
     weight = torch.ones(shape, dtype=torch.float64)
     weight[2:4, 3] = 0
-    expected = correlated(fixed, moving, fixed_weight=weight, moving_weight=weight).gauss_newton(u)
+    expected = correlated(fixed, moving, fixed_weight=weight, moving_weight=weight).curvature(u)
     changed = fixed.clone()
     changed[:, weight == 0] = 77
-    found = correlated(changed, moving, fixed_weight=weight, moving_weight=weight).gauss_newton(u)
+    found = correlated(changed, moving, fixed_weight=weight, moving_weight=weight).curvature(u)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
@@ -266,8 +270,8 @@ def test_non_contiguous_inputs() -> None:
     fixed, moving = oracles.noise(5, 7, 6, 3).movedim(-1, 0), oracles.noise(3, 7, 5, 6).transpose(1, 2)
     u, weight = _off_kinks((5, 6, 7)).transpose(2, 3), oracles.uniform(6, 7, 5).permute(2, 1, 0)
     assert not any(t.is_contiguous() for t in (fixed, moving, u, weight))
-    found = correlated(fixed, moving, fixed_weight=weight, moving_weight=weight).gauss_newton(u)
+    found = correlated(fixed, moving, fixed_weight=weight, moving_weight=weight).curvature(u)
     plain, kept = [t.contiguous() for t in (fixed, moving, u)], weight.contiguous()
-    expected = correlated(*plain[:2], fixed_weight=kept, moving_weight=kept).gauss_newton(plain[2])
+    expected = correlated(*plain[:2], fixed_weight=kept, moving_weight=kept).curvature(plain[2])
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)

@@ -1,4 +1,4 @@
-"""The local correlation of the CPU, its gradient and its blocks against torch in float64."""
+"""The local correlation of the CPU, its gradient and its curvature against torch in float64."""
 
 from __future__ import annotations
 
@@ -39,21 +39,22 @@ def _weights(shape: Shape, given: str) -> dict[str, torch.Tensor | None]:
 
 
 def _scaled(found: Any) -> Any:
-    """Gradients and blocks times the number of nodes, so that they are about as large as values."""
-    value, *slopes = found
-    return value, *(slope * slope[0].numel() for slope in slopes)
+    """Value, and gradient and curvature times the number of nodes, so that they are about as large as values."""
+    value, slopes = found
+    slopes = slopes * slopes[0].numel()
+    return value, slopes[:3], slopes[3]
 
 
 def _fused(
     fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return _scaled(correlated(fixed, moving, **options).gauss_newton(u, diffusion=diffusion))
+    return _scaled(correlated(fixed, moving, **options).curvature(u, diffusion=diffusion))
 
 
 def _torch(
     fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return _scaled(reference.Correlation(fixed, moving, **options).gauss_newton(u, diffusion=diffusion))
+    return _scaled(reference.Correlation(fixed, moving, **options).curvature(u, diffusion=diffusion))
 
 
 FUSED = on_cpu(_fused)
@@ -90,7 +91,11 @@ def test_writes_where_it_is_told(channels: int, diffusion: float) -> None:
     assert torch.equal(found, gradient)
     assert again.item() == pytest.approx(value.item(), rel=1e-6)  # slabs are added up in any order
     assert torch.equal(comparison.gradient(u, diffusion=diffusion), gradient)
-    assert torch.equal(comparison.gauss_newton(u, diffusion=diffusion)[1], gradient)
+    _, curved = comparison.curvature(u, diffusion=diffusion)
+    assert torch.equal(curved[:3], gradient)
+    for out in (torch.full((4, *shape), torch.nan), scattered(torch.zeros(4, *shape))):
+        assert comparison.curvature(u, diffusion=diffusion, out=out)[1] is out
+        assert torch.equal(out, curved)
     strided = scattered(torch.zeros(3, *shape))
     assert comparison(u, diffusion=diffusion, out=strided)[1] is strided
     assert torch.equal(strided, gradient)
@@ -118,35 +123,34 @@ def test_where_there_is_no_evidence_all_is_0() -> None:
     shape = (7, 9, 8)
     u, weights = _off_kinks(shape), _weights(shape, "both")
     evidence = reference.evidence_under(u, *weights.values())
-    _, gradient, block = FUSED(*_pair(2, shape), u, **weights)
+    _, gradient, trace = FUSED(*_pair(2, shape), u, **weights)
     assert not gradient[:, evidence == 0].any()
-    assert not block[:, evidence == 0].any()
+    assert not trace[evidence == 0].any()
     assert gradient[:, evidence > 0].any()
+    assert (trace >= 0).all()
 
 
 def test_positions_beyond_the_outer_nodes_hold_the_gradient_at_0() -> None:
     shape = (4, 5, 6)
     u = torch.zeros(3, *shape)
     u[0, 0], u[1, :, -1], u[2, ..., -1] = -0.3, 0.4, 2.0
-    _, gradient, block = FUSED(*_pair(1, shape), u, radius=1)
+    _, gradient, _ = FUSED(*_pair(1, shape), u, radius=1)
     assert not gradient[0, [0, -1]].any()
     assert not gradient[1, :, [0, -1]].any()
     assert not gradient[2, ..., [0, -1]].any()
-    assert not block[list(oracles.ENTRIES[0])][:, [0, -1]].any()  # the outer node itself, too
-    assert not block[list(oracles.ENTRIES[1])][:, :, [0, -1]].any()
-    assert not block[list(oracles.ENTRIES[2])][..., [0, -1]].any()
-    assert block[3:, 0, 1:-1, 1:-1].all()
     assert gradient[:, 1:-1, 1:-1, 1:-1].all()
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_blocks_are_positive_semidefinite(channels: int) -> None:
-    shape = (7, 9, 8)
-    _, _, block = FUSED(*_pair(channels, shape), _off_kinks(shape), fixed_weight=gaps(*shape))
-    matrices = block.double().movedim(0, -1)[..., list(oracles.ENTRIES)]
-    # Four roundings of each product and one of each sum, relative to the trace at most; three entries a row.
-    wrong = 3 * (channels + 4) * torch.finfo(torch.float32).eps * block[[0, 3, 5]].sum(0)
-    assert (torch.linalg.eigvalsh(matrices)[..., 0] >= -wrong).all()
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_clamped_components_have_no_part_in_the_curvature(axis: int) -> None:
+    shape = (4, 5, 6)
+    u = torch.zeros(3, *shape)
+    u[0, 0], u[1, :, -1], u[2, ..., -1] = -0.3, 0.4, 2.0
+    ramp = torch.from_numpy(oracles.indices(shape)[axis][None]).float()
+    _, _, trace = FUSED(noise(1, *shape), ramp, u, radius=1)
+    assert not trace.movedim(axis, 0)[[0, -1]].any()  # the outer node itself, too
+    assert (trace[1:-1, 1:-1, 1:-1] > 0).all()
+    assert (trace[0, 1:-1, 1:-1] > 0).all() == (axis != 0)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e9, -1e9, 3e38])

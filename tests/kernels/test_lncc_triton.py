@@ -52,21 +52,22 @@ def _weights(shape: Shape, given: str = "both") -> dict[str, torch.Tensor | None
 
 
 def _scaled(found: Any) -> Any:
-    """Gradients and blocks times the number of nodes, so that they are about as large as values."""
-    value, *slopes = found
-    return value, *(slope * slope[0].numel() for slope in slopes)
+    """Value, and gradient and curvature times the number of nodes, so that they are about as large as values."""
+    value, slopes = found
+    slopes = slopes * slopes[0].numel()
+    return value, slopes[:3], slopes[3]
 
 
 def _fused(
     fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return _scaled(Correlation(fixed, moving, **options).gauss_newton(u, diffusion=diffusion))
+    return _scaled(Correlation(fixed, moving, **options).curvature(u, diffusion=diffusion))
 
 
 def _torch(
     fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return _scaled(reference.Correlation(fixed, moving, **options).gauss_newton(u, diffusion=diffusion))
+    return _scaled(reference.Correlation(fixed, moving, **options).curvature(u, diffusion=diffusion))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -83,9 +84,9 @@ def test_evidence_with_gaps(given: str) -> None:
     assert_within_budget(_fused, _torch, *_pair(1, shape), u, floor=FLOOR, **weights)
     evidence = reference.evidence_under(u, *weights.values())
     assert 0 < (evidence > 0).float().mean() < 0.9  # the gaps matter, and leave something
-    _, gradient, block = _fused(*_pair(1, shape), u, **weights)
+    _, gradient, trace = _fused(*_pair(1, shape), u, **weights)
     assert not gradient[:, evidence == 0].any()
-    assert not block[:, evidence == 0].any()
+    assert not trace[evidence == 0].any()
 
 
 def test_larger_than_a_box_along_each_axis() -> None:
@@ -104,10 +105,10 @@ def test_constant_maps_and_maps_without_evidence() -> None:
     other, u = _pair(1, shape)[0], _off_kinks(shape)
     flat, nothing = torch.full_like(other, 0.1), torch.zeros(shape, device=DEVICE)
     for pair in ((flat, other), (other, flat)):
-        value, gradient, block = _fused(*pair, u)
+        value, gradient, trace = _fused(*pair, u)
         assert value.item() == pytest.approx(reference.evidence_under(u, None, None).mean().item(), rel=1e-6)
         assert not gradient.any()
-        assert not block.any()
+        assert not trace.any()
     assert not any(found.any() for found in _fused(other, other, u, moving_weight=nothing))
 
 
@@ -115,13 +116,10 @@ def test_positions_beyond_the_outer_nodes_hold_the_gradient_at_0() -> None:
     shape = (4, 5, 6)
     u = torch.zeros(3, *shape, device=DEVICE)
     u[0, 0], u[1, :, -1], u[2, ..., -1] = -0.3, 0.4, 2.0
-    _, gradient, block = _fused(*_pair(1, shape), u, radius=1)
+    _, gradient, _ = _fused(*_pair(1, shape), u, radius=1)
     for axis in range(3):
         ends = [0, shape[axis] - 1]
         assert not gradient[axis].index_select(axis, torch.tensor(ends, device=DEVICE)).any()
-        rows = block[list(oracles.ENTRIES[axis])]
-        assert not rows.index_select(axis + 1, torch.tensor(ends, device=DEVICE)).any()
-    assert block[3:, 0, 1:-1, 1:-1].all()
     assert gradient[:, 1:-1, 1:-1, 1:-1].all()
 
 
@@ -139,12 +137,15 @@ def test_writes_where_it_is_told_and_leaves_its_inputs_alone() -> None:
     given = [*_pair(2, shape), _off_kinks(shape)]
     before = [t.clone() for t in given]
     comparison, u = Correlation(*given[:2]), given[2]
-    value, gradient, _ = comparison.gauss_newton(u, diffusion=0.5)
+    value, curved = comparison.curvature(u, diffusion=0.5)
     out = torch.full_like(u, torch.nan)
     found = comparison(u, diffusion=0.5, out=out)
     assert found[1] is out
     assert torch.equal(found[0], value)
-    assert torch.equal(out, gradient)
+    assert torch.equal(out, curved[:3])
+    out = torch.full_like(curved, torch.nan)
+    assert comparison.curvature(u, diffusion=0.5, out=out)[1] is out
+    assert torch.equal(out, curved)
     assert all(torch.equal(a, b) for a, b in zip(before, given, strict=True))
 
 
@@ -156,5 +157,9 @@ def test_non_contiguous_inputs_and_output() -> None:
     options = {"fixed_weight": weight, "moving_weight": weight}
     assert_within_budget(_fused, _torch, fixed, moving, u, floor=FLOOR, **options)
     comparison = Correlation(fixed, moving, **options)
+    _, curved = comparison.curvature(u)
     assert comparison(u, out=out)[1] is out
-    assert torch.equal(out, comparison(u)[1])
+    assert torch.equal(out, curved[:3])
+    out = torch.empty(2, 3, 4, 4, device=DEVICE).movedim(-1, 0)
+    assert comparison.curvature(u, out=out)[1] is out
+    assert torch.equal(out, curved)

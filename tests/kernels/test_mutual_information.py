@@ -1,4 +1,4 @@
-"""Mutual information under a displacement and its gradient, against naive loops and finite differences."""
+"""Mutual information under a displacement, its gradient and its length, against naive loops and finite differences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import oracles
 import pytest
 import torch
 
-from convexadam import ConfigError, use_backend
+from convexadam import use_backend
 from convexadam.kernels.mutual_information import nmi_loss, shared
 from convexadam.kernels.mutual_information.reference import loss_and_slopes
 from convexadam.kernels.warp_ssd import Comparison
@@ -71,7 +71,8 @@ def test_gradient_is_that_of_naive_loops(weighted: str, bins: int) -> None:
     shape, step = (3, 4, 5), 1e-5
     pair, u, weights = _pair(shape), _off_kinks(shape), _weights(shape, weighted)
     given, options = _oracle(pair, u, weights, bins)
-    _, gradient = shared(*pair, bins=bins, **weights)(u)
+    comparison = shared(*pair, bins=bins, **weights)
+    _, gradient = comparison(u)
     checked = [(int(a), *(int(c) for c in x)) for x in np.argwhere(given[3] > 0)[::5] for a in range(3)]
     slopes = []
     for at in checked:
@@ -84,8 +85,12 @@ def test_gradient_is_that_of_naive_loops(weighted: str, bins: int) -> None:
     found = torch.stack([gradient[at] for at in checked])
     # Rounding is some 1e-15 over the step; the third derivative is about the cube of bins a node, 100, over 60 nodes,
     # which counts 1e-10 / 6.
-    torch.testing.assert_close(found, torch.tensor(slopes, dtype=torch.float64), rtol=1e-6, atol=1e-9)
+    expected = torch.tensor(slopes, dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
     assert found.abs().max() > 1e-4
+    _, curved = comparison.curvature(u, diffusion=0.7)
+    lengths = torch.stack([curved[(3, *at[1:])] for at in checked[::3]])
+    torch.testing.assert_close(lengths, expected.reshape(-1, 3).norm(dim=1), rtol=1e-6, atol=2e-9)
 
 
 def test_gradcheck() -> None:
@@ -204,15 +209,32 @@ def test_what_has_no_evidence_is_not_read() -> None:
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
-def test_has_no_blocks_and_says_so(backend: Any) -> None:
+@pytest.mark.parametrize("diffusion", [0.0, 0.7])
+def test_curvature_is_the_length_of_the_gradient_without_roughness(diffusion: float) -> None:
     shape = (3, 4, 5)
-    pair = [m.float() for m in _pair(shape)]
+    comparison, u = shared(*_pair(shape), **_weights(shape, "both")), _off_kinks(shape)
+    assert isinstance(comparison, Comparison)
+    value, found = comparison.curvature(u, diffusion=diffusion)
+    expected = comparison(u, diffusion=diffusion)
+    assert torch.equal(value, expected[0])
+    assert torch.equal(found[:3], expected[1])
+    torch.testing.assert_close(found[3], comparison.gradient(u).square().sum(0).sqrt(), rtol=1e-12, atol=0)
+    assert not any(t.requires_grad for t in (value, found))
+    out = torch.full((5, 4, 3, 4), torch.nan, dtype=torch.float64).permute(3, 2, 1, 0)
+    assert comparison.curvature(u, diffusion=diffusion, out=out)[1] is out
+    assert torch.equal(out, found)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_lengths_of_gradients_whose_squares_vanish(backend: Any) -> None:
+    shape = (5, 6, 7)
+    pair, u, weight = [m.float() for m in _pair(shape)], torch.full((3, *shape), 0.3), torch.ones(shape)
+    weight[2, 3, 4] = 1e-25
     with use_backend(backend):
-        comparison = shared(*pair)
-        assert isinstance(comparison, Comparison)
-        with pytest.raises(ConfigError, match=r"no Gauss-Newton blocks.*Adam"):
-            comparison.gauss_newton(torch.zeros(3, *shape))
+        gradient, length = shared(*pair, fixed_weight=weight).curvature(u)[1].double().split([3, 1])
+    assert 0 < gradient[:, 2, 3, 4].abs().max() < 1e-25
+    # A rounding each of gradient and length; the latter is relative to 1e-45 where numbers have fewer digits.
+    torch.testing.assert_close(length[0], gradient.norm(dim=0), rtol=4e-7, atol=1e-44)
 
 
 def test_roughness_is_added_and_inputs_are_left_alone() -> None:

@@ -1,4 +1,4 @@
-"""The mutual information of the CPU and its gradient against torch in float64."""
+"""The mutual information of the CPU, its gradient and its length against torch in float64."""
 
 from __future__ import annotations
 
@@ -36,21 +36,22 @@ def _weights(shape: Shape, given: str) -> dict[str, torch.Tensor | None]:
 
 
 def _scaled(found: Any) -> Any:
-    """Gradients times the number of nodes, so that they are about as large as values."""
-    value, gradient = found
-    return value, gradient * gradient[0].numel()
+    """Value, and gradient and its length times the number of nodes, so that they are about as large as values."""
+    value, slopes = found
+    slopes = slopes * slopes[0].numel()
+    return value, slopes[:3], slopes[3]
 
 
 def _fused(
     fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return _scaled(shared(fixed, moving, **options)(u, diffusion=diffusion))
+    return _scaled(shared(fixed, moving, **options).curvature(u, diffusion=diffusion))
 
 
 def _torch(
     fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return _scaled(reference.MutualInformation(fixed, moving, **options)(u, diffusion=diffusion))
+    return _scaled(reference.MutualInformation(fixed, moving, **options).curvature(u, diffusion=diffusion))
 
 
 FUSED = on_cpu(_fused)
@@ -88,6 +89,12 @@ def test_writes_where_it_is_told(diffusion: float) -> None:
     strided = scattered(torch.zeros(3, *shape))
     assert comparison(u, diffusion=diffusion, out=strided)[1] is strided
     torch.testing.assert_close(strided, gradient, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(comparison.gradient(u, diffusion=diffusion), gradient, rtol=1e-6, atol=1e-12)
+    _, curved = comparison.curvature(u, diffusion=diffusion)
+    torch.testing.assert_close(curved[:3], gradient, rtol=1e-6, atol=1e-12)
+    for out in (torch.full((4, *shape), torch.nan), scattered(torch.zeros(4, *shape))):
+        assert comparison.curvature(u, diffusion=diffusion, out=out)[1] is out
+        torch.testing.assert_close(out, curved, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.usefixtures("threads")
@@ -112,8 +119,9 @@ def test_where_there_is_no_evidence_the_gradient_is_0() -> None:
     shape = (7, 9, 8)
     u, weights = _off_kinks(shape), _weights(shape, "both")
     evidence = reference.evidence_under(u, *weights.values())
-    _, gradient = FUSED(*_pair(shape), u, **weights)
+    _, gradient, length = FUSED(*_pair(shape), u, **weights)
     assert not gradient[:, evidence == 0].any()
+    assert not length[evidence == 0].any()
     assert gradient[:, evidence > 0].any()
 
 
@@ -121,7 +129,7 @@ def test_positions_beyond_the_outer_nodes_hold_the_gradient_at_0() -> None:
     shape = (4, 5, 6)
     u = torch.zeros(3, *shape)
     u[0, 0], u[1, :, -1], u[2, ..., -1] = -0.3, 0.4, 2.0
-    _, gradient = FUSED(*_pair(shape), u)
+    _, gradient, _ = FUSED(*_pair(shape), u)
     assert not gradient[0, [0, -1]].any()
     assert not gradient[1, :, [0, -1]].any()
     assert not gradient[2, ..., [0, -1]].any()
@@ -135,8 +143,8 @@ def test_values_beyond_the_outer_bins_do_not_change_with_the_displacement() -> N
     moving[..., -1], weight[..., -1] = 1e6, 0
     u[2] = 5e-4
     fixed = noise(1, *shape)
-    _, gradient = FUSED(fixed, moving, u, moving_weight=weight)
-    _, expected = _torch(fixed.double(), moving.double(), u.double(), moving_weight=weight.double())
+    _, gradient, _ = FUSED(fixed, moving, u, moving_weight=weight)
+    _, expected, _ = _torch(fixed.double(), moving.double(), u.double(), moving_weight=weight.double())
     assert not gradient[2, ..., -2:].any()
     assert not expected[2, ..., -2:].any()
     assert gradient[2, ..., :-2].all()

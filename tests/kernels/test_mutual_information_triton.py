@@ -15,7 +15,6 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
 pytest.importorskip("triton")
 
-from convexadam import ConfigError
 from convexadam.kernels.mutual_information import reference
 from convexadam.kernels.mutual_information.triton import MutualInformation
 
@@ -51,21 +50,22 @@ def _weights(shape: Shape, given: str = "both") -> dict[str, torch.Tensor | None
 
 
 def _scaled(found: Any) -> Any:
-    """Gradients times the number of nodes, so that they are about as large as values."""
-    value, gradient = found
-    return value, gradient * gradient[0].numel()
+    """Value, and gradient and its length times the number of nodes, so that they are about as large as values."""
+    value, slopes = found
+    slopes = slopes * slopes[0].numel()
+    return value, slopes[:3], slopes[3]
 
 
 def _fused(
     fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return _scaled(MutualInformation(fixed, moving, **options)(u, diffusion=diffusion))
+    return _scaled(MutualInformation(fixed, moving, **options).curvature(u, diffusion=diffusion))
 
 
 def _torch(
     fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return _scaled(reference.MutualInformation(fixed, moving, **options)(u, diffusion=diffusion))
+    return _scaled(reference.MutualInformation(fixed, moving, **options).curvature(u, diffusion=diffusion))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -81,8 +81,9 @@ def test_evidence_with_gaps(given: str) -> None:
     assert_within_budget(_fused, _torch, *_pair(shape), u, **weights)
     evidence = reference.evidence_under(u, *weights.values())
     assert 0 < (evidence > 0).float().mean() < 0.9  # the gaps matter, and leave something
-    _, gradient = _fused(*_pair(shape), u, **weights)
+    _, gradient, length = _fused(*_pair(shape), u, **weights)
     assert not gradient[:, evidence == 0].any()
+    assert not length[evidence == 0].any()
     assert gradient[:, evidence > 0].any()
 
 
@@ -96,19 +97,20 @@ def test_constant_maps_and_maps_without_evidence() -> None:
     other, u = _pair(shape)[0], _off_kinks(shape)
     flat, nothing = torch.full_like(other, 0.1), torch.zeros(shape, device=DEVICE)
     for pair in ((flat, other), (other, flat), (flat, flat)):
-        value, gradient = _fused(*pair, u)
+        value, gradient, _ = _fused(*pair, u)
         assert value.item() == pytest.approx(1, abs=1e-6)
         assert gradient.abs().max() <= 100 * torch.finfo(torch.float32).eps
-    value, gradient = _fused(other, other, u, moving_weight=nothing)
+    value, gradient, length = _fused(other, other, u, moving_weight=nothing)
     assert value == 1
     assert not gradient.any()
+    assert not length.any()
 
 
 def test_positions_beyond_the_outer_nodes_hold_the_gradient_at_0() -> None:
     shape = (4, 5, 6)
     u = torch.zeros(3, *shape, device=DEVICE)
     u[0, 0], u[1, :, -1], u[2, ..., -1] = -0.3, 0.4, 2.0
-    _, gradient = _fused(*_pair(shape), u)
+    _, gradient, _ = _fused(*_pair(shape), u)
     for axis in range(3):
         ends = torch.tensor([0, shape[axis] - 1], device=DEVICE)
         assert not gradient[axis].index_select(axis, ends).any()
@@ -129,7 +131,7 @@ def test_values_beyond_the_outer_bins_do_not_change_with_the_displacement() -> N
     moving, weight = torch.arange(6.0, device=DEVICE).reshape(1, 1, 1, 6), torch.ones(1, 1, 6, device=DEVICE)
     u = torch.zeros(3, 1, 1, 6, device=DEVICE)
     moving[..., -1], weight[..., -1], u[2] = 1e6, 0, 5e-4
-    _, gradient = _fused(_pair((1, 1, 6))[0], moving, u, moving_weight=weight)
+    _, gradient, _ = _fused(_pair((1, 1, 6))[0], moving, u, moving_weight=weight)
     assert not gradient[2, ..., -2:].any()
     assert gradient[2, ..., :-2].all()
 
@@ -146,6 +148,12 @@ def test_writes_where_it_is_told_and_leaves_its_inputs_alone() -> None:
     assert torch.equal(found[0], value)
     assert torch.equal(out, gradient)
     assert torch.equal(comparison.gradient(u, diffusion=0.5), gradient)
+    again, curved = comparison.curvature(u, diffusion=0.5)
+    assert torch.equal(again, value)
+    assert torch.equal(curved[:3], gradient)
+    out = torch.full_like(curved, torch.nan)
+    assert comparison.curvature(u, diffusion=0.5, out=out)[1] is out
+    assert torch.equal(out, curved)
     assert all(torch.equal(a, b) for a, b in zip(before, given, strict=True))
 
 
@@ -157,10 +165,19 @@ def test_non_contiguous_inputs_and_output() -> None:
     options = {"fixed_weight": weight, "moving_weight": weight}
     assert_within_budget(_fused, _torch, fixed, moving, u, **options)
     comparison = MutualInformation(fixed, moving, **options)
+    _, curved = comparison.curvature(u)
     assert comparison(u, out=out)[1] is out
-    assert torch.equal(out, comparison(u)[1])
+    assert torch.equal(out, curved[:3])
+    out = torch.empty(2, 3, 4, 4, device=DEVICE).movedim(-1, 0)
+    assert comparison.curvature(u, out=out)[1] is out
+    assert torch.equal(out, curved)
 
 
-def test_has_no_blocks_and_says_so() -> None:
-    with pytest.raises(ConfigError, match="no Gauss-Newton blocks"):
-        MutualInformation(*_pair((2, 3, 4))).gauss_newton(_off_kinks((2, 3, 4)))
+def test_lengths_of_gradients_whose_squares_vanish() -> None:
+    shape = (3, 4, 5)
+    weight = torch.ones(shape, device=DEVICE)
+    weight[1, 2, 3] = 1e-25
+    comparison = MutualInformation(*_pair(shape), fixed_weight=weight)
+    gradient, length = comparison.curvature(torch.full((3, *shape), 0.3, device=DEVICE))[1].double().split([3, 1])
+    assert 0 < gradient[:, 1, 2, 3].abs().max() < 1e-25
+    torch.testing.assert_close(length[0], gradient.norm(dim=0), rtol=4e-7, atol=1e-44)

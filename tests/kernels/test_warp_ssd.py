@@ -1,6 +1,8 @@
-"""Squared difference under a displacement, its gradient and its blocks, against naive loops and finite differences."""
+"""Squared difference under a displacement, its gradient and curvature, against naive loops and finite differences."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import oracles
@@ -44,25 +46,29 @@ def test_value_and_gradient_equal_naive_loops(shape: tuple[int, int, int], chann
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_gradient_is_that_of_central_differences_of_the_value() -> None:
+@pytest.mark.parametrize("outlier", [None, 5.0])
+def test_gradient_is_that_of_central_differences_of_the_value(outlier: float | None) -> None:
     fixed, moving = _pair((3, 4, 5), 2, seed=5)
     displacement, weight = _off_kinks((3, 4, 5), seed=5), oracles.uniform(3, 4, 5, seed=6)
-    _, gradient = warp_ssd(fixed, moving, displacement, fixed_weight=weight)
+    options: dict[str, Any] = {"fixed_weight": weight, "outlier": outlier}
+    _, gradient = compared(fixed, moving, **options)(displacement)
     step = 1e-5
     for at in [(0, 0, 0, 0), (1, 2, 3, 4), (2, 1, 2, 2), (0, 2, 0, 4), (2, 0, 3, 1)]:
         up, down = displacement.clone(), displacement.clone()
         up[at] += step
         down[at] -= step
-        rise = ssd(fixed, moving, up, fixed_weight=weight) - ssd(fixed, moving, down, fixed_weight=weight)
-        # Rounding of the value (about 1e-15) over the step.
+        rise = ssd(fixed, moving, up, **options) - ssd(fixed, moving, down, **options)
+        # Rounding of the value (about 1e-15) over the step. With slopes of length b, the third derivative of
+        # r / (1 + r / t) is at most 15 b^3 / sqrt(t); for slopes of 6 and 60 nodes 25, which counts 1e-10 / 6.
         assert (rise / (2 * step)).item() == pytest.approx(gradient[at].item(), abs=1e-9)
 
 
-def test_gradcheck() -> None:
+@pytest.mark.parametrize("outlier", [None, 2.0])
+def test_gradcheck(outlier: float | None) -> None:
     fixed, moving = _pair((3, 4, 2), 2, seed=7)
     displacement = _off_kinks((3, 4, 2), seed=7).requires_grad_()
     weight = oracles.uniform(3, 4, 2, seed=8)
-    assert torch.autograd.gradcheck(lambda u: ssd(fixed, moving, u, fixed_weight=weight), displacement)
+    assert torch.autograd.gradcheck(lambda u: ssd(fixed, moving, u, fixed_weight=weight, outlier=outlier), displacement)
 
 
 def test_float32_errs_no_more_than_rounding_explains() -> None:
@@ -189,77 +195,104 @@ def test_needs_no_gradient_mode_and_leaves_no_graph() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("outlier", [0.5, 20.0])
+def test_value_and_gradient_with_outliers_equal_naive_loops(
+    shape: tuple[int, int, int], channels: int, outlier: float
+) -> None:
+    fixed, moving = _pair(shape, channels)
+    displacement, weight = _off_kinks(shape), oracles.uniform(*shape, seed=3)
+    value, gradient = compared(fixed, moving, moving_weight=weight, outlier=outlier)(displacement)
+    f, m, u, wm = _numpy(fixed, moving, displacement, weight)
+    weights = oracles.ssd_weights(u, None, wm)
+    assert value.item() == pytest.approx(oracles.ssd(f, m, u, weights, outlier), rel=1e-12, abs=1e-14)
+    # By the chain rule it is a gradient without outliers, for which central differences are exact (see above).
+    expected = oracles.ssd_gradient(f, m, u, oracles.robust_weights(f, m, u, weights, outlier))
+    torch.testing.assert_close(gradient, torch.from_numpy(expected), rtol=1e-9, atol=1e-9)
+
+
+def test_an_outlier_costs_the_same_wherever_it_is_moved() -> None:
+    shape, outlier = (4, 5, 6), 0.25
+    fixed, moving = _pair(shape, 1)
+    displacement = _off_kinks(shape)
+    seen = torch.from_numpy(oracles.ssd_weights(displacement.numpy())).mean()
+    value, gradient = compared(fixed + 1e6, moving, outlier=outlier)(displacement)
+    # r / (1 + r / t) is t but for t^2 / r. Its slope is that of r, 2 sqrt(r) times those of the features, by t^2 / r^2.
+    assert value.item() == pytest.approx(outlier * seen.item(), rel=1e-11)
+    assert gradient.abs().max() < 1e-15
+    plain, allowing_all = (compared(fixed, moving, outlier=t)(displacement) for t in (None, 1e15))
+    for a, b in zip(plain, allowing_all, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("weighted", ["none", "fixed", "moving", "both"])
-def test_blocks_equal_naive_loops(shape: tuple[int, int, int], channels: int, weighted: str) -> None:
+@pytest.mark.parametrize("outlier", [None, 3.0])
+def test_curvature_is_a_third_of_the_trace_of_naive_blocks(
+    shape: tuple[int, int, int], channels: int, weighted: str, outlier: float | None
+) -> None:
     fixed, moving = _pair(shape, channels)
     displacement = _off_kinks(shape)
     fixed_weight = oracles.uniform(*shape, seed=3) if weighted in ("fixed", "both") else None
     moving_weight = oracles.uniform(*shape, seed=4) if weighted in ("moving", "both") else None
-    comparison = compared(fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight)
-    _, _, block = comparison.gauss_newton(displacement)
-    m, u, wf, wm = _numpy(moving, displacement, fixed_weight, moving_weight)
+    comparison = compared(fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight, outlier=outlier)
+    _, found = comparison.curvature(displacement)
+    f, m, u, wf, wm = _numpy(fixed, moving, displacement, fixed_weight, moving_weight)
+    weights = oracles.ssd_weights(u, wf, wm)
+    if outlier is not None:
+        weights = oracles.robust_weights(f, m, u, weights, outlier)
     # Between kinks a warped feature is linear in one component: central differences are exact up to rounding, 1e-15
     # over a step of 1e-4.
-    expected = torch.from_numpy(oracles.gauss_newton(m, u, oracles.ssd_weights(u, wf, wm)))
-    torch.testing.assert_close(block, expected, rtol=1e-9, atol=1e-9)
+    expected = torch.from_numpy(oracles.third_of_trace(oracles.gauss_newton(m, u, weights)))
+    torch.testing.assert_close(found[3], expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("diffusion", [0.0, 0.7])
-def test_blocks_come_with_the_value_and_gradient_of_a_call(diffusion: float) -> None:
-    fixed, moving = _pair((5, 7, 6), 3)
-    displacement, weight = _off_kinks((5, 7, 6)), oracles.uniform(5, 7, 6, seed=3)
-    before = displacement.clone()
-    comparison = compared(fixed, moving, fixed_weight=weight, moving_weight=weight)
-    value, gradient, block = comparison.gauss_newton(displacement, diffusion=diffusion)
+@pytest.mark.parametrize("outlier", [None, 3.0])
+def test_curvature_comes_with_the_value_and_gradient_of_a_call(diffusion: float, outlier: float | None) -> None:
+    shape = (5, 7, 6)
+    displacement, weight = _off_kinks(shape).requires_grad_(), oracles.uniform(*shape, seed=3)
+    before = displacement.detach().clone()
+    comparison = compared(*_pair(shape, 3), fixed_weight=weight, moving_weight=weight, outlier=outlier)
+    value, found = comparison.curvature(displacement, diffusion=diffusion)
     expected = comparison(displacement, diffusion=diffusion)
     assert torch.equal(value, expected[0])
-    assert torch.equal(gradient, expected[1])
-    assert torch.equal(block, comparison.gauss_newton(displacement)[2])  # the roughness has no part in it
-    assert not any(t.requires_grad for t in (value, gradient, block))
+    assert torch.equal(found[:3], expected[1])
+    assert torch.equal(found[3], comparison.curvature(displacement)[1][3])  # the roughness has no part in it
+    assert not any(t.requires_grad for t in (value, found))
     assert torch.equal(displacement, before)
+    out = torch.full((6, 7, 5, 4), torch.nan, dtype=torch.float64).permute(3, 2, 1, 0)
+    assert comparison.curvature(displacement, diffusion=diffusion, out=out)[1] is out
+    assert torch.equal(out, found)
 
 
-def test_blocks_are_0_along_axes_that_are_clamped() -> None:
+def test_clamped_components_have_no_part_in_the_curvature() -> None:
     shape = (4, 5, 6)
     displacement = torch.full((3, *shape), 0.1, dtype=torch.float64)
     displacement[0, 0], displacement[1, :, -1], displacement[2, ..., -1] = -0.3, 0.4, 2.0
-    _, _, block = compared(*_pair(shape, 3)).gauss_newton(displacement)
-    assert not block[list(oracles.ENTRIES[0]), 0].any()
-    assert not block[list(oracles.ENTRIES[1]), :, :, -1].any()
-    assert not block[..., -1].any()  # outside the field of view
-    assert block[3:, 0, :-1, :-1].all()
-    assert block[[0, 2, 5], 1:-1, -1, :-1].all()
-
-
-@pytest.mark.parametrize("channels", [1, 2, 5])
-def test_blocks_are_positive_semidefinite(channels: int) -> None:
-    shape = (5, 7, 6)
-    fixed, moving = _pair(shape, channels)
-    _, _, block = compared(fixed, moving, fixed_weight=oracles.uniform(*shape)).gauss_newton(_off_kinks(shape))
-    matrices = block.movedim(0, -1)[..., list(oracles.ENTRIES)]
-    # Three roundings of each product and one of each sum, relative to the trace at most; three entries a row.
-    wrong = 3 * (channels + 3) * torch.finfo(torch.float64).eps * block[[0, 3, 5]].sum(0)
-    eigenvalues = torch.linalg.eigvalsh(matrices)
-    assert (eigenvalues[..., 0] >= -wrong).all()
-    rank = (eigenvalues > 1e-12 * eigenvalues.amax()).sum(-1)
-    assert rank.max() == min(channels, 3)
+    ramp = torch.from_numpy(np.tensordot([[1.0, 2.0, 4.0]], oracles.indices(shape), 1))
+    _, found = compared(ramp, ramp).curvature(displacement)
+    expected = torch.full(shape, 2 / 3 / 120, dtype=torch.float64)
+    squares = torch.full(shape, 1.0 + 4 + 16, dtype=torch.float64)
+    squares[[0, -1]] -= 1  # the last nodes lie 0.1 beyond the volume
+    squares[:, -1] -= 4
+    squares[..., -1] = 0  # outside the field of view
+    torch.testing.assert_close(found[3], expected * squares, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_one_step_finds_the_shift_of_ramps(dtype: torch.dtype) -> None:
     shape = (6, 7, 8)
-    slopes = torch.tensor([[1.0, 0.5, 0.0], [-0.5, 1.0, 0.25], [0.0, 0.25, -1.0], [0.5, 0.0, 0.5]], dtype=dtype)
+    # Orthogonal and of length 1.5: the blocks are multiples of the identity, and known from their trace.
+    slopes = torch.tensor([[0.5, 1.0, 1.0], [1.0, 0.5, -1.0], [1.0, -1.0, 0.5]], dtype=dtype)
     shift = torch.tensor([0.3, -0.4, 0.25], dtype=dtype)
     nodes = torch.from_numpy(oracles.indices(shape)).to(dtype)
     moving = torch.tensordot(slopes, nodes, 1)
     fixed = torch.tensordot(slopes, nodes + shift[:, None, None, None], 1)
     start = oracles.uniform(3, *shape, low=-0.5, high=0.5).to(dtype)
-    _, gradient, block = compared(fixed, moving).gauss_newton(start)
-    inner = (slice(None), *(slice(1, -1),) * 3)
-    matrices = block[inner].movedim(0, -1)[..., list(oracles.ENTRIES)]
-    found = start[inner].movedim(0, -1) - torch.linalg.solve(matrices, gradient[inner].movedim(0, -1))
-    # A residual is wrong by some 16 roundings at the size of the features, a slope likewise; the step is the fit of
-    # least squares to all channels, and as the slopes have no singular value below 1, it is wrong by no more than they.
-    assert torch.linalg.svdvals(slopes).min() >= 1
+    _, curved = compared(fixed, moving).curvature(start)
+    found = (start - curved[:3] / curved[3])[:, 1:-1, 1:-1, 1:-1]
+    # A residual is wrong by some 16 roundings at the size of the features, a slope likewise, and the step by no more
+    # than they, as slopes are longer than 1.
     allowed = 2 * 16 * torch.finfo(dtype).eps * moving.abs().max() * len(slopes)
-    assert (found - shift).abs().max() <= allowed
+    assert (found - shift[:, None, None, None]).abs().max() <= allowed

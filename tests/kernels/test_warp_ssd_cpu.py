@@ -1,4 +1,4 @@
-"""The squared difference of the CPU, its gradient, its blocks and its evidence against torch in float64."""
+"""The squared difference of the CPU, its gradient, its curvature and its evidence against torch in float64."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _reference(
 
 
 def _scaled(compare: Any) -> Any:
-    """Multiply gradients and blocks by the number of nodes, so that they are about as large as features."""
+    """Multiply gradients and curvatures by the number of nodes, so that they are about as large as features."""
 
     def run(fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, **options: Any) -> Any:
         value, *slopes = compare(fixed, moving, u, **options)
@@ -165,67 +165,86 @@ def test_the_inputs_are_left_alone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, given, strict=True))
 
 
-def _blocks(
-    fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **weights: Any
+def _curved(
+    fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return compared(fixed, moving, **weights).gauss_newton(u, diffusion=diffusion)
+    value, found = compared(fixed, moving, **options).curvature(u, diffusion=diffusion)
+    return value, found[:3], found[3]
 
 
-def _reference_blocks(
-    fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **weights: Any
+def _reference_curved(
+    fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return reference.WarpSsd(fixed, moving, **weights).gauss_newton(u, diffusion=diffusion)
+    value, found = reference.WarpSsd(fixed, moving, **options).curvature(u, diffusion=diffusion)
+    return value, found[:3], found[3]
 
 
-FUSED_BLOCKS, TORCH_BLOCKS = _scaled(on_cpu(_blocks)), _scaled(_reference_blocks)
+FUSED_CURVED, TORCH_CURVED = _scaled(on_cpu(_curved)), _scaled(_reference_curved)
 
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("channels", [1, 3, 12, 13, 17])
+@pytest.mark.parametrize("channels", [1, 3, 12, 17])
 @pytest.mark.parametrize("given", ["none", "both"])
-def test_blocks_err_no_more_than_torch(shape: Shape, channels: int, given: str) -> None:
-    weights, u = _weights(shape, given), _off_kinks(shape)
-    assert_within_budget(FUSED_BLOCKS, TORCH_BLOCKS, *_pair(channels, shape), u, diffusion=0.7, **weights)
+@pytest.mark.parametrize("outlier", [None, 2.5])
+def test_curvature_errs_no_more_than_torch(shape: Shape, channels: int, given: str, outlier: float | None) -> None:
+    options: dict[str, Any] = {**_weights(shape, given), "outlier": outlier, "diffusion": 0.7}
+    assert_within_budget(FUSED_CURVED, TORCH_CURVED, *_pair(channels, shape), _off_kinks(shape), **options)
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("channels", [1, 3, 6, 12, 17, 20])
-@pytest.mark.parametrize("diffusion", [0.0, 0.7])
-def test_blocks_come_with_the_value_and_gradient_of_a_call(channels: int, diffusion: float) -> None:
+@pytest.mark.parametrize("outlier", [None, 2.5])
+def test_the_gradient_alone_errs_no_more_than_torch(outlier: float | None) -> None:
     shape = (13, 17, 19)
-    comparison, u = on_cpu(compared)(*_pair(channels, shape), fixed_weight=gaps(*shape)), _off_kinks(shape)
-    value, gradient, _ = comparison.gauss_newton(u, diffusion=diffusion)
+
+    def alone(fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor) -> Any:
+        return compared(fixed, moving, outlier=outlier).gradient(u) * u[0].numel()
+
+    def expected(fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor) -> Any:
+        return reference.WarpSsd(fixed, moving, outlier=outlier).gradient(u) * u[0].numel()
+
+    assert_within_budget(on_cpu(alone), expected, *_pair(3, shape), _off_kinks(shape))
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("outlier", [None, 12.0])
+def test_curvature_of_a_usual_size(outlier: float | None) -> None:
+    options: dict[str, Any] = {**_weights(NODES, "both"), "outlier": outlier}
+    assert_within_budget(FUSED_CURVED, TORCH_CURVED, *_pair(12, NODES), _off_kinks(NODES), **options)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("channels", [1, 3, 6, 12, 17])
+@pytest.mark.parametrize("diffusion", [0.0, 0.7])
+@pytest.mark.parametrize("outlier", [None, 2.5])
+def test_curvature_comes_with_the_value_and_gradient_of_a_call(
+    channels: int, diffusion: float, outlier: float | None
+) -> None:
+    shape = (13, 17, 19)
+    options: dict[str, Any] = {"fixed_weight": gaps(*shape), "outlier": outlier}
+    comparison, u = on_cpu(compared)(*_pair(channels, shape), **options), _off_kinks(shape)
+    value, found = comparison.curvature(u, diffusion=diffusion)
     expected = comparison(u, diffusion=diffusion)
-    assert torch.equal(gradient, expected[1])
+    assert torch.equal(found[:3], expected[1])
     if torch.get_num_threads() == 1:
         assert torch.equal(value, expected[0])
     assert value.item() == pytest.approx(expected[0].item(), rel=1e-6)  # slabs are added up in any order
+    for out in (torch.full((4, *shape), torch.nan), scattered(torch.zeros(4, *shape))):
+        assert comparison.curvature(u, diffusion=diffusion, out=out)[1] is out
+        assert torch.equal(out, found)
 
 
-def test_blocks_are_0_without_evidence_and_along_axes_that_are_clamped() -> None:
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_curvature_is_0_without_evidence_and_along_axes_that_are_clamped(axis: int) -> None:
     shape = (4, 5, 6)
-    u = torch.zeros(3, *shape)
-    u[0, 0], u[1, :, -1], u[2, ..., -1] = -0.3, 0.4, 2.0
-    weight = torch.ones(shape)
-    weight[1, 1] = 0
-    _, _, block = on_cpu(_blocks)(*_pair(3, shape), u, fixed_weight=weight)
-    assert not block[:, 1, 1].any()
-    assert not block[list(oracles.ENTRIES[0])][:, [0, -1]].any()  # the outer node itself, too
-    assert not block[list(oracles.ENTRIES[1])][:, :, [0, -1]].any()
-    assert not block[list(oracles.ENTRIES[2])][..., [0, -1]].any()
-    assert block[3:, 0, 1:-1, 1:-1].all()
-    assert block[:, 2, 1:-1, 1:-1].all()
-
-
-@pytest.mark.parametrize("channels", [1, 2, 12])
-def test_blocks_are_positive_semidefinite(channels: int) -> None:
-    shape = (7, 9, 8)
-    _, _, block = on_cpu(_blocks)(*_pair(channels, shape), _off_kinks(shape), fixed_weight=gaps(*shape))
-    matrices = block.double().movedim(0, -1)[..., list(oracles.ENTRIES)]
-    # Three roundings of each product and one of each sum, relative to the trace at most; three entries a row.
-    wrong = 3 * (channels + 3) * torch.finfo(torch.float32).eps * block[[0, 3, 5]].sum(0)
-    assert (torch.linalg.eigvalsh(matrices)[..., 0] >= -wrong).all()
+    u, weight = torch.zeros(3, *shape), torch.ones(shape)
+    u[0, 0], u[1, :, -1], u[2, ..., -1], weight[1, 1] = -0.3, 0.4, 2.0, 0
+    ramp = torch.from_numpy(oracles.indices(shape)[axis][None]).float()
+    _, _, trace = on_cpu(_curved)(ramp, ramp, u, fixed_weight=weight)
+    assert not trace[1, 1].any()
+    assert not trace.movedim(axis, 0)[[0, -1]].any()  # the outer node itself, too
+    assert (trace[2, 1:-1, 1:-1] > 0).all()
+    assert (trace[0, 1:-1, 1:-1] > 0).all() == (axis != 0)
 
 
 @pytest.mark.parametrize("offset", [1.0, 1000.0])

@@ -66,57 +66,56 @@ def test_errs_no_more_than_torch(shape: Shape, channels: int) -> None:
     assert_within_budget(_fused, _reference, *_features(channels, shape), _off_kinks(shape), **options)
 
 
-def _fused_blocks(
+def _fused_curved(
     fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return WarpSsd(fixed, moving, storage=torch.float32, **options).gauss_newton(u, diffusion=diffusion)
+    value, found = WarpSsd(fixed, moving, storage=torch.float32, **options).curvature(u, diffusion=diffusion)
+    return value, found[:3], found[3]
 
 
-def _reference_blocks(
+def _reference_curved(
     fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return reference.WarpSsd(fixed, moving, **options).gauss_newton(u, diffusion=diffusion)
+    value, found = reference.WarpSsd(fixed, moving, **options).curvature(u, diffusion=diffusion)
+    return value, found[:3], found[3]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("channels", [1, 3, 12, 13, 17])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_blocks_err_no_more_than_torch(shape: Shape, channels: int, weighted: bool) -> None:
+@pytest.mark.parametrize("channels", [1, 3, 12, 17])
+@pytest.mark.parametrize(("weighted", "outlier"), [(False, None), (True, None), (True, 2.5)])
+def test_curvature_errs_no_more_than_torch(shape: Shape, channels: int, weighted: bool, outlier: float | None) -> None:
     features, u = _features(channels, shape), _off_kinks(shape)
     weights = dict(zip(("fixed_weight", "moving_weight"), _weights(shape), strict=True)) if weighted else {}
-    assert_within_budget(_fused_blocks, _reference_blocks, *features, u, diffusion=0.7, **weights)
+    options: dict[str, Any] = {**weights, "outlier": outlier, "diffusion": 0.7}
+    assert_within_budget(_fused_curved, _reference_curved, *features, u, **options)
 
 
-def test_blocks_come_with_the_value_and_gradient_of_a_call() -> None:
+@pytest.mark.parametrize("outlier", [None, 2.5])
+def test_curvature_comes_with_the_value_and_gradient_of_a_call(outlier: float | None) -> None:
     shape = (5, 6, 7)
     features, u, (weight, _) = _features(17, shape), _off_kinks(shape), _weights(shape)
-    value, gradient, block = _fused_blocks(*features, u, diffusion=0.7, fixed_weight=weight)
-    expected = _fused(*features, u, diffusion=0.7, fixed_weight=weight)
+    comparison = WarpSsd(*features, storage=torch.float32, fixed_weight=weight, outlier=outlier)
+    value, found = comparison.curvature(u, diffusion=0.7)
+    expected = comparison(u, diffusion=0.7)
     assert torch.equal(value, expected[0])
-    assert torch.equal(gradient, expected[1])
-    assert not block[:, weight == 0].any()
+    assert torch.equal(found[:3], expected[1])
+    assert not found[3, weight == 0].any()
+    contiguous = torch.full((4, *shape), torch.nan, device=DEVICE)
+    for out in (contiguous, torch.empty(7, 6, 5, 4, device=DEVICE).permute(3, 2, 1, 0)):
+        assert comparison.curvature(u, diffusion=0.7, out=out)[1] is out
+        assert torch.equal(out, found)
 
 
-def test_blocks_are_0_along_axes_that_are_clamped() -> None:
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_curvature_is_0_along_axes_that_are_clamped(axis: int) -> None:
     shape = (4, 5, 6)
     u = torch.zeros(3, *shape, device=DEVICE)
     u[0, 0], u[1, :, -1], u[2, ..., -1] = -0.3, 0.4, 2.0
-    _, _, block = _fused_blocks(*_features(3, shape), u)
-    assert not block[list(oracles.ENTRIES[0])][:, [0, -1]].any()  # the outer node itself, too
-    assert not block[list(oracles.ENTRIES[1])][:, :, [0, -1]].any()
-    assert not block[list(oracles.ENTRIES[2])][..., [0, -1]].any()
-    assert block[3:, 0, 1:-1, 1:-1].all()
-    assert block[:, 1:-1, 1:-1, 1:-1].all()
-
-
-@pytest.mark.parametrize("channels", [1, 2, 17])
-def test_blocks_are_positive_semidefinite(channels: int) -> None:
-    shape = (5, 6, 7)
-    _, _, block = _fused_blocks(*_features(channels, shape), _off_kinks(shape), fixed_weight=_weights(shape)[0])
-    matrices = block.double().movedim(0, -1)[..., list(oracles.ENTRIES)]
-    # Three roundings of each product and one of each sum, relative to the trace at most; three entries a row.
-    wrong = 3 * (channels + 3) * torch.finfo(torch.float32).eps * block[[0, 3, 5]].sum(0)
-    assert (torch.linalg.eigvalsh(matrices)[..., 0] >= -wrong).all()
+    ramp = torch.from_numpy(oracles.indices(shape)[axis][None]).float().to(DEVICE)
+    _, _, trace = _fused_curved(ramp, ramp, u)
+    assert not trace.movedim(axis, 0)[[0, -1]].any()  # the outer node itself, too
+    assert (trace[1:-1, 1:-1, 1:-1] > 0).all()
+    assert (trace[0, 1:-1, 1:-1] > 0).all() == (axis != 0)
 
 
 @pytest.mark.parametrize("weighted", ["fixed", "moving", "both"])
@@ -206,12 +205,15 @@ def test_writes_where_it_is_told_and_leaves_its_inputs_alone() -> None:
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1.0, 1e6])
-def test_half_precision_keeps_eleven_bits_of_features_of_any_size(factor: float) -> None:
+@pytest.mark.parametrize("outlier", [None, 12.0])
+def test_half_precision_keeps_eleven_bits_of_features_of_any_size(factor: float, outlier: float | None) -> None:
     shape = (3, 6, 10)
     fixed, moving = _features(12, shape)
     u = _off_kinks(shape)
-    exact, slope, curvature = _reference_blocks(fixed.double(), moving.double(), u.double())
-    loss, gradient, block = WarpSsd(factor * fixed, factor * moving, storage=torch.float16).gauss_newton(u)
+    exact, slope, curvature = _reference_curved(fixed.double(), moving.double(), u.double(), outlier=outlier)
+    limit = None if outlier is None else outlier * factor**2
+    loss, curved = WarpSsd(factor * fixed, factor * moving, outlier=limit, storage=torch.float16).curvature(u)
+    gradient, trace = curved[:3], curved[3]
     # A stored feature is wrong by 2^-11 of the power of two above the largest at most, a residual of at most
     # 2 max and a slope likewise by twice that, and each node's term is 2 / N times 12 products of the two.
     largest = float(max(fixed.abs().max(), moving.abs().max()))
@@ -219,10 +221,10 @@ def test_half_precision_keeps_eleven_bits_of_features_of_any_size(factor: float)
     assert abs(loss.item() / factor**2 - exact.item()) <= 12 * 2 * (2 * largest) * wrong
     allowed = 2 / u[0].numel() * 12 * 2 * (2 * largest) * wrong
     assert (gradient.double() / factor**2 - slope).abs().max() <= allowed
-    assert (block.double() / factor**2 - curvature).abs().max() <= allowed
+    assert (trace.double() / factor**2 - curvature).abs().max() <= allowed
     # and far less than that on the whole
     assert (gradient.double() / factor**2 - slope).norm() < 2e-3 * slope.norm()
-    assert (block.double() / factor**2 - curvature).norm() < 2e-3 * curvature.norm()
+    assert (trace.double() / factor**2 - curvature).norm() < 2e-3 * curvature.norm()
 
 
 def test_maps_without_contrast_in_half_precision() -> None:

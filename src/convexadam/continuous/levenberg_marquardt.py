@@ -20,7 +20,7 @@ from convexadam.kernels.smooth import smooth
 _GOOD, _POOR = 0.75, 0.25
 """Share of the predicted decrease above which damping falls, and below which it rises."""
 
-_FALL, _RISE, _LEAST, _MOST = 0.5, 3.0, 1e-3, 1e6
+_FALL, _RISE, _MOST = 0.5, 3.0, 1e6
 
 
 @final
@@ -36,7 +36,7 @@ class LevenbergMarquardt:
     Attributes
     ----------
     damping
-        At the start, as a share of the mean curvature.
+        At the start and at least, as a share of the mean curvature: what has less than that moves little by itself.
     temperature
         Relative rise that one step in ``e`` may bring all the same; 0 for none.
     seed
@@ -94,7 +94,7 @@ class LevenbergMarquardt:
             if gain >= 0 or self._by_chance(-gain / abs(value), chance):
                 motion.keep()
             damping *= _FALL if gain > _GOOD * predicted else _RISE if gain < _POOR * predicted else 1.0
-            damping = min(max(damping, _LEAST), _MOST)
+            damping = min(max(damping, self.damping), _MOST)
 
     def _by_chance(self, rise: float, chance: random.Random) -> bool:
         return self.temperature > 0 and chance.random() < math.exp(-rise / self.temperature)

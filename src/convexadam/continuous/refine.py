@@ -46,6 +46,9 @@ class Level:
         Steps at most; 0 takes none.
     smoothing, field_smoothing
         In place of those of the `Refinement` and of its parametrisation, which ``None`` keeps.
+    one_way
+        Refine from fixed to moving alone, even where a registration is symmetric: on the last levels, where the mean of
+        both directions would blur what one of them resolves.
 
     Raises
     ------
@@ -57,12 +60,14 @@ class Level:
     iterations: int = 80
     smoothing: Smoothing | None = None
     field_smoothing: Smoothing | None = None
+    one_way: bool = False
 
     def __post_init__(self) -> None:
         per_axis(self.spacing, "spacing", least=1e-3)
         checked_count(self.iterations, "iterations")
         for name in ("smoothing", "field_smoothing"):
             _check(getattr(self, name), Smoothing | None, name)
+        _check(self.one_way, bool, "one_way")
 
 
 @final
@@ -136,6 +141,9 @@ class Refinement:
                     f"spacing is a whole number where the unit is 'voxel', but {level.spacing!r} came; "
                     "round it, or set unit='mm'"
                 )
+        ways = [level.one_way for level in self.levels]
+        if ways != sorted(ways):
+            raise ConfigError("levels that are one_way come last: after one, there is no backward field to go on from")
         for regulariser in self.regularisers:
             _check(regulariser, Regulariser, "each of regularisers")
         for name, allowed in (

@@ -117,16 +117,20 @@ class MutualInformation:
 @final
 @dataclass(frozen=True, kw_only=True)
 class WeightedSum:
-    """Several similarities, each of its own channels: ``sum_t weights_t term_t``.
+    """Several similarities at once, brought to one scale: ``sum_t weights_t / c_t term_t``, times ``c_0 / weights_0``.
+
+    ``c_t`` is the mean curvature of a term before the level (see `Comparison`), so that weights say how much each term
+    has to say, whatever its unit.
 
     Attributes
     ----------
     terms
-        The similarities, in the order of their channels (as of `Concat`).
+        The similarities.
     weights
-        Factor of each.
+        Share of each.
     channels
-        How many channels each takes; one after the other, they are all there are.
+        How many channels each takes, one after the other (as of `Concat`), all there are; ``None`` gives every term all
+        of them.
 
     Raises
     ------
@@ -136,15 +140,16 @@ class WeightedSum:
 
     terms: tuple[Ssd | Lncc | MutualInformation, ...]
     weights: tuple[float, ...]
-    channels: tuple[int, ...]
+    channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.terms or not len(self.terms) == len(self.weights) == len(self.channels):
+        counts = (1,) * len(self.terms) if self.channels is None else self.channels
+        if not self.terms or not len(self.terms) == len(self.weights) == len(counts):
             raise ConfigError(
                 f"a weighted sum needs as many weights and numbers of channels as terms, and at least one, but "
-                f"{len(self.terms)} terms, {len(self.weights)} weights and {len(self.channels)} numbers came"
+                f"{len(self.terms)} terms, {len(self.weights)} weights and {len(counts)} numbers came"
             )
-        for weight, count in zip(self.weights, self.channels, strict=True):
+        for weight, count in zip(self.weights, counts, strict=True):
             checked_number(weight, "each of weights", above=True)
             checked_count(count, "each of channels", least=1)
 
@@ -158,16 +163,21 @@ class WeightedSum:
         InputError
             If the maps have another number of channels than the terms take.
         """
-        if sum(self.channels) != len(fixed):
+        counts = (len(fixed),) * len(self.terms) if self.channels is None else self.channels
+        if self.channels is not None and sum(counts) != len(fixed):
             raise InputError(
-                f"the terms take {' + '.join(map(str, self.channels))} channels, but the features have {len(fixed)}"
+                f"the terms take {' + '.join(map(str, counts))} channels, but the features have {len(fixed)}"
             )
-        parts, first = [], 0
-        for term, count in zip(self.terms, self.channels, strict=True):
+        parts, factors, first = [], [], 0
+        for term, weight, count in zip(self.terms, self.weights, counts, strict=True):
             here, there = (f.narrow(0, first, count) for f in (fixed, moving))
-            parts.append(term.begin(here, there, start, weights))
-            first += count
-        return _Sum(parts, self.weights)
+            first += 0 if self.channels is None else count
+            part = term.begin(here, there, start, weights)
+            curved = float(part.curvature(start)[1][3].mean())
+            parts.append(part)
+            factors.append(weight / curved if curved > 0 else 0.0)
+        scale = next((1 / factor for factor in factors if factor > 0), 1.0)
+        return _Sum(parts, [scale * factor for factor in factors])
 
 
 Similarity: TypeAlias = Ssd | Lncc | MutualInformation | WeightedSum
@@ -178,7 +188,8 @@ class _Sum:
     """Comparisons added up; see `Comparison`."""
 
     def __init__(self, parts: Sequence[Comparison], weights: Sequence[float]) -> None:
-        self._parts = list(zip(parts, weights, strict=True))
+        kept = [(part, weight) for part, weight in zip(parts, weights, strict=True) if weight > 0]
+        self._parts = kept or [(parts[0], 1.0)]  # without any slope they are all the same
 
     def __call__(
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None

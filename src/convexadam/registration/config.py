@@ -53,8 +53,8 @@ class RegistrationConfig:
     landmarks
         How much landmarks have to say, where `register` is given some; ``None`` refuses them.
     symmetric
-        Refine in both directions and make the two fields each other's inverse: more accurate and smoother, for twice
-        the time, and the result has an ``inverse``.
+        Refine in both directions and make the two fields each other's inverse on each level that is not ``one_way``:
+        more accurate and smoother, for twice the time, and the result has an ``inverse``.
     backend
         Which implementation runs: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; see `convexadam.use_backend`,
         which ``"auto"`` leaves the choice to.

@@ -146,7 +146,7 @@ def refined(config: RegistrationConfig, number: int, level: Described, start: Bo
         )
 
     forward, backward = start
-    if not config.symmetric:
+    if not config.symmetric or refine.levels[number].one_way:
         return one_way(level, forward), None
     backward = level.still() if backward is None else backward
     return make_inverse_consistent(one_way(level, forward), one_way(level.swapped(), backward))

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 
-from convexadam.continuous import Refinement
+from convexadam.continuous import (
+    Compositional,
+    GaussianSmoothing,
+    Level,
+    LevenbergMarquardt,
+    Lncc,
+    Refinement,
+    Ssd,
+    WeightedSum,
+)
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
-from convexadam.features import MindSSC
+from convexadam.features import Intensity, MindSSC
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.working_grid import GivenGrid
 
@@ -16,8 +26,13 @@ def preset(name: str = "default") -> RegistrationConfig:
     """Return settings by name.
 
     ``"default"``
-        The best general setting on the real pairs: isotropic grid, wide and fine search, steps that hardly fold. The
-        same as ``RegistrationConfig()``.
+        Fast, for any contrasts: isotropic grid, wide and fine search, steps that hardly fold. The same as
+        ``RegistrationConfig()``.
+    ``"accurate"``
+        For any contrasts, several times slower: a second search where the first ended, and both directions.
+    ``"same-contrast"``
+        For two images whose intensities mean the same, such as two T1 brains: intensities are compared, in the end at
+        full resolution.
     ``"published"``
         The defaults of the published ConvexAdam package (radius 1, dilation 2, cells of 6 voxels, 4 cells each way,
         80 Adam steps at spacing 2, weight 1.25), on the fixed image's own grid, without alignment before.
@@ -27,20 +42,66 @@ def preset(name: str = "default") -> RegistrationConfig:
     ConfigError
         If there is no such preset.
     """
-    if name == "default":
-        return RegistrationConfig()
-    if name == "published":
-        return RegistrationConfig(
-            grid=GivenGrid(),
-            linear=None,
-            features=MindSSC(radius=1, dilation=2),
-            discrete=ConvexSearch(spacing=6, radius=4, subcell=False),
-            continuous=Refinement(),  # spacing 2, 80 steps of Adam, weight 1.25
-        )
+    if name in _MADE:
+        return _MADE[name]()
     close = difflib.get_close_matches(name, PRESETS, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise ConfigError(f"there is no preset {name!r}{hint}; known: {', '.join(PRESETS)}")
 
 
-PRESETS = ("default", "published")
+def _accurate() -> RegistrationConfig:
+    return RegistrationConfig(
+        discrete=(
+            ConvexSearch(spacing=4, radius=5, window="ball"),
+            ConvexSearch(spacing=2, radius=3, window="ball"),
+        ),
+        symmetric=True,
+        continuous=Refinement(
+            levels=(
+                Level(spacing=2, iterations=12, smoothing=GaussianSmoothing(sigma=2.5)),
+                Level(spacing=1, iterations=6, smoothing=GaussianSmoothing(sigma=2.0)),
+            ),
+            similarity=Ssd(robustness=1.0),
+            regularisers=(),
+            optimiser=LevenbergMarquardt(),
+            parametrisation=Compositional(field_smoothing=GaussianSmoothing(sigma=0.6)),
+        ),
+    )
+
+
+def _same_contrast() -> RegistrationConfig:
+    return RegistrationConfig(
+        symmetric=True,
+        continuous_features=Intensity(),
+        continuous=Refinement(
+            levels=(
+                Level(spacing=2, iterations=20, field_smoothing=GaussianSmoothing(sigma=0.6)),
+                Level(spacing=1, iterations=8, smoothing=GaussianSmoothing(sigma=0.7), one_way=True),
+            ),
+            similarity=WeightedSum(terms=(Lncc(), Ssd()), weights=(1.0, 1.0)),
+            regularisers=(),
+            optimiser=LevenbergMarquardt(damping=2.0),
+            parametrisation=Compositional(),
+        ),
+    )
+
+
+def _published() -> RegistrationConfig:
+    return RegistrationConfig(
+        grid=GivenGrid(),
+        linear=None,
+        features=MindSSC(radius=1, dilation=2),
+        discrete=ConvexSearch(spacing=6, radius=4, subcell=False),
+        continuous=Refinement(),  # spacing 2, 80 steps of Adam, weight 1.25
+    )
+
+
+_MADE: dict[str, Callable[[], RegistrationConfig]] = {
+    "default": RegistrationConfig,
+    "accurate": _accurate,
+    "same-contrast": _same_contrast,
+    "published": _published,
+}
+
+PRESETS = tuple(_MADE)
 """Names that `preset` knows."""

@@ -201,7 +201,9 @@ def _estimated(
         if landmarks is not None:
             figures |= landmarks.described(transform)
         inverse: Transform | None = None
-        if fields[1] is not None:
+        if config.symmetric and fields[1] is None:  # the last levels were one-way
+            inverse = transform.inverse(moving)
+        elif fields[1] is not None:
             inverse, _ = finished(on_fixed(fields[1]), fixed.grid, fold_free=fold_free)
             inverse = inverse if start == Affine() else compose(start.inverse(), inverse)
     return transform, inverse, diagnostics | figures

@@ -33,26 +33,35 @@ class IsotropicGrid:
         Side of a voxel in mm; ``None`` takes the finest spacing of the fixed image.
     max_voxels
         Upper bound of the number of voxels; a finer grid is coarsened to it.
+    keep
+        Anisotropy (coarsest over finest spacing) up to which the fixed image's own voxels are kept, at least 1: between
+        slices little further apart than pixels, interpolation blurs more than cubic voxels gain. Has no part where
+        ``spacing_mm`` is given.
 
     Raises
     ------
     ConfigError
-        If a setting is no positive number, or ``max_voxels`` is not whole.
+        If a setting is no positive number, ``max_voxels`` is not whole, or ``keep`` is below 1.
     """
 
     spacing_mm: float | None = None
     max_voxels: int = 24_000_000
+    keep: float = 1.0
 
     def __post_init__(self) -> None:
         if self.spacing_mm is not None:
             checked_number(self.spacing_mm, "spacing_mm", above=True)
         checked_count(self.max_voxels, "max_voxels", least=1)
+        checked_number(self.keep, "keep", least=1.0)
 
     def __call__(self, fixed: Grid) -> Grid:
         """Return the working grid for a fixed grid."""
         canonical = fixed.canonical()
         side = self.spacing_mm or min(fixed.spacing_mm)
         volume_mm3 = math.prod(n * s for n, s in zip(canonical.shape, canonical.spacing_mm, strict=True))
+        anisotropy = max(fixed.spacing_mm) / min(fixed.spacing_mm)
+        if self.spacing_mm is None and anisotropy <= self.keep and canonical.n_voxels <= self.max_voxels:
+            return canonical
         side = max(side, (volume_mm3 / self.max_voxels) ** (1 / 3))
         if all(abs(s / side - 1) < 1e-3 for s in canonical.spacing_mm) and canonical.n_voxels <= self.max_voxels:
             return canonical

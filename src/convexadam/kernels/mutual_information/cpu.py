@@ -63,7 +63,7 @@ class MutualInformation:
         in_slabs(warp_with_slopes, planes, moving, u, *self._weights, moved, weight, target)
         counted = fixed, moved, weight, *self._spans
         joint = sum(in_slabs(_count, planes, *counted, self._bins))
-        loss, slopes = loss_and_slopes(torch.as_tensor(joint))
+        loss, slopes = loss_and_slopes(torch.as_tensor(joint, device="cpu"))
         in_slabs(_gradient, planes, *counted, *views(slopes), u, target, lengths, rough)
         return loss.float(), gradient if out is None or out is gradient else out.copy_(gradient)
 

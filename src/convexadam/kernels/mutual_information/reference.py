@@ -145,7 +145,7 @@ class MutualInformation:
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
         """See `convexadam.kernels.warp_ssd.Comparison`."""
         value, gradient = self(displacement)
-        length = torch.linalg.vector_norm(gradient, dim=0, keepdim=True)
+        length = torch.linalg.vector_norm(gradient, dim=0, keepdim=True, dtype=torch.float64).to(gradient.dtype)
         if diffusion:
             gradient += diffusion * diffusion_gradient(displacement.detach())
         found = torch.cat([gradient, length])
