@@ -20,7 +20,6 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A change here is a change for users: announce it in CHANGELOG.md.
 PUBLIC = [
-    "AdamRefinement",
     "Affine",
     "Composite",
     "Concat",
@@ -41,6 +40,7 @@ PUBLIC = [
     "MissingExtraError",
     "OutOfMemoryError",
     "Precomputed",
+    "Refinement",
     "RegistrationConfig",
     "RegistrationResult",
     "as_image",

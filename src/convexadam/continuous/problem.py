@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.continuous.regularisers import Diffusion
@@ -14,6 +14,7 @@ _RESOLUTION = 0.01
 """Nodes. Adam takes gradients that stand for less than this for noise instead of scaling them up to full steps."""
 
 
+@runtime_checkable
 class Cost(Protocol):
     """What a displacement costs by itself: a regulariser, or a function of yours."""
 

@@ -131,7 +131,7 @@ class WeightedSum:
     Raises
     ------
     ConfigError
-        If there is no term, their numbers differ, or a number is not positive.
+        If there is no term or something else among them, their numbers differ, or a number is not positive.
     """
 
     terms: tuple[Ssd | Lncc | MutualInformation, ...]
@@ -139,6 +139,10 @@ class WeightedSum:
     channels: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.terms, tuple) or not all(
+            isinstance(t, Ssd | Lncc | MutualInformation) for t in self.terms
+        ):
+            raise ConfigError(f"terms is a tuple of Ssd, Lncc and MutualInformation, but {self.terms!r} came")
         if not self.terms or not len(self.terms) == len(self.weights) == len(self.channels):
             raise ConfigError(
                 f"a weighted sum needs as many weights and numbers of channels as terms, and at least one, but "

@@ -157,7 +157,7 @@ def _estimated(
     """Run the stages; the transform on the fixed grid, its inverse if asked for, and what is worth knowing."""
     with clock.stage("resample"):
         grid = config.grid(fixed.grid)
-        margin = reach_of(config.features)
+        margin = max(reach_of(f) for f in (config.features, config.continuous_features) if f is not None)
         reach_mm = margin * max(grid.spacing_mm)
         fixed, moving = hidden(fixed, masks[0], reach_mm), hidden(moving, masks[1], reach_mm)
         pulled, seen = pulled_onto(grid, moving, masks[1], start, margin)
