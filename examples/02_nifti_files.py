@@ -35,7 +35,7 @@ for name in ("moving", "moving_labels"):
 # Settings are values. They are saved as TOML, and read again by `RegistrationConfig.load` or `--config`.
 
 # %%
-config = preset("default").with_settings("continuous.iterations = 60")
+config = preset("default").with_settings("continuous.levels.0.iterations = 60")
 config.save(folder / "settings.toml")
 assert RegistrationConfig.load(folder / "settings.toml") == config
 

@@ -7,7 +7,8 @@ Every step is a function of plain tensors, in voxels: use one of them in a pipel
 # %%
 import torch
 
-from convexadam import AdamRefinement, ConvexSearch, DisplacementField
+from convexadam import ConvexSearch, DisplacementField, Refinement
+from convexadam.continuous import Level
 from convexadam.data import phantom_pair
 from convexadam.discrete import Window, cost_volume, coupled_convex, make_inverse_consistent
 from convexadam.kernels.mind_ssc import mind_ssc
@@ -41,7 +42,7 @@ print(f"largest difference by hand {(coarse - by_hand).abs().max():.1e} voxels")
 assert (coarse - by_hand).abs().mean() < 0.01  # the component keeps costs in half precision
 
 # %% The continuous stage; it also runs from zero, or from a field of yours
-fine = AdamRefinement(spacing=2, iterations=60)(fixed, moving, start=coarse)
+fine = Refinement(levels=(Level(spacing=2, iterations=60),))(fixed, moving, start=coarse)
 errors = [error(torch.zeros_like(fine)), error(coarse), error(fine)]
 print("mean error in voxels: nothing {:.2f}, coarse {:.2f}, fine {:.2f}".format(*errors))
 

@@ -572,6 +572,20 @@ def nmi_loss(
     return 2 - (entropies[0] + entropies[1]) / entropies[2]
 
 
+def damped_step(
+    slopes: np.ndarray, means: np.ndarray, damping: float, longest: float = math.inf
+) -> tuple[np.ndarray, float]:
+    """``v = -means_012 / (means_3 + damping)`` of at most ``longest``, and ``-sum_x (g . v + h |v|^2 / 2)``."""
+    step, gain = np.zeros((3, *means.shape[1:])), 0.0
+    for x in np.ndindex(*means.shape[1:]):
+        v = np.array([-means[(a, *x)] / (means[(3, *x)] + damping) for a in range(3)])
+        length = math.sqrt(v @ v)
+        v = v * (longest / length) if length > longest else v
+        step[(slice(None), *x)] = v
+        gain -= sum(slopes[(a, *x)] * v[a] for a in range(3)) + slopes[(3, *x)] * (v @ v) / 2
+    return step, gain
+
+
 def diffusion_energy(displacement: np.ndarray) -> float:
     """``1/3 sum_a mean_x |u(x + e_a) - u(x)|^2``, without the differences that leave the grid."""
     shape = displacement.shape[1:]

@@ -381,6 +381,11 @@ def test_counts_of_regularisers_by_hand(kernels: Any) -> None:
     assert (counted.bytes, counted.operations) == (4 * 8 * 24, 24 * (26 * 20 + 6))
 
 
+def test_counts_of_steps_by_hand(kernels: Any) -> None:
+    counted = importlib.import_module("bench_damped_step").stepped((2, 3, 4))
+    assert (counted.bytes, counted.operations) == (4 * (8 + 3) * 24, 24 * (2 + 3 + 5 + 4 + 3 + 6 + 5 + 2 + 2))
+
+
 @pytest.mark.slow
 def test_kernels_beside_their_references(kernels: Any, tmp_path: Path, capsys: Any) -> None:
     output = tmp_path / "kernels.csv"

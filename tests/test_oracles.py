@@ -290,6 +290,21 @@ def test_joint_histogram_and_its_information() -> None:
     assert loss == pytest.approx(2 - alone / both)
 
 
+def test_damped_step() -> None:
+    slopes = np.array([3.0, 0.0, -4.0, 2.0]).reshape(4, 1, 1, 1)
+    # curvature 2 and damping 3: a fifth of the gradient, of length 1; 3 * 3/5 + 4 * 4/5 - 2 / 2
+    step, gain = oracles.damped_step(slopes, slopes, 3.0)
+    np.testing.assert_allclose(step.ravel(), [-0.6, 0, 0.8])
+    assert gain == pytest.approx(5 - 1)
+    # cut to a half: half of the slope, a quarter of the curvature
+    step, gain = oracles.damped_step(slopes, slopes, 3.0, longest=0.5)
+    np.testing.assert_allclose(step.ravel(), [-0.3, 0, 0.4])
+    assert gain == pytest.approx(2.5 - 0.25)
+    # another mean turns the step, and it may lead upwards: -(3 * 1) - 2 / 2
+    step, gain = oracles.damped_step(slopes, np.array([-4.0, 0, 0, 2.0]).reshape(4, 1, 1, 1), 2.0)
+    assert (step.ravel().tolist(), gain) == ([1, 0, 0], -4)
+
+
 def test_ssd_weights_multiply() -> None:
     displacement = np.zeros((3, 1, 1, 2))
     displacement[2, 0, 0, 0] = 0.5

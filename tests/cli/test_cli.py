@@ -18,7 +18,6 @@ import torch
 
 import convexadam
 from convexadam import (
-    AdamRefinement,
     Concat,
     ConvexSearch,
     DisplacementField,
@@ -27,18 +26,20 @@ from convexadam import (
     Image,
     Intensity,
     MindSSC,
+    Refinement,
     RegistrationConfig,
     preset,
     read_image,
     register,
     write_image,
 )
+from convexadam.continuous import Level
 from convexadam.io import read_itk_field, read_learn2reg, write_itk_field
 from convexadam.metrics import evaluate_transform
 
 SHAPE = (24, 20, 16)
-FAST = ["--discrete.spacing", "3", "--discrete.radius", "2", "--continuous.iterations", "3"]
-FAST_CONFIG = preset().with_settings("discrete.spacing=3", "discrete.radius=2", "continuous.iterations=3")
+FAST = ["--discrete.spacing", "3", "--discrete.radius", "2", "--continuous.levels.0.iterations", "3"]
+FAST_CONFIG = preset().with_settings("discrete.spacing=3", "discrete.radius=2", "continuous.levels.0.iterations=3")
 
 
 def pair_of(files: Path) -> list[Path]:
@@ -107,7 +108,7 @@ def test_quiet(run: Any, files: Path, tmp_path: Path) -> None:
 
 def test_preset(run: Any, files: Path, tmp_path: Path) -> None:
     assert run("register", *pair_of(files), "--output-dir", tmp_path, "--preset", "published", *FAST).status == 0
-    settings = ("discrete.spacing=3", "discrete.radius=2", "continuous.iterations=3")
+    settings = ("discrete.spacing=3", "discrete.radius=2", "continuous.levels.0.iterations=3")
     config = preset("published").with_settings(*settings)
     assert report_of(tmp_path)["config"]["grid"] == {"type": "GivenGrid"}
     assert torch.equal(field_of(tmp_path), registered(files, config))
@@ -121,7 +122,7 @@ def test_preset(run: Any, files: Path, tmp_path: Path) -> None:
         RegistrationConfig(
             features=Concat(parts=(MindSSC(), Intensity()), weights=(1.0, 0.5)),
             discrete=ConvexSearch(spacing=(3, 4, 2), radius=(1, 2, 2)),
-            continuous=AdamRefinement(iterations=2, smoothing=None),
+            continuous=Refinement(levels=(Level(iterations=2),), smoothing=None),
         ),
     ],
     ids=["no stages", "nested"],
@@ -165,14 +166,15 @@ def test_set(run: Any, files: Path, tmp_path: Path) -> None:
 
 def test_options_of_components(run: Any, files: Path, tmp_path: Path) -> None:
     arguments = ["--discrete.spacing", "3", "4", "3", "--discrete.radius", "2", "--discrete.no-subcell"]
-    arguments += ["--continuous.iterations", "2", "--continuous.weight", "0.5", "--grid.spacing-mm", "16.0"]
+    arguments += ["--continuous.levels.0.iterations", "2", "--continuous.regularisers.0.weight", "0.5"]
+    arguments += ["--grid.spacing-mm", "16.0"]
     arguments += ["--features.dilation", "1"]
     assert run("register", *pair_of(files), "--output-dir", tmp_path, *arguments).status == 0
     config = report_of(tmp_path)["config"]
     assert config["discrete"]["spacing"] == [3, 4, 3]
     assert config["discrete"]["subcell"] is False
-    assert config["continuous"]["iterations"] == 2
-    assert config["continuous"]["weight"] == 0.5
+    assert config["continuous"]["levels"][0]["iterations"] == 2
+    assert config["continuous"]["regularisers"][0]["weight"] == 0.5
     assert config["grid"]["spacing_mm"] == 16.0
     assert config["features"]["dilation"] == 1
     default = preset()
@@ -432,10 +434,10 @@ WRONG_USE: dict[str, tuple[list[str], str]] = {
     "an unknown command": (["align"], "align"),
     "no moving image": (["register", "fixed.nii.gz", "--output-dir", "OUT"], "MOVING"),
     "no place for the results": (["register", "fixed.nii.gz", "moving.nii.gz"], "--output-dir"),
-    "an unknown option": ([*WORK, "--continuous.iteration", "3"], "--continuous.iteration"),
-    "no number": ([*WORK, "--continuous.iterations", "many"], "--continuous.iterations"),
+    "an unknown option": ([*WORK, "--continuous.levels.0.iteration", "3"], "--continuous.levels.0.iteration"),
+    "no number": ([*WORK, "--continuous.levels.0.iterations", "many"], "--continuous.levels.0.iterations"),
     "a number out of range": ([*WORK, "--discrete.spacing", "0"], "each at least 1, but 0 came"),
-    "an option of an absent component": ([*WORK, "--set", 'continuous="none"'], "--continuous.iterations"),
+    "an option of an absent component": ([*WORK, "--set", 'continuous="none"'], "--continuous.levels.0.iterations"),
     "an unknown mode": (["warp", "truth.nii.gz", "moving.nii.gz", "OUT", "--mode", "sinc"], "sinc"),
     "no value": (["register", "fixed.nii.gz", "moving.nii.gz", "--output-dir", "OUT", "--set"], "--set"),
 }
@@ -479,7 +481,7 @@ def test_help_names_units(run: Any) -> None:
         "Patch radius in voxels of the working grid",
         'in cells where ``unit`` is ``"voxel"``, in mm where it is ``"mm"``',
         "Distance of the nodes",
-        "--continuous.iterations",
+        "--continuous.levels.0.iterations",
     ):
         assert words in text
     evaluate = " ".join(run("evaluate", "--help").out.split())

@@ -15,7 +15,7 @@ from convexadam import Grid, Image, preset, read_image, register, write_image
 from convexadam.io import read_itk_field
 from convexadam.linear import LinearAlignment
 
-QUICK = ("discrete.spacing=3", "discrete.radius=2", "continuous.iterations=3")
+QUICK = ("discrete.spacing=3", "discrete.radius=2", "continuous.levels.0.iterations=3")
 FAST = [word for setting in QUICK for word in ("--set", setting)]
 CONFIG = preset().with_settings(*QUICK)
 

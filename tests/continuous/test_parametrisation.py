@@ -9,18 +9,23 @@ import oracles
 import pytest
 import torch
 
-from convexadam.continuous import AdamRefinement, BoxSmoothing, Compositional, Displacement, GaussianSmoothing
-from convexadam.continuous.adam import Adam
+from convexadam.continuous import (
+    Adam,
+    BoxSmoothing,
+    Compositional,
+    Diffusion,
+    Displacement,
+    GaussianSmoothing,
+    Level,
+    Refinement,
+)
 from convexadam.errors import ConfigError
 
 SHAPE = (5, 4, 6)
 
 
-class _Plain(Adam):
+class _Plain:
     """Gradient descent with steps of one gradient."""
-
-    def __init__(self) -> None:
-        pass
 
     def descend(self, variable: torch.Tensor, gradient: torch.Tensor, *, accumulate: bool = True) -> None:
         variable.copy_((variable if accumulate else 0) - gradient)
@@ -106,17 +111,18 @@ def test_inputs_are_left_alone() -> None:
 def test_compositional_steps_hardly_fold_where_added_ones_do() -> None:
     # Noise against noise asks for a wild field.
     fixed, moving = oracles.noise(2, 10, 9, 8), oracles.noise(2, 10, 9, 8, seed=1)
-    folded = [
-        float(
-            (
-                oracles.jacobian(AdamRefinement(**s, spacing=1, iterations=15, weight=0.0)(fixed, moving).numpy()) <= 0
-            ).mean()
+    folded = []
+    for smoothing, parametrisation in (
+        (GaussianSmoothing(sigma=1.7), Compositional()),
+        (GaussianSmoothing(sigma=0.7), Displacement()),
+    ):
+        refinement = Refinement(
+            levels=(Level(spacing=1, iterations=15),),
+            regularisers=(Diffusion(weight=0.0),),
+            smoothing=smoothing,
+            parametrisation=parametrisation,
         )
-        for s in (
-            {"smoothing": GaussianSmoothing(sigma=1.7), "parametrisation": Compositional()},
-            {"smoothing": GaussianSmoothing(sigma=0.7), "parametrisation": Displacement()},
-        )
-    ]
+        folded.append(float((oracles.jacobian(refinement(fixed, moving).numpy()) <= 0).mean()))
     assert folded[0] < 0.01 < folded[1]
 
 
@@ -125,7 +131,9 @@ def test_either_finds_a_translation(parametrisation: Any) -> None:
     # Linear features, of which pooling and interpolation lose nothing.
     shift = torch.tensor([1.4, -1.0, 0.7], dtype=torch.float64).reshape(3, 1, 1, 1)
     ticks = torch.from_numpy(oracles.indices((11, 10, 9))) / 4
-    refinement = AdamRefinement(iterations=80, weight=0.1, learning_rate=0.1, parametrisation=parametrisation)
+    refinement = Refinement(
+        regularisers=(Diffusion(weight=0.1),), optimiser=Adam(learning_rate=0.1), parametrisation=parametrisation
+    )
     # At a fixed rate Adam comes to rest within one step: a tenth of a node of two voxels.
     assert (refinement(ticks + shift / 4, ticks) - shift).abs().max() < 0.2
 

@@ -10,7 +10,7 @@ import oracles
 import pytest
 import torch
 
-from convexadam.continuous import AdamRefinement, BoxSmoothing, GaussianSmoothing
+from convexadam.continuous import Adam, BoxSmoothing, Diffusion, GaussianSmoothing, Level, Refinement
 from convexadam.errors import ConfigError
 
 
@@ -24,20 +24,31 @@ def _shifted(
     return torch.from_numpy(pair[0]), torch.from_numpy(pair[1])
 
 
+def _refinement(
+    *, spacing: Any = 2, iterations: int = 80, weight: float = 1.25, learning_rate: float = 1.0, **options: Any
+) -> Refinement:
+    """One level of the published form."""
+    return Refinement(
+        levels=(Level(spacing=spacing, iterations=iterations),),
+        regularisers=(Diffusion(weight=weight),),
+        optimiser=Adam(learning_rate=learning_rate),
+        **options,
+    )
+
+
+def test_one_level_of_the_published_form_is_the_default() -> None:
+    assert _refinement() == Refinement()
+
+
 def _energy(fixed: torch.Tensor, moving: torch.Tensor, disp_nodes: torch.Tensor, weight: float) -> float:
     f, m, u = fixed.numpy(), moving.numpy(), disp_nodes.numpy()
     return oracles.ssd(f, m, u, oracles.ssd_weights(u)) + weight * oracles.diffusion_energy(u)
 
 
-def _noise_floor(moving: np.ndarray, weight: np.ndarray | None) -> float:
-    """Gradient of a hundredth of a node at the mean slope between neighbours that both have evidence."""
-    squares = []
-    for at in np.ndindex(*moving.shape[1:]):
-        for axis in range(3):
-            beside = tuple(n + (a == axis) for a, n in enumerate(at))
-            if beside[axis] < moving.shape[axis + 1] and (weight is None or (weight[at] > 0 and weight[beside] > 0)):
-                squares.append(((moving[(slice(None), *beside)] - moving[(slice(None), *at)]) ** 2).sum())
-    return 0.01 * 2 * float(np.mean(squares)) / moving[0].size if squares else 1.0
+def _noise_floor(moving: np.ndarray, u: np.ndarray, weights: np.ndarray) -> float:
+    """Gradient of a hundredth of a node at the mean curvature of the nodes that have any."""
+    curvature = oracles.gauss_newton(moving, u, weights)[[0, 3, 5]].mean(0)
+    return 0.01 * float(curvature[curvature > 0].mean()) if curvature.any() else 1.0
 
 
 def _by_hand(
@@ -65,7 +76,8 @@ def _by_hand(
         .transpose(3, 4, 5, 0, 1, 2)
     )
     p = torch.from_numpy(begin).requires_grad_()
-    optimiser = torch.optim.Adam([p], lr=1.0, eps=_noise_floor(m, wm))
+    smoothed = np.einsum("abdijk,cijk->cabd", b, begin)
+    optimiser = torch.optim.Adam([p], lr=1.0, eps=_noise_floor(m, smoothed, oracles.ssd_weights(smoothed, wf, wm)))
     for _ in range(iterations):
         u = np.einsum("abdijk,cijk->cabd", b, p.detach().numpy())
         gradient = oracles.ssd_gradient(f, m, u, oracles.ssd_weights(u, wf, wm))
@@ -90,7 +102,7 @@ def test_equals_a_loop_by_hand_up_to_the_last_step(iterations: int, weighted: st
     pair: Any = [None, None] if weighted == "not" else [oracles.uniform(*shape, seed=s) for s in (3, 4)]
     if weighted == "in part":
         pair[0][5], pair[1][:3, :2] = 0, 0  # halves and parts of nodes
-    found = AdamRefinement(spacing=spacing, iterations=iterations)(
+    found = _refinement(spacing=spacing, iterations=iterations)(
         fixed, moving, start=start, fixed_weight=pair[0], moving_weight=pair[1]
     )
     arrays = tuple(None if w is None else w.numpy() for w in pair)
@@ -110,7 +122,7 @@ def test_no_iterations_return_the_start_seen_through_the_nodes(spacing: Any, smo
     fixed = oracles.noise(1, *shape)
     # Up to half a voxel is within half a node and so within the field of view; normal noise of 3 is not.
     start = 3 * oracles.noise(3, *shape, seed=1) if leaves else oracles.uniform(3, *shape, seed=1, low=-0.5, high=0.5)
-    found = AdamRefinement(spacing=spacing, iterations=0, smoothing=smoothing)(fixed, fixed, start=start)
+    found = _refinement(spacing=spacing, iterations=0, smoothing=smoothing)(fixed, fixed, start=start)
     nodes = oracles.voxels_to_nodes(start.numpy(), steps)
     evidence = oracles.ssd_weights(nodes / np.array(steps).reshape(3, 1, 1, 1))
     assert bool((evidence == 0).any()) == leaves
@@ -127,7 +139,7 @@ def test_nodes_without_evidence_follow_the_rest_of_the_start() -> None:
     wild = [(slice(4, 6), slice(4, 6), slice(2, 4)), (slice(10, 12), slice(0, 2), slice(0, 8))]
     start[(slice(None), *wild[0])], start[(slice(None), *wild[1])] = -3.5, 40.0
     weight[wild[0]] = 0
-    refinement = AdamRefinement(spacing=1, iterations=0, smoothing=BoxSmoothing(width=3, passes=1))
+    refinement = _refinement(spacing=1, iterations=0, smoothing=BoxSmoothing(width=3, passes=1))
     found = refinement(features, features, start=start, fixed_weight=weight)
     # In the last layers the shift by 1 leads out as well. Elsewhere at least as many neighbours know as are wild, and
     # these, at most 39 off, count a thousandth each.
@@ -144,14 +156,14 @@ def test_a_constant_start_stays_what_it_is(shift: tuple[float, float, float], dt
     # are powers of two, so that weighted means of them are exact: Adam would make a step of any rounding error.
     start = torch.tensor(shift, dtype=dtype).reshape(3, 1, 1, 1).expand(3, 7, 9, 5)
     features = torch.ones(1, 7, 9, 5, dtype=dtype)
-    found = AdamRefinement(spacing=(3, 2, 2), iterations=4)(features, features, start=start)
+    found = _refinement(spacing=(3, 2, 2), iterations=4)(features, features, start=start)
     torch.testing.assert_close(found, start.contiguous(), rtol=0, atol=1e-5)
 
 
 def test_the_energy_falls() -> None:
     fixed, moving = _shifted((11, 9, 10), (1.0, -0.6, 0.8))
     # Nodes are voxels here, so that the energy of the result can be taken.
-    refinement = AdamRefinement(spacing=1, iterations=10, learning_rate=0.2, weight=0.1)
+    refinement = _refinement(spacing=1, iterations=10, learning_rate=0.2, weight=0.1)
     energies = [_energy(fixed, moving, torch.zeros(3, 11, 9, 10, dtype=torch.float64), 0.1)]
     energies.append(_energy(fixed, moving, refinement(fixed, moving), 0.1))
     assert energies[1] < 0.5 * energies[0]
@@ -165,7 +177,7 @@ def test_a_translation_is_found_up_to_the_border(spacing: Any, sign: int) -> Non
     shift = torch.tensor([1.4, -1.0, 0.7], dtype=torch.float64).reshape(3, 1, 1, 1)
     ticks = torch.from_numpy(oracles.indices(shape)) / 4
     fixed, moving = (ticks + shift / 4, ticks) if sign > 0 else (ticks, ticks + shift / 4)
-    found = AdamRefinement(spacing=spacing, iterations=80, weight=0.1, learning_rate=rate)(fixed, moving)
+    found = _refinement(spacing=spacing, iterations=80, weight=0.1, learning_rate=rate)(fixed, moving)
     # At a fixed rate Adam comes to rest within one step, which is so many nodes long.
     steps = spacing if isinstance(spacing, tuple) else (spacing,) * 3
     apart = (found - sign * shift).abs()
@@ -176,7 +188,7 @@ def test_without_regularisation_it_still_moves() -> None:
     # Regression: in the published package a weight of 0 silently disables Adam.
     fixed, moving = _shifted((9, 8, 7), (0.8, 0.0, 0.0))
     start = torch.zeros(3, 9, 8, 7, dtype=torch.float64)
-    found = AdamRefinement(weight=0.0, iterations=20, spacing=1, learning_rate=0.1)(fixed, moving, start=start)
+    found = _refinement(weight=0.0, iterations=20, spacing=1, learning_rate=0.1)(fixed, moving, start=start)
     assert found[0].mean() > 0.2
     assert _energy(fixed, moving, found, 0.0) < 0.5 * _energy(fixed, moving, start, 0.0)
 
@@ -184,7 +196,7 @@ def test_without_regularisation_it_still_moves() -> None:
 def test_weight_makes_the_field_smooth() -> None:
     fixed, moving = oracles.noise(2, 9, 8, 7), oracles.noise(2, 9, 8, 7, seed=1)
     rough, smooth = (
-        oracles.diffusion_energy(AdamRefinement(weight=w, iterations=15, spacing=1)(fixed, moving).numpy())
+        oracles.diffusion_energy(_refinement(weight=w, iterations=15, spacing=1)(fixed, moving).numpy())
         for w in (0.0, 100.0)
     )
     assert smooth < 0.5 * rough
@@ -195,7 +207,7 @@ def test_weight_makes_the_field_smooth() -> None:
 def test_thin_volumes_and_any_number_of_channels(channels: int, shape: tuple[int, int, int]) -> None:
     # Regression: the published package crashes on thin volumes and assumes 12 channels.
     fixed, moving = oracles.noise(channels, *shape).float(), oracles.noise(channels, *shape, seed=1).float()
-    found = AdamRefinement(iterations=5)(fixed, moving)
+    found = _refinement(iterations=5)(fixed, moving)
     assert found.shape == (3, *shape)
     assert found.dtype == torch.float32
     assert bool(found.isfinite().all())
@@ -204,22 +216,22 @@ def test_thin_volumes_and_any_number_of_channels(channels: int, shape: tuple[int
 
 def test_no_start_is_a_start_at_zero() -> None:
     fixed, moving = oracles.noise(2, 7, 6, 5), oracles.noise(2, 7, 6, 5, seed=1)
-    refinement = AdamRefinement(iterations=3)
+    refinement = _refinement(iterations=3)
     zero = torch.zeros(3, 7, 6, 5, dtype=torch.float64)
     assert torch.equal(refinement(fixed, moving), refinement(fixed, moving, start=zero))
 
 
 def test_settings_in_mm_equal_those_in_voxels() -> None:
     fixed, moving = oracles.noise(2, 9, 8, 7), oracles.noise(2, 9, 8, 7, seed=1)
-    in_mm = AdamRefinement(spacing=3.0, unit="mm", iterations=3)(fixed, moving, voxel_mm=(1.0, 3.0, 1.5))
-    assert torch.equal(in_mm, AdamRefinement(spacing=(3, 1, 2), iterations=3)(fixed, moving))
+    in_mm = _refinement(spacing=3.0, unit="mm", iterations=3)(fixed, moving, voxel_mm=(1.0, 3.0, 1.5))
+    assert torch.equal(in_mm, _refinement(spacing=(3, 1, 2), iterations=3)(fixed, moving))
 
 
 def test_final_smoothing_acts_on_the_finished_field() -> None:
     fixed, moving = oracles.noise(2, 7, 6, 5), oracles.noise(2, 7, 6, 5, seed=1)
-    plain = AdamRefinement(iterations=3)(fixed, moving)
+    plain = _refinement(iterations=3)(fixed, moving)
     final = BoxSmoothing(width=3, passes=1)
-    found = AdamRefinement(iterations=3, final_smoothing=final)(fixed, moving)
+    found = _refinement(iterations=3, final_smoothing=final)(fixed, moving)
     expected = torch.from_numpy(oracles.smooth(plain.numpy(), final.taps()))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
@@ -232,7 +244,7 @@ def test_weights_keep_a_corrupted_part_out(which: str) -> None:
     part = [slice(4, 8)] * 3  # whole blocks of two voxels
     broken[which][(slice(None), *part)] = 5 * oracles.noise(4, 4, 4, 4, seed=5)
     weight[tuple(part)] = 0
-    refinement = AdamRefinement(spacing=2, iterations=20, learning_rate=0.1)
+    refinement = _refinement(spacing=2, iterations=20, learning_rate=0.1)
     good, bad = refinement(**features), refinement(**broken)
     kept = refinement(**broken, **{f"{which}_weight": weight})
     # With the weight, what is left of the damage is what the part would have contributed itself.
@@ -253,7 +265,7 @@ def test_nodes_that_are_partly_covered_are_left_out(which: str) -> None:
     weight, rest = _partly_covered(shape)
     # Read between nodes, so that each of the eight has more than a thousandth of the interpolation.
     start = oracles.uniform(3, *shape, seed=2, low=0.3, high=1.7)
-    refinement = AdamRefinement(spacing=2, iterations=1, learning_rate=0.1, smoothing=None)
+    refinement = _refinement(spacing=2, iterations=1, learning_rate=0.1, smoothing=None)
 
     def refined(weight: torch.Tensor, features: dict[str, torch.Tensor]) -> torch.Tensor:
         return refinement(**features, start=start, **{f"{which}_weight": weight})
@@ -276,7 +288,7 @@ def test_parts_have_to_do_where_no_node_is_whole() -> None:
     weight[3], weight[:, 4] = 0.5, 1  # two planes, thinner than a node
     assert (oracles.node_weights(weight.numpy(), spacing) == oracles.pool(weight[None].numpy(), spacing)[0]).all()
     start = oracles.uniform(3, *shape, seed=2, low=-1, high=1)
-    found = AdamRefinement(spacing=spacing, iterations=2)(fixed, moving, start=start, fixed_weight=weight)
+    found = _refinement(spacing=spacing, iterations=2)(fixed, moving, start=start, fixed_weight=weight)
     expected = _by_hand(fixed, moving, start, spacing, BoxSmoothing().taps(), 2, 1.25, (weight.numpy(), None))
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-6)  # see above
     assert (found - start).abs().max() > 0.5
@@ -287,7 +299,7 @@ def test_inputs_are_left_alone() -> None:
     weight = oracles.uniform(7, 6, 5)
     before = [t.clone() for t in (fixed, moving, start, weight)]
     for spacing in (1, 2):
-        AdamRefinement(spacing=spacing, iterations=2)(
+        _refinement(spacing=spacing, iterations=2)(
             fixed, moving, start=start, fixed_weight=weight, moving_weight=weight
         )
     assert all(torch.equal(a, b) for a, b in zip(before, (fixed, moving, start, weight), strict=True))
@@ -320,12 +332,12 @@ def test_unusable_settings(setting: dict[str, Any], message: str, monkeypatch: p
     # As users have it: without the tests' own check of annotations, which would come first.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ConfigError, match=message):
-        AdamRefinement(**setting)
+        _refinement(**setting)
 
 
 def test_numbers_of_numpy_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     fixed, moving = oracles.noise(2, 7, 6, 5), oracles.noise(2, 7, 6, 5, seed=1)
     options: Any = {"spacing": np.int64(2), "iterations": np.int32(2), "weight": np.float32(0.5)}
-    found = AdamRefinement(**options, learning_rate=np.float64(0.25))(fixed, moving)
-    assert torch.equal(found, AdamRefinement(spacing=2, iterations=2, weight=0.5, learning_rate=0.25)(fixed, moving))
+    found = _refinement(**options, learning_rate=np.float64(0.25))(fixed, moving)
+    assert torch.equal(found, _refinement(spacing=2, iterations=2, weight=0.5, learning_rate=0.25)(fixed, moving))

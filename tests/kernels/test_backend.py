@@ -16,13 +16,14 @@ import torch
 from compiled import noise
 
 from convexadam import ConfigError, Image, RegistrationConfig, RegistrationResult, preset, register, use_backend
-from convexadam.continuous import AdamRefinement
+from convexadam.continuous import Level, Refinement
 from convexadam.data import phantom_pair
 from convexadam.discrete import ConvexSearch
 from convexadam.kernels import _backend, backend_for, checked_backend, requested_backend
 from convexadam.kernels.adam import adam_step
 from convexadam.kernels.cost_volume import Window, cost_volume
 from convexadam.kernels.coupled_argmin import coupled_argmin
+from convexadam.kernels.damped_step import damped_step
 from convexadam.kernels.interpolate import interpolated
 from convexadam.kernels.invert import origins
 from convexadam.kernels.jacobian import jacobian_determinant
@@ -34,7 +35,9 @@ from convexadam.kernels.warp import add_step
 from convexadam.kernels.warp_ssd import compared, evidence_under
 
 BACKENDS: list[Any] = ["auto", "reference", "cpu", "triton"]
-QUICK = RegistrationConfig(discrete=ConvexSearch(spacing=3, radius=2), continuous=AdamRefinement(iterations=3))
+QUICK = RegistrationConfig(
+    discrete=ConvexSearch(spacing=3, radius=2), continuous=Refinement(levels=(Level(iterations=3),))
+)
 
 WINDOW = Window((0, 0, 1))
 FIELD = noise(3, 4, 5, 6)
@@ -42,6 +45,7 @@ VOLUME = FIELD[0]
 POSITIONS = tuple(torch.arange(n, dtype=torch.float64) for n in VOLUME.shape)
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "adam_step": lambda t: adam_step(t(FIELD), t(FIELD), t(FIELD), t(FIELD), step=1, learning_rate=0.0, eps=1.0),
+    "damped_step": lambda t: damped_step(t(torch.cat([FIELD, FIELD[:1]])), t(torch.ones(4, 4, 5, 6)), damping=1.0),
     "interpolated": lambda t: interpolated(t(FIELD), POSITIONS),
     "origins": lambda t: origins(t(FIELD), t(FIELD[:, 0, 0]), t(FIELD[:, 0, 0])),
     "jacobian_determinant": lambda t: jacobian_determinant(t(FIELD)),

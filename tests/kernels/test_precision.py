@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from convexadam import AdamRefinement, ConvexSearch, DisplacementField, Grid, Image, RegistrationConfig, register
-from convexadam.continuous import Compositional
+from convexadam import ConvexSearch, DisplacementField, Grid, Image, Refinement, RegistrationConfig, register
+from convexadam.continuous import Compositional, Level, LevenbergMarquardt, StationaryVelocity
 from convexadam.kernels import use_backend
 from convexadam.kernels._precision import full_precision
 
@@ -53,7 +53,7 @@ def _images() -> tuple[Image, Image]:
 def _registered() -> torch.Tensor:
     config = RegistrationConfig(
         discrete=ConvexSearch(spacing=3, radius=2),
-        continuous=AdamRefinement(iterations=5, parametrisation=Compositional()),
+        continuous=Refinement(levels=(Level(iterations=5),), parametrisation=Compositional()),
     )
     return register(*_images(), config).transform.disp_mm
 
@@ -63,15 +63,29 @@ def _searched() -> torch.Tensor:
 
 
 def _refined() -> torch.Tensor:
-    return AdamRefinement(iterations=5)(_smooth(3, 0), _smooth(3, 1))
+    return Refinement(levels=(Level(iterations=5),))(_smooth(3, 0), _smooth(3, 1))
 
 
 def _searched_on_cells() -> torch.Tensor:
-    return ConvexSearch().on_cells(_smooth(3, 0), _smooth(3, 1), (1, 2, 1))
+    forward, backward = ConvexSearch().on_cells(_smooth(3, 0), _smooth(3, 1), (1, 2, 1))
+    assert backward is not None
+    return torch.stack([forward, backward])
+
+
+def _searched_again() -> torch.Tensor:
+    start = 0.3 * _smooth(3, 2), None
+    return ConvexSearch(inverse_consistency=0).on_cells(_smooth(3, 0), _smooth(3, 1), (1, 2, 1), start=start)[0]
 
 
 def _refined_on_nodes() -> torch.Tensor:
-    return AdamRefinement(iterations=5).on_nodes(_smooth(3, 0), _smooth(3, 1))
+    return Refinement(levels=(Level(iterations=5),)).on_nodes(_smooth(3, 0), _smooth(3, 1))
+
+
+def _refined_by_second_order() -> torch.Tensor:
+    refinement = Refinement(
+        levels=(Level(iterations=5),), optimiser=LevenbergMarquardt(), parametrisation=StationaryVelocity()
+    )
+    return refinement(_smooth(3, 0), _smooth(3, 1))
 
 
 def _in_voxels() -> torch.Tensor:
@@ -79,7 +93,10 @@ def _in_voxels() -> torch.Tensor:
     return DisplacementField(field, Grid(SHAPE, oracles.oblique_affine())).to_voxels()
 
 
-JOBS = [_registered, _searched, _searched_on_cells, _refined, _refined_on_nodes, _in_voxels]
+JOBS = [
+    *(_registered, _searched, _searched_on_cells, _searched_again),
+    *(_refined, _refined_on_nodes, _refined_by_second_order, _in_voxels),
+]
 
 
 @pytest.mark.parametrize("backend", ["reference", "auto"])

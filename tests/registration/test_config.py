@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from convexadam import (
-    AdamRefinement,
     Concat,
     ConfigError,
     ConvexSearch,
@@ -26,15 +25,33 @@ from convexadam import (
     IsotropicGrid,
     MindSSC,
     Precomputed,
+    Refinement,
     RegistrationConfig,
     preset,
 )
-from convexadam.continuous import BoxSmoothing, Compositional, Displacement, GaussianSmoothing, KovesiSmoothing
+from convexadam.continuous import (
+    Adam,
+    Bending,
+    BoxSmoothing,
+    Compositional,
+    Diffusion,
+    Displacement,
+    GaussianSmoothing,
+    KovesiSmoothing,
+    Level,
+    LevenbergMarquardt,
+    Lncc,
+    MutualInformation,
+    Ssd,
+    StationaryVelocity,
+    VolumePreserving,
+    WeightedSum,
+)
 from convexadam.linear import LinearAlignment
 from convexadam.registration.foreground import AutoForeground
-from convexadam.registration.saved import COMPONENTS, as_table
+from convexadam.registration.saved import COMPONENTS, as_plain
 
-HEAD = "schema_version = 2\n"
+HEAD = "schema_version = 3\n"
 
 CONFIGS = {
     "defaults": RegistrationConfig(),
@@ -73,25 +90,61 @@ CONFIGS = {
         discrete=ConvexSearch(spacing=(3.5, 4.0, 1 / 3), radius=20.5, unit="mm", thetas=())
     ),
     "bare refinement": RegistrationConfig(
-        continuous=AdamRefinement(
-            spacing=(1, 2, 3), iterations=0, weight=0.0, learning_rate=0.1, smoothing=None, final_smoothing=None
+        continuous=Refinement(
+            levels=(Level(spacing=(1, 2, 3), iterations=0),),
+            regularisers=(Diffusion(weight=0.0),),
+            optimiser=Adam(learning_rate=0.1),
+            smoothing=None,
+            final_smoothing=None,
         )
     ),
     "refinement in mm": RegistrationConfig(
-        continuous=AdamRefinement(
-            spacing=2.5, unit="mm", smoothing=GaussianSmoothing(sigma=1.7), final_smoothing=BoxSmoothing(width=5)
+        continuous=Refinement(
+            levels=(Level(spacing=2.5),),
+            unit="mm",
+            smoothing=GaussianSmoothing(sigma=1.7),
+            final_smoothing=BoxSmoothing(width=5),
         )
     ),
     "composed": RegistrationConfig(
-        continuous=AdamRefinement(
+        continuous=Refinement(
             smoothing=KovesiSmoothing(sigma=2.5, passes=3),
             parametrisation=Compositional(field_smoothing=BoxSmoothing(passes=1), largest_step=0.25),
         )
     ),
     "composed, not smoothed": RegistrationConfig(
-        continuous=AdamRefinement(parametrisation=Compositional(field_smoothing=None))
+        continuous=Refinement(parametrisation=Compositional(field_smoothing=None))
     ),
-    "extreme numbers": RegistrationConfig(continuous=AdamRefinement(weight=1e-300, learning_rate=1e22)),
+    "searches in a row": RegistrationConfig(
+        discrete=(ConvexSearch(spacing=6), ConvexSearch(spacing=(3, 2, 3), radius=2, window="ball"))
+    ),
+    "one search in a row": RegistrationConfig(discrete=(ConvexSearch(),)),
+    "several levels": RegistrationConfig(
+        continuous=Refinement(
+            levels=(
+                Level(spacing=(4, 3, 4), iterations=20, smoothing=GaussianSmoothing(sigma=1.5)),
+                Level(iterations=0, field_smoothing=KovesiSmoothing()),
+            ),
+            regularisers=(Diffusion(weight=0.5), Bending(weight=2.0), VolumePreserving(weight=0.1)),
+            optimiser=LevenbergMarquardt(damping=0.5, temperature=0.0, seed=7),
+            parametrisation=StationaryVelocity(field_smoothing=None, largest_step=2.0),
+            tolerance=1e-3,
+        )
+    ),
+    "robust": RegistrationConfig(continuous=Refinement(similarity=Ssd(robustness=2.0), regularisers=())),
+    "correlation": RegistrationConfig(continuous=Refinement(similarity=Lncc(radius=3, floor=0.01))),
+    "information": RegistrationConfig(continuous=Refinement(similarity=MutualInformation(bins=20))),
+    "several similarities": RegistrationConfig(
+        features=Concat(parts=(MindSSC(), Intensity())),
+        continuous=Refinement(
+            similarity=WeightedSum(terms=(Ssd(robustness=4.0), Lncc()), weights=(1.0, 0.25), channels=(12, 1))
+        ),
+    ),
+    "other features for the refinement": RegistrationConfig(continuous_features=Intensity()),
+    "both directions": RegistrationConfig(symmetric=True, backend="reference"),
+    "extreme numbers": RegistrationConfig(
+        continuous=Refinement(regularisers=(Diffusion(weight=1e-300),), optimiser=Adam(learning_rate=1e22))
+    ),
 }
 
 
@@ -131,7 +184,8 @@ def test_the_round_trips_cover_every_option_of_every_component() -> None:
         for item in dataclasses.fields(c)
         if getattr(c, item.name) != default_of(item)
     }
-    assert changed >= {(kind, item.name) for kind in COMPONENTS for item in dataclasses.fields(kind)}
+    every = {(kind, item.name) for kind in (*COMPONENTS, RegistrationConfig) for item in dataclasses.fields(kind)}
+    assert changed == every
 
 
 def test_types_survive() -> None:
@@ -149,13 +203,15 @@ def numpy_settings(monkeypatch: pytest.MonkeyPatch) -> RegistrationConfig:
     # As users have it: without the tests' own check of annotations, which would come first.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     search: Any = {"spacing": np.int64(5), "radius": tuple(np.arange(1, 4)), "thetas": (np.float16(1),)}
-    refinement: Any = {"iterations": np.uint8(7), "weight": np.float32(1.5), "learning_rate": Fraction(1, 4)}
+    level: Any = {"iterations": np.uint8(7)}
+    rate: Any = {"learning_rate": Fraction(1, 4)}
+    weight: Any = {"weight": np.float32(1.5)}
     mind: Any = {"radius": np.int64(2)}
     return RegistrationConfig(
         grid=IsotropicGrid(spacing_mm=np.float32(1.5), max_voxels=np.int32(10**6)),
         features=Concat(parts=(MindSSC(**mind),), weights=(np.float64(0.1),)),
         discrete=ConvexSearch(**search),
-        continuous=AdamRefinement(**refinement),
+        continuous=Refinement(levels=(Level(**level),), optimiser=Adam(**rate), regularisers=(Diffusion(**weight),)),
     )
 
 
@@ -169,17 +225,20 @@ def test_numbers_of_numpy_are_saved_as_plain_ones(numpy_settings: RegistrationCo
 
 
 def test_numbers_of_numpy_are_reported_as_plain_ones(numpy_settings: RegistrationConfig) -> None:
-    tables = {name: as_table(part) for name, part in vars(numpy_settings).items()}
+    tables = {name: as_plain(part) for name, part in vars(numpy_settings).items()}
     assert json.loads(json.dumps(tables)) == tables
     assert tables["discrete"]["radius"] == [1, 2, 3]
     assert tables["features"]["weights"] == [0.1]
-    assert tables["continuous"]["learning_rate"] == 0.25
+    assert tables["continuous"]["optimiser"]["learning_rate"] == 0.25
+    assert tables["continuous"]["levels"][0]["iterations"] == 7
+    assert tables["continuous"]["regularisers"][0]["weight"] == 1.5
 
 
 @pytest.mark.parametrize("kind", [MindSSC, Intensity, OwnFeatures])
 def test_features_are_an_instance_not_a_class(kind: type) -> None:
     for make in (
         lambda: RegistrationConfig(features=kind),  # type: ignore[arg-type]
+        lambda: RegistrationConfig(continuous_features=kind),  # type: ignore[arg-type]
         lambda: Concat(parts=(MindSSC(), kind)),  # type: ignore[arg-type]
     ):
         with pytest.raises(ConfigError, match=rf"the class {kind.__name__} came; make one: {kind.__name__}\("):
@@ -204,20 +263,24 @@ def test_the_default_preset() -> None:
         grid=IsotropicGrid(),
         features=MindSSC(radius=1, dilation=2),
         discrete=ConvexSearch(spacing=4, radius=5, window="ball"),
-        continuous=AdamRefinement(iterations=50, weight=0.2, parametrisation=Compositional()),
+        continuous=Refinement(
+            levels=(Level(iterations=50),), regularisers=(Diffusion(weight=0.2),), parametrisation=Compositional()
+        ),
     )
 
 
 def test_a_whole_number_becomes_a_float() -> None:
-    found = RegistrationConfig.from_toml(HEAD + 'continuous = { type = "AdamRefinement", weight = 2 }')
-    assert found.continuous == AdamRefinement(weight=2.0)
-    assert found.continuous is not None
-    assert type(found.continuous.weight) is float
+    text = 'continuous = { type = "Refinement", regularisers = [{ type = "Diffusion", weight = 2 }] }'
+    found = RegistrationConfig.from_toml(HEAD + text).continuous
+    assert found == Refinement(regularisers=(Diffusion(weight=2.0),))
+    assert found is not None
+    (regulariser,) = found.regularisers
+    assert type(regulariser.weight) is float
 
 
-@pytest.mark.parametrize("text", ["", "schema_version = 1", 'schema_version = "1"', "schema_version = 0\n[grid]"])
+@pytest.mark.parametrize("text", ["", "schema_version = 2", 'schema_version = "1"', "schema_version = 0\n[grid]"])
 def test_another_schema_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"schema_version.*reads schema_version = 2; write them anew"):
+    with pytest.raises(ConfigError, match=r"schema_version.*reads schema_version = 3; write them anew"):
         RegistrationConfig.from_toml(text)
 
 
@@ -234,7 +297,7 @@ def test_no_toml(text: str) -> None:
         ('discrete = { type = "ConvexSearch", spaceing = 3 }', "spaceing", "spacing"),
         ('grid = { type = "IsotropicGrid", max_voxel = 3 }', "max_voxel", "max_voxels"),
         (
-            'continuous = { type = "AdamRefinement", smoothing = { type = "BoxSmoothing", with = 3 } }',
+            'continuous = { type = "Refinement", smoothing = { type = "BoxSmoothing", with = 3 } }',
             "with",
             "width",
         ),
@@ -280,10 +343,12 @@ def test_a_date_fits_no_option(kind: type, name: str) -> None:
         RegistrationConfig.from_toml(HEAD + f'{place} = {{ type = "{kind.__name__}", {name} = 2024-09-17 }}')
 
 
-@pytest.mark.parametrize("name", ["grid", "features", "discrete", "continuous"])
+@pytest.mark.parametrize("name", ["grid", "features", "discrete", "continuous", "continuous_features"])
 @pytest.mark.parametrize("value", ["3", '"yes"', "[]", "true", '{ type = "BoxSmoothing" }'])
 def test_no_component(name: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{name} = .*of the wrong type; needed: "):
+    none_of_some = (name, value) == ("discrete", "[]")
+    message = "discrete is a ConvexSearch, a tuple of at least one, or None" if none_of_some else "of the wrong type"
+    with pytest.raises(ConfigError, match=message):
         RegistrationConfig.from_toml(HEAD + f"{name} = {value}")
 
 
@@ -308,11 +373,19 @@ def test_some_components_cannot_be_absent(name: str) -> None:
         ("discrete = ConvexSearch", "inverse_consistency = true"),
         ("discrete = ConvexSearch", "thetas = 1.0"),
         ("discrete = ConvexSearch", 'thetas = ["a"]'),
-        ("continuous = AdamRefinement", "iterations = 2.0"),
-        ("continuous = AdamRefinement", 'weight = "1"'),
-        ("continuous = AdamRefinement", "weight = true"),
-        ("continuous = AdamRefinement", 'smoothing = { type = "MindSSC" }'),
-        ("continuous = AdamRefinement", 'parametrisation = "none"'),
+        ("continuous = Refinement", 'levels = [{ type = "Level", iterations = 2.0 }]'),
+        ("continuous = Refinement", 'levels = { type = "Level" }'),
+        ("continuous = Refinement", 'levels = [{ type = "Diffusion" }]'),
+        ("continuous = Refinement", 'regularisers = [{ type = "Diffusion", weight = "1" }]'),
+        ("continuous = Refinement", 'regularisers = [{ type = "Bending", weight = true }]'),
+        ("continuous = Refinement", 'regularisers = "none"'),
+        ("continuous = Refinement", 'optimiser = { type = "Ssd" }'),
+        ("continuous = Refinement", 'optimiser = "Adam"'),
+        ("continuous = Refinement", 'similarity = { type = "WeightedSum", terms = [{ type = "Level" }] }'),
+        ("continuous = Refinement", 'similarity = { type = "Adam" }'),
+        ("continuous = Refinement", 'tolerance = "none"'),
+        ("continuous = Refinement", 'smoothing = { type = "MindSSC" }'),
+        ("continuous = Refinement", 'parametrisation = "none"'),
         ("grid = IsotropicGrid", "max_voxels = 1e6"),
         ("grid = IsotropicGrid", 'spacing_mm = "fine"'),
         ("features = MindSSC", "radius = 1.5"),
@@ -333,8 +406,18 @@ def test_wrong_types(component: str, setting: str) -> None:
         ("discrete = ConvexSearch", "spacing = 0", "spacing is one number or a tuple of three"),
         ("discrete = ConvexSearch", "spacing = nan", "spacing is one number or a tuple of three"),
         ("discrete = ConvexSearch", "inverse_consistency = -1", "inverse_consistency is a whole number"),
-        ("continuous = AdamRefinement", "learning_rate = 0.0", "learning_rate is a finite number above 0"),
-        ("continuous = AdamRefinement", "weight = inf", "weight is a finite number"),
+        (
+            "continuous = Refinement",
+            'optimiser = { type = "Adam", learning_rate = 0.0 }',
+            "learning_rate is a finite number above 0",
+        ),
+        (
+            "continuous = Refinement",
+            'regularisers = [{ type = "Diffusion", weight = inf }]',
+            "weight is a finite number",
+        ),
+        ("continuous = Refinement", "levels = []", r"levels is a tuple of at least one Level .*but \(\) .*came"),
+        ("continuous = Refinement", "tolerance = -1", "tolerance is a finite number of at least 0"),
         ("grid = IsotropicGrid", "max_voxels = 0", "max_voxels is a whole number of at least 1"),
         ("grid = IsotropicGrid", "spacing_mm = -1", "spacing_mm is a finite number above 0"),
         ("features = Intensity", "low = 2.0", "quantiles are 0 <= low < high <= 1"),
@@ -352,10 +435,11 @@ def test_out_of_range(component: str, setting: str, message: str) -> None:
         RegistrationConfig.from_toml(HEAD + f'[{name}]\ntype = "{kind}"\n{setting}')
 
 
-@pytest.mark.parametrize("name", ["GivenGrid", "ConvexSearch", "AdamRefinement"])
-def test_features_are_features(name: str) -> None:
-    with pytest.raises(ConfigError, match="features"):
-        RegistrationConfig.from_toml(HEAD + f'features = {{ type = "{name}" }}')
+@pytest.mark.parametrize("name", ["GivenGrid", "ConvexSearch", "Refinement", "Diffusion", "Ssd", "Adam"])
+@pytest.mark.parametrize("place", ["features", "continuous_features"])
+def test_features_are_features(name: str, place: str) -> None:
+    with pytest.raises(ConfigError, match=place):
+        RegistrationConfig.from_toml(HEAD + f'{place} = {{ type = "{name}" }}')
 
 
 def test_an_option_without_default_is_named_when_missing() -> None:
@@ -377,17 +461,31 @@ def test_a_type_is_a_name() -> None:
     ],
 )
 def test_code_cannot_be_saved(features: Any, tmp_path: Path) -> None:
-    config = RegistrationConfig(features=features)
-    with pytest.raises(ConfigError, match="is code and cannot be saved"):
-        config.to_toml()
-    with pytest.raises(ConfigError, match="is code and cannot be saved"):
-        config.save(tmp_path / "settings.toml")
+    for config in (RegistrationConfig(features=features), RegistrationConfig(continuous_features=features)):
+        with pytest.raises(ConfigError, match="is code and cannot be saved"):
+            config.to_toml()
+        with pytest.raises(ConfigError, match="is code and cannot be saved"):
+            config.save(tmp_path / "settings.toml")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"grid": None}, {"grid": "GivenGrid"}, {"features": 3}, {"features": None}, {"discrete": "no"}, {"continuous": 3}],
+    [
+        {"grid": None},
+        {"grid": "GivenGrid"},
+        {"features": 3},
+        {"features": None},
+        {"continuous_features": 3},
+        {"discrete": "no"},
+        {"discrete": ()},
+        {"discrete": (ConvexSearch(), None)},
+        {"discrete": [ConvexSearch()]},
+        {"continuous": 3},
+        {"continuous": (Refinement(),)},
+        {"symmetric": 1},
+        {"symmetric": None},
+    ],
 )
 def test_the_config_takes_components_only(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=rf"{next(iter(settings))} is "):
@@ -433,7 +531,7 @@ def test_load_names_the_file_that_is_wrong(tmp_path: Path) -> None:
 
 
 def test_with_settings() -> None:
-    config = RegistrationConfig(discrete=ConvexSearch(), continuous=AdamRefinement())
+    config = RegistrationConfig(discrete=ConvexSearch(), continuous=Refinement())
     found = config.with_settings(
         "discrete.spacing = [3, 4, 5]",
         "continuous.smoothing.width=5",
@@ -445,10 +543,32 @@ def test_with_settings() -> None:
         grid=GivenGrid(),
         features=MindSSC(radius=2),
         discrete=ConvexSearch(spacing=(3, 4, 5)),
-        continuous=AdamRefinement(smoothing=BoxSmoothing(width=5), final_smoothing=BoxSmoothing(passes=2)),
+        continuous=Refinement(smoothing=BoxSmoothing(width=5), final_smoothing=BoxSmoothing(passes=2)),
     )
-    assert config == RegistrationConfig(discrete=ConvexSearch(), continuous=AdamRefinement())
+    assert config == RegistrationConfig(discrete=ConvexSearch(), continuous=Refinement())
     assert config.with_settings() == config
+
+
+def test_with_settings_of_elements_by_their_numbers() -> None:
+    config = RegistrationConfig(
+        discrete=(ConvexSearch(spacing=6), ConvexSearch(spacing=3)),
+        continuous=Refinement(levels=(Level(spacing=4), Level(iterations=20))),
+    )
+    found = config.with_settings(
+        "discrete.1.radius = 2",
+        "continuous.levels.0.iterations = 30",
+        'continuous.levels.1 = { type = "Level", spacing = 1 }',
+        "continuous.regularisers.0.weight = 0.5",
+    )
+    assert found == RegistrationConfig(
+        discrete=(ConvexSearch(spacing=6), ConvexSearch(spacing=3, radius=2)),
+        continuous=Refinement(
+            levels=(Level(spacing=4, iterations=30), Level(spacing=1)), regularisers=(Diffusion(weight=0.5),)
+        ),
+    )
+    two = config.with_settings('continuous.levels = [{ type = "Level", spacing = 3 }, { type = "Level" }]').continuous
+    assert two is not None
+    assert two.levels == (Level(spacing=3), Level())
 
 
 def test_with_settings_in_order() -> None:
@@ -473,8 +593,13 @@ def test_with_settings_replaces_a_component_as_a_whole() -> None:
         ("discrete.sapcing = 5", r"did you mean 'spacing'\?"),
         ("descrete.spacing = 5", r"did you mean 'discrete'\?"),
         ("discrete.spacing = 0", "spacing is one number or a tuple of three"),
-        ("continuous.iterations.x = 3", "iterations"),
-        ("schema_version = 3", "schema_version 3"),
+        ("continuous.tolerance.x = 3", "tolerance"),
+        ("continuous.iterations = 3", "no key 'iterations'"),
+        ("continuous.levels.iterations = 3", "levels has 1 elements, counted from 0, and none of number 'iterations'"),
+        ("continuous.levels.1.iterations = 3", "levels has 1 elements, counted from 0, and none of number '1'"),
+        ("continuous.levels.-1.iterations = 3", "none of number '-1'"),
+        ("discrete.0.spacing = 3", "no key '0'"),
+        ("schema_version = 4", "schema_version 4"),
         ('grid = "none"', "grid = 'none' is of the wrong type"),
     ],
 )
@@ -502,12 +627,11 @@ def test_the_published_preset_has_the_published_defaults() -> None:
         inverse_consistency=15,
         thetas=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     )
-    assert found.continuous == AdamRefinement(
-        spacing=2,
+    assert found.continuous == Refinement(
+        levels=(Level(spacing=2, iterations=80),),
         unit="voxel",
-        iterations=80,
-        weight=1.25,
-        learning_rate=1.0,
+        regularisers=(Diffusion(weight=1.25),),
+        optimiser=Adam(learning_rate=1.0),
         smoothing=BoxSmoothing(width=3, passes=3),
         parametrisation=Displacement(),
         final_smoothing=None,

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from convexadam import (
-    AdamRefinement,
     ConvexSearch,
     GivenGrid,
     Grid,
     Image,
     Intensity,
+    Refinement,
     RegistrationConfig,
     RegistrationResult,
     register,
 )
-from convexadam.continuous import Compositional, Displacement
+from convexadam.continuous import Compositional, Diffusion, Displacement, Level
 from convexadam.registration.finishing import finished
 
 SHAPE = (24, 20, 22)
@@ -38,7 +38,12 @@ def registered(parametrisation: Any = ROUGH, initial: np.ndarray | None = None) 
         linear=None,
         features=Intensity(),
         discrete=ConvexSearch(spacing=3, radius=3),
-        continuous=AdamRefinement(spacing=1, smoothing=None, weight=0.0, iterations=5, parametrisation=parametrisation),
+        continuous=Refinement(
+            levels=(Level(spacing=1, iterations=5),),
+            regularisers=(Diffusion(weight=0.0),),
+            smoothing=None,
+            parametrisation=parametrisation,
+        ),
     )
     return register(*NOISE, config, initial_transform=initial)
 

@@ -17,7 +17,6 @@ import torch
 from foreign import look_alike_tensor
 
 from convexadam import (
-    AdamRefinement,
     Affine,
     ConfigError,
     ConvexAdamError,
@@ -31,6 +30,7 @@ from convexadam import (
     Intensity,
     MindSSC,
     Precomputed,
+    Refinement,
     RegistrationConfig,
     RegistrationResult,
     as_image,
@@ -39,12 +39,15 @@ from convexadam import (
     write_image,
     write_transform,
 )
+from convexadam.continuous import Level
 from convexadam.io import image_as
 from convexadam.registration.inputs import checked_initial, checked_mask
 
 SHAPE = (24, 20, 16)
 SEARCH = ConvexSearch(spacing=3, radius=2)
-QUICK = RegistrationConfig(grid=GivenGrid(), linear=None, discrete=SEARCH, continuous=AdamRefinement(iterations=5))
+QUICK = RegistrationConfig(
+    grid=GivenGrid(), linear=None, discrete=SEARCH, continuous=Refinement(levels=(Level(iterations=5),))
+)
 TRUE_VOX = (2.0, -1.0, 1.0)
 
 # Exact in float32, since headers hold no more: results of all forms are then the same to the last digit.
@@ -230,7 +233,7 @@ def test_the_moving_image_may_lie_on_any_grid(moving_grid: Grid) -> None:
         points = grid.to_mm(indices(grid.shape).reshape(3, -1).T) - shift_mm
         return Image(waves(points.T).reshape(1, *grid.shape).float(), grid)
 
-    config = RegistrationConfig(discrete=SEARCH, continuous=AdamRefinement(iterations=40))
+    config = RegistrationConfig(discrete=SEARCH, continuous=Refinement(levels=(Level(iterations=40),)))
     found = register(seen(fixed_grid, 0 * true_mm), seen(moving_grid, true_mm), config).transform
     assert found.grid.same_as(fixed_grid)
     # where the moving image shows the fixed box, and away from its edge
@@ -275,7 +278,7 @@ def test_truth_values() -> None:
 def test_whole_numbers_on_an_anisotropic_grid(levels: int) -> None:
     affine = np.diag([1.0, 1.0, 2.5, 1.0])
     fixed, moving = (((v - v.min()) / (v.max() - v.min()) * levels).round().to(torch.uint8) for v in pair())
-    config = RegistrationConfig(linear=None, discrete=SEARCH, continuous=AdamRefinement(iterations=5))
+    config = RegistrationConfig(linear=None, discrete=SEARCH, continuous=Refinement(levels=(Level(iterations=5),)))
     whole, real = (
         field(convert(fixed), convert(moving), config=config, fixed_affine=affine, moving_affine=affine)
         for convert in (torch.clone, torch.Tensor.float)
@@ -355,7 +358,7 @@ def test_nan_and_infinity_are_counted(which: str) -> None:
 @pytest.mark.parametrize("value", [0.0, -5.0, 1e30])
 def test_two_constant_images_do_not_move(value: float) -> None:
     for config in (QUICK, preset("default"), preset("published")):
-        short = config.with_settings("continuous.iterations = 5")
+        short = config.with_settings("continuous.levels.0.iterations = 5")
         found = field(torch.full(SHAPE, value), torch.full(SHAPE, 3.0), config=short)
         assert not found.any()
 
@@ -498,7 +501,7 @@ def test_features_with_other_channels() -> None:
 def test_features_whose_squares_overflow() -> None:
     config = constant_features(lambda image: image.data * 1e30)
     with pytest.raises(ConfigError, match="features"):
-        register(*pair(), dataclasses.replace(config, continuous=AdamRefinement(iterations=5)))
+        register(*pair(), dataclasses.replace(config, continuous=Refinement(levels=(Level(iterations=5),))))
 
 
 @pytest.mark.parametrize("config", ["published", {}, MindSSC()])
@@ -531,7 +534,9 @@ def test_thin_volumes_are_registered() -> None:
     # several voxels thick, and the motion lies in the plane
     points = indices((60, 60, 6))
     shift = torch.tensor([2.0, -1.0, 0.0], dtype=torch.float64).reshape(3, 1, 1, 1)
-    config = RegistrationConfig(grid=GivenGrid(), discrete=SEARCH, continuous=AdamRefinement(iterations=40))
+    config = RegistrationConfig(
+        grid=GivenGrid(), discrete=SEARCH, continuous=Refinement(levels=(Level(iterations=40),))
+    )
     found = field(waves(points).float(), waves(points - shift).float(), config=config)
     error = (found - shift).abs()[:, 8:-8, 8:-8].mean((1, 2, 3))
     assert float(error[:2].max()) < 0.15
@@ -673,7 +678,9 @@ def test_what_a_mask_excludes_has_no_say(which: str) -> None:
 def test_excluding_a_corrupted_corner_restores_the_result(which: str) -> None:
     clean = dict(zip(("fixed", "moving"), pair(BOX), strict=True))
     spoilt_pair = {**clean, which: corrupted(clean[which])}
-    config = RegistrationConfig(grid=GivenGrid(), discrete=SEARCH, continuous=AdamRefinement(iterations=60))
+    config = RegistrationConfig(
+        grid=GivenGrid(), discrete=SEARCH, continuous=Refinement(levels=(Level(iterations=60),))
+    )
 
     def error(images: dict[str, torch.Tensor], **masks: torch.Tensor) -> torch.Tensor:
         found = field(images["fixed"], images["moving"], config=config, **masks)

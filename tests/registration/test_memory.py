@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from convexadam import (
-    AdamRefinement,
     Concat,
     ConfigError,
     ConvexSearch,
@@ -19,10 +18,12 @@ from convexadam import (
     Intensity,
     IsotropicGrid,
     MindSSC,
+    Refinement,
     RegistrationConfig,
     estimate_memory,
     preset,
 )
+from convexadam.continuous import Level
 from convexadam.registration.memory import give_back_memory
 
 
@@ -44,7 +45,7 @@ def test_the_largest_stage_counts() -> None:
     assert estimate_memory((128, 128, 128), search) > 2 * 11**3 * 128**3 / 8
     without = RegistrationConfig(grid=GivenGrid(), discrete=None, continuous=None)
     assert estimate_memory((128, 128, 128), without) < estimate_memory((128, 128, 128), config)
-    fine = RegistrationConfig(grid=GivenGrid(), discrete=None, continuous=AdamRefinement(spacing=1))
+    fine = RegistrationConfig(grid=GivenGrid(), discrete=None, continuous=Refinement(levels=(Level(spacing=1),)))
     assert estimate_memory((128, 128, 128), fine) > 2 * estimate_memory((128, 128, 128), config)
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 import convexadam
 from convexadam import (
-    AdamRefinement,
     ConfigError,
     ConvexSearch,
     DisplacementField,
@@ -26,16 +25,18 @@ from convexadam import (
     Image,
     InputError,
     MindSSC,
+    Refinement,
     RegistrationConfig,
     preset,
     register,
 )
-from convexadam.continuous import BoxSmoothing, GaussianSmoothing, KovesiSmoothing
+from convexadam.continuous import Adam, BoxSmoothing, Diffusion, GaussianSmoothing, KovesiSmoothing, Level
 from convexadam.metrics import hd95
 
 SHIFT = (6.0, -4.0, 2.0)
 QUICK = RegistrationConfig(
-    discrete=ConvexSearch(spacing=3, radius=2), continuous=AdamRefinement(iterations=5, learning_rate=0.1)
+    discrete=ConvexSearch(spacing=3, radius=2),
+    continuous=Refinement(levels=(Level(iterations=5),), optimiser=Adam(learning_rate=0.1)),
 )
 
 
@@ -147,7 +148,7 @@ def test_08_smoothing_keeps_the_shape() -> None:
         BoxSmoothing(width=4)
     features = noise(4, 18, 17, 15)
     for final in (BoxSmoothing(width=5), GaussianSmoothing(sigma=2.0), KovesiSmoothing(sigma=1.3)):
-        refined = AdamRefinement(iterations=1, final_smoothing=final)(features, features.flip(1))
+        refined = Refinement(levels=(Level(iterations=1),), final_smoothing=final)(features, features.flip(1))
         assert refined.shape == (3, 18, 17, 15)
 
 
@@ -157,7 +158,7 @@ def test_09_the_last_step_counts() -> None:
         noise(4, 16, 15, 14),
         noise(4, 14, 16, 15).permute(0, 2, 1, 3).reshape(4, 16, 14, 15).permute(0, 1, 3, 2),
     )
-    none, one, two = (AdamRefinement(iterations=n)(fixed, moving) for n in (0, 1, 2))
+    none, one, two = (Refinement(levels=(Level(iterations=n),))(fixed, moving) for n in (0, 1, 2))
     assert float(none.abs().max()) == 0
     assert float(one.abs().max()) > 0.1
     assert float((two - one).abs().max()) > 0.1
@@ -167,8 +168,13 @@ def test_09_the_last_step_counts() -> None:
 def test_10_no_setting_silences_another(channels: int) -> None:
     """Published: weight 0 disables Adam, 0 iterations crash, 12 channels are hard-coded."""
     fixed, moving = noise(channels, 16, 15, 14), noise(channels, 16, 15, 14).flip(1)
-    assert float(AdamRefinement(iterations=3, weight=0.0)(fixed, moving).abs().max()) > 0.1
-    assert float(AdamRefinement(iterations=0)(fixed, moving).abs().max()) == 0
+    assert (
+        float(
+            Refinement(levels=(Level(iterations=3),), regularisers=(Diffusion(weight=0.0),))(fixed, moving).abs().max()
+        )
+        > 0.1
+    )
+    assert float(Refinement(levels=(Level(iterations=0),))(fixed, moving).abs().max()) == 0
     assert ConvexSearch(spacing=3, radius=2)(fixed, moving).shape == (3, 16, 15, 14)
 
 
@@ -226,7 +232,9 @@ def test_14_every_setting_of_the_published_search_runs(
 ) -> None:
     """Published: 12 of the 75 settings drawn crash, and so does the surface distance, which was never imported."""
     features = noise(12, 25, 23, 21)
-    refine = AdamRefinement(spacing=spacing, iterations=2, smoothing=smoothing, final_smoothing=BoxSmoothing(passes=2))
+    refine = Refinement(
+        levels=(Level(spacing=spacing, iterations=2),), smoothing=smoothing, final_smoothing=BoxSmoothing(passes=2)
+    )
     field = refine(features, features.flip(1))
     assert field.shape == (3, 25, 23, 21)
     assert bool(field.isfinite().all())

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from convexadam import (
-    AdamRefinement,
     Concat,
     ConfigError,
     ConvexAdamError,
@@ -31,17 +30,19 @@ from convexadam import (
     MindSSC,
     OutOfMemoryError,
     Precomputed,
+    Refinement,
     RegistrationConfig,
     RegistrationResult,
     register,
     write_image,
 )
+from convexadam.continuous import Level
 from convexadam.data import phantom_pair
 from convexadam.metrics import evaluate_transform
 from convexadam.registration.diagnostics import describe_field
 
 SEARCH = ConvexSearch(spacing=3, radius=2)
-QUICK = RegistrationConfig(discrete=SEARCH, continuous=AdamRefinement(iterations=5))
+QUICK = RegistrationConfig(discrete=SEARCH, continuous=Refinement(levels=(Level(iterations=5),)))
 STAGES = ["linear", "resample", "features", "discrete", "continuous", "finish"]
 
 
@@ -160,7 +161,7 @@ def test_without_stages_nothing_moves(images: tuple[Image, Image]) -> None:
 def test_a_phantom_is_registered(contrasts: tuple[str, str]) -> None:
     pair = phantom_pair((48, 40, 36), contrasts=contrasts, displacement_mm=25.0, noise=0.3)
     search = ConvexSearch(spacing=3, radius=3)
-    found = register(pair.fixed, pair.moving, RegistrationConfig(discrete=search, continuous=AdamRefinement()))
+    found = register(pair.fixed, pair.moving, RegistrationConfig(discrete=search, continuous=Refinement()))
     assert found.diagnostics["feature_difference_after"] < 0.7 * found.diagnostics["feature_difference_before"]
     scores = evaluate_transform(
         found.transform,
@@ -179,7 +180,9 @@ def test_a_phantom_is_registered(contrasts: tuple[str, str]) -> None:
         assert float(apart[0]) < float(apart[1])
 
 
-@pytest.mark.parametrize(("discrete", "continuous"), [(SEARCH, None), (None, AdamRefinement(iterations=40))])
+@pytest.mark.parametrize(
+    ("discrete", "continuous"), [(SEARCH, None), (None, Refinement(levels=(Level(iterations=40),)))]
+)
 def test_each_stage_works_alone(discrete: Any, continuous: Any, images: tuple[Image, Image]) -> None:
     config = RegistrationConfig(discrete=discrete, continuous=continuous)
     found = register(*images, config)
@@ -209,7 +212,12 @@ def test_finished_features_equal_those_made_on_the_way() -> None:
     pair = phantom_pair((24, 20, 16), displacement_mm=20.0)
     features = Intensity()
     maps = [Image(features(image), image.grid) for image in (pair.fixed, pair.moving)]
-    common = {"grid": GivenGrid(), "linear": None, "discrete": SEARCH, "continuous": AdamRefinement(iterations=5)}
+    common = {
+        "grid": GivenGrid(),
+        "linear": None,
+        "discrete": SEARCH,
+        "continuous": Refinement(levels=(Level(iterations=5),)),
+    }
     made = register(pair.fixed, pair.moving, RegistrationConfig(features=features, **common))
     given = register(*maps, RegistrationConfig(features=Precomputed(), **common))
     assert torch.equal(made.transform.disp_mm, given.transform.disp_mm)
@@ -320,7 +328,7 @@ def test_too_little_memory_in_a_stage(stage: str, images: tuple[Image, Image], m
     def fail(*_: Any, **__: Any) -> None:
         raise SHORT_OF_MEMORY[0]
 
-    component, method = {"discrete": (ConvexSearch, "on_cells"), "continuous": (AdamRefinement, "on_nodes")}[stage]
+    component, method = {"discrete": (ConvexSearch, "on_cells"), "continuous": (Refinement, "on_nodes")}[stage]
     monkeypatch.setattr(component, method, fail)
     with pytest.raises(OutOfMemoryError, match="too little memory"):
         register(*images, QUICK)

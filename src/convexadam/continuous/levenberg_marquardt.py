@@ -36,7 +36,8 @@ class LevenbergMarquardt:
     Attributes
     ----------
     damping
-        At the start and at least, as a share of the mean curvature of the similarity: what has less than that moves little by itself.
+        At the start and at least, as a share of the similarity's mean curvature: what has less than that moves little
+        by itself.
     temperature
         Relative rise that one step in ``e`` may bring all the same; 0 for none.
     seed

@@ -225,18 +225,21 @@ class _Flowing:
 
     def move(self, gradient: Field, descent: Descent) -> None:
         descent.descend(self._step, gradient, accumulate=False)
-        self.tried(self._smooth_step(self._step, out=self._buffer))
+        self._add(self._smooth_step(self._step, out=self._buffer))
         self.keep()
 
     def tried(self, step: Field) -> Field:
-        length = step.square().sum(0, keepdim=True).sqrt_()
-        self._step = torch.addcdiv(self._velocity, step, (length / self.longest).clamp_min_(1), out=self._step)
+        self._add(step)
         self._moved = self._followed(self._step)
         return self._moved
 
     def keep(self) -> None:
         self._velocity = self._smooth_field(self._step, out=self._velocity)
-        self.displacement = self._followed(self._velocity)
+        self.displacement.copy_(self._followed(self._velocity))  # a recorded step reads where it has written
+
+    def _add(self, step: Field) -> None:
+        length = step.square().sum(0, keepdim=True).sqrt_()
+        self._step = torch.addcdiv(self._velocity, step, (length / self.longest).clamp_min_(1), out=self._step)
 
     def _followed(self, velocity: Field) -> Field:
         flow = velocity / 2**_SQUARINGS

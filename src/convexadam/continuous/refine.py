@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import types
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
@@ -31,7 +33,9 @@ _WHOLE = 0.999
 
 def _check(value: object, allowed: object, name: str) -> None:
     if not isinstance(value, allowed):  # type: ignore[arg-type]
-        raise ConfigError(f"{name} is a component ({allowed}), but {value!r} came")
+        kinds = typing.get_args(allowed) or (allowed,)
+        names = " or ".join("None" if kind is types.NoneType else kind.__name__ for kind in kinds)
+        raise ConfigError(f"{name} is {names}, but {value!r} came")
 
 
 @final

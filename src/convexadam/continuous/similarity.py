@@ -135,7 +135,7 @@ class WeightedSum:
     Raises
     ------
     ConfigError
-        If there is no term, their numbers differ, or a number is not positive.
+        If there is no term or something else among them, their numbers differ, or a number is not positive.
     """
 
     terms: tuple[Ssd | Lncc | MutualInformation, ...]
@@ -143,6 +143,10 @@ class WeightedSum:
     channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.terms, tuple) or not all(
+            isinstance(t, Ssd | Lncc | MutualInformation) for t in self.terms
+        ):
+            raise ConfigError(f"terms is a tuple of Ssd, Lncc and MutualInformation, but {self.terms!r} came")
         counts = (1,) * len(self.terms) if self.channels is None else self.channels
         if not self.terms or not len(self.terms) == len(self.weights) == len(counts):
             raise ConfigError(

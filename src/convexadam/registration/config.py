@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from convexadam.continuous import Compositional, Diffusion, Level, Refinement
+from convexadam.continuous import Bending, Compositional, Diffusion, Level, Refinement, VolumePreserving
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, FileError
 from convexadam.features import Features, MindSSC, check_no_class
@@ -19,7 +19,10 @@ from convexadam.registration.foreground import AutoForeground
 from convexadam.registration.guide import LandmarkGuide
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid, WorkingGrid
 
-_NO_FEATURES = (GivenGrid, IsotropicGrid, AutoForeground, LinearAlignment, ConvexSearch, Refinement)
+_NO_FEATURES = (
+    *(GivenGrid, IsotropicGrid, AutoForeground, LinearAlignment, ConvexSearch, Refinement),
+    *(Diffusion, Bending, VolumePreserving),
+)
 """Components that can be called, but not with an image."""
 
 
@@ -100,13 +103,14 @@ class RegistrationConfig:
                 raise ConfigError(f"{name} is a component or a function of an image, but {extractor!r} came")
         if not isinstance(self.symmetric, bool):
             raise ConfigError(f"symmetric is True or False, but {self.symmetric!r} came")
-        if isinstance(self.discrete, tuple) and not all(isinstance(s, ConvexSearch) for s in self.discrete):
-            raise ConfigError(f"discrete is a ConvexSearch or a tuple of them, but {self.discrete!r} came")
+        if self.discrete == () or not all(isinstance(search, ConvexSearch) for search in self.searches):
+            raise ConfigError(
+                f"discrete is a ConvexSearch, a tuple of at least one, or None, but {self.discrete!r} came"
+            )
         for name, allowed in (
             ("grid", (GivenGrid, IsotropicGrid)),
             ("foreground", (AutoForeground, types.NoneType)),
             ("linear", (LinearAlignment, types.NoneType)),
-            ("discrete", (ConvexSearch, tuple, types.NoneType)),
             ("continuous", (Refinement, types.NoneType)),
             ("landmarks", (LandmarkGuide, types.NoneType)),
         ):
@@ -159,8 +163,8 @@ class RegistrationConfig:
 
         Examples
         --------
-        >>> changed = RegistrationConfig().with_settings("discrete.spacing = 5", "continuous.iterations = 40")
-        >>> changed.discrete.spacing, changed.continuous.iterations
+        >>> changed = RegistrationConfig().with_settings("discrete.spacing = 5", "continuous.levels.0.iterations = 40")
+        >>> changed.discrete.spacing, changed.continuous.levels[0].iterations
         (5, 40)
         """
         return saved.with_overrides(self, assignments)

@@ -186,7 +186,7 @@ def _points(value: Any, grid: Grid, name: str) -> Points:
 
 def _numbers(value: Any) -> Tensor:
     try:
-        return torch.as_tensor(value).detach().to("cpu", torch.float64)
+        return torch.as_tensor(value, device="cpu").detach().double()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"landmarks are a tensor or array of numbers, or the path of a file, but a {type(value).__name__} came"

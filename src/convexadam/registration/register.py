@@ -191,7 +191,7 @@ def _estimated(
         guide = None
         if landmarks is not None and config.landmarks is not None:
             guide = landmarks.on_grid(config.landmarks, grid, start, (fixed.grid, moving.grid))
-        margin = reach_of(config.features)
+        margin = max(reach_of(f) for f in (config.features, config.continuous_features) if f is not None)
         reach_mm = margin * max(grid.spacing_mm)
         fixed, moving = hidden(fixed, masks[0], reach_mm), hidden(moving, masks[1], reach_mm)
         pulled, seen = pulled_onto(grid, moving, masks[1], start, margin)

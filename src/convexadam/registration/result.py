@@ -16,7 +16,7 @@ from convexadam.geometry import DisplacementField, Image, Transform
 from convexadam.io import atomic_path, image_as
 from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
-from convexadam.registration.saved import as_table
+from convexadam.registration.saved import as_plain
 
 
 @final
@@ -93,9 +93,7 @@ class RegistrationResult:
     def report(self) -> dict[str, Any]:
         """Everything but the volumes, as plain values that JSON can hold."""
         return {
-            "config": {
-                name: part if isinstance(part, str) else as_table(part) for name, part in vars(self.config).items()
-            },
+            "config": {name: as_plain(part) for name, part in vars(self.config).items()},
             "seconds": {**self.seconds, "total": sum(self.seconds.values())},
             "linear": None if self.linear is None else _plain(self.linear),
             "diagnostics": dict(self.diagnostics),
@@ -103,7 +101,7 @@ class RegistrationResult:
             "moving": self.moving.grid.described(),
             "device": str(self.fixed.data.device),
             "backend": self.backend,
-            "seed": None,  # nothing in the pipeline is drawn at random
+            "seed": None,  # what is drawn at random has its seed among the settings
             "versions": {
                 "convexadam": VERSION,
                 "torch": torch.__version__,

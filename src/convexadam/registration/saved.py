@@ -109,7 +109,8 @@ def with_overrides(config: T, assignments: Sequence[str]) -> T:
     """Change single settings: each assignment is a line of TOML such as ``discrete.spacing = 5``.
 
     A table with a ``type`` replaces the component, one without changes fields of it:
-    ``continuous.final_smoothing = { type = "BoxSmoothing", passes = 2 }``.
+    ``continuous.final_smoothing = { type = "BoxSmoothing", passes = 2 }``. Elements of a list go by their numbers:
+    ``continuous.levels.0.iterations = 40``.
     """
     table = tomllib.loads(to_toml(config))
     for assignment in assignments:
@@ -126,10 +127,22 @@ def with_overrides(config: T, assignments: Sequence[str]) -> T:
 
 def _merge(table: dict[str, Any], change: dict[str, Any]) -> None:
     for key, value in change.items():
-        if isinstance(value, dict) and "type" not in value and isinstance(table.get(key), dict):
-            _merge(table[key], value)
-        else:
+        old = table.get(key)
+        if not isinstance(value, dict) or "type" in value or not isinstance(old, (dict, list)):
             table[key] = value
+        elif isinstance(old, dict):
+            _merge(old, value)
+        else:
+            table[key] = _merged(key, old, value)
+
+
+def _merged(name: str, old: list[Any], change: dict[str, Any]) -> list[Any]:
+    """Change elements of a list by their numbers, from 0."""
+    elements = {str(number): element for number, element in enumerate(old)}
+    if unknown := [key for key in change if key not in elements]:
+        raise ConfigError(f"{name} has {len(old)} elements, counted from 0, and none of number {unknown[0]!r}")
+    _merge(elements, change)
+    return list(elements.values())
 
 
 def _from_table(kind: type[T], table: dict[str, Any]) -> T:
@@ -143,16 +156,9 @@ def _from_table(kind: type[T], table: dict[str, Any]) -> T:
     return _built(kind, table, "the settings")
 
 
-def as_table(component: Any) -> dict[str, Any]:
-    """Nested plain values of a component, for reports; a function of the user's becomes its name."""
-    if component is None:
-        return {"type": "none"}
-    if type(component) not in COMPONENTS:
-        return {"type": getattr(component, "__qualname__", type(component).__qualname__)}
-    plain: dict[str, Any] = {"type": type(component).__name__}
-    for item in dataclasses.fields(component):
-        plain[item.name] = _plain(getattr(component, item.name))
-    return plain
+def as_plain(setting: Any) -> Any:
+    """Plain values of a setting, for reports: a table for each component and for none; a function becomes its name."""
+    return {"type": "none"} if setting is None else _plain(setting)
 
 
 def _plain(value: Any) -> Any:
@@ -160,7 +166,12 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, numbers.Real):
         return _plain_number(value)
-    return value if value is None or isinstance(value, str) else as_table(value)
+    if value is None or isinstance(value, str):
+        return value
+    if type(value) not in COMPONENTS:
+        return {"type": getattr(value, "__qualname__", type(value).__qualname__)}
+    fields = {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    return {"type": type(value).__name__, **fields}
 
 
 def _plain_number(value: numbers.Real) -> bool | int | float:
