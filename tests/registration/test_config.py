@@ -611,7 +611,7 @@ def test_with_settings_refuses(assignment: str, message: str) -> None:
 def test_the_presets() -> None:
     assert preset() == preset("default") == RegistrationConfig()
     assert preset("default") != preset("published")
-    for name in ("default", "published"):
+    for name in ("default", "accurate", "same-contrast", "published"):
         assert RegistrationConfig.from_toml(preset(name).to_toml()) == preset(name)
 
 
@@ -639,7 +639,7 @@ def test_the_published_preset_has_the_published_defaults() -> None:
 
 
 def test_an_unknown_preset() -> None:
-    with pytest.raises(ConfigError, match=r"no preset 'publishd' \(did you mean 'published'\?\); known: default, pub"):
+    with pytest.raises(ConfigError, match=r"no preset 'publishd' \(did you mean 'published'\?\); known: default, acc"):
         preset("publishd")
-    with pytest.raises(ConfigError, match=r"no preset 'x'; known: default, published"):
+    with pytest.raises(ConfigError, match=r"no preset 'x'; known: default, accurate, same-contrast, published"):
         preset("x")

@@ -14,7 +14,7 @@ from convexadam.geometry import Grid
 from convexadam.io import read_image
 from convexadam.registration.register import Progress
 
-Preset: TypeAlias = Literal["default", "published"]
+Preset: TypeAlias = Literal["default", "accurate", "same-contrast", "published"]
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
 from convexadam.features import Intensity, MindSSC
 from convexadam.registration.config import RegistrationConfig
-from convexadam.registration.working_grid import GivenGrid
+from convexadam.registration.working_grid import GivenGrid, IsotropicGrid
 
 
 def preset(name: str = "default") -> RegistrationConfig:
@@ -51,6 +51,7 @@ def preset(name: str = "default") -> RegistrationConfig:
 
 def _accurate() -> RegistrationConfig:
     return RegistrationConfig(
+        grid=IsotropicGrid(keep=2.0),
         discrete=(
             ConvexSearch(spacing=4, radius=5, window="ball"),
             ConvexSearch(spacing=2, radius=3, window="ball"),
@@ -58,13 +59,18 @@ def _accurate() -> RegistrationConfig:
         symmetric=True,
         continuous=Refinement(
             levels=(
-                Level(spacing=2, iterations=12, smoothing=GaussianSmoothing(sigma=2.5)),
+                Level(
+                    spacing=2,
+                    iterations=12,
+                    smoothing=GaussianSmoothing(sigma=2.5),
+                    field_smoothing=GaussianSmoothing(sigma=0.5),
+                ),
                 Level(spacing=1, iterations=6, smoothing=GaussianSmoothing(sigma=2.0)),
             ),
             similarity=Ssd(robustness=1.0),
             regularisers=(),
             optimiser=LevenbergMarquardt(),
-            parametrisation=Compositional(field_smoothing=GaussianSmoothing(sigma=0.6)),
+            parametrisation=Compositional(),
         ),
     )
 
