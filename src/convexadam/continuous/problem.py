@@ -52,7 +52,7 @@ class Problem:
         self.compared = compared
         self._comparison, self._soft_mask = comparison, soft_mask
         # kernels of similarities take the gradient of first differences along, nearly for free
-        self._diffusion = sum(cost.weight for cost in costs if isinstance(cost, Diffusion))
+        self._diffusion = sum((cost.weight for cost in costs if isinstance(cost, Diffusion)), 0.0)
         self._others = [cost for cost in costs if not isinstance(cost, Diffusion)]
 
     def __call__(self, displacement: Field, *, out: Field) -> tuple[float, Field]:

@@ -11,7 +11,7 @@ import torch
 from convexadam._axes import Unit, checked_count, checked_number, checked_unit, per_axis, spacing_in_voxels
 from convexadam._typing import Channels, Field, PerAxis, Triple, Volume
 from convexadam.discrete.coupled_convex import THETAS, coupled_convex
-from convexadam.discrete.inverse_consistency import make_inverse_consistent
+from convexadam.discrete.inverse_consistency import make_inverse_consistent, opposite
 from convexadam.errors import ConfigError
 from convexadam.kernels import backend_for
 from convexadam.kernels._precision import full_precision
@@ -158,7 +158,7 @@ class ConvexSearch:
             Evidence of each cell, pooled; 1 where ``None``.
         start
             What an earlier search found, forward and backward, ``[3, i, j, k]`` in these cells: the search goes on
-            from there, up to ``radius`` further.
+            from there, up to ``radius`` further. Without the second, backward goes on from the opposite of the first.
 
         Returns
         -------
@@ -170,6 +170,8 @@ class ConvexSearch:
         forward = self._one_way(here, there, radius, ahead)
         if not self.inverse_consistency:
             return forward, None
+        if ahead is not None and back is None:
+            back = opposite(ahead)
         backward = self._one_way(there, here, radius, back)
         return make_inverse_consistent(forward, backward, iterations=self.inverse_consistency)
 

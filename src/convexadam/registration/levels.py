@@ -130,9 +130,8 @@ def refined(config: RegistrationConfig, number: int, level: Described, start: Bo
         return refine.on_nodes(*seen.features, level=number, start=begin, fixed_weight=fixed, moving_weight=moving)
 
     forward, backward = start
-    if not config.symmetric:
+    if backward is None:
         return one_way(level, forward), None
-    backward = level.still() if backward is None else backward
     return make_inverse_consistent(one_way(level, forward), one_way(level.swapped(), backward))
 
 

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from convexadam._typing import Field, Volume
+from convexadam.discrete import opposite
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 from convexadam.features import reach_of
 from convexadam.geometry import Affine, DisplacementField, Image, Transform, compose
@@ -182,7 +184,8 @@ def _estimated(
         inverse: Transform | None = None
         if fields[1] is not None:
             inverse, _ = finished(on_fixed(fields[1]), fixed.grid, fold_free=fold_free)
-            inverse = inverse if start == Affine() else compose(start.inverse(), inverse)
+            if not isinstance(start, Affine) or not (start.matrix == np.eye(4)).all():
+                inverse = compose(start.inverse(), inverse)
     return transform, inverse, diagnostics | figures
 
 
@@ -206,13 +209,16 @@ def _aligned(subject: Subject, clock: _Clock) -> tuple[Described, BothWays]:
                 "nothing within the fixed mask meets anything within the moving mask, within the reach of the search: "
                 "they do not overlap; check the masks and affines, or bring the images closer first"
             )
-    fields = fields or (level.still(), level.still() if config.symmetric else None)
+    forward, backward = fields or (level.still(), None)
+    if config.symmetric and backward is None:
+        backward = opposite(forward)
+    fields = forward, backward if config.symmetric else None
     with clock.stage("continuous"):
         for number in range(len(config.continuous.levels) if contrast and config.continuous else 0):
             before, level = level.spacing, fine or subject.refined(number)
             fields, fine = on_level(fields, before, level.spacing, grid.shape), None
             fields = refined(config, number, level, fields)
-    return level, fields if config.symmetric else (fields[0], None)
+    return level, fields
 
 
 def _met(level: Described, found: Field | None) -> bool:
