@@ -288,7 +288,7 @@ def test_unusable_levels(setting: dict[str, Any], message: str, monkeypatch: pyt
 
 def test_a_level_of_fractions_needs_millimetres() -> None:
     level = Level(spacing=2.5)
-    with pytest.raises(ConfigError, match="spacing is a whole number where the unit is 'voxel', but 2.5 came"):
+    with pytest.raises(ConfigError, match=r"spacing is a whole number where the unit is 'voxel', but 2\.5 came"):
         Refinement(levels=(Level(), level))
     assert Refinement(levels=(level,), unit="mm").nodes((20, 20, 20), (1.0, 2.5, 0.5)) == ((2, 1, 5),)
 

@@ -97,9 +97,9 @@ def test_steps_into_a_bowl() -> None:
         torch.testing.assert_close(_minimise(_Bowl(), number)[0], (1 - left) * _goal(), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("spacing", [2, (3, 2, 1)])
+@pytest.mark.parametrize("spacing", [1, 2])
 @pytest.mark.parametrize("parametrisation", [Displacement(), Compositional(), StationaryVelocity(field_smoothing=None)])
-def test_a_translation_is_found(spacing: Any, parametrisation: Any) -> None:
+def test_a_translation_is_found(spacing: int, parametrisation: Any) -> None:
     # Features that are linear in position lose nothing by pooling and interpolation: at the true shift the value is 0.
     shift = torch.tensor([1.4, -1.0, 0.7], dtype=torch.float64).reshape(3, 1, 1, 1)
     ticks = torch.from_numpy(oracles.indices((11, 10, 9))) / 4
@@ -107,14 +107,15 @@ def test_a_translation_is_found(spacing: Any, parametrisation: Any) -> None:
     def error(optimiser: Any, iterations: int) -> float:
         refinement = Refinement(
             levels=(Level(spacing=spacing, iterations=iterations),),
-            regularisers=(Diffusion(weight=0.01),),
+            regularisers=(Diffusion(weight=0.1),),
             optimiser=optimiser,
             parametrisation=parametrisation,
         )
         return float((refinement(ticks + shift / 4, ticks) - shift).abs().max())
 
-    assert error(LevenbergMarquardt(), 15) < 0.05
-    assert error(LevenbergMarquardt(), 15) < error(Adam(), 45)
+    # A tenth of a node, as Adam after 80 iterations with steps of that length; up to the border.
+    assert error(LevenbergMarquardt(), 10) < 0.1 * spacing
+    assert error(Adam(), 20) > 0.1 * spacing
 
 
 @pytest.fixture(scope="module")
@@ -241,17 +242,13 @@ def test_a_rise_is_taken_with_the_chance_that_is_said(
 
 
 def test_another_seed_is_another_result_and_the_same_one_the_same() -> None:
-    fixed, moving = oracles.noise(3, *SHAPE), oracles.noise(3, *SHAPE, seed=1)
+    def found(temperature: float, seed: int) -> torch.Tensor:
+        rising = _Bowl(lambda before, _: 1.02 * before)
+        return _minimise(rising, 5, LevenbergMarquardt(temperature=temperature, seed=seed))[0]
 
-    def found(**settings: Any) -> torch.Tensor:
-        optimiser = LevenbergMarquardt(damping=1e-3, **settings)
-        return Refinement(
-            levels=(Level(spacing=1, iterations=20),), smoothing=None, regularisers=(), optimiser=optimiser
-        )(fixed, moving)
-
-    assert torch.equal(found(temperature=0.5, seed=1), found(temperature=0.5, seed=1))
-    assert not torch.equal(found(temperature=0.5, seed=1), found(temperature=0.5, seed=2))
-    assert torch.equal(found(temperature=0.0, seed=1), found(temperature=0.0, seed=2))
+    assert torch.equal(found(0.03, 1), found(0.03, 1))
+    assert not torch.equal(found(0.03, 1), found(0.03, 2))  # one in two is taken
+    assert torch.equal(found(0.0, 1), found(0.0, 2))
 
 
 # Ends -------------------------------------------------------------------------------------------------------------
@@ -275,7 +272,7 @@ def test_constant_maps_move_nothing(parametrisation: Any, iterations: int) -> No
 def test_what_is_equal_stays() -> None:
     fixed = oracles.noise(2, *SHAPE)
     found = Refinement(levels=(Level(spacing=1, iterations=5),), optimiser=LevenbergMarquardt())(fixed, fixed)
-    assert not found.any()
+    assert found.abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 0.1])
