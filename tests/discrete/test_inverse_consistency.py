@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convexadam.discrete import make_inverse_consistent
+from convexadam.discrete import make_inverse_consistent, opposite
 
 
 def _pair(shape: tuple[int, int, int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,3 +80,27 @@ def test_two_shifts_meet_half_way(
     u, v = make_inverse_consistent(forward, backward, iterations=iterations)
     torch.testing.assert_close(u, (forward - backward) / 2, rtol=0, atol=1e-11)
     torch.testing.assert_close(v, -u, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 4])
+def test_the_opposite_equals_naive_loops(iterations: int) -> None:
+    field = oracles.noise(3, 5, 4, 6)
+    before, expected = field.clone(), -field.numpy()
+    for _ in range(iterations):
+        expected = -oracles.compose(field.numpy(), expected)
+    np.testing.assert_allclose(opposite(field, iterations=iterations).numpy(), expected, rtol=0, atol=1e-11)
+    assert torch.equal(field, before)
+
+
+def test_the_opposite_of_a_smooth_field_leads_back() -> None:
+    ticks = oracles.indices((9, 8, 7))
+    field = 0.8 * np.stack([np.sin(0.5 * ticks[(a + 1) % 3] + a) for a in range(3)])
+    back = opposite(torch.from_numpy(field)).numpy()
+    # slopes are at most 0.4 along one axis of each component: what is left falls to 0.4^15 and below, up to the border
+    np.testing.assert_allclose(back + oracles.compose(field, back), 0, atol=2 * 0.4**15)
+    assert np.abs(back + field).max() > 0.1  # which is not the field with another sign
+
+
+def test_the_opposite_of_a_shift_is_exact() -> None:
+    field = torch.tensor([7.0, -2.5, 0.25]).reshape(3, 1, 1, 1).expand(3, 4, 3, 2)
+    assert torch.equal(opposite(field), -field)

@@ -1,4 +1,4 @@
-"""Two fields of opposite directions made each other's inverse."""
+"""Two fields of opposite directions made each other's inverse, and the second one where there is only the first."""
 
 from __future__ import annotations
 
@@ -26,3 +26,23 @@ def make_inverse_consistent(forward: Field, backward: Field, *, iterations: int 
             add_step(forward, backward, factors=(0.5, -0.5)),
         )
     return forward, backward
+
+
+def opposite(forward: Field, *, iterations: int = 15) -> Field:
+    """Estimate the other direction: ``v <- -u o (id + v)`` from ``-u``, repeated.
+
+    Parameters
+    ----------
+    forward
+        Displacements ``u``, ``[3, i, j, k]`` in cells.
+    iterations
+        Number of repetitions; what is left falls by the largest slope of ``u`` in each.
+
+    Returns
+    -------
+    Displacements of the opposite direction, a start for more: it is no inverse where ``u`` folds.
+    """
+    backward = -forward
+    for _ in range(iterations):
+        backward = add_step(forward, backward, factors=(0.0, -1.0))
+    return backward

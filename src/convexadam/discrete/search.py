@@ -12,7 +12,7 @@ from convexadam._axes import Unit, checked_count, checked_number, checked_unit, 
 from convexadam._typing import Channels, Field, PerAxis, Triple, Volume
 from convexadam.discrete.coupled_convex import THETAS, coupled_convex
 from convexadam.discrete.guide import add_pairs
-from convexadam.discrete.inverse_consistency import make_inverse_consistent
+from convexadam.discrete.inverse_consistency import make_inverse_consistent, opposite
 from convexadam.errors import ConfigError
 from convexadam.kernels import backend_for
 from convexadam.kernels._precision import full_precision
@@ -161,7 +161,7 @@ class ConvexSearch:
             Evidence of each cell, pooled; 1 where ``None``.
         start
             What an earlier search found, forward and backward, ``[3, i, j, k]`` in these cells: the search goes on
-            from there, up to ``radius`` further.
+            from there, up to ``radius`` further. Without the second, backward goes on from the opposite of the first.
         pairs
             Corresponding points that guide the search forward and backward, on these cells.
 
@@ -175,6 +175,8 @@ class ConvexSearch:
         forward = self._one_way(here, there, radius, ahead, pairs[0])
         if not self.inverse_consistency:
             return forward, None
+        if ahead is not None and back is None:
+            back = opposite(ahead)
         backward = self._one_way(there, here, radius, back, pairs[1])
         return make_inverse_consistent(forward, backward, iterations=self.inverse_consistency)
 

@@ -14,7 +14,7 @@ from convexadam.continuous import Refinement, volume_mask
 from convexadam.continuous.guide import PairCost
 from convexadam.continuous.problem import mean_curvature
 from convexadam.continuous.refine import whole_nodes
-from convexadam.discrete import ConvexSearch, make_inverse_consistent
+from convexadam.discrete import ConvexSearch, make_inverse_consistent, opposite
 from convexadam.features import Features, Intensity, pooled_features
 from convexadam.geometry import DisplacementField, Grid, Image
 from convexadam.geometry.resample import linear_part
@@ -222,7 +222,7 @@ def refined(
     forward, backward = start
     if not config.symmetric or refine.levels[number].one_way:
         return one_way(level, forward, kept), None
-    backward = level.still() if backward is None else backward
+    backward = opposite(forward) if backward is None else backward
     seen = identity_positions(level.shape, like=backward) + backward
     kept_there = None if kept is None else sample_linear(kept[None], seen)[0]
     swapped = level.swapped()

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 from convexadam._typing import Triple
-from convexadam.continuous import Compositional
+from convexadam.continuous import Compositional, StationaryVelocity
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
 from convexadam.features import Concat, Features, Intensity, MindSSC, PooledFeatures, Precomputed
@@ -61,23 +61,22 @@ def estimate_memory(
     config = RegistrationConfig() if config is None else config
     given = Grid(shape, np.diag([*spacing_mm, 1.0]))
     grid = config.grid(given)
-    number = _channels(config.features) if channels is None else channels
+    searched, compared = config.features, config.continuous_features or config.features
+    number, other = (_channels(f) if channels is None else channels for f in (searched, compared))
     searches, levels = search_spacings(config, grid), refine_spacings(config, grid)
-    voxels, same = grid.n_voxels, grid.same_as(given)
-    cells = [_nodes(grid.shape, spacing) for spacing in searches]
-    nodes = [_nodes(grid.shape, spacing) for spacing in levels]
-    together = [*cells, *nodes] if len(levels) == 1 and searches != levels else cells or nodes
-    maps = 2 * _FLOAT * number * sum(together)
-    describing = 6 * _FLOAT * voxels + (0 if same else 2 * _FLOAT * voxels)  # weights, scaled and padded copies; images
-    if not isinstance(config.features, PooledFeatures):
-        describing += 2 * _FLOAT * number * voxels  # a whole map and its weighted copy
+    same, resampled = grid.same_as(given), 0 if grid.same_as(given) else given.n_voxels
+    together = bool(searches) and len(levels) == 1 and searched == compared
+    maps = sum(_maps(grid, spacing, number) for spacing in {*searches, *(levels if together else ())})
     both = 2 if config.symmetric else 1
     stages = [
-        maps + describing,
-        *(maps + _searching(search, grid, n, number) for search, n in zip(config.searches, cells, strict=True)),
-        *(2 * _FLOAT * number * n + _refining(config, n, number) for n in nodes),
-        both * _finishing(voxels, 0 if same else given.n_voxels),
+        maps + _describing(searched, grid.n_voxels, number, same=same),
+        *(maps + _searching(search, grid, number) for search in config.searches),
+        *(_maps(grid, spacing, other) + _refining(config, grid, spacing, other) for spacing in levels),
+        both * _finishing(grid.n_voxels, resampled),
     ]
+    if not together:
+        describing = _describing(compared, grid.n_voxels, other, same=same)
+        stages += [_maps(grid, spacing, other) + describing for spacing in levels]
     return max(stages) + _SCRATCH
 
 
@@ -102,23 +101,37 @@ def _channels(features: Features) -> int:
     raise ConfigError(f"how many channels {features!r} makes is not known here; pass channels=")
 
 
-def _nodes(shape: Triple, spacing: Triple) -> int:
-    return math.prod(n // s for n, s in zip(shape, spacing, strict=True))
+def _nodes(grid: Grid, spacing: Triple) -> int:
+    return math.prod(n // s for n, s in zip(grid.shape, spacing, strict=True))
 
 
-def _searching(search: ConvexSearch, grid: Grid, cells: int, channels: int) -> int:
+def _maps(grid: Grid, spacing: Triple, channels: int) -> int:
+    """Features of both images on the nodes of a stage."""
+    return 2 * _FLOAT * channels * _nodes(grid, spacing)
+
+
+def _describing(features: Features, voxels: int, channels: int, *, same: bool) -> int:
+    """Weights, scaled and padded copies; images, where they were resampled."""
+    number = 6 if same else 8
+    if not isinstance(features, PooledFeatures):
+        number += 2 * channels  # a whole map and its weighted copy
+    return _FLOAT * number * voxels
+
+
+def _searching(search: ConvexSearch, grid: Grid, channels: int) -> int:
     """Costs in half precision of one direction, weights, scaled and padded maps, a few fields."""
-    _, radius = search.nodes(grid.shape, grid.spacing_mm)
+    spacing, radius = search.nodes(grid.shape, grid.spacing_mm)
     labels = len(Window(radius, ball=search.window == "ball").steps)
-    return cells * (_HALF * labels + _FLOAT * (4 * channels + 14))
+    return _nodes(grid, spacing) * (_HALF * labels + _FLOAT * (4 * channels + 14))
 
 
-def _refining(config: RegistrationConfig, nodes: int, channels: int) -> int:
-    """Fields of the loop and of Adam, weights, and one map of slopes before the loop."""
+def _refining(config: RegistrationConfig, grid: Grid, spacing: Triple, channels: int) -> int:
+    """Fields of the loop and of the optimiser, weights, and one map of slopes before the loop."""
     if config.continuous is None:
         return 0
-    fields = 8 if isinstance(config.continuous.parametrisation, Compositional) else 7
-    return nodes * _FLOAT * (3 * fields + 6 + channels)
+    fields = {Compositional: 8, StationaryVelocity: 12}.get(type(config.continuous.parametrisation), 7)
+    fields += 2 * config.symmetric  # of the other direction
+    return _nodes(grid, spacing) * _FLOAT * (3 * fields + 6 + channels)
 
 
 def _finishing(voxels: int, resampled: int) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from convexadam._typing import Field, Volume
@@ -221,7 +222,8 @@ def _estimated(
             inverse = transform.inverse(moving)
         elif fields[1] is not None:
             inverse, _ = finished(on_fixed(fields[1]), fixed.grid, fold_free=fold_free)
-            inverse = inverse if start == Affine() else compose(start.inverse(), inverse)
+            if not isinstance(start, Affine) or not (start.matrix == np.eye(4)).all():
+                inverse = compose(start.inverse(), inverse)
     return transform, inverse, diagnostics | figures
 
 
@@ -245,7 +247,7 @@ def _aligned(subject: Subject, clock: _Clock) -> tuple[Described, BothWays]:
                 "nothing within the fixed mask meets anything within the moving mask, within the reach of the search: "
                 "they do not overlap; check the masks and affines, or bring the images closer first"
             )
-    fields = fields or (level.still(), level.still() if config.symmetric else None)
+    fields = fields or (level.still(), None)
     with clock.stage("continuous"):
         if contrast and config.continuous:
             before = level.spacing
