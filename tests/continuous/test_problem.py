@@ -91,21 +91,24 @@ def test_values_add_up_and_the_gradient_is_theirs(name: str, masked: bool) -> No
 def test_the_same_however_it_is_asked(name: str, dtype: torch.dtype) -> None:
     fixed, moving, wf, wm = (t.to(dtype) for t in _maps())
     comparison = compared(fixed, moving, fixed_weight=wf, moving_weight=wm)
-    problem = Problem(comparison, [*COSTS[name], Pull(0.05)], (fixed, moving, wf, wm))
+    soft_mask = oracles.uniform(*SHAPE, seed=5).to(dtype)
+    problem = Problem(comparison, [*COSTS[name], Pull(0.05)], (fixed, moving, wf, wm), soft_mask=soft_mask)
     u = _start().to(dtype)
     value, gradient = problem(u, out=torch.empty_like(u))
     out = torch.full_like(u, torch.nan)
     assert problem.gradient(u, out=out) is out
     four = torch.full((4, *SHAPE), torch.nan, dtype=dtype)
-    again, found = problem.curvature(u, out=four)
+    again, found, scale = problem.curvature(u, out=four)
     close = 20 * torch.finfo(dtype).eps
     torch.testing.assert_close(out, gradient, rtol=0, atol=close)
     assert found is four
     assert again == pytest.approx(value, rel=close)
     torch.testing.assert_close(found[:3], gradient, rtol=0, atol=close)
-    # the curvature is that of the similarity alone
-    plain = Problem(comparison, [], (fixed, moving, wf, wm)).curvature(u, out=four.clone())[1][3]
-    torch.testing.assert_close(found[3], plain, rtol=0, atol=close)
+    # volumes are the only cost with a curvature of its own, of which the scale has no part
+    plain = comparison.curvature(u)[1][3]
+    own = 1.5 / soft_mask.numel() * soft_mask if name == "all" else 0
+    torch.testing.assert_close(found[3], plain + own, rtol=0, atol=close)
+    assert scale == pytest.approx(float(plain.mean()), rel=close)
     assert u.equal(_start().to(dtype))
 
 

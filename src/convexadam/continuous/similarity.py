@@ -110,7 +110,18 @@ class MutualInformation:
     def begin(
         self, fixed: Channels, moving: Channels, start: Field, weights: tuple[Volume | None, Volume | None]
     ) -> Comparison:
-        """Prepare maps ``[1, i, j, k]`` with their evidence."""
+        """Prepare maps ``[1, i, j, k]`` with their evidence.
+
+        Raises
+        ------
+        InputError
+            If there are more channels.
+        """
+        if len(fixed) != 1:
+            raise InputError(
+                f"mutual information compares maps of one channel, but the features have {len(fixed)}; take Intensity, "
+                "or a WeightedSum whose channels give it one of them"
+            )
         return shared(fixed, moving, bins=self.bins, fixed_weight=weights[0], moving_weight=weights[1])
 
 

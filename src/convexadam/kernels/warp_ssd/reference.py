@@ -11,6 +11,9 @@ from convexadam.kernels.warp import identity_positions, inside, sample_linear
 _ALL_KNOWN = 0.999
 """A feature is interpolated between eight nodes; where one of them has no evidence, neither has the mixture."""
 
+_ROUNDINGS = 32
+"""A slope is a sum of eight values with both signs: as many roundings of the largest one, or fewer, are none."""
+
 
 def ssd(
     fixed: Channels,
@@ -120,4 +123,5 @@ def squared_slope(channel: Channels, displacement: Field) -> Volume:
         moved = displacement.detach().requires_grad_()
         warped = sample_linear(channel, moved + identity_positions(shape, like=moved))
         (slopes,) = torch.autograd.grad(warped.sum(), moved)
-    return slopes.square().sum(0)
+    least = _ROUNDINGS * torch.finfo(channel.dtype).eps * channel.abs().amax()
+    return torch.where(slopes.abs() > least, slopes, 0.0).square().sum(0)
