@@ -21,7 +21,7 @@ from convexadam.continuous import (
 )
 from convexadam.errors import ConfigError
 
-SHAPE = (5, 4, 6)
+SHAPE = (4, 3, 5)
 
 
 class _Plain:
@@ -59,8 +59,8 @@ def _adjoint(field: torch.Tensor, smoothing: Any, evidence: torch.Tensor | None)
     """From ``<field, B(e)>`` for all unit vectors ``e``: the naive adjoint of a linear map."""
     found = torch.zeros_like(field)
     for at in np.ndindex(*SHAPE):
-        unit = np.zeros((3, *SHAPE))
-        unit[(slice(None), *at)] = 1  # components do not mix
+        unit = np.zeros((1, *SHAPE))
+        unit[(0, *at)] = 1  # components do not mix
         response = _smoothed(unit, smoothing, evidence)
         found[(slice(None), *at)] = torch.from_numpy((field.numpy() * response).sum((1, 2, 3)))
     return found
