@@ -20,7 +20,6 @@ from convexadam.continuous import (
     Level,
     LevenbergMarquardt,
     Refinement,
-    Ssd,
     VolumePreserving,
 )
 from convexadam.errors import ConfigError, InputError
@@ -157,16 +156,6 @@ def test_settings_and_masks_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(InputError, match=message):
             register(_scan(WHERE), _scan(WHERE), config, keep_volume=wrong)
-
-
-def test_settings_are_saved() -> None:
-    refine = Refinement(
-        regularisers=(VolumePreserving(weight=30.0, where="conspicuous"),),
-        similarity=Ssd(robustness=1.0),
-        parametrisation=Compositional(field_smoothing=None),
-    )
-    config = RegistrationConfig(continuous=refine)
-    assert RegistrationConfig.from_toml(config.to_toml()) == config
 
 
 def test_curvature_of_the_cost_is_that_of_small_motion() -> None:
