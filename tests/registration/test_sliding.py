@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from textures import indices, positions_mm, texture
@@ -108,8 +109,6 @@ def test_regions_may_lie_on_a_grid_of_their_own() -> None:
 
 
 def _halved() -> Any:
-    import numpy as np
-
     matrix = np.diag([0.5, 0.5, 0.5, 1.0])
     matrix[:3, 3] = -0.25
     return matrix
