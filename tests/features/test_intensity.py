@@ -109,6 +109,33 @@ def test_quantiles_that_agree_give_zeros_whatever_else_there_is() -> None:
     assert not Intensity()(Image(data, Grid((10, 10, 10)))).any()
 
 
+def _with_lowest(share: float, value: float) -> torch.Tensor:
+    """Noise in [0, 1], of which a share holds a smallest value instead."""
+    data = oracles.uniform(1, 10, 10, 10)
+    data.flatten()[: round(share * 1000)] = value
+    return data
+
+
+@pytest.mark.parametrize("share", [0.003, 0.006, 0.2])
+def test_padding_changes_nothing_for_the_rest(share: float) -> None:
+    # Where the lower quantile falls would else depend on how much padding there is.
+    data = _with_lowest(share, -1.0)
+    count = round(share * 1000)
+    rest = data.flatten()[count:].numpy()
+    bottom, top = np.quantile(rest, [0.005, 0.995])
+    found = Intensity()(Image(data, Grid((10, 10, 10)))).flatten().numpy()
+    assert not found[:count].any()
+    np.testing.assert_allclose(found[count:], np.clip((rest - bottom) / (top - bottom), 0, 1), rtol=0, atol=32 * EPS)
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.3, -1.0), (0.2, -0.4)])
+def test_a_background_of_many_or_not_far_below_is_no_padding(share: float, value: float) -> None:
+    data = _with_lowest(share, value)
+    bottom, top = np.quantile(data.numpy(), [0.005, 0.995])
+    expected = np.clip((data.numpy() - bottom) / (top - bottom), 0, 1)
+    np.testing.assert_allclose(Intensity()(Image(data, Grid((10, 10, 10)))).numpy(), expected, rtol=0, atol=32 * EPS)
+
+
 def test_a_weight_of_nothing_is_as_none() -> None:
     image = Image(oracles.noise(1, *SHAPE), GRID)
     assert torch.equal(Intensity()(image, weight=torch.zeros(SHAPE)), Intensity()(image))

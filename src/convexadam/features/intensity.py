@@ -9,7 +9,7 @@ from typing import final
 import torch
 
 from convexadam._axes import checked_number
-from convexadam._typing import Channels, Shaped, Tensor, Volume
+from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
 from convexadam.errors import ConfigError
 from convexadam.geometry import Image
 from convexadam.geometry.tensors import finest_float
@@ -18,6 +18,9 @@ _CHUNK_VOXELS = 2**17
 
 _SAMPLES = 2**20
 """Quantiles are read from at most this many evenly spaced voxels."""
+
+_PADDED = 0.25
+"""Largest share of padding: a round field of view leaves 0.21 of its square; backgrounds of 0 take more than this."""
 
 
 @final
@@ -30,7 +33,8 @@ class Intensity:
     Attributes
     ----------
     low, high
-        Quantiles, ``0 <= low < high <= 1``, over the voxels that have evidence.
+        Quantiles, ``0 <= low < high <= 1``, over the voxels that have evidence and are not padding: a smallest value
+        of few, far below all others, as outside the field of view of a CT scanner.
     scale
         Value of the upper quantile. The regulariser is weighed against squared feature differences, so that a larger
         scale trusts the images more.
@@ -61,12 +65,21 @@ class Intensity:
         if values.numel() == 0:
             values = channel.flatten()
         values = values[:: math.ceil(values.numel() / _SAMPLES)]
-        low, high = torch.quantile(
-            values, torch.tensor([self.low, self.high], dtype=values.dtype, device=values.device)
-        )
+        both = torch.tensor([self.low, self.high], dtype=values.dtype, device=values.device)
+        low, high = torch.quantile(_without_padding(values), both)
         span = high - low
         scaled = ((channel - low) / torch.where(span > 0, span, torch.ones_like(span))).clamp(0, 1)
         return torch.where(span > 0, scaled, torch.zeros_like(scaled)) * self.scale
+
+
+def _without_padding(values: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
+    """Leave out a smallest value that few hold and that lies half a range or more below the others."""
+    smallest = values.min()
+    others = values[values > smallest]
+    if others.numel() <= (1 - _PADDED) * values.numel():
+        return values
+    low, high = torch.quantile(others, torch.tensor([0.005, 0.995], dtype=others.dtype, device=others.device))
+    return others if smallest < low - (high - low) / 2 else values
 
 
 def centred(data: Shaped[Tensor, "c i j k"]) -> Channels:
