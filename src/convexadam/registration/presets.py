@@ -77,8 +77,8 @@ def _accurate() -> RegistrationConfig:
 
 
 def _same_contrast() -> RegistrationConfig:
-    # Intensities place the boundaries, descriptors hold where brightness changes (lungs, coils). Both directions at full
-    # resolution would fold where two almost folded fields are averaged.
+    # Intensities place the boundaries, descriptors hold where brightness changes (lungs, coils). The last level is one-way:
+    # where both directions almost fold, their mean would.
     return RegistrationConfig(
         grid=IsotropicGrid(keep=2.0),
         discrete=_TWO_SEARCHES,
