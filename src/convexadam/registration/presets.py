@@ -77,7 +77,7 @@ def _accurate() -> RegistrationConfig:
 
 
 def _same_contrast() -> RegistrationConfig:
-    # Intensities place the boundaries, descriptors hold where brightness changes (lungs, coils). The last level is one-way:
+    # Intensities place boundaries; descriptors hold where brightness changes (lungs, coils). The last level is one-way:
     # where both directions almost fold, their mean would.
     return RegistrationConfig(
         grid=IsotropicGrid(keep=2.0),
