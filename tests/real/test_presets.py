@@ -1,0 +1,57 @@
+"""The slower presets on real pairs: what they promise beyond the default one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from convexadam import RegistrationResult, preset, read_image, register
+from convexadam.geometry import Grid
+from convexadam.io import read_landmarks
+from convexadam.metrics import evaluate_transform
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+BEST_PEER_DICE = 0.6077  # greedy
+
+
+def registered(folder: Path, name: str) -> RegistrationResult:
+    return register(folder / "fixed.nii.gz", folder / "moving.nii.gz", preset(name))
+
+
+def there_and_back(result: RegistrationResult, fixed: Grid, moving: Grid) -> float:
+    """Mean distance in voxels, over every third voxel of the fixed image that lands within the moving one."""
+    indices = torch.from_numpy(np.indices(fixed.shape)[:, ::3, ::3, ::3].reshape(3, -1).T.astype(np.float32))
+    there = result.transform(fixed.to_mm(indices))
+    landed = moving.to_voxels(there)
+    within = ((landed >= 0) & (landed <= torch.tensor(moving.shape) - 1)).all(1)
+    assert result.inverse is not None
+    back = fixed.to_voxels(result.inverse(there[within]))
+    return float((back - indices[within]).norm(dim=1).mean())
+
+
+@pytest.mark.parametrize(("name", "tre_mm"), [("liver_mr_eth_18", 2.4), ("liver_mr_eth_19", 1.32)])
+def test_accurate(real_pairs: Path, name: str, tre_mm: float) -> None:
+    folder = real_pairs / name
+    fixed, moving = (read_image(folder / f"{side}.nii.gz").grid for side in ("fixed", "moving"))
+    result = registered(folder, "accurate")
+    found = evaluate_transform(
+        result.transform,
+        fixed_landmarks_mm=fixed.to_mm(read_landmarks(folder / "fixed_landmarks.csv")),
+        moving_landmarks_mm=moving.to_mm(read_landmarks(folder / "moving_landmarks.csv")),
+    )
+    assert found["tre_mm"] <= tre_mm
+    assert result.diagnostics["jacobian_min"] > 0
+    assert there_and_back(result, fixed, moving) < 0.1
+
+
+def test_same_contrast(real_pairs: Path) -> None:
+    folder = real_pairs / "brain_t1_malf_1003_1010"
+    result = registered(folder, "same-contrast")
+    fixed, moving = (read_image(folder / f"{side}_label.nii.gz") for side in ("fixed", "moving"))
+    found = evaluate_transform(result.transform, fixed_labels=fixed, moving_labels=moving, surface=False)
+    assert found["dice"] >= BEST_PEER_DICE + 0.01
+    assert result.diagnostics["jacobian_min"] > 0
