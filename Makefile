@@ -9,7 +9,7 @@ demo: $(VENV)/.installed-report
 	$(BIN)/convexadam demo --output-dir demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

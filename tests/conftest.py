@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core, so one thread for each process and its children
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 collect_ignore = ["parity/make_golden.py"]  # runs with the published package, in an environment of its own
 
 
