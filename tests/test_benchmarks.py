@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import mmap
@@ -17,9 +18,24 @@ import numpy as np
 import pytest
 import torch
 
+from convexadam import RegistrationConfig, register
+from convexadam.continuous import (
+    Adam,
+    Compositional,
+    GaussianSmoothing,
+    Level,
+    LevenbergMarquardt,
+    Lncc,
+    Refinement,
+    Ssd,
+    WeightedSum,
+)
 from convexadam.data import phantom_pair
+from convexadam.discrete import ConvexSearch
+from convexadam.features import Concat, Intensity, MindSSC
 from convexadam.geometry import DisplacementField, Image
 from convexadam.io import write_image, write_landmarks, write_learn2reg
+from convexadam.registration.working_grid import IsotropicGrid
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 SCRIPT = BENCHMARKS / "pairs" / "run.py"
@@ -61,6 +77,18 @@ def kernels() -> Iterator[Any]:
         yield module
 
 
+@pytest.fixture(scope="module")
+def ablation() -> Iterator[Any]:
+    with loaded(BENCHMARKS / "pairs" / "ablation.py") as module:
+        yield module
+
+
+@pytest.fixture(scope="module")
+def optimisers() -> Iterator[Any]:
+    with loaded(BENCHMARKS / "pairs" / "optimisers.py") as module:
+        yield module
+
+
 def write_pair(folder: Path, *, outside: bool = True) -> Any:
     """A phantom with labels and landmarks; the values below air are those of CT files."""
     pair = phantom_pair((24, 22, 20), displacement_mm=20.0, noise=0.0)
@@ -84,15 +112,15 @@ def test_finds_pairs_of_any_name(bench: Any, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for side in ("fixed", "moving")[: 1 if name == "no_moving" else 2]:
             (tmp_path / name / f"{side}.nii.gz").touch()
-    assert list(bench.find_pairs(tmp_path)) == ["a", "b"]
-    assert list(bench.find_pairs(tmp_path / "a")) == ["a"]  # the pair itself
+    assert list(bench.truth.find_pairs(tmp_path)) == ["a", "b"]
+    assert list(bench.truth.find_pairs(tmp_path / "a")) == ["a"]  # the pair itself
 
 
 def test_values_below_air_are_clipped(bench: Any, tmp_path: Path) -> None:
     values = torch.tensor([-2048, -1001, -1000, 7], dtype=torch.int16).reshape(1, 1, 1, 4)
     image = Image.from_array(values)
     write_image(image, tmp_path / "ct.nii.gz")
-    found = bench.read_volume(tmp_path / "ct.nii.gz").data
+    found = bench.truth.read_volume(tmp_path / "ct.nii.gz").data
     assert found.dtype == torch.float32
     assert found.flatten().tolist() == [-1000, -1000, -1000, 7]
 
@@ -100,10 +128,10 @@ def test_values_below_air_are_clipped(bench: Any, tmp_path: Path) -> None:
 def test_judges_the_true_field_as_right(bench: Any, tmp_path: Path) -> None:
     pair = write_pair(tmp_path / "phantom")
     (tmp_path / "phantom" / "eval_labels.txt").write_text("1\n2\n")
-    truth = bench.read_truth(tmp_path / "phantom", pair.fixed.grid, pair.moving.grid)
+    truth = bench.truth.read_truth(tmp_path / "phantom", pair.fixed.grid, pair.moving.grid)
     write_learn2reg(DisplacementField.from_voxels(pair.disp_vox, pair.fixed.grid), tmp_path / "field.nii.gz")
-    found = bench.judge(tmp_path / "field.nii.gz", truth)
-    assert set(found) == set(bench.METRICS)
+    found = bench.truth.judge(tmp_path / "field.nii.gz", truth)
+    assert set(found) == set(bench.truth.METRICS)
     assert truth.scored["labels"] == [1, 2]
     assert found["tre_before_mm"] > 3
     assert found["tre_mm"] < 0.3 * found["tre_before_mm"]
@@ -144,6 +172,60 @@ def test_verdicts_know_which_direction_is_better(bench: Any) -> None:
     ]
     assert bench.verdicts([ours], ["default"]) == []
     assert bench.verdicts([ours, row(bench.PUBLISHED, error="failed")], ["default"]) == []
+
+
+def test_only_components_that_settings_have_are_taken_away(ablation: Any) -> None:
+    assert list(ablation.variants(RegistrationConfig(linear=None))) == ["nothing", "field smoothing", "composition"]
+    level = Level(spacing=2, smoothing=GaussianSmoothing(sigma=3.0))
+    config = RegistrationConfig(
+        grid=IsotropicGrid(keep=2.0),
+        discrete=(ConvexSearch(spacing=4), ConvexSearch(spacing=2)),
+        symmetric=True,
+        continuous=Refinement(
+            levels=(level, Level(spacing=1)),
+            similarity=Ssd(robustness=1.0),
+            optimiser=LevenbergMarquardt(),
+            parametrisation=Compositional(),
+        ),
+    )
+    found = ablation.variants(config)
+    assert set(found) == {"nothing", *ablation.CHANGES}
+    assert found["nothing"] == config
+    assert found["second search"].discrete == ConvexSearch(spacing=4)
+    assert found["full-resolution level"].continuous.levels == (level,)
+    assert found["coarse level"].continuous.levels == (Level(spacing=1),)
+    assert found["outlier weights"].continuous.similarity == Ssd()
+    assert found["wide window"].continuous.levels[0] == Level(spacing=2)
+    assert found["Levenberg-Marquardt"].continuous.optimiser == Adam()
+    assert [level.iterations for level in found["Levenberg-Marquardt"].continuous.levels] == [50, 30]
+    assert [config.grid.keep for config in found.values()].count(1.0) == 1
+
+
+def test_a_term_is_taken_away_with_its_channels(ablation: Any) -> None:
+    config = RegistrationConfig(
+        continuous_features=Concat(parts=(Intensity(), MindSSC()), weights=(2.0, 3.0)),
+        continuous=Refinement(
+            similarity=WeightedSum(terms=(Lncc(), Ssd(robustness=1.0)), weights=(4.0, 5.0), channels=(1, 12))
+        ),
+    )
+    found = ablation.variants(config)
+    assert {"Lncc of Intensity", "Ssd of MindSSC"} < set(found)
+    left = found["Lncc of Intensity"]
+    assert left.continuous_features == Concat(parts=(MindSSC(),), weights=(3.0,))
+    assert left.continuous.similarity == WeightedSum(terms=(Ssd(robustness=1.0),), weights=(5.0,), channels=(12,))
+    assert found["outlier weights"].continuous.similarity.terms == (Lncc(), Ssd())
+
+
+def test_the_start_of_optimisers_is_the_search_of_a_registration(optimisers: Any, tmp_path: Path) -> None:
+    pair = phantom_pair((24, 22, 20), displacement_mm=20.0, noise=0.0)
+    config = optimisers.settings()
+    begun = optimisers.begun(pair.fixed, pair.moving, config)
+    nodes = begun.level.shape
+    assert begun.start.shape == (3, *nodes) == (3, 12, 11, 10)
+    stage = {name: torch.from_numpy(np.load(path)) for name, path in begun.arrays(tmp_path).items()}
+    refined = optimisers.ADAM.on_nodes(**stage)
+    found = begun.transform(refined, pair.fixed.grid)
+    torch.testing.assert_close(found.disp_mm, register(pair.fixed, pair.moving, config).transform.disp_mm)
 
 
 def test_a_worker_that_fails_tells_its_last_line(bench: Any, tmp_path: Path) -> None:
@@ -428,7 +510,7 @@ def test_runs_pairs_and_survives_one_that_fails(bench: Any, tmp_path: Path, caps
     again = bench.harness.read_rows(output, bench.COLUMNS)
     assert [row["pair"] for row in again] == ["broken", "phantom"]
     assert again[0] == bad
-    assert {name: again[1][name] for name in bench.METRICS} == {name: good[name] for name in bench.METRICS}
+    assert {name: again[1][name] for name in bench.truth.METRICS} == {name: good[name] for name in bench.truth.METRICS}
     assert (good["pair"], good["tool"], good["threads"], good["runs"]) == (
         "phantom",
         "convexadam-torch published",
@@ -442,3 +524,33 @@ def test_runs_pairs_and_survives_one_that_fails(bench: Any, tmp_path: Path, caps
     printed = capsys.readouterr()
     assert "tre_mm" in printed.out
     assert "phantom: convexadam-torch published" in printed.err
+
+
+@pytest.mark.slow
+def test_a_preset_without_one_component(ablation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pair(tmp_path / "phantom")
+    output = tmp_path / "ablation.csv"
+    monkeypatch.setattr(ablation, "CHANGES", {"both directions": ablation.CHANGES["both directions"]})
+    assert ablation.main(["--data", str(tmp_path), "--output", str(output)]) == 0
+    rows = ablation.runs.harness.read_rows(output, ablation.COLUMNS)
+    assert [(row["pair"], row["preset"], row["without"]) for row in rows] == [
+        ("phantom", "accurate", "both directions"),
+        ("phantom", "accurate", "nothing"),
+    ]
+    assert all(row[name] for row in rows for name in ablation.COLUMNS if name != "error")
+    assert rows[0]["tre_mm"] != rows[1]["tre_mm"]
+
+
+@pytest.mark.slow
+def test_optimisers_from_one_start(optimisers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pair(tmp_path / "phantom")
+    output = tmp_path / "optimisers.csv"
+    adam = dataclasses.replace(optimisers.ADAM, levels=(Level(spacing=2, iterations=40),))
+    early = dataclasses.replace(adam, tolerance=1.0)  # no five steps lower the value to nothing
+    monkeypatch.setattr(optimisers, "STAGES", {"early": early, "late": adam})
+    assert optimisers.main(["--data", str(tmp_path), "--output", str(output), "--repeat", "1"]) == 0
+    rows = optimisers.runs.harness.read_rows(output, optimisers.COLUMNS)
+    found = {row["optimiser"]: row["iterations"] for row in rows}
+    assert found == {"early": "6", "late": "40", optimisers.START: "0"}  # looked at before the first and the sixth
+    assert all(row["tre_mm"] and row["dice"] and row["sdlogj"] for row in rows)
+    assert len({row["tre_mm"] for row in rows}) == 3

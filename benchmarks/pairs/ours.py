@@ -1,4 +1,4 @@
-"""Worker: registrations with this library, in a process of its own. Started by ``run.py``."""
+"""Worker: registrations with this library, in a process of its own. Started by ``runs.py``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import harness
 
-from convexadam import Image, __version__, preset, register
+from convexadam import Image, RegistrationConfig, __version__, register
 from convexadam.io import write_learn2reg
 
 
 def main() -> None:
     """Register the arrays of the job; leaves a field in voxels and what was measured."""
     job = harness.read_job()
-    config = preset(job["preset"])
+    config = RegistrationConfig.from_toml(job["config"])
     small = Image.from_array(torch.rand(24, 24, 24, generator=torch.Generator().manual_seed(0)))
     register(small, small, config)  # what the first call loads or compiles is not counted
     fixed, moving = (Image.from_array(np.load(job[name]), job[f"{name}_affine"]) for name in ("fixed", "moving"))
