@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 from convexadam._typing import Triple
-from convexadam.continuous import Compositional, StationaryVelocity
+from convexadam.continuous import Compositional, Similarity, Ssd, StationaryVelocity, WeightedSum
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
 from convexadam.features import Concat, Features, Intensity, MindSSC, PooledFeatures, Precomputed
@@ -131,7 +131,16 @@ def _refining(config: RegistrationConfig, grid: Grid, spacing: Triple, channels:
         return 0
     fields = {Compositional: 8, StationaryVelocity: 12}.get(type(config.continuous.parametrisation), 7)
     fields += 2 * config.symmetric  # of the other direction
-    return _nodes(grid, spacing) * _FLOAT * (3 * fields + 6 + channels)
+    copied = _copied(config.continuous.similarity, channels)
+    return _nodes(grid, spacing) * _FLOAT * (3 * fields + 6 + channels + copied)
+
+
+def _copied(similarity: Similarity, channels: int) -> int:
+    """Channels of both maps that differences within a sum copy to an order of their own."""
+    if not isinstance(similarity, WeightedSum):
+        return 0
+    taken = similarity.channels or (channels,) * len(similarity.terms)
+    return sum(2 * n for term, n in zip(similarity.terms, taken, strict=True) if isinstance(term, Ssd) and n > 1)
 
 
 def _finishing(voxels: int, resampled: int) -> int:
