@@ -8,6 +8,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from motions import Plain, smoothed
 
 from convexadam.continuous import (
     Adam,
@@ -18,22 +19,11 @@ from convexadam.continuous import (
     GaussianSmoothing,
     Level,
     Refinement,
+    StationaryVelocity,
 )
 from convexadam.errors import ConfigError
 
 SHAPE = (4, 3, 5)
-
-
-class _Plain:
-    """Gradient descent with steps of one gradient."""
-
-    def descend(self, variable: torch.Tensor, gradient: torch.Tensor, *, accumulate: bool = True) -> None:
-        variable.copy_((variable if accumulate else 0) - gradient)
-
-
-def _smoothed(field: np.ndarray, smoothing: Any, evidence: torch.Tensor | None = None) -> np.ndarray:
-    shares = None if evidence is None else evidence.numpy()
-    return field if smoothing is None else oracles.smooth(field, smoothing.taps(), shares)
 
 
 def _evidence(seed: int = 9) -> torch.Tensor:
@@ -46,12 +36,12 @@ def _evidence(seed: int = 9) -> torch.Tensor:
 def test_displacement_adds_steps_and_smooths_their_sum(smoothing: Any, evidence: Any) -> None:
     start, step = oracles.noise(3, *SHAPE), oracles.noise(3, *SHAPE, seed=1)
     motion = Displacement().begin(start, smoothing, evidence)
-    expected = _smoothed(start.numpy(), smoothing, evidence)
+    expected = smoothed(start.numpy(), smoothing, evidence)
     np.testing.assert_allclose(motion.displacement.numpy(), expected, rtol=0, atol=1e-12)
     for _ in range(2):
-        motion.move(step, _Plain())
+        motion.move(step, Plain())
     parameters = start - 2 * _adjoint(step, smoothing, evidence)
-    expected = _smoothed(parameters.numpy(), smoothing, evidence)
+    expected = smoothed(parameters.numpy(), smoothing, evidence)
     np.testing.assert_allclose(motion.displacement.numpy(), expected, rtol=0, atol=1e-12)
 
 
@@ -61,7 +51,7 @@ def _adjoint(field: torch.Tensor, smoothing: Any, evidence: torch.Tensor | None)
     for at in np.ndindex(*SHAPE):
         unit = np.zeros((1, *SHAPE))
         unit[(0, *at)] = 1  # components do not mix
-        response = _smoothed(unit, smoothing, evidence)
+        response = smoothed(unit, smoothing, evidence)
         found[(slice(None), *at)] = torch.from_numpy((field.numpy() * response).sum((1, 2, 3)))
     return found
 
@@ -75,12 +65,12 @@ def test_compositional_composes_short_smooth_steps(update: Any, whole: Any) -> N
     expected = start.numpy()
     for seed in (1, 2):
         direction = 0.4 * oracles.noise(3, *SHAPE, seed=seed)  # some nodes step further than 0.3, some do not
-        motion.move(direction, _Plain())
-        step = -_smoothed(direction.numpy(), update)
+        motion.move(direction, Plain())
+        step = -smoothed(direction.numpy(), update)
         length = np.sqrt((step**2).sum(0))
         assert length.min() < 0.3 < length.max()
         step = step * np.minimum(1, 0.3 / length)
-        expected = _smoothed(step + oracles.compose(expected, step), whole)
+        expected = smoothed(step + oracles.compose(expected, step), whole)
         np.testing.assert_allclose(motion.displacement.numpy(), expected, rtol=0, atol=1e-12)
 
 
@@ -88,7 +78,7 @@ def test_compositional_steps_are_the_same_with_and_without_evidence() -> None:
     start, direction = oracles.noise(3, *SHAPE), oracles.noise(3, *SHAPE, seed=1)
     plain, told = (Compositional().begin(start, BoxSmoothing(), evidence) for evidence in (None, _evidence()))
     for motion in (plain, told):
-        motion.move(direction, _Plain())
+        motion.move(direction, Plain())
     assert torch.equal(plain.displacement, told.displacement)
     added = [Displacement().begin(start, BoxSmoothing(), evidence) for evidence in (None, _evidence())]
     assert not torch.equal(added[0].displacement, added[1].displacement)
@@ -101,8 +91,8 @@ def test_inputs_are_left_alone() -> None:
     for parametrisation in (Displacement(), Compositional()):
         for smoothing in (None, BoxSmoothing()):
             motion = parametrisation.begin(start, smoothing, evidence)
-            motion.move(direction, _Plain())
-            motion.move(direction, _Plain())
+            motion.move(direction, Plain())
+            motion.move(direction, Plain())
     assert torch.equal(start, before[0])
     assert torch.equal(direction, before[1])
     assert torch.equal(evidence, _evidence())
@@ -139,13 +129,15 @@ def test_either_finds_a_translation(parametrisation: Any) -> None:
 
 
 @pytest.mark.parametrize("largest_step", [0.0, -1.0, float("nan"), float("inf")])
-def test_unusable_settings(largest_step: float) -> None:
+@pytest.mark.parametrize("kind", [Compositional, StationaryVelocity])
+def test_unusable_settings(kind: Any, largest_step: float) -> None:
     with pytest.raises(ConfigError, match="largest_step"):
-        Compositional(largest_step=largest_step)
+        kind(largest_step=largest_step)
 
 
-def test_a_field_smoothing_is_a_smoothing() -> None:
-    parametrisation = Compositional()
+@pytest.mark.parametrize("kind", [Compositional, StationaryVelocity])
+def test_a_field_smoothing_is_a_smoothing(kind: Any) -> None:
+    parametrisation = kind()
     object.__setattr__(parametrisation, "field_smoothing", "x")  # past the type checks of the tests
     with pytest.raises(ConfigError, match="field_smoothing is a smoothing or None, but 'x' came"):
         parametrisation.__post_init__()

@@ -8,24 +8,13 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from motions import Plain, smoothed
 
 from convexadam.continuous import Compositional, Displacement, GaussianSmoothing, StationaryVelocity
-from convexadam.errors import ConfigError
 from convexadam.kernels.warp import add_step
 
 SHAPE = (5, 4, 6)
 WIDE = (16, 14, 18)
-
-
-class _Plain:
-    """Gradient descent with steps of one gradient."""
-
-    def descend(self, variable: torch.Tensor, gradient: torch.Tensor, *, accumulate: bool = True) -> None:
-        variable.copy_((variable if accumulate else 0) - gradient)
-
-
-def _smoothed(field: np.ndarray, smoothing: Any) -> np.ndarray:
-    return field if smoothing is None else oracles.smooth(field, smoothing.taps())
 
 
 def _followed(velocity: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -56,11 +45,11 @@ def test_short_smooth_steps_are_added_to_the_velocity(update: Any, whole: Any) -
     velocity = np.zeros((3, *SHAPE))
     for seed in (1, 2):
         direction = 0.4 * oracles.noise(3, *SHAPE, seed=seed)  # some nodes step further than 0.3, some do not
-        motion.move(direction, _Plain())
-        step = -_smoothed(direction.numpy(), update)
+        motion.move(direction, Plain())
+        step = -smoothed(direction.numpy(), update)
         length = np.sqrt((step**2).sum(0))
         assert length.min() < 0.3 < length.max()
-        velocity = _smoothed(velocity + _cut(step, 0.3), whole)
+        velocity = smoothed(velocity + _cut(step, 0.3), whole)
         expected = _followed(velocity, start.numpy())
         np.testing.assert_allclose(motion.displacement.numpy(), expected, rtol=0, atol=1e-12)
 
@@ -75,7 +64,7 @@ def test_a_step_is_tried_before_it_is_kept(whole: Any) -> None:
         np.testing.assert_allclose(motion.tried(step).numpy(), _followed(tried, start.numpy()), rtol=0, atol=1e-12)
         if number != 1:  # the second one is not kept
             motion.keep()
-            velocity = _smoothed(tried, whole)
+            velocity = smoothed(tried, whole)
         np.testing.assert_allclose(motion.displacement.numpy(), _followed(velocity, start.numpy()), rtol=0, atol=1e-12)
 
 
@@ -115,7 +104,7 @@ def test_the_start_is_not_part_of_the_flow() -> None:
     start[0] = SHAPE[0] - 1 - 2 * torch.arange(SHAPE[0], dtype=torch.float64)[:, None, None]
     motion = StationaryVelocity(field_smoothing=None).begin(start, None, None)
     shift = torch.full_like(start, 0.25)
-    motion.move(-shift, _Plain())
+    motion.move(-shift, Plain())
     # shifted by a quarter, then mirrored: linear, so exact but for the last layer
     expected = start + torch.tensor([-0.25, 0.25, 0.25]).reshape(3, 1, 1, 1)
     torch.testing.assert_close(motion.displacement[:, :-1], expected[:, :-1], rtol=0, atol=1e-12)
@@ -128,7 +117,7 @@ def test_steps_read_and_write_the_same_memory(parametrisation: Any) -> None:
     place = motion.displacement.data_ptr()
     for seed in (1, 2, 3):
         before = motion.displacement.clone()
-        motion.move(oracles.noise(3, *SHAPE, seed=seed), _Plain())
+        motion.move(oracles.noise(3, *SHAPE, seed=seed), Plain())
         assert motion.displacement.data_ptr() == place
         assert not torch.equal(motion.displacement, before)
 
@@ -138,21 +127,8 @@ def test_inputs_are_left_alone() -> None:
     before = start.clone(), step.clone()
     motion = StationaryVelocity().begin(start, GaussianSmoothing(), None)
     for _ in range(2):
-        motion.move(step, _Plain())
+        motion.move(step, Plain())
         motion.tried(step)
         motion.keep()
     assert torch.equal(start, before[0])
     assert torch.equal(step, before[1])
-
-
-@pytest.mark.parametrize("largest_step", [0.0, -1.0, float("nan"), float("inf")])
-def test_unusable_settings(largest_step: float) -> None:
-    with pytest.raises(ConfigError, match="largest_step"):
-        StationaryVelocity(largest_step=largest_step)
-
-
-def test_a_field_smoothing_is_a_smoothing() -> None:
-    parametrisation = StationaryVelocity()
-    object.__setattr__(parametrisation, "field_smoothing", "x")  # past the type checks of the tests
-    with pytest.raises(ConfigError, match="field_smoothing is a smoothing or None, but 'x' came"):
-        parametrisation.__post_init__()
