@@ -217,3 +217,10 @@ def test_a_transform_keeps_its_own_matrix() -> None:
     np.testing.assert_allclose(Affine(tiny).inverse().matrix, np.diag([1e4, 1e4, 1e4, 1.0]))
     assert repr(Affine()) == "Affine([1 0 0 0; 0 1 0 0; 0 0 1 0])"
     assert torch.equal(Affine(torch.eye(4)).warp_points(torch.ones(1, 3), space="mm"), torch.ones(1, 3).double())
+
+
+def test_only_the_exact_identity_is_one() -> None:
+    nearly = np.eye(4)
+    nearly[0, 3] = 1e-9
+    assert Affine().is_identity
+    assert not Affine(nearly).is_identity

@@ -49,13 +49,18 @@ class Affine(Transform):
         """See `Transform`."""
         return apply_affine(self.matrix, points_mm)
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether it moves nothing, exactly."""
+        return bool((self.matrix == np.eye(4)).all())
+
     def inverse(self) -> Affine:
         """Return the transform from moving to fixed space, exactly."""
         return Affine(np.linalg.inv(self.matrix))
 
     def after(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
         """See `Transform`."""
-        if disp_mm is not None and (self.matrix == np.eye(4)).all():
+        if disp_mm is not None and self.is_identity:
             return disp_mm
         moved = linear_field((self.matrix - np.eye(4)) @ grid.affine, grid.shape, like)
         return moved if disp_mm is None else moved.add_(linear_part(self.matrix, disp_mm))

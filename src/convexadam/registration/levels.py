@@ -231,11 +231,13 @@ def refined(
     if not config.symmetric or refine.levels[number].one_way:
         return one_way(level, forward, kept), None
     backward = opposite(forward) if backward is None else backward
-    seen = identity_positions(level.shape, like=backward) + backward
-    kept_there = None if kept is None else sample_linear(kept[None], seen)[0]
-    swapped = level.swapped()
-    if level.edges[0] is not None and level.edges[1] is None:
-        swapped = dataclasses.replace(swapped, edges=(sample_nearest(level.edges[0], seen), None))
+    swapped, kept_there = level.swapped(), None
+    edges_of_fixed = level.edges[0] if level.edges[1] is None else None
+    if kept is not None or edges_of_fixed is not None:
+        seen = identity_positions(level.shape, like=backward) + backward
+        kept_there = None if kept is None else sample_linear(kept[None], seen)[0]
+        if edges_of_fixed is not None:
+            swapped = dataclasses.replace(swapped, edges=(sample_nearest(edges_of_fixed, seen), None))
     return make_inverse_consistent(one_way(level, forward, kept), one_way(swapped, backward, kept_there))
 
 

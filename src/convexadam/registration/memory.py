@@ -64,7 +64,8 @@ def estimate_memory(
     searched, compared = config.features, config.continuous_features or config.features
     number, other = (_channels(f) if channels is None else channels for f in (searched, compared))
     searches, levels = search_spacings(config, grid), refine_spacings(config, grid)
-    same, resampled = grid.same_as(given), 0 if grid.same_as(given) else given.n_voxels
+    same = grid.same_as(given)
+    resampled = 0 if same else given.n_voxels
     together = bool(searches) and len(levels) == 1 and searched == compared
     maps = sum(_maps(grid, spacing, number) for spacing in {*searches, *(levels if together else ())})
     both = 2 if config.symmetric else 1

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 
 from convexadam._typing import Field, Volume
@@ -222,7 +221,7 @@ def _estimated(
             inverse = transform.inverse(moving)
         elif fields[1] is not None:
             inverse, _ = finished(on_fixed(fields[1]), fixed.grid, fold_free=fold_free)
-            if not isinstance(start, Affine) or not (start.matrix == np.eye(4)).all():
+            if not (isinstance(start, Affine) and start.is_identity):
                 inverse = compose(start.inverse(), inverse)
     return transform, inverse, diagnostics | figures
 
