@@ -18,8 +18,8 @@ def balanced(voxels: Float[Tensor, " n"], balance: float) -> Float[Tensor, " n"]
     return powers * there.sum().clamp_min(1) / powers.sum().clamp_min(1e-30)
 
 
-def checked_labels(scan: Scan, who: str) -> Image:
-    """Return the labels of a scan, or say how they come."""
+def labels_of(scan: Scan, who: str) -> Image:
+    """Labels of a scan; raise where there are none, and say how they come."""
     if scan.labels is None:
         raise ConfigError(
             f"{who} compares labels, but none came; give fixed_labels and moving_labels to register (the images "

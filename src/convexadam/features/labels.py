@@ -12,7 +12,7 @@ import torch
 from convexadam._axes import checked_number
 from convexadam._typing import Float, Shaped, Tensor, Triple, Volume
 from convexadam.errors import ConfigError, InputError
-from convexadam.features.balance import balanced, checked_labels
+from convexadam.features.balance import balanced, labels_of
 from convexadam.features.protocol import Pair, Scan
 
 _MOST = 255
@@ -134,7 +134,7 @@ def pooled_one_hot(
 
 
 def _whole_numbers(scan: Scan) -> Shaped[Tensor, "i j k"]:
-    labels = checked_labels(scan, "LabelFeatures")
+    labels = labels_of(scan, "LabelFeatures")
     if labels.data.shape[0] != 1 or not labels.is_label:
         raise InputError(
             f"LabelFeatures takes one channel of whole numbers, but {labels.data.shape[0]} of {labels.data.dtype} "

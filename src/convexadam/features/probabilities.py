@@ -11,7 +11,7 @@ import torch
 from convexadam._axes import checked_number
 from convexadam._typing import Channels, Float, Pooled, Shaped, Tensor, Triple, Volume
 from convexadam.errors import ConfigError, InputError
-from convexadam.features.balance import balanced, checked_labels
+from convexadam.features.balance import balanced, labels_of
 from convexadam.features.protocol import Pair, Scan
 from convexadam.kernels.resize import pool
 
@@ -93,7 +93,7 @@ class ProbabilityFeatures:
         return tuple(zip(here, there, strict=True))
 
     def _channels(self, scan: Scan) -> Shaped[Tensor, "c i j k"]:
-        labels = checked_labels(scan, "ProbabilityFeatures")
+        labels = labels_of(scan, "ProbabilityFeatures")
         least = 1 if self.background else 2
         if labels.is_label or labels.data.shape[0] < least:
             raise InputError(

@@ -29,7 +29,7 @@ def on_grid(image: Image, grid: Grid) -> Image:
 def labels_on_grid(labels: Image, grid: Grid) -> Image:
     """Bring labels to another grid: whole numbers are never mixed, probabilities are read as images are.
 
-    Nothing, which is label 0, lies outside their field of view.
+    Outside their field of view lies label 0, or the smallest value of all classes.
     """
     if not labels.is_label or labels.grid.canonical().same_as(grid):
         return on_grid(labels, grid)
