@@ -111,6 +111,7 @@ def test_blocks_are_what_a_whole_map_would_give(
     # Sums of up to 125 weights above and below, in whatever order.
     torch.testing.assert_close(found, pool(whole, step, weight=weight), rtol=4 * 125 * EPS, atol=0)
     assert not found[:, 0, 0, 0].any()
+    assert found.movedim(0, 3).is_contiguous()  # the refinement would else copy it
 
 
 def test_several_spacings_at_once() -> None:

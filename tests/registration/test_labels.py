@@ -262,7 +262,7 @@ def test_memory_is_known_once_the_channels_are() -> None:
         grid = IsotropicGrid(spacing_mm=1.0)
         return estimate_memory(shape, RegistrationConfig(grid=grid, features=features), channels=channels)
 
-    # One byte a voxel for each label map, or four for each probability.
+    # For each image, a byte a voxel of its label map, or four of each probability, also that of the background.
     assert of(LabelFeatures(), 12) == of(MindSSC(), 12) + 2 * 96**3
-    assert of(ProbabilityFeatures(), 12) == of(MindSSC(), 12) + 13 * 4 * 96**3
+    assert of(ProbabilityFeatures(), 12) == of(MindSSC(), 12) + 2 * 13 * 4 * 96**3
     assert of(LabelFeatures(), 12) < of(LabelFeatures(), 40)

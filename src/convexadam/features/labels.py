@@ -116,21 +116,21 @@ def pooled_one_hot(
 ) -> Float[Tensor, "n _ _ _"]:
     """Share of each of ``values`` (ascending) in blocks of ``spacing`` voxels, weighted as `pool` does.
 
-    One voxel of all blocks at a time: a whole map of all labels never exists, and the time does not depend on how many
-    there are.
+    One voxel of all blocks at a time: a whole map of all labels never exists, and the time hardly depends on how many
+    there are. Channels come last in memory, as the compiled kernels read them.
     """
     blocks = [n // s for n, s in zip(labels.shape, spacing, strict=True)]
     channels = torch.tensor(values, dtype=torch.int64, device=labels.device)
-    result = torch.zeros((len(values), *blocks), dtype=torch.float32, device=labels.device)
+    result = torch.zeros((*blocks, len(values)), dtype=torch.float32, device=labels.device)
     total = torch.zeros(blocks, dtype=torch.float32, device=labels.device)
     for first in itertools.product(*(range(s) for s in spacing)):
         every = tuple(slice(f, f + n * s, s) for f, n, s in zip(first, blocks, spacing, strict=True))
         here = labels[every].to(torch.int64).contiguous()
         channel = torch.searchsorted(channels, here).clamp_max_(len(values) - 1)
         share = torch.ones_like(total) if weight is None else weight[every]
-        result.scatter_add_(0, channel[None], torch.where(channels[channel] == here, share, 0)[None])
+        result.scatter_add_(3, channel[..., None], torch.where(channels[channel] == here, share, 0)[..., None])
         total += share
-    return result.div_(total.clamp_min_(torch.finfo(total.dtype).tiny))
+    return result.div_(total.clamp_min_(torch.finfo(total.dtype).tiny)[..., None]).movedim(3, 0)
 
 
 def _whole_numbers(scan: Scan) -> Shaped[Tensor, "i j k"]:

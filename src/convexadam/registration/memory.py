@@ -86,7 +86,7 @@ def estimate_memory(
     if not together:
         describing = _describing(compared, grid.n_voxels, other, same=same)
         stages += [_joining(compared, _maps(grid, spacing, other)) + describing for spacing in levels]
-    labels = max(_labels(searched, number, same=same), _labels(compared, other, same=same)) * grid.n_voxels
+    labels = max(_labels(searched, number), _labels(compared, other)) * grid.n_voxels
     return max(max(stages) + labels, both * _finishing(grid.n_voxels, resampled)) + _SCRATCH
 
 
@@ -143,12 +143,12 @@ def _joining(features: Extractor, maps: int) -> int:
     return 2 * maps if isinstance(features, Concat) else maps
 
 
-def _labels(features: Extractor, channels: int, *, same: bool) -> int:
-    """Bytes a voxel of the labels of both images on the working grid; probabilities stay there where they lie on it."""
+def _labels(features: Extractor, channels: int) -> int:
+    """Bytes a voxel of the labels of both images on the working grid."""
     if isinstance(features, Concat):
-        return max(_labels(part, channels, same=same) for part in features.parts)
+        return max(_labels(part, channels) for part in features.parts)
     if isinstance(features, ProbabilityFeatures):
-        return _FLOAT * (channels + 1) * (1 if same else 2)
+        return 2 * _FLOAT * (channels + 1)
     return 2 * uses_labels(features)
 
 
