@@ -94,12 +94,11 @@ class ProbabilityFeatures:
 
     def _channels(self, scan: Scan) -> Shaped[Tensor, "c i j k"]:
         labels = labels_of(scan, "ProbabilityFeatures")
-        least = 1 if self.background else 2
-        if labels.is_label or labels.data.shape[0] < least:
+        if labels.is_label or labels.data.shape[0] < 2:
             raise InputError(
-                f"ProbabilityFeatures takes floating-point numbers of at least {least} channels, one for each class"
-                f"{'' if self.background else ' and the background'}, but {labels.data.shape[0]} of "
-                f"{labels.data.dtype} came; for label maps there is LabelFeatures"
+                "ProbabilityFeatures takes several channels of floating-point numbers, one for each class and the "
+                f"background first, but {labels.data.shape[0]} of {labels.data.dtype} came; for label maps there is "
+                "LabelFeatures"
             )
         return labels.data
 

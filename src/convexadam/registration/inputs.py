@@ -15,7 +15,6 @@ from convexadam.continuous import Refinement
 from convexadam.errors import ConfigError, InputError
 from convexadam.features import Extractor, Scan, pooled_pair, uses_labels
 from convexadam.geometry import Affine, Image, Transform
-from convexadam.geometry.onto_grid import as_floating
 from convexadam.geometry.tensors import all_finite
 from convexadam.io import as_image, has_affine, read_transform
 
@@ -101,7 +100,7 @@ def checked_labels(
 ) -> tuple[Image | None, Image | None]:
     """Turn what features compare beside the images into labels: both or, where nothing looks at them, none.
 
-    One channel of whole numbers, of any type, stays whole; probabilities, of several channels, are float32 or finer.
+    One channel of whole numbers, of any type, stays whole; probabilities, of several channels, become float32.
     """
     wanted = any(uses_labels(extractor) for extractor in compared if extractor is not None)
     if all(value is None for value in values):
@@ -129,7 +128,7 @@ def _labels_of(image: Image, value: Any, name: str) -> Image:
     if found.data.is_floating_point() and not all_finite(found.data):
         raise InputError(f"the {name} labels hold NaN or Inf; replace them, for example by 0, the background")
     if found.data.shape[0] > 1:
-        return as_floating(found)
+        return Image(found.data.float(), found.grid)
     if not found.is_label and bool(((found.data != found.data.round()) | (found.data.abs() > _LARGEST_LABEL)).any()):
         raise InputError(
             f"the {name} labels are one channel of numbers that are not whole; pass whole numbers, or for "
