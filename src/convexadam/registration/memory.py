@@ -16,6 +16,7 @@ from convexadam.features import (
     Concat,
     Extractor,
     Intensity,
+    LabelFeatures,
     MindSSC,
     PairFeatures,
     PooledFeatures,
@@ -81,7 +82,10 @@ def estimate_memory(
     stages = [
         _joining(searched, maps) + _describing(searched, grid.n_voxels, number, same=same),
         *(maps + _searching(search, grid, number) for search in config.searches),
-        *(_maps(grid, spacing, other) + _refining(config, grid, spacing, other) for spacing in levels),
+        *(
+            _ordered(compared, _maps(grid, spacing, other)) + _refining(config, grid, spacing, other)
+            for spacing in levels
+        ),
     ]
     if not together:
         describing = _describing(compared, grid.n_voxels, other, same=same)
@@ -136,6 +140,11 @@ def _at_most(part: Extractor, channels: int) -> int:
         return _channels(part)
     except ConfigError:
         return channels
+
+
+def _ordered(features: Extractor, maps: int) -> int:
+    """Bytes of maps, and of copies with channels last, in which order only few arise that have several."""
+    return maps if isinstance(features, (Intensity, LabelFeatures, MindSSC)) else 2 * maps
 
 
 def _joining(features: Extractor, maps: int) -> int:
