@@ -51,20 +51,19 @@ KEY = ("pair", "optimiser")
 WORKER = (sys.executable, str(HERE / "stage.py"))
 START = "none: the start"
 TOLERANCE = 0.002
-PARAMETRISATION = Compositional(field_smoothing=GaussianSmoothing(sigma=0.6))
 ADAM = Refinement(
     levels=(Level(spacing=2, iterations=50),),
     regularisers=(Diffusion(weight=0.2),),
     smoothing=BoxSmoothing(),
     optimiser=Adam(),
-    parametrisation=PARAMETRISATION,
+    parametrisation=Compositional(field_smoothing=GaussianSmoothing(sigma=0.6)),
 )
 LEVENBERG_MARQUARDT = Refinement(
     levels=(Level(spacing=2, iterations=20),),
     regularisers=(),
-    smoothing=GaussianSmoothing(sigma=2.0),
+    smoothing=GaussianSmoothing(sigma=1.0),
     optimiser=LevenbergMarquardt(),
-    parametrisation=PARAMETRISATION,
+    parametrisation=Compositional(field_smoothing=GaussianSmoothing(sigma=0.7)),
 )
 STAGES: Mapping[str, Refinement] = {
     "Adam": ADAM,

@@ -90,7 +90,7 @@ def test_both_ways_agree_where_steps_are_short() -> None:
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("longest", LENGTHS)
-def test_writes_where_it_is_told_and_leaves_its_inputs_alone(longest: float) -> None:
+def test_writes_where_it_is_told_and_leaves_its_other_inputs_alone(longest: float) -> None:
     displacement, step = _fields((5, 7, 6))
     before = displacement.clone(), step.clone()
     expected = on_cpu(add_step)(displacement, step, longest=longest)
@@ -99,6 +99,8 @@ def test_writes_where_it_is_told_and_leaves_its_inputs_alone(longest: float) -> 
         assert torch.equal(out, expected)
     assert torch.equal(displacement, before[0])
     assert torch.equal(step, before[1])
+    assert on_cpu(add_step)(displacement, step, longest=longest, out=step) is step
+    assert torch.equal(step, expected)
 
 
 @pytest.mark.usefixtures("threads")

@@ -71,10 +71,12 @@ def test_non_contiguous_inputs_and_output() -> None:
     assert torch.equal(out, add_step(displacement, step, longest=0.5))
 
 
-def test_writes_where_it_is_told_and_leaves_its_inputs_alone() -> None:
+def test_writes_where_it_is_told_and_leaves_its_other_inputs_alone() -> None:
     displacement, step = _fields((3, 4, 5))
     kept, out = [displacement.clone(), step.clone()], torch.full_like(displacement, float("nan"))
     assert add_step(displacement, step, longest=0.5, out=out) is out
     assert torch.equal(out, add_step(displacement, step, longest=0.5))
     assert torch.equal(displacement, kept[0])
     assert torch.equal(step, kept[1])
+    assert add_step(displacement, step, longest=0.5, out=step) is step
+    assert torch.equal(step, out)

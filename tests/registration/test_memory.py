@@ -23,7 +23,7 @@ from convexadam import (
     estimate_memory,
     preset,
 )
-from convexadam.continuous import Level
+from convexadam.continuous import Level, Lncc, Ssd, WeightedSum
 from convexadam.registration.memory import give_back_memory
 
 
@@ -72,6 +72,18 @@ def test_channels() -> None:
     with pytest.raises(ConfigError, match="pass channels="):
         of(own)
     assert of(own, channels=1) == of(Intensity())
+
+
+def test_differences_within_a_sum_are_copied() -> None:
+    def of(*terms: Any, channels: tuple[int, ...] | None = None) -> int:
+        similarity = terms[0] if len(terms) == 1 else WeightedSum(terms=terms, weights=(1.0, 1.0), channels=channels)
+        refinement = Refinement(levels=(Level(spacing=1),), similarity=similarity)
+        return estimate_memory((96, 96, 96), RegistrationConfig(discrete=None, continuous=refinement))
+
+    per_channel = 2 * 4 * 96**3
+    assert of(Ssd(), Lncc()) - of(Ssd()) == 12 * per_channel
+    assert of(Ssd(), Ssd()) - of(Ssd()) == 24 * per_channel
+    assert of(Ssd(), Lncc(), channels=(3, 9)) - of(Ssd()) == 3 * per_channel
 
 
 def test_no_grid() -> None:

@@ -52,7 +52,7 @@ class Motion(Protocol):
         ...
 
     def tried(self, step: Field) -> Field:
-        """Return the displacement after a step that is smooth already; `keep` makes it the current one."""
+        """Return the displacement after a step that is smooth already, whose memory it may take; `keep` keeps it."""
         ...
 
     def keep(self) -> None:
@@ -198,22 +198,24 @@ class _Composed:
     def __init__(self, displacement: Field, smooth_step: Smoother, smooth_field: _AnySmoother, longest: float) -> None:
         self.displacement, self.longest = displacement, longest
         self._smooth_step, self._smooth_field = smooth_step, smooth_field
-        self._moved = torch.empty_like(displacement)
-        self._buffer: Field | None = None
+        self._moved: Field | None = None
+        self._buffers: tuple[Field, Field] | None = None
 
     def move(self, gradient: Field, descent: Descent) -> None:
-        if self._buffer is None:
-            self._buffer = torch.empty_like(self._moved)
-        descent.descend(self._moved, gradient, accumulate=False)
-        self.tried(self._smooth_step(self._moved, out=self._buffer))
+        if self._buffers is None:
+            self._buffers = torch.empty_like(self.displacement), torch.empty_like(self.displacement)
+        rough, smooth = self._buffers
+        descent.descend(rough, gradient, accumulate=False)
+        self.tried(self._smooth_step(rough, out=smooth))
         self.keep()
 
     def tried(self, step: Field) -> Field:
-        self._moved = add_step(self.displacement, step, longest=self.longest, out=self._moved)
+        self._moved = add_step(self.displacement, step, longest=self.longest, out=step)
         return self._moved
 
     def keep(self) -> None:
-        self.displacement = self._smooth_field(self._moved, out=self.displacement)
+        if self._moved is not None:
+            self.displacement = self._smooth_field(self._moved, out=self.displacement)
 
 
 class _Flowing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias, final
 
 import numpy as np
@@ -171,21 +172,24 @@ class Smoother:
     """
 
     def __init__(self, smoothing: Smoothing | None, like: Field, evidence: Volume | None = None) -> None:
-        self._taps = None if smoothing is None else smoothing.taps()
-        if self._taps is not None:
-            self._weight = None if evidence is None else evidence.clamp_min(_LEAST_EVIDENCE)
-            known = torch.ones_like(like[0]) if self._weight is None else self._weight
-            self._mean = smooth(known[None], self._taps)[0].reciprocal_()
+        self._taps = () if smoothing is None else smoothing.taps()
+        self._weight = None if evidence is None else evidence.clamp_min(_LEAST_EVIDENCE)
+        self._like = like[0]
+
+    @cached_property
+    def _mean(self) -> Volume:
+        known = torch.ones_like(self._like) if self._weight is None else self._weight
+        return smooth(known[None], self._taps)[0].reciprocal_()
 
     def __call__(self, field: Field, *, out: Field | None = None) -> Field:
         """Smooth a field ``[3, i, j, k]``; into ``out`` where that is given."""
-        if self._taps is None:
+        if not self._taps:
             return field if out is None else out.copy_(field)
         return smooth(field, self._taps, before=self._weight, after=self._mean, out=out)
 
     def adjoint(self, field: Field, *, out: Field | None = None) -> Field:
         """Apply the transposed map, which carries gradients back."""
-        if self._taps is None:
+        if not self._taps:
             return field if out is None else out.copy_(field)
         return smooth(field, self._taps, before=self._mean, after=self._weight, out=out)
 

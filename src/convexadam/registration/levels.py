@@ -10,7 +10,7 @@ from typing import TypeAlias, final
 import torch
 
 from convexadam._typing import Channels, Field, Float, Guide, Tensor, Triple, Volume
-from convexadam.continuous import Refinement, volume_mask
+from convexadam.continuous import Refinement, Ssd, volume_mask
 from convexadam.continuous.guide import PairCost
 from convexadam.continuous.problem import mean_curvature
 from convexadam.continuous.refine import whole_nodes
@@ -21,6 +21,7 @@ from convexadam.geometry.resample import linear_part
 from convexadam.kernels.pairs import Pairs
 from convexadam.kernels.resize import in_nodes, in_voxels, nodes_to_nodes, nodes_to_voxels, pool_weight
 from convexadam.kernels.warp import identity_positions, sample_linear, sample_nearest
+from convexadam.kernels.warp_ssd import as_compared
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.guide import PlacedGuide
 from convexadam.registration.inputs import checked_features
@@ -116,13 +117,20 @@ class Subject:
         found = checked_features(self.config.features, self.scans, every)
         features = dict(zip(every, found, strict=True))
         coarse = [self._with(features[spacing], spacing, pool_weight) for spacing in cells]
-        return coarse, self._with(features[together[0]], together[0], whole_nodes, self._edges(0)) if together else None
+        return coarse, self._level(features[together[0]], 0) if together else None
 
     def refined(self, number: int) -> Described:
         """Describe the images for one level of the refinement."""
         spacing = refine_spacings(self.config, self.grid)[number]
-        features = checked_features(self._compared, self.scans, (spacing,))
-        return self._with(features[0], spacing, whole_nodes, self._edges(number))
+        maps = list(checked_features(self._compared, self.scans, (spacing,))[0])
+        if self.config.continuous is not None and isinstance(self.config.continuous.similarity, Ssd):
+            for n in range(2):  # as it compares them: else there would soon be another copy of each
+                maps[n] = as_compared(maps[n])
+        return self._level((maps[0], maps[1]), number)
+
+    def _level(self, features: tuple[Channels, Channels], number: int) -> Described:
+        spacing = refine_spacings(self.config, self.grid)[number]
+        return self._with(features, spacing, whole_nodes, self._edges(number))
 
     @property
     def _compared(self) -> Extractor:

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 from convexadam._typing import Triple
-from convexadam.continuous import Compositional, StationaryVelocity
+from convexadam.continuous import Compositional, Similarity, Ssd, StationaryVelocity, WeightedSum
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
 from convexadam.features import (
@@ -83,7 +83,7 @@ def estimate_memory(
         _joining(searched, maps) + _describing(searched, grid.n_voxels, number, same=same),
         *(maps + _searching(search, grid, number) for search in config.searches),
         *(
-            _ordered(compared, _maps(grid, spacing, other)) + _refining(config, grid, spacing, other)
+            _maps(grid, spacing, other) + _refining(config, grid, spacing, other, together=together)
             for spacing in levels
         ),
     ]
@@ -142,11 +142,6 @@ def _at_most(part: Extractor, channels: int) -> int:
         return channels
 
 
-def _ordered(features: Extractor, maps: int) -> int:
-    """Bytes of maps, and of copies with channels last, in which order only few arise that have several."""
-    return maps if isinstance(features, (Intensity, LabelFeatures, MindSSC)) else 2 * maps
-
-
 def _joining(features: Extractor, maps: int) -> int:
     """Bytes of maps, and of those of the parts that they are made of."""
     return 2 * maps if isinstance(features, Concat) else maps
@@ -168,13 +163,24 @@ def _searching(search: ConvexSearch, grid: Grid, channels: int) -> int:
     return _nodes(grid, spacing) * (_HALF * labels + _FLOAT * (4 * channels + 14))
 
 
-def _refining(config: RegistrationConfig, grid: Grid, spacing: Triple, channels: int) -> int:
+def _refining(config: RegistrationConfig, grid: Grid, spacing: Triple, channels: int, *, together: bool) -> int:
     """Fields of the loop and of the optimiser, weights, and one map of slopes before the loop."""
     if config.continuous is None:
         return 0
     fields = {Compositional: 8, StationaryVelocity: 12}.get(type(config.continuous.parametrisation), 7)
     fields += 2 * config.symmetric  # of the other direction
-    return _nodes(grid, spacing) * _FLOAT * (3 * fields + 6 + channels)
+    copied = _copied(config.continuous.similarity, channels)
+    if together and isinstance(config.continuous.similarity, Ssd):
+        copied = 0 if isinstance(config.features, (Intensity, LabelFeatures, MindSSC)) else 2 * channels
+    return _nodes(grid, spacing) * _FLOAT * (3 * fields + 6 + channels + copied)
+
+
+def _copied(similarity: Similarity, channels: int) -> int:
+    """Channels of both maps that differences within a sum copy to an order of their own."""
+    if not isinstance(similarity, WeightedSum):
+        return 0
+    taken = similarity.channels or (channels,) * len(similarity.terms)
+    return sum(2 * n for term, n in zip(similarity.terms, taken, strict=True) if isinstance(term, Ssd) and n > 1)
 
 
 def _finishing(voxels: int, resampled: int) -> int:

@@ -90,7 +90,7 @@ def _same_contrast() -> RegistrationConfig:
                 Level(spacing=1, iterations=8, smoothing=GaussianSmoothing(sigma=0.7), one_way=True),
             ),
             similarity=WeightedSum(
-                terms=(Lncc(), Ssd(), Ssd(robustness=1.0)), weights=(1.0, 1.0, 1.0), channels=(1, 1, 12)
+                terms=(Lncc(), Ssd(), Ssd(robustness=1.0)), weights=(1.0, 1.0, 0.5), channels=(1, 1, 12)
             ),
             regularisers=(),
             optimiser=LevenbergMarquardt(damping=2.0),

@@ -30,7 +30,7 @@ def add_step(
     factors
         ``a`` and ``b``; 1 and 1 for the composition itself.
     out
-        Where to write the result (neither of the two inputs); ``None`` takes new memory.
+        Where to write the result, also over the step, but not over the displacement; ``None`` takes new memory.
 
     Returns
     -------

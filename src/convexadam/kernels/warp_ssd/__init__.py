@@ -9,7 +9,7 @@ from convexadam.kernels._backend import implementation
 from convexadam.kernels.diffusion import diffusion_gradient
 from convexadam.kernels.warp_ssd.reference import ssd
 
-__all__ = ["Comparison", "compared", "diffusion_gradient", "evidence_under", "ssd", "warp_ssd"]
+__all__ = ["Comparison", "as_compared", "compared", "diffusion_gradient", "evidence_under", "ssd", "warp_ssd"]
 
 
 @runtime_checkable
@@ -67,6 +67,13 @@ def compared(
         fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight, outlier=outlier
     )
     return prepared
+
+
+def as_compared(features: Channels) -> Channels:
+    """Return features ``[c, i, j, k]`` in memory that `compared` takes without a copy; on a GPU it makes its own."""
+    if features.device.type != "cpu":
+        return features
+    return features.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
 
 
 def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
