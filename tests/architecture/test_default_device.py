@@ -30,7 +30,7 @@ from convexadam import (
     write_transform,
 )
 from convexadam.data import phantom_pair
-from convexadam.features import Intensity
+from convexadam.features import Intensity, LabelFeatures, ProbabilityFeatures, Scan
 from convexadam.geometry import Transform, resample
 from convexadam.io import (
     read_itk_field,
@@ -221,6 +221,12 @@ def test_images_and_metrics() -> None:
     assert bool(resample(image, grid().with_spacing((2.0, 3.0, 4.0))).data.isfinite().all())
     assert bool(field().warp(image).canonical().data.isfinite().all())
     assert bool(Intensity()(image).isfinite().all())
+    soft = Image(torch.cat([labels.data == 0, labels.data == 1]).float(), image.grid)
+    for features, given in ((LabelFeatures(), labels), (ProbabilityFeatures(logits=True), soft)):
+        scan = Scan(image=image, weight=torch.ones_like(image.data[0]).float(), labels=given)
+        ((described, _),) = features.pooled_pair(scan, scan, ((2, 2, 2),))
+        assert described.device.type == "cpu"
+        assert bool(described.isfinite().all())
     scores = evaluate_transform(
         field(),
         fixed_labels=labels,

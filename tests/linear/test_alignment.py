@@ -12,6 +12,7 @@ import torch
 from phantoms import case, turn
 
 from convexadam import Affine, ConfigError, Grid, Image, MindSSC
+from convexadam.features import LabelFeatures
 from convexadam.geometry import resample
 from convexadam.linear import LinearAlignment
 
@@ -146,6 +147,7 @@ def test_several_channels() -> None:
         ({"gain": -0.1}, "gain is a finite number of at least 0"),
         ({"richer_gain": float("nan")}, "richer_gain is a finite number of at least 0"),
         ({"features": MindSSC}, "make one: MindSSC"),
+        ({"features": LabelFeatures()}, "features describe single images"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:

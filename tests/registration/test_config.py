@@ -49,6 +49,7 @@ from convexadam.continuous import (
     VolumePreserving,
     WeightedSum,
 )
+from convexadam.features import LabelFeatures, ProbabilityFeatures
 from convexadam.linear import LinearAlignment
 from convexadam.registration.foreground import AutoForeground
 from convexadam.registration.saved import COMPONENTS, as_plain
@@ -81,6 +82,13 @@ CONFIGS = {
             parts=(MindSSC(radius=0), Concat(parts=(Intensity(high=0.9), Precomputed()), weights=(1.0, 0.0))),
             weights=(0.3, 1e-7),
         )
+    ),
+    "labels": RegistrationConfig(
+        features=LabelFeatures(scale=2.5, balance=0.0, background=True),
+        continuous_features=Concat(
+            parts=(MindSSC(), ProbabilityFeatures(scale=10.0, balance=0.5, background=True, logits=True)),
+            weights=(1.0, 0.5),
+        ),
     ),
     "parts alone": RegistrationConfig(features=Concat(parts=(MindSSC(),))),
     "search per axis": RegistrationConfig(

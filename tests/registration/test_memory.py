@@ -64,7 +64,7 @@ def test_channels() -> None:
 
     both = Concat(parts=(MindSSC(), Intensity()))
     assert of(Intensity()) < of(Concat(parts=(Intensity(), Intensity()))) < of(both)
-    assert of(MindSSC()) < of(both)  # several kinds are pooled from a whole map
+    assert of(MindSSC()) < of(both)
 
     def own(image: Any, *, weight: Any = None) -> Any:
         return image.data

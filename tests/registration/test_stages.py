@@ -89,9 +89,9 @@ def test_each_stage_sees_the_images_at_its_own_spacing(pair: PhantomPair, monkey
     asked: list[tuple[Any, tuple[Any, ...]]] = []
     plain = levels.checked_features
 
-    def noted(features: Any, images: Any, weights: Any, spacings: Any) -> Any:
+    def noted(features: Any, scans: Any, spacings: Any) -> Any:
         asked.append((features, spacings))
-        return plain(features, images, weights, spacings)
+        return plain(features, scans, spacings)
 
     monkeypatch.setattr(levels, "checked_features", noted)
 

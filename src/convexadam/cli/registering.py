@@ -71,6 +71,11 @@ class Register:
         they have to say: ``--landmarks.weight``.
     moving_landmarks
         The same places in MOVING, line by line, in its voxel indices.
+    fixed_labels
+        Label map of FIXED, or probabilities with a channel for each class, where the settings compare them:
+        ``--set 'features={type="LabelFeatures"}'``.
+    moving_labels
+        The same of MOVING.
     labels
         Label map of the moving image; it is warped along, to labels_moved.nii.gz in the folder.
     device
@@ -99,6 +104,8 @@ class Register:
     moving_mask: Path | None = None
     fixed_landmarks: Path | None = None
     moving_landmarks: Path | None = None
+    fixed_labels: Path | None = None
+    moving_labels: Path | None = None
     labels: Path | None = None
     device: str = "cpu"
     learn2reg: Path | None = None
@@ -116,6 +123,8 @@ class Register:
                 self._settings(),
                 fixed_mask=self.fixed_mask,
                 moving_mask=self.moving_mask,
+                fixed_labels=self.fixed_labels,
+                moving_labels=self.moving_labels,
                 initial_transform=initial,
                 fixed_landmarks=self.fixed_landmarks,
                 moving_landmarks=self.moving_landmarks,
@@ -140,7 +149,8 @@ class Register:
         if self.learn2reg is not None:
             check_learn2reg_place(self.learn2reg, self.output_dir)
             results.append(self.learn2reg)
-        beside = self.fixed_mask, self.moving_mask, self.fixed_landmarks, self.moving_landmarks, self.labels
+        pairs = self.fixed_mask, self.moving_mask, self.fixed_landmarks, self.moving_landmarks
+        beside = *pairs, self.fixed_labels, self.moving_labels, self.labels
         check_places(results, (self.fixed, self.moving, *beside, self.initial_transform))
 
     def _images(self) -> tuple[Any, Any, Transform | None]:

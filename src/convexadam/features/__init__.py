@@ -2,26 +2,42 @@
 
 from convexadam.features.concat import Concat
 from convexadam.features.intensity import Intensity
+from convexadam.features.labels import LabelFeatures
 from convexadam.features.mind import MindSSC
 from convexadam.features.precomputed import Precomputed
+from convexadam.features.probabilities import ProbabilityFeatures
 from convexadam.features.protocol import (
+    Extractor,
     Features,
     LocalFeatures,
+    PairFeatures,
     PooledFeatures,
+    Scan,
     check_no_class,
+    is_extractor,
     pooled_features,
+    pooled_pair,
     reach_of,
+    uses_labels,
 )
 
 __all__ = [
     "Concat",
+    "Extractor",
     "Features",
     "Intensity",
+    "LabelFeatures",
     "LocalFeatures",
     "MindSSC",
+    "PairFeatures",
     "PooledFeatures",
     "Precomputed",
+    "ProbabilityFeatures",
+    "Scan",
     "check_no_class",
+    "is_extractor",
     "pooled_features",
+    "pooled_pair",
     "reach_of",
+    "uses_labels",
 ]

@@ -9,9 +9,19 @@ from typing import final
 import torch
 
 from convexadam._axes import checked_number
-from convexadam._typing import Channels, Volume
+from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.errors import ConfigError
-from convexadam.features.protocol import Features, check_no_class, reach_of
+from convexadam.features.protocol import (
+    Extractor,
+    Features,
+    Pair,
+    Scan,
+    check_no_class,
+    is_extractor,
+    pooled_pair,
+    reach_of,
+    uses_labels,
+)
 from convexadam.geometry import Image
 
 
@@ -33,11 +43,11 @@ class Concat:
         If there is no part, a part is a class instead of an extractor, or the weights do not fit the parts.
     """
 
-    parts: tuple[Features, ...]
+    parts: tuple[Extractor, ...]
     weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.parts, tuple) or not self.parts or not all(callable(part) for part in self.parts):
+        if not isinstance(self.parts, tuple) or not self.parts or not all(is_extractor(p) for p in self.parts):
             raise ConfigError(f"parts is a tuple of at least one extractor, but {self.parts!r} came")
         for part in self.parts:
             check_no_class(part, "each of parts")
@@ -55,9 +65,37 @@ class Concat:
         """The largest of the parts."""
         return max(reach_of(part) for part in self.parts)
 
+    @property
+    def uses_labels(self) -> bool:
+        """Whether any of the parts does."""
+        return any(uses_labels(part) for part in self.parts)
+
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
-        """Return the parts' channels, ``[sum f, i, j, k]``."""
-        weights = self.weights or (1.0,) * len(self.parts)
-        return torch.cat(
-            [part(image, weight=weight) * math.sqrt(w) for part, w in zip(self.parts, weights, strict=True)]
+        """Return the parts' channels, ``[sum f, i, j, k]``.
+
+        Raises
+        ------
+        ConfigError
+            If a part describes pairs of images only.
+        """
+        described = []
+        for part, factor in zip(self.parts, self._factors, strict=True):
+            if not isinstance(part, Features):
+                raise ConfigError(f"{part!r} describes two images together, but one came; see pooled_pair")
+            described.append(part(image, weight=weight) * factor)
+        return torch.cat(described)
+
+    def pooled_pair(self, fixed: Scan, moving: Scan, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
+        """Return the parts' channels of both images for each spacing, each part pooled by its own way."""
+        described = [pooled_pair(part, fixed, moving, spacings) for part in self.parts]
+        return tuple(
+            (self._together([f for f, _ in pairs]), self._together([m for _, m in pairs]))
+            for pairs in zip(*described, strict=True)
         )
+
+    def _together(self, maps: list[Pooled]) -> Pooled:
+        return torch.cat([m if factor == 1 else m * factor for m, factor in zip(maps, self._factors, strict=True)])
+
+    @property
+    def _factors(self) -> list[float]:
+        return [math.sqrt(w) for w in self.weights or (1.0,) * len(self.parts)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, final, runtime_checkable
 
 import torch
 
@@ -61,6 +62,64 @@ class PooledFeatures(Features, Protocol):
         ...
 
 
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scan:
+    """An image, already on the working grid, with all that is known of its voxels.
+
+    Attributes
+    ----------
+    image
+        ``[c, i, j, k]``, finite.
+    weight
+        Evidence of each voxel, ``[i, j, k]``; ``None`` for 1 everywhere.
+    labels
+        What each voxel shows, where that came: one channel of whole numbers, or a probability of each class as a
+        channel in floating point.
+    """
+
+    image: Image
+    weight: Volume | None = None
+    labels: Image | None = None
+
+
+@runtime_checkable
+class PairFeatures(Protocol):
+    """Features that describe both images together, since what is in one decides how the other is described."""
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether both scans need labels."""
+        ...
+
+    def pooled_pair(self, fixed: Scan, moving: Scan, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
+        """Describe both images, averaged over blocks: two maps ``[f, i // si, j // sj, k // sk]`` for each spacing."""
+        ...
+
+
+Pair: TypeAlias = tuple[Pooled, Pooled]
+"""Feature maps of the fixed and of the moving image, with as many channels."""
+
+Extractor: TypeAlias = Features | PairFeatures
+"""What `RegistrationConfig` and `Concat` take."""
+
+
+def pooled_pair(features: Extractor, fixed: Scan, moving: Scan, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
+    """Feature maps of both images averaged over blocks of ``spacings`` voxels, by whatever way there is.
+
+    Raises
+    ------
+    ConfigError
+        If the extractor returns no tensor ``[f, i, j, k]`` on the image's voxels and device.
+    InputError
+        If the labels are not what the extractor needs.
+    """
+    if isinstance(features, PairFeatures):
+        return features.pooled_pair(fixed, moving, spacings)
+    here, there = (pooled_features(features, s.image, spacings, weight=s.weight) for s in (fixed, moving))
+    return tuple(zip(here, there, strict=True))
+
+
 def pooled_features(
     features: Features, image: Image, spacings: tuple[Triple, ...], *, weight: Volume | None = None
 ) -> tuple[Pooled, ...]:
@@ -89,6 +148,11 @@ def pooled_features(
     return tuple(pool(whole.float(), spacing, weight=weight) for spacing in spacings)
 
 
+def is_extractor(value: object) -> bool:
+    """Whether something can describe images, as far as one can tell without one."""
+    return isinstance(value, PairFeatures) or callable(value)
+
+
 def check_no_class(features: object, name: str) -> None:
     """Raise `ConfigError` for a class: it can be called, but makes an extractor instead of features."""
     if isinstance(features, type):
@@ -97,6 +161,11 @@ def check_no_class(features: object, name: str) -> None:
         )
 
 
-def reach_of(features: Features) -> int:
+def uses_labels(features: Extractor) -> bool:
+    """Whether features look at labels of both images."""
+    return isinstance(features, PairFeatures) and features.uses_labels
+
+
+def reach_of(features: Extractor) -> int:
     """How many voxels from the edge of the field of view a description is guesswork; 0 where that is not known."""
     return features.reach if isinstance(features, LocalFeatures) else 0

@@ -26,6 +26,16 @@ def on_grid(image: Image, grid: Grid) -> Image:
     return resample(as_floating(image), grid, mode="linear", antialias=True)
 
 
+def labels_on_grid(labels: Image, grid: Grid) -> Image:
+    """Bring labels to another grid: whole numbers are never mixed, probabilities are read as images are.
+
+    Outside their field of view lies label 0, or the smallest value of all classes.
+    """
+    if not labels.is_label or labels.grid.canonical().same_as(grid):
+        return on_grid(labels, grid)
+    return resample(labels.canonical(), grid, mode="label", background=0)
+
+
 def as_floating(image: Image) -> Image:
     """Return an image of whole numbers in the finest floating-point type, and one of short numbers in float32."""
     if not image.data.is_floating_point():

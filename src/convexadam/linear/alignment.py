@@ -109,6 +109,8 @@ class LinearAlignment:
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is one of {', '.join(allowed)}, but {getattr(self, name)!r} came")
         check_no_class(self.features, "features")
+        if self.features is not None and not callable(self.features):
+            raise ConfigError(f"features describe single images here, which {self.features!r} does not")
         if not isinstance(self.voxels, tuple) or not self.voxels:
             raise ConfigError(
                 f"voxels has a number for each level, such as (50_000, 400_000), but {self.voxels!r} came"

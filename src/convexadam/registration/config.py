@@ -10,7 +10,7 @@ from typing import final
 from convexadam.continuous import Bending, Compositional, Diffusion, Level, Refinement, VolumePreserving
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, FileError
-from convexadam.features import Features, MindSSC, check_no_class
+from convexadam.features import Extractor, MindSSC, check_no_class, is_extractor
 from convexadam.io import atomic_path
 from convexadam.kernels import Backend, checked_backend
 from convexadam.linear import LinearAlignment
@@ -77,7 +77,7 @@ class RegistrationConfig:
     grid: WorkingGrid = field(default_factory=IsotropicGrid)
     foreground: AutoForeground | None = None
     linear: LinearAlignment | None = field(default_factory=LinearAlignment)
-    features: Features = field(default_factory=MindSSC)
+    features: Extractor = field(default_factory=MindSSC)
     discrete: ConvexSearch | tuple[ConvexSearch, ...] | None = field(
         default_factory=lambda: ConvexSearch(spacing=4, radius=5, window="ball")
     )
@@ -88,7 +88,7 @@ class RegistrationConfig:
             parametrisation=Compositional(),
         )
     )
-    continuous_features: Features | None = None
+    continuous_features: Extractor | None = None
     landmarks: LandmarkGuide | None = field(default_factory=LandmarkGuide)
     symmetric: bool = False
     backend: Backend = "auto"
@@ -99,7 +99,7 @@ class RegistrationConfig:
             if extractor is None and name != "features":
                 continue
             check_no_class(extractor, name)
-            if not callable(extractor) or isinstance(extractor, _NO_FEATURES):
+            if not is_extractor(extractor) or isinstance(extractor, _NO_FEATURES):
                 raise ConfigError(f"{name} is a component or a function of an image, but {extractor!r} came")
         if not isinstance(self.symmetric, bool):
             raise ConfigError(f"symmetric is True or False, but {self.symmetric!r} came")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 
-from convexadam._typing import Channels, Triple, Volume
+from convexadam._typing import Channels, Triple
 from convexadam.continuous import Refinement
 from convexadam.errors import ConfigError, InputError
-from convexadam.features import Features, pooled_features
+from convexadam.features import Extractor, Scan, pooled_pair, uses_labels
 from convexadam.geometry import Affine, Image, Transform
 from convexadam.geometry.tensors import all_finite
 from convexadam.io import as_image, has_affine, read_transform
+
+_LARGEST_LABEL = 2**53
+"""Up to here floating-point numbers tell whole numbers apart."""
 
 _LARGEST_FEATURE = 1e12
 """Squared and summed over all voxels, larger ones would leave float32."""
@@ -91,18 +95,68 @@ def checked_regions(value: Any, fixed: Image, refine: Refinement | None) -> Imag
     return labels
 
 
-def _beside(image: Image, value: Any, name: str, whose: str) -> Image:
-    """Return what belongs to an image as one of one channel; an array takes its grid."""
+def checked_labels(
+    values: tuple[Any, Any], images: tuple[Image, Image], compared: Iterable[Extractor | None]
+) -> tuple[Image | None, Image | None]:
+    """Turn what features compare beside the images into labels: both or, where nothing looks at them, none.
+
+    One channel of whole numbers, of any type, stays whole; probabilities, of several channels, become float32.
+    """
+    wanted = any(uses_labels(extractor) for extractor in compared if extractor is not None)
+    if all(value is None for value in values):
+        if wanted:
+            raise ConfigError(
+                "the features compare labels, but none came; give fixed_labels and moving_labels (the images "
+                "themselves, where they are label maps)"
+            )
+        return None, None
+    if not wanted:
+        raise ConfigError(
+            "labels came, but no features compare them; set features to LabelFeatures() or ProbabilityFeatures(), or "
+            "to a Concat with one of them"
+        )
+    if any(value is None for value in values):
+        raise ConfigError("labels of one image came alone; give both fixed_labels and moving_labels")
+    fixed, moving = (
+        _labels_of(image, value, name) for value, image, name in zip(values, images, ("fixed", "moving"), strict=True)
+    )
+    return fixed, moving
+
+
+def _labels_of(image: Image, value: Any, name: str) -> Image:
+    found = _beside(image, value, f"the map of {name} labels", name, channels=True)
+    if found.data.is_floating_point() and not all_finite(found.data):
+        raise InputError(f"the {name} labels hold NaN or Inf; replace them, for example by 0, the background")
+    if found.data.shape[0] > 1:
+        return Image(found.data.float(), found.grid)
+    if not found.is_label and bool(((found.data != found.data.round()) | (found.data.abs() > _LARGEST_LABEL)).any()):
+        raise InputError(
+            f"the {name} labels are one channel of numbers that are not whole; pass whole numbers, or for "
+            "probabilities a channel for each class"
+        )
+    low, high = (int(end) for end in torch.aminmax(found.data))
+    types = (torch.uint8, torch.int16, torch.int32, torch.int64)
+    return Image(found.data.to(next(t for t in types if _holds(t, low, high))), found.grid)
+
+
+def _holds(dtype: torch.dtype, low: int, high: int) -> bool:
+    return torch.iinfo(dtype).min <= low and high <= torch.iinfo(dtype).max
+
+
+def _beside(image: Image, value: Any, name: str, whose: str, *, channels: bool = False) -> Image:
+    """Return what belongs to an image, as one of one channel if there may not be more; an array takes its grid."""
     is_array = not has_affine(type(value))
     if is_array and isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
         value = value[0]
-    if is_array and tuple(value.shape) != image.grid.shape:
+    shape = tuple(value.shape[1:] if channels and value.ndim == 4 else value.shape) if is_array else image.grid.shape
+    if shape != image.grid.shape:
         raise InputError(
-            f"{name} has shape {tuple(value.shape)} but the {whose} image {image.grid.shape}; "
+            f"{name} has shape {shape} but the {whose} image {image.grid.shape}; "
             "pass a mask of that shape, or one with its own affine (Image or file)"
         )
-    found = as_image(value, image.grid.affine if is_array else None, device=image.data.device)
-    if found.data.shape[0] != 1:
+    affine = image.grid.affine if is_array else None
+    found = as_image(value, affine, channels=channels, device=image.data.device)
+    if found.data.shape[0] != 1 and not channels:
         raise InputError(f"a mask has one channel, but {name} has {found.data.shape[0]}")
     return found
 
@@ -119,16 +173,10 @@ def checked_initial(value: Any, fixed: Image, moving: Image) -> Transform | None
 
 
 def checked_features(
-    extractor: Features,
-    images: tuple[Image, Image],
-    weights: tuple[Volume | None, Volume | None],
-    spacings: tuple[Triple, ...],
+    extractor: Extractor, scans: tuple[Scan, Scan], spacings: tuple[Triple, ...]
 ) -> list[tuple[Channels, Channels]]:
     """Describe both images at each spacing, and make sure that the descriptions can be compared."""
-    fixed, moving = (
-        pooled_features(extractor, image, spacings, weight=weight)
-        for image, weight in zip(images, weights, strict=True)
-    )
+    fixed, moving = zip(*pooled_pair(extractor, *scans, spacings), strict=True)
     if fixed[0].shape[0] != moving[0].shape[0]:
         raise ConfigError(
             f"both images need as many feature channels, but {fixed[0].shape[0]} and {moving[0].shape[0]} came"

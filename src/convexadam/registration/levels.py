@@ -15,7 +15,7 @@ from convexadam.continuous.guide import PairCost
 from convexadam.continuous.problem import mean_curvature
 from convexadam.continuous.refine import whole_nodes
 from convexadam.discrete import ConvexSearch, make_inverse_consistent, opposite
-from convexadam.features import Features, Intensity, pooled_features
+from convexadam.features import Extractor, Intensity, Scan, pooled_features
 from convexadam.geometry import DisplacementField, Grid, Image
 from convexadam.geometry.resample import linear_part
 from convexadam.kernels.pairs import Pairs
@@ -77,13 +77,14 @@ class Described:
 class Subject:
     """Both images on the working grid, with their evidence and landmarks, to be described at any spacing.
 
-    Of the fixed image there may be ``regions`` that slide along each other (labels), and a soft mask of what is to be
-    ``kept`` in volume.
+    There may be ``labels`` of both to be compared. Of the fixed image there may be ``regions`` that slide along each
+    other (labels), and a soft mask of what is to be ``kept`` in volume.
     """
 
     config: RegistrationConfig
     images: tuple[Image, Image]
     weights: tuple[Volume | None, Volume | None]
+    labels: tuple[Image | None, Image | None] = (None, None)
     regions: Volume | None = None
     kept: Volume | None = None
     guide: PlacedGuide | None = None
@@ -92,6 +93,15 @@ class Subject:
     def grid(self) -> Grid:
         """The working grid."""
         return self.images[0].grid
+
+    @property
+    def scans(self) -> tuple[Scan, Scan]:
+        """What is known of the fixed and of the moving image."""
+        fixed, moving = (
+            Scan(image=image, weight=weight, labels=labels)
+            for image, weight, labels in zip(self.images, self.weights, self.labels, strict=True)
+        )
+        return fixed, moving
 
     def first(self) -> tuple[list[Described], Described | None]:
         """Describe the images for all searches and, where that takes no pass of its own, for the refinement.
@@ -104,7 +114,7 @@ class Subject:
         together = nodes if len(nodes) == 1 and self._compared == self.config.features else []
         cells = cells or [_smallest(_NO_STAGE, self.grid.shape)]
         every = tuple(dict.fromkeys([*cells, *together]))
-        found = checked_features(self.config.features, self.images, self.weights, every)
+        found = checked_features(self.config.features, self.scans, every)
         features = dict(zip(every, found, strict=True))
         coarse = [self._with(features[spacing], spacing, pool_weight) for spacing in cells]
         return coarse, self._level(features[together[0]], 0) if together else None
@@ -112,7 +122,7 @@ class Subject:
     def refined(self, number: int) -> Described:
         """Describe the images for one level of the refinement."""
         spacing = refine_spacings(self.config, self.grid)[number]
-        maps = list(checked_features(self._compared, self.images, self.weights, (spacing,))[0])
+        maps = list(checked_features(self._compared, self.scans, (spacing,))[0])
         if self.config.continuous is not None and isinstance(self.config.continuous.similarity, Ssd):
             for n in range(2):  # as it compares them: else there would soon be another copy of each
                 maps[n] = as_compared(maps[n])
@@ -123,7 +133,7 @@ class Subject:
         return self._with(features, spacing, whole_nodes, self._edges(number))
 
     @property
-    def _compared(self) -> Features:
+    def _compared(self) -> Extractor:
         return self.config.continuous_features or self.config.features
 
     def _edges(self, number: int) -> tuple[Guide | None, Guide | None]:

@@ -12,7 +12,18 @@ from convexadam._typing import Triple
 from convexadam.continuous import Compositional, Similarity, Ssd, StationaryVelocity, WeightedSum
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
-from convexadam.features import Concat, Features, Intensity, MindSSC, PooledFeatures, Precomputed
+from convexadam.features import (
+    Concat,
+    Extractor,
+    Intensity,
+    LabelFeatures,
+    MindSSC,
+    PairFeatures,
+    PooledFeatures,
+    Precomputed,
+    ProbabilityFeatures,
+    uses_labels,
+)
 from convexadam.geometry import Grid
 from convexadam.kernels.window import Window
 from convexadam.registration.config import RegistrationConfig
@@ -44,12 +55,12 @@ def estimate_memory(
     spacing_mm
         Of the fixed image; the working grid depends on it.
     channels
-        Feature channels; ``None`` takes those of the library's own features.
+        Feature channels; ``None`` takes those of the library's own features, where they do not depend on labels.
 
     Raises
     ------
     ConfigError
-        If ``channels`` is missing for a function of yours.
+        If ``channels`` is missing for a function of yours, or for features of labels.
     GeometryError
         If shape or spacing describe no grid.
 
@@ -70,15 +81,18 @@ def estimate_memory(
     maps = sum(_maps(grid, spacing, number) for spacing in {*searches, *(levels if together else ())})
     both = 2 if config.symmetric else 1
     stages = [
-        maps + _describing(searched, grid.n_voxels, number, same=same),
+        _joining(searched, maps) + _describing(searched, grid.n_voxels, number, same=same),
         *(maps + _searching(search, grid, number) for search in config.searches),
-        *(_maps(grid, spacing, other) + _refining(config, grid, spacing, other) for spacing in levels),
-        both * _finishing(grid.n_voxels, resampled),
+        *(
+            _maps(grid, spacing, other) + _refining(config, grid, spacing, other, together=together)
+            for spacing in levels
+        ),
     ]
     if not together:
         describing = _describing(compared, grid.n_voxels, other, same=same)
-        stages += [_maps(grid, spacing, other) + describing for spacing in levels]
-    return max(stages) + _SCRATCH
+        stages += [_joining(compared, _maps(grid, spacing, other)) + describing for spacing in levels]
+    labels = max(_labels(searched, number), _labels(compared, other)) * grid.n_voxels
+    return max(max(stages) + labels, both * _finishing(grid.n_voxels, resampled)) + _SCRATCH
 
 
 def give_back_memory() -> None:
@@ -92,7 +106,7 @@ def give_back_memory() -> None:
             trim(0)
 
 
-def _channels(features: Features) -> int:
+def _channels(features: Extractor) -> int:
     if isinstance(features, MindSSC):
         return 12
     if isinstance(features, (Intensity, Precomputed)):
@@ -111,12 +125,36 @@ def _maps(grid: Grid, spacing: Triple, channels: int) -> int:
     return 2 * _FLOAT * channels * _nodes(grid, spacing)
 
 
-def _describing(features: Features, voxels: int, channels: int, *, same: bool) -> int:
-    """Weights, scaled and padded copies; images, where they were resampled."""
+def _describing(features: Extractor, voxels: int, channels: int, *, same: bool) -> int:
+    """Weights, scaled and padded copies; images, where they were resampled; of several kinds one after the other."""
+    if isinstance(features, Concat):
+        return max(_describing(part, voxels, _at_most(part, channels), same=same) for part in features.parts)
     number = 6 if same else 8
-    if not isinstance(features, PooledFeatures):
+    if not isinstance(features, (PooledFeatures, PairFeatures)):
         number += 2 * channels  # a whole map and its weighted copy
     return _FLOAT * number * voxels
+
+
+def _at_most(part: Extractor, channels: int) -> int:
+    """Channels of a part of all channels."""
+    try:
+        return _channels(part)
+    except ConfigError:
+        return channels
+
+
+def _joining(features: Extractor, maps: int) -> int:
+    """Bytes of maps, and of those of the parts that they are made of."""
+    return 2 * maps if isinstance(features, Concat) else maps
+
+
+def _labels(features: Extractor, channels: int) -> int:
+    """Bytes a voxel of the labels of both images on the working grid."""
+    if isinstance(features, Concat):
+        return max(_labels(part, channels) for part in features.parts)
+    if isinstance(features, ProbabilityFeatures):
+        return 2 * _FLOAT * (channels + 1)
+    return 2 * uses_labels(features)
 
 
 def _searching(search: ConvexSearch, grid: Grid, channels: int) -> int:
@@ -126,13 +164,15 @@ def _searching(search: ConvexSearch, grid: Grid, channels: int) -> int:
     return _nodes(grid, spacing) * (_HALF * labels + _FLOAT * (4 * channels + 14))
 
 
-def _refining(config: RegistrationConfig, grid: Grid, spacing: Triple, channels: int) -> int:
+def _refining(config: RegistrationConfig, grid: Grid, spacing: Triple, channels: int, *, together: bool) -> int:
     """Fields of the loop and of the optimiser, weights, and one map of slopes before the loop."""
     if config.continuous is None:
         return 0
     fields = {Compositional: 8, StationaryVelocity: 12}.get(type(config.continuous.parametrisation), 7)
     fields += 2 * config.symmetric  # of the other direction
     copied = _copied(config.continuous.similarity, channels)
+    if together and isinstance(config.continuous.similarity, Ssd):
+        copied = 0 if isinstance(config.features, (Intensity, LabelFeatures, MindSSC)) else 2 * channels
     return _nodes(grid, spacing) * _FLOAT * (3 * fields + 6 + channels + copied)
 
 

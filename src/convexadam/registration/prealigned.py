@@ -6,7 +6,7 @@ import torch
 
 from convexadam._typing import Volume
 from convexadam.geometry import Affine, Grid, Image, Transform
-from convexadam.geometry.onto_grid import as_floating, evidence, mode_of_mask, on_grid
+from convexadam.geometry.onto_grid import as_floating, evidence, labels_on_grid, mode_of_mask, on_grid
 from convexadam.linear import LinearAlignment, LinearFit
 
 _WHOLE = 0.999
@@ -40,3 +40,11 @@ def pulled_onto(
     if mask is not None:
         weight = weight * start.warp(mask, grid, mode=mode_of_mask(mask), background=0.0).data[0]
     return start.warp(image, grid, mode="linear"), torch.where(weight > _WHOLE, weight, torch.zeros_like(weight))
+
+
+def labels_pulled_onto(grid: Grid, labels: Image, start: Transform) -> Image:
+    """Bring labels of the moving image through a transform onto a grid of fixed space; whole numbers stay whole."""
+    if isinstance(start, Affine):
+        there = Grid(grid.shape, start.matrix @ grid.affine)
+        return Image(labels_on_grid(labels, there).data, grid)
+    return start.warp(labels, grid, mode="label" if labels.is_label else "linear")

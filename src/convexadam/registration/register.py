@@ -14,7 +14,7 @@ from convexadam._typing import Field, Volume
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 from convexadam.features import reach_of
 from convexadam.geometry import Affine, DisplacementField, Image, Transform, compose
-from convexadam.geometry.onto_grid import evidence, hidden, on_grid
+from convexadam.geometry.onto_grid import evidence, hidden, labels_on_grid, on_grid
 from convexadam.geometry.resample import resample
 from convexadam.kernels import backend_for, requested_backend, use_backend
 from convexadam.kernels._precision import full_precision
@@ -23,7 +23,14 @@ from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.diagnostics import similarity
 from convexadam.registration.finishing import finished
 from convexadam.registration.guide import Landmarks, checked_landmarks
-from convexadam.registration.inputs import checked_image, checked_initial, checked_kept, checked_mask, checked_regions
+from convexadam.registration.inputs import (
+    checked_image,
+    checked_initial,
+    checked_kept,
+    checked_labels,
+    checked_mask,
+    checked_regions,
+)
 from convexadam.registration.levels import (
     BothWays,
     Described,
@@ -35,7 +42,7 @@ from convexadam.registration.levels import (
     searched,
 )
 from convexadam.registration.memory import give_back_memory
-from convexadam.registration.prealigned import prealigned, pulled_onto
+from convexadam.registration.prealigned import labels_pulled_onto, prealigned, pulled_onto
 from convexadam.registration.presets import preset
 from convexadam.registration.result import RegistrationResult
 
@@ -61,6 +68,8 @@ def register(
     moving_mask: Any = None,
     keep_volume: Any = None,
     regions: Any = None,
+    fixed_labels: Any = None,
+    moving_labels: Any = None,
     initial_transform: Any = None,
     fixed_landmarks: Any = None,
     moving_landmarks: Any = None,
@@ -90,6 +99,11 @@ def register(
         `VolumePreserving` where, and takes the place of its ``where``.
     regions
         Labels of the fixed image whose boundaries a `BilateralSmoothing` stops at, in place of its intensities.
+    fixed_labels, moving_labels
+        What features that look at labels compare (see `LabelFeatures` and `ProbabilityFeatures`): a label map, or a
+        channel of probabilities for each class. Same forms as the images; an array without an affine lies on its
+        image's grid, others may lie on any grid. Whole numbers are never mixed; 0 is the background, and what lies
+        outside.
     initial_transform
         Where to begin, from fixed to moving space: an `Affine`, a 4x4 matrix (mm RAS+), any other transform, or a file
         of one. The linear alignment starts from an affine one, and is left out after any other.
@@ -115,8 +129,8 @@ def register(
         landmarks are no pairs of finite points, or none lies within the fixed image.
     ConfigError
         If ``config`` is no `RegistrationConfig`, the device cannot be used, an affine comes with something that has its
-        own, the features do not fit the image, or landmarks, ``keep_volume`` or ``regions`` come and no setting heeds
-        them.
+        own, the features do not fit the image, landmarks, labels, ``keep_volume`` or ``regions`` come and no setting
+        heeds them, or labels are missing that the features compare.
     OutOfMemoryError
         If the device has too little memory.
 
@@ -143,6 +157,8 @@ def register(
             checked_kept(keep_volume, fixed_image, config.continuous),
             checked_regions(regions, fixed_image, config.continuous),
         )
+        compared = config.features, config.continuous_features
+        labels = checked_labels((fixed_labels, moving_labels), (fixed_image, moving_image), compared)
         initial = checked_initial(initial_transform, fixed_image, moving_image)
         grids = fixed_image.grid, moving_image.grid
         landmarks = checked_landmarks(fixed_landmarks, moving_landmarks, landmark_weights, grids)
@@ -158,7 +174,7 @@ def register(
                     config.foreground(moving_image) if masks[1] is None else masks[1],
                 )
             start, fit = prealigned(fixed_image, moving_image, masks, config.linear, initial)
-        found = _estimated(fixed_image, moving_image, masks, extra, landmarks, start, config, clock)
+        found = _estimated(fixed_image, moving_image, masks, extra, labels, landmarks, start, config, clock)
         transform, inverse, diagnostics = found
         ran = backend_for(transform.disp_mm)
     return RegistrationResult(
@@ -180,6 +196,7 @@ def _estimated(
     moving: Image,
     masks: tuple[Image | None, Image | None],
     extra: tuple[Image | None, Image | None],
+    labels: tuple[Image | None, Image | None],
     landmarks: Landmarks | None,
     start: Transform,
     config: RegistrationConfig,
@@ -198,8 +215,12 @@ def _estimated(
         images, weights = (on_grid(fixed, grid), pulled), (evidence(fixed, masks[0], grid, margin), seen)
         _check_evidence(weights)
         kept, regions = (None if e is None else resample(e, grid, background=0).data[0].float() for e in extra)
-    subject = Subject(config=config, images=images, weights=weights, guide=guide, kept=kept, regions=regions)
-    del images, weights, pulled, seen
+        if labels[0] is not None and labels[1] is not None:
+            labels = labels_on_grid(labels[0], grid), labels_pulled_onto(grid, labels[1], start)
+    subject = Subject(
+        config=config, images=images, weights=weights, labels=labels, guide=guide, kept=kept, regions=regions
+    )
+    del images, weights, labels, pulled, seen
     level, fields = _aligned(subject, clock)
     with clock.stage("finish"):
         diagnostics = similarity(level, fields[0])

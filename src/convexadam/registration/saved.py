@@ -33,7 +33,7 @@ from convexadam.continuous import (
 )
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
-from convexadam.features import Concat, Intensity, MindSSC, Precomputed
+from convexadam.features import Concat, Intensity, LabelFeatures, MindSSC, Precomputed, ProbabilityFeatures
 from convexadam.linear import LinearAlignment
 from convexadam.registration.foreground import AutoForeground
 from convexadam.registration.guide import LandmarkGuide
@@ -49,6 +49,8 @@ COMPONENTS: tuple[type, ...] = (
     MindSSC,
     Intensity,
     Precomputed,
+    LabelFeatures,
+    ProbabilityFeatures,
     Concat,
     GivenGrid,
     IsotropicGrid,
