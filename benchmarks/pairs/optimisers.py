@@ -29,13 +29,12 @@ from convexadam.continuous import (
     LevenbergMarquardt,
     Refinement,
 )
-from convexadam.features import MindSSC, reach_of
+from convexadam.features import MindSSC
 from convexadam.geometry import Grid, Image, Transform
-from convexadam.geometry.onto_grid import evidence, on_grid
 from convexadam.io import write_learn2reg
 from convexadam.registration.finishing import finished
-from convexadam.registration.levels import BothWays, Described, Subject, in_mm, on_level, searched
-from convexadam.registration.prealigned import prealigned, pulled_onto
+from convexadam.registration.levels import Described
+from convexadam.registration.stages import Given, in_mm, on_level, on_working_grid, placed, searched_throughout
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -100,19 +99,14 @@ class Begun:
 @torch.no_grad()
 def begun(fixed: Image, moving: Image, config: RegistrationConfig) -> Begun:
     """Align and search as a registration with these settings does."""
-    linear, _ = prealigned(fixed, moving, (None, None), config.linear, None)
-    grid, margin = config.grid(fixed.grid), reach_of(config.features)
-    pulled, seen = pulled_onto(grid, moving, None, linear, margin)
-    weights = evidence(fixed, None, grid, margin), seen
-    subject = Subject(config=config, images=(on_grid(fixed, grid), pulled), weights=weights)
-    fields: BothWays | None = None
-    before = (1, 1, 1)
-    for search, level in zip(config.searches, subject.first()[0], strict=True):
-        start = None if fields is None else on_level(fields, before, level.spacing, grid.shape)
-        fields, before = searched(search, level, start, grid), level.spacing
-    assert fields is not None  # there is a search
+    given = Given(fixed=fixed, moving=moving)
+    linear = placed(given, config)
+    subject = on_working_grid(given, linear, config)
+    found, fields = searched_throughout(subject, subject.first()[0])
+    assert fields is not None  # the images have contrast
     level = subject.refined(0)
-    return Begun(linear=linear, grid=grid, level=level, start=on_level(fields, before, level.spacing, grid.shape)[0])
+    start, _ = on_level(fields, found.spacing, level.spacing, subject.grid.shape)
+    return Begun(linear=linear.start, grid=subject.grid, level=level, start=start)
 
 
 def settings() -> RegistrationConfig:

@@ -56,7 +56,8 @@ class Adam:
             motion.move(gradient, moments)
 
         if not convergence.watched:
-            repeat(step, convergence.most, record_on=gradient.device if record else None)
+            for times in convergence.stretches():
+                repeat(step, times, record_on=gradient.device if record else None)
             return
         for _ in convergence:
             if convergence.due:

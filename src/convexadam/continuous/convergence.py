@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import final
 
 from convexadam._typing import Float, Tensor
@@ -15,11 +15,20 @@ LEAST = 5
 class Convergence:
     """Counts iterations, and ends them where the value falls by less than ``tolerance`` of itself in `LEAST` of them.
 
-    Looking costs a value each time, and on a GPU a wait; with a tolerance of 0 there is no look.
+    Looking costs a value each time, and on a GPU a wait; with a tolerance of 0 there is no look. ``passed`` is called
+    when as many iterations are done as one of ``marks`` says.
     """
 
-    def __init__(self, most: int, tolerance: float) -> None:
+    def __init__(
+        self,
+        most: int,
+        tolerance: float,
+        *,
+        marks: tuple[int, ...] = (),
+        passed: Callable[[int], None] | None = None,
+    ) -> None:
         self.most, self._tolerance = most, tolerance
+        self._marks, self._passed = sorted({mark for mark in marks if 0 < mark <= most}), passed
         self._count, self._seen, self._ended = 0, float("inf"), False
 
     @property
@@ -48,3 +57,16 @@ class Convergence:
         while self._count < self.most and not self._ended:
             self._count += 1
             yield self._count
+            self._pass()
+
+    def stretches(self) -> Iterator[int]:
+        """Run through the iterations left, where nobody looks: how many there are up to each mark and to the end."""
+        for end in (*self._marks, self.most):
+            if end > self._count:
+                length, self._count = end - self._count, end
+                yield length
+                self._pass()
+
+    def _pass(self) -> None:
+        if self._passed is not None and self._count in self._marks:
+            self._passed(self._count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -239,6 +239,8 @@ class Refinement:
         costs: Sequence[Cost] = (),
         soft_mask: Volume | None = None,
         guide: Guide | None = None,
+        marks: tuple[int, ...] = (),
+        passed: Callable[[int, Field], None] | None = None,
     ) -> Field:
         """Refine a field on the nodes of one level.
 
@@ -258,6 +260,9 @@ class Refinement:
             Where `VolumePreserving` keeps the volume, ``[i, j, k]`` in [0, 1]; ``None`` for everywhere.
         guide
             What a `BilateralSmoothing` finds edges in, ``[c, i, j, k]``, of the fixed image.
+        passed
+            Called with each number of ``marks`` and the displacements after as many iterations, which it may keep; not
+            called for those that a tolerance leaves out.
 
         Returns
         -------
@@ -274,7 +279,13 @@ class Refinement:
         )
         smoothing = here.smoothing or self.smoothing
         motion = self._parametrised(here).begin(start, smoothing, evidence_under(start, *weights), guide)
-        self.optimiser.minimise(problem, motion, Convergence(here.iterations, self.tolerance), smoothing)
+
+        def pass_on(count: int) -> None:
+            if passed is not None:
+                passed(count, motion.displacement.clone())
+
+        until = Convergence(here.iterations, self.tolerance, marks=marks, passed=pass_on)
+        self.optimiser.minimise(problem, motion, until, smoothing)
         return motion.displacement
 
     def on_voxels(self, nodes: Field, spacing: Triple, shape: Triple) -> Float[Tensor, "3 a b d"]:

@@ -1,26 +1,21 @@
-"""Both images on the nodes of each stage, and the stages there."""
+"""Both images on the nodes of each stage."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import final
 
 import torch
 
 from convexadam._typing import Channels, Field, Float, Guide, Tensor, Triple, Volume
-from convexadam.continuous import Refinement, Ssd, volume_mask
-from convexadam.continuous.guide import PairCost
-from convexadam.continuous.problem import mean_curvature
+from convexadam.continuous import Ssd
 from convexadam.continuous.refine import whole_nodes
-from convexadam.discrete import ConvexSearch, make_inverse_consistent, opposite
 from convexadam.features import Extractor, Intensity, Scan, pooled_features
-from convexadam.geometry import DisplacementField, Grid, Image
-from convexadam.geometry.resample import linear_part
+from convexadam.geometry import Grid, Image
 from convexadam.kernels.pairs import Pairs
-from convexadam.kernels.resize import in_nodes, in_voxels, nodes_to_nodes, nodes_to_voxels, pool_weight
-from convexadam.kernels.warp import identity_positions, sample_linear, sample_nearest
+from convexadam.kernels.resize import in_voxels, pool_weight
+from convexadam.kernels.warp import identity_positions, sample_nearest
 from convexadam.kernels.warp_ssd import as_compared
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.guide import PlacedGuide
@@ -28,9 +23,6 @@ from convexadam.registration.inputs import checked_features
 
 _NO_STAGE: Triple = (2, 2, 2)
 """Spacing at which similarity is measured where neither stage runs."""
-
-BothWays: TypeAlias = tuple[Field, Field | None]
-"""Displacements in nodes, fixed to moving and, where it is known, moving to fixed."""
 
 
 @final
@@ -179,105 +171,6 @@ def _smallest(spacing: Triple, shape: Triple) -> Triple:
 def comparable(level: Described) -> bool:
     """Whether both images have contrast; without it nothing tells where to move."""
     return not any(_is_flat(f, w) for f, w in zip(level.features, level.weights, strict=True))
-
-
-def searched(search: ConvexSearch, level: Described, start: BothWays | None, grid: Grid) -> BothWays:
-    """Displacements in cells, from a start in cells."""
-    _, radius = search.nodes(grid.shape, grid.spacing_mm)
-    fixed, moving = level.weights
-    pairs = level.pairs, level.swapped().pairs
-    return search.on_cells(*level.features, radius, fixed_weight=fixed, moving_weight=moving, start=start, pairs=pairs)
-
-
-def refined_throughout(
-    subject: Subject, start: BothWays, before: Triple, first: Described | None
-) -> tuple[Described, BothWays]:
-    """Refine on all levels, twice where what changes volume is to be found first.
-
-    Returns the last level and displacements in its nodes, from a start in nodes ``before`` voxels apart; ``first`` is
-    the first level, if it is described already.
-    """
-    config, shape = subject.config, subject.grid.shape
-    assert config.continuous is not None
-    if subject.kept is None and config.continuous.keeps_conspicuous:
-        free = dataclasses.replace(config, continuous=config.continuous.free())
-        level, (found, _) = refined_throughout(dataclasses.replace(subject, config=free), start, before, first)
-        mask = volume_mask(found, mask=level.weights[0])[None]
-        subject = dataclasses.replace(subject, kept=nodes_to_voxels(mask, level.spacing, shape)[0])
-    level, fields = first or subject.refined(0), start
-    for number in range(len(config.continuous.levels)):
-        level = subject.refined(number) if number else level
-        kept = pool_weight(subject.kept, level.spacing)
-        fields = refined(config, number, level, on_level(fields, before, level.spacing, shape), kept)
-        before = level.spacing
-    return level, fields
-
-
-def refined(
-    config: RegistrationConfig, number: int, level: Described, start: BothWays, kept: Volume | None = None
-) -> BothWays:
-    """Displacements in nodes of a level, from a start in nodes; inverse of each other if the settings ask for it.
-
-    What is known of the fixed image alone, the moving image sees through the start.
-    """
-    refine = config.continuous
-    if refine is None:
-        return start
-
-    def one_way(seen: Described, begin: Field, kept: Volume | None) -> Field:
-        fixed, moving = seen.weights
-        return refine.on_nodes(
-            *seen.features,
-            level=number,
-            start=begin,
-            fixed_weight=fixed,
-            moving_weight=moving,
-            costs=_guiding(refine, seen, begin),
-            guide=seen.edges[0],
-            soft_mask=kept,
-        )
-
-    forward, backward = start
-    if not config.symmetric or refine.levels[number].one_way:
-        return one_way(level, forward, kept), None
-    backward = opposite(forward) if backward is None else backward
-    swapped, kept_there = level.swapped(), None
-    edges_of_fixed = level.edges[0] if level.edges[1] is None else None
-    if kept is not None or edges_of_fixed is not None:
-        seen = identity_positions(level.shape, like=backward) + backward
-        kept_there = None if kept is None else sample_linear(kept[None], seen)[0]
-        if edges_of_fixed is not None:
-            swapped = dataclasses.replace(swapped, edges=(sample_nearest(edges_of_fixed, seen), None))
-    return make_inverse_consistent(one_way(level, forward, kept), one_way(swapped, backward, kept_there))
-
-
-def _guiding(refine: Refinement, level: Described, start: Field) -> list[PairCost]:
-    """Landmarks as costs, on the scale of the similarity as the level begins."""
-    pairs = level.pairs
-    if pairs is None:
-        return []
-    comparison = refine.similarity.begin(*level.features, start, level.weights)
-    return [PairCost(pairs, start, curvature=mean_curvature(comparison, start))]
-
-
-def on_level(fields: BothWays, before: Triple, after: Triple, shape: Triple) -> BothWays:
-    """Bring displacements in nodes from one spacing to another."""
-    if before == after:
-        return fields
-    forward, backward = (
-        None if f is None else in_nodes(nodes_to_nodes(in_voxels(f, before), before, after, shape), after)
-        for f in fields
-    )
-    assert forward is not None
-    return forward, backward
-
-
-def in_mm(refine: Refinement | None, nodes: Field, spacing: Triple, grid: Grid) -> DisplacementField:
-    """Return the transform on the voxels of the grid, from displacements in nodes."""
-    nodes_mm = linear_part(grid.affine, in_voxels(nodes, spacing))  # while they are few
-    if refine is not None:
-        return DisplacementField(refine.on_voxels(nodes_mm, spacing, grid.shape), grid)
-    return DisplacementField(nodes_to_voxels(nodes_mm, spacing, grid.shape), grid)
 
 
 def _at_nodes(labels: Volume, spacing: Triple) -> Float[Tensor, "1 a b d"]:

@@ -10,19 +10,13 @@ from typing import Any, TypeAlias
 
 import torch
 
-from convexadam._typing import Field, Volume
-from convexadam.errors import ConfigError, InputError, OutOfMemoryError
-from convexadam.features import reach_of
-from convexadam.geometry import Affine, DisplacementField, Image, Transform, compose
-from convexadam.geometry.onto_grid import evidence, hidden, labels_on_grid, on_grid
-from convexadam.geometry.resample import resample
+from convexadam.errors import ConfigError, OutOfMemoryError
+from convexadam.geometry import Image
 from convexadam.kernels import backend_for, requested_backend, use_backend
 from convexadam.kernels._precision import full_precision
-from convexadam.kernels.warp_ssd import evidence_under
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.diagnostics import similarity
-from convexadam.registration.finishing import finished
-from convexadam.registration.guide import Landmarks, checked_landmarks
+from convexadam.registration.guide import checked_landmarks
 from convexadam.registration.inputs import (
     checked_image,
     checked_initial,
@@ -31,20 +25,19 @@ from convexadam.registration.inputs import (
     checked_mask,
     checked_regions,
 )
-from convexadam.registration.levels import (
-    BothWays,
-    Described,
-    Subject,
-    comparable,
-    in_mm,
-    on_level,
-    refined_throughout,
-    searched,
-)
+from convexadam.registration.levels import Described, Subject
 from convexadam.registration.memory import give_back_memory
-from convexadam.registration.prealigned import labels_pulled_onto, prealigned, pulled_onto
 from convexadam.registration.presets import preset
 from convexadam.registration.result import RegistrationResult
+from convexadam.registration.stages import (
+    BothWays,
+    Given,
+    ended,
+    on_working_grid,
+    placed,
+    refined_throughout,
+    searched_throughout,
+)
 
 Progress: TypeAlias = Callable[[str, float], None]
 """Called with the name of a stage as it begins and the share of stages done, in [0, 1]."""
@@ -149,144 +142,70 @@ def register(
     with _memory_may_be_short(f"{device or 'the device'} {_NO_ROOM}"):
         fixed_image = checked_image(fixed, fixed_affine, device, "fixed")
         moving_image = checked_image(moving, moving_affine, fixed_image.data.device, "moving")
-        masks = (
-            checked_mask(fixed_mask, fixed_image, "fixed"),
-            checked_mask(moving_mask, moving_image, "moving"),
+        images = fixed_image, moving_image
+        given = Given(
+            fixed=fixed_image,
+            moving=moving_image,
+            masks=(checked_mask(fixed_mask, fixed_image, "fixed"), checked_mask(moving_mask, moving_image, "moving")),
+            labels=checked_labels((fixed_labels, moving_labels), images, (config.features, config.continuous_features)),
+            keep_volume=checked_kept(keep_volume, fixed_image, config.continuous),
+            regions=checked_regions(regions, fixed_image, config.continuous),
+            landmarks=checked_landmarks(
+                fixed_landmarks, moving_landmarks, landmark_weights, (fixed_image.grid, moving_image.grid)
+            ),
+            initial=checked_initial(initial_transform, fixed_image, moving_image),
         )
-        extra = (
-            checked_kept(keep_volume, fixed_image, config.continuous),
-            checked_regions(regions, fixed_image, config.continuous),
-        )
-        compared = config.features, config.continuous_features
-        labels = checked_labels((fixed_labels, moving_labels), (fixed_image, moving_image), compared)
-        initial = checked_initial(initial_transform, fixed_image, moving_image)
-        grids = fixed_image.grid, moving_image.grid
-        landmarks = checked_landmarks(fixed_landmarks, moving_landmarks, landmark_weights, grids)
-    if landmarks is not None and config.landmarks is None:
+    if given.landmarks is not None and config.landmarks is None:
         raise ConfigError("landmarks came, but config.landmarks is None, which refuses them; set it to LandmarkGuide()")
     clock = _Clock(progress, fixed_image.data.device)
     backend = requested_backend() if config.backend == "auto" else config.backend
     with _memory_may_be_short(_memory_advice(fixed_image)), use_backend(backend):
         with clock.stage("linear"):
-            if config.foreground is not None:
-                masks = (
-                    config.foreground(fixed_image) if masks[0] is None else masks[0],
-                    config.foreground(moving_image) if masks[1] is None else masks[1],
-                )
-            start, fit = prealigned(fixed_image, moving_image, masks, config.linear, initial)
-        found = _estimated(fixed_image, moving_image, masks, extra, labels, landmarks, start, config, clock)
-        transform, inverse, diagnostics = found
+            begun = placed(given, config)
+        with clock.stage("resample"):
+            subject = on_working_grid(given, begun, config)
+        level, fields = _aligned(subject, clock)
+        with clock.stage("finish"):
+            diagnostics = similarity(level, fields[0])
+            grid, spacing = subject.grid, level.spacing
+            del level, subject
+            transform, inverse, figures = ended(given, begun, config, grid, spacing, fields)
         ran = backend_for(transform.disp_mm)
     return RegistrationResult(
-        linear=fit,
+        linear=begun.linear,
         transform=transform,
         inverse=inverse,
         fixed=fixed_image,
         moving=moving_image,
         config=config,
         seconds=clock.seconds,
-        diagnostics=diagnostics,
+        diagnostics=diagnostics | figures,
         backend=ran,
         moving_kind=Image if isinstance(moving, (str, os.PathLike)) else type(moving),
     )
 
 
-def _estimated(
-    fixed: Image,
-    moving: Image,
-    masks: tuple[Image | None, Image | None],
-    extra: tuple[Image | None, Image | None],
-    labels: tuple[Image | None, Image | None],
-    landmarks: Landmarks | None,
-    start: Transform,
-    config: RegistrationConfig,
-    clock: _Clock,
-) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
-    """Run the stages; the transform on the fixed grid, its inverse if asked for, and what is worth knowing."""
-    with clock.stage("resample"):
-        grid = config.grid(fixed.grid)
-        guide = None
-        if landmarks is not None and config.landmarks is not None:
-            guide = landmarks.on_grid(config.landmarks, grid, start, (fixed.grid, moving.grid))
-        margin = max(reach_of(f) for f in (config.features, config.continuous_features) if f is not None)
-        reach_mm = margin * max(grid.spacing_mm)
-        fixed, moving = hidden(fixed, masks[0], reach_mm), hidden(moving, masks[1], reach_mm)
-        pulled, seen = pulled_onto(grid, moving, masks[1], start, margin)
-        images, weights = (on_grid(fixed, grid), pulled), (evidence(fixed, masks[0], grid, margin), seen)
-        _check_evidence(weights)
-        kept, regions = (None if e is None else resample(e, grid, background=0).data[0].float() for e in extra)
-        if labels[0] is not None and labels[1] is not None:
-            labels = labels_on_grid(labels[0], grid), labels_pulled_onto(grid, labels[1], start)
-    subject = Subject(
-        config=config, images=images, weights=weights, labels=labels, guide=guide, kept=kept, regions=regions
-    )
-    del images, weights, labels, pulled, seen
-    level, fields = _aligned(subject, clock)
-    with clock.stage("finish"):
-        diagnostics = similarity(level, fields[0])
-        spacing = level.spacing
-        del level, subject
-        fold_free = config.continuous is not None and config.continuous.parametrisation.fold_free
-
-        def on_fixed(nodes: Field) -> Field:
-            return in_mm(config.continuous, nodes, spacing, grid).resample_onto(fixed.grid).disp_mm
-
-        disp_mm = on_fixed(fields[0])
-        disp_mm = start.after(fixed.grid, disp_mm, disp_mm)
-        transform, figures = finished(disp_mm, fixed.grid, fold_free=fold_free)
-        del disp_mm
-        if landmarks is not None:
-            figures |= landmarks.described(transform)
-        inverse: Transform | None = None
-        if config.symmetric and fields[1] is None:  # the last levels were one-way
-            inverse = transform.inverse(moving)
-        elif fields[1] is not None:
-            inverse, _ = finished(on_fixed(fields[1]), fixed.grid, fold_free=fold_free)
-            if not (isinstance(start, Affine) and start.is_identity):
-                inverse = compose(start.inverse(), inverse)
-    return transform, inverse, diagnostics | figures
-
-
 def _aligned(subject: Subject, clock: _Clock) -> tuple[Described, BothWays]:
-    """Search and refine: displacements in the nodes of the last level."""
-    config, grid = subject.config, subject.grid
+    """Search and refine: the last level, and displacements in its nodes."""
     with clock.stage("features"):
         coarse, fine = subject.first()
-        level = coarse[0] if coarse else fine
-        assert level is not None  # one of the two is there
-        contrast = comparable(level)
         give_back_memory()
-    fields: BothWays | None = None
     with clock.stage("discrete"):
-        for search in config.searches if contrast else ():
-            before, level = level.spacing, coarse.pop(0)
-            start = None if fields is None else on_level(fields, before, level.spacing, grid.shape)
-            fields = searched(search, level, start, grid)
-        if contrast and not _met(level, None if fields is None else fields[0]):
-            raise InputError(
-                "nothing within the fixed mask meets anything within the moving mask, within the reach of the search: "
-                "they do not overlap; check the masks and affines, or bring the images closer first"
-            )
-    fields = fields or (level.still(), None)
+        if not coarse:
+            assert fine is not None  # one of the two is there
+            coarse = [fine]
+        level, fields = searched_throughout(subject, coarse)
+        coarse.clear()
     with clock.stage("continuous"):
-        if contrast and config.continuous:
+        if fields is not None and subject.config.continuous is not None:
             before = level.spacing
             del level
-            level, fields = refined_throughout(subject, fields, before, fine)
-    return level, fields if config.symmetric else (fields[0], None)
 
+            def levels(number: int) -> Described:
+                return fine if fine is not None and number == 0 else subject.refined(number)
 
-def _met(level: Described, found: Field | None) -> bool:
-    """Whether anything with evidence in the fixed image meets any in the moving one, where they lie or as found."""
-    return any(bool((evidence_under(u, *level.weights) > 0).any()) for u in (level.still(), found) if u is not None)
-
-
-def _check_evidence(weights: tuple[Volume | None, Volume | None]) -> None:
-    if any(weight is not None and not bool((weight > 0).any()) for weight in weights):
-        raise InputError(
-            "no voxel has evidence: the images, or what the masks leave of them, do not overlap within the box of the "
-            "fixed image; check the affines and masks, or bring the images closer first"
-        )
+            level, [fields] = refined_throughout(subject, fields, before, levels)
+    return level, fields or (level.still(), None)
 
 
 class _Clock:
