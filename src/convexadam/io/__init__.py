@@ -16,11 +16,13 @@ from convexadam.io.learn2reg import (
     write_learn2reg,
     write_learn2reg_2021,
 )
+from convexadam.io.manifest import PairFiles, read_manifest
 from convexadam.io.torch_grid import from_torch_grid, read_torch_grid, to_torch_grid, write_torch_grid
 from convexadam.io.transforms import read_transform, write_transform
 from convexadam.io.x5 import read_x5, write_x5
 
 __all__ = [
+    "PairFiles",
     "TransformFormat",
     "as_image",
     "atomic_path",
@@ -35,6 +37,7 @@ __all__ = [
     "read_landmarks",
     "read_learn2reg",
     "read_learn2reg_2021",
+    "read_manifest",
     "read_nifti_field",
     "read_torch_grid",
     "read_transform",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import numbers
@@ -114,16 +115,23 @@ def with_overrides(config: T, assignments: Sequence[str]) -> T:
     ``continuous.final_smoothing = { type = "BoxSmoothing", passes = 2 }``. Elements of a list go by their numbers:
     ``continuous.levels.0.iterations = 40``.
     """
-    table = tomllib.loads(to_toml(config))
+    changes = []
     for assignment in assignments:
         try:
-            change = tomllib.loads(assignment)
+            changes.append(tomllib.loads(assignment))
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(
                 f"{assignment!r} is no setting: {error}; needed is KEY=VALUE in TOML, "
                 'as in discrete.spacing=5 or grid={type="GivenGrid"}'
             ) from error
-        _merge(table, change)
+    return with_changes(config, changes)
+
+
+def with_changes(config: T, changes: Iterable[dict[str, Any]]) -> T:
+    """Change settings by tables as TOML has them, one after the other; see `with_overrides`."""
+    table = tomllib.loads(to_toml(config))
+    for change in changes:
+        _merge(table, copy.deepcopy(change))  # the next change may be of a part of this one
     return _from_table(type(config), table)
 
 
