@@ -100,12 +100,15 @@ def sdlogj_plain(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None) -
     return log_spread(_counted(inner_determinant(disp_vox), disp_vox, mask))
 
 
-def inner_determinant(disp_vox: Field) -> Float[Tensor, "a b c"]:
-    """Jacobian determinant without the two outer voxels on each side, ``[i - 4, j - 4, k - 4]``, float64."""
+def inner_determinant(disp_vox: Field, dtype: torch.dtype = torch.float64) -> Float[Tensor, "a b c"]:
+    """Jacobian determinant without the two outer voxels on each side, ``[i - 4, j - 4, k - 4]``.
+
+    In float64, unless told otherwise; in float32 ten times as quick.
+    """
     disp_vox = disp_vox.detach()
-    if finest_float(disp_vox.device) != torch.float64:
+    if dtype == torch.float64 and finest_float(disp_vox.device) != torch.float64:
         disp_vox = disp_vox.cpu()
-    slabs = determinants_by_slab(disp_vox, _inner(disp_vox.shape[1:]), lambda part: part.to(torch.float64))
+    slabs = determinants_by_slab(disp_vox, _inner(disp_vox.shape[1:]), lambda part: part.to(dtype))
     return torch.cat([found for _, found in slabs])
 
 

@@ -10,6 +10,9 @@ import torch
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
 
+_FEW = 2**16
+"""Numbers from the smallest to the largest label, up to which each is counted."""
+
 
 def dice(
     fixed_labels: Shaped[Tensor, "i j k"],
@@ -86,5 +89,11 @@ def check_label_maps(fixed_labels: Tensor, moved_labels: Tensor) -> Tensor:
 
 
 def _voxel_counts(values: Tensor) -> dict[int, int]:
+    if values.numel() == 0:
+        return {}
+    low, high = (int(end) for end in torch.aminmax(values.to(torch.uint8) if values.dtype == torch.bool else values))
+    if high - low < _FEW:  # counting takes a tenth of the time of sorting
+        counts = torch.bincount(values.flatten().to(torch.int64) - low)
+        return {low + n: count for n, count in enumerate(counts.tolist()) if count}
     found, counts = torch.unique(values, return_counts=True)
     return {int(label): count for label, count in zip(found.tolist(), counts.tolist(), strict=True)}

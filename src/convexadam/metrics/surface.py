@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
 from convexadam.metrics.overlap import check_label_maps
+
+Box: TypeAlias = tuple[slice, ...]
+
+_FEW = 2**16
+"""Labels up to which each may have a box, whether it is there or not."""
 
 
 def hd95(
@@ -55,27 +60,39 @@ def hd95(
     moved_labels = check_label_maps(fixed_labels, moved_labels)
     if len(spacing_mm) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing_mm):
         raise InputError(f"spacing_mm is three positive voxel sizes in mm, but {spacing_mm!r} came")
-    fixed, moved = fixed_labels.detach().cpu().numpy(), moved_labels.detach().cpu().numpy()
-    wanted = {*np.unique(fixed).tolist()} - {0} if labels is None else labels
-    return {label: _hd95(fixed == label, moved == label, spacing_mm) for label in sorted({int(v) for v in wanted})}
+    fixed, moved = (values.detach().cpu().numpy() for values in (fixed_labels, moved_labels))
+    wanted = sorted({*np.unique(fixed).tolist()} - {0} if labels is None else {int(label) for label in labels})
+    found = zip(wanted, _boxes(fixed, wanted), _boxes(moved, wanted), strict=True)
+    distances = {}
+    for label, box, other in found:
+        distances[label] = math.nan
+        if box is not None and other is not None:
+            both = tuple(slice(min(s.start, o.start), max(s.stop, o.stop)) for s, o in zip(box, other, strict=True))
+            a, b = (_surface(values[both] == label) for values in (fixed, moved))
+            distances[label] = max(_directed(a, b, spacing_mm), _directed(b, a, spacing_mm))
+    return distances
 
 
-def _hd95(a: np.ndarray, b: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
-    if not a.any() or not b.any():
-        return math.nan
-    box = _bounding_box(a | b)
-    surface_a, surface_b = _surface(a[box]), _surface(b[box])
-    there = np.percentile(_distance_to(surface_b, spacing_mm)[surface_a], 95)
-    back = np.percentile(_distance_to(surface_a, spacing_mm)[surface_b], 95)
-    return float(max(there, back))
+def _boxes(values: np.ndarray, wanted: list[int]) -> list[Box | None]:
+    """Smallest box around each of the wanted labels, where it is there."""
+    from scipy.ndimage import find_objects
+
+    if wanted and wanted[0] > 0 and wanted[-1] < _FEW:
+        boxes = find_objects(values, wanted[-1])
+        return [boxes[label - 1] for label in wanted]
+    places = np.searchsorted(wanted, values).clip(max=len(wanted) - 1)
+    return list(find_objects(np.where(np.asarray(wanted)[places] == values, places + 1, 0), len(wanted)))
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    box = []
-    for axis in range(3):
-        used = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        box.append(slice(int(used[0]), int(used[-1]) + 1))
-    return tuple(box)
+def _directed(surface: np.ndarray, other: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
+    """95th percentile of the distances from one surface to the other."""
+    from scipy.spatial import KDTree
+
+    apart = np.zeros(int(surface.sum()))
+    away = ~other[surface]
+    points, targets = (np.argwhere(mask) * np.asarray(spacing_mm) for mask in (surface & ~other, other))
+    apart[away] = KDTree(targets).query(points)[0]
+    return float(np.percentile(apart, 95))
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:
@@ -84,11 +101,3 @@ def _surface(mask: np.ndarray) -> np.ndarray:
 
     eroded: np.ndarray = binary_erosion(mask)
     return np.asarray(mask & ~eroded)
-
-
-def _distance_to(surface: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Distance of each voxel to the nearest voxel of the surface, in mm."""
-    from scipy.ndimage import distance_transform_edt
-
-    distances: Any = distance_transform_edt(~surface, sampling=spacing_mm)  # a tuple, were indices asked for
-    return np.asarray(distances)

@@ -49,11 +49,6 @@ class Range:
             raise ConfigError(f"a range has a step or log = true, not both, but {self} came")
 
     @property
-    def last(self) -> float:
-        """The largest number in reach of the steps."""
-        return self.high if self.step is None else self.low + self.step * self.steps
-
-    @property
     def steps(self) -> int:
         """How many steps there are."""
         return 0 if self.step is None else math.floor((self.high - self.low) / self.step + 1e-9)
@@ -105,7 +100,7 @@ class Kind:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """One choice: a kind and, for each of its settings, the number of an option or a value from a range."""
+    """One choice: a kind and, for each of its settings, the number of an option or step, or a value from a range."""
 
     kind: Kind
     chosen: Mapping[str, float]
@@ -315,14 +310,16 @@ def _check(kind: Kind, stage: Stage, base: RegistrationConfig) -> None:
 
 
 def _ends(options: Options) -> Sequence[float]:
-    return (options.low, options.high) if isinstance(options, Range) else range(len(options))
+    if not isinstance(options, Range):
+        return range(len(options))
+    return (options.low, options.high) if options.step is None else (0, options.steps)
 
 
 def _drawn(options: Options, chance: random.Random) -> float:
     if not isinstance(options, Range):
         return chance.randrange(len(options))
     if options.step is not None:
-        return options.low + options.step * chance.randint(0, options.steps)
+        return chance.randint(0, options.steps)
     if options.log:
         return math.exp(chance.uniform(math.log(options.low), math.log(options.high)))
     return chance.uniform(options.low, options.high)
@@ -331,9 +328,10 @@ def _drawn(options: Options, chance: random.Random) -> float:
 def _picked(options: Options, chosen: float) -> Any:
     if not isinstance(options, Range):
         return options[int(chosen)]
-    if all(isinstance(v, int) for v in (options.low, options.high, options.step)):
-        return round(chosen)
-    return float(f"{chosen:.6g}")
+    if options.step is None:
+        return float(f"{chosen:.6g}")
+    value = options.low + options.step * int(chosen)
+    return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
 def _nested(name: str, value: Any) -> dict[str, Any]:

@@ -356,8 +356,10 @@ def _is_choice(options: Options) -> bool:
 
 def _suggest(trial: Any, name: str, options: Options) -> float:
     """Let a study choose: numbers in their order, anything else without one."""
+    if isinstance(options, Range) and options.step is None:
+        return float(trial.suggest_float(name, options.low, options.high, log=options.log))
     if isinstance(options, Range):
-        return float(trial.suggest_float(name, options.low, options.last, step=options.step, log=options.log))
+        return int(trial.suggest_int(name, 0, options.steps))
     if len(options) < 2:
         return 0
     numbers = [v for v in options if isinstance(v, (int, float)) and not isinstance(v, bool)]

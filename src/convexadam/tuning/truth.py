@@ -32,9 +32,10 @@ _SEEN = 0.999
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Truth:
-    """Labels or landmarks of both images of a pair; neither leaves what the images alone tell."""
+    """Labels, some of them scored, or landmarks of both images of a pair; neither leaves what images alone tell."""
 
     labels: tuple[Image, Image] | None = None
+    scored: tuple[int, ...] = ()
     landmarks_mm: tuple[Points, Points] | None = None
     surface: bool = True
 
@@ -49,11 +50,13 @@ class Truth:
             common.
         """
         labels = landmarks = None
+        scored: tuple[int, ...] = ()
         device = fixed.data.device
         if files.fixed_labels is not None and files.moving_labels is not None:
             maps = [read_image(path, device=device) for path in (files.fixed_labels, files.moving_labels)]
             labels = _checked(maps[0], fixed, files.name), _whole(maps[1], files.name)
-            if not common_labels(labels[0].data, labels[1].data):
+            scored = tuple(common_labels(labels[0].data, labels[1].data))
+            if not scored:
                 raise InputError(f"the label maps of pair {files.name} have no label in common, but 0")
         if files.fixed_landmarks is not None and files.moving_landmarks is not None:
             points = read_landmarks(files.fixed_landmarks), read_landmarks(files.moving_landmarks)
@@ -63,7 +66,7 @@ class Truth:
                     "row by row they are the same place"
                 )
             landmarks = fixed.grid.to_mm(points[0]), moving.grid.to_mm(points[1])
-        return cls(labels=labels, landmarks_mm=landmarks, surface=surface)
+        return cls(labels=labels, scored=scored, landmarks_mm=landmarks, surface=surface)
 
     @property
     def known(self) -> bool:
@@ -76,32 +79,28 @@ class Truth:
         if self.labels is not None:
             fixed, moving = self.labels
             there = resample(moving, fixed.grid, mode="nearest").data[0]
-            found["dice"] = [*dice(fixed.data[0], there, labels=self._scored()).values()]
+            found["dice"] = [*dice(fixed.data[0], there, labels=self.scored).values()]
         if self.landmarks_mm is not None:
             found["tre_mm"] = tre(*self.landmarks_mm).tolist()
         return found
 
     def entries(self, transform: DisplacementField) -> Entries:
         """Return the figures of a transform."""
-        determinants = inner_determinant(transform.to_voxels())
+        determinants = inner_determinant(transform.to_voxels(), torch.float32)
         found: Entries = {
             "sdlogj": [shifted_log_spread(determinants)],
             "folded_percent": [100 * folded_share(determinants)],
         }
         if self.labels is not None:
             fixed, moving = self.labels
-            moved, scored = transform.warp(moving, mode="nearest").data[0], self._scored()
-            found["dice"] = [*dice(fixed.data[0], moved, labels=scored).values()]
+            moved = transform.warp(moving, mode="nearest").data[0]
+            found["dice"] = [*dice(fixed.data[0], moved, labels=self.scored).values()]
             if self.surface:
                 spacing_mm = transform.grid.spacing_mm
-                found["hd95_mm"] = [*hd95(fixed.data[0], moved, spacing_mm=spacing_mm, labels=scored).values()]
+                found["hd95_mm"] = [*hd95(fixed.data[0], moved, spacing_mm=spacing_mm, labels=self.scored).values()]
         if self.landmarks_mm is not None:
             found["tre_mm"] = tre(*self.landmarks_mm, transform).tolist()
         return found
-
-    def _scored(self) -> list[int]:
-        assert self.labels is not None
-        return common_labels(self.labels[0].data, self.labels[1].data)
 
 
 def blind_entries(fixed: Image, moving: Image, there: DisplacementField, back: DisplacementField) -> Entries:
