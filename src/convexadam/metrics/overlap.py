@@ -50,7 +50,9 @@ def dice(
     """
     moved_labels = check_label_maps(fixed_labels, moved_labels)
     in_fixed, in_moved = _voxel_counts(fixed_labels), _voxel_counts(moved_labels)
-    in_both = _voxel_counts(fixed_labels[fixed_labels == moved_labels])
+    same = fixed_labels == moved_labels
+    in_both = _voxel_counts(torch.where(same, fixed_labels, torch.zeros_like(fixed_labels)))
+    in_both[0] = in_both.get(0, 0) - int((~same).sum())
     wanted = sorted(set(in_fixed) - {0} if labels is None else {int(label) for label in labels})
     result = {}
     for label in wanted:
