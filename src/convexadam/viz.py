@@ -76,7 +76,9 @@ def registration_figure(
     18
     """
     _check(fixed, moving, moved, disp_mm)
-    figure = _new_figure(7 if disp_mm is not None else 6)
+    columns = 7 if disp_mm is not None else 6
+    figure = new_figure((columns * _PANEL_INCH, 3 * _PANEL_INCH))
+    figure.subplots(3, columns, squeeze=False)
     volumes = [_canonical(image) for image in (fixed, moving, moved)]
     before = robust_window(volumes[1])
     windows = [robust_window(volumes[0]), before, before]
@@ -136,16 +138,22 @@ def _canonical_field(disp_mm: Field, image: Image) -> np.ndarray:
     return np.asarray(along)
 
 
-def _new_figure(columns: int) -> Figure:
+def new_figure(inches: tuple[float, float]) -> Figure:
+    """Return an empty figure that no window shows.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         hint = 'pip install "convexadam-torch[report]"'
         raise MissingExtraError(f"figures need matplotlib, which is not installed: {hint}") from error
-    figure = Figure(figsize=(columns * _PANEL_INCH, 3 * _PANEL_INCH), dpi=_PIXELS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=inches, dpi=_PIXELS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.subplots(3, columns, squeeze=False)
     return figure
 
 

@@ -78,3 +78,32 @@ def test_goes_on_where_it_was_left() -> None:
 def test_equals_a_naive_search(values: list[float], tolerance: float, most: int) -> None:
     ends = [n for n in range(6, 31, 5) if values[n - 6] - values[n - 1] < tolerance * values[n - 6]]
     assert _iterations(values, most, tolerance) == min([most, *ends])
+
+
+@pytest.mark.parametrize("marks", [(), (3,), (1, 4, 9), (0, 4, 4, 12)])
+def test_marks_are_passed_once_as_many_iterations_are_done(marks: tuple[int, ...]) -> None:
+    passed: list[tuple[int, int]] = []
+    done = 0
+    convergence = Convergence(9, 0.0, marks=marks, passed=lambda mark: passed.append((mark, done)))
+    for _ in convergence:
+        done += 1
+    expected = [(mark, mark) for mark in sorted({*marks} & {*range(1, 10)})]
+    assert passed == expected
+
+    passed.clear()
+    done = 0
+    convergence = Convergence(9, 0.0, marks=marks, passed=lambda mark: passed.append((mark, done)))
+    for length in convergence.stretches():
+        done += length
+    assert passed == expected
+    assert done == convergence.count == 9
+
+
+def test_no_mark_after_the_end() -> None:
+    passed: list[int] = []
+    convergence = Convergence(40, 0.01, marks=(4, 6, 30), passed=passed.append)
+    for _ in convergence:
+        if convergence.due:
+            convergence.saw(1.0)
+    assert convergence.count == 6
+    assert passed == [4, 6]

@@ -16,6 +16,7 @@ from convexadam.cli.describing import Info
 from convexadam.cli.evaluating import Evaluate
 from convexadam.cli.registering import register_command
 from convexadam.cli.transforms import Compose, Convert, Invert
+from convexadam.cli.tuning import Tune
 from convexadam.cli.warping import Warp
 from convexadam.errors import ConvexAdamError
 
@@ -26,6 +27,7 @@ _COMMANDS: dict[str, Any] = {
     "convert": Convert,
     "info": Info,
     "evaluate": Evaluate,
+    "tune": Tune,
     "demo": Demo,
 }
 

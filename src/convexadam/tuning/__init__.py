@@ -2,6 +2,7 @@
 
 from convexadam.tuning.bench import Bench, Trial
 from convexadam.tuning.executors import DaskExecutor, Executor, LocalExecutor, dask_client
+from convexadam.tuning.figure import tradeoff_figure
 from convexadam.tuning.report import Tuning
 from convexadam.tuning.space import SPACES, Space
 from convexadam.tuning.study import Candidate, Failure, Sampler, StorageKind
@@ -24,5 +25,6 @@ __all__ = [
     "Trial",
     "Tuning",
     "dask_client",
+    "tradeoff_figure",
     "tune",
 ]

@@ -34,7 +34,7 @@ class Cache:
         value = make()
         self.made += 1
         size = tensor_bytes(value)
-        if size <= self.most_bytes:
+        if size < self.most_bytes:
             self._values[key], self._bytes[key] = value, size
             while self.bytes > self.most_bytes:
                 oldest, _ = self._values.popitem(last=False)

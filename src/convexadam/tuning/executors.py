@@ -94,7 +94,7 @@ class DaskExecutor:
 
     def run(self, plan: BenchPlan, following: Next) -> Iterator[tuple[Job, Trial | str]]:
         """Run jobs until there are none."""
-        from distributed import FIRST_COMPLETED, wait
+        from distributed import wait
 
         waiting: dict[Any, Job] = {}
         more = True
@@ -107,7 +107,7 @@ class DaskExecutor:
                     waiting[self._client.submit(_on_worker, plan, job, pure=False, retries=2)] = job
             if not waiting:
                 return
-            for future in wait(list(waiting), return_when=FIRST_COMPLETED).done:
+            for future in wait(list(waiting), return_when="FIRST_COMPLETED").done:
                 job = waiting.pop(future)
                 error = future.exception()
                 yield job, future.result() if error is None else " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,0 +1,74 @@
+"""Lists of pairs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from convexadam import FileError, InputError
+from convexadam.io import PairFiles, read_manifest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "sub").mkdir()
+    for name in ("a.nii.gz", "b.nii.gz", "sub/c.nii.gz", "a.csv", "b.csv"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def listed(folder: Path, text: str, name: str = "pairs.csv") -> tuple[PairFiles, ...]:
+    (folder / name).write_text(text, encoding="utf-8-sig")
+    return read_manifest(folder / name)
+
+
+def test_a_table(folder: Path) -> None:
+    text = "fixed, moving,name,fixed_landmarks,moving_landmarks,fixed_mask\n"
+    text += f"a.nii.gz,sub/c.nii.gz,one,a.csv,b.csv,\n\n{folder}/b.nii.gz,a.nii.gz,,,,a.nii.gz\n"
+    first, second = listed(folder, text)
+    assert first == PairFiles(
+        name="one",
+        fixed=folder / "a.nii.gz",
+        moving=folder / "sub" / "c.nii.gz",
+        fixed_landmarks=folder / "a.csv",
+        moving_landmarks=folder / "b.csv",
+    )
+    assert second == PairFiles(
+        name="2", fixed=folder / "b.nii.gz", moving=folder / "a.nii.gz", fixed_mask=folder / "a.nii.gz"
+    )
+
+
+def test_json(folder: Path) -> None:
+    rows = [{"fixed": "a.nii.gz", "moving": "b.nii.gz"}, {"name": 7, "fixed": "b.nii.gz", "moving": "a.nii.gz"}]
+    assert [pair.name for pair in listed(folder, json.dumps(rows), "pairs.json")] == ["1", "7"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fixed,moving\n", "lists no pair"),
+        ("", "lists no pair"),
+        ("fixed\na.nii.gz\n", "pair 1 names no moving image"),
+        ("fixed,moving,fixed_lables\na.nii.gz,b.nii.gz,a.nii.gz\n", "did you mean 'fixed_labels'"),
+        ("fixed,moving,fixed_labels\na.nii.gz,b.nii.gz,a.nii.gz\n", "has labels of one image alone"),
+        ("fixed,moving\na.nii.gz,b.nii.gz,c\n", "has a column None"),
+        ("name,fixed,moving\nx,a.nii.gz,b.nii.gz\nx,b.nii.gz,a.nii.gz\n", "name 'x' more than once"),
+        ("fixed,moving\na.nii.gz,gone.nii.gz\nlost.nii.gz,b.nii.gz\n", r"gone\.nii\.gz.*lost\.nii\.gz"),
+    ],
+)
+def test_what_is_no_list(folder: Path, text: str, message: str) -> None:
+    with pytest.raises((FileError, InputError), match=message):
+        listed(folder, text)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[1]", '"a"'])
+def test_what_is_no_json_list(folder: Path, text: str) -> None:
+    with pytest.raises(FileError):
+        listed(folder, text, "pairs.json")
+
+
+def test_a_list_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="pairs"):
+        read_manifest(tmp_path / "pairs.csv")

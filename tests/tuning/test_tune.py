@@ -1,0 +1,333 @@
+"""A search from beginning to end, also where it is killed in between."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from searches import SPACE, files_of
+
+from convexadam import ConfigError, FileError, InputError, RegistrationConfig, register
+from convexadam.io import PairFiles, read_image
+from convexadam.metrics import evaluate_transform
+from convexadam.tuning import Bench, Space, Status, Tuning, tune
+from convexadam.tuning import truth as truth_module
+from convexadam.tuning.executors import BenchPlan, Job, LocalExecutor, Next
+from convexadam.tuning.ranks import by_figures
+
+pytest.importorskip("optuna")
+
+FILES = {"best.toml", "trials.csv", "report.json", "space.toml", "search.json", ".lock"}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_time(table: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in table]
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> tuple[Path, Tuning, list[Status]]:
+    """A search that nobody disturbed."""
+    output, seen = tmp_path_factory.mktemp("search") / "new" / "folder", []
+    return output, tune(files_of(folder, "labels"), output, space=Space.from_toml(SPACE), progress=seen.append), seen
+
+
+def test_results(searched: tuple[Path, Tuning, list[Status]], labelled: tuple[PairFiles, ...]) -> None:
+    folder, result, _ = searched
+    assert {path.name for path in folder.iterdir()} == FILES | {"study.journal"}
+    assert result.metrics == ("dice", "dice30", "hd95_mm", "sdlogj")
+    first = [c for c in result.candidates if c.stage == "discrete"]
+    second = [c for c in result.candidates if c.stage == "continuous"]
+    assert len(first) == 4 + 1  # and the settings that it begins with
+    assert len(second) in (3 * 4 + 1, 3 * 4 + 2)  # four variants each; the winner as it is, and the settings begun with
+    assert not result.failures
+    assert all(c.settings.continuous is not None for c in second)
+
+    # the best has the best score of its stage, and its figures are those of a registration of its own
+    scores = by_figures([c.figures for c in second], result.metrics)
+    assert result.best is second[int(scores.argmax())]
+    assert result.scores[len(first) :] == tuple(scores.tolist())
+    best = RegistrationConfig.load(folder / "best.toml")
+    assert best == result.best.settings
+    found = []
+    for pair in labelled:
+        transform = register(pair.fixed, pair.moving, best).transform
+        labels = (read_image(path) for path in (pair.fixed_labels, pair.moving_labels))
+        found.append(evaluate_transform(transform, **dict(zip(("fixed_labels", "moving_labels"), labels, strict=True))))
+    for name, key in (("dice", "dice"), ("hd95_mm", "hd95_mm"), ("sdlogj", "sdlogj")):
+        # figures are kept to six digits
+        assert result.best.figures[name] == pytest.approx(sum(f[key] for f in found) / 2, rel=2e-6)
+
+
+def test_files(searched: tuple[Path, Tuning, list[Status]]) -> None:
+    folder, result, _ = searched
+    table, report = rows(folder), json.loads((folder / "report.json").read_text())
+    assert len(table) == len(result.candidates)
+    for row, candidate, score in zip(table, result.candidates, result.scores, strict=True):
+        assert row["stage"] == candidate.stage
+        assert float(row["score"]) == pytest.approx(score, abs=5e-5)
+        assert float(row["dice"]) == pytest.approx(candidate.figures["dice"], rel=1e-4)
+        assert row["error"] == ""
+    drawn = [row for row in table if row["stage"] == "discrete" and row["discrete.radius"]]
+    assert all(row["discrete.radius"] in "23" and row["features.radius"] in "12" for row in drawn)
+    variants = {(row["iterations"], row["final_smoothing"]) for row in table if row["continuous.regularisers.0.weight"]}
+    assert variants == {(n, s) for n in ("2", "5") for s in ("None", "BoxSmoothing(width=3, passes=1)")}
+    assert report["metrics"] == list(result.metrics)
+    assert report["best"]["dice"] == result.best.figures["dice"]
+    assert report["base"]["dice"] == result.base.figures["dice"]
+    assert set(report["before"]) == {"dice", "dice30"}
+
+
+def test_the_settings_begun_with_are_tried_as_they_are(
+    searched: tuple[Path, Tuning, list[Status]], space: Space
+) -> None:
+    _, result, _ = searched
+    assert result.base is not None
+    assert result.base.settings == space.base
+    assert result.base.changes == {}
+
+
+def test_progress_counts_up_to_the_end(searched: tuple[Path, Tuning, list[Status]]) -> None:
+    _, _, seen = searched
+    for stage in ("discrete", "continuous"):
+        steps = [status for status in seen if status.stage == stage]
+        assert [s.done for s in steps] == list(range(steps[-1].total + 1))
+        assert len({s.total for s in steps}) == 1
+        assert math.isnan(steps[0].seconds_left)
+        assert steps[-1].seconds_left == 0
+
+
+def test_again_it_has_nothing_left_to_do(
+    searched: tuple[Path, Tuning, list[Status]], labelled: tuple[PairFiles, ...], space: Space
+) -> None:
+    folder, result, _ = searched
+    before = rows(folder)
+
+    class Idle:
+        def run(self, plan: BenchPlan, following: Next) -> Iterator[tuple[Job, Any]]:
+            assert following() is None
+            yield from ()
+
+    again = tune(labelled, folder, space=space, executor=Idle())
+    assert again.best.settings == result.best.settings
+    assert rows(folder) == before
+
+
+def test_the_same_arguments_draw_the_same(
+    searched: tuple[Path, Tuning, list[Status]], labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path
+) -> None:
+    folder, _, _ = searched
+    tune(labelled, tmp_path, space=space, storage="sqlite")
+    assert without_time(rows(tmp_path)) == without_time(rows(folder))
+    assert (tmp_path / "study.sqlite").exists()
+
+
+@pytest.mark.parametrize("changed", ["seed", "draws", "sampler", "surface", "pairs", "space", "file"])
+def test_a_folder_holds_one_search(
+    searched: tuple[Path, Tuning, list[Status]],
+    labelled: tuple[PairFiles, ...],
+    space: Space,
+    changed: str,
+) -> None:
+    folder, _, _ = searched
+    other: dict[str, Any] = {
+        "seed": {"seed": 1},
+        "draws": {"draws": (1, 1)},
+        "sampler": {"sampler": "tpe"},
+        "surface": {"surface": False},
+        "space": {"space": Space.from_toml(space.text + "\n# edited\n")},
+    }.get(changed, {})
+    stat = labelled[1].moving.stat()
+    if changed == "file":
+        os.utime(labelled[1].moving, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    try:
+        name = "pairs" if changed == "file" else changed
+        pairs = labelled[:1] if changed == "pairs" else labelled
+        with pytest.raises(ConfigError, match=f"a search with other {name}; choose another folder"):
+            tune(pairs, folder, **{"space": space, **other})
+    finally:
+        os.utime(labelled[1].moving, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from convexadam.io import read_manifest
+from convexadam.tuning import tune
+
+folder = Path(sys.argv[1])
+tune(read_manifest(folder / "pairs.csv"), folder / "out", space=folder / "mine.toml", storage=sys.argv[2],
+     sampler=sys.argv[3], progress=lambda s: print(s.stage, s.done, flush=True))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("storage", "sampler"), [("journal", "random"), ("sqlite", "tpe")])
+def test_killed_at_any_time_it_goes_on(
+    labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path, storage: str, sampler: str
+) -> None:
+    """Killed three times; in the end the same trials as undisturbed, none lost and none twice."""
+    columns = ("name", "fixed", "moving", "fixed_labels", "moving_labels")
+    lines = [",".join(str(getattr(pair, name)) for name in columns) for pair in labelled]
+    (tmp_path / "pairs.csv").write_text("\n".join([",".join(columns), *lines]))
+    (tmp_path / "mine.toml").write_text(space.text)
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), storage, sampler]
+    source = str(Path(truth_module.__file__).resolve().parents[2])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
+    for stop in ("discrete 2", "continuous 1", "continuous 3"):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == stop:
+                time.sleep(0.05)  # into the next trial
+                process.send_signal(signal.SIGKILL)
+                break
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+    subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)
+    killed = rows(tmp_path / "out")
+
+    undisturbed = tmp_path / "undisturbed"
+    tune(labelled, undisturbed, space=space, sampler=sampler)  # type: ignore[arg-type]
+    expected = rows(undisturbed)
+    for row in (*killed, *expected):
+        del row["seconds"], row["trial"]  # those that were lost have had their numbers
+    if sampler == "random":
+        assert sorted(killed, key=str) == sorted(expected, key=str)
+    else:  # what it draws depends on how many trials there have been
+        assert len(killed) == len(expected)
+    drawn = [tuple(row.items()) for row in killed]
+    assert len(set(drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "multi-objective"])
+def test_samplers_that_learn_draw_nothing_twice_and_by_the_seed(
+    landmarked: tuple[PairFiles, ...], tmp_path: Path, sampler: Any
+) -> None:
+    # eight settings in all, of which seven are to be found, with the unchanged ones
+    few = Space.from_toml(
+        'schema_version = 1\nbase = "published"\n[discrete]\ndraws = 7\ndiscrete.radius = [2, 3, 4, 5]\n'
+        "discrete.spacing = [4, 5]\n[continuous]\ndraws = 0\n"
+    )
+    results = [tune(landmarked, tmp_path / str(n), space=few, sampler=sampler) for n in range(2)]
+    for result in results:
+        settings = [c.settings for c in result.candidates if c.stage == "discrete"]
+        assert len({s.to_toml() for s in settings}) == len(settings) == 8
+    assert without_time(rows(tmp_path / "0")) == without_time(rows(tmp_path / "1"))
+    assert results[0].metrics == ("tre_mm", "tre30_mm", "sdlogj")
+
+
+def test_without_labels_or_landmarks(blind: tuple[PairFiles, ...], space: Space, tmp_path: Path) -> None:
+    result = tune(blind, tmp_path, space=space, draws=(1, 1))
+    assert result.metrics == ("inverse_error_mm", "feature_residual", "folded_percent")
+    assert result.before == {}
+
+
+def test_the_other_ranking(labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path) -> None:
+    result = tune(labelled, tmp_path, space=space, draws=(2, 1), ranking="significance")
+    assert all(0.1 <= score <= 1 for score in result.scores)
+    assert json.loads((tmp_path / "report.json").read_text())["ranking"] == "significance"
+
+
+def test_a_trial_that_fails_is_noted_and_the_rest_goes_on(
+    landmarked: tuple[PairFiles, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = Space.from_toml(
+        'schema_version = 1\nbase = "published"\n[discrete]\ndraws = 2\n'
+        'features = [{ type = "MindSSC" }, { type = "LabelFeatures" }]\n'  # but no pair has labels to compare
+        "discrete.radius = [2]\n[continuous]\ndraws = 1\ncontinuous.regularisers.0.weight = [0.5, 2.0]\n"
+    )
+    result = tune(landmarked, tmp_path, space=space)
+    [failure] = result.failures
+    assert failure.stage == "discrete"
+    assert "the features compare labels, but none came" in failure.error
+    [row] = [row for row in rows(tmp_path) if row["error"]]
+    assert "LabelFeatures" in row["features"]
+    assert row["error"] == failure.error
+    assert json.loads((tmp_path / "report.json").read_text())["failed"] == 1
+
+
+def test_where_nothing_can_be_tried(landmarked: tuple[PairFiles, ...], tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        RegistrationConfig().with_settings('features = { type = "LabelFeatures" }').to_toml()
+    )
+    text = 'schema_version = 1\nbase = "mine.toml"\n[discrete]\ndraws = 1\ndiscrete.radius = 2\n[continuous]\n'
+    with pytest.raises(InputError, match=r"none of the 2 settings of the discrete stage could be tried.*labels"):
+        tune(landmarked, tmp_path / "out", space=Space.from_toml(text, folder=tmp_path))
+
+
+def test_a_budget_ends_both_stages_but_not_without_a_trial_each(
+    labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path
+) -> None:
+    result = tune(labelled, tmp_path, space=space, budget_s=1e-3)
+    assert [c.stage for c in result.candidates] == ["discrete", "continuous"]
+    # with time, the rest
+    later = tune(labelled, tmp_path, space=space)
+    assert len({(c.stage, c.trial) for c in later.candidates}) >= 5 + 4
+
+
+def test_two_searches_in_one_folder_at_a_time(labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+
+    class Another:
+        def run(self, plan: BenchPlan, following: Next) -> Iterator[tuple[Job, Any]]:
+            with pytest.raises(FileError, match="another search runs in"):
+                tune(labelled, tmp_path, space=space)
+            yield from LocalExecutor().run(plan, following)
+
+    tune(labelled, tmp_path, space=space, draws=(0, 0), executor=Another())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draws": (1,)}, "draws are two whole numbers"),
+        ({"draws": (1, -1)}, "draws are two whole numbers"),
+        ({"sampler": "grid"}, "a sampler is one of random, tpe, multi-objective"),
+        ({"ranking": "best"}, "a ranking is one of linear, significance"),
+        ({"storage": "paper"}, "a storage is one of journal, sqlite"),
+        ({"budget_s": 0}, "budget_s is seconds above 0"),
+    ],
+)
+def test_arguments_out_of_range(
+    labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tune(labelled, tmp_path, **{"space": space, **options})
+
+
+def test_pairs_that_cannot_be_judged_alike(labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path) -> None:
+    bare = dataclasses.replace(labelled[0], fixed_labels=None, moving_labels=None)
+    with pytest.raises(InputError, match="all pairs need the same to be judged by"):
+        tune([bare, labelled[1]], tmp_path, space=space)
+    with pytest.raises(InputError, match="pairs are a file that lists some"):
+        tune([], tmp_path, space=space)
+
+
+def test_summary_of_the_hardest_over_all_pairs() -> None:
+    before = {"a": {"dice": [0.9, 0.1, 0.8, 0.7, 0.6]}, "b": {"dice": [0.2, 0.9, 0.9, 0.9, 0.3]}}
+    after = {"a": {"dice": [0.0, 0.4, 0.0, 0.0, 0.0]}, "b": {"dice": [0.6, 0.0, 0.0, 0.0, 0.8]}}
+    found = truth_module.summarised(after, before)
+    assert found == {"dice": pytest.approx((0.08 + 0.28) / 2), "dice30": pytest.approx((0.4 + 0.6 + 0.8) / 3)}
+
+
+def test_a_bench_is_what_a_plan_says(labelled: tuple[PairFiles, ...]) -> None:
+    plan = BenchPlan(pairs=labelled, device="cpu", memory_bytes=10, surface=False)
+    bench = plan.bench()
+    assert isinstance(bench, Bench)
+    assert "hd95_mm" not in bench.try_out(RegistrationConfig(continuous=None)).entries[0]["pair 0"]
