@@ -1,7 +1,7 @@
 # %% [markdown]
 """# Settings for your task
 
-Three pairs with labels decide which settings suit them; a fourth one, which was not looked at, shows what that is worth.
+Three pairs with labels decide which settings suit them; a fourth one, not looked at, shows what that is worth.
 We begin with intensities. They do not suit two contrasts, and the search has to find out.
 """
 

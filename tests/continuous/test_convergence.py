@@ -85,8 +85,8 @@ def test_marks_are_passed_once_as_many_iterations_are_done(marks: tuple[int, ...
     passed: list[tuple[int, int]] = []
     done = 0
     convergence = Convergence(9, 0.0, marks=marks, passed=lambda mark: passed.append((mark, done)))
-    for _ in convergence:
-        done += 1
+    for count in convergence:
+        done = count
     expected = [(mark, mark) for mark in sorted({*marks} & {*range(1, 10)})]
     assert passed == expected
 
