@@ -260,7 +260,9 @@ def test_configurations_that_are_none(change: dict[str, Any], message: str, case
 
 
 def test_fields_that_cannot_be_measured(cases: Cases, tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"no field of 0001_0000<--0001_0001; it is called disp_0001_0000_0001_0001.npz"):
+    with pytest.raises(
+        FileError, match=r"no field of 0001_0000<--0001_0001; it is called disp_0001_0000_0001_0001.npz"
+    ):
         evaluate_fields(cases.measures(), tmp_path)
     for name in ("disp_0001_0001.npz", "disp_0001_0000_0001_0001.npz"):
         np.savez(tmp_path / name, np.zeros((*SHAPE, 3)))
