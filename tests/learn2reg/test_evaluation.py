@@ -56,6 +56,7 @@ class Case:
             self.disp[:, 8:, 6:, 7:] = np.minimum(self.disp[:, 8:, 6:, 7:], -3)
         else:
             self.fixed[self.fixed == 4] = 0
+            self.fixed[5:][self.fixed[5:] == 1] = 0  # far from where it is in the moving image
         self.write(folder, f"T_{number:04}")
 
     def write(self, folder: Path, name: str) -> None:

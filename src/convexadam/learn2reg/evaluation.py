@@ -18,7 +18,7 @@ from convexadam.io.reading import reading
 from convexadam.learn2reg.measures import Measure, Measures, Metric
 from convexadam.learn2reg.submission import found_fields
 from convexadam.learn2reg.task import TaskPair
-from convexadam.metrics import common_labels, dice, hd95
+from convexadam.metrics import common_labels, dice, hd95_by_area
 from convexadam.metrics.folding import folded_share, inner_determinant, inner_mask, shifted_log_spread
 from convexadam.metrics.summary import whole_numbers
 
@@ -61,8 +61,7 @@ def evaluate_fields(measures: Measures, folder: StrPath, *, progress: Progress |
 
     Notes
     -----
-    Float64 throughout, where the official script measures ``.npz`` fields in float32; surface distances are those of
-    `convexadam.metrics.hd95` with voxels of size 1, which weighs all surface voxels alike.
+    Float64 throughout, where the official script measures ``.npz`` fields in float32.
     """
     cases, hardest = {}, {m.name: _Hardest(m.metric) for m in measures.measures if m.metric in ("dice", "tre")}
     for number, (pair, shape) in enumerate(zip(measures.pairs, measures.shapes, strict=True)):
@@ -169,7 +168,7 @@ class _Maps:
         if measure.metric == "dice":
             values = dice(self._fixed, other, labels=scored)
         else:
-            values = hd95(self._fixed, other, spacing_mm=(1.0, 1.0, 1.0), labels=scored)
+            values = hd95_by_area(self._fixed, other, labels=scored)
             values = {label: math.inf if math.isnan(value) else value for label, value in values.items()}
         return np.array([values.get(label, math.nan) for label in measure.labels])
 

@@ -23,8 +23,8 @@ def hd95(
     """Robust Hausdorff distance of each label, in mm: the larger of the two directed 95th percentiles.
 
     From every surface voxel of one label to the nearest surface voxel of the other, both ways. A surface voxel has at
-    least one of its six neighbours outside the label (or outside the volume). Learn2Reg's own number counts voxels:
-    pass ``spacing_mm=(1, 1, 1)`` for that.
+    least one of its six neighbours outside the label (or outside the volume). Learn2Reg counts voxels, and weighs the
+    surface by its area: `hd95_by_area`.
 
     Parameters
     ----------
@@ -56,21 +56,27 @@ def hd95(
     if len(spacing_mm) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing_mm):
         raise InputError(f"spacing_mm is three positive voxel sizes in mm, but {spacing_mm!r} came")
     fixed, moved = fixed_labels.detach().cpu().numpy(), moved_labels.detach().cpu().numpy()
+    return {label: _hd95(fixed == label, moved == label, spacing_mm) for label in label_numbers(fixed, labels)}
+
+
+def label_numbers(fixed: np.ndarray, labels: Iterable[int] | None) -> list[int]:
+    """Labels to measure, in rising order: those asked for, or all of the fixed image but the background."""
     wanted = {*np.unique(fixed).tolist()} - {0} if labels is None else labels
-    return {label: _hd95(fixed == label, moved == label, spacing_mm) for label in sorted({int(v) for v in wanted})}
+    return sorted({int(label) for label in wanted})
 
 
 def _hd95(a: np.ndarray, b: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
     if not a.any() or not b.any():
         return math.nan
-    box = _bounding_box(a | b)
+    box = bounding_box(a | b)
     surface_a, surface_b = _surface(a[box]), _surface(b[box])
-    there = np.percentile(_distance_to(surface_b, spacing_mm)[surface_a], 95)
-    back = np.percentile(_distance_to(surface_a, spacing_mm)[surface_b], 95)
+    there = np.percentile(distance_to(surface_b, spacing_mm)[surface_a], 95)
+    back = np.percentile(distance_to(surface_a, spacing_mm)[surface_b], 95)
     return float(max(there, back))
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """Slices around all voxels of a mask that has some."""
     box = []
     for axis in range(3):
         used = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -86,7 +92,7 @@ def _surface(mask: np.ndarray) -> np.ndarray:
     return np.asarray(mask & ~eroded)
 
 
-def _distance_to(surface: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+def distance_to(surface: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
     """Distance of each voxel to the nearest voxel of the surface, in mm."""
     from scipy.ndimage import distance_transform_edt
 
