@@ -12,7 +12,7 @@ import pytest
 import torch
 from l2r_task import QUICK, SHAPE, write_description
 
-from convexadam import ConfigError, FileError, preset, register
+from convexadam import ConfigError, FileError, Grid, Image, preset, read_image, register, write_image
 from convexadam.features import LabelFeatures
 from convexadam.io import learn2reg_voxels
 from convexadam.learn2reg import Outcome, Task, read_task, run_task, submission_problems
@@ -85,6 +85,44 @@ def test_what_is_lost_is_done_again(how: str, task: Task, done: Path, again: Pat
     assert told[0] == ("2/2 linear", 0.5)
     assert told[-1] == ("done", 1.0)
     assert [share for _, share in told] == sorted(share for _, share in told)
+
+
+def test_what_failed_is_done_again_whatever_lies_there(task: Task, again: Path) -> None:
+    record = json.loads((again / "run.json").read_text())
+    record["pairs"][task.pairs()[0].title] = {"status": "failed", "error": "it broke"}
+    (again / "run.json").write_text(json.dumps(record))
+    assert statuses(run_task(task, CONFIG, again)) == ["done", "kept"]
+
+
+def test_a_field_that_cannot_be_handed_in_is_not_left(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: Any) -> None:
+        assert path.is_file()
+        raise FileError("it holds NaN")
+
+    monkeypatch.setattr("convexadam.learn2reg.run.check_field", refuse)
+    (outcome,) = run_task(task, CONFIG, tmp_path, split="train")
+    assert (outcome.status, outcome.error) == ("failed", "FileError: it holds NaN")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_images_on_grids_that_differ(folder: Path, task: Task, done: Path, tmp_path: Path) -> None:
+    """The field is in voxels of both: a moving image whose header is shifted together with its content."""
+    for part in ("imagesTr", "fields"):
+        (tmp_path / part).mkdir()
+    (pair,) = task.pairs("train")
+    shutil.copy(pair.fixed.path, tmp_path / "imagesTr")
+    moving = read_image(pair.moving.path)
+    shifted = moving.grid.affine.copy()
+    shifted[:3, 3] -= 2 * shifted[:3, 0]  # the array gets two planes in front
+    padded = torch.nn.functional.pad(moving.data, (0, 0, 0, 0, 2, 0), value=float(moving.data.min()))[:, :-2]
+    write_image(Image(padded, Grid(SHAPE, shifted)), tmp_path / "imagesTr" / pair.moving.path.name)
+    write_description(tmp_path)
+    assert statuses(run_task(read_task(tmp_path), CONFIG, tmp_path / "fields", split="train")) == ["done"]
+    apart = learn2reg_voxels(tmp_path / "fields" / FIRST, SHAPE) - learn2reg_voxels(done / FIRST, SHAPE)
+    assert np.median(apart[0]) == pytest.approx(2, abs=0.1)
+    assert np.abs(np.median(apart[1:], axis=(1, 2, 3))).max() < 0.1
 
 
 def test_other_settings_need_another_folder(task: Task, again: Path) -> None:

@@ -156,6 +156,8 @@ def test_the_same_fields_give_the_same_archive(task: Task, tmp_path: Path) -> No
         write_submission(tmp_path / "fields", task, tmp_path / name)
         for path in (tmp_path / "fields").iterdir():
             path.touch()
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert {entry.date_time[0] for entry in archive.infolist()} == {1980}
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "b.zip", "fields"]
 

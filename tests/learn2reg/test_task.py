@@ -70,8 +70,6 @@ def test_the_shape_is_that_of_the_image_where_none_is_said(folder: Path, task: T
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tensorImageShape": [32, 28]}, "'tensorImageShape' is three whole numbers"),
-        ({"tensorImageShape": {"0": ["a", 2, 3]}}, "'tensorImageShape' is three whole numbers"),
         ({"registration_val": {"fixed": 1}}, "'registration_val' is a list of pairs"),
         ({"registration_val": [{"fixed": PAIRS[0]["fixed"]}]}, "has the pair .* names like"),
         ({"registration_val": [["a", "b"]]}, "has the pair"),
@@ -81,9 +79,19 @@ def test_the_shape_is_that_of_the_image_where_none_is_said(folder: Path, task: T
         ({"registration_val": [*PAIRS, PAIRS[0]]}, "more than once: 0001_0000<--0001_0001"),
     ],
 )
-def test_what_is_no_task(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    path = write_description(tmp_path, **changes)
-    with pytest.raises(FileError, match=message) as raised:
+def test_pairs_that_are_none(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_description(tmp_path, **changes)
+    task = read_task(tmp_path)
+    assert len(task.pairs("train")) == 1  # the others can be used
+    with pytest.raises(InputError, match=message) as raised:
+        task.pairs("val")
+    assert str(tmp_path) in str(raised.value)
+
+
+@pytest.mark.parametrize("shape", [[32, 28], {"0": ["a", 2, 3]}, {"0": [1, 2, 0]}, "32x28x24"])
+def test_a_shape_that_is_none(shape: Any, tmp_path: Path) -> None:
+    path = write_description(tmp_path, tensorImageShape=shape)
+    with pytest.raises(FileError, match="'tensorImageShape' is three whole numbers") as raised:
         read_task(tmp_path)
     assert str(path) in str(raised.value)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +21,7 @@ from convexadam.learn2reg.task import TaskPair
 from convexadam.metrics import common_labels, dice, hd95_by_area
 from convexadam.metrics.folding import folded_share, inner_determinant, inner_mask, shifted_log_spread
 from convexadam.metrics.summary import whole_numbers
-
-Progress: TypeAlias = Callable[[str, float], None]
-"""Called with the name of a pair as its turn comes and the share of pairs done, in [0, 1]."""
+from convexadam.registration.register import Progress
 
 _QUANTILE: dict[Metric, float] = {"tre": 0.7, "sdlogj": 0.7, "dice": 0.3, "hd95": 0.3}
 """Of the cases' means, reported as ``"30"``; that of HD95 is the better end, as in the official file."""

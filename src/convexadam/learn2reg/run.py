@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, final
 
 import torch
 
@@ -20,9 +19,7 @@ from convexadam.io.reading import reading
 from convexadam.learn2reg.submission import RECORD, FieldFormat, check_field, field_name, found_fields, write_field
 from convexadam.learn2reg.task import Split, Task, TaskPair
 from convexadam.registration import RegistrationConfig, register
-
-Progress: TypeAlias = Callable[[str, float], None]
-"""Called with what is done now and the share of the work done, in [0, 1]."""
+from convexadam.registration.register import Progress
 
 
 @final

@@ -63,7 +63,7 @@ def check_field(path: Path, task: Task, pair: TaskPair, kind: FieldFormat | None
     if kind == "2021":
         check_learn2reg_2021(path, task.shape_of(pair))
     else:
-        check_learn2reg(path, task.shape_of(pair), modalities=pair.modalities)
+        check_learn2reg(path, task.shape_of(pair))
 
 
 def submission_problems(

@@ -134,6 +134,8 @@ class Task:
         Name of each label by its number, without the background 0.
     splits
         The pairs of each split that has any.
+    unusable
+        Why the pairs of other splits cannot be used.
     """
 
     name: str
@@ -143,6 +145,7 @@ class Task:
     shape: Triple | None
     labels: dict[int, str]
     splits: dict[Split, tuple[TaskPair, ...]]
+    unusable: dict[Split, str]
 
     def pairs(self, split: Split = "val") -> tuple[TaskPair, ...]:
         """Return the pairs of a split.
@@ -152,10 +155,12 @@ class Task:
         ConfigError
             If there is no such split.
         InputError
-            If the task has no pairs for it.
+            If the task has no pairs for it, or names images otherwise than Learn2Reg does.
         """
         if split not in _KEYS:
             raise ConfigError(f"a split is one of {', '.join(_KEYS)}, but {split!r} came")
+        if split in self.unusable:
+            raise InputError(f"the task {self.name} in {self.folder}: {self.unusable[split]}")
         if split not in self.splits:
             there = ", ".join(f"{name} ({len(pairs)})" for name, pairs in self.splits.items()) or "none at all"
             raise InputError(
@@ -179,7 +184,7 @@ class Task:
 
 
 def read_task(path: StrPath) -> Task:
-    """Read what a task consists of; that its images are there is found out when they are used.
+    """Read what a task consists of; that pairs can be used and images are there is found out when it comes to them.
 
     Parameters
     ----------
@@ -189,14 +194,14 @@ def read_task(path: StrPath) -> Task:
     Raises
     ------
     FileError
-        If there is no such file or more than one, it is no JSON, or names images otherwise than Learn2Reg does.
+        If there is no such file or more than one, or it is no JSON that describes a task.
     """
     with reading(_description(Path(path)), "the dataset.json of a task of Learn2Reg") as source:
         data = json.loads(source.read_text(encoding="utf-8"))
         if not isinstance(data, dict):
             raise FileError(f"{source} holds a {type(data).__name__}, but the dataset.json of a task is an object")
         folder = source.parent
-        splits = {split: pairs_from(data[key], folder, key) for split, key in _KEYS.items() if data.get(key)}
+        splits, unusable = _splits(data, folder)
         return Task(
             name=str(data.get("name") or folder.resolve().name),
             release=str(data.get("release") or ""),
@@ -205,6 +210,7 @@ def read_task(path: StrPath) -> Task:
             shape=_shape(data.get("tensorImageShape")),
             labels=_labels(data.get("labels")),
             splits=splits,
+            unusable=unusable,
         )
 
 
@@ -247,6 +253,19 @@ def _description(path: Path) -> Path:
         names = ", ".join(file.name for file in found) or "none"
         raise FileError(f"{path} should hold one dataset.json or <Task>_dataset.json, but has {names}; give the file")
     return found[0]
+
+
+def _splits(data: dict[str, Any], folder: Path) -> tuple[dict[Split, tuple[TaskPair, ...]], dict[Split, str]]:
+    """Pairs of each split, and why there are none: what one split looks like need not stop work on another."""
+    splits: dict[Split, tuple[TaskPair, ...]] = {}
+    unusable: dict[Split, str] = {}
+    for split, key in _KEYS.items():
+        try:
+            if data.get(key):
+                splits[split] = pairs_from(data[key], folder, key)
+        except InputError as error:
+            unusable[split] = str(error)
+    return splits, unusable
 
 
 def _pair(entry: Any, folder: Path, key: str) -> TaskPair:
