@@ -83,6 +83,7 @@ def test_what_is_lost_is_done_again(how: str, task: Task, done: Path, again: Pat
     assert statuses(outcomes) == ["kept", "done"]
     np.testing.assert_array_equal(learn2reg_voxels(path, SHAPE), learn2reg_voxels(done / SECOND, SHAPE))
     assert told[0] == ("2/2 linear", 0.5)
+    assert ("2/2 discrete", 0.75) in told  # half of its stages are done
     assert told[-1] == ("done", 1.0)
     assert [share for _, share in told] == sorted(share for _, share in told)
 

@@ -201,7 +201,7 @@ def _regularity(disp_vox: Field, mask: torch.Tensor | None) -> tuple[float, floa
     """Spread of the logarithm of the shifted determinant, within the mask; number of folded voxels, everywhere."""
     determinants = inner_determinant(disp_vox)
     counted = determinants if mask is None else determinants[inner_mask(mask)]
-    return shifted_log_spread(counted), round(folded_share(determinants) * determinants.numel())
+    return shifted_log_spread(counted), float(round(folded_share(determinants) * determinants.numel()))
 
 
 def _mask(pair: TaskPair, disp_vox: np.ndarray) -> torch.Tensor | None:
