@@ -467,7 +467,7 @@ def test_version(run: Any) -> None:
 def test_help(run: Any) -> None:
     ran = run("--help")
     assert (ran.status, ran.error) == (0, "")
-    for command in ("register", "warp", "invert", "compose", "convert", "info", "evaluate", "demo"):
+    for command in ("register", "warp", "invert", "compose", "convert", "info", "evaluate", "learn2reg", "demo"):
         assert command in ran.out
         assert run(command, "--help").status == 0
 

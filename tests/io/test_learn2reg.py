@@ -14,6 +14,8 @@ from convexadam.errors import FileError
 from convexadam.geometry import DisplacementField, Grid
 from convexadam.io import (
     check_learn2reg,
+    check_learn2reg_2021,
+    learn2reg_voxels,
     read_learn2reg,
     read_learn2reg_2021,
     write_learn2reg,
@@ -110,3 +112,31 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         check_learn2reg(tmp_path / "disp_0001_0002.npz", (4, 5, 6))
     with pytest.raises(FileError, match=r"ends in \.npz or \.nii\.gz"):
         check_learn2reg(tmp_path / "disp_0001_0002.nii", (4, 5, 6))
+
+
+@pytest.mark.parametrize("name", ["disp.npz", "disp.nii.gz"])
+def test_voxels_come_to_the_last_bit(name: str, tmp_path: Path) -> None:
+    import nibabel
+
+    values = np.random.default_rng(0).normal(size=(4, 5, 6, 3)).astype(np.float32)
+    if name.endswith("npz"):
+        np.savez(tmp_path / name, anything=values.astype(np.float16))
+        values = values.astype(np.float16).astype(np.float32)
+    else:
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 3.0, 4.0, 1.0])), tmp_path / name)  # type: ignore[attr-defined]
+    found = learn2reg_voxels(tmp_path / name, (4, 5, 6))
+    assert found.dtype == np.float64
+    assert np.array_equal(found, np.moveaxis(values, -1, 0))
+    with pytest.raises(FileError, match=r"its shape is \(4, 5, 6, 3\), but \(6, 5, 4, 3\) is needed"):
+        learn2reg_voxels(tmp_path / name, (6, 5, 4))
+
+
+def test_what_could_be_handed_in_in_2021(tmp_path: Path) -> None:
+    field = waves(Grid((16, 13, 10)))
+    write_learn2reg_2021(field, tmp_path / "disp_0001_0002.npz")
+    check_learn2reg_2021(tmp_path / "disp_0001_0002.npz", (16, 13, 10))
+    np.savez(tmp_path / "disp_0001_0000_0002_0001.npz", np.full((8, 6, 5, 3), np.nan, np.float32))
+    with pytest.raises(FileError, match=r"called disp_FFFF_MMMM.npz .*; its shape .*; its type .*; it holds NaN"):
+        check_learn2reg_2021(tmp_path / "disp_0001_0000_0002_0001.npz", (16, 13, 10))
+    np.savez(tmp_path / "disp_0003_0004.npz", np.zeros((3, 64, 64, 64), np.float16))
+    check_learn2reg_2021(tmp_path / "disp_0003_0004.npz", (64, 64, 64))

@@ -1,4 +1,4 @@
-"""The command line: ``convexadam register | warp | invert | compose | convert | info | evaluate | demo``."""
+"""The command line: ``convexadam register | warp | invert | compose | convert | info | evaluate | learn2reg | ...``."""
 
 from convexadam.cli.commands import main
 

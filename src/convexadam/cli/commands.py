@@ -14,6 +14,7 @@ from convexadam.cli.common import WrongUse, say
 from convexadam.cli.demo import Demo
 from convexadam.cli.describing import Info
 from convexadam.cli.evaluating import Evaluate
+from convexadam.cli.learn2reg import Learn2Reg
 from convexadam.cli.registering import register_command
 from convexadam.cli.transforms import Compose, Convert, Invert
 from convexadam.cli.tuning import Tune
@@ -28,6 +29,7 @@ _COMMANDS: dict[str, Any] = {
     "info": Info,
     "evaluate": Evaluate,
     "tune": Tune,
+    "learn2reg": Learn2Reg,
     "demo": Demo,
 }
 

@@ -79,7 +79,9 @@ class Evaluate:
 
 
 def without_nan(value: Any) -> Any:
-    """Turn NaN, which JSON does not have, into null."""
+    """Turn NaN and Inf, which JSON does not have, into null."""
     if isinstance(value, dict):
         return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_nan(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,7 +10,9 @@ from convexadam.io.itk_transforms import write_itk_transform
 from convexadam.io.landmarks import read_landmarks, write_landmarks
 from convexadam.io.learn2reg import (
     check_learn2reg,
+    check_learn2reg_2021,
     check_learn2reg_name,
+    learn2reg_voxels,
     read_learn2reg,
     read_learn2reg_2021,
     write_learn2reg,
@@ -27,10 +29,12 @@ __all__ = [
     "as_image",
     "atomic_path",
     "check_learn2reg",
+    "check_learn2reg_2021",
     "check_learn2reg_name",
     "from_torch_grid",
     "has_affine",
     "image_as",
+    "learn2reg_voxels",
     "read_fsl",
     "read_image",
     "read_itk_field",

@@ -110,6 +110,63 @@ def check_learn2reg(path: StrPath, shape: Triple | Grid, *, modalities: tuple[in
         raise FileError(f"{path} cannot be handed in to Learn2Reg: " + "; ".join(problems))
 
 
+def check_learn2reg_2021(path: StrPath, shape: Triple) -> None:
+    """Make sure that a field can be handed in as in 2020 and 2021: its name, shape, type (float16) and values.
+
+    Parameters
+    ----------
+    path
+        The file, ``disp_FFFF_MMMM.npz``.
+    shape
+        Of the fixed image, not halved.
+
+    Raises
+    ------
+    FileError
+        It says everything that is wrong.
+    """
+    name, problems = Path(path).name, []
+    if not (_SHORT.fullmatch(name) and name.endswith(".npz")):
+        problems.append("it is called disp_FFFF_MMMM.npz (four digits each: fixed and moving image)")
+    with reading(path, "a displacement field of Learn2Reg 2021") as source:
+        values = _only_array(source)
+    needed = (3, *(shape if shape == _FULL_IN_2021 else halved(shape)))
+    if values.shape != needed:
+        problems.append(f"its shape is {values.shape}, but {needed} is needed (components first)")
+    if values.dtype != np.float16:
+        problems.append(f"its type is {values.dtype}, but float16 is needed")
+    problems += _not_finite(values)
+    if problems:
+        raise FileError(f"{path} cannot be handed in to Learn2Reg 2021: " + "; ".join(problems))
+
+
+def learn2reg_voxels(path: StrPath, shape: Triple) -> np.ndarray:
+    """Read a field of Learn2Reg as it is stored, to the last bit.
+
+    Parameters
+    ----------
+    path
+        ``*.npz`` with exactly one array under any key, or ``*.nii.gz``.
+    shape
+        Of the fixed image.
+
+    Returns
+    -------
+    ``(3, i, j, k)`` float64: displacements in voxels, fixed to moving.
+
+    Raises
+    ------
+    FileError
+        If the file is unreadable, has another shape or type, or holds NaN or Inf.
+    """
+    with reading(path, "a displacement field of Learn2Reg") as source:
+        values = _values(source)
+    problems = _problems_of_values(values, shape)
+    if problems:
+        raise FileError(f"{path} is no displacement field of this task: " + "; ".join(problems))
+    return np.moveaxis(values, -1, 0).astype(np.float64)
+
+
 def read_learn2reg(
     path: StrPath, grid: Grid, *, moving: Grid | None = None, device: torch.device | str | None = None
 ) -> DisplacementField:
@@ -237,6 +294,8 @@ def _problems_of_values(values: np.ndarray, shape: Triple) -> list[str]:
         problems.append(f"{needed} (this is a field of 2021: components first)" if old else needed)
     if values.dtype.kind != "f" or values.dtype.itemsize not in (2, 4, 8):
         problems.append(f"its type is {values.dtype}, but float16, float32 or float64 is needed")
-    elif not np.isfinite(values).all():
-        problems.append("it holds NaN or Inf")
-    return problems
+    return problems + _not_finite(values)
+
+
+def _not_finite(values: np.ndarray) -> list[str]:
+    return ["it holds NaN or Inf"] if values.dtype.kind == "f" and not np.isfinite(values).all() else []

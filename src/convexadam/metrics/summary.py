@@ -182,7 +182,7 @@ def _label_scores(
     transform: DisplacementField, fixed: Image, moving: Image, labels: Iterable[int] | None, surface: bool
 ) -> Evaluation:
     _check_on_grid(fixed, transform.grid, "fixed label map")
-    fixed, moving = _whole_numbers(fixed, "fixed"), _whole_numbers(moving, "moving")
+    fixed, moving = whole_numbers(fixed, "fixed"), whole_numbers(moving, "moving")
     scored = common_labels(fixed.data, moving.data)
     if labels is not None:
         scored = sorted({*scored} & {int(label) for label in labels})
@@ -220,8 +220,14 @@ def _landmark_scores(transform: Transform, fixed_mm: Tensor, moving_mm: Tensor) 
     )
 
 
-def _whole_numbers(image: Image, name: str) -> Image:
-    """Labels by type: files with a scale factor hold them as floating-point numbers."""
+def whole_numbers(image: Image, name: str) -> Image:
+    """Return labels by type: files with a scale factor hold them as floating-point numbers.
+
+    Raises
+    ------
+    InputError
+        If there are several channels, or numbers that are not whole.
+    """
     if image.data.shape[0] != 1:
         raise InputError(f"a label map has one channel, but the {name} one has {image.data.shape[0]}")
     if image.is_label:

@@ -29,8 +29,8 @@ def hd95(
     """Robust Hausdorff distance of each label, in mm: the larger of the two directed 95th percentiles.
 
     From every surface voxel of one label to the nearest surface voxel of the other, both ways. A surface voxel has at
-    least one of its six neighbours outside the label (or outside the volume). Learn2Reg's own number counts voxels:
-    pass ``spacing_mm=(1, 1, 1)`` for that.
+    least one of its six neighbours outside the label (or outside the volume). Learn2Reg counts voxels, and weighs the
+    surface by its area: `hd95_by_area`.
 
     Parameters
     ----------
@@ -61,40 +61,57 @@ def hd95(
     moved_labels = check_label_maps(fixed_labels, moved_labels)
     if len(spacing_mm) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing_mm):
         raise InputError(f"spacing_mm is three positive voxel sizes in mm, but {spacing_mm!r} came")
-    fixed, moved = (values.detach().cpu().numpy() for values in (fixed_labels, moved_labels))
-    wanted = sorted({*np.unique(fixed).tolist()} - {0} if labels is None else {int(label) for label in labels})
-    found = zip(wanted, _boxes(fixed, wanted), _boxes(moved, wanted), strict=True)
-    distances = {}
-    for label, box, other in found:
-        distances[label] = math.nan
-        if box is not None and other is not None:
-            both = tuple(slice(min(s.start, o.start), max(s.stop, o.stop)) for s, o in zip(box, other, strict=True))
-            a, b = (_surface(values[both] == label) for values in (fixed, moved))
-            distances[label] = max(_directed(a, b, spacing_mm), _directed(b, a, spacing_mm))
-    return distances
+    fixed, moved = fixed_labels.detach().cpu().numpy(), moved_labels.detach().cpu().numpy()
+    return {
+        label: math.nan if box is None else _hd95(fixed[box] == label, moved[box] == label, spacing_mm)
+        for label, box in boxes_of_both(fixed, moved, label_numbers(fixed, labels))
+    }
 
 
-def _boxes(values: np.ndarray, wanted: list[int]) -> list[Box | None]:
-    """Smallest box around each of the wanted labels, where it is there."""
+def label_numbers(fixed: np.ndarray, labels: Iterable[int] | None) -> list[int]:
+    """Labels to measure, in rising order: those asked for, or all of the fixed image but the background."""
+    wanted = {*np.unique(fixed).tolist()} - {0} if labels is None else labels
+    return sorted({int(label) for label in wanted})
+
+
+def boxes_of_both(fixed: np.ndarray, moved: np.ndarray, labels: list[int]) -> list[tuple[int, Box | None]]:
+    """Each of ``labels`` (in rising order) with the smallest box around it in both maps; none where one lacks it."""
+    pairs = zip(_boxes(fixed, labels), _boxes(moved, labels), strict=True)
+    boxes = [None if a is None or b is None else tuple(map(_around, a, b)) for a, b in pairs]
+    return list(zip(labels, boxes, strict=True))
+
+
+def _around(a: slice, b: slice) -> slice:
+    return slice(min(a.start, b.start), max(a.stop, b.stop))
+
+
+def _boxes(values: np.ndarray, labels: list[int]) -> list[Box | None]:
     from scipy.ndimage import find_objects
 
-    if wanted and wanted[0] > 0 and wanted[-1] < _FEW:
-        boxes = find_objects(values, wanted[-1])
-        return [boxes[label - 1] for label in wanted]
-    places = np.searchsorted(wanted, values).clip(max=len(wanted) - 1)
-    return list(find_objects(np.where(np.asarray(wanted)[places] == values, places + 1, 0), len(wanted)))
+    if not labels:
+        return []
+    if labels[0] > 0 and labels[-1] < _FEW:
+        found = find_objects(values, labels[-1])
+        return [found[label - 1] for label in labels]
+    places = np.searchsorted(labels, values).clip(max=len(labels) - 1)
+    return list(find_objects(np.where(np.asarray(labels)[places] == values, places + 1, 0), len(labels)))
 
 
-def _directed(surface: np.ndarray, other: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
-    """95th percentile of the distances from one surface to the other."""
+def _hd95(a: np.ndarray, b: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
+    here, there = _surface(a), _surface(b)
+    ways = distances_between(here, there, spacing_mm), distances_between(there, here, spacing_mm)
+    return float(max(np.percentile(way, 95) for way in ways))
+
+
+def distances_between(here: np.ndarray, there: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """Distance of each voxel of a mask, in the order of memory, to the nearest voxel of another one, in mm."""
     from scipy.spatial import KDTree
 
-    apart = np.zeros(int(surface.sum()))
-    away = ~other[surface]
-    points, targets = (np.argwhere(mask) * np.asarray(spacing_mm) for mask in (surface & ~other, other))
+    distances = np.zeros(int(here.sum()))
+    points, targets = (np.argwhere(mask) * np.asarray(spacing_mm) for mask in (here & ~there, there))
     tree = KDTree(targets, compact_nodes=False, balanced_tree=False)  # built in half the time, asked as quickly
-    apart[away] = tree.query(points, workers=torch.get_num_threads())[0]
-    return float(np.percentile(apart, 95))
+    distances[~there[here]] = tree.query(points, workers=torch.get_num_threads())[0]
+    return distances
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:
