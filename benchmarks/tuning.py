@@ -105,7 +105,7 @@ def measured(space: Space, files: PairFiles, small: PairFiles, counts: Sequence[
     return reused, one_by_one, settings
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, save and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", default="published", choices=SPACES)
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4, metavar="N", help="pairs of the whole search (%(default)s)")
     parser.add_argument("--threads", type=int, metavar="N")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "tuning.csv", metavar="CSV")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
     space = Space.load(options.space)

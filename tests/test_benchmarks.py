@@ -72,6 +72,13 @@ def scaling() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
+def tuning() -> Iterator[Any]:
+    pytest.importorskip("optuna")
+    with loaded(BENCHMARKS / "tuning.py") as module:
+        yield module
+
+
+@pytest.fixture(scope="module")
 def kernels() -> Iterator[Any]:
     with loaded(BENCHMARKS / "kernels" / "run.py") as module:
         yield module
@@ -391,6 +398,20 @@ def test_scaling_of_two_small_sizes(scaling: Any, tmp_path: Path, capsys: Any) -
     assert all(float(row["seconds"]) > 0 and int(row["estimated_bytes"]) > 0 for row in rows)
     assert "to the power" in capsys.readouterr().out
     assert plot.stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_what_a_search_takes_follows_from_some_of_its_draws(
+    tuning: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "seconds", lambda call: (call(), 2.0)[1])
+    options = ["--shape", "24", "22", "20", "--measure", "2", "3", "--output", str(tmp_path / "new.csv")]
+    tuning.main([*options, "--judged-by", "landmarks"])
+    [row] = tuning.harness.read_rows(tmp_path / "new.csv", tuning.COLUMNS)
+    assert (row["draws"], row["settings"]) == ("100+75", "1300")
+    # two seconds for each draw, and for each setting alone, on four pairs
+    assert (row["reused_seconds"], row["alone_seconds"]) == ("1400", "10400")
+    assert row["times"] == "7.4"
 
 
 @pytest.mark.parametrize("options", [["--repeats", "4"], ["--threads", "0"], ["--only", "sort"], ["--size", "4x9x9"]])
