@@ -195,7 +195,7 @@ def _quiet() -> Iterator[None]:
     """Keep what nnU-Net prints and warns of from the user, and undo what it sets for all of torch."""
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     try:
-        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -29,7 +29,7 @@ class Patch:
     start: Triple
     weight: Volume
 
-    def of(self, volume: Channels) -> Channels:
+    def of(self, volume: Channels) -> Pooled:
         """Cut it out of ``[c, i, j, k]``."""
         i, j, k = (slice(s, s + n) for s, n in zip(self.start, self.weight.shape, strict=True))
         return volume[:, i, j, k]
@@ -75,7 +75,7 @@ class PooledSum:
         self._nodes = [n // s for n, s in zip(shape, spacing, strict=True)]
         self._sums: Pooled | None = None
 
-    def add(self, weighted: Channels, start: Triple) -> None:
+    def add(self, weighted: Pooled, start: Triple) -> None:
         """Add the part of a map from the voxel ``start`` on, times its weights."""
         before = [a % s for a, s in zip(start, self._spacing, strict=True)]
         after = [-(b + n) % s for b, n, s in zip(before, weighted.shape[1:], self._spacing, strict=True)]

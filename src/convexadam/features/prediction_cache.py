@@ -87,7 +87,7 @@ def remembered(folder: str | None, key: str, make: Callable[[], np.ndarray]) -> 
 def _read(path: Path) -> np.ndarray | None:
     """Return the prediction that a file holds; none where there is no file or a damaged one (zip files know)."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return np.asarray(file["prediction"])
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return np.asarray(archive["prediction"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

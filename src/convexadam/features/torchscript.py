@@ -157,7 +157,7 @@ class TorchScriptFeatures:
             channel.sub_(seen.mean()).div_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
         return data
 
-    def _described(self, model: Any, data: Channels, sizes: Triple, turn: Turn) -> Channels:
+    def _described(self, model: Any, data: Pooled, sizes: Triple, turn: Turn) -> Pooled:
         """Run the extractor on one box of voxels, continued to ``sizes`` where it is smaller."""
         missing = [size - n for size, n in zip(sizes, data.shape[1:], strict=True)]
         if any(missing):
