@@ -214,6 +214,18 @@ def test_the_image_is_left_alone(tmp_path: Path) -> None:
     assert torch.equal(image.data, before)
 
 
+def test_the_default_device_does_not_matter(convolutions: str) -> None:
+    features = TorchScriptFeatures(path=convolutions, patch=14, overlap=8)
+    image = noise(1, 20, 18, 22)
+    expected = features(image)
+    torch.set_default_device("meta")  # whatever strays there cannot come back
+    try:
+        found = features(image)
+        assert torch.equal(found, expected)
+    finally:
+        torch.set_default_device(None)
+
+
 # Files --------------------------------------------------------------------------------------------------------------
 
 

@@ -106,12 +106,18 @@ class NNUNetFeatures:
         checked_number(self.step, "step", above=True)
         if self.step > 1:
             raise ConfigError(f"step is at most 1, so that windows leave no gap, but {self.step} came")
-        _ = self._compared
+        _ = self.compared  # checks the rest
 
     @property
     def uses_labels(self) -> bool:
         """No: it finds its own."""
         return False
+
+    @property
+    def compared(self) -> LabelFeatures | ProbabilityFeatures:
+        """What its predictions are compared as."""
+        kind = LabelFeatures if self.output == "labels" else ProbabilityFeatures
+        return kind(scale=self.scale, balance=self.balance, background=self.background)
 
     def pooled_pair(self, fixed: Scan, moving: Scan, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
         """Return the features of the labels or probabilities that are found in both images, for each spacing.
@@ -124,7 +130,7 @@ class NNUNetFeatures:
             If nothing but background is found in an image.
         """
         here, there = (dataclasses.replace(scan, labels=self.predict(scan.image)) for scan in (fixed, moving))
-        return self._compared.pooled_pair(here, there, spacings)
+        return self.compared.pooled_pair(here, there, spacings)
 
     def predict(self, image: Image) -> Image:
         """Return what the model finds in an image, on its grid and device: labels, or a probability for each class.
@@ -158,11 +164,6 @@ class NNUNetFeatures:
             values = torch.from_numpy(np.ascontiguousarray(found.transpose(0, 3, 2, 1)))
             kept[key] = Image(turn.back(values).contiguous().to(device), image.grid)
         return kept[key]
-
-    @property
-    def _compared(self) -> LabelFeatures | ProbabilityFeatures:
-        kind = LabelFeatures if self.output == "labels" else ProbabilityFeatures
-        return kind(scale=self.scale, balance=self.balance, background=self.background)
 
 
 def _is_fold(fold: object) -> bool:

@@ -156,11 +156,15 @@ def _labels(features: Extractor, channels: int) -> int:
     """Bytes a voxel of the labels of both images on the working grid."""
     if isinstance(features, Concat):
         return max(_labels(part, channels) for part in features.parts)
-    if isinstance(features, NNUNetFeatures):
-        return 2 * (1 if features.output == "labels" else _FLOAT * (channels + 1))
+    features = _plain(features)
     if isinstance(features, ProbabilityFeatures):
         return 2 * _FLOAT * (channels + 1)
     return 2 * uses_labels(features)
+
+
+def _plain(features: Extractor) -> Extractor:
+    """Features of a network as what they become once it has run."""
+    return features.compared if isinstance(features, NNUNetFeatures) else features
 
 
 def _searching(search: ConvexSearch, grid: Grid, channels: int) -> int:
@@ -178,7 +182,7 @@ def _refining(config: RegistrationConfig, grid: Grid, spacing: Triple, channels:
     fields += 2 * config.symmetric  # of the other direction
     copied = _copied(config.continuous.similarity, channels)
     if together and isinstance(config.continuous.similarity, Ssd):
-        copied = 0 if isinstance(config.features, (Intensity, LabelFeatures, MindSSC)) else 2 * channels
+        copied = 0 if isinstance(_plain(config.features), (Intensity, LabelFeatures, MindSSC)) else 2 * channels
     return _nodes(grid, spacing) * _FLOAT * (3 * fields + 6 + channels + copied)
 
 
