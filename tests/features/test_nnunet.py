@@ -464,8 +464,18 @@ def _mean_dice(fixed_labels: Image, moved_labels: Image) -> float:
     return sum(scores.values()) / len(scores)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small convolutions on several threads mostly wait for each other, many times longer on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @installed
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_a_trained_model_helps_where_mind_suffers(tmp_path: Path) -> None:
     """Noisy CT to noisy, biased T2 of people whom the network has not seen; all labels of the phantom are judged."""
     network = NNUNetFeatures(model_folder=str(small_nnunet.trained_on_phantoms(tmp_path / "model")))
