@@ -49,7 +49,7 @@ from convexadam.continuous import (
     VolumePreserving,
     WeightedSum,
 )
-from convexadam.features import LabelFeatures, ProbabilityFeatures
+from convexadam.features import LabelFeatures, NNUNetFeatures, ProbabilityFeatures, TorchScriptFeatures
 from convexadam.linear import LinearAlignment
 from convexadam.registration.foreground import AutoForeground
 from convexadam.registration.saved import COMPONENTS, as_plain
@@ -88,6 +88,37 @@ CONFIGS = {
         continuous_features=Concat(
             parts=(MindSSC(), ProbabilityFeatures(scale=10.0, balance=0.5, background=True, logits=True)),
             weights=(1.0, 0.5),
+        ),
+    ),
+    "networks": RegistrationConfig(
+        features=NNUNetFeatures(
+            model_folder='D:\\models\\a "good" one',
+            folds=(0, 3, "all"),
+            checkpoint="checkpoint_best.pth",
+            output="probabilities",
+            orientation="LPS",
+            mirroring=False,
+            step=0.75,
+            scale=10.0,
+            balance=0.0,
+            background=True,
+            cache_dir="kept",
+        ),
+        continuous_features=Concat(
+            parts=(
+                NNUNetFeatures(model_folder="model"),
+                TorchScriptFeatures(path="a.pt"),
+                TorchScriptFeatures(
+                    path="folder/b.pt",
+                    patch=(64, 48, 32),
+                    overlap=20,
+                    normalise="deviation",
+                    orientation="RAS",
+                    reach=5,
+                    scale=0.5,
+                ),
+                TorchScriptFeatures(path="c.pt", patch=64),
+            )
         ),
     ),
     "parts alone": RegistrationConfig(features=Concat(parts=(MindSSC(),))),

@@ -24,6 +24,7 @@ from convexadam import (
     preset,
 )
 from convexadam.continuous import Level, Lncc, Ssd, WeightedSum
+from convexadam.features import LabelFeatures, NNUNetFeatures, ProbabilityFeatures, TorchScriptFeatures
 from convexadam.registration.memory import give_back_memory
 
 
@@ -109,3 +110,18 @@ def test_freed_memory_goes_back() -> None:
     give_back_memory()
     assert resident() - before < 30e6
     assert last.all()
+
+
+def test_features_of_networks_count_as_what_they_are_compared_as() -> None:
+    def estimated(features: Any, channels: int = 12) -> int:
+        return estimate_memory((128, 96, 112), RegistrationConfig(features=features), channels=channels)
+
+    network: dict[str, Any] = {"model_folder": "model", "output": "probabilities"}
+    assert estimated(NNUNetFeatures(model_folder="model")) == estimated(LabelFeatures())
+    assert estimated(NNUNetFeatures(**network)) == estimated(ProbabilityFeatures()) > estimated(LabelFeatures())
+    # In patches no whole map exists; else there is one of twelve channels.
+    whole, patches = (estimated(TorchScriptFeatures(path="a.pt", patch=patch)) for patch in (None, 64))
+    assert whole > patches + 12 * 4 * 128 * 96 * 112
+    for features in (NNUNetFeatures(**network), TorchScriptFeatures(path="a.pt")):
+        with pytest.raises(ConfigError, match=r"how many channels .* is not known here; pass channels="):
+            estimate_memory((64, 64, 64), RegistrationConfig(features=features))

@@ -4,6 +4,7 @@ from convexadam.features.concat import Concat
 from convexadam.features.intensity import Intensity
 from convexadam.features.labels import LabelFeatures
 from convexadam.features.mind import MindSSC
+from convexadam.features.nnunet import NNUNetFeatures
 from convexadam.features.precomputed import Precomputed
 from convexadam.features.probabilities import ProbabilityFeatures
 from convexadam.features.protocol import (
@@ -20,6 +21,7 @@ from convexadam.features.protocol import (
     reach_of,
     uses_labels,
 )
+from convexadam.features.torchscript import TorchScriptFeatures
 
 __all__ = [
     "Concat",
@@ -29,11 +31,13 @@ __all__ = [
     "LabelFeatures",
     "LocalFeatures",
     "MindSSC",
+    "NNUNetFeatures",
     "PairFeatures",
     "PooledFeatures",
     "Precomputed",
     "ProbabilityFeatures",
     "Scan",
+    "TorchScriptFeatures",
     "check_no_class",
     "is_extractor",
     "pooled_features",

@@ -1,6 +1,6 @@
 """Files and foreign objects: images, transforms of any program, landmarks."""
 
-from convexadam.io.atomic import atomic_path
+from convexadam._atomic import atomic_path
 from convexadam.io.convert import as_image, has_affine, image_as
 from convexadam.io.detect import TransformFormat
 from convexadam.io.fields import read_itk_field, read_nifti_field, write_itk_field, write_nifti_field

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexadam._atomic import atomic_path
 from convexadam._typing import Field
 from convexadam.errors import ConfigError, FileError
 from convexadam.geometry import Affine, DisplacementField, Grid, Transform
-from convexadam.io.atomic import atomic_path
 from convexadam.io.nifti import StrPath, load_nifti, nifti_affine, nifti_values, save_nifti
 from convexadam.io.places import as_field, as_field_on, field_of, places_of
 from convexadam.io.reading import reading

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexadam._atomic import atomic_path
 from convexadam._typing import Field, Shaped, Tensor
 from convexadam.errors import FileError, GeometryError, InputError, MissingExtraError
 from convexadam.geometry import Grid, Image
-from convexadam.io.atomic import atomic_path
 from convexadam.io.nifti import StrPath, has_right_angles, image_from_channels, storable
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

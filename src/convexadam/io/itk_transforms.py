@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexadam._atomic import atomic_path
 from convexadam.errors import ConfigError, FileError
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform, compose
 from convexadam.geometry.tensors import to_device
-from convexadam.io.atomic import atomic_path
 from convexadam.io.itk import LPS, flipped, grid_from_itk, image_to_itk, simpleitk
 from convexadam.io.nifti import StrPath
 

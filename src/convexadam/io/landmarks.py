@@ -6,9 +6,9 @@ import math
 
 import torch
 
+from convexadam._atomic import atomic_path
 from convexadam._typing import Points
 from convexadam.errors import FileError, InputError
-from convexadam.io.atomic import atomic_path
 from convexadam.io.nifti import StrPath
 from convexadam.io.reading import reading
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from convexadam._atomic import atomic_path
 from convexadam._typing import Field, Triple
 from convexadam.errors import FileError
 from convexadam.geometry import DisplacementField, Grid, Transform
-from convexadam.io.atomic import atomic_path
 from convexadam.io.nifti import StrPath, load_nifti, nifti_values, save_nifti
 from convexadam.io.places import as_field, as_field_on, field_of, indices_in, places_of
 from convexadam.io.reading import is_zip, reading

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
+from convexadam._atomic import atomic_path
 from convexadam.errors import FileError, GeometryError, InputError
 from convexadam.geometry import Grid, Image
-from convexadam.io.atomic import atomic_path
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Pair

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexadam._atomic import atomic_path
 from convexadam._typing import Float, Tensor
 from convexadam.errors import FileError, GeometryError, InputError
 from convexadam.geometry import DisplacementField, Grid, Transform
 from convexadam.geometry.tensors import to_device
-from convexadam.io.atomic import atomic_path
 from convexadam.io.nifti import StrPath
 from convexadam.io.places import as_field_on, field_of, indices_in, places_of
 from convexadam.io.reading import reading

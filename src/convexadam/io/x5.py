@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexadam._atomic import atomic_path
 from convexadam.errors import FileError, MissingExtraError
 from convexadam.geometry import Affine, DisplacementField, Grid, Transform
-from convexadam.io.atomic import atomic_path
 from convexadam.io.nifti import StrPath
 from convexadam.io.places import as_field, as_field_on
 from convexadam.io.reading import reading

@@ -18,10 +18,12 @@ from convexadam.features import (
     Intensity,
     LabelFeatures,
     MindSSC,
+    NNUNetFeatures,
     PairFeatures,
     PooledFeatures,
     Precomputed,
     ProbabilityFeatures,
+    TorchScriptFeatures,
     uses_labels,
 )
 from convexadam.geometry import Grid
@@ -44,7 +46,8 @@ def estimate_memory(
     """Estimate the largest amount of memory that `register` takes beyond its inputs, in bytes.
 
     For images of one channel without masks, and the compiled kernels on a few threads; measured on the CPU, where it
-    is right to 15 % for volumes of 64^3 to 540^3 voxels.
+    is right to 15 % for volumes of 64^3 to 540^3 voxels. What a network takes within is not known here and not counted
+    (`NNUNetFeatures`, `TorchScriptFeatures`): it comes on top while the images are described.
 
     Parameters
     ----------
@@ -60,7 +63,7 @@ def estimate_memory(
     Raises
     ------
     ConfigError
-        If ``channels`` is missing for a function of yours, or for features of labels.
+        If ``channels`` is missing for a function or a network of yours, or for features of labels.
     GeometryError
         If shape or spacing describe no grid.
 
@@ -130,7 +133,8 @@ def _describing(features: Extractor, voxels: int, channels: int, *, same: bool) 
     if isinstance(features, Concat):
         return max(_describing(part, voxels, _at_most(part, channels), same=same) for part in features.parts)
     number = 6 if same else 8
-    if not isinstance(features, (PooledFeatures, PairFeatures)):
+    whole = isinstance(features, TorchScriptFeatures) and features.patch is None
+    if whole or not isinstance(features, (PooledFeatures, PairFeatures)):
         number += 2 * channels  # a whole map and its weighted copy
     return _FLOAT * number * voxels
 
@@ -152,9 +156,15 @@ def _labels(features: Extractor, channels: int) -> int:
     """Bytes a voxel of the labels of both images on the working grid."""
     if isinstance(features, Concat):
         return max(_labels(part, channels) for part in features.parts)
+    features = _plain(features)
     if isinstance(features, ProbabilityFeatures):
         return 2 * _FLOAT * (channels + 1)
     return 2 * uses_labels(features)
+
+
+def _plain(features: Extractor) -> Extractor:
+    """Features of a network as what they become once it has run."""
+    return features.compared if isinstance(features, NNUNetFeatures) else features
 
 
 def _searching(search: ConvexSearch, grid: Grid, channels: int) -> int:
@@ -172,7 +182,7 @@ def _refining(config: RegistrationConfig, grid: Grid, spacing: Triple, channels:
     fields += 2 * config.symmetric  # of the other direction
     copied = _copied(config.continuous.similarity, channels)
     if together and isinstance(config.continuous.similarity, Ssd):
-        copied = 0 if isinstance(config.features, (Intensity, LabelFeatures, MindSSC)) else 2 * channels
+        copied = 0 if isinstance(_plain(config.features), (Intensity, LabelFeatures, MindSSC)) else 2 * channels
     return _nodes(grid, spacing) * _FLOAT * (3 * fields + 6 + channels + copied)
 
 

@@ -34,7 +34,16 @@ from convexadam.continuous import (
 )
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
-from convexadam.features import Concat, Intensity, LabelFeatures, MindSSC, Precomputed, ProbabilityFeatures
+from convexadam.features import (
+    Concat,
+    Intensity,
+    LabelFeatures,
+    MindSSC,
+    NNUNetFeatures,
+    Precomputed,
+    ProbabilityFeatures,
+    TorchScriptFeatures,
+)
 from convexadam.linear import LinearAlignment
 from convexadam.registration.foreground import AutoForeground
 from convexadam.registration.guide import LandmarkGuide
@@ -52,6 +61,8 @@ COMPONENTS: tuple[type, ...] = (
     Precomputed,
     LabelFeatures,
     ProbabilityFeatures,
+    NNUNetFeatures,
+    TorchScriptFeatures,
     Concat,
     GivenGrid,
     IsotropicGrid,

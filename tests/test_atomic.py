@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from convexadam._atomic import atomic_path
 from convexadam.errors import FileError
-from convexadam.io.atomic import atomic_path
 
 
 def test_appears_at_the_end_only(tmp_path: Path) -> None:
