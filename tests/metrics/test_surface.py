@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from convexadam.errors import InputError
-from convexadam.metrics import hd95
+from convexadam.metrics import hd95, surface
+from convexadam.metrics.surface import on_device
 
 SPACING = (1.5, 0.7, 3.0)
 
@@ -60,8 +61,28 @@ def test_equals_all_pairs(seed: int) -> None:
             volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = label
             volume[tuple(rng.integers(0, 7, 3))] = label
     found = hd95(torch.tensor(fixed), torch.tensor(moved), spacing_mm=SPACING)
-    assert found == pytest.approx({n: naive_hd95(fixed == n, moved == n) for n in found})
+    expected = {n: naive_hd95(fixed == n, moved == n) for n in found}
+    assert found == pytest.approx(expected)
     assert found
+    # as on a GPU, in float32
+    masks = [(torch.tensor(fixed == n), torch.tensor(moved == n)) for n in found]
+    assert [on_device(*both, SPACING) for both in masks] == pytest.approx([*expected.values()], rel=1e-6)
+
+
+def test_on_a_device_a_few_points_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = torch.rand(2, 12, 11, 10, generator=torch.Generator().manual_seed(0)) > 0.8
+    whole = on_device(a, b, SPACING)
+    monkeypatch.setattr(surface, "_PAIRS", 1000)
+    assert on_device(a, b, SPACING) == whole
+    assert math.isnan(on_device(a, torch.zeros_like(b), SPACING))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")
+def test_on_a_gpu() -> None:
+    fixed, moved = torch.randint(0, 4, (2, 20, 18, 16), generator=torch.Generator().manual_seed(0))
+    expected = hd95(fixed, moved, spacing_mm=SPACING)
+    assert hd95(fixed.cuda(), moved.cuda(), spacing_mm=SPACING) == pytest.approx(expected, rel=1e-6)
 
 
 def test_absent_labels_have_no_distance() -> None:

@@ -317,8 +317,10 @@ def opened(folder: Path, kind: StorageKind) -> Iterator[Any]:
         with _alone(folder):
             if kind == "sqlite":
                 storage: Any = RDBStorage(f"sqlite:///{folder / 'study.sqlite'}")
-                yield storage
-                storage.engine.dispose()
+                try:
+                    yield storage
+                finally:
+                    storage.engine.dispose()
             else:
                 path = str(folder / "study.journal")
                 yield JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
