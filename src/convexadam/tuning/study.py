@@ -103,6 +103,7 @@ class StageStudy:
         aims: list[Any] = ["maximize"] * (2 if sampler == "multi-objective" else 1)
         self.study = optuna.create_study(storage=storage, study_name=name, directions=aims, load_if_exists=True)
         self._running: dict[int, Any] = {}
+        self._exhausted = sampler == "random"  # which has all in its queue
         self._chance = stage.drawn(base, random.Random(f"{seed} {stage.name}"))
         self._forget_lost()
         self._enqueue_missing()
@@ -110,7 +111,9 @@ class StageStudy:
     @property
     def total(self) -> int:
         """How many draws there are in the end, as far as one can tell."""
-        return max(self.stage.draws + len(self._unchanged), self.done) if self.sampler != "random" else len(self._all)
+        if self._exhausted:
+            return self._begun()
+        return max(self.stage.draws + len(self._unchanged), self.done)
 
     @property
     def done(self) -> int:
@@ -126,7 +129,7 @@ class StageStudy:
         """Return the next draw to be tried; ``None`` where all are begun."""
         while True:
             waiting = any(t.state == self._states.WAITING for t in self._trials())
-            if not waiting and (self.sampler == "random" or self._begun() >= self.total):
+            if not waiting and (self._exhausted or self._begun() >= self.stage.draws + len(self._unchanged)):
                 return None
             self.study.sampler = self._sampler()
             trial = self.study.ask()
@@ -207,7 +210,6 @@ class StageStudy:
         else:
             lost = [t for t in self._trials() if not self._counts(t) and "duplicate" not in t.user_attrs]
             needed += [t.user_attrs["draw"] for t in lost if "draw" in t.user_attrs]
-        self._all = needed
         for noted in needed:
             if _key(noted) not in there:
                 there.add(_key(noted))
@@ -217,6 +219,7 @@ class StageStudy:
         """Queue something at random that is not there yet, in place of a draw that was."""
         seen = self._identities()
         draw = next((draw for draw in self._chance if identity_of(draw, self.base) not in seen), None)
+        self._exhausted = draw is None
         if draw is not None:
             self.study.enqueue_trial(self._parameters(draw), user_attrs={"draw": _noted(draw)})
 
@@ -323,6 +326,7 @@ def opened(folder: Path, kind: StorageKind) -> Iterator[Any]:
                     storage.engine.dispose()
             else:
                 path = str(folder / "study.journal")
+                Path(f"{path}.lock").unlink(missing_ok=True)  # of a process that was killed: we are alone
                 yield JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
     finally:
         optuna.logging.set_verbosity(level)
