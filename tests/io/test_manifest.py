@@ -53,7 +53,7 @@ def test_json(folder: Path) -> None:
         ("fixed\na.nii.gz\n", "pair 1 names no moving image"),
         ("fixed,moving,fixed_lables\na.nii.gz,b.nii.gz,a.nii.gz\n", "did you mean 'fixed_labels'"),
         ("fixed,moving,fixed_labels\na.nii.gz,b.nii.gz,a.nii.gz\n", "has labels of one image alone"),
-        ("fixed,moving\na.nii.gz,b.nii.gz,c\n", "has a column None"),
+        ("fixed,moving\na.nii.gz,b.nii.gz,c\n", "pair 1 has more cells than there are columns"),
         ("name,fixed,moving\nx,a.nii.gz,b.nii.gz\nx,b.nii.gz,a.nii.gz\n", "name 'x' more than once"),
         ("fixed,moving\na.nii.gz,gone.nii.gz\nlost.nii.gz,b.nii.gz\n", r"gone\.nii\.gz.*lost\.nii\.gz"),
     ],

@@ -10,11 +10,13 @@ from unittest import mock
 
 import pytest
 import torch
+from searches import files_of
 
 from convexadam import InputError, RegistrationConfig, preset, register
 from convexadam.continuous import BoxSmoothing, Compositional, GaussianSmoothing, Level, LevenbergMarquardt, Refinement
 from convexadam.features import Concat, Intensity, LabelFeatures, MindSSC
-from convexadam.io import PairFiles, read_image, read_landmarks
+from convexadam.geometry import Image
+from convexadam.io import PairFiles, read_image, read_landmarks, write_image
 from convexadam.metrics import evaluate_transform
 from convexadam.tuning import Bench
 from convexadam.tuning import bench as bench_module
@@ -32,6 +34,18 @@ CONFIGS = {
 }
 
 
+@pytest.fixture(scope="module")
+def moved(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PairFiles:
+    """A pair that is some voxels apart, with label maps to compare."""
+    pair, place = files_of(folder, "segmentation")[0], tmp_path_factory.mktemp("moved")
+    moved = {}
+    for name in ("moving", "moving_segmentation"):
+        image = read_image(getattr(pair, name))
+        moved[name] = place / f"{name}.nii.gz"
+        write_image(Image(image.data.roll((3, -2, 2), (1, 2, 3)), image.grid), moved[name])
+    return dataclasses.replace(pair, **moved)
+
+
 def registered(files: PairFiles, config: RegistrationConfig, **options: Any) -> torch.Tensor:
     return register(files.fixed, files.moving, config, **options).transform.disp_mm
 
@@ -47,6 +61,61 @@ def test_each_variant_is_what_a_registration_of_its_own_finds(labelled: tuple[Pa
         for config in variants:
             alone = registered(labelled[0], config)
             assert torch.equal(run.transform(config).disp_mm, alone)
+
+
+def test_a_start_that_is_smoothed_before_the_first_step(moved: PairFiles) -> None:
+    variants = ReadOff(iterations=(0, 2)).variants(preset("published"))
+    run = Bench([moved])._run(moved, variants[-1], variants)
+    for config in variants:
+        alone = registered(moved, config)
+        assert alone.abs().max() > 4
+        assert torch.equal(run.transform(config).disp_mm, alone)
+
+
+BILATERAL = 'continuous.parametrisation.field_smoothing = { type = "BilateralSmoothing" }'
+SHARED = preset("default").with_settings(
+    "continuous.levels.0.iterations = 3", 'linear = { type = "LinearAlignment", voxels = [4000] }'
+)
+ONE_PART_ELSE = {
+    "nothing": SHARED,
+    "grid": SHARED.with_settings('grid = { type = "GivenGrid" }'),
+    "linear": SHARED.with_settings('linear = "none"'),
+    "foreground": SHARED.with_settings('foreground = { type = "AutoForeground" }'),
+    "features": SHARED.with_settings("features.radius = 2"),
+    "reach": SHARED.with_settings("features.dilation = 1"),
+    "search": SHARED.with_settings("discrete.spacing = 3"),
+    "two searches": dataclasses.replace(
+        SHARED, discrete=(SHARED.discrete, dataclasses.replace(SHARED.discrete, spacing=2))
+    ),
+    "no search": dataclasses.replace(SHARED, discrete=None),
+    "what is refined": dataclasses.replace(SHARED, continuous_features=MindSSC(radius=2)),
+    "nodes": SHARED.with_settings("continuous.levels.0.spacing = 3"),
+    "similarity": SHARED.with_settings('continuous.similarity = { type = "Lncc" }'),
+    "both ways": dataclasses.replace(SHARED, symmetric=True),
+    "edges": SHARED.with_settings('continuous.parametrisation.field_smoothing = { type = "BilateralSmoothing" }'),
+    "edges both ways": dataclasses.replace(
+        SHARED.with_settings('continuous.parametrisation.field_smoothing = { type = "BilateralSmoothing" }'),
+        symmetric=True,
+    ),
+    "labels": dataclasses.replace(SHARED, features=LabelFeatures()),
+    "labels refined": dataclasses.replace(SHARED, continuous_features=LabelFeatures()),
+    "backend": dataclasses.replace(SHARED, backend="reference"),
+}
+
+
+def test_settings_that_share_all_but_one_part_do_not_mix(moved: PairFiles) -> None:
+    """On one bench, one after the other and back again: each finds what it finds alone."""
+    bench = Bench([moved])
+    labels = {"fixed_labels": moved.fixed_segmentation, "moving_labels": moved.moving_segmentation}
+    alone: dict[str, torch.Tensor] = {}
+    for name in (*ONE_PART_ELSE, *reversed(ONE_PART_ELSE)):
+        config = ONE_PART_ELSE[name]
+        if name not in alone:
+            alone[name] = registered(moved, config, **(labels if "labels" in name else {}))
+        found = bench._run(moved, config, [config]).transform(config).disp_mm
+        assert torch.equal(found, alone[name]), name
+    # each part matters here, or this would prove nothing
+    assert [name for name, field in alone.items() if torch.equal(field, alone["nothing"])] == ["nothing"]
 
 
 @pytest.mark.parametrize("parametrised", [Compositional(), Compositional(field_smoothing=GaussianSmoothing(sigma=0.5))])

@@ -21,20 +21,36 @@ def test_bytes_of_all_that_is_inside_shared_memory_once() -> None:
     assert tensor_bytes(value) == 400 + 40
 
 
-def test_made_once_and_the_one_not_asked_for_the_longest_goes() -> None:
+def test_within_the_bound_all_is_made_once() -> None:
     cache, made = Cache(1000), []
 
     def get(name: str, size: int) -> torch.Tensor:
         return cache.get(name, lambda: made.append(name) or torch.zeros(size, dtype=torch.uint8))  # type: ignore[func-returns-value]
 
-    assert get("a", 400) is get("a", 400)
-    get("b", 400)
+    for _ in range(3):
+        assert get("a", 400) is get("a", 400)
+        get("b", 500)
+    assert made == ["a", "b"]
+    assert cache.bytes == 900
+    cache.clear()
+    assert cache.bytes == 0
     get("a", 400)
-    get("c", 400)  # b goes
-    assert cache.bytes == 800
-    get("a", 400)
-    get("b", 400)
-    assert made == ["a", "b", "c", "b"]
+    assert made == ["a", "b", "a"]
+
+
+def test_a_little_too_small_it_still_finds_much_of_what_comes_round_again() -> None:
+    cache, made = Cache(1000), []
+
+    def get(name: str, size: int) -> None:
+        cache.get(name, lambda: made.append(name) or torch.zeros(size, dtype=torch.uint8))  # type: ignore[func-returns-value]
+
+    for _ in range(50):
+        for name in "abcdefghijk":  # eleven of which ten would fit
+            get(f"small {name}", 1)
+            get(name, 98)
+            assert cache.bytes <= 1000
+    assert sum(name.startswith("small") for name in made) == 11  # what is small stays
+    assert 11 < len(made) - 11 < 0.6 * 550  # one that drops the oldest would make all 550
 
 
 def test_what_is_too_large_is_not_kept() -> None:

@@ -78,7 +78,7 @@ def test_a_space_that_is_used_up_ends() -> None:
 @pytest.mark.parametrize(
     ("text", "allowed"),
     [
-        ("{ from = 0.5, to = 1.6, step = 0.25 }", {0.5, 0.75, 1.0, 1.25, 1.5}),
+        ("{ from = 0.6, to = 1.7, step = 0.25 }", {0.6, 0.85, 1.1, 1.35, 1.6}),
         ("[0.5, 2]", {0.5, 2.0}),
         ("0.7", {0.7}),
     ],
@@ -101,9 +101,13 @@ def test_ranges_without_steps() -> None:
 
 
 def test_whole_numbers_stay_whole() -> None:
-    found = {c.discrete.radius for c in drawn(one("discrete.radius = { from = 2, to = 7, step = 2 }"), 0)}
-    assert found == {2, 4, 6}
+    found = {c.discrete.radius for c in drawn(one("discrete.radius = { from = 3, to = 8, step = 2 }"), 0)}
+    assert found == {3, 5, 7}
     assert all(type(radius) is int for radius in found)
+
+
+def test_what_it_begins_with_is_not_drawn_again() -> None:
+    assert {c.discrete.radius for c in drawn(one("discrete.radius = [3, 4, 5]"), 0)} == {3, 5}
 
 
 def test_a_component_and_settings_of_it() -> None:
@@ -148,6 +152,10 @@ def test_equal_settings_are_one_identity() -> None:
         (f"{HEAD}[discrete]\ndiscrete.spacing = {{ from = 3, to = 2 }}\n[continuous]", "range rises"),
         (f"{HEAD}[discrete]\ndiscrete.spacing = {{ from = 3, to = 5, stepp = 2 }}\n[continuous]", "'stepp' came"),
         (f"{HEAD}[discrete]\n[[discrete.kinds]]\nshare = 1\n[continuous]", "needs a name"),
+        (f"{HEAD}[discrete]\n[discrete.kinds]\nname = 'a'\n[continuous]", r"are tables \[\[discrete.kinds\]\]"),
+        (f"{HEAD}[discrete]\nkinds = []\n[continuous]", r"are tables \[\[discrete.kinds\]\]"),
+        (f"{HEAD}[discrete]\n[continuous]\nread_off.final_smoothing = [3]", "final_smoothing"),
+        (f"{HEAD}[discrete]\ndiscrete.radius = {{ from = 3, to = 9, log = 1 }}\n[continuous]", "true or false"),
         (f"{HEAD}[discrete]\n[[discrete.kinds]]\nname = 'a'\nshare = 0\n[continuous]", "share is above 0"),
         (f"{HEAD}[discrete]\n[[discrete.kinds]]\nname='a'\n[[discrete.kinds]]\nname='a'\n[continuous]", "of one name"),
         (f"{HEAD}[discrete]\nread_off.iterations = [3]\n[continuous]", "only \\[continuous\\]"),

@@ -14,17 +14,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from searches import SPACE, files_of
 
-from convexadam import ConfigError, FileError, InputError, RegistrationConfig, register
+from convexadam import ConfigError, FileError, InputError, OutOfMemoryError, RegistrationConfig, register
 from convexadam.io import PairFiles, read_image
 from convexadam.metrics import evaluate_transform
 from convexadam.tuning import Bench, Space, Status, Tuning, tune
 from convexadam.tuning import truth as truth_module
-from convexadam.tuning.executors import BenchPlan, Job, LocalExecutor, Next
+from convexadam.tuning.executors import BenchPlan, Failed, Job, LocalExecutor, Next
 from convexadam.tuning.ranks import by_figures
+from convexadam.tuning.space import ReadOff
 
 pytest.importorskip("optuna")
 
@@ -132,12 +134,13 @@ def test_the_same_arguments_draw_the_same(
     searched: tuple[Path, Tuning, list[Status]], labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path
 ) -> None:
     folder, _, _ = searched
-    tune(labelled, tmp_path, space=space, storage="sqlite")
-    assert without_time(rows(tmp_path)) == without_time(rows(folder))
-    assert (tmp_path / "study.sqlite").exists()
+    output = tmp_path / "a b#%41?c"  # names that an address would misread
+    tune(labelled, output, space=space, storage="sqlite")
+    assert without_time(rows(output)) == without_time(rows(folder))
+    assert (output / "study.sqlite").exists()
 
 
-@pytest.mark.parametrize("changed", ["seed", "draws", "sampler", "surface", "pairs", "space", "file"])
+@pytest.mark.parametrize("changed", ["seed", "draws", "sampler", "surface", "storage", "pairs", "space", "file"])
 def test_a_folder_holds_one_search(
     searched: tuple[Path, Tuning, list[Status]],
     labelled: tuple[PairFiles, ...],
@@ -153,6 +156,7 @@ def test_a_folder_holds_one_search(
         "space": {"space": Space.from_toml(space.text + "\n# edited\n")},
     }.get(changed, {})
     stat = labelled[1].moving.stat()
+    other |= {"storage": "sqlite"} if changed == "storage" else {}
     if changed == "file":
         os.utime(labelled[1].moving, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     try:
@@ -305,6 +309,7 @@ def test_two_searches_in_one_folder_at_a_time(labelled: tuple[PairFiles, ...], s
     ("options", "message"),
     [
         ({"draws": (1,)}, "draws are two whole numbers"),
+        ({"draws": 5}, "draws are two whole numbers"),
         ({"draws": (1, -1)}, "draws are two whole numbers"),
         ({"sampler": "grid"}, "a sampler is one of random, tpe, multi-objective"),
         ({"ranking": "best"}, "a ranking is one of linear, significance"),
@@ -325,6 +330,123 @@ def test_pairs_that_cannot_be_judged_alike(labelled: tuple[PairFiles, ...], spac
         tune([bare, labelled[1]], tmp_path, space=space)
     with pytest.raises(InputError, match="pairs are a file that lists some"):
         tune([], tmp_path, space=space)
+
+
+class Breaking:
+    """Runs trials here, but for some that end as told."""
+
+    def __init__(self, number: int, outcome: Failed | Exception) -> None:
+        self._number, self._outcome = number, outcome
+
+    def run(self, plan: BenchPlan, following: Next) -> Iterator[tuple[Job, Any]]:
+        bench = plan.bench()
+        while (job := following()) is not None:
+            if job.number != self._number:
+                yield job, job.done_on(bench)
+            elif isinstance(self._outcome, Failed):
+                yield job, self._outcome
+            else:
+                raise self._outcome
+
+
+def test_what_may_have_been_bad_luck_is_tried_again(
+    searched: tuple[Path, Tuning, list[Status]], labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path
+) -> None:
+    _, result, _ = searched
+    first = tune(labelled, tmp_path, space=space, executor=Breaking(2, Failed(error="no room", lasting=False)))
+    assert [failure.error for failure in first.failures if failure.stage == "discrete"] == ["no room"]
+    again = tune(labelled, tmp_path, space=space)
+    assert not again.failures
+    figures = [sorted(str(c.figures) for c in found.candidates) for found in (again, result)]
+    assert figures[0] == figures[1]
+
+
+def test_what_lasts_is_not(labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path) -> None:
+    bad = Breaking(2, Failed(error="of no use", lasting=True))
+    tune(labelled, tmp_path, space=space, draws=(2, 0), executor=bad)
+    assert [f.error for f in tune(labelled, tmp_path, space=space, draws=(2, 0)).failures] == ["of no use"]
+
+
+def test_files_that_are_gone_end_the_search_until_they_are_back(
+    labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path
+) -> None:
+    with pytest.raises(FileError, match="gone"):
+        tune(labelled, tmp_path, space=space, draws=(2, 0), executor=Breaking(1, FileError("gone")))
+    result = tune(labelled, tmp_path, space=space, draws=(2, 0))
+    assert not result.failures
+    assert len([c for c in result.candidates if c.stage == "discrete"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "lasting"),
+    [(ConfigError("a"), True), (InputError("b"), True), (RuntimeError("c"), False), (IndexError("d"), False)],
+)
+def test_which_errors_last(error: Exception, lasting: bool) -> None:
+    bench = mock.Mock()
+    bench.try_out.side_effect = error
+    job = Job(number=0, settings=RegistrationConfig().to_toml(), read_off=ReadOff())
+    assert job.done_on(bench) == Failed(error=f"{type(error).__name__}: {error}", lasting=lasting)
+
+
+def test_short_of_memory_it_tries_once_more_with_nothing_kept() -> None:
+    bench = mock.Mock()
+    bench.try_out.side_effect = [OutOfMemoryError("full"), "done"]
+    assert Job(number=0, settings=RegistrationConfig().to_toml(), read_off=ReadOff()).done_on(bench) == "done"
+    bench.clear.assert_called_once()
+
+
+def test_half_a_line_that_a_killed_process_left(labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path) -> None:
+    tune(labelled, tmp_path, space=space, draws=(2, 0))
+    journal = tmp_path / "study.journal"
+    journal.write_bytes(journal.read_bytes()[:-40])
+    for _ in range(2):
+        assert not tune(labelled, tmp_path, space=space, draws=(2, 0)).failures
+
+
+@pytest.mark.parametrize(("storage", "name"), [("journal", "study.journal"), ("sqlite", "study.sqlite")])
+def test_a_study_that_is_damaged(
+    labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path, storage: Any, name: str
+) -> None:
+    (tmp_path / name).write_text("this is no study\n" * 9)
+    with pytest.raises(FileError, match="cannot go on from"):
+        tune(labelled, tmp_path, space=space, storage=storage)
+
+
+def test_a_first_run_that_was_refused_leaves_the_folder_free(
+    labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path
+) -> None:
+    wrong = dataclasses.replace(labelled[0], fixed_labels=labelled[0].fixed)
+    with pytest.raises(InputError, match="whole numbers"):
+        tune([wrong, labelled[1]], tmp_path, space=space, draws=(0, 0))
+    tune(labelled, tmp_path, space=space, draws=(0, 0))
+
+
+def test_a_record_that_is_none(labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path) -> None:
+    (tmp_path / "search.json").write_text("[1]")
+    with pytest.raises(FileError, match=r"cannot read .*search\.json"):
+        tune(labelled, tmp_path, space=space)
+
+
+def test_pairs_of_one_name_and_files_that_are_not_there(
+    labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path
+) -> None:
+    same = dataclasses.replace(labelled[1], name=labelled[0].name)
+    with pytest.raises(InputError, match="2 pairs have the name 'pair 0'"):
+        tune([labelled[0], same], tmp_path, space=space)
+    gone = dataclasses.replace(labelled[0], fixed=tmp_path / "gone.nii.gz")
+    with pytest.raises(FileError, match=r"files of pair pair 0 are not there: .*gone\.nii\.gz"):
+        tune([gone], tmp_path, space=space)
+
+
+def test_a_pair_without_a_figure_counts() -> None:
+    nan = math.nan
+    entries = {
+        "a": {"inverse_error_mm": [3.0], "hd95_mm": [2.0, nan]},
+        "b": {"inverse_error_mm": [nan], "hd95_mm": [nan]},
+    }
+    found = truth_module.summarised(entries, {"a": {}, "b": {}})
+    assert math.isnan(found["inverse_error_mm"])
+    assert found["hd95_mm"] == 2.0
 
 
 def test_summary_of_the_hardest_over_all_pairs() -> None:

@@ -37,7 +37,10 @@ _STYLE = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0 if it did its work, 1 if it could not, 2 if it was called wrongly."""
+    """Run a command.
+
+    The exit status is 0 if it did its work, 1 if it could not, 2 if it was called wrongly, 130 if it was interrupted.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
         sys.stdout.write(f"convexadam {__version__}\n")
@@ -53,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConvexAdamError as error:
         say(f"convexadam: {' '.join(str(error).split())}")
         return 1
+    except KeyboardInterrupt:
+        say("convexadam: interrupted")
+        return 130
     return 0
 
 

@@ -100,6 +100,8 @@ class Tune:
         """Do the work."""
         if self.executor == "local" and (self.scheduler or self.slurm_jobs):
             raise WrongUse("--scheduler and --slurm-jobs go with --executor dask")
+        if not 0 <= self.memory < 1e6:
+            raise WrongUse(f"--memory is GB from 0, but {self.memory} came")
         space, budget_s = Space.load(self.space), seconds(self.budget)
         with _workers(self) as executor, _shown(self.quiet) as progress:
             result = tune(

@@ -284,6 +284,8 @@ class Refinement:
             if passed is not None:
                 passed(count, motion.displacement.clone())
 
+        if 0 in marks:
+            pass_on(0)
         until = Convergence(here.iterations, self.tolerance, marks=marks, passed=pass_on)
         self.optimiser.minimise(problem, motion, until, smoothing)
         return motion.displacement

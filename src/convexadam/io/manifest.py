@@ -20,7 +20,7 @@ from convexadam.io.reading import reading
 @final
 @dataclass(frozen=True, kw_only=True)
 class PairFiles:
-    """Files of a pair of images and of what is known beside them; but for the images, all come in twos or not at all.
+    """Files of a pair of images and of what is known beside them; but for masks, all come in twos or not at all.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class PairFiles:
     fixed, moving
         The images.
     fixed_mask, moving_mask
-        Where there is evidence. One may be without the other.
+        Where there is evidence.
     fixed_segmentation, moving_segmentation
         Label maps or probabilities that features compare, such as what a network predicts.
     fixed_labels, moving_labels
@@ -95,18 +95,20 @@ def _from_table(text: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _pair(row: Mapping[str, Any], number: int, source: Path) -> PairFiles:
+    if None in row:
+        raise InputError(f"pair {number} has more cells than there are columns")
     values = {key: value for key, value in row.items() if value not in (None, "", [])}
     if unknown := [key for key in values if key not in _COLUMNS]:
         close = difflib.get_close_matches(str(unknown[0]), _COLUMNS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise InputError(f"{source} has a column {unknown[0]!r}{hint}, but known are {', '.join(_COLUMNS)}")
+        raise InputError(f"there is no column {unknown[0]!r}{hint}; known are {', '.join(_COLUMNS)}")
     if missing := [key for key in ("fixed", "moving") if key not in values]:
-        raise InputError(f"{source}: pair {number} names no {' and no '.join(missing)} image")
+        raise InputError(f"pair {number} names no {' and no '.join(missing)} image")
     name = str(values.pop("name", number))
     files = {key: source.parent / str(value).strip() for key, value in values.items()}
     for kind in _IN_TWOS:
         if (f"fixed_{kind}" in files) != (f"moving_{kind}" in files):
-            raise InputError(f"{source}: pair {name} has {kind} of one image alone; name those of both")
+            raise InputError(f"pair {name} has {kind} of one image alone; name those of both")
     return PairFiles(name=name, **files)
 
 

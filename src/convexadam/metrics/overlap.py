@@ -93,9 +93,10 @@ def check_label_maps(fixed_labels: Tensor, moved_labels: Tensor) -> Tensor:
 def _voxel_counts(values: Tensor) -> dict[int, int]:
     if values.numel() == 0:
         return {}
-    low, high = (int(end) for end in torch.aminmax(values.to(torch.uint8) if values.dtype == torch.bool else values))
+    numbers = values.flatten().to(torch.int64, copy=True)
+    low, high = (int(end) for end in torch.aminmax(numbers))
     if high - low < _FEW:  # counting takes a tenth of the time of sorting
-        counts = torch.bincount(values.flatten().to(torch.int64) - low)
+        counts = torch.bincount(numbers.sub_(low))
         return {low + n: count for n, count in enumerate(counts.tolist()) if count}
     found, counts = torch.unique(values, return_counts=True)
     return {int(label): count for label, count in zip(found.tolist(), counts.tolist(), strict=True)}

@@ -212,7 +212,7 @@ def refined(
             marks=marks,
             passed=passed.__setitem__,
         )
-        return [passed.get(mark, begin if mark == 0 else end) for mark in marks] or [end]
+        return [passed.get(mark, end) for mark in marks] or [end]
 
     forward, backward = start
     if not config.symmetric or refine.levels[number].one_way:

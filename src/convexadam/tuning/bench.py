@@ -86,6 +86,10 @@ class Bench:
         self.pairs, self._device, self._surface = tuple(pairs), device, surface
         self._cache = Cache(memory_bytes)
 
+    def clear(self) -> None:
+        """Let go of all that is kept."""
+        self._cache.clear()
+
     def before(self) -> dict[str, Entries]:
         """Return the figures of each pair before registration."""
         return {files.name: self._truth(files).before() for files in self.pairs}
@@ -125,7 +129,7 @@ class Bench:
         """Run what variants have in common: all but the steps and the smoothing at the end."""
         given = self._given(files, config)
         with use_backend(_backend(config)):
-            key: Key = (files, config.linear, config.foreground)
+            key: Key = (files, config.backend, config.linear, config.foreground)
             begun = self._kept(("placed", *key), lambda: placed(given, config))
             key = (*key, config.grid, reach(config), given.labels[0] is None)
             subject = self._kept(("grid", *key), lambda: on_working_grid(given, begun, config))

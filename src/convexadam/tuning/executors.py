@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, final
 
-from convexadam.errors import ConfigError, ConvexAdamError, MissingExtraError
+import torch
+
+from convexadam.errors import ConfigError, FileError, GeometryError, InputError, MissingExtraError, OutOfMemoryError
 from convexadam.io import PairFiles
 from convexadam.registration import RegistrationConfig
 from convexadam.tuning.bench import Bench, Trial
@@ -31,6 +33,20 @@ class BenchPlan:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Failed:
+    """Why settings could not be tried, and whether that lasts: what may have been bad luck is tried again later."""
+
+    error: str
+    lasting: bool
+
+    @classmethod
+    def because(cls, error: BaseException, *, lasting: bool) -> Failed:
+        """Return an error as one line of text."""
+        return cls(error=" ".join(f"{type(error).__name__}: {error}".split()), lasting=lasting)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """Settings to be tried; a number tells jobs apart."""
 
@@ -38,12 +54,30 @@ class Job:
     settings: str
     read_off: ReadOff
 
-    def done_on(self, bench: Bench) -> Trial | str:
-        """Try the settings; what went wrong, as text, if they cannot be tried."""
+    def done_on(self, bench: Bench) -> Trial | Failed:
+        """Try the settings; what went wrong, if they cannot be tried.
+
+        Raises
+        ------
+        FileError, MissingExtraError
+            If files or packages are missing: no other settings could be tried either.
+        """
         try:
-            return bench.try_out(RegistrationConfig.from_toml(self.settings), self.read_off)
-        except (ConvexAdamError, RuntimeError, MemoryError) as error:
-            return " ".join(f"{type(error).__name__}: {error}".split())
+            return self._tried(bench)
+        except (FileError, MissingExtraError):
+            raise
+        except (ConfigError, InputError, GeometryError) as error:
+            return Failed.because(error, lasting=True)
+        except Exception as error:  # one setting that cannot be tried does not end the search
+            return Failed.because(error, lasting=False)
+
+    def _tried(self, bench: Bench) -> Trial:
+        settings = RegistrationConfig.from_toml(self.settings)
+        try:
+            return bench.try_out(settings, self.read_off)
+        except (OutOfMemoryError, MemoryError, torch.cuda.OutOfMemoryError):
+            bench.clear()  # which may have taken what is missing
+        return bench.try_out(settings, self.read_off)
 
 
 Next = Callable[[], Job | None]
@@ -53,7 +87,7 @@ Next = Callable[[], Job | None]
 class Executor(Protocol):
     """Runs jobs, and hands over what they came to in the order in which they end."""
 
-    def run(self, plan: BenchPlan, following: Next) -> Iterator[tuple[Job, Trial | str]]:
+    def run(self, plan: BenchPlan, following: Next) -> Iterator[tuple[Job, Trial | Failed]]:
         """Run jobs until there are none."""
         ...
 
@@ -65,7 +99,7 @@ class LocalExecutor:
     def __init__(self) -> None:
         self._benches: dict[BenchPlan, Bench] = {}
 
-    def run(self, plan: BenchPlan, following: Next) -> Iterator[tuple[Job, Trial | str]]:
+    def run(self, plan: BenchPlan, following: Next) -> Iterator[tuple[Job, Trial | Failed]]:
         """Run jobs until there are none."""
         bench = _bench_of(self._benches, plan)
         while (job := following()) is not None:
@@ -81,18 +115,13 @@ class DaskExecutor:
     client
         A `distributed.Client`.
     ahead
-        Jobs that wait for each thread of a worker, so that none is idle.
-
-    Raises
-    ------
-    MissingExtraError
-        If Dask is not installed.
+        Jobs begun or waiting for each thread of a worker, at least 1; with more than 1 none is idle.
     """
 
     def __init__(self, client: Any, *, ahead: int = 2) -> None:
         self._client, self._ahead = client, ahead
 
-    def run(self, plan: BenchPlan, following: Next) -> Iterator[tuple[Job, Trial | str]]:
+    def run(self, plan: BenchPlan, following: Next) -> Iterator[tuple[Job, Trial | Failed]]:
         """Run jobs until there are none."""
         from distributed import wait
 
@@ -110,7 +139,9 @@ class DaskExecutor:
             for future in wait(list(waiting), return_when="FIRST_COMPLETED").done:
                 job = waiting.pop(future)
                 error = future.exception()
-                yield job, future.result() if error is None else " ".join(f"{type(error).__name__}: {error}".split())
+                if isinstance(error, (FileError, MissingExtraError)):
+                    raise error
+                yield job, future.result() if error is None else Failed.because(error, lasting=False)
 
 
 def dask_client(address: str | None = None, *, slurm_jobs: int = 0) -> Any:
@@ -129,7 +160,7 @@ def dask_client(address: str | None = None, *, slurm_jobs: int = 0) -> Any:
     MissingExtraError
         If Dask is not installed.
     ConfigError
-        If both an address and jobs come, or SLURM cannot be used.
+        If both an address and jobs come, the scheduler does not answer, or SLURM cannot be used.
     """
     if address and slurm_jobs:
         raise ConfigError("the address of a scheduler and jobs of SLURM both came; give one of them")
@@ -142,7 +173,10 @@ def dask_client(address: str | None = None, *, slurm_jobs: int = 0) -> Any:
         raise MissingExtraError('spreading trials needs Dask; pip install "convexadam-torch[cohort]"') from error
     client: Any = distributed.Client
     if address:
-        return client(address)
+        try:
+            return client(address)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"no scheduler of Dask answers at {address!r}: {error}") from error
     if not slurm_jobs:
         return client(threads_per_worker=1)
     try:
@@ -162,7 +196,7 @@ _BENCHES: dict[BenchPlan, Bench] = {}
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def _on_worker(plan: BenchPlan, job: Job) -> Trial | str:
+def _on_worker(plan: BenchPlan, job: Job) -> Trial | Failed:
     with _ONE_AT_A_TIME:  # a worker may have several threads
         return job.done_on(_bench_of(_BENCHES, plan))
 

@@ -43,6 +43,8 @@ class Range:
         numbers = [self.low, self.high, *([] if self.step is None else [self.step])]
         if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in numbers):
             raise ConfigError(f"a range is of numbers, as in {{ from = 0.4, to = 1.6 }}, but {self} came")
+        if not isinstance(self.log, bool):
+            raise ConfigError(f"log is true or false, but {self.log!r} came")
         if not self.low < self.high or (self.step is not None and not self.step > 0) or (self.log and self.low <= 0):
             raise ConfigError(f"a range rises (above 0, where log = true), and so does its step, but {self} came")
         if self.log and self.step is not None:
@@ -139,7 +141,7 @@ class Stage:
 
         Ends where it has found nothing new for long.
         """
-        seen: set[object] = set()
+        seen: set[object] = {base.to_toml()}
         tries = 0
         while tries < _MOST_TRIES:
             draw, tries = self.draw(chance), tries + 1
@@ -244,8 +246,10 @@ def _stage(name: StageName, table: Any, base: RegistrationConfig) -> Stage:
     if type(draws) is not int or draws < 0:
         raise ConfigError(f"[{name}] draws is a whole number from 0, but {draws!r} came")
     shared = _flat({key: value for key, value in table.items() if key not in _OWN_KEYS})
-    read_off = table.get("read_off", {})
-    kinds = tuple(_kind({"read_off": read_off, **kind}, shared, name) for kind in table.get("kinds", [{"name": "any"}]))
+    read_off, given = table.get("read_off", {}), table.get("kinds", [{"name": "any"}])
+    if not isinstance(given, list) or not given or not all(isinstance(kind, dict) for kind in given):
+        raise ConfigError(f"kinds of [{name}] are tables [[{name}.kinds]], but {given!r} came")
+    kinds = tuple(_kind({"read_off": read_off, **kind}, shared, name) for kind in given)
     if len({kind.name for kind in kinds}) < len(kinds):
         raise ConfigError(f"[{name}] has two kinds of one name")
     stage = Stage(name=name, draws=draws, kinds=kinds)
@@ -301,6 +305,7 @@ def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Options]:
 
 def _check(kind: Kind, stage: Stage, base: RegistrationConfig) -> None:
     """Make sure that each option makes settings, at least along with the first of all others."""
+    kind.read_off.variants(base)
     first = {name: _ends(options)[0] for name, options in kind.options.items()}
     for name, options in kind.options.items():
         for chosen in _ends(options):

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import random
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, Literal, TypeAlias, final, get_args
 from convexadam.errors import ConfigError, FileError, MissingExtraError
 from convexadam.registration import RegistrationConfig
 from convexadam.tuning.bench import Trial
-from convexadam.tuning.executors import Job
+from convexadam.tuning.executors import Failed, Job
 from convexadam.tuning.space import Draw, Options, Range, ReadOff, Stage, identity_of, without_refinement
 from convexadam.tuning.truth import HIGHER_IS_BETTER, Entries, ranked_metrics, summarised
 
@@ -79,6 +80,8 @@ class StageStudy:
         How to draw.
     seed
         Decides what is drawn.
+    others
+        More settings that are tried unchanged.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class StageStudy:
         aims: list[Any] = ["maximize"] * (2 if sampler == "multi-objective" else 1)
         self.study = optuna.create_study(storage=storage, study_name=name, directions=aims, load_if_exists=True)
         self._running: dict[int, Any] = {}
+        self._again: set[int] = set()
         self._exhausted = sampler == "random"  # which has all in its queue
         self._chance = stage.drawn(base, random.Random(f"{seed} {stage.name}"))
         self._forget_lost()
@@ -144,11 +148,13 @@ class StageStudy:
             self._running[trial.number] = trial
             return Job(number=trial.number, settings=settings.to_toml(), read_off=self._read_off(draw))
 
-    def told(self, job: Job, outcome: Trial | str) -> None:
+    def told(self, job: Job, outcome: Trial | Failed) -> None:
         """Take note of what a job came to."""
         trial = self._running.pop(job.number)
-        if isinstance(outcome, str):
-            self._fail(trial, outcome)
+        if isinstance(outcome, Failed):
+            if not outcome.lasting:
+                trial.set_user_attr("passing", True)
+            self._fail(trial, outcome.error)
             return
         aims = [self._aims(summarised(entries, self._before)) for entries in outcome.entries]
         if not (aims := [found for found in aims if not any(map(math.isnan, found))]):
@@ -189,17 +195,20 @@ class StageStudy:
         return found
 
     def _counts(self, trial: Any) -> bool:
-        """Whether a trial is neither lost nor the same as another."""
-        return trial.state != self._states.FAIL or "error" in trial.user_attrs
+        """Whether a trial is neither lost nor the same as another, nor one to be tried again."""
+        if trial.state != self._states.FAIL:
+            return True
+        return "error" in trial.user_attrs and trial.number not in self._again
 
     def _begun(self) -> int:
         return sum(self._counts(trial) for trial in self._trials())
 
     def _forget_lost(self) -> None:
-        """End the trials that nobody runs any more, since the process that did was killed."""
+        """End the trials that nobody runs any more, since the process that did was killed; forget bad luck."""
         for trial in self._trials():
             if trial.state == self._states.RUNNING:
                 self.study.tell(trial.number, state=self._states.FAIL)
+        self._again = {t.number for t in self._trials() if "passing" in t.user_attrs}
 
     def _enqueue_missing(self) -> None:
         """Queue what has to be tried and is neither there nor has been, in its order."""
@@ -304,47 +313,70 @@ def opened(folder: Path, kind: StorageKind) -> Iterator[Any]:
     MissingExtraError
         If Optuna is not installed.
     FileError
-        If another process works there.
+        If another process works there, or what is there cannot be read.
     """
     try:
         import optuna
-        from optuna.storages import JournalStorage, RDBStorage
-        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
     except ImportError as error:
         raise MissingExtraError('a search needs Optuna; pip install "convexadam-torch[tune]"') from error
     if kind not in get_args(StorageKind):
         raise ConfigError(f"a storage is one of {', '.join(get_args(StorageKind))}, but {kind!r} came")
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.WARNING)
+    path = folder / ("study.sqlite" if kind == "sqlite" else "study.journal")
     try:
         with _alone(folder):
-            if kind == "sqlite":
-                storage: Any = RDBStorage(f"sqlite:///{folder / 'study.sqlite'}")
-                try:
-                    yield storage
-                finally:
+            try:
+                storage: Any = _sqlite(path) if kind == "sqlite" else _journal(path)
+            except Exception as error:  # whatever a damaged file leads to
+                raise FileError(
+                    f"cannot go on from {path} ({error}); move it away, or choose another folder"
+                ) from error
+            try:
+                yield storage
+            finally:
+                if kind == "sqlite":
                     storage.engine.dispose()
-            else:
-                path = str(folder / "study.journal")
-                Path(f"{path}.lock").unlink(missing_ok=True)  # of a process that was killed: we are alone
-                yield JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
     finally:
         optuna.logging.set_verbosity(level)
 
 
+def _sqlite(path: Path) -> Any:
+    from optuna.storages import RDBStorage
+    from sqlalchemy.pool import NullPool
+
+    # a name pasted into an address would end at the first # or ?
+    return RDBStorage("sqlite://", engine_kwargs={"creator": lambda: sqlite3.connect(path), "poolclass": NullPool})
+
+
+def _journal(path: Path) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)  # of a process that was killed: we are alone
+    if path.exists():
+        with path.open("r+b") as file:
+            whole = file.read().rfind(b"\n") + 1
+            file.truncate(whole)  # a killed process may leave half a line, which the next one would go on with
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder; the operating system lets it go with the process, however that ends."""
-    with (folder / ".lock").open("w", encoding="utf-8") as file:
+    """Hold a folder, where that is possible; the operating system lets it go with the process, however that ends."""
+    try:
+        file = (folder / ".lock").open("w", encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"cannot write to {folder}: {error.strerror}; check permissions, or choose another") from error
+    with file:
         try:
             import fcntl
-        except ImportError:  # not there on Windows: nobody checks
-            yield
-            return
-        try:
+
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise FileError(f"another search runs in {folder}; wait for it, or choose another folder") from error
+        except (ImportError, OSError):  # neither Windows nor every file system can: nobody checks
+            pass
         yield
 
 

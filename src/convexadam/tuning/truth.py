@@ -13,6 +13,7 @@ from convexadam._typing import Points, Triple
 from convexadam.errors import InputError
 from convexadam.features import MindSSC, pooled_features
 from convexadam.geometry import DisplacementField, Image, resample
+from convexadam.geometry.tensors import finest_float
 from convexadam.io import PairFiles, read_image, read_landmarks
 from convexadam.kernels.resize import pool
 from convexadam.kernels.warp import identity_positions
@@ -23,7 +24,7 @@ Entries: TypeAlias = dict[str, list[float]]
 """Figures of one pair: for each metric one number, or one for each label or landmark."""
 
 HELD_BACK = MindSSC(radius=1, dilation=4)
-"""Described by this, images are compared where nothing else is known; no setting that is tried looks so far."""
+"""Described by this, images are compared where nothing else is known; no space that comes along tries it."""
 
 _SEEN = 0.999
 """Share of a node that the moving image has to show."""
@@ -112,10 +113,15 @@ def blind_entries(fixed: Image, moving: Image, there: DisplacementField, back: D
     """
     spacing = _spacing(fixed)
     nodes = fixed.grid.pooled(spacing)
-    points = nodes.to_mm(identity_positions(nodes.shape, like=there.disp_mm).reshape(3, -1).T.double())
+    points = nodes.to_mm(
+        identity_positions(nodes.shape, like=there.disp_mm).reshape(3, -1).T.to(finest_float(fixed.data.device))
+    )
     reached = there(points)
     indices, last = moving.grid.to_voxels(reached), torch.tensor(moving.grid.shape, device=points.device) - 1
     inside = ((indices >= 0) & (indices <= last)).all(1)
+    still = moving.grid.to_voxels(points)
+    if 2 * inside.sum() < ((still >= 0) & (still <= last)).all(1).sum():  # a field that moves the image out of sight
+        return {"inverse_error_mm": [math.nan], "feature_residual": [math.nan]}
     error = (back(reached[inside]) - points[inside]).norm(dim=1)
     described = pooled_features(HELD_BACK, _floating(fixed), (spacing,))[0]
     seen = there.warp(Image(torch.ones_like(moving.data[:1], dtype=torch.float32), moving.grid), mode="linear").data[0]
@@ -137,7 +143,9 @@ def summarised(entries: Mapping[str, Entries], before: Mapping[str, Entries]) ->
     found: dict[str, float] = {}
     for name in dict.fromkeys(name for case in entries.values() for name in case):
         with_it = {case: figures[name] for case, figures in entries.items() if name in figures}
-        found[name] = _mean([_mean(values) for values in with_it.values()])
+        means = [_mean(values) for values in with_it.values()]
+        # a pair without a figure is no easy one; but where all labels of a pair are lost, Dice says so
+        found[name] = _mean(means) if name == "hd95_mm" else math.fsum(means) / len(means)
         if name in HARDEST:
             pooled = [pair for case, values in with_it.items() for pair in zip(before[case][name], values, strict=True)]
             pooled.sort(key=lambda pair: pair[0], reverse=not HIGHER_IS_BETTER[name])

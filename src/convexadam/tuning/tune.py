@@ -115,18 +115,22 @@ def tune(
     MissingExtraError
         If Optuna is not installed.
     """
-    files = read_manifest(pairs) if isinstance(pairs, (str, os.PathLike)) else tuple(pairs)
+    files = _resolved(read_manifest(pairs) if isinstance(pairs, (str, os.PathLike)) else tuple(pairs))
     space = space if isinstance(space, Space) else Space.load(space)
     stages = space.stages if draws is None else _with_draws(space.stages, draws)
-    _check(files, ranking, budget_s)
+    _check(files, sampler, ranking, budget_s)
     folder = _made(output_dir)
     plan = BenchPlan(pairs=files, device=device, memory_bytes=memory_bytes, surface=surface)
-    arguments = {"draws": [stage.draws for stage in stages], "sampler": sampler, "seed": seed, "surface": surface}
+    arguments: dict[str, object] = {"draws": [stage.draws for stage in stages], "sampler": sampler, "seed": seed}
+    arguments |= {"surface": surface, "storage": storage}
     executor, clock = executor or LocalExecutor(), _Clock(budget_s)
     ranked: list[_Ranked] = []
     with opened(folder, storage) as store:
-        _check_same(folder, space, {**arguments, "pairs": [_fingerprint(pair) for pair in files]})
-        before = plan.bench().before()
+        asked = {**arguments, "space": space.text, "pairs": [_fingerprint(pair) for pair in files]}
+        known = _known(folder, asked | {"base": space.base.to_toml()})
+        before = dataclasses.replace(plan, device="cpu").bench().before()
+        if not known:
+            _note(folder, space, asked | {"base": space.base.to_toml()})
         base = space.base
         for stage, share in zip(stages, (_FIRST_SHARE, 1.0), strict=True):
             found = ranked[0].best.settings if ranked else base
@@ -218,22 +222,37 @@ def _tuning(ranked: Sequence[_Ranked], before: Mapping[str, Entries]) -> Tuning:
 
 
 def _with_draws(stages: tuple[Stage, Stage], draws: tuple[int, int]) -> tuple[Stage, Stage]:
-    if len(draws) != 2 or not all(type(n) is int and n >= 0 for n in draws):
+    if not isinstance(draws, (tuple, list)) or len(draws) != 2 or not all(type(n) is int and n >= 0 for n in draws):
         raise ConfigError(f"draws are two whole numbers from 0, one for each stage, but {draws!r} came")
     first, second = (dataclasses.replace(stage, draws=n) for stage, n in zip(stages, draws, strict=True))
     return first, second
 
 
-def _check(files: Sequence[PairFiles], ranking: str, budget_s: float) -> None:
-    if not files or not all(isinstance(pair, PairFiles) for pair in files):
-        raise InputError(f"pairs are a file that lists some, or a sequence of PairFiles, but {files!r} came")
+def _check(files: Sequence[PairFiles], sampler: str, ranking: str, budget_s: float) -> None:
+    names = [pair.name for pair in files]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise InputError(f"{names.count(twice[0])} pairs have the name {twice[0]!r}; give each its own")
     offered = {(pair.fixed_labels is None, pair.fixed_landmarks is None) for pair in files}
     if len(offered) > 1:
         raise InputError("all pairs need the same to be judged by: labels, landmarks, both or neither")
-    if ranking not in get_args(Ranking):
-        raise ConfigError(f"a ranking is one of {', '.join(get_args(Ranking))}, but {ranking!r} came")
+    for name, value, kind in (("sampler", sampler, Sampler), ("ranking", ranking, Ranking)):
+        if value not in get_args(kind):
+            raise ConfigError(f"a {name} is one of {', '.join(get_args(kind))}, but {value!r} came")
     if not budget_s > 0:
         raise ConfigError(f"budget_s is seconds above 0, but {budget_s!r} came")
+
+
+def _resolved(pairs: Sequence[PairFiles]) -> tuple[PairFiles, ...]:
+    """Return pairs with whole paths, which mean the same to every worker."""
+    if not pairs or not all(isinstance(pair, PairFiles) for pair in pairs):
+        raise InputError(f"pairs are a file that lists some, or a sequence of PairFiles, but {pairs!r} came")
+    whole = []
+    for pair in pairs:
+        files = {name: Path(path).resolve() for name, path in vars(pair).items() if name != "name" and path is not None}
+        if gone := [str(path) for path in files.values() if not path.exists()]:
+            raise FileError(f"files of pair {pair.name} are not there: {', '.join(gone)}")
+        whole.append(PairFiles(name=pair.name, **files))
+    return tuple(whole)
 
 
 def _made(folder: str | os.PathLike[str]) -> Path:
@@ -245,21 +264,26 @@ def _made(folder: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _check_same(folder: Path, space: Space, arguments: Mapping[str, object]) -> None:
-    """Note what is searched, or make sure that it is what was searched in this folder before."""
-    noted = {**arguments, "space": space.text, "base": space.base.to_toml()}
+def _known(folder: Path, asked: Mapping[str, object]) -> bool:
+    """Whether a folder has a search already, which has to be the same."""
     path = folder / "search.json"
-    if path.exists():
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise FileError(f"cannot read {path}: {error}; choose another folder") from error
-        if changed := [name for name in noted if json.loads(json.dumps(noted[name])) != known.get(name)]:
-            raise ConfigError(
-                f"{folder} has a search with other {', '.join(changed)}; choose another folder, or give the same again"
-            )
-        return
-    for name, text in (("space.toml", space.text), ("search.json", json.dumps(noted, indent=2) + "\n")):
+    if not path.exists():
+        return False
+    try:
+        known = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise FileError(f"cannot read {path}: {error}; choose another folder") from error
+    if changed := [name for name in asked if json.loads(json.dumps(asked[name])) != known.get(name)]:
+        raise ConfigError(
+            f"{folder} has a search with other {', '.join(changed)}; choose another folder, or give the same again"
+        )
+    return True
+
+
+def _note(folder: Path, space: Space, asked: Mapping[str, object]) -> None:
+    """Write down what is searched."""
+    texts = {"search.json": json.dumps(asked, indent=2) + "\n", "space.toml": space.text}
+    for name, text in texts.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
