@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import pickle
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +23,7 @@ import harness
 import torch
 
 import convexadam
-from convexadam import RegistrationConfig, read_image, register
+from convexadam import RegistrationConfig, preset, read_image, register
 from convexadam.data import phantom_pair
 from convexadam.io import PairFiles, read_landmarks, write_image, write_landmarks
 from convexadam.metrics import evaluate_transform
@@ -29,7 +33,7 @@ from convexadam.tuning.space import Draw, Stage, without_refinement
 HERE = Path(__file__).resolve().parent
 COLUMNS = (
     "space", "judged_by", "shape", "pairs", "draws", "settings", "measured", "reused_seconds", "alone_seconds", "times",
-    "version", "threads", "environment",
+    "start_seconds", "times_with_start", "version", "threads", "environment",
 )  # fmt: skip
 KEY = ("space", "judged_by", "shape")
 
@@ -77,32 +81,45 @@ def chosen(stage: Stage, base: RegistrationConfig, count: int) -> list[Draw]:
     return [draw for draw in itertools.chain(*itertools.zip_longest(*by_kind)) if draw is not None][:count]
 
 
+def start_seconds(small: PairFiles) -> float:
+    """Return what a process of its own takes more than a call, for the same small pair."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import pickle, tuning; "
+    code += "tuning.alone(pickle.loads(bytes.fromhex(sys.argv[2])), tuning.preset('published'))"
+    library = str(Path(convexadam.__file__).resolve().parents[1])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([library, os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", code, str(HERE), pickle.dumps(small).hex()]
+    process = statistics.median(seconds(lambda: subprocess.run(command, check=True, env=env)) for _ in range(3))
+    return process - seconds(lambda: alone(small, preset("published")))
+
+
 def measured(space: Space, files: PairFiles, small: PairFiles, counts: Sequence[int]) -> tuple[float, float, int]:
     """Seconds of the whole search on one pair, reused and alone, and how many settings there are."""
-    bench, reused, one_by_one, settings = Bench([files]), 0.0, 0.0, 0
+    bench, reused, one_by_one, settings = Bench([files]), 0.0, 0.0, 0.0
     for stage, count in zip(space.stages, counts, strict=True):  # what first calls load or compile is not counted
         for draw in chosen(stage, space.base, count):
             Bench([small]).try_out(draw.applied(space.base), draw.kind.read_off)
     alone(small, space.base)
     for stage, count in zip(space.stages, counts, strict=True):
-        together, apart, variants = [], [], []
+        times: dict[str, list[tuple[float, float, int]]] = {}
         for draw in chosen(stage, space.base, count):
             config = draw.applied(space.base)
             config = without_refinement(config) if stage.name == "discrete" else config
             read_off = draw.kind.read_off
             shown = read_off.variants(config)
-            together.append(seconds(lambda config=config, read_off=read_off: bench.try_out(config, read_off)))
+            together = seconds(lambda config=config, read_off=read_off: bench.try_out(config, read_off))
             # of settings that one run shows: those of the fewest and of the most steps
-            few = [
-                seconds(lambda config=config: alone(files, config)) for config in dict.fromkeys((shown[0], shown[-1]))
-            ]
-            apart.append(statistics.mean(few) * len(shown))
-            variants.append(len(shown))
-            harness.progress(f"  {stage.name} {draw.changes()}: {together[-1]:.1f} s for {apart[-1]:.1f} s alone")
-        reused += statistics.mean(together) * stage.draws
-        one_by_one += statistics.mean(apart) * stage.draws
-        settings += round(statistics.mean(variants) * stage.draws)
-    return reused, one_by_one, settings
+            ends = dict.fromkeys((shown[0], shown[-1]))
+            apart = statistics.mean(seconds(lambda config=config: alone(files, config)) for config in ends) * len(shown)
+            times.setdefault(draw.kind.name, []).append((together, apart, len(shown)))
+            harness.progress(f"  {stage.name} {draw.changes()}: {together:.1f} s for {apart:.1f} s alone")
+        kinds = [kind for kind in stage.kinds if kind.name in times]
+        for kind in kinds:
+            draws = stage.draws * kind.share / sum(other.share for other in kinds)
+            means = [statistics.mean(column) for column in zip(*times[kind.name], strict=True)]
+            reused, one_by_one, settings = (
+                total + draws * mean for total, mean in zip((reused, one_by_one, settings), means, strict=True)
+            )
+    return reused, one_by_one, round(settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -124,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shapes = [tuple(options.shape), (24, 22, 20)]
         files, small = (written(p, s, options.judged_by) for p, s in zip(places, shapes, strict=True))
         reused, one_by_one, settings = measured(space, files, small, options.measure)
+        start = start_seconds(small)
     row = {
         "space": options.space,
         "judged_by": options.judged_by,
@@ -135,6 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "reused_seconds": f"{reused * options.pairs:.0f}",
         "alone_seconds": f"{one_by_one * options.pairs:.0f}",
         "times": f"{one_by_one / reused:.1f}",
+        "start_seconds": f"{start:.1f}",
+        "times_with_start": f"{(one_by_one + settings * start) / reused:.1f}",
         "version": convexadam.__version__,
         "threads": str(torch.get_num_threads()),
         "environment": f"{harness.cpu_model()}, {harness.cores()} cores; torch {torch.__version__}",
