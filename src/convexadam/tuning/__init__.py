@@ -5,7 +5,8 @@ from convexadam.tuning.executors import DaskExecutor, Executor, LocalExecutor, d
 from convexadam.tuning.figure import tradeoff_figure
 from convexadam.tuning.report import Tuning
 from convexadam.tuning.space import SPACES, Space
-from convexadam.tuning.study import Candidate, Failure, Sampler, StorageKind
+from convexadam.tuning.storage import StorageKind
+from convexadam.tuning.study import Candidate, Failure, Sampler
 from convexadam.tuning.tune import Progress, Ranking, Status, tune
 
 __all__ = [

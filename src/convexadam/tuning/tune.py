@@ -22,7 +22,8 @@ from convexadam.tuning.executors import BenchPlan, Executor, Job, LocalExecutor
 from convexadam.tuning.ranks import by_figures, by_significance
 from convexadam.tuning.report import Tuning, write_results
 from convexadam.tuning.space import Space, Stage
-from convexadam.tuning.study import Candidate, Failure, Sampler, StageStudy, StorageKind, opened
+from convexadam.tuning.storage import StorageKind, opened
+from convexadam.tuning.study import Candidate, Failure, Sampler, StageStudy
 from convexadam.tuning.truth import Entries, ranked_metrics, summarised
 
 Ranking: TypeAlias = Literal["linear", "significance"]
