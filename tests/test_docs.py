@@ -25,6 +25,7 @@ def test_links_lead_somewhere(path: Path) -> None:
     targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
     for file, _, anchor in (target.partition("#") for target in targets):
         assert (path.parent / file).exists(), file
+        assert "docs" not in path.parent.parts or not file.startswith(".."), f"{file} is no page of the documentation"
         if anchor and not file:
             headings = [
                 re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-") for line in text.splitlines()
