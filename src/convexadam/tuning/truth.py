@@ -19,6 +19,7 @@ from convexadam.kernels.resize import pool
 from convexadam.kernels.warp import identity_positions
 from convexadam.metrics import common_labels, dice, hd95, tre
 from convexadam.metrics.folding import folded_share, inner_determinant, shifted_log_spread
+from convexadam.metrics.summary import whole_numbers
 
 Entries: TypeAlias = dict[str, list[float]]
 """Figures of one pair: for each metric one number, or one for each label or landmark."""
@@ -54,8 +55,13 @@ class Truth:
         scored: tuple[int, ...] = ()
         device = fixed.data.device
         if files.fixed_labels is not None and files.moving_labels is not None:
+            names = [f"{side} (pair {files.name})" for side in ("fixed", "moving")]
             maps = [read_image(path, device=device) for path in (files.fixed_labels, files.moving_labels)]
-            labels = _checked(maps[0], fixed, files.name), _whole(maps[1], files.name)
+            if not maps[0].grid.same_as(fixed.grid):
+                raise InputError(
+                    f"the fixed labels of pair {files.name} are not on the grid of its fixed image; resample them"
+                )
+            labels = whole_numbers(maps[0], names[0]), whole_numbers(maps[1], names[1])
             scored = tuple(common_labels(labels[0].data, labels[1].data))
             if not scored:
                 raise InputError(f"the label maps of pair {files.name} have no label in common, but 0")
@@ -189,16 +195,3 @@ def _spacing(image: Image) -> Triple:
 
 def _floating(image: Image) -> Image:
     return Image(image.data.float(), image.grid)
-
-
-def _checked(labels: Image, fixed: Image, name: str) -> Image:
-    if not labels.grid.same_as(fixed.grid):
-        raise InputError(f"the fixed labels of pair {name} are not on the grid of its fixed image; resample them")
-    return _whole(labels, name)
-
-
-def _whole(labels: Image, name: str) -> Image:
-    rounded = labels.data.round() if labels.data.is_floating_point() else labels.data
-    if labels.data.shape[0] != 1 or not torch.equal(rounded, labels.data):
-        raise InputError(f"the labels of pair {name} are no single channel of whole numbers; were they interpolated?")
-    return Image(rounded.to(torch.int32), labels.grid)
