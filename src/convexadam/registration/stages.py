@@ -259,26 +259,49 @@ def in_mm(refine: Refinement | None, nodes: Field, spacing: Triple, grid: Grid) 
 
 
 def ended(
-    given: Given, begun: Placed, config: RegistrationConfig, grid: Grid, spacing: Triple, fields: BothWays
+    given: Given,
+    begun: Placed,
+    config: RegistrationConfig,
+    grid: Grid,
+    spacing: Triple,
+    fields: BothWays,
 ) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
     """Bring displacements in nodes back to the images: the transform, its inverse if asked for, and figures of both."""
-    fixed, start = given.fixed.grid, begun.start
-    fold_free = config.continuous is not None and config.continuous.parametrisation.fold_free
-
-    def on_fixed(nodes: Field) -> Field:
-        return in_mm(config.continuous, nodes, spacing, grid).resample_onto(fixed).disp_mm
-
-    disp_mm = on_fixed(fields[0])
-    disp_mm = start.after(fixed, disp_mm, disp_mm)
-    transform, figures = finished(disp_mm, fixed, fold_free=fold_free)
-    del disp_mm
+    fold_free = _fold_free(config)
+    transform, figures = finished(
+        _on_fixed(given, begun, config, grid, spacing, fields[0]), given.fixed.grid, fold_free=fold_free
+    )
     if given.landmarks is not None:
         figures |= given.landmarks.described(transform)
     inverse: Transform | None = None
     if config.symmetric and fields[1] is None:  # the last levels were one-way
         inverse = transform.inverse(given.moving)
     elif config.symmetric and fields[1] is not None:
-        inverse, _ = finished(on_fixed(fields[1]), fixed, fold_free=fold_free)
-        if not (isinstance(start, Affine) and start.is_identity):
-            inverse = compose(start.inverse(), inverse)
+        fixed = given.fixed.grid
+        back = in_mm(config.continuous, fields[1], spacing, grid).resample_onto(fixed).disp_mm
+        inverse, _ = finished(back, fixed, fold_free=fold_free)
+        if not (isinstance(begun.start, Affine) and begun.start.is_identity):
+            inverse = compose(begun.start.inverse(), inverse)
     return transform, inverse, figures
+
+
+def transform_alone(
+    given: Given, begun: Placed, config: RegistrationConfig, grid: Grid, spacing: Triple, field: Field
+) -> DisplacementField:
+    """Return the transform of `ended` without the rest, which takes as long."""
+    disp_mm = _on_fixed(given, begun, config, grid, spacing, field)
+    if not _fold_free(config):
+        return DisplacementField(disp_mm, given.fixed.grid)
+    return finished(disp_mm, given.fixed.grid, fold_free=True)[0]
+
+
+def _fold_free(config: RegistrationConfig) -> bool:
+    return config.continuous is not None and config.continuous.parametrisation.fold_free
+
+
+def _on_fixed(
+    given: Given, begun: Placed, config: RegistrationConfig, grid: Grid, spacing: Triple, nodes: Field
+) -> Field:
+    """Displacements in mm on the fixed image's grid, from linear start and displacements in nodes."""
+    disp_mm = in_mm(config.continuous, nodes, spacing, grid).resample_onto(given.fixed.grid).disp_mm
+    return begun.start.after(given.fixed.grid, disp_mm, disp_mm)

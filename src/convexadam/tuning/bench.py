@@ -25,12 +25,12 @@ from convexadam.registration.stages import (
     BothWays,
     Given,
     Placed,
-    ended,
     on_working_grid,
     placed,
     reach,
     refined_throughout,
     searched_throughout,
+    transform_alone,
 )
 from convexadam.tuning.cache import Cache
 from convexadam.tuning.space import ReadOff, without_refinement
@@ -214,10 +214,10 @@ class _Run:
     @torch.no_grad()
     @full_precision
     def transform(self, config: RegistrationConfig) -> DisplacementField:
-        """Return the transform of one variant; its inverse, which takes long, is not asked for."""
-        alone = dataclasses.replace(config, symmetric=False)
+        """Return the transform of one variant."""
         with use_backend(_backend(config)):
-            return ended(self.given, self.begun, alone, self.grid, self.spacing, self.fields[_steps(config)])[0]
+            field = self.fields[_steps(config)][0]
+            return transform_alone(self.given, self.begun, config, self.grid, self.spacing, field)
 
 
 def _steps(config: RegistrationConfig) -> int:
