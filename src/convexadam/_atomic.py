@@ -11,6 +11,22 @@ from pathlib import Path
 from convexadam.errors import FileError
 
 
+def made_folder(path: str | os.PathLike[str]) -> Path:
+    """Return a folder, made with those above it where it does not exist.
+
+    Raises
+    ------
+    FileError
+        If it cannot be made.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot make the folder {folder}: {error.strerror}; choose another") from error
+    return folder
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; it takes the place of ``path`` once the block has ended well.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class ConvexAdamError(ValueError):
     """Base of every error raised on purpose by the library."""
@@ -29,3 +32,9 @@ class MissingExtraError(ConvexAdamError):
 
 class OutOfMemoryError(ConvexAdamError):
     """The device has too little memory for the settings."""
+
+
+def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return the nearest of the known words as a question in parentheses; empty where none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import difflib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from convexadam.errors import FileError, InputError
+from convexadam.errors import FileError, InputError, did_you_mean
 from convexadam.io.nifti import StrPath
 from convexadam.io.reading import reading
 
@@ -99,8 +98,7 @@ def _pair(row: Mapping[str, Any], number: int, source: Path) -> PairFiles:
         raise InputError(f"pair {number} has more cells than there are columns")
     values = {key: value for key, value in row.items() if value not in (None, "", [])}
     if unknown := [key for key in values if key not in _COLUMNS]:
-        close = difflib.get_close_matches(str(unknown[0]), _COLUMNS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(str(unknown[0]), _COLUMNS)
         raise InputError(f"there is no column {unknown[0]!r}{hint}; known are {', '.join(_COLUMNS)}")
     if missing := [key for key in ("fixed", "moving") if key not in values]:
         raise InputError(f"pair {number} names no {' and no '.join(missing)} image")

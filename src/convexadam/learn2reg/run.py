@@ -10,6 +10,7 @@ from typing import Any, Literal, final
 
 import torch
 
+from convexadam._atomic import made_folder
 from convexadam._version import VERSION
 from convexadam.errors import ConfigError, FileError
 from convexadam.features import uses_labels
@@ -142,11 +143,7 @@ class _Record:
     @classmethod
     def begun(cls, folder: Path, made: dict[str, Any], pairs: tuple[TaskPair, ...], *, overwrite: bool) -> _Record:
         """Go on with the record of a folder, or begin one."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"cannot make the folder {folder}: {error.strerror}; choose another") from error
-        path = folder / RECORD
+        path = made_folder(folder) / RECORD
         there = [file for pair in pairs for kind in (None, "2021") for file in found_fields(folder, pair, kind)]
         if overwrite:
             for file in there:
@@ -193,7 +190,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _check(
     config: RegistrationConfig, pairs: tuple[TaskPair, ...], kind: FieldFormat, labels_dir: StrPath | None
 ) -> None:
-    compared = [f for f in (config.features, config.continuous_features) if f is not None and uses_labels(f)]
+    compared = any(uses_labels(extractor) for extractor in config.compared)
     if compared and labels_dir is None:
         raise ConfigError(
             "the settings compare labels, but none came; give --labels-dir (labels_dir=) with a label map for each "

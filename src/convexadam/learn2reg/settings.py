@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
 from convexadam.continuous import BoxSmoothing, Diffusion, Level, Refinement
 from convexadam.discrete import ConvexSearch
-from convexadam.errors import ConfigError
+from convexadam.errors import ConfigError, did_you_mean
 from convexadam.features import Extractor, LabelFeatures, MindSSC, uses_labels
 from convexadam.linear import LinearAlignment
 from convexadam.registration import GivenGrid, RegistrationConfig
@@ -73,9 +72,9 @@ def task_preset(name: str) -> TaskPreset:
     """
     if name in _MADE:
         return _MADE[name]()
-    close = difflib.get_close_matches(name, TASK_PRESETS, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise ConfigError(f"there are no settings for a task {name!r}{hint}; known: {', '.join(TASK_PRESETS)}")
+    raise ConfigError(
+        f"there are no settings for a task {name!r}{did_you_mean(name, TASK_PRESETS)}; known: {', '.join(TASK_PRESETS)}"
+    )
 
 
 def _published(search: ConvexSearch, refinement: Refinement, features: Extractor | None = None) -> RegistrationConfig:

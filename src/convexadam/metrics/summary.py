@@ -78,7 +78,7 @@ def worst_mean(values: Iterable[float], share: float = 0.3, *, highest: bool) ->
     if not 0 < share <= 1:
         raise ConfigError(f"share is above 0 and at most 1, but {share!r} came")
     ordered = sorted((float(v) for v in values if not math.isnan(v)), reverse=highest)
-    return _mean(ordered[: max(1, math.ceil(share * len(ordered)))])
+    return mean_of_known(ordered[: max(1, math.ceil(share * len(ordered)))])
 
 
 def evaluate_transform(
@@ -193,8 +193,8 @@ def _label_scores(
     overlap, overlap_before = dice(target, after, labels=scored), dice(target, before, labels=scored)
     result = Evaluation(
         n_labels=len(scored),
-        dice=_mean(overlap.values()),
-        dice_before=_mean(overlap_before.values()),
+        dice=mean_of_known(overlap.values()),
+        dice_before=mean_of_known(overlap_before.values()),
         dice30=worst_mean(overlap.values(), highest=False),
         dice30_before=worst_mean(overlap_before.values(), highest=False),
         dice_per_label=overlap,
@@ -203,8 +203,8 @@ def _label_scores(
     if surface:
         spacing_mm = transform.grid.spacing_mm
         distances = hd95(target, after, spacing_mm=spacing_mm, labels=scored)
-        result["hd95_mm"] = _mean(distances.values())
-        result["hd95_before_mm"] = _mean(hd95(target, before, spacing_mm=spacing_mm, labels=scored).values())
+        result["hd95_mm"] = mean_of_known(distances.values())
+        result["hd95_before_mm"] = mean_of_known(hd95(target, before, spacing_mm=spacing_mm, labels=scored).values())
         result["hd95_per_label_mm"] = distances
     return result
 
@@ -246,7 +246,7 @@ def _check_on_grid(image: Image, grid: Grid, name: str) -> None:
         )
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean_of_known(values: Iterable[float]) -> float:
     """Mean of what is not NaN; NaN where nothing is left."""
     kept = [v for v in values if not math.isnan(v)]
     return math.fsum(kept) / len(kept) if kept else math.nan

@@ -125,6 +125,11 @@ class RegistrationConfig:
             return self.discrete
         return () if self.discrete is None else (self.discrete,)
 
+    @property
+    def compared(self) -> tuple[Extractor, ...]:
+        """The extractors of the search and, where it has its own, of the refinement."""
+        return (self.features,) if self.continuous_features is None else (self.features, self.continuous_features)
+
     def to_toml(self) -> str:
         """Return the settings as TOML text.
 

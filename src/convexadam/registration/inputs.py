@@ -96,13 +96,13 @@ def checked_regions(value: Any, fixed: Image, refine: Refinement | None) -> Imag
 
 
 def checked_labels(
-    values: tuple[Any, Any], images: tuple[Image, Image], compared: Iterable[Extractor | None]
+    values: tuple[Any, Any], images: tuple[Image, Image], compared: Iterable[Extractor]
 ) -> tuple[Image | None, Image | None]:
     """Turn what features compare beside the images into labels: both or, where nothing looks at them, none.
 
     One channel of whole numbers, of any type, stays whole; probabilities, of several channels, become float32.
     """
-    wanted = any(uses_labels(extractor) for extractor in compared if extractor is not None)
+    wanted = any(map(uses_labels, compared))
     if all(value is None for value in values):
         if wanted:
             raise ConfigError(

@@ -104,7 +104,7 @@ class Subject:
         if nodes and not cells:
             return [], self.refined(0)
         together = nodes if len(nodes) == 1 and self._compared == self.config.features else []
-        cells = cells or [_smallest(_NO_STAGE, self.grid.shape)]
+        cells = cells or [fitting(_NO_STAGE, self.grid.shape)]
         every = tuple(dict.fromkeys([*cells, *together]))
         found = checked_features(self.config.features, self.scans, every)
         features = dict(zip(every, found, strict=True))
@@ -163,7 +163,8 @@ def refine_spacings(config: RegistrationConfig, grid: Grid) -> list[Triple]:
     return [] if config.continuous is None else list(config.continuous.nodes(grid.shape, grid.spacing_mm))
 
 
-def _smallest(spacing: Triple, shape: Triple) -> Triple:
+def fitting(spacing: Triple, shape: Triple) -> Triple:
+    """Return a spacing that is no larger than the volume."""
     i, j, k = (min(s, n) for s, n in zip(spacing, shape, strict=True))
     return i, j, k
 

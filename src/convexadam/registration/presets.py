@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 from convexadam.continuous import (
@@ -16,7 +15,7 @@ from convexadam.continuous import (
     WeightedSum,
 )
 from convexadam.discrete import ConvexSearch
-from convexadam.errors import ConfigError
+from convexadam.errors import ConfigError, did_you_mean
 from convexadam.features import Concat, Intensity, MindSSC
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.working_grid import GivenGrid, IsotropicGrid
@@ -44,9 +43,7 @@ def preset(name: str = "default") -> RegistrationConfig:
     """
     if name in _MADE:
         return _MADE[name]()
-    close = difflib.get_close_matches(name, PRESETS, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise ConfigError(f"there is no preset {name!r}{hint}; known: {', '.join(PRESETS)}")
+    raise ConfigError(f"there is no preset {name!r}{did_you_mean(name, PRESETS)}; known: {', '.join(PRESETS)}")
 
 
 _TWO_SEARCHES = (ConvexSearch(spacing=4, radius=5, window="ball"), ConvexSearch(spacing=2, radius=3, window="ball"))

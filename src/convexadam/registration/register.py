@@ -147,7 +147,7 @@ def register(
             fixed=fixed_image,
             moving=moving_image,
             masks=(checked_mask(fixed_mask, fixed_image, "fixed"), checked_mask(moving_mask, moving_image, "moving")),
-            labels=checked_labels((fixed_labels, moving_labels), images, (config.features, config.continuous_features)),
+            labels=checked_labels((fixed_labels, moving_labels), images, config.compared),
             keep_volume=checked_kept(keep_volume, fixed_image, config.continuous),
             regions=checked_regions(regions, fixed_image, config.continuous),
             landmarks=checked_landmarks(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import numbers
 import tomllib
 import types
@@ -33,7 +32,7 @@ from convexadam.continuous import (
     WeightedSum,
 )
 from convexadam.discrete import ConvexSearch
-from convexadam.errors import ConfigError
+from convexadam.errors import ConfigError, did_you_mean
 from convexadam.features import (
     Concat,
     Intensity,
@@ -269,8 +268,7 @@ def _value(raw: Any, where: str) -> Any:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return did_you_mean(word, known, cutoff=0.4)
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -107,7 +107,7 @@ def on_working_grid(given: Given, begun: Placed, config: RegistrationConfig) -> 
 
 def reach(config: RegistrationConfig) -> int:
     """How many voxels the descriptions look around."""
-    return max(reach_of(f) for f in (config.features, config.continuous_features) if f is not None)
+    return max(map(reach_of, config.compared))
 
 
 def searched_throughout(subject: Subject, levels: list[Described]) -> tuple[Described, BothWays | None]:

@@ -167,8 +167,7 @@ class Bench:
 
     def _given(self, files: PairFiles, config: RegistrationConfig) -> Given:
         fixed, moving = self._images(files)
-        compared = config.features, config.continuous_features
-        wanted = any(uses_labels(extractor) for extractor in compared if extractor is not None)
+        wanted = any(map(uses_labels, config.compared))
 
         def read() -> Given:
             labels = (files.fixed_segmentation, files.moving_segmentation) if wanted else (None, None)
@@ -177,7 +176,7 @@ class Bench:
                 fixed=fixed,
                 moving=moving,
                 masks=masks,
-                labels=checked_labels(labels, (fixed, moving), compared),
+                labels=checked_labels(labels, (fixed, moving), config.compared),
             )
 
         return self._kept(("given", files, wanted), read)

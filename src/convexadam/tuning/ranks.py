@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from convexadam.tuning.truth import HARDEST, HIGHER_IS_BETTER, Entries
+from convexadam.tuning.truth import HARDEST, HIGHER_IS_BETTER, Entries, hardest
 
 _WORST = 0.1
 """Rank of the worst; the best has 1."""
@@ -77,9 +77,7 @@ def _samples(entries: Sequence[Mapping[str, Entries]], before: Mapping[str, Entr
     whole = {hardest: name for name, hardest in HARDEST.items()}.get(metric, metric)
     rows = np.array([[value for case in found.values() for value in case.get(whole, [])] for found in entries])
     if whole != metric:
-        hardness = np.array([value for case in before.values() for value in case.get(whole, [])])
-        order = np.argsort(_sign(whole) * hardness, kind="stable")
-        rows = rows[:, order[: max(1, int(np.ceil(0.3 * len(order))))]]
+        rows = rows[:, hardest([value for case in before.values() for value in case.get(whole, [])], whole)]
     worst = np.nanmin(_sign(metric) * rows) if np.isfinite(rows).any() else 0.0
     return np.where(np.isnan(rows), _sign(metric) * worst, rows)
 

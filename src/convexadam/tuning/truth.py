@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
@@ -19,13 +19,17 @@ from convexadam.kernels.resize import pool
 from convexadam.kernels.warp import identity_positions
 from convexadam.metrics import common_labels, dice, hd95, tre
 from convexadam.metrics.folding import folded_share, inner_determinant, shifted_log_spread
-from convexadam.metrics.summary import whole_numbers
+from convexadam.metrics.summary import mean_of_known, whole_numbers
+from convexadam.registration.levels import fitting
 
 Entries: TypeAlias = dict[str, list[float]]
 """Figures of one pair: for each metric one number, or one for each label or landmark."""
 
 HELD_BACK = MindSSC(radius=1, dilation=4)
 """Described by this, images are compared where nothing else is known; no space that comes along tries it."""
+
+_SPACING: Triple = (2, 2, 2)
+"""Of the nodes on which images are compared."""
 
 _SEEN = 0.999
 """Share of a node that the moving image has to show."""
@@ -117,7 +121,7 @@ def blind_entries(fixed: Image, moving: Image, there: DisplacementField, back: D
     lie within the moving image; ``feature_residual`` the mean squared difference of `HELD_BACK`, summed over channels,
     where the moving image is seen.
     """
-    spacing = _spacing(fixed)
+    spacing = fitting(_SPACING, fixed.grid.shape)
     nodes = fixed.grid.pooled(spacing)
     points = nodes.to_mm(
         identity_positions(nodes.shape, like=there.disp_mm).reshape(3, -1).T.to(finest_float(fixed.data.device))
@@ -140,6 +144,12 @@ def blind_entries(fixed: Image, moving: Image, there: DisplacementField, back: D
     }
 
 
+def hardest(before: Sequence[float], metric: str) -> list[int]:
+    """Places of the 30 per cent of entries, at least one, that were worst before registration."""
+    order = sorted(range(len(before)), key=before.__getitem__, reverse=not HIGHER_IS_BETTER[metric])
+    return order[: max(1, math.ceil(0.3 * len(before)))]
+
+
 def summarised(entries: Mapping[str, Entries], before: Mapping[str, Entries]) -> dict[str, float]:
     """Figures over all pairs: of each metric the mean over pairs, and of those with entries that of the hardest 30 %.
 
@@ -149,13 +159,13 @@ def summarised(entries: Mapping[str, Entries], before: Mapping[str, Entries]) ->
     found: dict[str, float] = {}
     for name in dict.fromkeys(name for case in entries.values() for name in case):
         with_it = {case: figures[name] for case, figures in entries.items() if name in figures}
-        means = [_mean(values) for values in with_it.values()]
+        means = [mean_of_known(values) for values in with_it.values()]
         # a pair without a figure is no easy one; but where all labels of a pair are lost, Dice says so
-        found[name] = _mean(means) if name == "hd95_mm" else math.fsum(means) / len(means)
+        found[name] = mean_of_known(means) if name == "hd95_mm" else math.fsum(means) / len(means)
         if name in HARDEST:
-            pooled = [pair for case, values in with_it.items() for pair in zip(before[case][name], values, strict=True)]
-            pooled.sort(key=lambda pair: pair[0], reverse=not HIGHER_IS_BETTER[name])
-            found[HARDEST[name]] = _mean([after for _, after in pooled[: max(1, math.ceil(0.3 * len(pooled)))]])
+            entries_before = [value for case in with_it for value in before[case][name]]
+            entries_after = [value for values in with_it.values() for value in values]
+            found[HARDEST[name]] = mean_of_known(entries_after[n] for n in hardest(entries_before, name))
     return found
 
 
@@ -181,16 +191,6 @@ def ranked_metrics(names: set[str]) -> tuple[str, ...]:
     blind = "inverse_error_mm" in names
     left_out = "sdlogj" if blind else "folded_percent"
     return tuple(name for name in HIGHER_IS_BETTER if name in names and name != left_out)
-
-
-def _mean(values: list[float]) -> float:
-    kept = [v for v in values if not math.isnan(v)]
-    return math.fsum(kept) / len(kept) if kept else math.nan
-
-
-def _spacing(image: Image) -> Triple:
-    i, j, k = (min(2, n) for n in image.grid.shape)
-    return i, j, k
 
 
 def _floating(image: Image) -> Image:

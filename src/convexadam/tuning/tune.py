@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias, final, get_args
 
 import numpy as np
 
+from convexadam._atomic import made_folder
 from convexadam.errors import ConfigError, FileError, InputError
 from convexadam.io import PairFiles, atomic_path, read_manifest
 from convexadam.tuning.bench import MEMORY_BYTES
@@ -120,7 +121,7 @@ def tune(
     space = space if isinstance(space, Space) else Space.load(space)
     stages = space.stages if draws is None else _with_draws(space.stages, draws)
     _check(files, sampler, ranking, budget_s)
-    folder = _made(output_dir)
+    folder = made_folder(output_dir)
     plan = BenchPlan(pairs=files, device=device, memory_bytes=memory_bytes, surface=surface)
     arguments: dict[str, object] = {"draws": [stage.draws for stage in stages], "sampler": sampler, "seed": seed}
     arguments |= {"surface": surface, "storage": storage}
@@ -254,15 +255,6 @@ def _resolved(pairs: Sequence[PairFiles]) -> tuple[PairFiles, ...]:
             raise FileError(f"files of pair {pair.name} are not there: {', '.join(gone)}")
         whole.append(PairFiles(name=pair.name, **files))
     return tuple(whole)
-
-
-def _made(folder: str | os.PathLike[str]) -> Path:
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot make the folder {path}: {error.strerror}; choose another") from error
-    return path
 
 
 def _known(folder: Path, asked: Mapping[str, object]) -> bool:
