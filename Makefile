@@ -1,15 +1,23 @@
-# `make demo` and `make test` work on a fresh machine with Python 3.11 or newer, and where the environment exists.
+# `make demo` and `make test` create the environment in .venv if it is missing; Python 3.11 or newer is required.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test test-all mutation check clean
 
 demo: $(VENV)/.installed-report
 	$(BIN)/convexadam demo --output-dir demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long"
+
+# after the tests of `make test`, those that it leaves out
+test-all: test
+	$(BIN)/python -m pytest -n auto --dist worksteal -m long
+
+mutation: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet cosmic-ray
+	$(BIN)/python benchmarks/mutation.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -17,7 +25,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# One stamp for each extra; a changed pyproject.toml installs anew.
+# One stamp file per extra; a change of pyproject.toml or constraints.txt reinstalls.
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"

@@ -1,7 +1,7 @@
-"""What every benchmark needs: a description of the machine, timed calls, CSV files, tables.
+"""Common functions of the benchmarks: environment, timing, memory, CSV files and tables.
 
-At import only the standard library is needed: the workers of other tools use this module in environments that hold
-neither this library nor rich.
+Imports only the standard library at module level, because the workers of other tools use this module in environments
+without this library and without rich.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ ITK_THREADS = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 
 
 def environment() -> dict[str, str]:
-    """CPU, cores, threads, system and versions; nothing that changes from one run to the next.
+    """Return CPU, cores, threads, system and versions, all of which are constant between runs.
 
-    Without torch the threads are those that ITK takes.
+    Without torch the number of threads is that of ITK.
     """
     try:
         import torch
@@ -39,7 +39,7 @@ def environment() -> dict[str, str]:
         threads, versions = itk_threads(), {}
     else:
         threads, versions = torch.get_num_threads(), {"torch": torch.__version__}
-    found = {
+    facts = {
         "cpu": cpu_model(),
         "cores": str(cores()),
         "threads": str(threads),
@@ -47,13 +47,13 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         **versions,
     }
-    if (here := sys.modules.get("convexadam")) is not None:
-        found["convexadam"] = here.__version__
-    return found
+    if (library := sys.modules.get("convexadam")) is not None:
+        facts["convexadam"] = library.__version__
+    return facts
 
 
 def cpu_model() -> str:
-    """Name of the processor, as its maker has it."""
+    """Return the model name of the processor."""
     listing = Path("/proc/cpuinfo")
     if listing.is_file():
         for line in listing.read_text(encoding="utf-8").splitlines():
@@ -66,13 +66,13 @@ def cpu_model() -> str:
 
 
 def cores() -> int:
-    """Logical cores that this process may use."""
+    """Return the number of logical cores available to this process."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def installed_version(distribution: str) -> str:
-    """Version of an installed package; empty where it is not installed."""
+    """Return the version of an installed package; empty if it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -80,19 +80,19 @@ def installed_version(distribution: str) -> str:
 
 
 def thread_environment(threads: int | None) -> dict[str, str]:
-    """Environment variables that hold a process to a number of threads; none for ``None``."""
+    """Return the environment variables that limit a process to a number of threads; none for ``None``."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", ITK_THREADS)
     return {} if threads is None else dict.fromkeys(names, str(threads))
 
 
 def itk_threads() -> int:
-    """Threads that tools built on ITK take."""
+    """Return the number of threads that ITK uses."""
     return int(os.environ.get(ITK_THREADS) or cores())
 
 
 def peak_mb() -> float | None:
-    """Largest resident memory of this process so far, in MB (10^6 bytes); ``None`` where the system does not tell."""
-    if (peak := _status_bytes("VmHWM")) is not None:  # getrusage on Linux starts with the peak of the parent process
+    """Return the peak resident memory of this process in MB (10^6 bytes); ``None`` if unavailable."""
+    if (peak := _status_bytes("VmHWM")) is not None:  # getrusage on Linux inherits the peak of the parent process
         return peak / 1e6
     try:
         import resource
@@ -103,10 +103,10 @@ def peak_mb() -> float | None:
 
 
 def memory_above(call: Callable[[], Any]) -> int | None:
-    """Call, and return the largest resident memory beyond that before, in bytes; ``None`` where there is no /proc.
+    """Return the peak resident memory of a call beyond that before it, in bytes; ``None`` without /proc.
 
-    A thread reads the present value every millisecond. Where the kernel keeps the largest value and lets it be reset,
-    that counts too: nothing escapes it.
+    A thread samples the present value every millisecond. If the kernel allows its peak value to be reset, that is used
+    as well, so that no peak is missed.
     """
     gc.collect()
     before = _status_bytes("VmRSS")
@@ -115,19 +115,19 @@ def memory_above(call: Callable[[], Any]) -> int | None:
         return None
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        kept = "VmHWM"
+        peak_name = "VmHWM"
     except OSError:
-        kept = "VmRSS"
-    seen = _sampled_peak(call)
-    return max(seen, _status_bytes(kept) or 0) - before
+        peak_name = "VmRSS"
+    sampled = _sample_peak(call)
+    return max(sampled, _status_bytes(peak_name) or 0) - before
 
 
-def _sampled_peak(call: Callable[[], Any]) -> int:
-    done, seen = threading.Event(), [0]
+def _sample_peak(call: Callable[[], Any]) -> int:
+    done, peaks = threading.Event(), [0]
 
     def watch() -> None:
         while not done.wait(0.001):
-            seen.append(max(seen.pop(), _status_bytes("VmRSS") or 0))
+            peaks.append(max(peaks.pop(), _status_bytes("VmRSS") or 0))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -136,11 +136,11 @@ def _sampled_peak(call: Callable[[], Any]) -> int:
     finally:
         done.set()
         watcher.join()
-    return seen[0]
+    return peaks[0]
 
 
 def _status_bytes(name: str) -> int | None:
-    """Return a size from the status of this process, in bytes; ``None`` where the system does not tell."""
+    """Read a size from the status of this process, in bytes; ``None`` if the system does not provide it."""
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text(encoding="utf-8").splitlines():
@@ -150,65 +150,65 @@ def _status_bytes(name: str) -> int | None:
 
 
 def timed(call: Callable[[], Result], repeat: int = 1) -> tuple[Result, dict[str, Any]]:
-    """Call one or more times; what the last call returned, the median of the seconds, peak memory and environment.
+    """Call a function ``repeat`` times; return its last result, and median seconds, peak memory and environment.
 
-    The peak memory is that of the process until the first call ended, so that it means the same for any ``repeat``.
+    The peak memory is that of the process until the end of the first call, so that it does not depend on ``repeat``.
     """
-    found: list[Result] = []
+    results: list[Result] = []
     seconds = []
     peak = None
     for run in range(repeat):
-        found.clear()  # the memory of one result, not of two
+        results.clear()  # so that only one result is in memory
         start = time.perf_counter()
-        found.append(call())
+        results.append(call())
         seconds.append(time.perf_counter() - start)
         if run == 0:
             peak = peak_mb()
     measured = {"seconds": statistics.median(seconds), "runs": repeat, "peak_mb": peak, "environment": environment()}
-    return found[0], measured
+    return results[0], measured
 
 
 def straight_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """Intercept and slope of the least-squares line through points; at least two different ``x``."""
+    """Fit a line to points by least squares; return intercept and slope. Needs at least two different ``x``."""
     centre, level = statistics.fmean(x), statistics.fmean(y)
     slope = sum((a - centre) * (b - level) for a, b in zip(x, y, strict=True)) / sum((a - centre) ** 2 for a in x)
     return level - slope * centre, slope
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
-    """Power of ``x`` that ``y`` grows with: slope of the line through the logarithms."""
+    """Fit ``y ~ x ** p`` and return ``p``, the slope of the least-squares line through the logarithms."""
     return straight_line([math.log(a) for a in x], [math.log(b) for b in y])[1]
 
 
 def interleaved_ms(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of several calls that take turns, so that what else the machine does meets all of them.
+    """Measure the median milliseconds of several functions in alternating calls, which share disturbances.
 
-    Each is called once before. A call waits for its device itself.
+    Each is called once before, and must wait for its device.
     """
-    found: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
     for _ in range(repeats):
         for name, call in calls.items():
             start = time.perf_counter()
             call()
-            found[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(times) for name, times in found.items()}
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def read_job() -> dict[str, Any]:
-    """Read what the benchmark asks of this worker: the JSON file that its only argument names."""
+    """Read the job of this worker: the JSON file named by its only argument."""
     job: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     return job
 
 
 def run_worker(command: Sequence[str], job: Mapping[str, Any], folder: Path, env: Mapping[str, str]) -> dict[str, Any]:
-    """Run a worker in a process of its own; what it wrote to ``job["measured"]``.
+    """Run a worker in its own process and return what it wrote to ``job["measured"]``.
 
     Raises
     ------
     RuntimeError
-        If the worker failed; the message is the last line that it wrote, without the names of folders.
+        If the worker failed; the message is the last line of its output, without folder names.
     """
     request = folder / "job.json"
     request.write_text(json.dumps(dict(job)), encoding="utf-8")
@@ -232,12 +232,12 @@ def run_worker(command: Sequence[str], job: Mapping[str, Any], folder: Path, env
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
-    """Rows of a CSV file; none where there is no file.
+    """Read the rows of a CSV file; none if the file is missing.
 
     Raises
     ------
     ValueError
-        If its columns are others.
+        If its columns differ.
     """
     if not path.is_file():
         return []
@@ -245,13 +245,13 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
         reader = csv.DictReader(file)
         if list(reader.fieldnames or ()) != list(columns):
             raise ValueError(
-                f"{path.name} has other columns than this benchmark writes; move it away or choose another"
+                f"{path.name} must have the columns of this benchmark, got {reader.fieldnames}; choose another file"
             )
         return list(reader)
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write a CSV file, whole or not at all; its folder is made where it is missing."""
+    """Write a CSV file atomically; create its folder if missing."""
     from convexadam.io import atomic_path
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -262,18 +262,18 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
 
 
 def merged_rows(old: Iterable[Row], new: Iterable[Row], key: Sequence[str]) -> list[Row]:
-    """Old rows with the new ones in place of those of the same key, in the order of the keys."""
+    """Merge rows: new ones replace old ones with the same key; sorted by key."""
     rows = {tuple(row[name] for name in key): row for row in [*old, *new]}
-    return [rows[found] for found in sorted(rows)]
+    return [rows[values] for values in sorted(rows)]
 
 
 def progress(text: str) -> None:
-    """One line to the standard error stream."""
+    """Print a line to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: the first column to the left, the others to the right."""
+    """Print a table, its first column left-aligned, the others right-aligned."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""How the time and memory of a registration grow with the number of voxels, on phantoms of up to 320^3 voxels.
+"""Time and memory of a registration as functions of the number of voxels, on phantoms of up to 320^3 voxels.
 
 See ``benchmarks/README.md``.
 """
@@ -19,12 +19,12 @@ import numpy as np
 import convexadam
 from convexadam import estimate_memory, preset
 from convexadam.geometry import Grid
-from convexadam.registration.presets import PRESETS
+from convexadam.registration.presets import preset_names
 
 HERE = Path(__file__).resolve().parent
 SIZES = (64, 96, 128, 160, 192, 256, 320)
 BOX_MM = 320.0
-"""Edge of the phantom's box: the same anatomy at every size, in cubic voxels."""
+"""Edge of the phantom's box: the same anatomy at every size, with cubic voxels."""
 
 COLUMNS = (
     "preset", "edge", "voxels", "working_voxels", "seconds", "runs", "memory_bytes", "bytes_per_voxel",
@@ -35,15 +35,15 @@ KEY = ("preset", "edge")
 Row = dict[str, str]
 
 
-def measured_rows(edge: int, options: argparse.Namespace) -> Iterator[Row]:
-    """Make a pair of one size and register it with every preset; a registration that fails leaves its error."""
+def measure_size(edge: int, options: argparse.Namespace) -> Iterator[Row]:
+    """Make a pair of one size and register it with every preset; yield rows, with the error if one failed."""
     spacing = BOX_MM / edge
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         files = {name: str(work / f"{name}.npy") for name in ("fixed", "moving")}
         job = {**files, "measured": str(work / "measured.json"), "edge": edge, "spacing_mm": spacing}
         harness.progress(f"{edge}^3: phantoms")
-        job |= _worker({**job, "task": "make"}, work, options.threads)
+        job |= _run_worker({**job, "task": "make"}, work, options.threads)
         for name in options.presets:
             harness.progress(f"{edge}^3: {name}")
             grid = Grid((edge,) * 3, np.array(job["affine"]))
@@ -57,40 +57,45 @@ def measured_rows(edge: int, options: argparse.Namespace) -> Iterator[Row]:
                 "version": convexadam.__version__,
             }
             try:
-                asked = {"task": "register", "preset": name, "repeat": options.repeat}
-                row |= _measured(_worker({**job, **asked}, work, options.threads), grid.n_voxels)
-                harness.progress(f"  {row['seconds']} s, {row['bytes_per_voxel'] or '?'} bytes a voxel")
+                request = {"task": "register", "preset": name, "repeat": options.repeat}
+                row |= _format(_run_worker({**job, **request}, work, options.threads), grid.n_voxels)
+                harness.progress(f"  {row['seconds']} s, {row['bytes_per_voxel'] or '?'} bytes per voxel")
             except RuntimeError as error:
                 row["error"] = " ".join(str(error).split())
                 harness.progress(f"  failed: {row['error']}")
             yield {column: row.get(column, "") for column in COLUMNS}
 
 
-def _worker(job: Mapping[str, Any], work: Path, threads: int | None) -> dict[str, Any]:
+def _run_worker(job: Mapping[str, Any], work: Path, threads: int | None) -> dict[str, Any]:
     library = str(Path(convexadam.__file__).resolve().parents[1])
     search = os.pathsep.join([library, *filter(None, [os.environ.get("PYTHONPATH")])])
     env = {**os.environ, "PYTHONPATH": search, **harness.thread_environment(threads)}
     return harness.run_worker((sys.executable, str(HERE / "scaling_worker.py")), job, work, env)
 
 
-def _measured(found: Mapping[str, Any], voxels: int) -> Row:
-    about, memory = found["environment"], found["memory"]
+def _format(measured: Mapping[str, Any], voxels: int) -> Row:
+    environment, memory = measured["environment"], measured["memory"]
     return {
-        "seconds": f"{found['seconds']:.4g}",
-        "runs": str(found["runs"]),
+        "seconds": f"{measured['seconds']:.4g}",
+        "runs": str(measured["runs"]),
         "memory_bytes": "" if memory is None else str(memory),
         "bytes_per_voxel": "" if memory is None else f"{memory / voxels:.1f}",
-        "threads": about["threads"],
-        "environment": f"{about['cpu']}, {about['cores']} cores; Python {about['python']}; torch {about['torch']}",
+        "threads": environment["threads"],
+        "environment": _summarise(environment),
     }
 
 
-def fitted(rows: Sequence[Row]) -> dict[str, float]:
-    """Line through seconds over voxels and the exponent, where the work is done on the image's own voxels.
+def _summarise(environment: Mapping[str, str]) -> str:
+    cpu, cores, python, torch = (environment[name] for name in ("cpu", "cores", "python", "torch"))
+    return f"{cpu}, {cores} cores; Python {python}; torch {torch}"
 
-    Empty with less than two sizes.
+
+def fit_line(rows: Sequence[Row]) -> dict[str, float]:
+    """Fit a line and a power law to seconds over voxels, for sizes that the working grid does not coarsen.
+
+    Empty for fewer than two sizes.
     """
-    points = [(int(row["voxels"]), float(row["seconds"])) for row in rows if _counts(row)]
+    points = [(int(row["voxels"]), float(row["seconds"])) for row in rows if _has_native_grid(row)]
     if len(points) < 2:
         return {}
     voxels, seconds = zip(*points, strict=True)
@@ -98,26 +103,26 @@ def fitted(rows: Sequence[Row]) -> dict[str, float]:
     return {"intercept": intercept, "slope": slope, "exponent": harness.exponent(voxels, seconds)}
 
 
-def _counts(row: Row) -> bool:
+def _has_native_grid(row: Row) -> bool:
     return bool(row["seconds"]) and row["working_voxels"] == row["voxels"]
 
 
 def print_rows(name: str, rows: Sequence[Row]) -> None:
-    """Print one preset's sizes, and the line through them."""
+    """Print the results of one preset for all sizes, and the fits."""
     shown = ("edge", "working_voxels", "seconds", "runs", "memory_bytes", "bytes_per_voxel", "estimated_bytes", "error")
     cells = [[row[column] or "-" for column in shown] for row in rows]
     ratios = [f"{int(r['estimated_bytes']) / int(r['memory_bytes']):.2f}" if r["memory_bytes"] else "-" for r in rows]
     columns = [*shown[:-1], "estimated / measured", shown[-1]]
     harness.print_table(name, columns, [[*c[:-1], ratio, c[-1]] for c, ratio in zip(cells, ratios, strict=True)])
-    if line := fitted(rows):
+    if line := fit_line(rows):
         print(
-            f"{name}: seconds = {line['intercept']:.3g} + {1e6 * line['slope']:.3g} for each million voxels; "
-            f"they grow with voxels to the power {line['exponent']:.3f}"
+            f"{name}: seconds = {line['intercept']:.3g} + {1e6 * line['slope']:.3g} per million voxels; "
+            f"proportional to voxels to the power {line['exponent']:.3f}"
         )
 
 
-def plotted(rows: Sequence[Row], path: Path) -> None:
-    """Draw seconds and memory over voxels, all axes logarithmic, with the fitted lines and the estimated memory."""
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Plot seconds and memory over voxels, on logarithmic axes, with the fitted lines and the estimated memory."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -127,17 +132,19 @@ def plotted(rows: Sequence[Row], path: Path) -> None:
     for number, name in enumerate(sorted({row["preset"] for row in rows})):
         mine = [row for row in rows if row["preset"] == name and row["seconds"]]
         millions = np.array([int(row["voxels"]) for row in mine]) / 1e6
-        look = {"color": f"C{number}"}
-        time.plot(millions, [float(row["seconds"]) for row in mine], "o", label=name, **look)
-        if line := fitted(mine):
-            counted = millions[[_counts(row) for row in mine]]
+        style = {"color": f"C{number}"}
+        time.plot(millions, [float(row["seconds"]) for row in mine], "o", label=name, **style)
+        if line := fit_line(mine):
+            counted = millions[[_has_native_grid(row) for row in mine]]
             along = np.geomspace(counted.min(), counted.max(), 50)
             values = line["intercept"] + 1e6 * line["slope"] * along
             label = f"{line['intercept']:.2g} s + {1e6 * line['slope']:.2g} s per million"
-            time.plot(along[values > 0], values[values > 0], label=label, **look)
+            time.plot(along[values > 0], values[values > 0], label=label, **style)
         known = [(m, row) for m, row in zip(millions, mine, strict=True) if row["memory_bytes"]]
-        for column, style, label in (("memory_bytes", "o", name), ("estimated_bytes", "--", f"{name}, estimated")):
-            memory.plot([m for m, _ in known], [int(row[column]) / 1e9 for _, row in known], style, label=label, **look)
+        for column, marker, label in (("memory_bytes", "o", name), ("estimated_bytes", "--", f"{name}, estimated")):
+            memory.plot(
+                [m for m, _ in known], [int(row[column]) / 1e9 for _, row in known], marker, label=label, **style
+            )
     for axes, title in ((time, "seconds"), (memory, "memory beyond the images, GB")):
         axes.set(xscale="log", yscale="log", xlabel="million voxels", title=title)
         axes.grid(visible=True, which="both", alpha=0.2)
@@ -146,20 +153,20 @@ def plotted(rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Options of the command line; what cannot be used ends the program with status 2."""
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; exit with status 2 if an option is invalid."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="*", type=int, default=list(SIZES), metavar="N", help="N^3 voxels; none: plot")
-    parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=PRESETS, metavar="PRESET")
+    parser.add_argument("--presets", nargs="+", default=list(preset_names()), choices=preset_names(), metavar="PRESET")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="registrations of which the median counts")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of each process (default: its own choice)")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "scaling.csv", metavar="CSV")
     parser.add_argument("--plot", type=Path, default=HERE.parent / "docs" / "images" / "scaling.png", metavar="PNG")
     options = parser.parse_args(arguments)
     if any(not 16 <= size <= 999 for size in options.sizes):
-        parser.error("--sizes are from 16 to 999")
+        parser.error(f"--sizes must be from 16 to 999, got {options.sizes}")
     if options.repeat < 1 or (options.threads is not None and options.threads < 1):
-        parser.error("--repeat and --threads are at least 1")
+        parser.error(f"--repeat and --threads must be at least 1, got {options.repeat} and {options.threads}")
     try:
         harness.read_rows(options.output, COLUMNS)
     except ValueError as error:
@@ -168,18 +175,18 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 1 if a registration failed."""
-    options = parsed(arguments)
+    """Run the benchmark; return 1 if a registration failed."""
+    options = parse_options(arguments)
     failed, rows = False, harness.read_rows(options.output, COLUMNS)
     for size in options.sizes:
-        for row in measured_rows(size, options):
+        for row in measure_size(size, options):
             failed |= bool(row["error"])
             rows = harness.merged_rows(rows, [row], KEY)
             harness.write_rows(options.output, COLUMNS, rows)
     for name in options.presets:
         print_rows(name, [row for row in rows if row["preset"] == name])
     if any(row["seconds"] for row in rows):
-        plotted(rows, options.plot)
+        plot(rows, options.plot)
     return 1 if failed else 0
 
 

@@ -14,7 +14,7 @@ from convexadam import Image, preset, register
 from convexadam.data import phantom_pair
 
 
-def made(job: dict[str, Any]) -> dict[str, Any]:
+def make(job: dict[str, Any]) -> dict[str, Any]:
     """Write a pair of phantoms to the files of the job."""
     pair = phantom_pair((job["edge"],) * 3, spacing_mm=(job["spacing_mm"],) * 3)
     for name, image in (("fixed", pair.fixed), ("moving", pair.moving)):
@@ -22,11 +22,11 @@ def made(job: dict[str, Any]) -> dict[str, Any]:
     return {"affine": pair.fixed.grid.affine.tolist()}
 
 
-def registered(job: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of a registration, and the memory that it takes beyond the two images."""
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """Measure the seconds of a registration, and its memory beyond the two images."""
     config = preset(job["preset"])
     small = Image.from_array(torch.rand(24, 24, 24, generator=torch.Generator().manual_seed(0)))
-    register(small, small, config)  # loads or compiles the kernels
+    register(small, small, config)  # the first call, which loads or compiles kernels, does not count
     fixed, moving = (Image.from_array(np.load(job[name]), job["affine"]) for name in ("fixed", "moving"))
     memory = harness.memory_above(lambda: register(fixed, moving, config))
     _, measured = harness.timed(lambda: register(fixed, moving, config), job["repeat"])
@@ -34,10 +34,10 @@ def registered(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Do what the job asks for."""
+    """Run the task of the job."""
     job = harness.read_job()
-    done = {"make": made, "register": registered}[job["task"]](job)
-    Path(job["measured"]).write_text(json.dumps(done), encoding="utf-8")
+    result = {"make": make, "register": measure}[job["task"]](job)
+    Path(job["measured"]).write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":

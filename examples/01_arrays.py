@@ -13,30 +13,30 @@ from convexadam.metrics import evaluate_transform
 
 pair = phantom_pair((64, 54, 48), contrasts=("ct", "t1"), displacement_mm=20, seed=3)
 fixed, moving = pair.fixed.numpy(), pair.moving.numpy()  # numpy arrays [i, j, k] ...
-affine = pair.fixed.grid.affine  # ... and where their voxels are: 4x4, voxel indices to mm RAS+
+affine = pair.fixed.grid.affine  # ... and their 4x4 affine, voxel indices to mm RAS+
 
 # %% [markdown]
-# One call. Arrays have no geometry of their own, so the affine comes with them; without it voxels are 1 mm.
+# One call. Arrays have no geometry, so the affine is passed with them; without it voxels are 1 mm.
 
 # %%
 result = register(fixed, moving, fixed_affine=affine, moving_affine=affine)
 print(result.transform.grid)
-print({name: round(seconds, 2) for name, seconds in result.seconds.items()})
+print({name: round(seconds, 2) for name, seconds in result.timings.items()})
 
 # %% [markdown]
 # The transform maps points of fixed space to moving space. It warps images, labels and points.
 
 # %%
 moved = result.moved  # the moving scan on the fixed grid
-moved_labels = result.transform.warp(pair.moving_labels)  # whole numbers: values are taken, never mixed
+moved_labels = result.transform.warp(pair.moving_labels)  # integers: values are selected, never mixed
 assert set(moved_labels.data.unique().tolist()) <= set(pair.moving_labels.data.unique().tolist())
 
 point_mm = pair.fixed_landmarks_mm[:1]
-found = result.transform.warp_points(point_mm, space="mm")
-print("landmark", point_mm.tolist(), "found at", found.tolist(), "truth", pair.moving_landmarks_mm[:1].tolist())
+mapped = result.transform.warp_points(point_mm, space="mm")
+print("landmark", point_mm.tolist(), "mapped to", mapped.tolist(), "truth", pair.moving_landmarks_mm[:1].tolist())
 
 # %% [markdown]
-# How good is it? Overlap of the organs, distance of the landmarks, folding.
+# Evaluation: overlap of the organs, distance of the landmarks, folding.
 
 # %%
 scores = evaluate_transform(

@@ -1,7 +1,7 @@
 # %% [markdown]
 """# Register two NIfTI files
 
-Files know where their voxels are. Grids, spacings and orientations of the two may differ.
+Files contain the positions of their voxels. Grids, spacings and orientations of the two may differ.
 """
 
 # %%
@@ -20,7 +20,7 @@ temporary = tempfile.TemporaryDirectory()
 folder = Path(temporary.name)
 
 # %% [markdown]
-# First, files to work on. The axes of the fixed scan run left, backwards and up; the moving one has a grid of its own.
+# Make the files. The axes of the fixed scan point to left, posterior and superior; the moving scan has another grid.
 
 # %%
 affine = np.array([[-6.5, 0, 0, 200], [0, -6, 0, 150], [0, 0, 8, -145], [0, 0, 0, 1]])
@@ -32,7 +32,7 @@ for name in ("moving", "moving_labels"):
     write_image(resample(getattr(pair, name), other), folder / f"{name}.nii.gz")
 
 # %% [markdown]
-# Settings are values. They are saved as TOML, and read again by `RegistrationConfig.load` or `--config`.
+# Settings are values. They are saved as TOML, and loaded by `RegistrationConfig.load` or `--config`.
 
 # %%
 config = preset("default").with_settings("continuous.levels.0.iterations = 60")
@@ -44,7 +44,7 @@ write_image(result.moved, folder / "moved.nii.gz")
 result.save_report(folder / "report.json")  # settings, times, versions, folding
 
 # %% [markdown]
-# The field goes to other programs: ITK, ANTs and Slicer read the first file, Learn2Reg the second.
+# Fields for other programs: ITK, ANTs and Slicer read the first file, Learn2Reg the second.
 
 # %%
 write_itk_field(result.transform, folder / "transform.nii.gz")

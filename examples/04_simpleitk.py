@@ -1,7 +1,7 @@
 # %% [markdown]
 """# From SimpleITK and back
 
-SimpleITK counts in millimetres LPS and in `k, j, i`. Both are turned on the way in and on the way out.
+SimpleITK uses millimetres LPS and arrays `[k, j, i]`. Both are converted in both directions.
 """
 
 # %%
@@ -14,10 +14,10 @@ import SimpleITK as sitk
 from convexadam import register, write_transform
 from convexadam.data import phantom_pair
 from convexadam.geometry import resample
-from convexadam.io import image_as
+from convexadam.io import convert_image
 
 # %% [markdown]
-# Two images of SimpleITK: an oblique fixed one, and a moving one with a grid of its own.
+# Two images of SimpleITK: an oblique fixed image, and a moving image on another grid.
 
 # %%
 turn = sitk.Euler3DTransform((0, 0, 0), 0.1, -0.2, 0.05)
@@ -25,16 +25,16 @@ direction = np.reshape(turn.GetMatrix(), (3, 3))
 affine = np.eye(4)
 affine[:3, :3], affine[:3, 3] = direction @ np.diag([7.0, 6.5, 8.0]), direction @ [-200, -150, -140]
 pair = phantom_pair((58, 46, 36), affine=affine, contrasts=("ct", "t1"), displacement_mm=18, seed=2)
-fixed = image_as(pair.fixed, sitk.Image)
-moving = image_as(resample(pair.moving, pair.moving.grid.canonical().with_spacing((7.0, 7.0, 7.0))), sitk.Image)
+fixed = convert_image(pair.fixed, sitk.Image)
+moving = convert_image(resample(pair.moving, pair.moving.grid.canonical().with_spacing((7.0, 7.0, 7.0))), sitk.Image)
 print("fixed", fixed.GetSize(), "moving", moving.GetSize())
 
 # %% [markdown]
-# What comes in is what comes back: the moved image is one of SimpleITK, on the fixed image's grid.
+# `to_type` converts the moved image, on the grid of the fixed image, to SimpleITK.
 
 # %%
 result = register(fixed, moving)
-moved = result.moved_as(sitk.Image)
+moved = result.to_type(sitk.Image)
 assert moved.GetSize() == fixed.GetSize()
 
 # %% [markdown]
@@ -48,8 +48,8 @@ with tempfile.TemporaryDirectory() as folder:
         moving, fixed, sitk.ReadTransform(str(path)), sitk.sitkLinear, float(result.moved.data.min())
     )
 
-ours, theirs = sitk.GetArrayViewFromImage(moved), sitk.GetArrayViewFromImage(by_itk)
-inner = (slice(2, -2),) * 3  # at the border of the field of view the two have margins of their own
-difference = np.abs(ours - theirs)[inner] / np.ptp(ours)
+moved_array, itk_array = sitk.GetArrayViewFromImage(moved), sitk.GetArrayViewFromImage(by_itk)
+inner = (slice(2, -2),) * 3  # the two differ in the margin of the field of view
+difference = np.abs(moved_array - itk_array)[inner] / np.ptp(moved_array)
 print(f"largest difference to SimpleITK {difference.max():.1e} of the range, mean {difference.mean():.1e}")
 assert np.quantile(difference, 0.99) < 1e-3

@@ -1,7 +1,7 @@
 # %% [markdown]
 """# Points and labels
 
-Which way do points go? From fixed to moving space; the inverse takes those of the moving image back.
+A transform maps points from fixed to moving space; its inverse maps points of the moving image to fixed space.
 """
 
 # %%
@@ -15,39 +15,39 @@ from convexadam.metrics import dice, tre
 pair = phantom_pair((64, 54, 48), displacement_mm=20, seed=4)
 other = pair.moving.grid.canonical().with_spacing((8.0, 7.0, 6.0))
 moving, moving_labels = resample(pair.moving, other), resample(pair.moving_labels, other)
-result = register(pair.fixed, moving)
-transform = result.transform
+transform = register(pair.fixed, moving).transform
 
 # %% [markdown]
-# Points of the *fixed* image, in millimetres: where are they in the moving image?
+# Map points of the *fixed* image, in millimetres, to the moving image.
 
 # %%
-found_mm = transform.warp_points(pair.fixed_landmarks_mm, space="mm")
-error_mm = (found_mm - pair.moving_landmarks_mm).norm(dim=1)
+mapped_mm = transform.warp_points(pair.fixed_landmarks_mm, space="mm")
+error_mm = (mapped_mm - pair.moving_landmarks_mm).norm(dim=1)
 before_mm = (pair.fixed_landmarks_mm - pair.moving_landmarks_mm).norm(dim=1)
 print(f"landmarks: {before_mm.mean():.1f} -> {error_mm.mean():.1f} mm")
 assert error_mm.mean() < 0.5 * before_mm.mean()
 assert np.allclose(tre(pair.fixed_landmarks_mm, pair.moving_landmarks_mm, transform), error_mm)
 
 # %% [markdown]
-# The same points as voxel indices: those of the fixed grid come, those of the moving grid go.
+# The same points as voxel indices: of the fixed grid before, of the moving grid after.
 
 # %%
-found_vox = transform.warp_points(pair.fixed.grid.to_voxels(pair.fixed_landmarks_mm), space="voxel", moving=moving)
-assert np.allclose(moving.grid.to_mm(found_vox), found_mm)
+fixed_vox = pair.fixed.grid.world_to_index(pair.fixed_landmarks_mm)
+mapped_vox = transform.warp_points(fixed_vox, space="voxel", moving=moving)
+assert np.allclose(moving.grid.index_to_world(mapped_vox), mapped_mm)
 
 # %% [markdown]
-# Points of the *moving* image go the other way, through the inverse. It is solved on the moving image's grid.
+# Points of the *moving* image are mapped by the inverse, which is solved on the grid of the moving image.
 
 # %%
-inverse = transform.inverse(onto=moving)
-back_mm = inverse.warp_points(found_mm, space="mm")
+inverse = transform.inverse(reference=moving)
+back_mm = inverse.warp_points(mapped_mm, space="mm")
 off_mm = (back_mm - pair.fixed_landmarks_mm).norm(dim=1)
-print(f"there and back: off by {off_mm.mean():.3f} mm; the inverse is solved to {inverse.residual_mm:.3f} mm")
+print(f"forward and inverse: error {off_mm.mean():.3f} mm; inverse error {inverse.inverse_error_mm:.3f} mm")
 assert off_mm.median() < 0.5
 
 # %% [markdown]
-# Labels of the moving image come onto the fixed grid. Whole numbers are never mixed.
+# Warp labels of the moving image onto the fixed grid. Integer values are never mixed.
 
 # %%
 moved_labels = transform.warp(moving_labels)

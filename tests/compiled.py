@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+import numba
 import oracles
 import torch
 
@@ -49,3 +51,12 @@ def scattered(tensor: torch.Tensor) -> torch.Tensor:
     turned = torch.stack([tensor, torch.full_like(tensor, torch.nan)], -1)[..., 0].permute(backwards)
     wide = torch.empty((*turned.shape[:-1], 2 * turned.shape[-1]), dtype=tensor.dtype)[..., ::2]
     return wide.copy_(turned).permute(backwards)
+
+
+def is_vectorised(kernel: Any, *args: Any) -> bool:
+    """Whether LLVM vectorises a compiled kernel; compiled anew, because functions from the cache keep no code."""
+    options = {name: kernel.targetoptions[name] for name in ("nogil", "error_model", "fastmath")}
+    fresh = numba.njit(**options)(kernel.py_func)
+    fresh(*args)
+    (code,) = fresh.inspect_llvm().values()
+    return re.search(r"<\d+ x float>", code) is not None

@@ -64,21 +64,21 @@ def sheared() -> Affine:
 def anatomy(grid: Grid) -> Image:
     """Waves in mm, the same on every grid; float32."""
     i, j, k = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid.shape), indexing="ij")
-    x, y, z = grid.to_mm(torch.stack([i, j, k], dim=-1).reshape(-1, 3)).T.reshape(3, *grid.shape)
+    x, y, z = grid.index_to_world(torch.stack([i, j, k], dim=-1).reshape(-1, 3)).T.reshape(3, *grid.shape)
     return Image((torch.sin(x / 5) + torch.cos(y / 4) + torch.sin((z + x) / 6)).float()[None], grid)
 
 
 def some_points(grid: Grid, number: int = 40) -> torch.Tensor:
     """Points in mm between the outer voxel centres."""
     random = torch.rand(number, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return grid.to_mm(0.5 + random * (torch.tensor(grid.shape) - 2))
+    return grid.index_to_world(0.5 + random * (torch.tensor(grid.shape) - 2))
 
 
 def voxel_points(grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices of some voxels, and where they are in mm; no interpolation takes part there."""
     random = torch.rand(40, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     indices = (random * torch.tensor(grid.shape)).floor()
-    return indices.long(), grid.to_mm(indices)
+    return indices.long(), grid.index_to_world(indices)
 
 
 def look_alike_tensor() -> type:

@@ -41,9 +41,9 @@ def mirrored(index: int, n: int) -> int:
 def distances(fixed: np.ndarray, moving: np.ndarray, spacing: Iterable[float], disp: np.ndarray | None) -> list[float]:
     """Landmark errors; ``disp`` is (3, i, j, k)."""
     found = []
-    for here, there in zip(fixed, moving, strict=True):
-        moved = [p + (0.0 if disp is None else cubic_at(disp[axis], here)) for axis, p in enumerate(here)]
-        found.append(math.sqrt(sum(((m - t) * s) ** 2 for m, t, s in zip(moved, there, spacing, strict=True))))
+    for point, target in zip(fixed, moving, strict=True):
+        moved = [p + (0.0 if disp is None else cubic_at(disp[axis], point)) for axis, p in enumerate(point)]
+        found.append(math.sqrt(sum(((m - t) * s) ** 2 for m, t, s in zip(moved, target, spacing, strict=True))))
     return found
 
 
@@ -80,14 +80,14 @@ def surface(labels: np.ndarray, label: int) -> list[tuple[tuple[int, ...], float
         inside, outside = [], []
         for corner in itertools.product((0, 1), repeat=3):
             voxel = [i + c - 1 for i, c in zip(index, corner, strict=True)]
-            there = all(0 <= v < n for v, n in zip(voxel, labels.shape, strict=True))
-            (inside if there and labels[tuple(voxel)] == label else outside).append(corner)
+            exists = all(0 <= v < n for v, n in zip(voxel, labels.shape, strict=True))
+            (inside if exists and labels[tuple(voxel)] == label else outside).append(corner)
         if inside and outside:
-            found.append((index, area_that_cuts_off(inside if len(inside) <= 4 else outside)))
+            found.append((index, area_between(inside if len(inside) <= 4 else outside)))
     return found
 
 
-def area_that_cuts_off(corners: list[tuple[int, ...]]) -> float:
+def area_between(corners: list[tuple[int, ...]]) -> float:
     left, total = set(corners), 0.0
     while left:
         part, before = {left.pop()}, 0
@@ -102,19 +102,19 @@ def area_that_cuts_off(corners: list[tuple[int, ...]]) -> float:
 
 
 def hausdorff95(a: np.ndarray, b: np.ndarray, label: int) -> float:
-    here, there = surface(a, label), surface(b, label)
-    if not there:
+    surface_a, surface_b = surface(a, label), surface(b, label)
+    if not surface_b:
         return math.inf
-    ways = []
-    for one, two in ((here, there), (there, here)):
+    directed = []
+    for one, two in ((surface_a, surface_b), (surface_b, surface_a)):
         nearest = sorted((min(math.dist(p, q) for q, _ in two), area) for p, area in one)
         whole, so_far = sum(area for _, area in nearest), 0.0
         for distance, area in nearest:
             so_far += area
             if so_far / whole >= 0.95:
-                ways.append(distance)
+                directed.append(distance)
                 break
-    return max(ways)
+    return max(directed)
 
 
 def determinants(disp: np.ndarray) -> np.ndarray:

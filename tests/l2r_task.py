@@ -21,8 +21,8 @@ QUICK = ("discrete.spacing=3", "discrete.radius=2", "continuous.levels.0.iterati
 """Settings with which a pair takes a fraction of a second."""
 
 
-def description(**changes: Any) -> dict[str, Any]:
-    """What dataset.json holds; ``None`` leaves a key out."""
+def make_description(**changes: Any) -> dict[str, Any]:
+    """Return the content of dataset.json; ``None`` omits a key."""
     data = {
         "name": "Phantom",
         "release": "1.1",
@@ -38,12 +38,12 @@ def description(**changes: Any) -> dict[str, Any]:
 
 def write_description(folder: Path, **changes: Any) -> Path:
     path = folder / "Phantom_dataset.json"
-    path.write_text(json.dumps(description(**changes)), encoding="utf-8")
+    path.write_text(json.dumps(make_description(**changes)), encoding="utf-8")
     return path
 
 
 def write_task(folder: Path) -> Path:
-    """Write images, labels, masks, keypoints and landmarks; the folder."""
+    """Write images, labels, masks, keypoints and landmarks; return the folder."""
     for name in ("images", "labels", "masks", "keypoints", "landmarks"):
         (folder / f"{name}Tr").mkdir()
     for number in (1, 2):
@@ -55,7 +55,7 @@ def write_task(folder: Path) -> Path:
             write_image(labels, folder / "labelsTr" / f"{name}.nii.gz")
             mask = Image((labels.data > 0).to(torch.uint8), labels.grid)
             write_image(mask, folder / "masksTr" / f"{name}.nii.gz")
-            points = image.grid.to_voxels(getattr(pair, f"{side}_landmarks_mm"))
+            points = image.grid.world_to_index(getattr(pair, f"{side}_landmarks_mm"))
             write_landmarks(points, folder / "landmarksTr" / f"{name}.csv")
             write_landmarks(points[::2], folder / "keypointsTr" / f"{name}.csv")
     write_description(folder)

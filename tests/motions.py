@@ -1,4 +1,4 @@
-"""What tests of parametrisations share: steps without an optimiser, and smoothing by naive loops."""
+"""Helpers of the tests of parametrisations: an update rule without memory, and smoothing by naive loops."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import oracles
 import torch
 
 
-class Plain:
-    """Gradient descent with steps of one gradient."""
+class GradientDescent:
+    """Steps of minus the gradient."""
 
-    def descend(self, variable: torch.Tensor, gradient: torch.Tensor, *, accumulate: bool = True) -> None:
+    def update(self, variable: torch.Tensor, gradient: torch.Tensor, *, accumulate: bool = True) -> None:
         variable.copy_((variable if accumulate else 0) - gradient)
 
 
-def smoothed(field: np.ndarray, smoothing: Any, evidence: torch.Tensor | None = None) -> np.ndarray:
-    shares = None if evidence is None else evidence.numpy()
-    return field if smoothing is None else oracles.smooth(field, smoothing.taps(), shares)
+def smooth(field: np.ndarray, smoothing: Any, weight: torch.Tensor | None = None) -> np.ndarray:
+    """Smooth a displacement; ``None`` returns it unchanged."""
+    weights = None if weight is None else weight.numpy()
+    return field if smoothing is None else oracles.smooth(field, smoothing.taps(), weights)

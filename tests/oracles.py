@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from pairwise import pairwise
 
 Triple = tuple[int, int, int]
 Step = tuple[int, int, int]
@@ -19,7 +20,12 @@ Step = tuple[int, int, int]
 ENTRIES = ((0, 1, 2), (1, 3, 4), (2, 4, 5))
 """Where each entry of a symmetric 3x3 matrix is among the rows 00 01 02 11 12 22."""
 
-THETAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+COUPLING_WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+ORIENTATIONS: list[tuple[Triple, tuple[bool, bool, bool]]] = [
+    (axes, (i, j, k)) for axes, i, j, k in pairwise(itertools.permutations(range(3)), *[(False, True)] * 3)
+]
+"""Permutations of the axes with flips of each: 12 of 48, in which each pair of a permutation and a flip occurs."""
 
 
 # Inputs -------------------------------------------------------------------------------------------------------------
@@ -186,21 +192,21 @@ def node_weights(weight: np.ndarray, spacing: Triple) -> np.ndarray:
     return np.where(least > 0, means, 0) if (least > 0).any() else means
 
 
-def node_positions(shape: Sequence[int], spacing: Triple) -> np.ndarray:
+def control_point_positions(shape: Sequence[int], spacing: Triple) -> np.ndarray:
     """Voxel positions ``s n + (s - 1) / 2`` of the nodes of a volume of ``shape``, ``[3, ...]``."""
     nodes = indices([n // s for n, s in zip(shape, spacing, strict=True)])
     return np.stack([s * nodes[a] + (s - 1) / 2 for a, s in enumerate(spacing)])
 
 
-def nodes_to_voxels(field: np.ndarray, spacing: Triple, shape: Triple) -> np.ndarray:
+def control_points_to_voxels(field: np.ndarray, spacing: Triple, shape: Triple) -> np.ndarray:
     """Read a field on nodes at each voxel, linearly."""
     voxels = indices(shape)
     return trilinear(field, np.stack([(voxels[a] - (s - 1) / 2) / s for a, s in enumerate(spacing)]))
 
 
-def voxels_to_nodes(field: np.ndarray, spacing: Triple) -> np.ndarray:
+def voxels_to_control_points(field: np.ndarray, spacing: Triple) -> np.ndarray:
     """Read a field on voxels at each node, linearly."""
-    return trilinear(field, node_positions(field.shape[1:], spacing))
+    return trilinear(field, control_point_positions(field.shape[1:], spacing))
 
 
 # MIND-SSC -----------------------------------------------------------------------------------------------------------
@@ -318,11 +324,12 @@ def fill_without_evidence(costs: np.ndarray) -> np.ndarray:
 
 
 def coupled_argmin(
-    costs: np.ndarray, toward: np.ndarray | None = None, theta: float = 0.0, *, subcell: bool = False
+    costs: np.ndarray, toward: np.ndarray | None = None, theta: float = 0.0, *, parabolic_fit: bool = False
 ) -> np.ndarray:
     """``argmin_d C(x, d) + theta |d - u(x)|^2``; of equal ones the shortest d.
 
-    With ``subcell``, component by component the lowest point of the parabola through d and its two neighbours; d where
+    With ``parabolic_fit``, component by component the lowest point of the parabola through d and its two neighbours; d
+    where
     one of them lies outside the window, or all three are equal.
     """
     radius: Triple = (costs.shape[0] // 2, costs.shape[1] // 2, costs.shape[2] // 2)
@@ -339,7 +346,7 @@ def coupled_argmin(
             if key < best:
                 best = key
                 out[(slice(None), *x)] = step
-        if subcell:
+        if parabolic_fit:
             i, j, k = (int(s) for s in out[(slice(None), *x)])
             for axis in range(3):
                 e = [int(a == axis) for a in range(3)]
@@ -352,11 +359,13 @@ def coupled_argmin(
     return out
 
 
-def coupled_convex(costs: np.ndarray, thetas: Sequence[float] = THETAS, *, subcell: bool = False) -> np.ndarray:
+def coupled_convex(
+    costs: np.ndarray, coupling_weights: Sequence[float] = COUPLING_WEIGHTS, *, parabolic_fit: bool = False
+) -> np.ndarray:
     """``u <- mean3(argmin_d C)``, then ``u <- mean3(argmin_d C + theta |d - u|^2)`` for each theta."""
-    field = mean3(coupled_argmin(costs, subcell=subcell))
-    for theta in thetas:
-        field = mean3(coupled_argmin(costs, field, theta, subcell=subcell))
+    field = mean3(coupled_argmin(costs, parabolic_fit=parabolic_fit))
+    for theta in coupling_weights:
+        field = mean3(coupled_argmin(costs, field, theta, parabolic_fit=parabolic_fit))
     return field
 
 
@@ -393,7 +402,7 @@ def ssd_weights(
 ) -> np.ndarray:
     """``w(x)``: the product of both weights; 0 where ``x + u(x)`` leaves the field of view.
 
-    0 also where nodes without weight make up a thousandth or more of what is interpolated there.
+    0 also where nodes without weight make up a thousandth or more of what is interpolate there.
     """
     shape = displacement.shape[1:]
     out = inside(displacement + indices(shape), shape).astype(float)
@@ -633,7 +642,7 @@ def bilateral(
     displacement: np.ndarray,
     guide: np.ndarray,
     *,
-    sigma_nodes: float,
+    sigma: float,
     sigma_guide: float,
     sigma_field: float | None = None,
     radius: int = 1,
@@ -646,7 +655,7 @@ def bilateral(
         for y in itertools.product(
             *(range(max(0, c - radius), min(n, c + radius + 1)) for c, n in zip(x, shape, strict=True))
         ):
-            apart = sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) / sigma_nodes**2
+            apart = sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) / sigma**2
             apart += ((guide[(slice(None), *x)] - guide[(slice(None), *y)]) ** 2).sum() / sigma_guide**2
             if sigma_field is not None:
                 difference = displacement[(slice(None), *x)] - displacement[(slice(None), *y)]

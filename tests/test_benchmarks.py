@@ -1,7 +1,8 @@
-"""The benchmarks of pairs, scaling and kernels, on tiny volumes and without other tools."""
+"""The benchmarks of pairs, scaling and kernels, on small volumes and without other tools."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import importlib.util
@@ -35,6 +36,7 @@ from convexadam.discrete import ConvexSearch
 from convexadam.features import Concat, Intensity, MindSSC
 from convexadam.geometry import DisplacementField, Image
 from convexadam.io import write_image, write_landmarks, write_learn2reg
+from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
 from convexadam.registration.working_grid import IsotropicGrid
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -42,8 +44,8 @@ SCRIPT = BENCHMARKS / "pairs" / "run.py"
 
 
 @contextmanager
-def loaded(path: Path) -> Iterator[Any]:
-    """A script as a module; the folders and plain names that it brings along are gone afterwards."""
+def load_script(path: Path) -> Iterator[Any]:
+    """Import a script as a module; remove the folders and modules that it adds afterwards."""
     spec = importlib.util.spec_from_file_location(f"benchmark_{path.parent.name}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -51,7 +53,7 @@ def loaded(path: Path) -> Iterator[Any]:
     before = dict(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-        patch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+        patch.setitem(sys.modules, spec.name, module)  # dataclasses need their module there
         spec.loader.exec_module(module)
         yield module
         for name, other in list(sys.modules.items()):
@@ -61,43 +63,43 @@ def loaded(path: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
-    with loaded(SCRIPT) as module:
+    with load_script(SCRIPT) as module:
         yield module
 
 
 @pytest.fixture(scope="module")
 def scaling() -> Iterator[Any]:
-    with loaded(BENCHMARKS / "scaling.py") as module:
+    with load_script(BENCHMARKS / "scaling.py") as module:
         yield module
 
 
 @pytest.fixture(scope="module")
 def tuning() -> Iterator[Any]:
     pytest.importorskip("optuna")
-    with loaded(BENCHMARKS / "tuning.py") as module:
+    with load_script(BENCHMARKS / "tuning.py") as module:
         yield module
 
 
 @pytest.fixture(scope="module")
 def kernels() -> Iterator[Any]:
-    with loaded(BENCHMARKS / "kernels" / "run.py") as module:
+    with load_script(BENCHMARKS / "kernels" / "run.py") as module:
         yield module
 
 
 @pytest.fixture(scope="module")
 def ablation() -> Iterator[Any]:
-    with loaded(BENCHMARKS / "pairs" / "ablation.py") as module:
+    with load_script(BENCHMARKS / "pairs" / "ablation.py") as module:
         yield module
 
 
 @pytest.fixture(scope="module")
 def optimisers() -> Iterator[Any]:
-    with loaded(BENCHMARKS / "pairs" / "optimisers.py") as module:
+    with load_script(BENCHMARKS / "pairs" / "optimisers.py") as module:
         yield module
 
 
 def write_pair(folder: Path, *, outside: bool = True) -> Any:
-    """A phantom with labels and landmarks; the values below air are those of CT files."""
+    """Write a phantom with labels and landmarks, and with values below air as in CT files."""
     pair = phantom_pair((24, 22, 20), displacement_mm=20.0, noise=0.0)
     folder.mkdir()
     for side, image, labels, points in (
@@ -108,9 +110,9 @@ def write_pair(folder: Path, *, outside: bool = True) -> Any:
         data[:, 0] = -2048
         write_image(Image(data, image.grid), folder / f"{side}.nii.gz")
         write_image(labels, folder / f"{side}_label.nii.gz")
-        write_landmarks(image.grid.to_voxels(points), folder / f"{side}_landmarks.csv")
+        write_landmarks(image.grid.world_to_index(points), folder / f"{side}_landmarks.csv")
         if outside:
-            write_landmarks(image.grid.to_voxels(points[:2]), folder / f"{side}_landmarks_outside.csv")
+            write_landmarks(image.grid.world_to_index(points[:2]), folder / f"{side}_landmarks_outside.csv")
     return pair
 
 
@@ -132,21 +134,21 @@ def test_values_below_air_are_clipped(bench: Any, tmp_path: Path) -> None:
     assert found.flatten().tolist() == [-1000, -1000, -1000, 7]
 
 
-def test_judges_the_true_field_as_right(bench: Any, tmp_path: Path) -> None:
+def test_the_true_field_has_a_small_error(bench: Any, tmp_path: Path) -> None:
     pair = write_pair(tmp_path / "phantom")
     (tmp_path / "phantom" / "eval_labels.txt").write_text("1\n2\n")
     truth = bench.truth.read_truth(tmp_path / "phantom", pair.fixed.grid, pair.moving.grid)
     write_learn2reg(DisplacementField.from_voxels(pair.disp_vox, pair.fixed.grid), tmp_path / "field.nii.gz")
-    found = bench.truth.judge(tmp_path / "field.nii.gz", truth)
+    found = bench.truth.evaluate(tmp_path / "field.nii.gz", truth)
     assert set(found) == set(bench.truth.METRICS)
-    assert truth.scored["labels"] == [1, 2]
+    assert truth.arguments["labels"] == [1, 2]
     assert found["tre_before_mm"] > 3
     assert found["tre_mm"] < 0.3 * found["tre_before_mm"]
     assert found["tre_outside_mm"] < 0.3 * found["tre_before_mm"]
     assert found["folded_percent"] == 0
 
 
-def test_rows_take_the_place_of_the_same_pair_and_tool(bench: Any, tmp_path: Path) -> None:
+def test_rows_replace_those_of_the_same_pair_and_tool(bench: Any, tmp_path: Path) -> None:
     def row(pair: str, tool: str, dice: str) -> dict[str, str]:
         return dict.fromkeys(bench.COLUMNS, "") | {"pair": pair, "tool": tool, "dice": dice}
 
@@ -158,44 +160,49 @@ def test_rows_take_the_place_of_the_same_pair_and_tool(bench: Any, tmp_path: Pat
     assert [p.name for p in path.parent.iterdir()] == ["pairs.csv"]
 
 
-def test_a_file_with_other_columns_is_left_alone(bench: Any, tmp_path: Path, capsys: Any) -> None:
+def test_a_file_with_other_columns_is_not_modified(bench: Any, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "other.csv").write_text("name,value\n")
     write_pair(tmp_path / "phantom")
     with pytest.raises(SystemExit, match="2"):
         bench.main(["--data", str(tmp_path), "--output", str(tmp_path / "other.csv")])
-    assert "other columns" in capsys.readouterr().err
+    assert "must have the columns of this benchmark" in capsys.readouterr().err
     assert (tmp_path / "other.csv").read_text() == "name,value\n"
 
 
-def test_verdicts_know_which_direction_is_better(bench: Any) -> None:
+def test_comparisons_depend_on_the_direction_of_the_measure(bench: Any) -> None:
     def row(tool: str, **values: str) -> dict[str, str]:
         return dict.fromkeys(bench.COLUMNS, "") | {"pair": "p", "tool": tool, "folded_percent": "0"} | values
 
-    ours, peer = row(bench.our_name("default"), dice="0.77", tre_mm="1.1"), row(bench.PUBLISHED, dice="0.7", tre_mm="1")
-    found = bench.verdicts([ours, peer], ["default", "published"])
+    library = row(bench.library_name("default"), dice="0.77", tre_mm="1.1")
+    peer = row(bench.PUBLISHED, dice="0.7", tre_mm="1")
+    found = bench.compare([library, peer], ["default", "published"])
     assert [(line[2], line[5], line[6]) for line in found] == [
         ("dice", "+10.0 %", "better"),
         ("tre_mm", "+10.0 %", "worse"),
     ]
-    assert bench.verdicts([ours], ["default"]) == []
-    assert bench.verdicts([ours, row(bench.PUBLISHED, error="failed")], ["default"]) == []
+    assert bench.compare([library], ["default"]) == []
+    assert bench.compare([library, row(bench.PUBLISHED, error="failed")], ["default"]) == []
 
 
-def test_only_components_that_settings_have_are_taken_away(ablation: Any) -> None:
-    assert list(ablation.variants(RegistrationConfig(linear=None))) == ["nothing", "field smoothing", "composition"]
-    level = Level(spacing=2, smoothing=GaussianSmoothing(sigma=3.0))
+def test_only_components_of_the_settings_are_removed(ablation: Any) -> None:
+    assert list(ablation.make_variants(RegistrationConfig(linear=None))) == [
+        "nothing",
+        "field smoothing",
+        "composition",
+    ]
+    level = Level(spacing=2, update_smoothing=GaussianSmoothing(sigma=3.0))
     config = RegistrationConfig(
-        grid=IsotropicGrid(keep=2.0),
+        grid=IsotropicGrid(max_anisotropy=2.0),
         discrete=(ConvexSearch(spacing=4), ConvexSearch(spacing=2)),
         symmetric=True,
         continuous=Refinement(
             levels=(level, Level(spacing=1)),
-            similarity=Ssd(robustness=1.0),
+            similarity=Ssd(robust_scale=1.0),
             optimiser=LevenbergMarquardt(),
             parametrisation=Compositional(),
         ),
     )
-    found = ablation.variants(config)
+    found = ablation.make_variants(config)
     assert set(found) == {"nothing", *ablation.CHANGES}
     assert found["nothing"] == config
     assert found["second search"].discrete == ConvexSearch(spacing=4)
@@ -205,64 +212,104 @@ def test_only_components_that_settings_have_are_taken_away(ablation: Any) -> Non
     assert found["wide window"].continuous.levels[0] == Level(spacing=2)
     assert found["Levenberg-Marquardt"].continuous.optimiser == Adam()
     assert [level.iterations for level in found["Levenberg-Marquardt"].continuous.levels] == [50, 30]
-    assert [config.grid.keep for config in found.values()].count(1.0) == 1
+    assert [config.grid.max_anisotropy for config in found.values()].count(1.0) == 1
 
 
-def test_a_term_is_taken_away_with_its_channels(ablation: Any) -> None:
+def test_a_term_is_removed_with_its_channels(ablation: Any) -> None:
     config = RegistrationConfig(
         continuous_features=Concat(parts=(Intensity(), MindSSC()), weights=(2.0, 3.0)),
         continuous=Refinement(
-            similarity=WeightedSum(terms=(Lncc(), Ssd(robustness=1.0)), weights=(4.0, 5.0), channels=(1, 12))
+            similarity=WeightedSum(terms=(Lncc(), Ssd(robust_scale=1.0)), weights=(4.0, 5.0), channels=(1, 12))
         ),
     )
-    found = ablation.variants(config)
+    found = ablation.make_variants(config)
     assert {"Lncc of Intensity", "Ssd of MindSSC"} < set(found)
-    left = found["Lncc of Intensity"]
-    assert left.continuous_features == Concat(parts=(MindSSC(),), weights=(3.0,))
-    assert left.continuous.similarity == WeightedSum(terms=(Ssd(robustness=1.0),), weights=(5.0,), channels=(12,))
+    rest = found["Lncc of Intensity"]
+    assert rest.continuous_features == Concat(parts=(MindSSC(),), weights=(3.0,))
+    assert rest.continuous.similarity == WeightedSum(terms=(Ssd(robust_scale=1.0),), weights=(5.0,), channels=(12,))
     assert found["outlier weights"].continuous.similarity.terms == (Lncc(), Ssd())
 
 
 def test_the_start_of_optimisers_is_the_search_of_a_registration(optimisers: Any, tmp_path: Path) -> None:
     pair = phantom_pair((24, 22, 20), displacement_mm=20.0, noise=0.0)
-    config = optimisers.settings()
-    begun = optimisers.begun(pair.fixed, pair.moving, config)
-    nodes = begun.level.shape
-    assert begun.start.shape == (3, *nodes) == (3, 12, 11, 10)
-    stage = {name: torch.from_numpy(np.load(path)) for name, path in begun.arrays(tmp_path).items()}
-    refined = optimisers.ADAM.on_nodes(**stage)
-    found = begun.transform(refined, pair.fixed.grid)
+    config = optimisers.make_config()
+    start = optimisers.prepare_start(pair.fixed, pair.moving, config)
+    assert start.fields.forward.shape == (3, *start.features.shape) == (3, 12, 11, 10)
+    job = start.write(tmp_path)
+    arrays = {name: torch.from_numpy(np.load(path)) for name, path in job["arrays"].items()}
+    fields = ForwardBackward(forward=arrays.pop("start"), spacing=job["spacing"])
+    features = FeatureLevel(**arrays, spacing=job["spacing"])
+    with torch.no_grad():
+        *_, last = optimisers.ADAM.refine(lambda _: features, fields, job["shape"])
+        found = start.transform(last.fields.forward)
     torch.testing.assert_close(found.disp_mm, register(pair.fixed, pair.moving, config).transform.disp_mm)
 
 
-def test_a_worker_that_fails_tells_its_last_line(bench: Any, tmp_path: Path) -> None:
+def imported_names(path: Path) -> Iterator[str]:
+    """Full names of all that a script imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_private(name: str) -> bool:
+    """Whether any part of a dotted name begins with one underscore."""
+    return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+
+def test_benchmarks_use_public_names_only() -> None:
+    for script in sorted(BENCHMARKS.rglob("*.py")):
+        names = list(imported_names(script))
+        assert [name for name in names if is_private(name)] == [], script
+        assert [name for name in names if name.startswith("unittest") or name.endswith(".mock")] == [], script
+
+
+def test_private_names_are_recognised(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from __future__ import annotations\n"
+        "import convexadam._axes\n"
+        "from convexadam import __version__, register\n"
+        "from convexadam.kernels._backend import use_backend\n"
+        "def inner():\n    from convexadam.registration.pair import _release_in_order\n"
+    )
+    assert [name for name in imported_names(script) if is_private(name)] == [
+        "convexadam._axes",
+        "convexadam.kernels._backend.use_backend",
+        "convexadam.registration.pair._release_in_order",
+    ]
+
+
+def test_the_error_of_a_worker_is_its_last_line(bench: Any, tmp_path: Path) -> None:
     command = [sys.executable, "-I", "-c", f"raise ValueError('cannot read {tmp_path}/fixed.npy')"]
     with pytest.raises(RuntimeError, match=r"^ValueError: cannot read fixed\.npy$"):
         bench.harness.run_worker(command, {}, tmp_path, {})
 
 
 def test_peak_memory_is_that_of_the_worker_alone(bench: Any) -> None:
-    block = np.ones(2**25)  # 268 MB in this process, which the one that it starts must not count
+    block = np.ones(2**25)  # 268 MB in this process, which must not count in its child
     code = "import sys; sys.path.insert(0, sys.argv[1]); import harness; print(harness.peak_mb())"
     done = subprocess.run(
         [sys.executable, "-I", "-c", code, str(SCRIPT.parents[1])], capture_output=True, text=True, check=True
     )
-    here = bench.harness.peak_mb()
-    if here is None:
-        pytest.skip("this system does not tell the peak memory")
-    assert here > block.nbytes / 1e6
+    own = bench.harness.peak_mb()
+    if own is None:
+        pytest.skip("this system does not report the peak memory")
+    assert own > block.nbytes / 1e6
     assert 1 < float(done.stdout) < 100
 
 
 @pytest.mark.parametrize("options", [["--repeat", "0"], ["--threads", "0"], ["--presets"], ["--peers", "elastix"]])
-def test_options_that_cannot_be_used_are_refused(bench: Any, tmp_path: Path, options: list[str]) -> None:
+def test_invalid_options_exit(bench: Any, tmp_path: Path, options: list[str]) -> None:
     (tmp_path / "pair").mkdir()
     for side in ("fixed", "moving"):
         (tmp_path / "pair" / f"{side}.nii.gz").touch()
     given = ["--data", str(tmp_path), "--output", str(tmp_path / "new.csv")]
-    assert bench.parsed(given)[0].repeat == 1
+    assert bench.parse_options(given)[0].repeat == 1
     with pytest.raises(SystemExit, match="2"):
-        bench.parsed([*given, *options])
+        bench.parse_options([*given, *options])
 
 
 def test_each_peer_has_a_pinned_version_a_worker_and_a_name_of_its_own(bench: Any) -> None:
@@ -274,14 +321,14 @@ def test_each_peer_has_a_pinned_version_a_worker_and_a_name_of_its_own(bench: An
         assert all(part.isdigit() for part in peer.version.split("."))
 
 
-def test_an_environment_that_cannot_be_made_is_the_error_of_the_tool(bench: Any, tmp_path: Path) -> None:
-    (tmp_path / "greedy").touch()  # a file where the folder has to be
-    tool = bench.peer_tool(bench.PEERS["greedy"], tmp_path)
-    assert tool.error == "its environment could not be made"
+def test_an_environment_that_cannot_be_created_is_the_error_of_the_tool(bench: Any, tmp_path: Path) -> None:
+    (tmp_path / "greedy").touch()  # a file instead of a folder
+    tool = bench.make_peer_tool(bench.PEERS["greedy"], tmp_path)
+    assert tool.error == "its environment could not be created"
     assert tool.command == ()
 
 
-def test_threads_reach_every_kind_of_tool(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_is_set_for_all_libraries(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = bench.harness.thread_environment(3)
     assert {found["OMP_NUM_THREADS"], found["NUMBA_NUM_THREADS"], found[bench.harness.ITK_THREADS]} == {"3"}
     assert bench.harness.thread_environment(None) == {}
@@ -299,7 +346,7 @@ def test_seconds_are_the_median_and_the_result_is_the_last(bench: Any, monkeypat
     assert (result, measured["seconds"], measured["runs"]) == ("c", 3.0, 3)
 
 
-def test_calls_take_turns_and_the_first_does_not_count(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_alternate_and_the_first_ones_do_not_count(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, order = [0.0], []
 
     def call(name: str, seconds: list[float]) -> Any:
@@ -316,9 +363,7 @@ def test_calls_take_turns_and_the_first_does_not_count(bench: Any, monkeypatch: 
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kernel keeps the peak", "sampled"])
-def test_memory_above_counts_what_the_call_held_at_once(
-    bench: Any, monkeypatch: pytest.MonkeyPatch, kept: bool
-) -> None:
+def test_memory_above_is_the_peak_of_the_call(bench: Any, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
     resident = [10]
 
     def status(name: str) -> int | None:
@@ -340,7 +385,7 @@ def test_memory_above_counts_what_the_call_held_at_once(
 
 @contextmanager
 def pages(size: int) -> Iterator[None]:
-    """Hold written memory straight from the system: an allocator may keep what it was given back, and reuse it."""
+    """Hold memory from the system, without an allocator, which may keep and reuse freed memory."""
     with mmap.mmap(-1, size) as block:
         for start in range(0, size, mmap.PAGESIZE):
             block[start] = 1
@@ -361,7 +406,7 @@ def test_memory_above_on_this_system(bench: Any) -> None:
     with pages(2**26):
         during = resident()
     if min(during - before, during - resident()) < 0.9 * 2**26:
-        pytest.skip("this system does not tell at once what memory a process has")
+        pytest.skip("this system reports the memory of a process with a delay")
     assert bench.harness.memory_above(hold) == pytest.approx(2**26, rel=0.1)
 
 
@@ -371,24 +416,24 @@ def test_fits_by_hand(bench: Any) -> None:
     assert bench.harness.exponent([1, 10, 100], [5, 5 * 10**1.5, 5 * 10**3]) == pytest.approx(1.5)
 
 
-def test_a_fit_leaves_out_sizes_that_were_coarsened(scaling: Any) -> None:
+def test_fits_exclude_coarsened_sizes(scaling: Any) -> None:
     def row(voxels: str, working: str, seconds: str) -> dict[str, str]:
         return dict.fromkeys(scaling.COLUMNS, "") | {"voxels": voxels, "working_voxels": working, "seconds": seconds}
 
     rows = [row("1", "1", "3"), row("2", "2", "5"), row("4", "4", "9"), row("9", "4", "9"), row("8", "8", "")]
-    assert scaling.fitted(rows) == pytest.approx({"intercept": 1, "slope": 2, "exponent": 0.7917}, rel=1e-3)
-    assert scaling.fitted(rows[:1]) == {}
+    assert scaling.fit_line(rows) == pytest.approx({"intercept": 1, "slope": 2, "exponent": 0.7917}, rel=1e-3)
+    assert scaling.fit_line(rows[:1]) == {}
 
 
 @pytest.mark.parametrize("options", [["--sizes", "8"], ["--repeat", "0"], ["--threads", "0"], ["--presets", "fast"]])
-def test_sizes_that_cannot_be_used_are_refused(scaling: Any, tmp_path: Path, options: list[str]) -> None:
+def test_invalid_sizes_exit(scaling: Any, tmp_path: Path, options: list[str]) -> None:
     given = ["--output", str(tmp_path / "new.csv")]
-    assert scaling.parsed([*given, "--sizes"]).sizes == []
+    assert scaling.parse_options([*given, "--sizes"]).sizes == []
     with pytest.raises(SystemExit, match="2"):
-        scaling.parsed([*given, *options])
+        scaling.parse_options([*given, *options])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scaling_of_two_small_sizes(scaling: Any, tmp_path: Path, capsys: Any) -> None:
     output, plot = tmp_path / "scaling.csv", tmp_path / "images" / "scaling.png"
     options = ["--presets", "published", "--output", str(output), "--plot", str(plot), "--threads", "1"]
@@ -400,28 +445,26 @@ def test_scaling_of_two_small_sizes(scaling: Any, tmp_path: Path, capsys: Any) -
     assert plot.stat().st_size > 1000
 
 
-@pytest.mark.slow
-def test_what_a_search_takes_follows_from_some_of_its_draws(
+@pytest.mark.long
+def test_the_time_of_a_search_is_extrapolated_from_some_samples(
     tuning: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "seconds", lambda call: (call(), 2.0)[1])
+    monkeypatch.setattr(tuning, "measure_seconds", lambda call: (call(), 2.0)[1])
     options = ["--shape", "24", "22", "20", "--measure", "2", "3", "--output", str(tmp_path / "new.csv")]
     tuning.main([*options, "--judged-by", "landmarks"])
     [row] = tuning.harness.read_rows(tmp_path / "new.csv", tuning.COLUMNS)
-    assert (row["draws"], row["settings"]) == ("100+75", "1300")
+    assert (row["samples"], row["settings"]) == ("100+75", "1300")
     # two seconds for each draw, and for each setting alone, on four pairs
-    assert (row["reused_seconds"], row["alone_seconds"]) == ("1400", "10400")
+    assert (row["shared_seconds"], row["separate_seconds"]) == ("1400", "10400")
     assert row["times"] == row["times_with_start"] == "7.4"  # where a start takes as long as a call, none
 
 
 @pytest.mark.parametrize("options", [["--repeats", "4"], ["--threads", "0"], ["--only", "sort"], ["--size", "4x9x9"]])
-def test_options_of_the_kernels_that_cannot_be_used_are_refused(
-    kernels: Any, tmp_path: Path, options: list[str]
-) -> None:
+def test_invalid_options_of_the_kernels_exit(kernels: Any, tmp_path: Path, options: list[str]) -> None:
     given = ["--output", str(tmp_path / "new.csv")]
-    assert kernels.parsed(given).size == (160, 192, 224)
+    assert kernels.parse_arguments(given).size == (160, 192, 224)
     with pytest.raises(SystemExit, match="2"):
-        kernels.parsed([*given, *options])
+        kernels.parse_arguments([*given, *options])
 
 
 def test_every_operation_with_kernels_has_a_file(kernels: Any) -> None:
@@ -434,24 +477,24 @@ def test_every_operation_with_kernels_has_a_file(kernels: Any) -> None:
 def test_counts_of_interpolation_inverses_and_determinants_by_hand(kernels: Any) -> None:
     interpolate, jacobian = (importlib.import_module(f"bench_{name}") for name in ("interpolate", "jacobian"))
     # 2 x 3 x 4 = 24 nodes to 4 x 6 x 8 = 192 voxels; 4 x 3 x 4 = 48 values after one axis, 4 x 6 x 4 = 96 after two
-    counted = interpolate.interpolated((2, 3, 4), (4, 6, 8))
+    counted = interpolate.count_work((2, 3, 4), (4, 6, 8))
     assert (counted.bytes, counted.operations) == (4 * 3 * (24 + 192), 3 * 3 * (48 + 96 + 192))
     # fifteen floats for each of 24 voxels; a read takes 7 means of two (3) for each of 3 components, and 15 around
-    counted = importlib.import_module("bench_invert").inverted((2, 3, 4))
+    counted = importlib.import_module("bench_invert").count_work((2, 3, 4))
     assert (counted.bytes, counted.operations) == (4 * 15 * 24, 3 * 24 * (63 + 15))
     # three floats in and one out for each of 24 voxels; nine differences and factors, three sums, 9 products and 5 sums
-    counted = jacobian.determinants((2, 3, 4))
+    counted = jacobian.count_work((2, 3, 4))
     assert (counted.bytes, counted.operations) == (4 * 4 * 24, 24 * (18 + 3 + 14))
 
 
 def test_counts_of_correlation_and_information_by_hand(kernels: Any) -> None:
-    correlation = importlib.import_module("bench_lncc").correlation
+    correlation = importlib.import_module("bench_lncc").count_work
     # two maps, two fields, two weights and a curvature; nine sums of 2 x 3 more along three axes, a weighted square
     counted = correlation((2, 3, 4), radius=3, weights=2, curved=1)
     assert counted.bytes == 24 * 4 * (2 + 6 + 2 + 1)
     assert counted.operations == 24 * (50 + 28 + 5 + 24 + 9 + 36 + 9 * 6 * 3 + 8)
     # a cube takes 2 more than a square; eight products and as many sums for the histogram, and for a mean of its slopes
-    information = importlib.import_module("bench_mutual_information").information
+    information = importlib.import_module("bench_mutual_information").count_work
     counted = information((2, 3, 4), weights=2)
     each = 50 + 28 + 2 * 14 + 22 + 16 + 14 + 16 + 6 + 36
     assert (counted.bytes, counted.operations) == (24 * 4 * (2 + 6 + 2), 24 * each)
@@ -463,7 +506,7 @@ def test_counts_of_correlation_and_information_by_hand(kernels: Any) -> None:
 def test_counts_of_a_curvature_by_hand(kernels: Any) -> None:
     bench = importlib.import_module("bench_warp_ssd")
     # squares of three slopes of five channels and their sums; three of the sums are left, weighed and added up
-    counted = bench.curved((2, 3, 4), bench.Work(100, 1000), channels=5)
+    counted = bench.count_curvature_work((2, 3, 4), bench.Work(100, 1000), channels=5)
     assert (counted.bytes, counted.operations) == (100 + 4 * 24, 1000 + 24 * (3 * 5 + 3 * 5 + 3 + 2 + 2))
 
 
@@ -471,25 +514,25 @@ def test_counts_of_regularisers_by_hand(kernels: Any) -> None:
     names = ("diffusion", "bending", "volume_change", "bilateral")
     diffusion, bending, volume_change, bilateral = (importlib.import_module(f"bench_{name}") for name in names)
     # 72 values of 24 voxels: in, and their gradient in and out
-    assert diffusion.differences((2, 3, 4)).bytes == bending.second_differences((2, 3, 4)).bytes == 4 * 3 * 72
+    assert diffusion.count_work((2, 3, 4)).bytes == bending.count_work((2, 3, 4)).bytes == 4 * 3 * 72
     # 6 differences, 6 sums, a factor; and 3 squares of differences
-    assert diffusion.differences((2, 3, 4), valued=False).operations == 72 * 13
-    assert diffusion.differences((2, 3, 4)).operations == 72 * (13 + 9)
+    assert diffusion.count_work((2, 3, 4), valued=False).operations == 72 * 13
+    assert diffusion.count_work((2, 3, 4)).operations == 72 * (13 + 9)
     # 11 and a sum, or a factor and a sum; and 6 squares of second differences
-    assert bending.second_differences((2, 3, 4), valued=False).operations == 72 * 26
-    assert bending.second_differences((2, 3, 4)).operations == 72 * (26 + 30)
-    counted = volume_change.stressed((2, 3, 4), weights=1)
+    assert bending.count_work((2, 3, 4), valued=False).operations == 72 * 26
+    assert bending.count_work((2, 3, 4)).operations == 72 * (26 + 30)
+    counted = volume_change.count_work((2, 3, 4), weights=1)
     assert (counted.bytes, counted.operations) == (4 * 10 * 24, 24 * (18 + 3 + 27 + 5 + 7 + 45))
-    counted = bilateral.weighed((2, 3, 4), 1, channels=2)
+    counted = bilateral.count_work((2, 3, 4), 1, channels=2)
     assert (counted.bytes, counted.operations) == (4 * 8 * 24, 24 * (26 * 20 + 6))
 
 
 def test_counts_of_steps_by_hand(kernels: Any) -> None:
-    counted = importlib.import_module("bench_damped_step").stepped((2, 3, 4))
+    counted = importlib.import_module("bench_damped_step").count_work((2, 3, 4))
     assert (counted.bytes, counted.operations) == (4 * (8 + 3) * 24, 24 * (2 + 3 + 5 + 4 + 3 + 6 + 5 + 2 + 2))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kernels_beside_their_references(kernels: Any, tmp_path: Path, capsys: Any) -> None:
     output = tmp_path / "kernels.csv"
     assert kernels.main(["--size", "24x18x16", "--repeats", "5", "--output", str(output)]) == 0
@@ -501,8 +544,8 @@ def test_kernels_beside_their_references(kernels: Any, tmp_path: Path, capsys: A
     assert "GB/s" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_runs_pairs_and_survives_one_that_fails(bench: Any, tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.long
+def test_pairs_run_although_one_fails(bench: Any, tmp_path: Path, capsys: Any) -> None:
     data, output = tmp_path / "data", tmp_path / "results" / "pairs.csv"
     data.mkdir()
     pair = write_pair(data / "phantom")
@@ -525,7 +568,7 @@ def test_runs_pairs_and_survives_one_that_fails(bench: Any, tmp_path: Path, caps
     try:
         assert bench.main(options) == 1
         good, bad = sorted(bench.harness.read_rows(output, bench.COLUMNS), key=lambda row: bool(row["error"]))
-        assert bench.main([*options, "--pairs", "phantom"]) == 0  # replaces its own row and keeps the other
+        assert bench.main([*options, "--pairs", "phantom"]) == 0  # replaces its row and keeps the other
     finally:
         torch.set_num_threads(threads)
     again = bench.harness.read_rows(output, bench.COLUMNS)
@@ -547,7 +590,7 @@ def test_runs_pairs_and_survives_one_that_fails(bench: Any, tmp_path: Path, caps
     assert "phantom: convexadam-torch published" in printed.err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_preset_without_one_component(ablation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair(tmp_path / "phantom")
     output = tmp_path / "ablation.csv"
@@ -562,16 +605,20 @@ def test_a_preset_without_one_component(ablation: Any, tmp_path: Path, monkeypat
     assert rows[0]["tre_mm"] != rows[1]["tre_mm"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_optimisers_from_one_start(optimisers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair(tmp_path / "phantom")
     output = tmp_path / "optimisers.csv"
     adam = dataclasses.replace(optimisers.ADAM, levels=(Level(spacing=2, iterations=40),))
-    early = dataclasses.replace(adam, tolerance=1.0)  # no five steps lower the value to nothing
+    early = dataclasses.replace(adam, tolerance=1.0)  # no five steps lower the value to 0
     monkeypatch.setattr(optimisers, "STAGES", {"early": early, "late": adam})
     assert optimisers.main(["--data", str(tmp_path), "--output", str(output), "--repeat", "1"]) == 0
     rows = optimisers.runs.harness.read_rows(output, optimisers.COLUMNS)
     found = {row["optimiser"]: row["iterations"] for row in rows}
-    assert found == {"early": "6", "late": "40", optimisers.START: "0"}  # looked at before the first and the sixth
+    assert found == {
+        "early": "6",
+        "late": "40",
+        optimisers.START: "0",
+    }  # the value counts before the first and the sixth
     assert all(row["tre_mm"] and row["dice"] and row["sdlogj"] for row in rows)
     assert len({row["tre_mm"] for row in rows}) == 3

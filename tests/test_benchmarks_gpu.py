@@ -37,7 +37,6 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
     return _loaded("run", monkeypatch)
 
 
-@pytest.mark.slow
 def test_without_a_gpu_says_what_did_not_run(tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / "run.py"), "--sizes", "32x16x8", "--output", str(tmp_path / "gpu.csv")]
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

@@ -98,7 +98,7 @@ def test_node_weights_are_those_of_whole_blocks() -> None:
 
 
 def test_nodes_lie_in_the_middle_of_their_blocks() -> None:
-    positions = oracles.node_positions((7, 5, 4), (3, 2, 4))
+    positions = oracles.control_point_positions((7, 5, 4), (3, 2, 4))
     assert positions[0, :, 0, 0].tolist() == [1, 4]
     assert positions[1, 0, :, 0].tolist() == [0.5, 2.5]
     assert positions[2, 0, 0].tolist() == [1.5]
@@ -106,12 +106,12 @@ def test_nodes_lie_in_the_middle_of_their_blocks() -> None:
 
 def test_nodes_to_voxels_is_linear_between_nodes_and_flat_outside() -> None:
     # nodes at 0.5 and 2.5; voxels 0..4
-    found = oracles.nodes_to_voxels(_line([0, 4]), (1, 1, 2), (1, 1, 5))
+    found = oracles.control_points_to_voxels(_line([0, 4]), (1, 1, 2), (1, 1, 5))
     assert found.ravel().tolist() == [0, 1, 3, 4, 4]
 
 
 def test_voxels_to_nodes() -> None:
-    assert oracles.voxels_to_nodes(_line([0, 2, 4, 8, 99]), (1, 1, 2)).ravel().tolist() == [1, 6]
+    assert oracles.voxels_to_control_points(_line([0, 2, 4, 8, 99]), (1, 1, 2)).ravel().tolist() == [1, 6]
 
 
 def test_mind_has_twelve_pairs() -> None:
@@ -187,9 +187,9 @@ def test_coupled_argmin() -> None:
 def test_subcell_argmin() -> None:
     # (d - 0.25)^2 + 1 at -1, 0, 1; a minimum at the end of the window; three equal costs
     costs = np.array([[2.5625, 3, 1], [1.0625, 2, 1], [1.5625, 1, 1]]).reshape(1, 1, 3, 1, 1, 3)
-    assert oracles.coupled_argmin(costs, subcell=True)[2].ravel() == pytest.approx([0.25, 1, 0])
+    assert oracles.coupled_argmin(costs, parabolic_fit=True)[2].ravel() == pytest.approx([0.25, 1, 0])
     # with theta 1 towards -0.75 the first is (d - 0.25)^2 + (d + 0.75)^2 = 2 (d + 0.25)^2 + const
-    found = oracles.coupled_argmin(costs, np.full((3, 1, 1, 3), -0.75), 1.0, subcell=True)
+    found = oracles.coupled_argmin(costs, np.full((3, 1, 1, 3), -0.75), 1.0, parabolic_fit=True)
     assert found[2, 0, 0, 0] == pytest.approx(-0.25)
     assert np.abs(found[:2]).max() == 0
 
@@ -350,11 +350,11 @@ def test_bilateral() -> None:
     field[1, 0, 0] = [0, 2, 5]
     guide = np.array([0.0, 0, 1]).reshape(1, 1, 1, 3)
     near, across = math.exp(-1 / 8), math.exp(-1 / 8 - 2)  # one node apart; and 1 in the guide
-    found = oracles.bilateral(field, guide, sigma_nodes=2, sigma_guide=0.5)
+    found = oracles.bilateral(field, guide, sigma=2, sigma_guide=0.5)
     expected = [2 * near / (1 + near), (2 + 5 * across) / (1 + near + across), (5 + 2 * across) / (1 + across)]
     assert found[1].ravel() == pytest.approx(expected)
     moved = near * math.exp(-4 / 18)  # a difference of 2, for a sigma of 3
-    found = oracles.bilateral(field[..., :2], guide[..., :2], sigma_nodes=2, sigma_guide=0.5, sigma_field=3)
+    found = oracles.bilateral(field[..., :2], guide[..., :2], sigma=2, sigma_guide=0.5, sigma_field=3)
     assert found[1].ravel() == pytest.approx([2 * moved / (1 + moved), 2 / (1 + moved)])
     assert not found[[0, 2]].any()
 

@@ -128,9 +128,9 @@ def test_pyplot_is_not_used() -> None:
 
 def test_images_must_share_a_grid() -> None:
     image = image_of(torch.rand(SHAPE))
-    with pytest.raises(GeometryError, match=r"moving image .* resample it onto the fixed grid"):
+    with pytest.raises(GeometryError, match=r"moving must be on the grid .* resample it"):
         registration_figure(image, image_of(torch.rand(SHAPE), LIA), image)
-    with pytest.raises(GeometryError, match="moved image"):
+    with pytest.raises(GeometryError, match="moved must be on the grid"):
         registration_figure(image, image, image_of(torch.rand(4, 5, 6)))
     with pytest.raises(GeometryError, match="disp_mm"):
         registration_figure(image, image, image, torch.zeros(3, 4, 5, 6))
@@ -138,7 +138,7 @@ def test_images_must_share_a_grid() -> None:
 
 def test_an_image_without_values_is_refused() -> None:
     image = image_of(torch.rand(SHAPE))
-    with pytest.raises(InputError, match="moved image holds no finite value"):
+    with pytest.raises(InputError, match="moved must have a finite value"):
         registration_figure(image, image, image_of(torch.full(SHAPE, torch.nan)))
 
 
@@ -148,7 +148,7 @@ def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
         registration_figure(image, image, image, path=tmp_path / "missing" / "figure.png")
     folder = tmp_path / "figure.png"
     folder.mkdir()
-    with pytest.raises(FileError, match="is a folder"):
+    with pytest.raises(FileError, match="got a folder"):
         registration_figure(image, image, image, path=folder)
     assert list(tmp_path.iterdir()) == [folder]
 

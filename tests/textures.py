@@ -30,7 +30,7 @@ def texture(points_mm: Tensor, *, wavelengths_mm: tuple[float, float], seed: int
 
 def positions_mm(grid: Grid) -> Tensor:
     """Where each voxel lies, ``[i, j, k, 3]``."""
-    return grid.to_mm(indices(grid).reshape(-1, 3)).reshape(*grid.shape, 3)
+    return grid.index_to_world(indices(grid).reshape(-1, 3)).reshape(*grid.shape, 3)
 
 
 def indices(grid: Grid) -> Tensor:

@@ -58,15 +58,15 @@ def moved_mm(pair: PhantomPair, linear: np.ndarray | None = None) -> torch.Tenso
     return torch.from_numpy(points @ linear[:3, :3].T + linear[:3, 3])
 
 
-def in_voxels(pair: PhantomPair, apart_mm: torch.Tensor) -> torch.Tensor:
+def scale_to_voxels(pair: PhantomPair, apart_mm: torch.Tensor) -> torch.Tensor:
     """Lengths of vectors in mm, ``(n, 3)``, in voxels of the fixed image."""
     return torch.from_numpy(np.linalg.solve(pair.fixed.grid.affine[:3, :3], apart_mm.numpy().T)).norm(dim=0)
 
 
 def error(result: RegistrationResult, pair: PhantomPair, linear: np.ndarray | None = None) -> float:
-    return float(in_voxels(pair, result.transform(organs_mm(pair)) - moved_mm(pair, linear)).mean())
+    return float(scale_to_voxels(pair, result.transform(organs_mm(pair)) - moved_mm(pair, linear)).mean())
 
 
 def still(pair: PhantomPair) -> float:
     """Error of nothing at all."""
-    return float(in_voxels(pair, moved_mm(pair) - organs_mm(pair)).mean())
+    return float(scale_to_voxels(pair, moved_mm(pair) - organs_mm(pair)).mean())

@@ -229,7 +229,7 @@ def registered(size: Triple, name: str, repeats: int) -> list[Row]:
     stages: dict[str, list[float]] = {}
 
     def call() -> None:
-        for stage, seconds in register(fixed, moving, config).seconds.items():
+        for stage, seconds in register(fixed, moving, config).timings.items():
             stages.setdefault(stage, []).append(1e3 * seconds)
 
     label = f"{name}, recorded" if os.environ.get(SWITCH) == "1" else name
@@ -352,10 +352,10 @@ def _coupled_argmin(size: Triple) -> tuple[Callable[[], Any], Work]:
 
 
 def _warp_ssd(size: Triple) -> tuple[Callable[[], Any], Work]:
-    from convexadam.kernels.warp_ssd import compared
+    from convexadam.kernels.warp_ssd import prepare_ssd
 
     nodes = _halved(size, 2)
-    comparison = compared(_random(12, *nodes), _random(12, *nodes).flip(1))
+    comparison = prepare_ssd(_random(12, *nodes), _random(12, *nodes).flip(1))
     u = _field(nodes)
     out = torch.empty_like(u)
     return lambda: comparison(u, diffusion=1.25, out=out), work.gradient(nodes)

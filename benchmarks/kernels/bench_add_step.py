@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import case
 import torch
 import work
@@ -13,19 +11,15 @@ from convexadam.kernels.warp import add_step
 
 
 def cases(size: Triple, device: str) -> list[Case]:
-    """Fields on nodes of 2 voxels."""
-    nodes = case.coarser(size, 2)
-    field = case.field(nodes, device)
+    """Return fields on control points of spacing 2."""
+    points = case.coarsen_grid(size, 2)
+    field = case.make_field(points, device)
     step, out = 0.5 * field, torch.empty_like(field)
     return [
         Case(
             name="step",
-            grid=nodes,
+            grid=points,
             make=lambda _: lambda: add_step(field, step, longest=0.5, out=out),
-            work=work.composed(nodes),
+            work=work.composed(points),
         )
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(case.main("add_step"))

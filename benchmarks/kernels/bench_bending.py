@@ -1,9 +1,8 @@
-"""Bending energy of a whole field and its gradient, as a term of a cost."""
+"""Bending energy of a field and its gradient."""
 
 from __future__ import annotations
 
 import math
-import sys
 
 import case
 import torch
@@ -12,10 +11,10 @@ from case import FLOAT, Case, Triple, Work
 from convexadam.kernels.bending import bending, bending_gradient
 
 
-def second_differences(size: Triple, *, valued: bool = True) -> Work:
+def count_work(size: Triple, *, valued: bool = True) -> Work:
     """Field in, gradient in and out; for each value two Laplacians (12), a product and a sum.
 
-    The value takes six second differences of three operations, and a square and a sum for each.
+    The value needs six second differences of three operations, and a square and a sum for each.
     """
     values = 3 * math.prod(size)
     return Work(3 * FLOAT * values, (2 * 12 + 2 + (6 * 5 if valued else 0)) * values)
@@ -23,23 +22,19 @@ def second_differences(size: Triple, *, valued: bool = True) -> Work:
 
 def cases(size: Triple, device: str) -> list[Case]:
     """Return a field at full resolution."""
-    field = case.field(size, device)
-    onto = torch.zeros_like(field)
+    field = case.make_field(size, device)
+    gradient = torch.zeros_like(field)
     return [
         Case(
             name="value and gradient",
             grid=size,
-            make=lambda _: lambda: bending(field, onto=onto),
-            work=second_differences(size),
+            make=lambda _: lambda: bending(field, add_to=gradient),
+            work=count_work(size),
         ),
         Case(
             name="gradient",
             grid=size,
-            make=lambda _: lambda: bending_gradient(field, onto=onto),
-            work=second_differences(size, valued=False),
+            make=lambda _: lambda: bending_gradient(field, add_to=gradient),
+            work=count_work(size, valued=False),
         ),
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(case.main("bending"))

@@ -1,8 +1,7 @@
-"""Costs of all displacements of a window, at the cells of each preset."""
+"""Cost volume, at the spacing and window of each preset."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,22 +16,18 @@ WINDOWS = {"default": (4, Window((5, 5, 5), ball=True)), "published": (6, Window
 
 
 def cases(size: Triple, device: str) -> list[Case]:
-    """As in a search: compiled kernels leave float16, the reference float32."""
+    """Return searches as in a registration, where compiled kernels store float16 costs and the reference float32."""
 
     def of(name: str) -> Case:
         spacing, window = WINDOWS[name]
-        cells = case.coarser(size, spacing)
-        fixed = case.random(12, *cells, device=device)
+        points = case.coarsen_grid(size, spacing)
+        fixed = case.make_random(12, *points, device=device)
         moving = fixed.flip(1).contiguous()
 
         def make(backend: str) -> Callable[[], Any]:
             dtype = None if backend == "reference" else torch.float16
             return lambda: cost_volume(fixed, moving, window, dtype=dtype)
 
-        return Case(name=name, grid=cells, make=make, work=work.compared_over_windows(cells, len(window.steps)))
+        return Case(name=name, grid=points, make=make, work=work.compared_over_windows(points, len(window.steps)))
 
     return [of(name) for name in WINDOWS]
-
-
-if __name__ == "__main__":
-    sys.exit(case.main("cost_volume"))

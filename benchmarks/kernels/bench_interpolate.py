@@ -1,35 +1,30 @@
-"""Linear interpolation of a field from the nodes to the voxels, which ends every registration."""
+"""Linear interpolation of a field from control points to voxels, the last step of every registration."""
 
 from __future__ import annotations
 
 import math
-import sys
 
 import case
 from case import FLOAT, Case, Triple, Work
 
-from convexadam.kernels.resize import nodes_to_voxels
+from convexadam.kernels.resize import control_points_to_voxels
 
 
-def interpolated(nodes: Triple, to: Triple, *, channels: int = 3) -> Work:
-    """Field in and out once; 3 operations for each value after the first axis, after the second and at the end."""
-    values = [math.prod((*to[:axis], *nodes[axis:])) for axis in (1, 2, 3)]
-    return Work(FLOAT * channels * (math.prod(nodes) + math.prod(to)), 3 * channels * sum(values))
+def count_work(points: Triple, to: Triple, *, channels: int = 3) -> Work:
+    """Field in and out once; 3 operations for each value after interpolation along one, two and three axes."""
+    values = [math.prod((*to[:axis], *points[axis:])) for axis in (1, 2, 3)]
+    return Work(FLOAT * channels * (math.prod(points) + math.prod(to)), 3 * channels * sum(values))
 
 
 def cases(size: Triple, device: str) -> list[Case]:
-    """Nodes of 2 voxels."""
-    nodes = case.coarser(size, 2)
-    field = case.field(nodes, device)
+    """Return a field on control points of spacing 2."""
+    points = case.coarsen_grid(size, 2)
+    field = case.make_field(points, device)
     return [
         Case(
             name="to voxels",
             grid=size,
-            make=lambda _: lambda: nodes_to_voxels(field, (2, 2, 2), size),
-            work=interpolated(nodes, size),
+            make=lambda _: lambda: control_points_to_voxels(field, (2, 2, 2), size),
+            work=count_work(points, size),
         )
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(case.main("interpolate"))

@@ -1,9 +1,8 @@
-"""Inverse of a whole field, as in `DisplacementField.inverse` on its own grid."""
+"""Inversion of a field, as in `DisplacementField.inverse` on its own grid."""
 
 from __future__ import annotations
 
 import math
-import sys
 
 import case
 from case import FLOAT, Case, Triple, Work
@@ -12,18 +11,18 @@ from convexadam.kernels.invert import origins
 from convexadam.kernels.warp import identity_positions
 
 _READ = 3 * 7 * 3 + 9 + 6
-"""Operations of a displacement between eight voxels: seven means of two for each component; the cell, the sum."""
+"""Operations of one interpolation: seven linear interpolations of each component; the cell; the sum."""
 
 
-def inverted(size: Triple, *, reads: int = 3) -> Work:
-    """Field, targets and guesses in, points and misses out; at the least a start, a look at it, and one step."""
+def count_work(size: Triple, *, reads: int = 3) -> Work:
+    """Field, targets and guesses in, points and residuals out; at least three interpolations per point."""
     voxels = math.prod(size)
     return Work(5 * 3 * FLOAT * voxels, reads * _READ * voxels)
 
 
 def cases(size: Triple, device: str) -> list[Case]:
-    """Return a field at full resolution; the guess is the voxel itself."""
-    field = case.field(size, device)
+    """Return a field at full resolution, with the voxels themselves as initial positions."""
+    field = case.make_field(size, device)
     field = field.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
     targets = identity_positions(size, like=field).flatten(1)
     return [
@@ -31,10 +30,6 @@ def cases(size: Triple, device: str) -> list[Case]:
             name="voxels",
             grid=size,
             make=lambda _: lambda: origins(field, targets, targets),
-            work=inverted(size),
+            work=count_work(size),
         )
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(case.main("invert"))

@@ -1,9 +1,8 @@
-"""Jacobian determinants of a whole field."""
+"""Jacobian determinants of a field."""
 
 from __future__ import annotations
 
 import math
-import sys
 
 import case
 from case import FLOAT, Case, Triple, Work
@@ -11,7 +10,7 @@ from case import FLOAT, Case, Triple, Work
 from convexadam.kernels.jacobian import jacobian_determinant
 
 
-def determinants(size: Triple) -> Work:
+def count_work(size: Triple) -> Work:
     """Field in, determinants out; nine slopes (2), the identity (3), the determinant (14)."""
     voxels = math.prod(size)
     return Work(4 * FLOAT * voxels, (9 * 2 + 3 + 14) * voxels)
@@ -19,9 +18,5 @@ def determinants(size: Triple) -> Work:
 
 def cases(size: Triple, device: str) -> list[Case]:
     """Return a field at full resolution."""
-    field = case.field(size, device)
-    return [Case(name="voxels", grid=size, make=lambda _: lambda: jacobian_determinant(field), work=determinants(size))]
-
-
-if __name__ == "__main__":
-    sys.exit(case.main("jacobian"))
+    field = case.make_field(size, device)
+    return [Case(name="voxels", grid=size, make=lambda _: lambda: jacobian_determinant(field), work=count_work(size))]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import case
 import work
 from case import Case, Triple
@@ -12,11 +10,11 @@ from convexadam.kernels.mind_ssc import pooled_mind_ssc
 
 
 def cases(size: Triple, device: str) -> list[Case]:
-    """Nodes of 2 voxels, with the cells of each preset's search."""
-    volume = case.volume(size, device)
+    """Return blocks of 2 voxels together with those of the search of each preset."""
+    volume = case.make_volume(size, device)
 
-    def of(name: str, cell: int) -> Case:
-        spacings = [(2, 2, 2), (cell, cell, cell)]
+    def of(name: str, spacing: int) -> Case:
+        spacings = [(2, 2, 2), (spacing, spacing, spacing)]
         return Case(
             name=name,
             grid=size,
@@ -25,7 +23,3 @@ def cases(size: Triple, device: str) -> list[Case]:
         )
 
     return [of("default", 4), of("published", 6)]
-
-
-if __name__ == "__main__":
-    sys.exit(case.main("mind_ssc"))

@@ -1,34 +1,51 @@
-"""What each file of this folder describes: the cases of one operation, on the grids of one volume.
+"""A benchmark case of an operation, and its input data.
 
-A file ``bench_<operation>.py`` has ``cases(size, device)``. Run as a script, it measures its own operation.
+A file ``bench_<operation>.py`` has a function ``cases(size, device)``, which ``run.py`` calls.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "gpu")]
-
-from work import FLOAT, HALF, Work  # noqa: E402 - the folders above are no packages
+from work import FLOAT, HALF, Work
 
 Triple: TypeAlias = tuple[int, int, int]
 
 BOX3 = tuple(t / 27 for t in (1, 3, 6, 7, 6, 3, 1))
-"""Three mean filters of width 3 in a row."""
+"""Taps of three successive mean filters of width 3."""
 
-__all__ = ["BOX3", "FLOAT", "HALF", "Case", "Triple", "Work", "coarser", "field", "main", "random", "volume"]
+__all__ = [
+    "BOX3",
+    "FLOAT",
+    "HALF",
+    "Case",
+    "Triple",
+    "Work",
+    "coarsen_grid",
+    "make_field",
+    "make_random",
+    "make_volume",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One operation on one grid: ``make`` returns the call for a backend, which is chosen already."""
+    """One operation on one grid.
+
+    Attributes
+    ----------
+    name
+        Name of the case, unique within the operation.
+    grid
+        Shape of the result.
+    make
+        Prepares inputs for a backend, within ``use_backend``, and returns the function to be timed.
+    work
+        Least memory traffic and arithmetic of one call.
+    """
 
     name: str
     grid: Triple
@@ -36,36 +53,28 @@ class Case:
     work: Work
 
 
-def random(*shape: int, device: str) -> torch.Tensor:
-    """Return numbers in [0, 1), the same ones each time."""
+def make_random(*shape: int, device: str) -> torch.Tensor:
+    """Return uniform random numbers in [0, 1), equal in each call."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
 
 
-def coarser(size: Triple, by: int) -> Triple:
-    """Return the grid of blocks of ``by`` voxels."""
-    i, j, k = (max(n // by, 1) for n in size)
+def coarsen_grid(size: Triple, spacing: int) -> Triple:
+    """Return the shape of a grid of control points of ``spacing`` voxels."""
+    i, j, k = (max(n // spacing, 1) for n in size)
     return i, j, k
 
 
-def _smooth(channels: int, grid: Triple, cell: int, device: str) -> torch.Tensor:
-    coarse = 2 * random(1, channels, *(n + 1 for n in coarser(grid, cell)), device=device) - 1
+def _make_smooth(channels: int, grid: Triple, spacing: int, device: str) -> torch.Tensor:
+    coarse = 2 * make_random(1, channels, *(n + 1 for n in coarsen_grid(grid, spacing)), device=device) - 1
     return torch.nn.functional.interpolate(coarse, size=grid, mode="trilinear", align_corners=True)[0]
 
 
-def field(grid: Triple, device: str) -> torch.Tensor:
-    """Smooth displacements of up to a node: random ones would read the maps in no order at all."""
-    return _smooth(3, grid, 8, device)
+def make_field(grid: Triple, device: str) -> torch.Tensor:
+    """Return smooth displacements of at most one grid unit; random ones would access the maps without any order."""
+    return _make_smooth(3, grid, 8, device)
 
 
-def volume(size: Triple, device: str) -> torch.Tensor:
+def make_volume(size: Triple, device: str) -> torch.Tensor:
     """Return a volume with structures of several sizes."""
-    return sum(
-        (cell**0.5 * _smooth(1, size, cell, device)[0] for cell in (3, 6, 12, 24)), torch.zeros((), device=device)
-    )
-
-
-def main(operation: str) -> int:
-    """Measure one operation alone."""
-    import run
-
-    return run.main(["--only", operation, *sys.argv[1:]])
+    volume = torch.zeros((), device=device)
+    return sum((spacing**0.5 * _make_smooth(1, size, spacing, device)[0] for spacing in (3, 6, 12, 24)), volume)

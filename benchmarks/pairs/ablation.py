@@ -1,6 +1,6 @@
-"""What each component of a preset contributes: pairs registered with it, and with one component at a time taken away.
+"""Ablation: registrations with a preset, and with one component at a time removed.
 
-Settings follow those of the preset, whatever they are: a component that it does not have makes no row. See
+The changes apply to the settings of any preset; a component that a preset does not have makes no row. See
 ``benchmarks/README.md``.
 """
 
@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 
 import convexadam
 from convexadam import RegistrationConfig
-from convexadam.continuous import Adam, Displacement, LevenbergMarquardt, Refinement, Ssd, WeightedSum
+from convexadam.continuous import Adam, Additive, LevenbergMarquardt, Refinement, Ssd, WeightedSum
 from convexadam.features import Concat
-from convexadam.registration.presets import PRESETS
+from convexadam.registration.presets import preset_names
 from convexadam.registration.working_grid import IsotropicGrid
 
 HERE = Path(__file__).resolve().parent
@@ -37,69 +37,72 @@ ADAM_STEPS, ADAM_STEPS_FULL = 50, 30
 Change: TypeAlias = Callable[[RegistrationConfig], RegistrationConfig]
 
 
-def variants(config: RegistrationConfig) -> dict[str, RegistrationConfig]:
-    """Return the settings, and by its name those without a component; components that they do not have make none."""
-    changed = {name: change(config) for name, change in CHANGES.items()} | without_terms(config)
-    return {NOTHING: config} | {name: found for name, found in changed.items() if found != config}
+def make_variants(config: RegistrationConfig) -> dict[str, RegistrationConfig]:
+    """Return the settings, and those without each component that they have, by its name."""
+    changed = {name: change(config) for name, change in CHANGES.items()} | remove_terms(config)
+    return {NOTHING: config} | {name: variant for name, variant in changed.items() if variant != config}
 
 
-def refined(change: Callable[[Refinement], Refinement]) -> Change:
-    """Turn a change of the refinement into one of all settings."""
+def change_refinement(change: Callable[[Refinement], Refinement]) -> Change:
+    """Return a change of the refinement as a change of all settings."""
 
-    def changed(config: RegistrationConfig) -> RegistrationConfig:
+    def apply(config: RegistrationConfig) -> RegistrationConfig:
         old = config.continuous
         return config if old is None else dataclasses.replace(config, continuous=change(old))
 
-    return changed
+    return apply
 
 
-def one_search(config: RegistrationConfig) -> RegistrationConfig:
+def keep_first_search(config: RegistrationConfig) -> RegistrationConfig:
     """Keep the first of several searches."""
     return dataclasses.replace(config, discrete=config.searches[0]) if len(config.searches) > 1 else config
 
 
-def one_level(which: int) -> Change:
+def keep_level(number: int) -> Change:
     """Keep one of several levels."""
-    return refined(lambda old: dataclasses.replace(old, levels=(old.levels[which],)))
+    return change_refinement(lambda old: dataclasses.replace(old, levels=(old.levels[number],)))
 
 
-def on_levels(old: Refinement, **changes: Any) -> Refinement:
-    """Change every level alike."""
+def change_levels(old: Refinement, **changes: Any) -> Refinement:
+    """Change the same settings of all levels."""
     return dataclasses.replace(old, levels=tuple(dataclasses.replace(level, **changes) for level in old.levels))
 
 
-def all_alike(old: Refinement) -> Refinement:
-    """Let all squared differences count alike."""
+def remove_robust_scale(old: Refinement) -> Refinement:
+    """Use plain squared differences."""
 
     def plain(term: Any) -> Any:
-        return dataclasses.replace(term, robustness=None) if isinstance(term, Ssd) else term
+        return dataclasses.replace(term, robust_scale=None) if isinstance(term, Ssd) else term
 
-    found = old.similarity
-    if isinstance(found, WeightedSum):
-        return dataclasses.replace(old, similarity=dataclasses.replace(found, terms=tuple(map(plain, found.terms))))
-    return dataclasses.replace(old, similarity=plain(found))
-
-
-def narrow(old: Refinement) -> Refinement:
-    """Take the window of a refinement that says nothing about it."""
-    return dataclasses.replace(on_levels(old, smoothing=None), smoothing=Refinement().smoothing)
+    similarity = old.similarity
+    if isinstance(similarity, WeightedSum):
+        terms = tuple(map(plain, similarity.terms))
+        return dataclasses.replace(old, similarity=dataclasses.replace(similarity, terms=terms))
+    return dataclasses.replace(old, similarity=plain(similarity))
 
 
-def fluid(old: Refinement) -> Refinement:
-    """Leave the whole field unsmoothed; steps are smooth all the same."""
-    if isinstance(old.parametrisation, Displacement):
+def use_default_window(old: Refinement) -> Refinement:
+    """Use the default smoothing of updates."""
+    return dataclasses.replace(
+        change_levels(old, update_smoothing=None), update_smoothing=Refinement().update_smoothing
+    )
+
+
+def remove_total_smoothing(old: Refinement) -> Refinement:
+    """Do not smooth the whole field; updates stay smooth."""
+    if isinstance(old.parametrisation, Additive):
         return old
-    free = dataclasses.replace(old.parametrisation, field_smoothing=None)
-    return dataclasses.replace(on_levels(old, field_smoothing=None), parametrisation=free)
+    free = dataclasses.replace(old.parametrisation, total_smoothing=None)
+    return dataclasses.replace(change_levels(old, total_smoothing=None), parametrisation=free)
 
 
-def added(old: Refinement) -> Refinement:
-    """Add steps up instead of composing them."""
-    return dataclasses.replace(old, parametrisation=Displacement())
+def use_additive(old: Refinement) -> Refinement:
+    """Add updates instead of composing them."""
+    return dataclasses.replace(old, parametrisation=Additive())
 
 
-def first_order(old: Refinement) -> Refinement:
-    """Take Adam, which needs more steps."""
+def use_adam(old: Refinement) -> Refinement:
+    """Use Adam, which needs more iterations."""
     if not isinstance(old.optimiser, LevenbergMarquardt):
         return old
     levels = tuple(
@@ -109,81 +112,85 @@ def first_order(old: Refinement) -> Refinement:
     return dataclasses.replace(old, optimiser=Adam(), levels=levels)
 
 
-def cubic(config: RegistrationConfig) -> RegistrationConfig:
-    """Make voxels cubic even where slices are little further apart than pixels."""
+def make_voxels_cubic(config: RegistrationConfig) -> RegistrationConfig:
+    """Make voxels cubic even if slices are hardly thicker than pixels."""
     grid = config.grid
     if not isinstance(grid, IsotropicGrid):
         return config
-    return dataclasses.replace(config, grid=dataclasses.replace(grid, keep=IsotropicGrid().keep))
+    return dataclasses.replace(config, grid=dataclasses.replace(grid, max_anisotropy=IsotropicGrid().max_anisotropy))
 
 
 CHANGES: Mapping[str, Change] = {
     "linear alignment": lambda config: dataclasses.replace(config, linear=None),
-    "kept voxels": cubic,
-    "second search": one_search,
+    "kept voxels": make_voxels_cubic,
+    "second search": keep_first_search,
     "both directions": lambda config: dataclasses.replace(config, symmetric=False),
-    "full-resolution level": one_level(0),
-    "coarse level": one_level(-1),
-    "outlier weights": refined(all_alike),
-    "wide window": refined(narrow),
-    "field smoothing": refined(fluid),
-    "composition": refined(added),
-    "Levenberg-Marquardt": refined(first_order),
+    "full-resolution level": keep_level(0),
+    "coarse level": keep_level(-1),
+    "outlier weights": change_refinement(remove_robust_scale),
+    "wide window": change_refinement(use_default_window),
+    "field smoothing": change_refinement(remove_total_smoothing),
+    "composition": change_refinement(use_additive),
+    "Levenberg-Marquardt": change_refinement(use_adam),
 }
-"""How each component is taken away, in the order of their use."""
+"""How each component is removed, in the order of their use."""
 
 
-def without_terms(config: RegistrationConfig) -> dict[str, RegistrationConfig]:
-    """Return the settings without each term of a weighted sum, and without the features that only it compares."""
+def remove_terms(config: RegistrationConfig) -> dict[str, RegistrationConfig]:
+    """Return the settings without each term of a weighted sum, and without the features of that term."""
     old = config.continuous
     if old is None or not isinstance(old.similarity, WeightedSum) or len(old.similarity.terms) < 2:
         return {}
-    return dict(_without_term(config, old, old.similarity, number) for number in range(len(old.similarity.terms)))
+    return dict(_remove_term(config, old, old.similarity, number) for number in range(len(old.similarity.terms)))
 
 
-def _without_term(
+def _remove_term(
     config: RegistrationConfig, old: Refinement, similarity: WeightedSum, number: int
 ) -> tuple[str, RegistrationConfig]:
-    def rest(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    def remove(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         return None if values is None else values[:number] + values[number + 1 :]
 
     name = type(similarity.terms[number]).__name__
-    fewer = {field.name: rest(getattr(similarity, field.name)) for field in dataclasses.fields(similarity)}
+    fewer = {field.name: remove(getattr(similarity, field.name)) for field in dataclasses.fields(similarity)}
     features = config.continuous_features
     if similarity.channels is not None:
         if not isinstance(features, Concat) or len(features.parts) != len(similarity.terms):
-            raise ValueError("terms with channels of their own need a Concat with one part for each of them")
+            raise ValueError(
+                f"features must be a Concat with one part for each of {len(similarity.terms)} terms, got {features!r}"
+            )
         name = f"{name} of {type(features.parts[number]).__name__}"
-        features = dataclasses.replace(features, parts=rest(features.parts), weights=rest(features.weights))
+        features = dataclasses.replace(features, parts=remove(features.parts), weights=remove(features.weights))
     continuous = dataclasses.replace(old, similarity=dataclasses.replace(similarity, **fewer))
     return name, dataclasses.replace(config, continuous=continuous, continuous_features=features)
 
 
-def parsed(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Path]]:
-    """Options, and the chosen pairs; what cannot be used ends the program with status 2."""
-    parser = runs.parser(__doc__, "ablation.csv")
-    parser.add_argument("--preset", nargs="+", default=["accurate"], choices=PRESETS, metavar="PRESET")
+def parse_options(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Path]]:
+    """Return options and selected pairs; exit with status 2 if an option is invalid."""
+    parser = runs.make_parser(__doc__, "ablation.csv")
+    parser.add_argument("--preset", nargs="+", default=["accurate"], choices=preset_names(), metavar="PRESET")
     options = parser.parse_args(arguments)
-    return options, runs.chosen_pairs(parser, options, COLUMNS)
+    return options, runs.select_pairs(parser, options, COLUMNS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 1 if a registration failed."""
-    options, pairs = parsed(arguments)
-    runs.begin(options.threads)
+    """Run the benchmark; return 1 if a registration failed."""
+    options, pairs = parse_options(arguments)
+    runs.set_up(options.threads)
     failed = False
     for preset in options.preset:
         tools = [
-            Tool(name=name, version=convexadam.__version__, command=runs.OUR_WORKER, options={"config": c.to_toml()})
-            for name, c in variants(convexadam.preset(preset)).items()
+            Tool(
+                name=name, version=convexadam.__version__, command=runs.LIBRARY_WORKER, options={"config": c.to_toml()}
+            )
+            for name, c in make_variants(convexadam.preset(preset)).items()
         ]
         for pair, folder in pairs.items():
             rows = []
             for row in runs.run_pair(pair, folder, tools, options.threads, options.repeat):
                 rows.append(row | {"preset": preset, "without": row["tool"]})
-                runs.saved(options.output, COLUMNS, KEY, rows[-1])
+                runs.save_row(options.output, COLUMNS, KEY, rows[-1])
             failed |= any("error" in row for row in rows)
-            runs.tabulated(f"{pair}, {preset}", COLUMNS[2:], rows)
+            runs.print_rows(f"{pair}, {preset}", COLUMNS[2:], rows)
     return 1 if failed else 0
 
 

@@ -3,7 +3,7 @@
 ``ants.registration(type_of_transform="SyNOnly")`` with its defaults: from the identity, Mattes mutual information of 32
 bins, 40 and 20 iterations on grids coarser by 4 and 2 and none on the full one.
 
-Its field, a displacement in mm LPS, becomes voxels along the axes of the array, fixed to moving: for
+Its field, a displacement in mm LPS, is converted to voxels along the axes of the array, fixed to moving: for
 ``moving[x + t] = fixed[x]`` with t = (3, -2, 1) on 60 x 54 x 48 voxels it finds (3.01, -1.95, 1.00) on cubes of 1
 mm, and (3.00, -2.00, 1.00) on voxels of 1 x 1.4 x 2.1 mm, turned, mirrored and with permuted axes.
 """
@@ -26,23 +26,23 @@ from worker import Volume
 
 
 def tool(fixed: Volume, moving: Volume) -> tuple[Callable[[], str], Callable[[str], np.ndarray]]:
-    """Run the tool; it leaves its field in a file, which its time includes."""
+    """Run the tool, which writes its field to a file; the time includes that."""
     folder = tempfile.TemporaryDirectory()
     images = {"fixed": _image(fixed), "moving": _image(moving)}
 
     def register() -> str:
-        done = ants.registration(**images, type_of_transform="SyNOnly", outprefix=f"{folder.name}/")
-        found: str = done["fwdtransforms"][0]
-        return found
+        result = ants.registration(**images, type_of_transform="SyNOnly", outprefix=f"{folder.name}/")
+        path: str = result["fwdtransforms"][0]
+        return path
 
-    def displacement(found: str) -> np.ndarray:
-        return worker.voxels_from_lps(ants.image_read(found).numpy(), fixed.affine)
+    def to_displacement(path: str) -> np.ndarray:
+        return worker.convert_lps_to_voxels(ants.image_read(path).numpy(), fixed.affine)
 
-    return register, displacement
+    return register, to_displacement
 
 
 def _image(volume: Volume) -> Any:
-    origin, spacing, direction = worker.lps_geometry(volume.affine)
+    origin, spacing, direction = worker.get_lps_geometry(volume.affine)
     return ants.from_numpy(volume.data, origin=origin.tolist(), spacing=spacing.tolist(), direction=direction)
 
 

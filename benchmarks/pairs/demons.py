@@ -4,7 +4,7 @@ The moving image takes the histogram of the fixed one (1024 levels, 7 points, ab
 iterations on grids coarser by 4, 2 and 1, each image smoothed by half that many voxels (the finest not at all), the
 field by 2 voxels. The next level starts from the field of the one before, read linearly.
 
-Its field, a displacement in mm LPS, becomes voxels along the axes of the array, fixed to moving: for
+Its field, a displacement in mm LPS, is converted to voxels along the axes of the array, fixed to moving: for
 ``moving[x + t] = fixed[x]`` with t = (3, -2, 1) on 60 x 54 x 48 voxels it finds (3.00, -2.00, 1.00) on cubes of 1 mm
 and, turned, mirrored and with permuted axes, on voxels of 1 x 1.4 x 2.1 mm.
 """
@@ -30,17 +30,17 @@ FIELD_VOXELS = 2.0
 
 def tool(fixed: Volume, moving: Volume) -> tuple[Callable[[], Any], Callable[[Any], np.ndarray]]:
     """Run all levels."""
-    images = [worker.simpleitk_image(volume) for volume in (fixed, moving)]
-    return lambda: _registered(*images), lambda found: worker.voxels_from_simpleitk(found, fixed.affine)
+    images = [worker.make_simpleitk_image(volume) for volume in (fixed, moving)]
+    return lambda: _register(*images), lambda result: worker.convert_simpleitk_field(result, fixed.affine)
 
 
-def _registered(fixed: Any, moving: Any) -> Any:
+def _register(fixed: Any, moving: Any) -> Any:
     moving = sitk.HistogramMatching(
         moving, fixed, numberOfHistogramLevels=1024, numberOfMatchPoints=7, thresholdAtMeanIntensity=True
     )
     field = None
     for shrink, iterations in LEVELS:
-        pair = [_coarser(image, shrink) for image in (fixed, moving)]
+        pair = [_shrink(image, shrink) for image in (fixed, moving)]
         if field is not None:
             field = sitk.Resample(field, pair[0], sitk.Transform(), sitk.sitkLinear, 0.0, field.GetPixelID())
         demons = sitk.DiffeomorphicDemonsRegistrationFilter()
@@ -51,7 +51,7 @@ def _registered(fixed: Any, moving: Any) -> Any:
     return field
 
 
-def _coarser(image: Any, shrink: int) -> Any:
+def _shrink(image: Any, shrink: int) -> Any:
     if shrink == 1:
         return image
     sigma_mm = [0.5 * shrink * spacing for spacing in image.GetSpacing()]

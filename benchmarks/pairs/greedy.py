@@ -3,7 +3,7 @@
 Deformable stage alone, from the identity: 100, 50 and 10 iterations on three levels, and the metric of the job:
 ``NCC 2x2x2`` or, across contrasts, ``NMI``. All else is its default.
 
-Its field, a displacement in mm LPS, becomes voxels along the axes of the array, fixed to moving: for
+Its field, a displacement in mm LPS, is converted to voxels along the axes of the array, fixed to moving: for
 ``moving[x + t] = fixed[x]`` with t = (3, -2, 1) on 60 x 54 x 48 voxels it finds (3.00, -2.00, 1.00) on cubes of 1 mm
 and, turned, mirrored and with permuted axes, on voxels of 1 x 1.4 x 2.1 mm.
 """
@@ -25,8 +25,8 @@ from worker import Volume, harness
 
 
 def tool(fixed: Volume, moving: Volume) -> tuple[Callable[[], Any], Callable[[Any], np.ndarray]]:
-    """Run the tool as its command line would, without files."""
-    images = {"fixed": worker.simpleitk_image(fixed), "moving": worker.simpleitk_image(moving)}
+    """Run the tool with the options of its command line, without files."""
+    images = {"fixed": worker.make_simpleitk_image(fixed), "moving": worker.make_simpleitk_image(moving)}
     metric = harness.read_job()["metric"]
     command = f"-d 3 -m {metric} -n 100x50x10 -threads {harness.itk_threads()} -i fixed moving -o warp"
 
@@ -35,7 +35,7 @@ def tool(fixed: Volume, moving: Volume) -> tuple[Callable[[], Any], Callable[[An
         greedy.execute(command, **images, warp=None)
         return greedy["warp"]
 
-    return register, lambda found: worker.voxels_from_simpleitk(found, fixed.affine)
+    return register, lambda result: worker.convert_simpleitk_field(result, fixed.affine)
 
 
 if __name__ == "__main__":

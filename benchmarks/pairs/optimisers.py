@@ -1,8 +1,8 @@
-"""The continuous stage alone with one optimiser and another, from one start.
+"""The continuous stage alone with different optimisers, from the same start.
 
-The start is what the search of the preset ``"accurate"`` finds. Spacing, similarity (squared differences of MIND) and
-parametrisation are the same; what suits an optimiser (steps, regulariser, smoothing) is one setting for all pairs. See
-``benchmarks/README.md``.
+The start is the result of the search of the preset ``"accurate"``. Spacing, similarity (squared differences of MIND)
+and parametrisation are the same; the settings of each optimiser (steps, regulariser, smoothing) are the same for all
+pairs. See ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from convexadam import RegistrationConfig, preset
-from convexadam._typing import Field
 from convexadam.continuous import (
     Adam,
     BoxSmoothing,
@@ -30,11 +30,17 @@ from convexadam.continuous import (
     Refinement,
 )
 from convexadam.features import MindSSC
-from convexadam.geometry import Grid, Image, Transform
+from convexadam.geometry import DisplacementField, Grid, Image
 from convexadam.io import write_learn2reg
-from convexadam.registration.finishing import finished
-from convexadam.registration.levels import Described
-from convexadam.registration.stages import Given, in_mm, on_level, on_working_grid, placed, searched_throughout
+from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
+from convexadam.registration.inputs import RegistrationInputs
+from convexadam.registration.pipeline import (
+    Initialisation,
+    initialise,
+    make_transform,
+    resample_to_working_grid,
+    search,
+)
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -53,16 +59,16 @@ TOLERANCE = 0.002
 ADAM = Refinement(
     levels=(Level(spacing=2, iterations=50),),
     regularisers=(Diffusion(weight=0.2),),
-    smoothing=BoxSmoothing(),
+    update_smoothing=BoxSmoothing(),
     optimiser=Adam(),
-    parametrisation=Compositional(field_smoothing=GaussianSmoothing(sigma=0.6)),
+    parametrisation=Compositional(total_smoothing=GaussianSmoothing(sigma=0.6)),
 )
 LEVENBERG_MARQUARDT = Refinement(
     levels=(Level(spacing=2, iterations=20),),
     regularisers=(),
-    smoothing=GaussianSmoothing(sigma=1.0),
+    update_smoothing=GaussianSmoothing(sigma=1.0),
     optimiser=LevenbergMarquardt(),
-    parametrisation=Compositional(field_smoothing=GaussianSmoothing(sigma=0.7)),
+    parametrisation=Compositional(total_smoothing=GaussianSmoothing(sigma=0.7)),
 )
 STAGES: Mapping[str, Refinement] = {
     "Adam": ADAM,
@@ -73,44 +79,57 @@ STAGES: Mapping[str, Refinement] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Begun:
-    """A registration up to the continuous stage: linear start, working grid, images on the nodes, field in nodes."""
+class Start:
+    """A registration before its continuous stage: features and displacements on the control points of that stage."""
 
-    linear: Transform
+    inputs: RegistrationInputs
+    config: RegistrationConfig
+    initialisation: Initialisation
     grid: Grid
-    level: Described
-    start: Field
+    features: FeatureLevel
+    fields: ForwardBackward
 
-    def arrays(self, folder: Path) -> dict[str, str]:
-        """Write what the stage is given; the files by the names of its arguments."""
-        (fixed, moving), (here, there) = self.level.features, self.level.weights
-        given = {"fixed": fixed, "moving": moving, "start": self.start, "fixed_weight": here, "moving_weight": there}
-        files = {name: str(folder / f"{name}.npy") for name, value in given.items() if value is not None}
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write the inputs of the stage, and return the part of a job that describes them."""
+        arrays = {
+            "fixed": self.features.fixed,
+            "moving": self.features.moving,
+            "fixed_weight": self.features.fixed_weight,
+            "moving_weight": self.features.moving_weight,
+            "start": self.fields.forward,
+        }
+        files = {name: str(folder / f"{name}.npy") for name, values in arrays.items() if values is not None}
         for name, path in files.items():
-            np.save(path, given[name].numpy())
-        return files
+            np.save(path, arrays[name].numpy())
+        return {"arrays": files, "spacing": self.features.spacing, "shape": self.grid.shape}
 
-    def transform(self, nodes: Field, fixed: Grid) -> Transform:
-        """Return the transform on the fixed grid of displacements in nodes, as a registration ends."""
-        disp_mm = in_mm(ADAM, nodes, self.level.spacing, self.grid).resample_onto(fixed).disp_mm
-        return finished(self.linear.after(fixed, disp_mm, disp_mm), fixed, fold_free=True)[0]
+    def transform(self, displacement: torch.Tensor) -> DisplacementField:
+        """Return the transform on the fixed grid of displacements on the control points, as `register` does."""
+        fields = ForwardBackward(forward=displacement, spacing=self.features.spacing)
+        return make_transform(self.inputs, self.initialisation, self.config, self.grid, fields)[0]
 
 
 @torch.no_grad()
-def begun(fixed: Image, moving: Image, config: RegistrationConfig) -> Begun:
-    """Align and search as a registration with these settings does."""
-    given = Given(fixed=fixed, moving=moving)
-    linear = placed(given, config)
-    subject = on_working_grid(given, linear, config)
-    found, fields = searched_throughout(subject, subject.first()[0])
+def prepare_start(fixed: Image, moving: Image, config: RegistrationConfig) -> Start:
+    """Align and search as `register` does with these settings."""
+    inputs = RegistrationInputs(fixed=fixed, moving=moving)
+    initialisation = initialise(inputs, config)
+    pair = resample_to_working_grid(inputs, initialisation, config)
+    fields, _ = search(pair, pair.extract()[0])
     assert fields is not None  # the images have contrast
-    level = subject.refined(0)
-    start, _ = on_level(fields, found.spacing, level.spacing, subject.grid.shape)
-    return Begun(linear=linear.start, grid=subject.grid, level=level, start=start)
+    features = pair.extract_refinement(0)
+    return Start(
+        inputs=inputs,
+        config=config,
+        initialisation=initialisation,
+        grid=pair.grid,
+        features=features,
+        fields=fields.resample(features.spacing, pair.grid.shape),
+    )
 
 
-def settings() -> RegistrationConfig:
-    """Return the preset, with a stage to be compared in place of its own."""
+def make_config() -> RegistrationConfig:
+    """Return the preset with another continuous stage."""
     config = dataclasses.replace(preset("accurate"), features=MindSSC(), continuous_features=None)
     return dataclasses.replace(config, continuous=ADAM, symmetric=False)
 
@@ -118,47 +137,48 @@ def settings() -> RegistrationConfig:
 def run_pair(
     name: str, folder: Path, stages: Mapping[str, Refinement], threads: int | None, repeat: int
 ) -> Iterator[dict[str, str]]:
-    """One row for the start, and one for each optimiser; one that fails gets a row with its error."""
+    """Yield a row for the start and one for each optimiser; if one fails, its row has the error."""
     fixed, moving = read_images(folder)
-    truth, config = read_truth(folder, fixed.grid, moving.grid), settings()
+    truth, config = read_truth(folder, fixed.grid, moving.grid), make_config()
     runs.harness.progress(f"{name}: search")
-    begin = begun(fixed, moving, config)
+    start = prepare_start(fixed, moving, config)
 
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        files = begin.arrays(work)
+        stage_job = start.write(work)
 
-        def judged(nodes: Field) -> dict[str, str]:
-            write_learn2reg(begin.transform(nodes, fixed.grid), work / "field.nii.gz")
-            return runs.scores(work / "field.nii.gz", truth)
+        def evaluate(displacement: torch.Tensor) -> dict[str, str]:
+            write_learn2reg(start.transform(displacement), work / "field.nii.gz")
+            return runs.format_scores(work / "field.nii.gz", truth)
 
-        def measured(stage: Refinement) -> dict[str, str]:
-            job = {"config": dataclasses.replace(config, continuous=stage).to_toml(), "stage": files, "repeat": repeat}
-            found = runs.worked(WORKER, job, work / "nodes.npy", work, threads)
-            row = runs.cells(found) | judged(torch.from_numpy(np.load(work / "nodes.npy")))
-            return row | {"iterations": str(found["iterations"]), "seconds": f"{found['seconds']:.3f}"}
+        def measure(stage: Refinement) -> dict[str, str]:
+            settings = dataclasses.replace(config, continuous=stage).to_toml()
+            job = {**stage_job, "config": settings, "repeat": repeat}
+            measured = runs.run_worker(WORKER, job, work / "displacement.npy", work, threads)
+            row = runs.format_measurements(measured) | evaluate(torch.from_numpy(np.load(work / "displacement.npy")))
+            return row | {"iterations": str(measured["iterations"]), "seconds": f"{measured['seconds']:.3f}"}
 
-        yield {"pair": name, "optimiser": START, "iterations": "0"} | judged(begin.start)
+        yield {"pair": name, "optimiser": START, "iterations": "0"} | evaluate(start.fields.forward)
         for optimiser, stage in stages.items():
             row = {"pair": name, "optimiser": optimiser}
-            yield row | runs.attempted(f"{name}: {optimiser}", folder, lambda stage=stage: measured(stage))
+            yield row | runs.attempt(f"{name}: {optimiser}", folder, lambda stage=stage: measure(stage))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 1 if an optimiser failed on a pair."""
-    parser = runs.parser(__doc__, "optimisers.csv")
+    """Run the benchmark; return 1 if an optimiser failed on a pair."""
+    parser = runs.make_parser(__doc__, "optimisers.csv")
     parser.set_defaults(repeat=3)
     options = parser.parse_args(arguments)
-    pairs = runs.chosen_pairs(parser, options, COLUMNS)
-    runs.begin(options.threads)
+    pairs = runs.select_pairs(parser, options, COLUMNS)
+    runs.set_up(options.threads)
     failed = False
     for name, folder in pairs.items():
         rows = []
         for row in run_pair(name, folder, STAGES, options.threads, options.repeat):
             rows.append(row)
-            runs.saved(options.output, COLUMNS, KEY, row)
+            runs.save_row(options.output, COLUMNS, KEY, row)
         failed |= any("error" in row for row in rows)
-        runs.tabulated(name, COLUMNS[1:], rows)
+        runs.print_rows(name, COLUMNS[1:], rows)
     return 1 if failed else 0
 
 

@@ -1,4 +1,4 @@
-"""The other tools: what they are, and an environment of its own for each."""
+"""The other tools, each with an environment of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import harness  # noqa: E402 - the folder above is no package
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """How one tool is started; ``error`` says why it cannot be."""
+    """A tool and the command of its worker; ``error`` tells why it cannot run."""
 
     name: str
     version: str
@@ -59,27 +59,27 @@ PEERS: Mapping[str, Peer] = {
     "ants": Peer(name="ANTs SyNOnly", package="antspyx", version="0.6.3", folder="ants", script="ants.py"),
     "demons": Peer(name="SimpleITK demons", package="SimpleITK", version="2.5.7", folder="demons", script="demons.py"),
 }
-"""All of them, in the order in which they run."""
+"""All tools, in the order in which they run."""
 
 
-def peer_tool(peer: Peer, folder: Path) -> Tool:
-    """Return a tool in an environment of its own, which is made where it is missing."""
+def make_peer_tool(peer: Peer, folder: Path) -> Tool:
+    """Return a tool in an environment of its own, which is created if it is missing."""
     try:
-        python = peer_python(peer, folder)
+        python = set_up_environment(peer, folder)
     except (OSError, subprocess.CalledProcessError) as error:
-        harness.progress(str(error))  # with the names of folders, which have no place in results
-        return Tool(name=peer.name, version=peer.version, error="its environment could not be made")
-    # -I: neither PYTHONPATH nor the user's own packages get in, nor this folder, whose ants.py would hide the package.
+        harness.progress(str(error))  # not in the results, because it contains folder names
+        return Tool(name=peer.name, version=peer.version, error="its environment could not be created")
+    # -I excludes PYTHONPATH, packages of the user and this folder, whose ants.py would hide the package
     command = (str(python), "-I", str(HERE / peer.script))
     return Tool(name=peer.name, version=peer.version, command=command, options=peer.options)
 
 
-def peer_python(peer: Peer, folder: Path) -> Path:
-    """Interpreter with a tool; installs what is missing, with the project's own torch where it needs one."""
+def set_up_environment(peer: Peer, folder: Path) -> Path:
+    """Return the interpreter of a tool's environment; install missing packages, with the project's version of torch."""
     venv = folder.resolve() / peer.folder
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.is_file():
-        harness.progress(f"making an environment for {peer.package} {peer.version} in {folder / peer.folder}")
+        harness.progress(f"creating an environment for {peer.package} {peer.version} in {folder / peer.folder}")
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, stdout=subprocess.DEVNULL)
     check = f"from importlib.metadata import version as v; raise SystemExit(v({peer.package!r}) != {peer.version!r})"
     if subprocess.run([str(python), "-I", "-c", check], stderr=subprocess.DEVNULL, check=False).returncode != 0:

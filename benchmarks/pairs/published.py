@@ -1,6 +1,6 @@
 """Worker: registrations with the published package (PyPI ``convexAdam``), in an environment of its own.
 
-Its field is ``(i, j, k, 3)`` in voxels along the axes of the array, fixed to moving, as the judge takes it: for
+Its field is ``(i, j, k, 3)`` in voxels along the axes of the array, fixed to moving: for
 ``moving[x + t] = fixed[x]`` with t = (3, -2, 1) on 60 x 54 x 48 voxels it finds (2.90, -1.92, 0.96).
 """
 
@@ -23,13 +23,15 @@ from worker import Volume
 def tool(fixed: Volume, moving: Volume) -> tuple[Callable[[], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
     """Run the package with its defaults, on the CPU in float32 (its default, float16, is for GPUs)."""
     if fixed.data.shape != moving.data.shape or not np.allclose(fixed.affine, moving.affine, atol=1e-4):
-        raise ValueError("the package knows no affines: both images have to be on one grid")
+        raise ValueError(
+            "both images must have the same grid for the published package, which ignores affines, got two grids"
+        )
 
     def register() -> np.ndarray:
-        found: np.ndarray = convex_adam_pt(fixed.data, moving.data, dtype=torch.float32, device=torch.device("cpu"))
-        return found
+        field: np.ndarray = convex_adam_pt(fixed.data, moving.data, dtype=torch.float32, device=torch.device("cpu"))
+        return field
 
-    return register, lambda found: found
+    return register, lambda result: result
 
 
 if __name__ == "__main__":

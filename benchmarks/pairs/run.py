@@ -1,7 +1,7 @@
-"""Accuracy, regularity, time and memory on image pairs with ground truth, beside the published package and others.
+"""Accuracy, regularity, time and memory on image pairs with ground truth, compared to the published package and others.
 
-Every registration runs in a process of its own, and one and the same code (``convexadam.metrics``) judges every tool's
-field. See ``benchmarks/README.md``.
+Every registration runs in a process of its own, and the fields of all tools are evaluated by the same code
+(``convexadam.metrics``). See ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import convexadam
-from convexadam.registration.presets import PRESETS
+from convexadam.registration.presets import preset_names
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -20,88 +20,101 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import harness  # noqa: E402 - these folders are no packages
 import runs  # noqa: E402
 import truth  # noqa: E402
-from peers import PEERS, PUBLISHED, Tool, peer_tool  # noqa: E402
+from peers import PEERS, PUBLISHED, Tool, make_peer_tool  # noqa: E402
 
 COLUMNS = ("pair", "tool", "version", *truth.METRICS, "seconds", "runs", "peak_mb", "threads", "environment", "error")
 KEY = ("pair", "tool")
 HIGHER_IS_BETTER = {"dice": True, "tre_mm": False}
 
 
-def our_tools(presets: Iterable[str]) -> list[Tool]:
-    """Return this library, once for each preset."""
-    version, command = convexadam.__version__, runs.OUR_WORKER
+def make_library_tools(presets: Iterable[str]) -> list[Tool]:
+    """Return this library as a tool, once for each preset."""
+    version, command = convexadam.__version__, runs.LIBRARY_WORKER
     return [
-        Tool(name=our_name(p), version=version, command=command, options={"config": convexadam.preset(p).to_toml()})
+        Tool(name=library_name(p), version=version, command=command, options={"config": convexadam.preset(p).to_toml()})
         for p in presets
     ]
 
 
-def our_name(preset: str) -> str:
-    """Name of this library in the results."""
+def library_name(preset: str) -> str:
+    """Name of this library with a preset in the results."""
     return f"convexadam-torch {preset}"
 
 
 def print_pair(name: str, rows: Sequence[Mapping[str, str]]) -> None:
-    """Print what the tools reached on one pair, side by side."""
+    """Print the results of all tools on one pair, side by side."""
     shown = [column for column in COLUMNS[2:] if column != "environment" and any(row[column] for row in rows)]
     cells = [(column, *(row[column] or "-" for row in rows)) for column in shown]
     harness.print_table(name, ["", *(row["tool"] for row in rows)], cells)
 
 
-def verdicts(rows: Iterable[Mapping[str, str]], presets: Sequence[str]) -> list[tuple[str, ...]]:
-    """Each preset against the published package: relative difference of Dice or TRE, and folding."""
+def compare(rows: Iterable[Mapping[str, str]], presets: Sequence[str]) -> list[tuple[str, ...]]:
+    """Compare each preset with the published package: relative difference of Dice or TRE, and folding."""
     by_key = {(row["pair"], row["tool"]): row for row in rows}
     found = []
     for pair in sorted({pair for pair, _ in by_key}):
         for preset in presets:
-            ours, peer = by_key.get((pair, our_name(preset))), by_key.get((pair, PUBLISHED))
-            if ours is not None and peer is not None:
-                found += [_verdict(ours, peer, m) for m in HIGHER_IS_BETTER if ours[m] and peer[m]]
+            library, peer = by_key.get((pair, library_name(preset))), by_key.get((pair, PUBLISHED))
+            if library is not None and peer is not None:
+                found += [_compare_measure(library, peer, m) for m in HIGHER_IS_BETTER if library[m] and peer[m]]
     return found
 
 
-def _verdict(ours: Mapping[str, str], peer: Mapping[str, str], measure: str) -> tuple[str, ...]:
-    value, reference = float(ours[measure]), float(peer[measure])
+def _compare_measure(library: Mapping[str, str], peer: Mapping[str, str], measure: str) -> tuple[str, ...]:
+    value, reference = float(library[measure]), float(peer[measure])
     percent = 100 * (value / reference - 1) if reference else 0.0
     word = "equal" if abs(percent) < 0.05 else "better" if (percent > 0) == HIGHER_IS_BETTER[measure] else "worse"
-    folding = ours["folded_percent"], peer["folded_percent"]
-    return ours["pair"], ours["tool"], measure, ours[measure], peer[measure], f"{percent:+.1f} %", word, *folding
+    folding = library["folded_percent"], peer["folded_percent"]
+    return (
+        library["pair"],
+        library["tool"],
+        measure,
+        library[measure],
+        peer[measure],
+        f"{percent:+.1f} %",
+        word,
+        *folding,
+    )
 
 
-def print_verdicts(rows: Iterable[Mapping[str, str]], presets: Sequence[str]) -> None:
+def print_comparison(rows: Iterable[Mapping[str, str]], presets: Sequence[str]) -> None:
     """Print the comparison with the published package, where there is one."""
-    lines = verdicts(rows, presets)
+    lines = compare(rows, presets)
     if lines:
         columns = ["pair", "tool", "measure", "value", "published", "difference", "", "folded %", "published folded %"]
         harness.print_table(f"Against {PUBLISHED}", columns, lines)
 
 
-def parsed(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Path]]:
-    """Options, and the chosen pairs; what cannot be used ends the program with status 2."""
-    parser = runs.parser(__doc__, "pairs.csv")
-    parser.add_argument("--presets", nargs="*", default=["default", "published"], choices=PRESETS, metavar="PRESET")
+def parse_options(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Path]]:
+    """Return options and selected pairs; exit with status 2 if an option is invalid."""
+    parser = runs.make_parser(__doc__, "pairs.csv")
+    parser.add_argument(
+        "--presets", nargs="*", default=["default", "published"], choices=preset_names(), metavar="PRESET"
+    )
     parser.add_argument("--peers", nargs="*", default=[], choices=PEERS, metavar="PEER", help=", ".join(PEERS))
-    parser.add_argument("--peer-venv", type=Path, default=Path(".venv-peers"), metavar="DIR", help="their environments")
+    parser.add_argument(
+        "--peer-venv", type=Path, default=Path(".venv-peers"), metavar="DIR", help="folder of the environments of peers"
+    )
     options = parser.parse_args(arguments)
     if not options.presets and not options.peers:
-        parser.error("nothing to run: name a preset or a peer")
-    return options, runs.chosen_pairs(parser, options, COLUMNS)
+        parser.error("--presets or --peers must name a tool, got none")
+    return options, runs.select_pairs(parser, options, COLUMNS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 1 if a tool failed on a pair."""
-    options, pairs = parsed(arguments)
-    runs.begin(options.threads)
-    chosen = [name for name in PEERS if name in options.peers]  # in an order of their own
-    tools = our_tools(options.presets) + [peer_tool(PEERS[name], options.peer_venv) for name in chosen]
+    """Run the benchmark; return 1 if a tool failed on a pair."""
+    options, pairs = parse_options(arguments)
+    runs.set_up(options.threads)
+    chosen = [name for name in PEERS if name in options.peers]  # in the order of PEERS
+    tools = make_library_tools(options.presets) + [make_peer_tool(PEERS[name], options.peer_venv) for name in chosen]
     failed, rows = 0, []
     for name, folder in pairs.items():
         for row in runs.run_pair(name, folder, tools, options.threads, options.repeat):
             failed += "error" in row
-            rows = runs.saved(options.output, COLUMNS, KEY, row)
+            rows = runs.save_row(options.output, COLUMNS, KEY, row)
         mine = [row for row in rows if row["pair"] == name]
         print_pair(name, sorted(mine, key=lambda row: row["tool"] in {peer.name for peer in PEERS.values()}))
-    print_verdicts([row for row in rows if row["pair"] in pairs], options.presets)
+    print_comparison([row for row in rows if row["pair"] in pairs], options.presets)
     return 1 if failed else 0
 
 

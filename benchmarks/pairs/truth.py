@@ -1,4 +1,4 @@
-"""Pairs of images with ground truth: how they are found and read, and how every field is judged."""
+"""Pairs of images with ground truth: finding and reading them, and evaluating fields."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ AIR_HU = -1000.0
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What a field is judged by: arguments of `evaluate_transform`, and landmarks outside the organ of interest."""
+    """Ground truth of a pair: arguments of `evaluate_transform`, and landmarks outside the organ of interest."""
 
     grid: Grid
-    scored: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     outside: tuple[torch.Tensor, torch.Tensor] | None
 
 
 def find_pairs(data: Path) -> dict[str, Path]:
-    """Every folder in ``data`` (or ``data`` itself) with a fixed and a moving image, by name."""
+    """Return all folders in ``data`` (or ``data`` itself) with a fixed and a moving image, by name."""
     folders = [data, *sorted(path for path in data.iterdir() if path.is_dir())]
     return {f.resolve().name: f for f in folders if all((f / f"{n}.nii.gz").is_file() for n in ("fixed", "moving"))}
 
 
 def read_volume(path: Path) -> Image:
-    """Read an image as float32; what lies below -1000, in CT a mark for "outside the scanner", becomes -1000 (air).
+    """Read an image as float32, with values below -1000 set to -1000 (air); in CT they mark "outside the scanner".
 
-    The only rule about the content of images, and the same for every tool. No other modality has such values.
+    This is the only preprocessing, the same for all tools. No other modality has such values.
     """
     image = read_image(path)
     return Image(image.data.float().clamp(min=AIR_HU), image.grid)
@@ -50,29 +50,29 @@ def read_images(folder: Path) -> tuple[Image, Image]:
 
 
 def read_truth(folder: Path, fixed: Grid, moving: Grid) -> Truth:
-    """Whatever ground truth the folder holds: label maps, which labels count, landmarks, landmarks outside."""
-    scored: dict[str, Any] = {}
+    """Read the ground truth of a folder: label maps, the labels to evaluate, landmarks, and landmarks outside."""
+    arguments: dict[str, Any] = {}
     labels = [folder / f"{side}_label.nii.gz" for side in ("fixed", "moving")]
     if all(path.is_file() for path in labels):
-        scored["fixed_labels"], scored["moving_labels"] = (read_image(path) for path in labels)
-        if (chosen := folder / "eval_labels.txt").is_file():
-            scored["labels"] = [int(word) for word in chosen.read_text(encoding="utf-8").replace(",", " ").split()]
+        arguments["fixed_labels"], arguments["moving_labels"] = (read_image(path) for path in labels)
+        if (listed := folder / "eval_labels.txt").is_file():
+            arguments["labels"] = [int(word) for word in listed.read_text(encoding="utf-8").replace(",", " ").split()]
     if (inside := _landmarks_mm(folder, "landmarks", fixed, moving)) is not None:
-        scored["fixed_landmarks_mm"], scored["moving_landmarks_mm"] = inside
-    return Truth(grid=fixed, scored=scored, outside=_landmarks_mm(folder, "landmarks_outside", fixed, moving))
+        arguments["fixed_landmarks_mm"], arguments["moving_landmarks_mm"] = inside
+    return Truth(grid=fixed, arguments=arguments, outside=_landmarks_mm(folder, "landmarks_outside", fixed, moving))
 
 
 def _landmarks_mm(folder: Path, name: str, fixed: Grid, moving: Grid) -> tuple[torch.Tensor, torch.Tensor] | None:
     paths = [folder / f"{side}_{name}.csv" for side in ("fixed", "moving")]
     if not all(path.is_file() for path in paths):
         return None
-    return fixed.to_mm(read_landmarks(paths[0])), moving.to_mm(read_landmarks(paths[1]))
+    return fixed.index_to_world(read_landmarks(paths[0])), moving.index_to_world(read_landmarks(paths[1]))
 
 
-def judge(path: Path, truth: Truth) -> dict[str, float]:
-    """Measure a field (voxels of the fixed grid, fixed to moving); the same for every tool."""
+def evaluate(path: Path, truth: Truth) -> dict[str, float]:
+    """Evaluate a field (voxels of the fixed grid, fixed to moving), of any tool."""
     transform = read_learn2reg(path, truth.grid)
-    found: dict[str, Any] = dict(evaluate_transform(transform, **truth.scored))
+    found: dict[str, Any] = dict(evaluate_transform(transform, **truth.arguments))
     if truth.outside is not None:
         found["tre_outside_mm"] = float(tre(*truth.outside, transform).mean())
     return {name: found[name] for name in METRICS if name in found}

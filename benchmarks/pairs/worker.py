@@ -1,8 +1,8 @@
-"""What the workers of other tools share: the job, the geometry of ITK, and the field that the judge takes.
+"""Shared by the workers of other tools: the job, the geometry of ITK, and the format of the field.
 
-A tool is a function that takes both volumes and returns two others: one registers, and only that is timed; the other
-turns what it found into displacements ``(i, j, k, 3)`` in voxels of the fixed grid, fixed to moving, component ``a``
-along axis ``a`` of the array.
+A tool is a function of both volumes that returns two functions: the first one registers, and only this is timed; the
+second one converts its result to displacements ``(i, j, k, 3)`` in voxels of the fixed grid, fixed to moving, component
+``a`` along axis ``a`` of the array.
 """
 
 from __future__ import annotations
@@ -22,58 +22,58 @@ import harness
 
 
 class Volume(NamedTuple):
-    """Voxels, and the affine that takes their indices to mm RAS+."""
+    """Voxels, and the affine from their indices to mm RAS+."""
 
     data: np.ndarray
     affine: np.ndarray
 
 
-Found: TypeAlias = Any
-Tool: TypeAlias = Callable[[Volume, Volume], tuple[Callable[[], Found], Callable[[Found], np.ndarray]]]
+Result: TypeAlias = Any
+Tool: TypeAlias = Callable[[Volume, Volume], tuple[Callable[[], Result], Callable[[Result], np.ndarray]]]
 
 
 def main(tool: Tool, package: str) -> None:
-    """Register the arrays of the job; leaves a field in voxels and what was measured."""
+    """Register the arrays of the job; write a field in voxels, and the measurements."""
     job = harness.read_job()
     small = Volume(np.random.default_rng(0).random((24, 24, 24), dtype=np.float32), np.eye(4))
-    tool(small, small)[0]()  # what the first call loads is not counted
+    tool(small, small)[0]()  # the first call, which loads libraries, does not count
     fixed, moving = (Volume(np.load(job[name]), np.array(job[f"{name}_affine"])) for name in ("fixed", "moving"))
-    register, displacement = tool(fixed, moving)
-    found, measured = harness.timed(register, job["repeat"])
-    field = np.ascontiguousarray(displacement(found), dtype=np.float32)
+    register, to_displacement = tool(fixed, moving)
+    result, measured = harness.timed(register, job["repeat"])
+    field = np.ascontiguousarray(to_displacement(result), dtype=np.float32)
     nibabel.save(nibabel.Nifti1Image(field, fixed.affine), job["field"])
     measured["version"] = harness.installed_version(package)
     Path(job["measured"]).write_text(json.dumps(measured), encoding="utf-8")
 
 
-def lps_geometry(affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Origin, spacing and direction of ITK, whose mm point to the left, to the back and up."""
+def get_lps_geometry(affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return origin, spacing and direction in the convention of ITK, LPS."""
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     return lps[:3, 3], spacing, lps[:3, :3] / spacing
 
 
-def voxels_from_lps(displacement: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Turn displacements ``(…, 3)`` in mm LPS into voxels along the axes of the array."""
-    _, spacing, direction = lps_geometry(affine)
-    found: np.ndarray = displacement @ np.linalg.inv(direction * spacing).T
-    return found
+def convert_lps_to_voxels(displacement: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Convert displacements ``(…, 3)`` in mm LPS to voxels along the axes of the array."""
+    _, spacing, direction = get_lps_geometry(affine)
+    scale_to_voxels: np.ndarray = displacement @ np.linalg.inv(direction * spacing).T
+    return scale_to_voxels
 
 
-def simpleitk_image(volume: Volume) -> Any:
-    """Return a volume as SimpleITK has it; its arrays are in the order k, j, i."""
+def make_simpleitk_image(volume: Volume) -> Any:
+    """Convert a volume to an image of SimpleITK, whose arrays have the order k, j, i."""
     import SimpleITK as sitk  # noqa: N813 - its usual name
 
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.transpose()))
-    origin, spacing, direction = lps_geometry(volume.affine)
+    origin, spacing, direction = get_lps_geometry(volume.affine)
     image.SetOrigin(origin.tolist())
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
     return image
 
 
-def voxels_from_simpleitk(field: Any, affine: np.ndarray) -> np.ndarray:
-    """Turn a displacement field of SimpleITK into voxels."""
+def convert_simpleitk_field(field: Any, affine: np.ndarray) -> np.ndarray:
+    """Convert a displacement field of SimpleITK to voxels."""
     import SimpleITK as sitk  # noqa: N813
 
-    return voxels_from_lps(sitk.GetArrayFromImage(field).transpose(2, 1, 0, 3), affine)
+    return convert_lps_to_voxels(sitk.GetArrayFromImage(field).transpose(2, 1, 0, 3), affine)

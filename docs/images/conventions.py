@@ -1,4 +1,4 @@
-"""Draw conventions.png: which way a transform goes, and where voxels and nodes lie. Run it with no arguments."""
+"""Draw conventions.png: direction of a transform, and positions of voxels and control points. Takes no arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 FIXED, MOVING, POINT, VALUE = "#1f5fa8", "#b0581a", "#222222", "#2d7f3f"
 
 
-def grid_lines(axes: Axes, affine: np.ndarray, counts: tuple[int, int], colour: str) -> None:
+def draw_grid(axes: Axes, affine: np.ndarray, counts: tuple[int, int], colour: str) -> None:
     """Borders of the voxels of a grid, dots at their centres, and the direction of i and j."""
 
     def at(*index: float) -> np.ndarray:
@@ -39,11 +39,11 @@ def grid_lines(axes: Axes, affine: np.ndarray, counts: tuple[int, int], colour: 
         )
 
 
-def direction(axes: Axes) -> None:
-    """Points go from fixed to moving, values come back."""
+def draw_direction(axes: Axes) -> None:
+    """Points are mapped from fixed to moving space, values are pulled back."""
     turned = np.array([[3.6, 1.1, 67.0], [-1.1, 3.6, 12.0]])
-    grid_lines(axes, np.array([[4.0, 0.0, 4.0], [0.0, 5.0, 6.0]]), (8, 6), FIXED)
-    grid_lines(axes, turned, (9, 7), MOVING)
+    draw_grid(axes, np.array([[4.0, 0.0, 4.0], [0.0, 5.0, 6.0]]), (8, 6), FIXED)
+    draw_grid(axes, turned, (9, 7), MOVING)
     start, end = np.array([24.0, 26.0]), np.array([87.0, 27.5])
     axes.plot(*start, "o", color=POINT, markersize=7)
     axes.plot(*end, "o", color=POINT, markersize=7)
@@ -88,20 +88,20 @@ def direction(axes: Axes) -> None:
     axes.axis("off")
 
 
-def places(axes: Axes) -> None:
-    """Voxel centres at whole numbers, the field of view half a voxel wider, nodes of a pooled grid between them."""
+def draw_positions(axes: Axes) -> None:
+    """Voxel centres at whole numbers, the field of view half a voxel wider, control points between them."""
     for voxel in range(6):
         axes.add_patch(plt.Rectangle((voxel - 0.5, 0), 1, 1, fill=False, color=FIXED))
         axes.plot(voxel, 0.5, "o", color=FIXED)
         axes.text(voxel, 1.15, str(voxel), color=FIXED, ha="center")
-    for node in range(3):
-        axes.add_patch(plt.Rectangle((2 * node - 0.5, -1.15), 2, 0.7, fill=False, color=VALUE, linewidth=1.5))
-        axes.plot(2 * node + 0.5, -0.8, "s", color=VALUE)
-        axes.text(2 * node + 0.5, -1.6, f"node {node} at {2 * node + 0.5}", color=VALUE, ha="center")
+    for point in range(3):
+        axes.add_patch(plt.Rectangle((2 * point - 0.5, -1.15), 2, 0.7, fill=False, color=VALUE, linewidth=1.5))
+        axes.plot(2 * point + 0.5, -0.8, "s", color=VALUE)
+        axes.text(2 * point + 0.5, -1.6, f"{point} at {2 * point + 0.5}", color=VALUE, ha="center")
     axes.annotate("", (-0.5, 1.85), (5.5, 1.85), arrowprops={"arrowstyle": "<|-|>", "color": POINT})
     axes.text(2.5, 2.0, "field of view of 6 voxels: from -0.5 to 5.5", ha="center")
     axes.text(-0.8, 0.5, "voxels, centres at\nwhole numbers", color=FIXED, ha="right", va="center")
-    axes.text(-0.8, -0.8, "pooled by 2", color=VALUE, ha="right", va="center")
+    axes.text(-0.8, -0.8, "control points,\nspacing 2", color=VALUE, ha="right", va="center")
     axes.set(xlim=(-4, 9.5), ylim=(-2, 2.5), aspect="equal")
     axes.axis("off")
 
@@ -109,8 +109,8 @@ def places(axes: Axes) -> None:
 def main() -> None:
     """Draw both parts into one picture beside this file."""
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(9, 7.2), height_ratios=(3, 2), layout="constrained")
-    direction(upper)
-    places(lower)
+    draw_direction(upper)
+    draw_positions(lower)
     figure.savefig(Path(__file__).with_suffix(".png"), dpi=110)
 
 

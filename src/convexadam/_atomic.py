@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic replacement of files, and creation of folders."""
 
 from __future__ import annotations
 
@@ -11,39 +11,42 @@ from pathlib import Path
 from convexadam.errors import FileError
 
 
-def made_folder(path: str | os.PathLike[str]) -> Path:
-    """Return a folder, made with those above it where it does not exist.
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Create a folder and its parents if they do not exist, and return it.
 
     Raises
     ------
     FileError
-        If it cannot be made.
+        If it cannot be created.
     """
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"cannot make the folder {folder}: {error.strerror}; choose another") from error
+        raise FileError(f"cannot create folder {folder}: {error.strerror}; choose another path") from error
     return folder
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to; it takes the place of ``path`` once the block has ended well.
+    """Yield a temporary path beside ``path`` to write to, and rename it to ``path`` after the block succeeds.
 
-    The temporary name ends like the real one (``.nii.gz`` and all), since writers choose their format by it, and is
-    gone after a failure. Readers never see half a file, and a run that is killed leaves the old one as it was.
+    The temporary name has the same ending (such as ``.nii.gz``), since writers choose the format by it; the file is
+    removed after a failure. Readers never see an incomplete file, and an existing file is kept if the process is
+    killed.
 
     Raises
     ------
     FileError
-        If the folder does not exist, or the operating system refuses anything in the block or the replacement.
+        If the folder does not exist, or the block or the renaming raises `OSError`.
     """
     target = Path(path)
     if target.is_dir():
-        raise FileError(f"{target} is a folder; give the name of a file in it")
+        raise FileError(f"cannot write {target}: path must be a file, got a folder; pass the name of a file in it")
     if not target.parent.is_dir():
-        raise FileError(f"cannot write {target}: {target.parent} is not a folder; create it first, or choose another")
+        raise FileError(
+            f"cannot write {target}: {target.parent} is not a folder; create it first, or choose another path"
+        )
     temporary = target.with_name(f".{secrets.token_hex(6)}.part.{target.name}")
     try:
         yield temporary

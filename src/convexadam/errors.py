@@ -1,4 +1,4 @@
-"""Errors that the library raises. Each message says what came, what was needed and what to do."""
+"""Errors of the library. Each message names the requirement, the value found and what to do."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections.abc import Iterable
 
 
 class ConvexAdamError(ValueError):
-    """Base of every error raised on purpose by the library."""
+    """Base class of all errors of the library."""
 
 
 class InputError(ConvexAdamError):
-    """A volume, mask, label map or point list cannot be used as given."""
+    """A volume, mask, label map or list of points is unusable."""
 
 
 class GeometryError(ConvexAdamError):
-    """A grid, affine or transform is unusable, or two of them do not fit each other."""
+    """A grid, affine or transform is unusable, or two of them are incompatible."""
 
 
 class ConfigError(ConvexAdamError):
-    """A setting is unknown, out of range or does not fit the other settings."""
+    """A setting is unknown, out of range or incompatible with another setting."""
 
 
 class FileError(ConvexAdamError):
-    """A file cannot be read or written, or is not what its name promises."""
+    """A file cannot be read or written, or its content is not the expected one."""
 
 
 class MissingExtraError(ConvexAdamError):
-    """An optional package is needed for what was asked."""
+    """An optional package is not installed."""
 
 
 class OutOfMemoryError(ConvexAdamError):
-    """The device has too little memory for the settings."""
+    """The device does not have enough memory for the settings."""
 
 
 def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """Return the nearest of the known words as a question in parentheses; empty where none is near."""
+    """Return the most similar known word as " (did you mean 'word'?)"; an empty string if there is none."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,4 +1,4 @@
-"""Pictures of a registration. Matplotlib is imported inside of the functions; ``pyplot`` is never used."""
+"""Figures of registrations. Matplotlib is imported within the functions; ``pyplot`` is not used."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def registration_figure(
 ) -> Figure:
     """Draw a registration: three orthogonal middle slices, before and after.
 
-    Rows are the axial, coronal and sagittal slices through the middle of the volume, in radiological order:
-    the patient's right is on the left of the axial and the coronal slice, anterior is on top of the axial
-    one and on the left of the sagittal one, the head is on top of the others. An oblique volume is shown
+    Rows are the axial, coronal and sagittal slices through the middle of the volume, in radiological convention: the
+    patient's right is on the left of the axial and coronal slices, anterior is at the top of the axial slice and on the
+    left of the sagittal slice, superior is at the top of the coronal and sagittal slices. Oblique volumes are shown
     along the axes closest to R, A and S.
 
-    Columns are the fixed, the moving and the moved image; a checkerboard of fixed and moved; the absolute
-    difference to the fixed image before and after, both of images brought to the same window; and, where
-    ``disp_mm`` is given, its length in mm with the grid it deforms (the lines of the fixed grid, drawn
-    where the transform takes them). Differences say little between images of different contrast.
+    Columns are the fixed, moving and moved image; a checkerboard of fixed and moved; the absolute difference to the
+    fixed image before and after, as a fraction of the window; and, with ``disp_mm``, the length of the displacement in
+    mm with the deformed grid (the lines of the fixed grid mapped by the transform). Differences are not meaningful
+    between images of different contrast.
 
     Parameters
     ----------
     fixed, moving, moved
-        Images of one channel on the same grid; of several channels the first is drawn. A moving image with
-        a grid of its own has to be resampled onto the fixed grid first.
+        Images on the same grid; the first channel is drawn. Resample a moving image on another grid to the fixed grid
+        first.
     disp_mm
         ``[3, i, j, k]``, displacement of each voxel along R, A and S, in mm, fixed to moving.
     path
-        Where to write a PNG. It appears whole or not at all.
+        Name of a PNG file to write. An existing file is replaced after the new one is complete.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def registration_figure(
     InputError
         If an image holds no finite value.
     FileError
-        If the picture cannot be written.
+        If the file cannot be written.
     MissingExtraError
         If matplotlib is not installed.
 
@@ -75,14 +75,14 @@ def registration_figure(
     >>> len(figure.axes)
     18
     """
-    _check(fixed, moving, moved, disp_mm)
+    _check_inputs(fixed, moving, moved, disp_mm)
     columns = 7 if disp_mm is not None else 6
     figure = new_figure((columns * _PANEL_INCH, 3 * _PANEL_INCH))
     figure.subplots(3, columns, squeeze=False)
-    volumes = [_canonical(image) for image in (fixed, moving, moved)]
+    volumes = [_to_canonical(image) for image in (fixed, moving, moved)]
     before = robust_window(volumes[1])
     windows = [robust_window(volumes[0]), before, before]
-    field = None if disp_mm is None else _canonical_field(disp_mm, fixed)
+    field = None if disp_mm is None else _to_canonical_field(disp_mm, fixed)
     scene = _Scene(volumes=volumes, windows=windows, field=field, spacing_mm=fixed.grid.canonical().spacing_mm)
     for row in range(len(_PLANES)):
         _draw_row(figure, row, scene)
@@ -93,11 +93,11 @@ def registration_figure(
 
 
 def robust_window(volume: np.ndarray) -> Window:
-    """Return the values drawn black and white, so that soft tissue fills most of the greys.
+    """Return the values of black and white for a window that shows soft tissue with good contrast.
 
-    Background (air, lungs in CT, zero padding) is the lowest fifth of the range of values, outliers apart.
-    White is the 98.5th percentile of the rest; black lies below its 5th percentile by a quarter of what is
-    between, but never below the least value. NaN and Inf are ignored.
+    The background (air, lungs in CT, zero padding) is the lowest fifth of the range of values without outliers. White
+    is the 98.5th percentile of the rest. Black is the 5th percentile minus a quarter of the difference, but at least
+    the minimum. NaN and Inf are ignored.
     """
     values = volume[np.isfinite(volume)].astype(np.float64)
     least, most = np.percentile(values, (0.5, 99.5))
@@ -107,39 +107,41 @@ def robust_window(volume: np.ndarray) -> Window:
     return float(black), float(white if white > black else black + 1)
 
 
-def _check(fixed: Image, moving: Image, moved: Image, disp_mm: Field | None) -> None:
+def _check_inputs(fixed: Image, moving: Image, moved: Image, disp_mm: Field | None) -> None:
     for name, image in (("moving", moving), ("moved", moved)):
-        if not image.grid.same_as(fixed.grid):
+        if not image.grid.is_close(fixed.grid):
             raise GeometryError(
-                f"the {name} image is on {image.grid!r}, but the fixed image on {fixed.grid!r}; "
-                "a figure compares voxel by voxel: resample it onto the fixed grid first"
+                f"{name} must be on the grid of the fixed image {fixed.grid!r}, got {image.grid!r}; resample it to the "
+                "fixed grid"
             )
     if disp_mm is not None and tuple(disp_mm.shape) != (3, *fixed.grid.shape):
-        raise GeometryError(f"disp_mm on this grid has shape {(3, *fixed.grid.shape)}, but {tuple(disp_mm.shape)} came")
+        raise GeometryError(
+            f"disp_mm must have shape {(3, *fixed.grid.shape)}, got {tuple(disp_mm.shape)}; resample it"
+        )
     for name, image in (("fixed", fixed), ("moving", moving), ("moved", moved)):
         if not bool(image.data[0].isfinite().any()):
-            raise InputError(f"the {name} image holds no finite value to draw; check the file it came from")
+            raise InputError(f"{name} must have a finite value, got only NaN or Inf; check its file")
 
 
-def _canonical(image: Image) -> np.ndarray:
+def _to_canonical(image: Image) -> np.ndarray:
     first = Image(image.data[:1].detach().cpu(), image.grid)
     return np.asarray(first.canonical().numpy(), dtype=np.float64)
 
 
-def _canonical_field(disp_mm: Field, image: Image) -> np.ndarray:
-    """Displacement along the axes of the canonical grid, in mm, on its voxels.
+def _to_canonical_field(disp_mm: Field, image: Image) -> np.ndarray:
+    """Return the displacement on the canonical grid, in mm along its axes.
 
-    Vectors are decomposed along the (unit) directions of the volume's axes, so that an oblique volume's
-    lines bend in its own planes.
+    Vectors are decomposed along the unit directions of the axes, so that the deformed grid of an oblique volume is
+    drawn in the planes of its slices.
     """
-    turned = Image(disp_mm.detach().cpu().to(torch.float64), image.grid).canonical()
-    directions = turned.grid.affine[:3, :3] / np.array(turned.grid.spacing_mm)
-    along = np.tensordot(np.linalg.inv(directions), np.asarray(turned.data), axes=1)
-    return np.asarray(along)
+    canonical = Image(disp_mm.detach().cpu().to(torch.float64), image.grid).canonical()
+    directions = canonical.grid.affine[:3, :3] / np.array(canonical.grid.spacing_mm)
+    components = np.tensordot(np.linalg.inv(directions), np.asarray(canonical.data), axes=1)
+    return np.asarray(components)
 
 
 def new_figure(inches: tuple[float, float]) -> Figure:
-    """Return an empty figure that no window shows.
+    """Return an empty figure without a window.
 
     Raises
     ------
@@ -151,14 +153,14 @@ def new_figure(inches: tuple[float, float]) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         hint = 'pip install "convexadam-torch[report]"'
-        raise MissingExtraError(f"figures need matplotlib, which is not installed: {hint}") from error
+        raise MissingExtraError(f"matplotlib must be installed for figures, got no such package; {hint}") from error
     figure = Figure(figsize=inches, dpi=_PIXELS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _slice(volume: np.ndarray, plane: str) -> np.ndarray:
-    """Middle slice of the last three axes R, A, S as a picture, rows from the top, columns from the left."""
+def _middle_slice(volume: np.ndarray, plane: str) -> np.ndarray:
+    """Return the middle slice of the last three axes R, A, S as a picture: rows from the top, columns from the left."""
     i, j, k = (n // 2 for n in volume.shape[-3:])
     if plane == "axial":
         picture = volume[..., ::-1, ::-1, k]
@@ -169,15 +171,15 @@ def _slice(volume: np.ndarray, plane: str) -> np.ndarray:
     return np.swapaxes(picture, -1, -2)
 
 
-def _aspect(plane: str, spacing_mm: tuple[float, float, float]) -> float:
-    """Height of a pixel over its width."""
+def _pixel_aspect(plane: str, spacing_mm: tuple[float, float, float]) -> float:
+    """Return the ratio of height to width of a pixel."""
     r, a, s = spacing_mm
     return {"axial": a / r, "coronal": s / r, "sagittal": s / a}[plane]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Scene:
-    """Fixed, moving and moved volume with their windows, and the field, all along R, A, S."""
+    """Fixed, moving and moved volume with their windows, and the field, all in axis order R, A, S."""
 
     volumes: list[np.ndarray]
     windows: list[Window]
@@ -189,8 +191,10 @@ def _draw_row(figure: Figure, row: int, scene: _Scene) -> None:
     plane = _PLANES[row]
     columns = len(figure.axes) // 3
     axes = figure.axes[row * columns : (row + 1) * columns]
-    fixed, moving, moved = (_grey(_slice(v, plane), w) for v, w in zip(scene.volumes, scene.windows, strict=True))
-    aspect = _aspect(plane, scene.spacing_mm)
+    fixed, moving, moved = (
+        _apply_window(_middle_slice(v, plane), w) for v, w in zip(scene.volumes, scene.windows, strict=True)
+    )
+    aspect = _pixel_aspect(plane, scene.spacing_mm)
     pictures = {
         "fixed": fixed,
         "moving": moving,
@@ -203,56 +207,56 @@ def _draw_row(figure: Figure, row: int, scene: _Scene) -> None:
         shades = "magma" if title.startswith("|") else "gray"
         axis.imshow(picture, cmap=shades, vmin=0, vmax=1, aspect=aspect, interpolation="nearest")
         window = "\n{:.4g} to {:.4g}".format(*scene.windows[number]) if number < 3 else ""
-        _bare(axis, f"{title}{window}" if row == 0 else "", plane if number == 0 else "")
+        _label_axis(axis, f"{title}{window}" if row == 0 else "", plane if number == 0 else "")
     if scene.field is not None:
         _draw_field(figure, axes[6], scene.field, plane, scene.spacing_mm)
-        _bare(axes[6], "displacement, mm\n(deformed grid)" if row == 0 else "", "")
+        _label_axis(axes[6], "displacement, mm\n(deformed grid)" if row == 0 else "", "")
 
 
 def _draw_field(
     figure: Figure, axis: Axes, field: np.ndarray, plane: str, spacing_mm: tuple[float, float, float]
 ) -> None:
-    """Length of the displacement in colour and lines of the fixed grid where the transform takes them."""
+    """Draw the length of the displacement in colour, and the lines of the fixed grid mapped by the transform."""
     lengths = np.linalg.norm(field, axis=0)
     picture = axis.imshow(
-        _slice(lengths, plane),
+        _middle_slice(lengths, plane),
         cmap="viridis",
         vmin=0,
         vmax=float(lengths.max()) or 1.0,
-        aspect=_aspect(plane, spacing_mm),
+        aspect=_pixel_aspect(plane, spacing_mm),
     )
     figure.colorbar(picture, ax=axis, shrink=0.8)
     across, up = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}[plane]
-    shift = _slice(field, plane)
+    shift = _middle_slice(field, plane)
     rows, columns = np.meshgrid(*(np.arange(n) for n in shift.shape[1:]), indexing="ij")
-    x = columns - shift[across] / spacing_mm[across]  # both picture axes run against R, A and S
+    x = columns - shift[across] / spacing_mm[across]  # both axes of the picture are opposite to R, A and S
     y = rows - shift[up] / spacing_mm[up]
-    for line in _lines(shift.shape[1]):
+    for line in _line_positions(shift.shape[1]):
         axis.plot(x[line], y[line], color="white", linewidth=0.5)
-    for line in _lines(shift.shape[2]):
+    for line in _line_positions(shift.shape[2]):
         axis.plot(x[:, line], y[:, line], color="white", linewidth=0.5)
     axis.set_xlim(-0.5, shift.shape[2] - 0.5)
     axis.set_ylim(shift.shape[1] - 0.5, -0.5)
 
 
-def _lines(size: int) -> range:
+def _line_positions(size: int) -> range:
     return range(0, size, max(1, size // 20))
 
 
-def _grey(picture: np.ndarray, window: Window) -> np.ndarray:
+def _apply_window(picture: np.ndarray, window: Window) -> np.ndarray:
     low, high = window
     return np.asarray(np.clip((np.nan_to_num(picture, nan=low) - low) / (high - low), 0, 1))
 
 
 def _checkerboard(first: np.ndarray, second: np.ndarray, aspect: float) -> np.ndarray:
-    """First and second picture in turns, in fields that look square; about eight across the wider side."""
+    """Combine two pictures in a checkerboard of square fields, about eight along the wider side."""
     rows, columns = np.indices(first.shape)
     field = max(first.shape[1], first.shape[0] * aspect) / 8
     odd = (np.floor(rows * aspect / field) + np.floor(columns / field)) % 2 == 1
     return np.where(odd, second, first)
 
 
-def _bare(axis: Any, title: str, side: str) -> None:
+def _label_axis(axis: Any, title: str, side: str) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     if title:

@@ -138,7 +138,7 @@ def test_what_is_neither(run: Any, tmp_path: Path) -> None:
     coefficients.header["intent_code"] = 2007
     nibabel.save(coefficients, tmp_path / "coefficients.nii.gz")
     for name, words in (
-        ("notes.txt", "is no image and no transform that is known"),
+        ("notes.txt", "must be of a known format (itk, nifti"),
         ("matrix.txt", "pass --from fsl with --fixed and --moving"),
         ("coefficients.nii.gz", "fnirtfileutils"),
         ("missing.nii", "there is no file"),
@@ -192,7 +192,8 @@ def test_chains_and_matrices(run: Any, tmp_path: Path) -> None:
     assert first["translation_mm"] == pytest.approx(MATRIX[:3, 3].tolist())
     assert second["type"] == "displacement field"
     text = " ".join(run("info", tmp_path / "chain.h5").out.split())
-    for words in ("part 1 of 2", "part 2 of 2", "turns 8 degrees", "scales 1, 1, 1 (volumes 1)", "moves 3, -2, 4 mm"):
+    numbers = ("rotation 8 degrees", "scales 1, 1, 1 (volumes 1)", "shift 3, -2, 4 mm")
+    for words in ("part 1 of 2", "part 2 of 2", *numbers):
         assert words in text
 
 

@@ -1,4 +1,4 @@
-"""``convexadam learn2reg``: the whole way from a task to what is handed in and its numbers."""
+"""``convexadam learn2reg``: from a task to the submission and its metrics."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from l2r_task import QUICK, write_task
 
 from convexadam import preset
-from convexadam.io import learn2reg_voxels
-from convexadam.learn2reg import evaluate_fields, measures_of, read_task
+from convexadam.io import read_learn2reg_voxels
+from convexadam.learn2reg import evaluate_fields, make_evaluation_config, read_task
 
 FAST = [word for setting in QUICK for word in ("--set", setting)]
 FIRST, SECOND = "disp_0001_0000_0001_0001.npz", "disp_0002_0000_0002_0001.npz"
@@ -26,14 +26,14 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("files")  # the kernels are compiled
-def test_the_whole_way(run: Any, task: Path, tmp_path: Path) -> None:
+def test_run_validate_submit_and_evaluate(run: Any, task: Path, tmp_path: Path) -> None:
     fields = tmp_path / "fields"
     ran = run("learn2reg", "run", task, "--output-dir", fields, *FAST)
     assert (ran.status, ran.out) == (0, "")
     assert ran.error == f"Phantom: 2 done; fields in {fields}\n"
 
     ran = run("learn2reg", "validate", task, fields)
-    assert (ran.status, ran.error) == (0, f"{fields} can be handed in: 2 fields of Phantom (val)\n")
+    assert (ran.status, ran.error) == (0, f"{fields} is a valid submission: 2 fields of Phantom (val)\n")
 
     ran = run("learn2reg", "submit", task, fields, tmp_path / "out.zip")
     assert (ran.status, ran.error) == (0, f"wrote {tmp_path / 'out.zip'}: 2 fields of Phantom (val)\n")
@@ -43,35 +43,35 @@ def test_the_whole_way(run: Any, task: Path, tmp_path: Path) -> None:
     ran = run("learn2reg", "evaluate", task, fields)
     assert (ran.status, ran.error) == (0, "")
     found = json.loads(ran.out)
-    wanted = evaluate_fields(measures_of(read_task(task)), fields)
+    wanted = evaluate_fields(make_evaluation_config(read_task(task)), fields)
     assert found["aggregates"]["TRE_lm"] == wanted["aggregates"]["TRE_lm"]
     case = found["cases"]["0001_0000<--0001_0001"]
-    assert case["DSC"]["detailed"][2] is None  # label 200 is listed, but nowhere
+    assert case["DSC"]["detailed"][2] is None  # label 200 is listed, but absent
     assert case["DSC"]["detailed"][:2] == wanted["cases"]["0001_0000<--0001_0001"]["DSC"]["detailed"][:2]
     assert run("learn2reg", "evaluate", task, fields, "--output", tmp_path / "metrics.json").out == ""
     assert json.loads((tmp_path / "metrics.json").read_text()) == found
 
-    still = tmp_path / "still"
-    still.mkdir()
+    identity = tmp_path / "identity"
+    identity.mkdir()
     for name in (FIRST, SECOND):
-        np.savez(still / name, np.zeros((32, 28, 24, 3), np.float16))
-    before = json.loads(run("learn2reg", "evaluate", task, still).out)
+        np.savez(identity / name, np.zeros((32, 28, 24, 3), np.float16))
+    before = json.loads(run("learn2reg", "evaluate", task, identity).out)
     assert found["aggregates"]["TRE_lm"]["mean"] < 0.8 * before["aggregates"]["TRE_lm"]["mean"]
     assert before["aggregates"]["LogJacDetStd"]["mean"] == 0
 
-    whole = learn2reg_voxels(fields / SECOND, (32, 28, 24))
+    whole = read_learn2reg_voxels(fields / SECOND, (32, 28, 24))
     (fields / SECOND).write_bytes((fields / SECOND).read_bytes()[:1000])
     ran = run("learn2reg", "validate", task, fields)
     assert ran.status == 1
     lines = ran.error.splitlines()
     assert len(lines) == 2
     assert SECOND in lines[0]
-    assert lines[1] == f"convexadam: {fields} cannot be handed in: 1 problem"
+    assert lines[1] == f"convexadam: {fields} must be a valid submission, got 1 problem"
     assert run("learn2reg", "submit", task, fields, tmp_path / "other.zip").status == 1
     assert not (tmp_path / "other.zip").exists()
     ran = run("learn2reg", "run", task, "--output-dir", fields, *FAST)
     assert ran.error == f"Phantom: 1 done, 1 kept; fields in {fields}\n"
-    np.testing.assert_array_equal(learn2reg_voxels(fields / SECOND, (32, 28, 24)), whole)
+    np.testing.assert_array_equal(read_learn2reg_voxels(fields / SECOND, (32, 28, 24)), whole)
 
 
 def test_an_evaluation_configuration(run: Any, task: Path, tmp_path: Path) -> None:
@@ -96,13 +96,13 @@ def test_settings_of_a_task_and_of_a_file(run: Any, task: Path, tmp_path: Path) 
     fast = ("--set", "continuous.levels.0.iterations=2", "--split", "train", "--quiet")
     ran = run("learn2reg", "run", task, "--output-dir", tmp_path / "a", "--task", "Hippocampus", *fast)
     assert (ran.status, ran.out, ran.error) == (0, "", "")
-    settings = json.loads((tmp_path / "a/run.json").read_text())["made"]["settings"]
-    assert 'type = "GivenGrid"' in settings
+    settings = json.loads((tmp_path / "a/run.json").read_text())["arguments"]["settings"]
+    assert 'type = "NativeGrid"' in settings
     assert "iterations = 2" in settings
     preset("published").save(tmp_path / "settings.toml")
     ran = run("learn2reg", "run", task, "--output-dir", tmp_path / "b", "--config", tmp_path / "settings.toml", *fast)
     assert ran.status == 0
-    labels = ("--task", "OASIS", "--labels-dir", task / "labelsTr")
+    labels = ("--task", "OASIS", "--segmentation-dir", task / "labelsTr")
     ran = run("learn2reg", "run", task, "--output-dir", tmp_path / "c", *labels, *fast)
     assert ran.status == 0
     assert (tmp_path / "c" / FIRST).is_file()
@@ -125,12 +125,12 @@ def test_a_pair_that_fails(run: Any, task: Path, tmp_path: Path) -> None:
 
 FAILURES: dict[str, tuple[list[str], str]] = {
     "no task": (["run", "none", "--output-dir", "OUT"], "there is no file none"),
-    "no labels": (["run", "TASK", "--output-dir", "OUT", "--task", "OASIS"], "give --labels-dir"),
-    "no pairs": (["run", "TASK", "--output-dir", "OUT", "--split", "test"], "lists no pairs as 'registration_test'"),
+    "no labels": (["run", "TASK", "--output-dir", "OUT", "--task", "OASIS"], "give --segmentation-dir"),
+    "no pairs": (["run", "TASK", "--output-dir", "OUT", "--split", "test"], "lists none as 'registration_test'"),
     "a file": (["run", "TASK", "--output-dir", "TASK/Phantom_dataset.json"], "is a file"),
-    "no fields": (["evaluate", "TASK", "OUT"], "has no field of 0001_0000<--0001_0001"),
-    "no folder": (["validate", "TASK", "OUT"], "there is no folder"),
-    "no archive": (["submit", "TASK", "OUT", "OUT.tar"], "is called *.zip"),
+    "no fields": (["evaluate", "TASK", "OUT"], "must contain one field of 0001_0000<--0001_0001"),
+    "no folder": (["validate", "TASK", "OUT"], "folder must exist"),
+    "no archive": (["submit", "TASK", "OUT", "OUT.tar"], "must have the extension .zip"),
 }
 
 
@@ -149,7 +149,10 @@ def test_errors_are_one_line(name: str, run: Any, task: Path, tmp_path: Path) ->
 WRONG_USE: dict[str, tuple[list[str], str]] = {
     "no command": ([], "run"),
     "an unknown command": (["train"], "train"),
-    "two kinds of settings": (["run", "x", "--output-dir", "y", "--task", "NLST", "--preset", "default"], "give one"),
+    "a task and a preset": (
+        ["run", "x", "--output-dir", "y", "--task", "NLST", "--preset", "default"],
+        "settings must come from one of --task, --preset, --config, got",
+    ),
     "an unknown task": (["run", "x", "--output-dir", "y", "--task", "Lung"], "Lung"),
     "an unknown format": (["validate", "x", "y", "--format", "mha"], "mha"),
 }

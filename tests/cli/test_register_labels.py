@@ -23,7 +23,7 @@ def _options(*settings: str) -> list[str]:
 
 def test_labels_of_files(run: Any, files: Path, tmp_path: Path) -> None:
     images, labels = ([files / f"{name}{end}.nii.gz" for name in ("fixed", "moving")] for end in ("", "_labels"))
-    given = ["--fixed-labels", labels[0], "--moving-labels", labels[1]]
+    given = ["--fixed-segmentation", labels[0], "--moving-segmentation", labels[1]]
     features = 'features={type="LabelFeatures", scale=2.0}'
     ran = run("register", *images, "--output-dir", tmp_path / "out", *given, *_options(*FAST, features))
     assert ran.status == 0, ran.error
@@ -31,12 +31,12 @@ def test_labels_of_files(run: Any, files: Path, tmp_path: Path) -> None:
     assert report["config"]["features"] == {
         "type": "LabelFeatures",
         "scale": 2.0,
-        "balance": 0.3,
-        "background": False,
+        "class_balance": 0.3,
+        "include_background": False,
     }
     config = preset().with_settings(*FAST, features)
     assert config.features == LabelFeatures(scale=2.0)
-    expected = register(*images, config, fixed_labels=labels[0], moving_labels=labels[1])
+    expected = register(*images, config, fixed_segmentation=labels[0], moving_segmentation=labels[1])
     found = read_itk_field(tmp_path / "out" / "transform.nii.gz").disp_mm
     assert found.any()
     assert torch.equal(found, expected.transform.disp_mm)
@@ -51,8 +51,8 @@ def test_probabilities_of_files(run: Any, files: Path, tmp_path: Path) -> None:
         soft = (np.asarray(labels.dataobj)[..., None] == np.arange(4)).astype(np.float32)
         maps.append(tmp_path / f"{name}.nii.gz")
         nib.save(nib.Nifti1Image(soft, labels.affine), maps[-1])
-    given = ["--fixed-labels", maps[0], "--moving-labels", maps[1]]
-    features = 'features={type="ProbabilityFeatures", background=true}'
+    given = ["--fixed-segmentation", maps[0], "--moving-segmentation", maps[1]]
+    features = 'features={type="ProbabilityFeatures", include_background=true}'
     ran = run("register", *images, "--output-dir", tmp_path / "out", *given, *_options(*FAST, features))
     assert ran.status == 0, ran.error
     assert read_itk_field(tmp_path / "out" / "transform.nii.gz").disp_mm.any()
@@ -61,6 +61,6 @@ def test_probabilities_of_files(run: Any, files: Path, tmp_path: Path) -> None:
 def test_labels_that_no_setting_compares(run: Any, files: Path, tmp_path: Path) -> None:
     labels = [files / f"{name}_labels.nii.gz" for name in ("fixed", "moving")]
     places = [files / "fixed.nii.gz", files / "moving.nii.gz", "--output-dir", tmp_path / "out"]
-    ran = run("register", *places, "--fixed-labels", labels[0], "--moving-labels", labels[1])
+    ran = run("register", *places, "--fixed-segmentation", labels[0], "--moving-segmentation", labels[1])
     assert ran.status == 1
-    assert "labels came, but no features compare them" in ran.error
+    assert "fixed_segmentation and moving_segmentation must be used by the features" in ran.error

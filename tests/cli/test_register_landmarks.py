@@ -22,13 +22,13 @@ def test_landmarks_of_files(run: Any, files: Path, tmp_path: Path) -> None:
     assert ran.status == 0
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["config"]["landmarks"] == {
-        "type": "LandmarkGuide",
+        "type": "LandmarkTerm",
         "weight": 2,
         "sigma_mm": 20,
-        "outlier_mm": None,
+        "robust_scale_mm": None,
     }
     grid = read_image(places[0]).grid
-    at_mm, there_mm = (grid.to_mm(read_landmarks(files / f"{name}.csv")) for name in ("fixed", "moving"))
+    at_mm, there_mm = (grid.index_to_world(read_landmarks(files / f"{name}.csv")) for name in ("fixed", "moving"))
     config = preset().with_settings(*FAST, "landmarks.weight=2")
     expected = register(*places, config, fixed_landmarks=at_mm, moving_landmarks=there_mm)
     assert torch.equal(read_itk_field(tmp_path / "transform.nii.gz").disp_mm, expected.transform.disp_mm)
@@ -40,4 +40,4 @@ def test_one_list_alone(run: Any, files: Path, tmp_path: Path) -> None:
     places = [files / "fixed.nii.gz", files / "moving.nii.gz", "--output-dir", tmp_path]
     ran = run("register", *places, "--fixed-landmarks", files / "fixed.csv")
     assert ran.status == 1
-    assert "only one of fixed_landmarks and moving_landmarks came" in ran.error
+    assert "fixed_landmarks and moving_landmarks must be given together, got fixed_landmarks alone" in ran.error

@@ -12,8 +12,8 @@ import torch
 from turned import FIXED_GRID, MATRIX, MOVING_GRID, field_of, inverse, transformed
 
 from convexadam import Affine, ConfigError, DisplacementField, FileError, Grid, Image, compose, write_image
-from convexadam.cli.matrices import described_matrix
-from convexadam.cli.transforms import inverse_of
+from convexadam.cli.matrices import decompose_matrix
+from convexadam.cli.transforms import invert_transform
 from convexadam.io import read_itk_field, read_learn2reg, write_itk_field
 
 POINTS = np.random.default_rng(0).uniform(-12, 12, (9, 3))
@@ -38,14 +38,14 @@ def test_invert(run: Any, turned: Path, tmp_path: Path) -> None:
     assert (ran.status, ran.out) == (0, "")
     assert said
     assert 0 < float(said[1]) < SOLVED_MM
-    assert read_itk_field(tmp_path / "inverse.nii.gz").grid.same_as(FIXED_GRID)
+    assert read_itk_field(tmp_path / "inverse.nii.gz").grid.is_close(FIXED_GRID)
     np.testing.assert_allclose(mapped(tmp_path / "inverse.nii.gz"), inverse(POINTS), atol=SOLVED_MM)
 
 
 def test_invert_onto_the_moving_grid(run: Any, turned: Path, tmp_path: Path) -> None:
     moving = image_on(MOVING_GRID, tmp_path / "moving.nii.gz")
-    assert run("invert", turned / "field.nii.gz", tmp_path / "inverse.nii", "--onto", moving).status == 0
-    assert read_itk_field(tmp_path / "inverse.nii").grid.same_as(MOVING_GRID)
+    assert run("invert", turned / "field.nii.gz", tmp_path / "inverse.nii", "--reference", moving).status == 0
+    assert read_itk_field(tmp_path / "inverse.nii").grid.is_close(MOVING_GRID)
     np.testing.assert_allclose(mapped(tmp_path / "inverse.nii"), inverse(POINTS), atol=SOLVED_MM)
 
 
@@ -58,7 +58,7 @@ def test_a_fold_is_a_warning_of_one_line(run: Any, tmp_path: Path) -> None:
     ran = run("invert", tmp_path / "folded.nii.gz", tmp_path / "inverse.nii.gz")
     lines = ran.error.splitlines()
     assert (ran.status, len(lines)) == (0, 2)
-    assert lines[0].startswith("convexadam: warning: the inverse of the displacement field is off by up to")
+    assert lines[0].startswith("convexadam: warning: the error of the inverse of the displacement field is up to")
 
 
 def test_inverses_of_other_transforms() -> None:
@@ -68,12 +68,12 @@ def test_inverses_of_other_transforms() -> None:
     chains = {"field first": compose(field, Affine(shift)), "affine first": compose(Affine(shift), field)}
     for chain in (Affine(MATRIX), *chains.values()):
         there = chain(torch.from_numpy(POINTS))
-        back = inverse_of(chain, MOVING_GRID)(there)
+        back = invert_transform(chain, MOVING_GRID)(there)
         np.testing.assert_allclose(back.numpy(), POINTS, atol=2 * SOLVED_MM)
-    assert isinstance(inverse_of(Affine(MATRIX), None), Affine)
-    found = inverse_of(chains["field first"], MOVING_GRID)
+    assert isinstance(invert_transform(Affine(MATRIX), None), Affine)
+    found = invert_transform(chains["field first"], MOVING_GRID)
     assert isinstance(found, DisplacementField)
-    assert found.grid.same_as(MOVING_GRID)
+    assert found.grid.is_close(MOVING_GRID)
 
 
 def test_compose_follows_a_point(run: Any, turned: Path, tmp_path: Path) -> None:
@@ -89,9 +89,11 @@ def test_compose_follows_a_point(run: Any, turned: Path, tmp_path: Path) -> None
     other_way = transformed(transformed(transformed(POINTS, shift), stretch))
     assert np.abs(expected - other_way).max() > 0.5  # the order can be told
     np.testing.assert_allclose(mapped(tmp_path / "chain.nii.gz"), expected, atol=1e-3)
-    onto = image_on(FIXED_GRID.with_spacing((4.0, 4.0, 4.0)), tmp_path / "coarse.nii.gz")
-    assert run("compose", *parts[:2], "--output", tmp_path / "coarse_chain.nii.gz", "--onto", onto).status == 0
-    assert read_itk_field(tmp_path / "coarse_chain.nii.gz").grid.same_as(FIXED_GRID.with_spacing((4.0, 4.0, 4.0)))
+    reference = image_on(FIXED_GRID.with_spacing((4.0, 4.0, 4.0)), tmp_path / "coarse.nii.gz")
+    assert (
+        run("compose", *parts[:2], "--output", tmp_path / "coarse_chain.nii.gz", "--reference", reference).status == 0
+    )
+    assert read_itk_field(tmp_path / "coarse_chain.nii.gz").grid.is_close(FIXED_GRID.with_spacing((4.0, 4.0, 4.0)))
     np.testing.assert_allclose(
         mapped(tmp_path / "coarse_chain.nii.gz"), transformed(transformed(POINTS), stretch), atol=1e-3
     )
@@ -147,13 +149,13 @@ def test_errors_of_writing_name_options(
     monkeypatch.setattr("convexadam.cli.transform_files.write_transform", refuse)
     places = [turned / "field.nii.gz", tmp_path / "out.foo"]
     assert run("convert", *places).error == "convexadam: which kind? pass --to or --fixed\n"
-    assert run("invert", *places).error.endswith("or --onto\n")
+    assert run("invert", *places).error.endswith("or --reference\n")
 
 
 FAILURES: dict[str, tuple[list[str], int]] = {
     "invert: no file": (["invert", "no.nii.gz", "OUT.nii.gz"], 1),
     "invert: an image": (["invert", "image.nii.gz", "OUT.nii.gz"], 1),
-    "invert: onto a field": (["invert", "field.nii.gz", "OUT.nii.gz", "--onto", "field.nii.gz"], 1),
+    "invert: onto a field": (["invert", "field.nii.gz", "OUT.nii.gz", "--reference", "field.nii.gz"], 1),
     "invert: no folder": (["invert", "field.nii.gz", "OUT/inverse.nii.gz"], 1),
     "compose: no file": (["compose", "field.nii.gz", "no.nii.gz", "--output", "OUT.nii.gz"], 1),
     "convert: text": (["convert", "text.nii.gz", "OUT.nii.gz"], 1),
@@ -190,11 +192,11 @@ def test_a_matrix_in_numbers(degrees: float) -> None:
     turn = np.eye(4)
     turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     turn[:3, 3] = 1, 2, 3
-    found = described_matrix(turn @ np.diag([1.5, 0.5, 1.0, 1.0]))
+    found = decompose_matrix(turn @ np.diag([1.5, 0.5, 1.0, 1.0]))
     assert found["rotation_degrees"] == pytest.approx(degrees, abs=1e-6)
     assert found["scales"] == pytest.approx([1.5, 1.0, 0.5])
     assert found["determinant"] == pytest.approx(0.75)
     assert found["translation_mm"] == [1, 2, 3]
-    mirrored = described_matrix(turn @ np.diag([-1.0, -1.0, -1.0, 1.0]))
+    mirrored = decompose_matrix(turn @ np.diag([-1.0, -1.0, -1.0, 1.0]))
     assert mirrored["rotation_degrees"] == pytest.approx(degrees, abs=1e-6)
     assert mirrored["determinant"] == pytest.approx(-1)

@@ -43,16 +43,16 @@ def blobs(turned: Path) -> Path:
 def test_an_image_comes_to_fixed_space(run: Any, blobs: Path, tmp_path: Path) -> None:
     assert run("warp", blobs / "field.nii.gz", blobs / "moving_blob.nii.gz", tmp_path / "moved.nii.gz") == (0, "", "")
     moved = read_image(tmp_path / "moved.nii.gz")
-    assert moved.grid.same_as(FIXED_GRID)
+    assert moved.grid.is_close(FIXED_GRID)
     np.testing.assert_allclose(centre_of(moved), FIXED_MM[0], atol=CLOSE_MM)
 
 
 def test_the_inverse_takes_an_image_to_moving_space(run: Any, blobs: Path, tmp_path: Path) -> None:
-    options = ["--inverse", "--onto", blobs / "moving_blob.nii.gz"]
+    options = ["--inverse", "--reference", blobs / "moving_blob.nii.gz"]
     ran = run("warp", blobs / "field.nii.gz", blobs / "fixed_blob.nii.gz", tmp_path / "moved.nii.gz", *options)
     assert ran == (0, "", "")
     moved = read_image(tmp_path / "moved.nii.gz")
-    assert moved.grid.same_as(MOVING_GRID)
+    assert moved.grid.is_close(MOVING_GRID)
     np.testing.assert_allclose(centre_of(moved), MOVING_MM[0], atol=CLOSE_MM)
 
 
@@ -61,7 +61,7 @@ def test_landmarks_agree_with_images(run: Any, blobs: Path, tmp_path: Path) -> N
     seen = centre_of(read_image(tmp_path / "moved.nii.gz"))
     write_landmarks(torch.from_numpy(seen[None]), tmp_path / "fixed.csv")
     ran = run("warp", blobs / "field.nii.gz", tmp_path / "fixed.csv", tmp_path / "moving.csv", "--space", "mm")
-    assert ran == (0, "", "1 landmarks taken from fixed to moving space\n")
+    assert ran == (0, "", "warped 1 landmarks from fixed to moving space\n")
     np.testing.assert_allclose(read_landmarks(tmp_path / "moving.csv").numpy(), MOVING_MM, atol=CLOSE_MM)
 
 
@@ -80,7 +80,7 @@ def test_landmarks_there_and_back(space: str, run: Any, blobs: Path, tmp_path: P
     assert run("warp", blobs / "field.nii.gz", tmp_path / "fixed.csv", tmp_path / "there.csv", *options).status == 0
     np.testing.assert_allclose(read_landmarks(tmp_path / "there.csv").numpy(), goal, atol=1e-3)  # float32 at 50 mm
     ran = run("warp", blobs / "field.nii.gz", tmp_path / "there.csv", tmp_path / "back.csv", *options, "--inverse")
-    assert ran == (0, "", "7 landmarks taken from moving to fixed space\n")
+    assert ran == (0, "", "warped 7 landmarks from moving to fixed space\n")
     np.testing.assert_allclose(
         read_landmarks(tmp_path / "back.csv").numpy(), start, atol=5e-3
     )  # solved to 0.001 voxels
@@ -99,9 +99,9 @@ def test_onto_chooses_the_grid(run: Any, blobs: Path, tmp_path: Path) -> None:
     coarse = FIXED_GRID.with_spacing((4.0, 4.0, 4.0))
     write_image(Image(torch.zeros(1, *coarse.shape), coarse), tmp_path / "coarse.nii.gz")
     places = [blobs / "field.nii.gz", blobs / "moving_blob.nii.gz", tmp_path / "moved.nii.gz"]
-    assert run("warp", *places, "--onto", tmp_path / "coarse.nii.gz", "--mode", "cubic").status == 0
+    assert run("warp", *places, "--reference", tmp_path / "coarse.nii.gz", "--mode", "cubic").status == 0
     moved = read_image(tmp_path / "moved.nii.gz")
-    assert moved.grid.same_as(coarse)
+    assert moved.grid.is_close(coarse)
     np.testing.assert_allclose(centre_of(moved), FIXED_MM[0], atol=CLOSE_MM)
 
 
@@ -114,23 +114,23 @@ def test_an_affine_transform_has_no_grid(
     places = ["affine.tfm", blobs / "moving_blob.nii.gz", tmp_path / "moved.nii.gz"]
     ran = run("warp", *places)
     assert (ran.status, ran.error.count("\n")) == (1, 1)
-    assert "give --onto" in ran.error
-    assert run("warp", *places, "--onto", blobs / "fixed_blob.nii.gz").status == 0
+    assert "--reference must be an image" in ran.error
+    assert run("warp", *places, "--reference", blobs / "fixed_blob.nii.gz").status == 0
     np.testing.assert_allclose(centre_of(read_image(places[2])), FIXED_MM[0], atol=CLOSE_MM)
     write_landmarks(torch.zeros(1, 3), tmp_path / "zero.csv")
     options = ["--space", "voxel", "--moving", blobs / "moving_blob.nii.gz"]
     ran = run("warp", "affine.tfm", tmp_path / "zero.csv", tmp_path / "out.csv", *options)
     assert ran.status == 1
-    assert "give --fixed" in ran.error
+    assert "--fixed must be the fixed image" in ran.error
 
 
 WRONG: dict[str, tuple[list[str], str]] = {
-    "landmarks without a space": (["p.csv", "OUT.csv"], "landmarks need --space"),
-    "voxels without a moving image": (["p.csv", "OUT.csv", "--space", "voxel"], "needs --moving"),
-    "landmarks to an image": (["p.csv", "OUT.nii.gz", "--space", "mm"], "cannot become"),
-    "an image to landmarks": (["moving_blob.nii.gz", "OUT.csv"], "cannot become"),
-    "a mode of landmarks": (["p.csv", "OUT.csv", "--space", "mm", "--mode", "linear"], "--mode says nothing"),
-    "a space of images": (["moving_blob.nii.gz", "OUT.nii.gz", "--space", "mm"], "--space says nothing"),
+    "landmarks without a space": (["p.csv", "OUT.csv"], "--space must be mm (RAS+)"),
+    "voxels without a moving image": (["p.csv", "OUT.csv", "--space", "voxel"], "--moving must be the moving image"),
+    "landmarks to an image": (["p.csv", "OUT.nii.gz", "--space", "mm"], "must both be landmarks"),
+    "an image to landmarks": (["moving_blob.nii.gz", "OUT.csv"], "must both be landmarks"),
+    "a mode of landmarks": (["p.csv", "OUT.csv", "--space", "mm", "--mode", "linear"], "--mode must be omitted"),
+    "a space of images": (["moving_blob.nii.gz", "OUT.nii.gz", "--space", "mm"], "--space must be omitted for images"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The optimiser's memory: Adam over several steps, against that of torch."""
+"""The moments of Adam over several steps, against torch."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from convexadam.continuous.adam import Moments
 )
 def test_equals_torch_over_ten_steps(settings: dict[str, object]) -> None:
     start = oracles.noise(3, 4, 3, 5)
-    theirs = start.clone().requires_grad_()
+    expected = start.clone().requires_grad_()
     options = {"lr": settings["learning_rate"], **{k: v for k, v in settings.items() if k != "learning_rate"}}
-    optimiser = torch.optim.Adam([theirs], **options)  # type: ignore[arg-type]
-    ours, adam = start.clone(), Moments(start, **settings)  # type: ignore[arg-type]
+    optimiser = torch.optim.Adam([expected], **options)  # type: ignore[arg-type]
+    found, adam = start.clone(), Moments(start, **settings)  # type: ignore[arg-type]
     for step in range(10):
         gradient = oracles.noise(3, 4, 3, 5, seed=step) * 10.0 ** (step % 4 - 2)
-        theirs.grad = gradient.clone()
+        expected.grad = gradient.clone()
         optimiser.step()
-        adam.descend(ours, gradient)
-        torch.testing.assert_close(ours, theirs.detach(), rtol=1e-12, atol=1e-12)
+        adam.update(found, gradient)
+        torch.testing.assert_close(found, expected.detach(), rtol=1e-12, atol=1e-12)
 
 
 def test_the_first_step_is_as_long_as_the_learning_rate() -> None:
     gradient = oracles.noise(3, 2, 2, 2) * 100
     found = torch.zeros_like(gradient)
-    Moments(gradient, learning_rate=0.7).descend(found, gradient)
+    Moments(gradient, learning_rate=0.7).update(found, gradient)
     torch.testing.assert_close(found, -0.7 * gradient.sign(), rtol=1e-6, atol=0)
 
 
-def test_no_gradient_no_step() -> None:
+def test_a_zero_gradient_makes_no_step() -> None:
     found = oracles.noise(3, 2, 2, 2)
     before = found.clone()
-    Moments(found, learning_rate=1.0).descend(found, torch.zeros_like(found))
+    Moments(found, learning_rate=1.0).update(found, torch.zeros_like(found))
     assert torch.equal(found, before)
 
 
-def test_the_gradient_is_left_alone() -> None:
+def test_the_gradient_is_not_modified() -> None:
     gradient = oracles.noise(3, 2, 3, 2)
     before = gradient.clone()
-    Moments(gradient, learning_rate=1.0).descend(torch.zeros_like(gradient), gradient)
+    Moments(gradient, learning_rate=1.0).update(torch.zeros_like(gradient), gradient)
     assert torch.equal(gradient, before)

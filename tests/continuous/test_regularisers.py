@@ -11,6 +11,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from pairwise import pairwise
 
 from convexadam.continuous import Bending, Diffusion, Regulariser, VolumePreserving
 from convexadam.errors import ConfigError
@@ -29,9 +30,7 @@ def _energy(regulariser: Regulariser, displacement: np.ndarray, soft_mask: np.nd
             return oracles.volume_change(displacement, soft_mask)
 
 
-@pytest.mark.parametrize("make", ALL)
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("make", "masked", "dtype"), pairwise(ALL, [False, True], [torch.float32, torch.float64]))
 def test_the_gradient_is_that_of_the_weighted_cost(make: Any, masked: bool, dtype: torch.dtype) -> None:
     field, mask = 0.1 * oracles.noise(3, *SHAPE), oracles.uniform(*SHAPE, seed=1) if masked else None
     regulariser, share = make(weight=0.7), None if mask is None else mask.numpy()
@@ -45,38 +44,38 @@ def test_the_gradient_is_that_of_the_weighted_cost(make: Any, masked: bool, dtyp
 
 
 @pytest.mark.parametrize("make", ALL)
-def test_the_gradient_is_added_to_what_is_there(make: Any) -> None:
-    field, onto = 0.1 * oracles.noise(3, *SHAPE).float(), torch.ones(3, *SHAPE)
+def test_the_gradient_is_added_in_place(make: Any) -> None:
+    field, add_to = 0.1 * oracles.noise(3, *SHAPE).float(), torch.ones(3, *SHAPE)
     value, gradient = make()(field)
-    again, found = make()(field, onto=onto)
-    assert found is onto
+    again, found = make()(field, add_to=add_to)
+    assert found is add_to
     assert again.item() == pytest.approx(value.item(), rel=1e-6)
-    torch.testing.assert_close(onto, 1 + gradient, rtol=0, atol=1e-6)
+    torch.testing.assert_close(add_to, 1 + gradient, rtol=0, atol=1e-6)
 
 
-def test_bending_is_as_stiff_as_is_said() -> None:
-    # a wave of 2 pi / k nodes, a whole number of times; without border it would be exact but for (k / 2 / sin(k / 2))^2
-    for nodes in (14, 28):
-        k = 2 * math.pi / nodes
-        field = torch.zeros(3, 40 * nodes, 1, 1, dtype=torch.float64)
-        field[0, :, 0, 0] = torch.sin(k * torch.arange(40.0 * nodes, dtype=torch.float64))
+def test_bending_is_as_stiff_as_diffusion_for_waves_of_14_control_points() -> None:
+    # whole waves of 2 pi / k control points; without a border exact up to a factor (k / 2 / sin(k / 2))^2
+    for length in (14, 28):
+        k = 2 * math.pi / length
+        field = torch.zeros(3, 40 * length, 1, 1, dtype=torch.float64)
+        field[0, :, 0, 0] = torch.sin(k * torch.arange(40.0 * length, dtype=torch.float64))
         bent, stretched = Bending(weight=1.0)(field)[0], Diffusion(weight=k**2)(field)[0]
         assert bent.item() == pytest.approx(stretched.item(), rel=k**2 / 12 + 2 / 40)
     assert Bending().weight * (2 * math.pi / 14) ** 2 == pytest.approx(Diffusion().weight, rel=0.02)
 
 
-def test_only_the_volume_within_the_mask_is_kept() -> None:
-    field, nothing = 0.1 * oracles.noise(3, *SHAPE), torch.zeros(SHAPE, dtype=torch.float64)
-    value, gradient = VolumePreserving()(field, soft_mask=nothing)
+def test_only_the_volume_within_the_mask_is_preserved() -> None:
+    field, empty = 0.1 * oracles.noise(3, *SHAPE), torch.zeros(SHAPE, dtype=torch.float64)
+    value, gradient = VolumePreserving()(field, soft_mask=empty)
     assert value == 0
     assert not gradient.any()
     for other in (Diffusion(), Bending()):
-        for masked, plain in zip(other(field, soft_mask=nothing), other(field), strict=True):
+        for masked, plain in zip(other(field, soft_mask=empty), other(field), strict=True):
             assert torch.equal(masked, plain)
 
 
 @pytest.mark.parametrize("make", ALL)
-def test_they_are_values(make: Any) -> None:
+def test_they_are_immutable_values(make: Any) -> None:
     assert make(weight=3.0) == make(weight=3.0)
     assert make(weight=3.0) != make(weight=2.0)
     assert len({make(weight=3.0), make(weight=3.0), make()}) == 2
@@ -87,7 +86,7 @@ def test_they_are_values(make: Any) -> None:
 @pytest.mark.parametrize("make", ALL)
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf, "1", True, None])
 def test_unusable_weights(make: Any, weight: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As users have it: without the tests' own check of annotations, which would come first.
+    # without the run-time check of annotations, which only the tests have and which would raise first
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ConfigError, match="weight"):
         make(weight=weight)

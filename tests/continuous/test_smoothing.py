@@ -1,4 +1,4 @@
-"""Smoothing kernels as values."""
+"""Smoothings: their taps, and their action on fields."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pairwise import pairwise
 
 from convexadam.continuous import BoxSmoothing, GaussianSmoothing, KovesiSmoothing
 from convexadam.continuous.smoothing import Smoother
@@ -62,8 +63,8 @@ def test_variances_of_boxes_add_up(width: int, passes: int) -> None:
 @settings(deadline=None, max_examples=15, derandomize=True)
 @given(sigma=st.floats(0.8, 12))
 def test_a_gaussian_has_its_variance(sigma: float) -> None:
-    # Cutting off at 4 sigma costs 2 * 4 * phi(4) = 1.1e-3 of the variance; sampling at whole nodes changes it by
-    # about 4 pi^2 sigma^2 exp(-2 pi^2 sigma^2) of it, less than 1e-4 from 0.8 nodes on.
+    # truncation at 4 sigma loses 2 * 4 * phi(4) = 1.1e-3 of the variance; sampling at whole control points changes it
+    # by about 4 pi^2 sigma^2 exp(-2 pi^2 sigma^2) of it, less than 1e-4 from 0.8 control points on
     assert _variance(GaussianSmoothing(sigma=sigma).taps()) == pytest.approx(sigma**2, rel=1.3e-3)
 
 
@@ -75,7 +76,7 @@ def test_a_gaussian_is_a_gaussian() -> None:
 
 @settings(deadline=None, max_examples=15, derandomize=True)
 @given(sigma=st.floats(0.3, 8), passes=st.integers(1, 6))
-def test_kovesi_comes_as_close_as_whole_widths_allow(sigma: float, passes: int) -> None:
+def test_kovesi_has_the_closest_variance_that_whole_widths_permit(sigma: float, passes: int) -> None:
     found = _variance(KovesiSmoothing(sigma=sigma, passes=passes).taps())
     attainable = [
         ((passes - wide) * (low**2 - 1) + wide * ((low + 2) ** 2 - 1)) / 12
@@ -85,33 +86,31 @@ def test_kovesi_comes_as_close_as_whole_widths_allow(sigma: float, passes: int) 
     assert abs(found - sigma**2) <= closest + 1e-9
 
 
-def test_kovesi_of_a_known_case() -> None:
+def test_kovesi_in_a_known_case() -> None:
     # sigma 1.6, 4 passes: ideal width sqrt(12 * 2.56 / 4 + 1) = 2.95, so widths 1 and 3, all four of them 3.
     assert KovesiSmoothing().taps() == pytest.approx(BoxSmoothing(width=3, passes=4).taps())
 
 
-# As a map of fields -------------------------------------------------------------------------------------------------
+# Smoothing of fields ------------------------------------------------------------------------------------------------
 
 SHAPES = [(1, 1, 1), (1, 4, 3), (5, 7, 6)]
 MAPS = [None, BoxSmoothing(), GaussianSmoothing(sigma=0.7)]
 
 
-def _evidence(shape: tuple[int, int, int], seed: int) -> torch.Tensor:
-    """Random, and none for a third of the nodes."""
+def _weight(shape: tuple[int, int, int], seed: int) -> torch.Tensor:
+    """Random, and 0 for a third of the control points."""
     values = oracles.uniform(*shape, seed=seed)
     values[oracles.uniform(*shape, seed=seed + 1) < 1 / 3] = 0
     return values
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("smoothing", MAPS)
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("shape", "smoothing", "weighted"), pairwise(SHAPES, MAPS, [False, True]))
 def test_smoother_equals_naive_loops(shape: tuple[int, int, int], smoothing: Any, weighted: bool) -> None:
-    field, evidence = oracles.noise(3, *shape), _evidence(shape, 1) if weighted else None
-    found = Smoother(smoothing, field, evidence)(field)
-    arrays = field.numpy(), None if evidence is None else evidence.numpy()
+    field, weight = oracles.noise(3, *shape), _weight(shape, 1) if weighted else None
+    found = Smoother(smoothing, field, weight)(field)
+    arrays = field.numpy(), None if weight is None else weight.numpy()
     expected = arrays[0] if smoothing is None else oracles.smooth(arrays[0], smoothing.taps(), arrays[1])
-    # Weighted means of numbers up to 4: sums of positive weights, divided.
+    # weighted means of numbers up to 4: quotients of sums with positive weights
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-12)
 
 
@@ -124,26 +123,26 @@ def test_smoother_equals_naive_loops(shape: tuple[int, int, int], smoothing: Any
 )
 def test_the_adjoint_is_exact(seed: int, shape: tuple[int, int, int], smoothing: Any, weighted: bool) -> None:
     x, y = oracles.noise(3, *shape, seed=seed), oracles.noise(3, *shape, seed=seed + 1)
-    smooth = Smoother(smoothing, x, _evidence(shape, seed + 2) if weighted else None)
+    smooth = Smoother(smoothing, x, _weight(shape, seed + 2) if weighted else None)
     # A sum of up to 648 products of a few, against an eps of 2e-16.
     torch.testing.assert_close((smooth(x) * y).sum(), (x * smooth.adjoint(y)).sum(), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("smoothing", MAPS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_constants_are_kept_whatever_the_evidence(smoothing: Any, dtype: torch.dtype) -> None:
+def test_constants_are_preserved_for_any_weight(smoothing: Any, dtype: torch.dtype) -> None:
     field = torch.tensor([1.7, -2.3, 0.1], dtype=dtype).reshape(3, 1, 1, 1).expand(3, 5, 7, 6).contiguous()
-    for evidence in (None, _evidence((5, 7, 6), 3), torch.zeros(5, 7, 6), torch.full((5, 7, 6), 1e-9)):
-        found = Smoother(smoothing, field, None if evidence is None else evidence.to(dtype))(field)
-        # Three sums of up to seven positive numbers above and below the line, and four roundings more.
+    for weight in (None, _weight((5, 7, 6), 3), torch.zeros(5, 7, 6), torch.full((5, 7, 6), 1e-9)):
+        found = Smoother(smoothing, field, None if weight is None else weight.to(dtype))(field)
+        # three sums of up to seven positive numbers in numerator and denominator, and four further roundings
         torch.testing.assert_close(found, field, rtol=(2 * 3 * 7 + 4) * torch.finfo(dtype).eps, atol=0)
 
 
-def test_evidence_counts_a_thousandth_at_least() -> None:
-    field, some = oracles.noise(3, 4, 5, 3), _evidence((4, 5, 3), 4)
-    found = Smoother(BoxSmoothing(), field, some)(field)
-    assert torch.equal(found, Smoother(BoxSmoothing(), field, some.clamp_min(1e-3))(field))
-    # Without any, all count alike, as they do where nothing is said about evidence.
+def test_weights_are_at_least_a_thousandth() -> None:
+    field, weight = oracles.noise(3, 4, 5, 3), _weight((4, 5, 3), 4)
+    found = Smoother(BoxSmoothing(), field, weight)(field)
+    assert torch.equal(found, Smoother(BoxSmoothing(), field, weight.clamp_min(1e-3))(field))
+    # zero weights everywhere are equivalent to no weights
     plain = Smoother(BoxSmoothing(), field)(field)
     nowhere = Smoother(BoxSmoothing(), field, torch.zeros(4, 5, 3, dtype=torch.float64))(field)
     torch.testing.assert_close(nowhere, plain, rtol=0, atol=1e-12)
@@ -151,35 +150,35 @@ def test_evidence_counts_a_thousandth_at_least() -> None:
     torch.testing.assert_close(everywhere, plain, rtol=0, atol=1e-12)
 
 
-def test_nodes_without_evidence_follow_those_that_have_some() -> None:
-    # Half of a line knows that it moves by 2; the rest holds 100 for want of better.
+def test_control_points_without_weight_follow_those_with_weight() -> None:
+    # one half of a line has weight and the value 2, the other half has none and the value 100
     taps, n = BoxSmoothing().taps(), 12
     field = torch.full((3, 1, 1, n), 100.0, dtype=torch.float64)
     field[..., : n // 2] = 2
-    evidence = torch.zeros(1, 1, n, dtype=torch.float64)
-    evidence[..., : n // 2] = 1
-    found = Smoother(BoxSmoothing(), field, evidence)(field)[0, 0, 0]
-    for at in range(n // 2 + 3):  # as far as the filter reaches
-        knowing = sum(taps[y - at + 3] for y in range(max(0, at - 3), min(n // 2, at + 4)))
-        guessing = 1e-3 * sum(taps[y - at + 3] for y in range(max(n // 2, at - 3), min(n, at + 4)))
-        assert found[at].item() == pytest.approx(2 + 98 * guessing / (knowing + guessing), rel=1e-12)
-    assert found[: n // 2].max() < 2.2  # not the other way round
+    weight = torch.zeros(1, 1, n, dtype=torch.float64)
+    weight[..., : n // 2] = 1
+    found = Smoother(BoxSmoothing(), field, weight)(field)[0, 0, 0]
+    for at in range(n // 2 + 3):  # up to the radius of the filter
+        weighted = sum(taps[y - at + 3] for y in range(max(0, at - 3), min(n // 2, at + 4)))
+        unweighted = 1e-3 * sum(taps[y - at + 3] for y in range(max(n // 2, at - 3), min(n, at + 4)))
+        assert found[at].item() == pytest.approx(2 + 98 * unweighted / (weighted + unweighted), rel=1e-12)
+    assert found[: n // 2].max() < 2.2  # the values without weight hardly count
     assert found[n // 2] < 2.3
     assert found[-3:].tolist() == pytest.approx([100] * 3)
 
 
-def test_smoothing_leaves_its_inputs_alone() -> None:
-    field, evidence = oracles.noise(3, 4, 5, 3), _evidence((4, 5, 3), 5)
-    before = field.clone(), evidence.clone()
-    smooth = Smoother(BoxSmoothing(), field, evidence)
+def test_inputs_are_not_modified() -> None:
+    field, weight = oracles.noise(3, 4, 5, 3), _weight((4, 5, 3), 5)
+    before = field.clone(), weight.clone()
+    smooth = Smoother(BoxSmoothing(), field, weight)
     smooth.adjoint(smooth(field))
     assert torch.equal(field, before[0])
-    assert torch.equal(evidence, before[1])
+    assert torch.equal(weight, before[1])
 
 
 @pytest.mark.parametrize("width", [2, 4])
-def test_even_widths_are_refused(width: int) -> None:
-    # Regression: the published package takes even kernels and returns a volume of another shape.
+def test_even_widths_raise(width: int) -> None:
+    # regression: the published package accepts even kernels and returns a volume of another shape
     with pytest.raises(ConfigError, match="odd"):
         BoxSmoothing(width=width)
 
@@ -208,19 +207,19 @@ def test_even_widths_are_refused(width: int) -> None:
     ],
 )
 def test_unusable_settings(make: Any, setting: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As users have it: without the tests' own check of annotations, which would come first.
+    # without the run-time check of annotations, which only the tests have and which would raise first
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ConfigError, match=message):
         make(**setting)
 
 
 @pytest.mark.parametrize("passes", [1, 2, 4, 7])
-def test_the_least_that_mean_filters_can_do(passes: int) -> None:
+def test_the_smallest_sigma_of_kovesi(passes: int) -> None:
     assert KovesiSmoothing(sigma=0.577, passes=passes).taps() == (1.0,)
     assert len(KovesiSmoothing(sigma=0.578, passes=passes).taps()) > 1
 
 
-def test_numbers_of_numpy_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_of_numpy_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     box: Any = {"width": np.int16(5), "passes": np.int64(2)}
     assert BoxSmoothing(**box).taps() == BoxSmoothing(width=5, passes=2).taps()

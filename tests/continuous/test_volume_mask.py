@@ -1,4 +1,4 @@
-"""Soft masks of what a registration has changed in volume."""
+"""Soft masks of the region whose volume changes unlike the rest."""
 
 from __future__ import annotations
 
@@ -44,30 +44,30 @@ def _waves(height: float = 0.5) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("factor", [0.7, 1.4])
-def test_a_ball_that_changes_in_an_otherwise_smooth_motion_is_found(dtype: torch.dtype, factor: float) -> None:
+def test_a_ball_that_changes_volume_is_found(dtype: torch.dtype, factor: float) -> None:
     found = volume_mask((_waves() + _shrunken_ball(factor)).to(dtype))
     assert found.dtype == dtype
     assert 0 <= found.min() <= found.max() <= 1
     assert found[_distance() < 0.7].min() > 0.99
-    # around it is what it gives or takes; beyond, hardly anything is as unlike the rest
+    # the change of volume around the ball compensates for it; beyond, hardly any is as large
     far = found[_distance() > 2.5]
     assert (far > 0.5).double().mean() < 0.05
     assert (far == 0).double().mean() > 0.85
 
 
-def test_smooth_motion_alone_is_hardly_conspicuous() -> None:
+def test_smooth_motion_alone_is_hardly_in_the_mask() -> None:
     assert jacobian_determinant(_waves()).log().abs().max() > 0.2
     assert volume_mask(_waves()).mean() < 0.05
-    assert not volume_mask(0.02 * _waves()).any()  # changes of less than 2 % never are
+    assert not volume_mask(0.02 * _waves()).any()  # changes below 2 % never are
 
 
-def test_in_an_image_that_is_still_the_ball_alone_is_found() -> None:
+def test_without_other_motion_only_the_ball_is_found() -> None:
     found = volume_mask(_shrunken_ball())
     assert found[_distance() < 0.7].min() == 1
-    assert not found[_distance() > 2 + 6.5 / RADIUS].any()  # beyond the reach of the Gaussian
+    assert not found[_distance() > 2 + 6.5 / RADIUS].any()  # beyond the support of the Gaussian
 
 
-def test_a_patient_of_another_size_is_not_conspicuous() -> None:
+def test_a_global_change_of_size_does_not_count() -> None:
     grown = 0.2 * _from_centre()
     assert not volume_mask(grown).any()
     plain, larger = (volume_mask(u) for u in (_waves() + _shrunken_ball(), _waves() + _shrunken_ball() + grown))
@@ -75,12 +75,10 @@ def test_a_patient_of_another_size_is_not_conspicuous() -> None:
     assert (larger - plain).abs().mean() < 0.05
 
 
-@pytest.mark.parametrize("settings", [{}, {"sigma": 0.8, "unsuspicious": 0.5, "conspicuous": 1.5}])
+@pytest.mark.parametrize("settings", [{}, {"sigma": 0.8, "low": 0.5, "high": 1.5}])
 def test_equals_the_formula(settings: dict[str, Any]) -> None:
-    field = 0.3 * oracles.noise(3, 5, 7, 9)  # an odd number of nodes: one is in the middle
-    sigma, low, high = (
-        settings.get(*default) for default in (("sigma", 1.5), ("unsuspicious", 2.0), ("conspicuous", 4.0))
-    )
+    field = 0.3 * oracles.noise(3, 5, 7, 9)  # an odd number of control points, so that the median is one of them
+    sigma, low, high = (settings.get(*default) for default in (("sigma", 1.5), ("low", 2.0), ("high", 4.0)))
     change = np.log(np.maximum(oracles.jacobian(field.numpy()), 0.05))
     assert (oracles.jacobian(field.numpy()) < 0.05).any()
     mean = oracles.smooth(change[None], GaussianSmoothing(sigma=sigma).taps())[0]
@@ -91,21 +89,23 @@ def test_equals_the_formula(settings: dict[str, Any]) -> None:
     assert settings == {} or 0.05 < expected.mean() < 0.95
 
 
-def test_what_the_mask_leaves_out_has_no_say() -> None:
+def test_values_outside_the_mask_have_no_influence() -> None:
     motion = _waves() + _shrunken_ball()
     mask = torch.ones(SHAPE)
     mask[:, :6] = 0
     wild = motion.clone()
-    wild[:, :, :5] += 5 * oracles.noise(3, SHAPE[0], 5, SHAPE[2])  # the slopes at the mask's edge see none of it
+    wild[:, :, :5] += 5 * oracles.noise(
+        3, SHAPE[0], 5, SHAPE[2]
+    )  # the derivatives at the edge of the mask do not use these values
     found = volume_mask(wild, mask=mask)
     assert torch.equal(found, volume_mask(motion, mask=mask))
     assert not found[:, :6].any()
     assert found[_distance() < 0.7].min() > 0.99
-    everything = volume_mask(motion, mask=torch.ones(SHAPE))
-    torch.testing.assert_close(everything, volume_mask(motion))
+    full = volume_mask(motion, mask=torch.ones(SHAPE))
+    torch.testing.assert_close(full, volume_mask(motion))
 
 
-def test_its_input_is_left_alone() -> None:
+def test_inputs_are_not_modified() -> None:
     field, mask = oracles.noise(3, 4, 5, 6), torch.ones(4, 5, 6)
     before = field.clone()
     volume_mask(field, mask=mask)
@@ -116,18 +116,18 @@ def test_its_input_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"unsuspicious": 4.0, "conspicuous": 4.0}, ConfigError, "conspicuous"),
-        ({"unsuspicious": -1.0}, ConfigError, "unsuspicious"),
-        ({"conspicuous": math.nan}, ConfigError, "conspicuous"),
+        ({"low": 4.0, "high": 4.0}, ConfigError, "high"),
+        ({"low": -1.0}, ConfigError, "low"),
+        ({"high": math.nan}, ConfigError, "high"),
         ({"sigma": 0.0}, ConfigError, "sigma"),
-        ({"mask": torch.zeros(4, 5, 6)}, InputError, "leaves nothing"),
+        ({"mask": torch.zeros(4, 5, 6)}, InputError, "mask"),
         ({"mask": torch.ones(4, 5, 7)}, InputError, "shape"),
     ],
 )
 def test_unusable_settings(
     settings: dict[str, Any], error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As users have it: without the tests' own check of annotations, which would come first.
+    # without the run-time check of annotations, which only the tests have and which would raise first
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(error, match=message):
         volume_mask(oracles.noise(3, 4, 5, 6), **settings)

@@ -50,7 +50,7 @@ def dice(first: torch.Tensor, second: torch.Tensor) -> float:
 
 def centroid_mm(pair: PhantomPair, name: str) -> torch.Tensor:
     number = next(n for n, known in pair.label_names.items() if known == name)
-    return pair.moving_labels.grid.to_mm((pair.moving_labels.data[0] == number).nonzero().double()).mean(0)
+    return pair.moving_labels.grid.index_to_world((pair.moving_labels.data[0] == number).nonzero().double()).mean(0)
 
 
 def test_types_and_shapes(clean: PhantomPair) -> None:
@@ -58,7 +58,7 @@ def test_types_and_shapes(clean: PhantomPair) -> None:
     assert clean.fixed_labels.data.dtype == clean.moving_labels.data.dtype == torch.int32
     for image in (clean.fixed, clean.moving, clean.fixed_labels, clean.moving_labels):
         assert tuple(image.data.shape) == (1, *SHAPE)
-        assert image.grid.same_as(clean.fixed.grid)
+        assert image.grid.is_close(clean.fixed.grid)
         assert bool(image.data.isfinite().all())
     assert tuple(clean.disp_vox.shape) == (3, *SHAPE)
     assert set(clean.moving_labels.data.unique().tolist()) == set(clean.label_names)
@@ -113,8 +113,8 @@ def test_interpolation_error_vanishes_with_the_voxel_size() -> None:
 
 def test_landmarks_map_onto_each_other(clean: PhantomPair) -> None:
     grid = clean.fixed.grid
-    fixed_vox = grid.to_voxels(clean.fixed_landmarks_mm)
-    moving_vox = grid.to_voxels(clean.moving_landmarks_mm)
+    fixed_vox = grid.world_to_index(clean.fixed_landmarks_mm)
+    moving_vox = grid.world_to_index(clean.moving_landmarks_mm)
     assert clean.fixed_landmarks_mm.dtype == torch.float64
     assert clean.fixed_landmarks_mm.shape == clean.moving_landmarks_mm.shape
     assert len(fixed_vox) >= 20
@@ -136,7 +136,7 @@ def test_landmarks_lie_where_the_labels_say() -> None:
         (pair.fixed_labels, pair.fixed_landmarks_mm),
         (pair.moving_labels, pair.moving_landmarks_mm),
     ):
-        index = labels.grid.to_voxels(points).T[:, :, None, None]
+        index = labels.grid.world_to_index(points).T[:, :, None, None]
         found = sample_nearest(labels.data, index).unique().tolist()
         assert {"liver", "liver lesion", "gallbladder", "aorta", "vertebrae"} <= {pair.label_names[n] for n in found}
 
@@ -148,7 +148,7 @@ def test_the_field_is_free_of_folds_and_as_long_as_asked(clean: PhantomPair) -> 
     assert float(length.max()) == pytest.approx(20.0, abs=1e-3)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_any_seed_is_free_of_folds(seed: int) -> None:
     pair = phantom_pair((24, 20, 18), displacement_mm=25.0, seed=seed)
     assert jacobian_determinant(pair.disp_vox).min() > 0.3
@@ -254,13 +254,13 @@ def test_devices_agree_up_to_rounding() -> None:
     [
         ({"shape": (20, 20, 3)}, InputError, "at least 4"),
         ({"spacing_mm": (1, 1, 0)}, ConfigError, "positive"),
-        ({"spacing_mm": (2, 2, 2), "affine": np.eye(4)}, ConfigError, "leave one of them out"),
+        ({"spacing_mm": (2, 2, 2), "affine": np.eye(4)}, ConfigError, "omit one of them"),
         ({"affine": np.zeros((4, 4))}, GeometryError, "affine"),
         ({"contrasts": ("ct", "pet")}, ConfigError, "ct, t1, t2"),
         ({"noise": -1}, ConfigError, "noise"),
         ({"noise": math.nan}, ConfigError, "noise"),
         ({"displacement_mm": math.inf}, ConfigError, "displacement_mm"),
-        ({"displacement_mm": 500.0}, ConfigError, "more than .* mm would"),
+        ({"displacement_mm": 500.0}, ConfigError, "must be at most .* the Jacobian determinant"),
         ({"seed": -1}, ConfigError, "seed"),
     ],
 )
@@ -275,13 +275,13 @@ def test_bad_settings_say_what_is_wrong(options: dict[str, Any], error: type[Exc
         ((20, 20), None, InputError, "three whole numbers"),
         (20, None, InputError, "three whole numbers"),
         ((20, 20, 8.5), None, InputError, "8.5"),
-        ((20, 20, 20), 2.0, ConfigError, "one for each axis"),
+        ((20, 20, 20), 2.0, ConfigError, "one per axis"),
         ((20, 20, 20), (2.0, "a", 1.0), ConfigError, "positive"),
     ],
 )
 def test_grids_of_the_wrong_type_are_refused(shape: Any, spacing_mm: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):  # the checks of types in the tests would come first in phantom_pair
-        phantom._checked_grid(shape, spacing_mm, None)
+        phantom._parse_grid(shape, spacing_mm, None)
 
 
 @pytest.mark.parametrize(
@@ -299,8 +299,8 @@ def test_settings_of_the_wrong_type_are_refused(settings: tuple[Any, ...], words
 
 
 def test_the_named_limit_works() -> None:
-    with pytest.raises(ConfigError, match=r"more than (\S+) mm") as caught:
+    with pytest.raises(ConfigError, match=r"at most (\S+) in this") as caught:
         phantom_pair((12, 10, 8), displacement_mm=500.0)
-    limit = float(str(caught.value).split("more than ")[1].split(" mm")[0])
+    limit = float(str(caught.value).split("at most ")[1].split(" in ")[0])
     assert limit > 30
     assert jacobian_determinant(phantom_pair((24, 20, 18), displacement_mm=0.98 * limit).disp_vox).min() > 0.2

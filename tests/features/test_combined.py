@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from convexadam.errors import ConfigError
-from convexadam.features import Concat, Features, Intensity, LocalFeatures, MindSSC, Precomputed, reach_of
+from convexadam.features import Concat, Features, Intensity, LocalFeatures, MindSSC, Precomputed, receptive_radius
 from convexadam.geometry import Grid, Image
 
 SHAPE = (5, 7, 6)
@@ -30,7 +30,7 @@ def _mean(image: Image, /, *, weight: torch.Tensor | None = None) -> torch.Tenso
 class _Wide:
     """Features of somebody else, that say how far they look."""
 
-    reach = 7
+    receptive_radius = 7
 
     def __call__(self, image: Image, /, *, weight: torch.Tensor | None = None) -> torch.Tensor:
         return image.data
@@ -44,7 +44,7 @@ def test_precomputed_features_are_passed_on() -> None:
     assert torch.equal(Precomputed()(image), image.data)
     assert torch.equal(Precomputed()(image, weight=torch.zeros(SHAPE)), image.data)  # statistics of nothing
     assert torch.equal(Precomputed(weight=0.5)(image), 0.5 * image.data)
-    assert reach_of(Precomputed()) == 0
+    assert receptive_radius(Precomputed()) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float16, torch.float64, torch.bool])
@@ -85,18 +85,18 @@ def test_weights_act_on_squared_differences() -> None:
 
 
 def test_the_farthest_part_says_how_far_all_look() -> None:
-    assert Concat(parts=(Intensity(), _mean)).reach == 0
-    assert Concat(parts=(Intensity(), MindSSC(), MindSSC(radius=3, dilation=1))).reach == 4
+    assert Concat(parts=(Intensity(), _mean)).receptive_radius == 0
+    assert Concat(parts=(Intensity(), MindSSC(), MindSSC(radius=3, dilation=1))).receptive_radius == 4
     nested = Concat(parts=(Concat(parts=(MindSSC(), _Wide())), MindSSC()))
-    assert nested.reach == 7
-    assert reach_of(nested) == 7
+    assert nested.receptive_radius == 7
+    assert receptive_radius(nested) == 7
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         ({"parts": ()}, "at least one"),
-        ({"parts": (MindSSC(),), "weights": ()}, "one weight"),
+        ({"parts": (MindSSC(),), "weights": ()}, "weights must be a tuple of 1 numbers"),
         ({"parts": (MindSSC(),), "weights": (1.0, 2.0)}, "one weight"),
         ({"parts": (MindSSC(), Intensity()), "weights": (1.0,)}, "one weight"),
         ({"parts": (MindSSC(), Intensity()), "weights": (1.0, -0.5)}, "each of weights"),
@@ -131,6 +131,6 @@ def test_who_says_how_far_a_description_looks() -> None:
 
 
 def test_reach() -> None:
-    assert reach_of(MindSSC(radius=2, dilation=3)) == 5
-    assert reach_of(_Wide()) == 7
-    assert [reach_of(f) for f in (_mean, Intensity(), Precomputed())] == [0, 0, 0]
+    assert receptive_radius(MindSSC(radius=2, dilation=3)) == 5
+    assert receptive_radius(_Wide()) == 7
+    assert [receptive_radius(f) for f in (_mean, Intensity(), Precomputed())] == [0, 0, 0]

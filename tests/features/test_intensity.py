@@ -47,7 +47,7 @@ def test_quantiles_become_0_and_scale(low: float, high: float, scale: float, wei
     weight = (oracles.uniform(*SHAPE, seed=1) - 0.7).clamp_min(0) if weighted else None
     if weight is not None:
         data[0][weight == 0] += 500  # what has no evidence is not asked
-    found = Intensity(low=low, high=high, scale=scale)(
+    found = Intensity(quantiles=(low, high), scale=scale)(
         Image(data, GRID), weight=None if weight is None else weight.float()
     )
     assert found.dtype == torch.float32
@@ -60,12 +60,12 @@ def test_quantiles_become_0_and_scale(low: float, high: float, scale: float, wei
 
 def test_the_defaults() -> None:
     image = Image(oracles.noise(1, *SHAPE), GRID)
-    assert torch.equal(Intensity()(image), Intensity(low=0.005, high=0.995, scale=1.0)(image))
+    assert torch.equal(Intensity()(image), Intensity(quantiles=(0.005, 0.995), scale=1.0)(image))
 
 
 def test_what_lies_beyond_the_quantiles_is_clipped() -> None:
     data = torch.arange(101.0).reshape(1, 101, 1, 1)
-    found = Intensity(low=0.1, high=0.9, scale=2.0)(Image(data, Grid((101, 1, 1)))).ravel()
+    found = Intensity(quantiles=(0.1, 0.9), scale=2.0)(Image(data, Grid((101, 1, 1)))).ravel()
     assert not found[:11].any()
     assert torch.equal(found[90:], torch.full((11,), 2.0))
     # in between, 80 equal steps; values in [-1, 1] over 0.8 of their range
@@ -146,7 +146,7 @@ def test_of_many_voxels_evenly_spaced_ones_are_asked(monkeypatch: pytest.MonkeyP
     data = oracles.noise(1, *SHAPE, seed=4)  # 378 voxels: every fourth
     bottom, top = np.quantile(data.numpy().ravel()[::4], [0.1, 0.9])
     expected = np.clip((data[0].numpy() - bottom) / (top - bottom), 0, 1)
-    found = Intensity(low=0.1, high=0.9)(Image(data, GRID))[0].numpy()
+    found = Intensity(quantiles=(0.1, 0.9))(Image(data, GRID))[0].numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=_allowed(data[0].numpy(), 0.1, 0.9, 1.0))
 
 
@@ -161,12 +161,12 @@ def test_the_image_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"low": -0.1}, "low"),
-        ({"high": 1.1}, "quantiles"),
-        ({"low": 0.5, "high": 0.5}, "quantiles"),
-        ({"low": 0.9, "high": 0.1}, "quantiles"),
-        ({"low": float("nan")}, "low"),
-        ({"high": float("nan")}, "high"),
+        ({"quantiles": (-0.1, 0.9)}, "each of quantiles"),
+        ({"quantiles": (0.0, 1.1)}, "quantiles"),
+        ({"quantiles": (0.5, 0.5)}, "quantiles"),
+        ({"quantiles": (0.9, 0.1)}, "quantiles"),
+        ({"quantiles": (float("nan"), 0.9)}, "each of quantiles"),
+        ({"quantiles": (0.1, float("nan"))}, "each of quantiles"),
         ({"scale": 0.0}, "scale"),
         ({"scale": -1.0}, "scale"),
         ({"scale": float("nan")}, "scale"),

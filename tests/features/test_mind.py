@@ -152,7 +152,7 @@ def test_the_image_is_left_alone() -> None:
 @pytest.mark.parametrize(("radius", "dilation"), [(1, 2), (0, 1), (2, 1), (1, 3)])
 def test_reach_is_how_far_edge_values_enter(radius: int, dilation: int) -> None:
     features, shape = MindSSC(radius=radius, dilation=dilation), (18, 17, 16)
-    assert features.reach == radius + dilation
+    assert features.receptive_radius == radius + dilation
     data = oracles.noise(1, *shape, seed=7).float()
     data[0, 8, 8, 8], data[0, 8, 8, 9] = 5, -5  # the extremes stay in both, so that both are rescaled alike
     cut = 3  # an edge where there was none
@@ -162,12 +162,12 @@ def test_reach_is_how_far_edge_values_enter(radius: int, dilation: int) -> None:
     # From there on both see the same values; the clamp of v, which is all that the rest of the volume enters, does not
     # touch noise. What is left is the order of rounding.
     allowed = _allowed(data[0] / 5, 0.0, radius, dilation)
-    assert apart[features.reach :].max() <= allowed < 0.01
-    assert apart[features.reach - 1] > 0.01
+    assert apart[features.receptive_radius :].max() <= allowed < 0.01
+    assert apart[features.receptive_radius - 1] > 0.01
 
 
 @pytest.mark.parametrize("setting", [{"radius": -1}, {"radius": 1.5}, {"dilation": 0}, {"dilation": True}])
 def test_unusable_settings(setting: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ConfigError, match=f"{next(iter(setting))} is a whole number"):
+    with pytest.raises(ConfigError, match=f"{next(iter(setting))} must be a whole number"):
         MindSSC(**setting)

@@ -36,12 +36,12 @@ from convexadam import (
 from convexadam.continuous import Level
 from convexadam.data import phantom_pair
 from convexadam.features import (
+    FeatureInput,
     Features,
     LabelFeatures,
     NNUNetFeatures,
     PairFeatures,
     ProbabilityFeatures,
-    Scan,
     nnunet,
     nnunet_model,
     uses_labels,
@@ -131,7 +131,6 @@ def at_places_of(image: Image, other: Image) -> np.ndarray:
 
 
 @installed
-@pytest.mark.slow
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "LAI"])
 def test_it_finds_what_nnunet_finds_in_a_file(orientation: str, untrained: Path, tmp_path: Path) -> None:
     affine = oracles.oblique_affine(degrees=(12.0, -8.0, 10.0), axes=(2, 0, 1), flips=(True, False, True))
@@ -177,23 +176,25 @@ def test_the_order_of_the_voxels_does_not_matter(
 def test_labels_are_compared_as_label_features_do(background: bool, untrained: Path) -> None:
     images, weight = (noise(seed=1), noise(seed=2)), torch.ones(SHAPE)
     weight[:5] = 0
-    features = NNUNetFeatures(model_folder=str(untrained), scale=2.0, balance=0.5, background=background)
-    plain = LabelFeatures(scale=2.0, balance=0.5, background=background)
-    scans = [Scan(image=image, weight=weight) for image in images]
-    given = [Scan(image=s.image, weight=weight, labels=features.predict(s.image)) for s in scans]
-    found = features.pooled_pair(scans[0], scans[1], SPACINGS)
-    expected = plain.pooled_pair(given[0], given[1], SPACINGS)
+    features = NNUNetFeatures(model_folder=str(untrained), scale=2.0, class_balance=0.5, include_background=background)
+    plain = LabelFeatures(scale=2.0, class_balance=0.5, include_background=background)
+    scans = [FeatureInput(image=image, weight=weight) for image in images]
+    given = [FeatureInput(image=s.image, weight=weight, segmentation=features.predict(s.image)) for s in scans]
+    found = features.extract_pair(scans[0], scans[1], SPACINGS)
+    expected = plain.extract_pair(given[0], given[1], SPACINGS)
     for pair, other in zip(found, expected, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(pair, other, strict=True))
         assert len(pair[0]) >= 3
-    replaced = Scan(image=images[0], labels=Image(torch.zeros(1, *SHAPE, dtype=torch.int32), images[0].grid))
-    assert torch.isfinite(features.pooled_pair(replaced, scans[1], ((2, 2, 2),))[0][0]).all()
+    replaced = FeatureInput(
+        image=images[0], segmentation=Image(torch.zeros(1, *SHAPE, dtype=torch.int32), images[0].grid)
+    )
+    assert torch.isfinite(features.extract_pair(replaced, scans[1], ((2, 2, 2),))[0][0]).all()
 
 
 @installed
 def test_probabilities_are_compared_as_probability_features_do(untrained: Path) -> None:
     images = noise(seed=1), noise(seed=2)
-    features = NNUNetFeatures(model_folder=str(untrained), output="probabilities", scale=2.0, balance=0.0)
+    features = NNUNetFeatures(model_folder=str(untrained), output="probabilities", scale=2.0, class_balance=0.0)
     for image in images:
         found = features.predict(image)
         assert found.data.dtype == torch.float32
@@ -201,11 +202,13 @@ def test_probabilities_are_compared_as_probability_features_do(untrained: Path) 
         torch.testing.assert_close(found.data.sum(0), torch.ones(SHAPE), rtol=0, atol=1e-5)
         labels = NNUNetFeatures(model_folder=str(untrained)).predict(image)
         assert torch.equal(found.data.argmax(0), labels.data[0].long())
-    scans = [Scan(image=image) for image in images]
-    given = [Scan(image=image, labels=features.predict(image)) for image in images]
-    plain = ProbabilityFeatures(scale=2.0, balance=0.0)
+    scans = [FeatureInput(image=image) for image in images]
+    given = [FeatureInput(image=image, segmentation=features.predict(image)) for image in images]
+    plain = ProbabilityFeatures(scale=2.0, class_balance=0.0)
     for pair, other in zip(
-        features.pooled_pair(scans[0], scans[1], SPACINGS), plain.pooled_pair(given[0], given[1], SPACINGS), strict=True
+        features.extract_pair(scans[0], scans[1], SPACINGS),
+        plain.extract_pair(given[0], given[1], SPACINGS),
+        strict=True,
     ):
         assert all(torch.equal(a, b) for a, b in zip(pair, other, strict=True))
 
@@ -226,8 +229,8 @@ def test_folds_are_averaged(untrained: Path) -> None:
 
 def test_which_folds_are_taken(empty: Path) -> None:
     def folds(*asked: Any) -> tuple[Any, ...]:
-        return nnunet_model.Model.found(
-            str(empty), asked or None, "checkpoint_final.pth", mirroring=True, step=0.5
+        return nnunet_model.Model.find(
+            str(empty), asked or None, "checkpoint_final.pth", test_time_augmentation=True, step=0.5
         ).folds
 
     assert folds() == (0, 3)
@@ -256,7 +259,7 @@ def test_it_says_nothing_and_leaves_nothing_changed(
 ) -> None:
     for name in [name for name in os.environ if name.startswith("nnUNet")]:
         monkeypatch.delenv(name)
-    nnunet_model._loaded.cache_clear()
+    nnunet_model._load.cache_clear()
     before = torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.get_rng_state()
     numbers = np.random.get_state()[1].copy()  # noqa: NPY002
     NNUNetFeatures(model_folder=str(untrained)).predict(noise(seed=5))
@@ -266,6 +269,7 @@ def test_it_says_nothing_and_leaves_nothing_changed(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.long
 @installed
 def test_each_image_is_predicted_once_in_a_registration(untrained: Path, calls: list[Any]) -> None:
     features = NNUNetFeatures(model_folder=str(untrained), folds=(0,))
@@ -294,7 +298,7 @@ def test_what_is_on_disk_is_not_predicted_again(output: Any, untrained: Path, tm
 
     first = predicted()
     assert len(calls) == 1
-    assert torch.equal(predicted(scale=9.0, balance=0.0).data, first.data)  # another image of the same content
+    assert torch.equal(predicted(scale=9.0, class_balance=0.0).data, first.data)  # another image of the same content
     assert predicted().data.dtype == first.data.dtype
     assert len(calls) == 1
     others = [predicted(seed=1), predicted(folds=(0,)), predicted(step=1.0), predicted(orientation="LPS")]
@@ -351,7 +355,7 @@ def test_another_model_predicts_anew(tmp_path: Path, calls: list[Any]) -> None:
 
 def test_a_place_that_cannot_hold_a_cache(empty: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FileError, match=r"cannot keep predictions in .*file"):
+    with pytest.raises(FileError, match=r"cannot save predictions in .*file"):
         NNUNetFeatures(model_folder=str(empty), cache_dir=str(tmp_path / "file")).predict(noise())
 
 
@@ -360,7 +364,9 @@ def test_a_place_that_cannot_hold_a_cache(empty: Path, tmp_path: Path) -> None:
 
 def test_without_nnunet(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nnunetv2.inference.predict_from_raw_data", None)
-    with pytest.raises(MissingExtraError, match=r"needs nnU-Net, .*pip install 'convexadam-torch\[nnunet\]'"):
+    with pytest.raises(
+        MissingExtraError, match=r"nnU-Net must be installed .*pip install 'convexadam-torch\[nnunet\]'"
+    ):
         NNUNetFeatures(model_folder=str(empty)).predict(noise())
 
 
@@ -368,18 +374,18 @@ def test_folders_that_hold_no_model(empty: Path, tmp_path: Path) -> None:
     def predict(folder: Path, **settings: Any) -> Image:
         return NNUNetFeatures(model_folder=str(folder), **settings).predict(noise())
 
-    with pytest.raises(FileError, match=r"there is no folder .*missing with a model of nnU-Net; needed is the folder"):
+    with pytest.raises(FileError, match=r"from .*missing: there is no such folder; model_folder must contain"):
         predict(tmp_path / "missing")
-    with pytest.raises(FileError, match=r"dataset\.json and plans\.json is missing; needed is the folder with"):
+    with pytest.raises(FileError, match=r"dataset\.json and plans\.json is missing; model_folder must contain"):
         predict(tmp_path)
-    with pytest.raises(FileError, match=r"no trained fold: no fold_\*/checkpoint_best\.pth"):
+    with pytest.raises(FileError, match=r"there is no fold_\*/checkpoint_best\.pth"):
         predict(empty, checkpoint="checkpoint_best.pth")
-    with pytest.raises(ConfigError, match="has no fold 4; it has 0, 3, all"):
+    with pytest.raises(ConfigError, match=r"folds must be among those of the model in .*, 0, 3, all, got 4"):
         predict(empty, folds=(0, 4))
     for text, message in (
-        ("{", r"dataset\.json cannot be read"),
-        ("[]", "is no description"),
-        ("{}", "which channels"),
+        ("{", r"cannot read .*dataset\.json: "),
+        ("[]", "must be a JSON object, got list"),
+        ("{}", "channel_names must be a JSON object, got None"),
     ):
         (empty / "dataset.json").write_text(text)
         with pytest.raises(FileError, match=message):
@@ -389,10 +395,10 @@ def test_folders_that_hold_no_model(empty: Path, tmp_path: Path) -> None:
 @installed
 def test_damaged_models(empty: Path) -> None:
     features = NNUNetFeatures(model_folder=str(empty))
-    with pytest.raises(FileError, match=r"cannot be loaded \(UnpicklingError: .*is a file damaged"):
+    with pytest.raises(FileError, match=r"cannot load .*: UnpicklingError: .*no file is damaged"):
         features.predict(noise())
     torch.save({"network_weights": {}}, empty / "fold_0" / "checkpoint_final.pth")
-    with pytest.raises(FileError, match=r"cannot be loaded \(KeyError: 'trainer_name'\)"):
+    with pytest.raises(FileError, match=r"cannot load .*: KeyError: 'trainer_name'"):
         features.predict(noise())
 
 
@@ -400,14 +406,14 @@ def test_models_that_do_not_fit(empty: Path) -> None:
     def predict(image: Image, **settings: Any) -> Image:
         return NNUNetFeatures(model_folder=str(empty), **settings).predict(image)
 
-    with pytest.raises(ConfigError, match=r"takes images of 1 channels \(contrast 0\), but one of 2 came"):
+    with pytest.raises(ConfigError, match=r"images must have 1 channels .*\(contrast 0\), got 2"):
         predict(noise(2))
     (empty / "dataset.json").write_text(json.dumps(small_nnunet.dataset(regions_class_order=[1, 2])))
-    with pytest.raises(ConfigError, match=r"regions that overlap.*set output='labels'"):
+    with pytest.raises(ConfigError, match=r"overlapping regions.*set output='labels'"):
         predict(noise(), output="probabilities")
     plan = small_nnunet.plans((16, 16, 16), (1.0, 1.0, 1.0), image_reader_writer="NibabelIOWithReorient")
     (empty / "plans.json").write_text(json.dumps(plan))
-    with pytest.raises(ConfigError, match="turned to RAS, but orientation is 'LPS'; leave it out"):
+    with pytest.raises(ConfigError, match="reoriented to RAS, got 'LPS'; omit it"):
         predict(noise(), orientation="LPS")
 
 
@@ -418,36 +424,36 @@ def test_a_cascade_is_refused(untrained: Path, tmp_path: Path) -> None:
     net = small_nnunet.network({"channel_names": dict.fromkeys(range(len(small_nnunet.ORGANS)))}, plan)
     plan["configurations"]["3d_fullres"]["previous_stage"] = "3d_lowres"
     folder = small_nnunet.write(tmp_path / "cascade", described, plan, {"0": net})
-    with pytest.raises(ConfigError, match="is the second of a cascade"):
+    with pytest.raises(ConfigError, match="the second stage of a cascade"):
         NNUNetFeatures(model_folder=str(folder)).predict(noise())
 
 
 @installed
 def test_an_image_of_nothing(untrained: Path) -> None:
     blank = Image(torch.zeros(1, *SHAPE), Grid(SHAPE))
-    with pytest.raises(InputError, match="the image is 0 everywhere"):
+    with pytest.raises(InputError, match=r"image must have a voxel other than 0 .*got 0 everywhere"):
         NNUNetFeatures(model_folder=str(untrained)).predict(blank)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model_folder": Path("a")}, r"model_folder is text.*use str"),
-        ({"model_folder": ""}, "model_folder is text that is not empty"),
-        ({"checkpoint": ""}, "checkpoint is text"),
-        ({"cache_dir": Path("a")}, "cache_dir is text"),
-        ({"folds": 0}, "folds is a tuple"),
-        ({"folds": ()}, "folds is a tuple"),
-        ({"folds": (0, "best")}, "folds is a tuple"),
-        ({"folds": (True,)}, "folds is a tuple"),
-        ({"output": "logits"}, "output is 'labels' or 'probabilities'"),
-        ({"orientation": "RSL"}, "orientation is three letters"),
-        ({"mirroring": 1}, "mirroring is True or False"),
+        ({"model_folder": Path("a")}, r"model_folder must be a non-empty string, got .*str\("),
+        ({"model_folder": ""}, "model_folder must be a non-empty string"),
+        ({"checkpoint": ""}, "checkpoint must be a non-empty string"),
+        ({"cache_dir": Path("a")}, "cache_dir must be a non-empty string"),
+        ({"folds": 0}, "folds must be None or a tuple"),
+        ({"folds": ()}, "folds must be None or a tuple"),
+        ({"folds": (0, "best")}, "folds must be None or a tuple"),
+        ({"folds": (True,)}, "folds must be None or a tuple"),
+        ({"output": "logits"}, "output must be one of 'labels', 'probabilities'"),
+        ({"orientation": "RSL"}, "orientation must be three letters"),
+        ({"test_time_augmentation": 1}, "test_time_augmentation must be True or False"),
         ({"step": 0.0}, "step"),
-        ({"step": 1.5}, "step is at most 1"),
+        ({"step": 1.5}, "step must be at most 1"),
         ({"scale": -1.0}, "scale"),
-        ({"balance": -1.0}, "balance"),
-        ({"background": 0}, "background is True or False"),
+        ({"class_balance": -1.0}, "class_balance"),
+        ({"include_background": 0}, "include_background must be True or False, got 0"),
     ],
 )
 def test_unusable_settings(settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,8 +479,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.long
 @installed
-@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_trained_model_helps_where_mind_suffers(tmp_path: Path) -> None:
     """Noisy CT to noisy, biased T2 of people whom the network has not seen; all labels of the phantom are judged."""

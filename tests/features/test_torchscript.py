@@ -20,8 +20,8 @@ from convexadam.features import (
     LocalFeatures,
     PooledFeatures,
     TorchScriptFeatures,
-    pooled_features,
-    reach_of,
+    extract_features,
+    receptive_radius,
     torchscript,
 )
 from convexadam.geometry import Grid
@@ -97,12 +97,12 @@ def test_reach_is_thrown_away_as_well(convolutions: str) -> None:
     image = noise(1, 37, 20, 20)
     settings: dict[str, Any] = {"path": convolutions, "normalise": "none", "patch": 20, "overlap": 7}
     whole = TorchScriptFeatures(path=convolutions, normalise="none")(image)
-    told = TorchScriptFeatures(**settings, reach=3)
+    told = TorchScriptFeatures(**settings, receptive_radius=3)
     torch.testing.assert_close(told(image), whole, rtol=0, atol=8 * 233 * EPS)
     untold = TorchScriptFeatures(**settings)  # a quarter of the overlap is one voxel
     assert (untold(image) - whole).abs().max() > 1e-3
-    assert reach_of(told) == 3
-    assert reach_of(untold) == 0
+    assert receptive_radius(told) == 3
+    assert receptive_radius(untold) == 0
 
 
 def test_what_patches_see_sums_up_to_the_image(tmp_path: Path) -> None:
@@ -122,19 +122,19 @@ def test_pooling_as_it_goes(convolutions: str, patch: Any, weighted: bool) -> No
     if weighted:
         weight = oracles.uniform(26, 19, 23, seed=3).float()
         weight[:6, :6, :7] = 0
-    features = TorchScriptFeatures(path=convolutions, patch=patch, overlap=8, reach=3)
+    features = TorchScriptFeatures(path=convolutions, patch=patch, overlap=8, receptive_radius=3)
     assert isinstance(features, PooledFeatures)
     assert isinstance(features, LocalFeatures)
     spacings = ((1, 1, 1), (2, 2, 2), (4, 3, 5), (26, 19, 23))
     whole = features(image, weight=weight)
     assert whole.shape == (3, 26, 19, 23)
-    for spacing, found in zip(spacings, pooled_features(features, image, spacings, weight=weight), strict=True):
+    for spacing, found in zip(spacings, extract_features(features, image, spacings, weight=weight), strict=True):
         expected = pool(whole, spacing, weight=weight)
         largest = float(whole.abs().max())
         n = float(np.prod(spacing))
         torch.testing.assert_close(found, expected, rtol=0, atol=(16 + 4 * n**0.5) * EPS * largest)
     if weighted:
-        assert not pooled_features(features, image, ((6, 6, 7),), weight=weight)[0][:, 0, 0, 0].any()
+        assert not extract_features(features, image, ((6, 6, 7),), weight=weight)[0][:, 0, 0, 0].any()
 
 
 def test_no_patch_is_larger_than_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_no_patch_is_larger_than_asked_for(tmp_path: Path, monkeypatch: pytest.M
         seen.append(tuple(x.shape))
         return x
 
-    monkeypatch.setattr(torchscript, "_loaded", lambda file, device: watched)
+    monkeypatch.setattr(torchscript, "_load", lambda file, device: watched)
     path = tmp_path / "any.pt"
     path.touch()
     image = noise(1, 40, 9, 12)
@@ -164,10 +164,13 @@ def test_the_extractor_knows_one_orientation(convolutions: str, patch: Any) -> N
     """The same voxels in another order give the same maps in that order, exactly but for the sums' order."""
     upright = Grid((21, 18, 15), oracles.oblique_affine(degrees=(10.0, -5.0, 15.0)))
     image = Image(oracles.noise(1, 21, 18, 15).float(), upright)
-    features = TorchScriptFeatures(path=convolutions, orientation="RAS", patch=patch, overlap=8, reach=3)
+    features = TorchScriptFeatures(path=convolutions, orientation="RAS", patch=patch, overlap=8, receptive_radius=3)
     expected = features(image)
     torch.testing.assert_close(
-        expected, TorchScriptFeatures(path=convolutions, patch=patch, overlap=8, reach=3)(image), rtol=0, atol=0
+        expected,
+        TorchScriptFeatures(path=convolutions, patch=patch, overlap=8, receptive_radius=3)(image),
+        rtol=0,
+        atol=0,
     )
     for axes, flips in (((2, 0, 1), (True, False, True)), ((1, 0, 2), (False, True, False))):
         to_new = [axes[0] + 1, axes[1] + 1, axes[2] + 1]
@@ -210,7 +213,7 @@ def test_the_image_is_left_alone(tmp_path: Path) -> None:
     image = noise(1, 6, 7, 8)
     before = image.data.clone()
     weight = torch.full((6, 7, 8), 0.5)
-    TorchScriptFeatures(path=path, normalise="none", scale=3.0).pooled(image, ((1, 1, 1),), weight=weight)
+    TorchScriptFeatures(path=path, normalise="none", scale=3.0).extract_pooled(image, ((1, 1, 1),), weight=weight)
     assert torch.equal(image.data, before)
 
 
@@ -234,10 +237,10 @@ def test_a_changed_file_is_loaded_anew(tmp_path: Path) -> None:
     path = saved(Identity(), tmp_path / "a.pt")
     features = TorchScriptFeatures(path=path)
     assert len(features(image)) == 1
-    loaded = torchscript._loaded.cache_info().misses
+    loaded = torchscript._load.cache_info().misses
     features(image)
     assert TorchScriptFeatures(path=path, scale=2.0)(image) is not None
-    assert torchscript._loaded.cache_info().misses == loaded
+    assert torchscript._load.cache_info().misses == loaded
     saved(Convolutions(), tmp_path / "a.pt")
     os.utime(path, ns=(1, 1))
     assert len(features(image)) == 3
@@ -250,12 +253,12 @@ def test_files_that_are_no_torchscript(tmp_path: Path) -> None:
     whole = Path(saved(Convolutions(), tmp_path / "whole.pt")).read_bytes()
     (tmp_path / "short.pt").write_bytes(whole[: len(whole) // 2])
     for name in ("weights.pt", "text.pt", "short.pt"):
-        with pytest.raises(FileError, match=rf"{name} is no TorchScript; needed is what torch\.jit\.trace"):
+        with pytest.raises(FileError, match=rf"{name}: it must be a TorchScript file; write it with torch\.jit\.trace"):
             TorchScriptFeatures(path=str(tmp_path / name))(image)
     with zipfile.ZipFile(tmp_path / "damaged.pt", "w") as archive:
         for name in ("constants.pkl", "data.pkl", "version", "code/a.py"):
             archive.writestr(f"damaged/{name}", "no such thing")
-    with pytest.raises(FileError, match=r"damaged\.pt cannot be loaded as TorchScript"):
+    with pytest.raises(FileError, match=r"cannot read .*damaged\.pt as TorchScript: "):
         TorchScriptFeatures(path=str(tmp_path / "damaged.pt"))(image)
     with pytest.raises(FileError, match=r"cannot read .*missing\.pt: No such file"):
         TorchScriptFeatures(path=str(tmp_path / "missing.pt"))(image)
@@ -267,7 +270,7 @@ def test_a_pickle_is_not_run(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "ran"),)
 
     torch.save(Pickled(), tmp_path / "pickle.pt")
-    with pytest.raises(FileError, match="is no TorchScript"):
+    with pytest.raises(FileError, match="must be a TorchScript file"):
         TorchScriptFeatures(path=str(tmp_path / "pickle.pt"))(noise(1, 6, 7, 8))
     assert not (tmp_path / "ran").exists()
 
@@ -291,10 +294,10 @@ class Answers(torch.nn.Module):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("smaller", r"returns \[1, f, 6, 7, 8\] for \(1, 1, 6, 7, 8\), but \(1, 1, 6, 7, 7\) came"),
-        ("flat", r"but \(6, 7, 8\) came"),
-        ("several", "but tuple came"),
-        ("infinite", r"returned NaN or Inf; does normalise='range' fit it"),
+        ("smaller", r"returns \[1, f, 6, 7, 8\] for \(1, 1, 6, 7, 8\) voxels, got \(1, 1, 6, 7, 7\) from"),
+        ("flat", r"got \(6, 7, 8\) from"),
+        ("several", "got tuple from"),
+        ("infinite", r"features must be finite, got NaN or Inf .*; check that normalise='range' is"),
     ],
 )
 def test_answers_that_are_no_features(kind: str, message: str, tmp_path: Path) -> None:
@@ -304,7 +307,9 @@ def test_answers_that_are_no_features(kind: str, message: str, tmp_path: Path) -
 
 
 def test_an_extractor_of_other_channels(convolutions: str) -> None:
-    with pytest.raises(ConfigError, match=r"convolutions\.pt fails for \(1, 2, 6, 7, 8\) voxels: .*2 channels"):
+    with pytest.raises(
+        ConfigError, match=r"accepts \(1, 2, 6, 7, 8\) voxels, got an error from .*convolutions\.pt: .*2 channels"
+    ):
         TorchScriptFeatures(path=convolutions)(noise(2, 6, 7, 8))
 
 
@@ -312,7 +317,7 @@ def test_too_little_memory_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.
     def full(x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(torchscript, "_loaded", lambda file, device: full)
+    monkeypatch.setattr(torchscript, "_load", lambda file, device: full)
     (tmp_path / "any.pt").touch()
     with pytest.raises(RuntimeError, match="allocate memory"):
         TorchScriptFeatures(path=str(tmp_path / "any.pt"))(noise(1, 6, 7, 8))
@@ -321,18 +326,18 @@ def test_too_little_memory_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"path": ""}, "path is text that is not empty"),
-        ({"path": Path("a.pt")}, r"path is text.*use str"),
-        ({"patch": 0}, "patch is a whole number of at least 1"),
-        ({"patch": (32, 32)}, "patch is one size or three"),
-        ({"patch": 2.5}, "patch is a whole number"),
-        ({"patch": 16}, "larger than overlap, but 16 came, and 16"),
-        ({"patch": 16, "overlap": 8, "reach": 4}, "more than twice the reach of 4 voxels, but 8 came"),
-        ({"overlap": -1}, "overlap is a whole number"),
-        ({"reach": 1.5}, "reach is a whole number"),
-        ({"normalise": "zscore"}, "normalise is 'range', 'deviation' or 'none'"),
-        ({"orientation": "RAR"}, "orientation is three letters"),
-        ({"orientation": "ras"}, "orientation is three letters"),
+        ({"path": ""}, "path must be a non-empty string"),
+        ({"path": Path("a.pt")}, r"path must be a non-empty string, got .*str\("),
+        ({"patch": 0}, "patch must be a whole number of at least 1"),
+        ({"patch": (32, 32)}, "patch must be one size or three"),
+        ({"patch": 2.5}, "patch must be a whole number"),
+        ({"patch": 16}, r"larger than overlap \(16\), got 16"),
+        ({"patch": 16, "overlap": 8, "receptive_radius": 4}, r"more than twice receptive_radius \(4\), got 8"),
+        ({"overlap": -1}, "overlap must be a whole number"),
+        ({"receptive_radius": 1.5}, "receptive_radius must be a whole number"),
+        ({"normalise": "zscore"}, "normalise must be one of 'range', 'deviation', 'none'"),
+        ({"orientation": "RAR"}, "orientation must be three letters"),
+        ({"orientation": "ras"}, "orientation must be three letters"),
         ({"scale": 0.0}, "scale"),
     ],
 )

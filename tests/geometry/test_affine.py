@@ -69,13 +69,13 @@ def test_the_default_changes_nothing() -> None:
 def test_displacements_at_voxels(grid: Grid) -> None:
     mm = oracles.mm_of_voxels(grid.affine, grid.shape)
     expected = oracles.mm_of_voxels(motion() @ grid.affine, grid.shape) - mm
-    field = Affine(motion()).resample_onto(grid)
+    field = Affine(motion()).to_displacement_field(grid)
     assert field.grid is grid
     assert field.disp_mm.dtype == torch.float32
     # Three products and sums of at most 100 mm each, in float32.
     np.testing.assert_allclose(field.disp_mm.numpy(), expected, rtol=0, atol=100 * 6 * 2**-24)
     before = oracles.noise(3, *grid.shape)
-    after = Affine(motion()).after(grid, before, torch.empty(0, dtype=torch.float64)).numpy()
+    after = Affine(motion()).displacement_on(grid, before, torch.empty(0, dtype=torch.float64)).numpy()
     linear = motion()[:3, :3]
     expected = np.einsum("ab,bijk->aijk", linear, mm + before.numpy()) + motion()[:3, 3].reshape(3, 1, 1, 1) - mm
     np.testing.assert_allclose(after, expected, rtol=0, atol=1e-10)
@@ -89,8 +89,8 @@ def test_warp_reads_the_moving_image_at_the_moved_points(moving: Grid) -> None:
     seen = oracles.inside(where, moving.shape)
     assert 0 < seen.sum() < seen.size
     expected = np.where(seen, oracles.trilinear(image.numpy(), where), -5.0)
-    for onto in (FIXED, Image(torch.zeros(1, *FIXED.shape), FIXED)):
-        found = Affine(motion()).warp(image, onto, background=-5)
+    for reference in (FIXED, Image(torch.zeros(1, *FIXED.shape), FIXED)):
+        found = Affine(motion()).warp(image, reference, fill_value=-5)
         assert found.grid is FIXED
         np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-9)
 
@@ -100,7 +100,7 @@ def test_warp_of_labels() -> None:
     labels = Image(torch.arange(moving.n_voxels).reshape(1, *moving.shape) + 2**53 + 1, moving)
     where = moved_voxels(motion(), FIXED, moving)
     expected = np.where(oracles.inside(where, moving.shape), oracles.nearest(labels.data.numpy(), where), 7)
-    assert np.array_equal(Affine(motion()).warp(labels, FIXED, background=7).data.numpy(), expected)
+    assert np.array_equal(Affine(motion()).warp(labels, FIXED, fill_value=7).data.numpy(), expected)
 
 
 def test_warp_equals_that_of_the_same_motion_as_a_field(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_warp_equals_that_of_the_same_motion_as_a_field(monkeypatch: pytest.Monk
     mm = oracles.mm_of_voxels(FIXED.affine, FIXED.shape)
     disp_mm = oracles.mm_of_voxels(matrix @ FIXED.affine, FIXED.shape) - mm
     expected = DisplacementField(torch.from_numpy(disp_mm), FIXED).warp(image)
-    monkeypatch.setattr(affine_module, "linear_field", None)  # and no displacement is made for it
+    monkeypatch.setattr(affine_module, "evaluate_affine", None)  # and no displacement is made for it
     torch.testing.assert_close(Affine(matrix).warp(image, FIXED).data, expected.data, rtol=0, atol=1e-9)
 
 
@@ -157,9 +157,9 @@ def test_indices_need_grids() -> None:
         moving_or_none: Any = PIR if space == "voxel" else None
         with pytest.raises(ConfigError, match="pass fixed="):
             Affine(matrix).warp_points(indices, space=space, moving=moving_or_none)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="needs moving="):
+    with pytest.raises(ConfigError, match=r"moving must be a Grid .* pass moving="):
         Affine(matrix).warp_points(indices, space="voxel", fixed=FIXED)
-    with pytest.raises(ConfigError, match="takes none"):
+    with pytest.raises(ConfigError, match="moving must be None"):
         Affine(matrix).warp_points(indices, space="fixed_voxel", fixed=FIXED, moving=PIR)
 
 
@@ -167,14 +167,14 @@ def test_a_grid_is_needed() -> None:
     image = Image(oracles.noise(1, *LPS.shape), LPS)
     assert Affine().fixed_grid is None
     for call in (lambda: Affine().warp(image), lambda: Affine().jacobian()):
-        with pytest.raises(ConfigError, match=r"a Grid is needed.*pass onto="):
+        with pytest.raises(ConfigError, match=r"reference must be a Grid or an Image, got None.*pass reference="):
             call()
     wrong: Any = np.eye(4)
-    with pytest.raises(ConfigError, match="a Grid is needed"):
+    with pytest.raises(ConfigError, match="must be a Grid or an Image, got"):
         Affine().warp(image, wrong)
     for volume in (image.data, image.numpy()):
         not_an_image: Any = volume
-        with pytest.raises(InputError, match=rf"an Image is warped, but a \w+\.{type(volume).__name__} came"):
+        with pytest.raises(InputError, match=rf"image must be an Image, got \w+\.{type(volume).__name__}"):
             Affine().warp(not_an_image, FIXED)
 
 
@@ -194,11 +194,11 @@ def _with(row: int, column: int, value: float) -> np.ndarray:
         (_with(2, 2, 0.0), "singular"),
         (_with(2, 2, 1e-9), "singular"),
         (np.array([[1.0, 2, 0, 0], [2, 4, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "singular"),
-        (np.eye(3), r"4x4 matrix, but one of shape \(3, 3\)"),
-        (np.zeros((2, 4, 4)), "4x4 matrix"),
-        ("identity", "matrix of numbers"),
-        ([[1, 2], [3]], "matrix of numbers"),
-        (1j * np.eye(4), "matrix of numbers"),
+        (np.eye(3), r"must have shape \(4, 4\), got \(3, 3\)"),
+        (np.zeros((2, 4, 4)), r"must have shape \(4, 4\)"),
+        ("identity", "4x4 array of numbers"),
+        ([[1, 2], [3]], "4x4 array of numbers"),
+        (1j * np.eye(4), "4x4 array of numbers"),
     ],
 )
 def test_matrices_that_are_no_transform(matrix: Any, message: str) -> None:
@@ -224,3 +224,10 @@ def test_only_the_exact_identity_is_one() -> None:
     nearly[0, 3] = 1e-9
     assert Affine().is_identity
     assert not Affine(nearly).is_identity
+
+
+def test_the_identity_displaces_nothing_and_returns_a_given_field() -> None:
+    grid = Grid((3, 4, 5), oracles.oblique_affine())
+    assert not Affine().to_displacement_field(grid).disp_mm.any()
+    disp_mm = oracles.noise(3, 3, 4, 5)
+    assert Affine().displacement_on(grid, disp_mm, disp_mm) is disp_mm

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from convexadam import DisplacementField, Grid, Image
-from convexadam.features.intensity import centred
+from convexadam.features.intensity import rescale_channels
 from convexadam.geometry import tensors as tensors_module
-from convexadam.geometry.onto_grid import on_grid
-from convexadam.geometry.tensors import as_finest, finest_float, to_device
+from convexadam.geometry.tensors import finest_float, to_device, to_finest_float
+from convexadam.geometry.to_grid import resample_to_grid
 from convexadam.io import read_learn2reg
 
 SHAPE = (5, 7, 6)
@@ -37,8 +37,8 @@ def test_the_finest_type_of_a_device() -> None:
 def test_the_device_sees_no_type_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensors_module, "_WITHOUT_FLOAT64", ("meta",))
     for given in (torch.float64, torch.float32, torch.int64):
-        assert as_finest(torch.zeros(2, dtype=given), torch.device("meta")).dtype == torch.float32
-        assert as_finest(torch.zeros(2, dtype=given), torch.device("cpu")).dtype == torch.float64
+        assert to_finest_float(torch.zeros(2, dtype=given), torch.device("meta")).dtype == torch.float32
+        assert to_finest_float(torch.zeros(2, dtype=given), torch.device("cpu")).dtype == torch.float64
     assert to_device(torch.zeros(2, dtype=torch.float64), "meta").dtype == torch.float32
     for kept in (torch.float16, torch.float32, torch.int64):
         assert to_device(torch.zeros(2, dtype=kept), "meta").dtype == kept
@@ -62,8 +62,8 @@ def test_points(space: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("without_float64")
 def test_whole_numbers_and_features() -> None:
     image = Image((oracles.uniform(1, *SHAPE) * 9).to(torch.int16), Grid(SHAPE, oracles.oblique_affine()))
-    assert on_grid(image, image.grid.with_spacing((2.0, 2.0, 2.0))).data.dtype == torch.float32
-    assert centred(image.data).dtype == torch.float32
+    assert resample_to_grid(image, image.grid.with_spacing((2.0, 2.0, 2.0))).data.dtype == torch.float32
+    assert rescale_channels(image.data).dtype == torch.float32
 
 
 @pytest.mark.usefixtures("without_float64")

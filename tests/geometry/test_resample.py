@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from convexadam.errors import ConfigError
 from convexadam.geometry import Grid, Image, resample
-from convexadam.geometry.resample import coverage, read_tensor
+from convexadam.geometry.resample import coverage, resample_tensor
 
 SHAPE = (7, 9, 6)
 
@@ -27,48 +27,53 @@ def _grid(shape: tuple[int, int, int] = SHAPE, **options: Any) -> Grid:
 def _inner_grid(grid: Grid, shape: tuple[int, int, int] = (4, 3, 5)) -> Grid:
     """An oblique, anisotropic grid of another orientation around the centre of ``grid``, small enough to lie inside."""
     affine = oracles.oblique_affine((0.6, 0.9, 0.5), degrees=(-30, 50, 10), axes=(2, 0, 1), flips=(True, False, True))
-    centre = grid.to_mm((torch.tensor([grid.shape]).double() - 1) / 2)[0].numpy()
+    centre = grid.index_to_world((torch.tensor([grid.shape]).double() - 1) / 2)[0].numpy()
     affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return Grid(shape, affine)
 
 
-def _positions(grid: Grid, onto: Grid) -> np.ndarray:
-    """Voxel indices of ``grid`` at the voxels of ``onto``."""
-    mm = oracles.mm_of_voxels(onto.affine, onto.shape).reshape(3, -1)
-    return grid.to_voxels(torch.from_numpy(mm).T).T.numpy().reshape(3, *onto.shape)
+def _positions(grid: Grid, reference: Grid) -> np.ndarray:
+    """Voxel indices of ``grid`` at the voxels of ``reference``."""
+    mm = oracles.mm_of_voxels(reference.affine, reference.shape).reshape(3, -1)
+    return grid.world_to_index(torch.from_numpy(mm).T).T.numpy().reshape(3, *reference.shape)
 
 
 def test_a_linear_image_is_exact_inside() -> None:
     grid = _grid()
-    onto = _inner_grid(grid)
-    assert oracles.inside(_positions(grid, onto), [n - 1 for n in SHAPE]).all()
+    reference = _inner_grid(grid)
+    assert oracles.inside(_positions(grid, reference), [n - 1 for n in SHAPE]).all()
     # Three channels that hold the positions in mm: linear in the index, so linear interpolation is exact.
     image = Image(torch.from_numpy(oracles.mm_of_voxels(grid.affine, SHAPE)), grid)
-    found = resample(image, onto)
-    np.testing.assert_allclose(found.numpy(), oracles.mm_of_voxels(onto.affine, onto.shape), rtol=0, atol=1e-10)
-    assert found.grid is onto
+    found = resample(image, reference)
+    np.testing.assert_allclose(
+        found.numpy(), oracles.mm_of_voxels(reference.affine, reference.shape), rtol=0, atol=1e-10
+    )
+    assert found.grid is reference
 
 
 def test_linear_equals_naive_loops_inside_and_outside() -> None:
-    grid, onto = _grid(), _grid((5, 11, 8), spacing=(2.0, 1.1, 2.4), degrees=(5, 60, -10), flips=(True, False, False))
+    grid, reference = (
+        _grid(),
+        _grid((5, 11, 8), spacing=(2.0, 1.1, 2.4), degrees=(5, 60, -10), flips=(True, False, False)),
+    )
     image = Image(oracles.noise(2, *SHAPE), grid)
-    positions = _positions(grid, onto)
+    positions = _positions(grid, reference)
     seen = oracles.inside(positions, SHAPE)
     assert 0 < seen.sum() < seen.size
     expected = np.where(seen, oracles.trilinear(image.numpy(), positions), -7.5)
-    found = resample(image, onto, background=-7.5)
+    found = resample(image, reference, fill_value=-7.5)
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-10)
-    assert np.array_equal(coverage(grid, onto, like=image.data).numpy(), seen)
-    unbounded = read_tensor(image.data, grid, onto)
+    assert np.array_equal(coverage(grid, reference, like=image.data).numpy(), seen)
+    unbounded = resample_tensor(image.data, grid, reference)
     np.testing.assert_allclose(unbounded.numpy(), oracles.trilinear(image.numpy(), positions), rtol=0, atol=1e-10)
 
 
 # The field of view --------------------------------------------------------------------------------------------------
 
 
-def _depth_voxels(grid: Grid, onto: Grid) -> np.ndarray:
-    """How far inside the outer faces of ``grid`` each voxel of ``onto`` lies, in voxels of ``grid``, ``[3, ...]``."""
-    positions = _positions(grid, onto)
+def _depth_voxels(grid: Grid, reference: Grid) -> np.ndarray:
+    """Distance of each voxel of ``reference`` to the outer faces of ``grid``, in voxels of ``grid``, ``[3, ...]``."""
+    positions = _positions(grid, reference)
     sizes = np.array(grid.shape).reshape(3, 1, 1, 1)
     return np.minimum(positions + 0.5, sizes - 0.5 - positions)
 
@@ -80,17 +85,17 @@ def test_coverage_shrinks_by_a_margin_of_the_target_grid(margin: int, axes: tupl
     flips = (True, False, True)
     grid = Grid((16, 9, 3), oracles.oblique_affine((1.0, 1.5, 4.0)))
     spacing = (1.3, 0.8, 2.1)
-    onto = Grid((18, 20, 15), oracles.oblique_affine(spacing, axes=axes, flips=flips))
-    centres = [g.to_mm((torch.tensor([g.shape]).double() - 1) / 2)[0].numpy() for g in (grid, onto)]
-    affine = onto.affine.copy()
+    reference = Grid((18, 20, 15), oracles.oblique_affine(spacing, axes=axes, flips=flips))
+    centres = [g.index_to_world((torch.tensor([g.shape]).double() - 1) / 2)[0].numpy() for g in (grid, reference)]
+    affine = reference.affine.copy()
     affine[:3, 3] += centres[0] - centres[1] + 0.017  # off the faces, where rounding decides
-    onto = Grid(onto.shape, affine)
-    depth = _depth_voxels(grid, onto)
-    expected = np.ones(onto.shape, bool)
+    reference = Grid(reference.shape, affine)
+    depth = _depth_voxels(grid, reference)
+    expected = np.ones(reference.shape, bool)
     for axis, (n, mm) in enumerate(zip(grid.shape, grid.spacing_mm, strict=True)):
         along = spacing[axes.index(axis)]  # of the target grid, along this axis of the source
         expected &= depth[axis] >= min(margin * along / mm, n // 8)  # at most an eighth of the voxels on either side
-    found = coverage(grid, onto, like=torch.empty(0, dtype=torch.float64), margin=margin)
+    found = coverage(grid, reference, like=torch.empty(0, dtype=torch.float64), margin=margin)
     assert np.array_equal(found.numpy(), expected)
     assert 0 < expected.sum() < expected.size
 
@@ -99,13 +104,13 @@ def test_coverage_shrinks_by_a_margin_of_the_target_grid(margin: int, axes: tupl
 def test_coverage_margins_are_in_mm_where_voxels_are_cubes(margin: int) -> None:
     grid = _grid((40, 32, 28), spacing=(0.8, 1.1, 1.4))
     affine = oracles.oblique_affine((1.2, 1.2, 1.2), degrees=(50, -25, 10), axes=(1, 2, 0))
-    centre = grid.to_mm((torch.tensor([grid.shape]).double() - 1) / 2)[0].numpy()
+    centre = grid.index_to_world((torch.tensor([grid.shape]).double() - 1) / 2)[0].numpy()
     shape = (36, 38, 40)
     affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    onto = Grid(shape, affine)
-    depth_mm = _depth_voxels(grid, onto) * np.array(grid.spacing_mm).reshape(3, 1, 1, 1)
+    reference = Grid(shape, affine)
+    depth_mm = _depth_voxels(grid, reference) * np.array(grid.spacing_mm).reshape(3, 1, 1, 1)
     clear = (np.abs(depth_mm - margin * 1.2) > 0.01).all(0)  # of the faces
-    found = coverage(grid, onto, like=torch.empty(0), margin=margin)
+    found = coverage(grid, reference, like=torch.empty(0), margin=margin)
     assert np.array_equal(found.numpy()[clear] == 1, (depth_mm >= margin * 1.2).all(0)[clear])
     assert clear.mean() > 0.9
     assert found.dtype == torch.float32
@@ -113,9 +118,9 @@ def test_coverage_margins_are_in_mm_where_voxels_are_cubes(margin: int) -> None:
 
 def test_coverage_margins_lie_between_those_of_the_finest_and_coarsest_axis() -> None:
     grid = _grid((30, 24, 20), spacing=(0.8, 1.1, 1.4))
-    onto = _inner_grid(grid, (60, 40, 70))  # voxels of 0.6 x 0.9 x 0.5 mm, oblique to the grid
-    depth_mm = _depth_voxels(grid, onto) * np.array(grid.spacing_mm).reshape(3, 1, 1, 1)
-    found = coverage(grid, onto, like=torch.empty(0), margin=4).numpy() == 1
+    reference = _inner_grid(grid, (60, 40, 70))  # voxels of 0.6 x 0.9 x 0.5 mm, oblique to the grid
+    depth_mm = _depth_voxels(grid, reference) * np.array(grid.spacing_mm).reshape(3, 1, 1, 1)
+    found = coverage(grid, reference, like=torch.empty(0), margin=4).numpy() == 1
     assert found[(depth_mm >= 4 * 0.9 + 0.01).all(0)].all()
     assert not found[(depth_mm < 4 * 0.5 - 0.01).any(0)].any()
     assert 0 < found.sum() < (depth_mm >= 0).all(0).sum()
@@ -132,14 +137,14 @@ def test_coverage_keeps_most_of_a_small_volume(shape: tuple[int, int, int]) -> N
 
 
 def test_float32_errs_no_more_than_rounding_explains() -> None:
-    grid, onto = _grid(), _grid((5, 11, 8), spacing=(2.0, 1.1, 2.4), degrees=(5, 60, -10))
+    grid, reference = _grid(), _grid((5, 11, 8), spacing=(2.0, 1.1, 2.4), degrees=(5, 60, -10))
     data = oracles.noise(2, *SHAPE)
-    positions = _positions(grid, onto)
+    positions = _positions(grid, reference)
     seen = oracles.inside(positions, SHAPE)
     # Leave out voxels at the very end of the field of view, where rounding decides.
     clear = oracles.inside(positions * 1.0 + 1e-4, SHAPE) == oracles.inside(positions - 1e-4, SHAPE)
     expected = np.where(seen, oracles.trilinear(data.numpy(), positions), 0.0)
-    found = resample(Image(data.float(), grid), onto, background=0.0)
+    found = resample(Image(data.float(), grid), reference, fill_value=0.0)
     # Positions: five roundings (offset, three ticks, [-1, 1] and back) at up to 40 voxels away from the origin; times
     # steps of 2 max, three axes; eight products.
     allowed = torch.finfo(torch.float32).eps * data.abs().max().item() * (3 * 2 * 7 * 40 + 16)
@@ -171,13 +176,13 @@ def test_labels_are_never_invented(seed: int, degrees: tuple[float, float, float
 
 def test_labels_equal_naive_loops() -> None:
     grid = _grid()
-    onto = _inner_grid(grid, (9, 8, 7))
+    reference = _inner_grid(grid, (9, 8, 7))
     labels = torch.arange(7 * 9 * 6).reshape(1, *SHAPE) + 2**53 + 1
-    positions = _positions(grid, onto)
+    positions = _positions(grid, reference)
     expected = np.where(oracles.inside(positions, SHAPE), oracles.nearest(labels.numpy(), positions), 0)
-    assert np.array_equal(resample(Image(labels, grid), onto).data.numpy(), expected)
+    assert np.array_equal(resample(Image(labels, grid), reference).data.numpy(), expected)
     for mode in ("nearest", "label"):
-        assert np.array_equal(resample(Image(labels, grid), onto, mode=mode).data.numpy(), expected)
+        assert np.array_equal(resample(Image(labels, grid), reference, mode=mode).data.numpy(), expected)
 
 
 def test_masks_and_small_types_stay_what_they_are() -> None:
@@ -189,17 +194,17 @@ def test_masks_and_small_types_stay_what_they_are() -> None:
 
 def test_whole_numbers_read_linearly_are_rounded() -> None:
     image = Image.from_array(np.array([0, 10, 13], np.int16).reshape(1, 1, 3))
-    onto = Grid((1, 1, 2), np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0.26], [0, 0, 0, 1]]))
-    found = resample(image, onto, mode="linear")
+    reference = Grid((1, 1, 2), np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0.26], [0, 0, 0, 1]]))
+    found = resample(image, reference, mode="linear")
     assert found.data.ravel().tolist() == [3, 11]  # 2.6 and 10.78
     assert found.data.dtype == torch.int16
 
 
-def test_background() -> None:
+def test_fill_value() -> None:
     image = Image(oracles.uniform(1, 3, 4, 5, low=-1000, high=-500), Grid((3, 4, 5)))
     far = Grid((2, 2, 2), oracles.oblique_affine(origin=(500.0, 0.0, 0.0)))
     assert resample(image, far).data.unique().tolist() == [image.data.min().item()]
-    assert resample(image, far, background=12.0).data.unique().tolist() == [12]
+    assert resample(image, far, fill_value=12.0).data.unique().tolist() == [12]
     labels = Image(torch.full((1, 3, 4, 5), 4), Grid((3, 4, 5)))
     assert resample(labels, far).data.unique().tolist() == [0]
     for mode in ("linear", "cubic"):  # then they are a scan
@@ -207,11 +212,11 @@ def test_background() -> None:
     floating = Image(labels.data.float(), labels.grid)
     assert resample(floating, far, mode="label").data.unique().tolist() == [0]
     assert resample(floating, far, mode="nearest").data.unique().tolist() == [4]
-    assert resample(labels, far, background=255).data.unique().tolist() == [255]
+    assert resample(labels, far, fill_value=255).data.unique().tolist() == [255]
 
 
 @pytest.mark.parametrize(
-    ("dtype", "background"),
+    ("dtype", "fill_value"),
     [
         (torch.uint8, -1),
         (torch.uint8, 256.0),
@@ -227,22 +232,22 @@ def test_background() -> None:
     ids=str,
 )
 @pytest.mark.parametrize("mode", ["linear", "nearest", None])
-def test_a_background_that_the_type_does_not_hold(dtype: torch.dtype, background: float, mode: Any) -> None:
+def test_a_fill_value_that_the_type_does_not_hold(dtype: torch.dtype, fill_value: float, mode: Any) -> None:
     image = Image(torch.ones(1, 3, 4, 5).to(dtype), Grid((3, 4, 5)))
-    for onto in (_grid(), image.grid):
-        with pytest.raises(ConfigError, match=rf"background .*{dtype}.*but {re.escape(repr(background))} came"):
-            resample(image, onto, mode=mode, background=background)
+    for reference in (_grid(), image.grid):
+        with pytest.raises(ConfigError, match=rf"fill_value .*{dtype}.*got {re.escape(repr(fill_value))}"):
+            resample(image, reference, mode=mode, fill_value=fill_value)
 
 
-@pytest.mark.parametrize("background", ["0", (0,), 1j])
-def test_a_background_is_a_number(background: Any) -> None:
+@pytest.mark.parametrize("fill_value", ["0", (0,), 1j])
+def test_a_fill_value_is_a_number(fill_value: Any) -> None:
     image = Image(torch.ones(1, 3, 4, 5), Grid((3, 4, 5)))
-    with pytest.raises(ConfigError, match="background is a number"):
-        resample(image, _grid(), background=background)
+    with pytest.raises(ConfigError, match="fill_value must be a number"):
+        resample(image, _grid(), fill_value=fill_value)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "background"),
+    ("dtype", "fill_value"),
     [
         (torch.uint8, 255),
         (torch.int16, -32768.0),
@@ -255,11 +260,11 @@ def test_a_background_is_a_number(background: Any) -> None:
     ],
     ids=str,
 )
-def test_a_background_that_the_type_holds(dtype: torch.dtype, background: float) -> None:
+def test_a_fill_value_that_the_type_holds(dtype: torch.dtype, fill_value: float) -> None:
     image = Image(torch.ones(1, 3, 4, 5).to(dtype), Grid((3, 4, 5)))
     far = Grid((2, 2, 2), oracles.oblique_affine(origin=(500.0, 0.0, 0.0)))
-    found = resample(image, far, background=background).data
-    torch.testing.assert_close(found, torch.full_like(found, background), rtol=0, atol=0, equal_nan=True)
+    found = resample(image, far, fill_value=fill_value).data
+    torch.testing.assert_close(found, torch.full_like(found, fill_value), rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_field_of_view_ends_half_a_voxel_beyond_the_centres() -> None:
@@ -267,27 +272,27 @@ def test_the_field_of_view_ends_half_a_voxel_beyond_the_centres() -> None:
     for mm, value in [(-1.01, 0), (-0.99, 1), (4.99, 1), (5.01, 0)]:
         affine = np.eye(4)
         affine[1, 3] = mm
-        assert resample(image, Grid((1, 1, 1), affine), background=0.0).data.item() == value
+        assert resample(image, Grid((1, 1, 1), affine), fill_value=0.0).data.item() == value
 
 
 def test_displaced_positions() -> None:
-    grid, onto = _grid((9, 9, 9)), _inner_grid(_grid((9, 9, 9)))
+    grid, reference = _grid((9, 9, 9)), _inner_grid(_grid((9, 9, 9)))
     image = Image(torch.from_numpy(oracles.mm_of_voxels(grid.affine, grid.shape)), grid)
-    disp_mm = oracles.uniform(3, *onto.shape, low=-0.5, high=0.5)
-    found = resample(image, onto, disp_mm=disp_mm)
-    expected = oracles.mm_of_voxels(onto.affine, onto.shape) + disp_mm.numpy()
+    disp_mm = oracles.uniform(3, *reference.shape, low=-0.5, high=0.5)
+    found = resample(image, reference, disp_mm=disp_mm)
+    expected = oracles.mm_of_voxels(reference.affine, reference.shape) + disp_mm.numpy()
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-10)
     still = resample(image, grid, disp_mm=torch.zeros(3, 9, 9, 9))
     torch.testing.assert_close(still.data, image.data, rtol=0, atol=1e-10)
 
 
 def test_slabs_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    grid, onto = _grid(), _inner_grid(_grid(), (7, 5, 6))
+    grid, reference = _grid(), _inner_grid(_grid(), (7, 5, 6))
     image, disp_mm = Image(oracles.noise(2, *SHAPE), grid), 0.3 * oracles.noise(3, 7, 5, 6)
-    whole = resample(image, onto, disp_mm=disp_mm)
+    whole = resample(image, reference, disp_mm=disp_mm)
     for voxels in (1, 61, 95):
         monkeypatch.setattr(sys.modules["convexadam.geometry.resample"], "_CHUNK_VOXELS", voxels)
-        torch.testing.assert_close(resample(image, onto, disp_mm=disp_mm).data, whole.data, rtol=0, atol=1e-12)
+        torch.testing.assert_close(resample(image, reference, disp_mm=disp_mm).data, whole.data, rtol=0, atol=1e-12)
 
 
 def test_antialias_averages_out_what_the_grid_cannot_show() -> None:
@@ -329,8 +334,8 @@ def test_antialias_keeps_constants_ramps_and_fine_axes() -> None:
 
 def test_antialias_onto_a_finer_grid_changes_nothing() -> None:
     image = Image(oracles.noise(1, *SHAPE), _grid())
-    onto = _grid().with_spacing((0.9, 0.5, 1.5))
-    torch.testing.assert_close(resample(image, onto, antialias=True).data, resample(image, onto).data)
+    reference = _grid().with_spacing((0.9, 0.5, 1.5))
+    torch.testing.assert_close(resample(image, reference, antialias=True).data, resample(image, reference).data)
 
 
 def test_an_unknown_mode() -> None:

@@ -29,9 +29,9 @@ def around(shape: tuple[int, int, int] = (6, 11, 8), degrees: tuple[float, float
     return Grid(shape, affine)
 
 
-def positions(onto: Grid, disp_mm: np.ndarray | None = None) -> np.ndarray:
+def positions(reference: Grid, disp_mm: np.ndarray | None = None) -> np.ndarray:
     """Indices of the source at the voxels of a grid, displaced."""
-    mm = oracles.mm_of_voxels(onto.affine, onto.shape) + (0 if disp_mm is None else disp_mm)
+    mm = oracles.mm_of_voxels(reference.affine, reference.shape) + (0 if disp_mm is None else disp_mm)
     inverse = np.linalg.inv(SOURCE.affine)
     return np.asarray(np.tensordot(inverse[:3, :3], mm, 1) + inverse[:3, 3].reshape(3, 1, 1, 1))
 
@@ -46,33 +46,33 @@ def scipy_cubic(volume: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def test_cubic_equals_scipy_inside_and_beyond() -> None:
-    onto = around()
+    reference = around()
     image = Image(oracles.noise(3, *SHAPE), SOURCE)
-    where = positions(onto)
+    where = positions(reference)
     seen = oracles.inside(where, SHAPE)
     beyond = seen & ~oracles.inside(where, [n - 1 for n in SHAPE])
     assert 0 < seen.sum() < seen.size
     assert beyond.any()
     expected = np.where(seen, scipy_cubic(image.numpy(), where), -3.0)
-    found = resample(image, onto, mode="cubic", background=-3.0)
+    found = resample(image, reference, mode="cubic", fill_value=-3.0)
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-9)
-    assert np.abs(resample(image, onto, background=-3.0).numpy() - expected).max() > 0.1
-    disp_mm = 0.7 * oracles.noise(3, *onto.shape)
-    displaced = positions(onto, disp_mm.numpy())
+    assert np.abs(resample(image, reference, fill_value=-3.0).numpy() - expected).max() > 0.1
+    disp_mm = 0.7 * oracles.noise(3, *reference.shape)
+    displaced = positions(reference, disp_mm.numpy())
     expected = np.where(oracles.inside(displaced, SHAPE), scipy_cubic(image.numpy(), displaced), -3.0)
     for found in (
-        resample(image, onto, mode="cubic", background=-3.0, disp_mm=disp_mm),
-        DisplacementField(disp_mm, onto).warp(image, mode="cubic", background=-3.0),
+        resample(image, reference, mode="cubic", fill_value=-3.0, disp_mm=disp_mm),
+        DisplacementField(disp_mm, reference).warp(image, mode="cubic", fill_value=-3.0),
     ):
         np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-9)
 
 
 def test_cubic_in_float32() -> None:
-    onto = around()
+    reference = around()
     image = Image(oracles.noise(1, *SHAPE).float(), SOURCE)
-    where = positions(onto)
+    where = positions(reference)
     clear = oracles.inside(where - 1e-4, SHAPE) & oracles.inside(where + 1e-4, SHAPE)  # of the end of the field of view
-    found = resample(image, onto, mode="cubic").data[0].numpy()
+    found = resample(image, reference, mode="cubic").data[0].numpy()
     assert found.dtype == np.float32
     expected = scipy_cubic(image.data.double().numpy(), where)[0]
     # Coefficients are at most 3 times as large as values along each axis (1 / (4/6 - 2/6)), and differ by twice that
@@ -154,14 +154,14 @@ def weights_of(labels: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.nd
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32, torch.float64])
 def test_label_takes_the_value_of_most_weight(dtype: torch.dtype) -> None:
-    onto = around((9, 12, 10))
+    reference = around((9, 12, 10))
     labels = torch.from_numpy(blobs() * 40 + 3).to(dtype)
-    where = positions(onto)
+    where = positions(reference)
     values, weights = weights_of(labels.numpy(), where)
     ranked = np.sort(weights, axis=0)
     clear = (ranked[-1] - ranked[-2] > 0.002) & oracles.inside(where, SHAPE)
     expected = values[weights.argmax(0)]
-    found = resample(Image(labels[None], SOURCE), onto, mode="label").data[0]
+    found = resample(Image(labels[None], SOURCE), reference, mode="label").data[0]
     assert found.dtype == dtype
     assert np.array_equal(found.numpy()[clear], expected[clear])
     assert clear.sum() > 100
@@ -174,12 +174,12 @@ def test_label_takes_the_value_of_most_weight(dtype: torch.dtype) -> None:
     seed=st.integers(0, 999), degrees=st.tuples(*[st.floats(-90, 90)] * 3), mode=st.sampled_from(["nearest", "label"])
 )
 def test_no_value_is_invented(seed: int, degrees: tuple[float, float, float], mode: Any) -> None:
-    onto = around((6, 5, 7), degrees)
+    reference = around((6, 5, 7), degrees)
     labels = torch.tensor([3, 2**24 + 1, 2**53 + 1, -7])[(oracles.uniform(2, *SHAPE, seed=seed) * 4).long()]
-    found = resample(Image(labels, SOURCE), onto, mode=mode).data
+    found = resample(Image(labels, SOURCE), reference, mode=mode).data
     assert {*found.unique().tolist()} <= {0, *labels.unique().tolist()}
     floating = torch.tensor([0.1, 1 / 3, 7.7])[(oracles.uniform(1, *SHAPE, seed=seed) * 3).long()]
-    found = resample(Image(floating, SOURCE), onto, mode=mode, background=0.1).data
+    found = resample(Image(floating, SOURCE), reference, mode=mode, fill_value=0.1).data
     assert {*found.unique().tolist()} <= {*floating.unique().tolist()}
 
 
@@ -196,8 +196,8 @@ def test_label_at_half_a_voxel_is_that_of_nearest(axis: int) -> None:
 
 
 def test_whole_numbers_are_labels_by_default() -> None:
-    labels, onto = Image(torch.from_numpy(blobs())[None], SOURCE), around((9, 12, 10))
-    chosen = {mode: resample(labels, onto, mode=mode).data for mode in (None, "nearest", "label")}  # type: ignore[arg-type]
+    labels, reference = Image(torch.from_numpy(blobs())[None], SOURCE), around((9, 12, 10))
+    chosen = {mode: resample(labels, reference, mode=mode).data for mode in (None, "nearest", "label")}  # type: ignore[arg-type]
     assert torch.equal(chosen[None], chosen["label"])
     assert not torch.equal(chosen[None], chosen["nearest"])
 
@@ -215,14 +215,14 @@ def test_label_of_short_axes(shape: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("mode", ["cubic", "label", "nearest"])
 def test_slabs_do_not_show(mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    onto = around()
+    reference = around()
     image = Image(torch.from_numpy(blobs()[None] * 1.5) + (oracles.noise(2, *SHAPE) if mode == "cubic" else 0), SOURCE)
-    disp_mm = 0.3 * oracles.noise(3, *onto.shape)
-    whole = resample(image, onto, mode=mode, disp_mm=disp_mm)
+    disp_mm = 0.3 * oracles.noise(3, *reference.shape)
+    whole = resample(image, reference, mode=mode, disp_mm=disp_mm)
     for voxels in (1, 500):
         monkeypatch.setattr(sys.modules["convexadam.geometry.resample"], "_CHUNK_VOXELS", voxels)
         torch.testing.assert_close(
-            resample(image, onto, mode=mode, disp_mm=disp_mm).data, whole.data, rtol=0, atol=1e-12
+            resample(image, reference, mode=mode, disp_mm=disp_mm).data, whole.data, rtol=0, atol=1e-12
         )
 
 
@@ -232,24 +232,24 @@ def test_slabs_do_not_show(mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 def test_large_whole_numbers_keep_their_digits(mode: Any, dtype: torch.dtype) -> None:
-    onto = around()
+    reference = around()
     offset = 2**30 + 1 if dtype == torch.int32 else 2**45 + 1
     small = (oracles.uniform(1, *SHAPE) * 100).long()
-    where = positions(onto)
+    where = positions(reference)
     seen = oracles.inside(where, SHAPE)
     read = scipy_cubic if mode == "cubic" else oracles.trilinear
     exact = np.where(seen, read(small.double().numpy(), where), -1)
-    for image, background in ((small + offset, offset - 1), (small, -1)):
-        found = resample(Image(image.to(dtype), SOURCE), onto, mode=mode, background=background).data
+    for image, fill_value in ((small + offset, offset - 1), (small, -1)):
+        found = resample(Image(image.to(dtype), SOURCE), reference, mode=mode, fill_value=fill_value).data
         assert found.dtype == dtype
-        off = np.abs(found.numpy() - int(background) - 1 - exact)
+        off = np.abs(found.numpy() - int(fill_value) - 1 - exact)
         assert off.max() <= 0.5 + 27 * 2**-8  # rounded; coefficients are at most 27 * 2^45, with 53 digits
-    found = resample(Image((small + offset).to(dtype), SOURCE), onto, mode=mode, background=0).data
+    found = resample(Image((small + offset).to(dtype), SOURCE), reference, mode=mode, fill_value=0).data
     assert not found.numpy()[~seen[None]].any()
     assert np.abs(found.numpy() - offset - exact)[seen[None]].max() <= 0.5 + 27 * 2**-8
     far = Grid((1, 1, 1), oracles.oblique_affine(origin=(900.0, 0, 0)))
-    background = torch.iinfo(torch.int32).max
-    assert resample(Image(small.to(dtype), SOURCE), far, mode=mode, background=background).data.item() == background
+    fill_value = torch.iinfo(torch.int32).max
+    assert resample(Image(small.to(dtype), SOURCE), far, mode=mode, fill_value=fill_value).data.item() == fill_value
 
 
 def test_numbers_at_the_end_of_their_type_do_not_wrap() -> None:

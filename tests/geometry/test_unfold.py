@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from convexadam.geometry import Grid
 from convexadam.geometry import unfold as unfold_module
-from convexadam.geometry.unfold import LEAST, Unfolding, unfold
+from convexadam.geometry.unfold import MIN_DETERMINANT, UnfoldResult, unfold
 
 Shape = tuple[int, int, int]
 OBLIQUE = oracles.oblique_affine((0.7, 1.3, 3.0), flips=(True, False, False))
@@ -29,7 +29,7 @@ def in_mm(disp_vox: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return np.tensordot(affine[:3, :3], disp_vox, 1)
 
 
-def in_voxels(disp_mm: torch.Tensor, affine: np.ndarray) -> np.ndarray:
+def scale_to_voxels(disp_mm: torch.Tensor, affine: np.ndarray) -> np.ndarray:
     return in_mm(disp_mm.double().numpy(), np.linalg.inv(affine))
 
 
@@ -76,7 +76,7 @@ FOLDED: dict[str, np.ndarray] = {
     + wavy(SHAPE, 9, 1.0),
     "turned by 60 degrees": turned(60) + kicked(12),
     "turned by 180 degrees": turned(180) + kicked(12),
-    "shrunk to a fifth": -0.8 * oracles.indices(SHAPE) + 0.2 * wavy(SHAPE, 4, 3.0),
+    "block_average to a fifth": -0.8 * oracles.indices(SHAPE) + 0.2 * wavy(SHAPE, 4, 3.0),
     "one plane": wavy((40, 36, 1), 3, 5.0),
     "two planes": wavy((2, 36, 40), 3, 5.0),
     "one line": wavy((1, 50, 1), 3, 8.0),
@@ -92,29 +92,31 @@ def test_nothing_folds_any_more(name: str, dtype: torch.dtype) -> None:
     disp_mm = torch.from_numpy(in_mm(before, OBLIQUE)).to(dtype)
     start = disp_mm.clone()
     done = unfold(disp_mm, Grid(before.shape[1:], OBLIQUE))
-    after = determinant(in_voxels(disp_mm, OBLIQUE))
-    assert after.min() > (0.99 * LEAST if name != "shrunk to a fifth" else 0.99 * LEAST * 0.2**3)
-    assert (done.left, disp_mm.dtype) == (0, dtype)
+    after = determinant(scale_to_voxels(disp_mm, OBLIQUE))
+    assert after.min() > (
+        0.99 * MIN_DETERMINANT if name != "block_average to a fifth" else 0.99 * MIN_DETERMINANT * 0.2**3
+    )
+    assert (done.remaining_voxels, disp_mm.dtype) == (0, dtype)
     change = np.linalg.norm((disp_mm - start).double().numpy(), axis=0)
-    assert done.voxels == (change > 0).sum() > 0
-    assert done.largest_mm == pytest.approx(change.max(), rel=1e-6)
-    assert 1 <= done.rounds <= 15
+    assert done.changed_voxels == (change > 0).sum() > 0
+    assert done.max_change_mm == pytest.approx(change.max(), rel=1e-6)
+    assert 1 <= done.iterations <= 15
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["gentle", "nothing", "turned", "one voxel", "shrunk"])
+@pytest.mark.parametrize("name", ["gentle", "nothing", "turned", "one voxel", "block_average"])
 def test_what_does_not_fold_keeps_every_bit(name: str, dtype: torch.dtype) -> None:
     disp_vox = {
         "gentle": wavy(SHAPE, 9, 2.0),
         "nothing": np.zeros((3, *SHAPE)),
         "turned": turned(175),
         "one voxel": np.full((3, 1, 1, 1), 7.0),
-        "shrunk": -0.85 * oracles.indices(SHAPE),  # determinants of 0.0034
+        "block_average": -0.85 * oracles.indices(SHAPE),  # determinants of 0.0034
     }[name]
     assert determinant(disp_vox).min() > 0
     disp_mm = torch.from_numpy(in_mm(disp_vox, OBLIQUE)).to(dtype)
     start = disp_mm.clone()
-    assert unfold(disp_mm, Grid(disp_vox.shape[1:], OBLIQUE)) == Unfolding()
+    assert unfold(disp_mm, Grid(disp_vox.shape[1:], OBLIQUE)) == UnfoldResult()
     assert torch.equal(disp_mm, start)
 
 
@@ -127,12 +129,12 @@ def test_one_round_written_out() -> None:
     before = wavy(SHAPE, 9, 1.0)
     before[:, 20, 17, 16] += 3, -4, 2
     before[:, 22, 18, 20] += -3, 1, 2
-    folded = determinant(before) <= LEAST
+    folded = determinant(before) <= MIN_DETERMINANT
     weight = twice_the_mean(ndimage.maximum_filter(folded, 2 * (1 + 2) + 1, mode="constant").astype(float))
     assert (weight > 1 - 1e-9)[ndimage.maximum_filter(folded, 3)].all()  # 1 beside folds, too
     expected = before + weight * (np.array([twice_the_mean(u) for u in before]) - before)
     disp = torch.from_numpy(before.copy())
-    assert unfold(disp, Grid(SHAPE)).rounds == 1
+    assert unfold(disp, Grid(SHAPE)).iterations == 1
     np.testing.assert_allclose(disp.numpy(), expected, rtol=0, atol=1e-12)
     far = ~ndimage.maximum_filter(folded, 2 * (1 + 2 + 2) + 1, mode="constant")
     np.testing.assert_array_equal(disp.numpy()[:, far], before[:, far])
@@ -141,9 +143,12 @@ def test_one_round_written_out() -> None:
 def test_what_is_far_from_a_fold_keeps_every_bit() -> None:
     """Many folds, on the border as well: see `test_one_round_written_out` for how far is far."""
     disp = torch.from_numpy(kicked(12))
-    start, near = disp.clone(), ndimage.maximum_filter(determinant(disp.numpy()) <= LEAST, 11, mode="constant")
+    start, near = (
+        disp.clone(),
+        ndimage.maximum_filter(determinant(disp.numpy()) <= MIN_DETERMINANT, 11, mode="constant"),
+    )
     done = unfold(disp, Grid(SHAPE))
-    assert done.rounds == 1
+    assert done.iterations == 1
     changed = (disp != start).any(0).numpy()
     assert near.sum() >= changed.sum() > 0.9 * near.sum()
     assert not (changed & ~near).any()
@@ -155,13 +160,13 @@ def test_a_small_fold_takes_a_small_change(steepest: float) -> None:
     x = oracles.indices(SHAPE) - np.array([19.3, 17.8, 16.1]).reshape(3, 1, 1, 1)
     disp_vox = np.zeros((3, *SHAPE))
     disp_vox[0] = -steepest * x[0] * np.exp(-(x**2).sum(0) / (2 * 6.0**2))
-    assert determinant(disp_vox).min() < LEAST
+    assert determinant(disp_vox).min() < MIN_DETERMINANT
     disp = torch.from_numpy(disp_vox)
     done = unfold(disp, Grid(SHAPE))
     variance = 2 * 2 / 3  # of two means of three voxels
     bent = sum(np.abs(np.diff(disp_vox[0], 2, axis=a)).max() for a in range(3))
-    assert done.rounds == 1
-    assert done.largest_mm <= 0.5 * variance * bent < 0.15 * np.abs(disp_vox).max()
+    assert done.iterations == 1
+    assert done.max_change_mm <= 0.5 * variance * bent < 0.15 * np.abs(disp_vox).max()
 
 
 def test_the_size_of_voxels_has_no_say() -> None:
@@ -170,14 +175,14 @@ def test_the_size_of_voxels_has_no_say() -> None:
     plain, oblique = (torch.from_numpy(in_mm(disp_vox, affine)) for affine in (np.eye(4), OBLIQUE))
     unfold(plain, Grid(SHAPE))
     unfold(oblique, Grid(SHAPE, OBLIQUE))
-    np.testing.assert_allclose(in_voxels(oblique, OBLIQUE), plain.numpy(), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(scale_to_voxels(oblique, OBLIQUE), plain.numpy(), rtol=0, atol=1e-10)
 
 
 def test_a_mirror_image_stays() -> None:
     disp_vox = -2.0 * oracles.indices(SHAPE) * np.array([1, 0, 0]).reshape(3, 1, 1, 1) + wavy(SHAPE, 9, 1.0)
     disp = torch.from_numpy(disp_vox)
     start = disp.clone()
-    assert unfold(disp, Grid(SHAPE)) == Unfolding(left=(determinant(disp_vox) <= 0).sum())
+    assert unfold(disp, Grid(SHAPE)) == UnfoldResult(remaining_voxels=(determinant(disp_vox) <= 0).sum())
     assert torch.equal(disp, start)
 
 
@@ -187,7 +192,7 @@ def test_a_linear_motion_is_kept_up_to_the_border() -> None:
     disp_vox[0, 20, 0, 0] += 4
     disp = torch.from_numpy(disp_vox.copy())
     done = unfold(disp, Grid(SHAPE))
-    assert done.rounds == 1
+    assert done.iterations == 1
     # two means of three voxels leave 1/3 of a single one along an axis, and 1/2 at its end; of slopes of 2 within 2/3
     # voxel of the border, far less than a hundredth is due to the fit
     assert np.abs(disp.numpy() - turned(180)).max() == pytest.approx(4 * (1 / 3) * (1 / 2) * (1 / 2), abs=0.01)
@@ -197,7 +202,7 @@ def test_a_linear_motion_is_kept_up_to_the_border() -> None:
 def test_the_bound(least: float) -> None:
     disp = torch.from_numpy(kicked(12))
     assert determinant(disp.numpy()).min() < least
-    unfold(disp, Grid(SHAPE), least=least)
+    unfold(disp, Grid(SHAPE), min_determinant=least)
     assert determinant(disp.numpy()).min() > least * 0.95  # the linear motion shrinks a little
 
 
@@ -206,13 +211,13 @@ def test_folds_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, cut = whole.clone(), cut.clone()
     start = cut.clone()
     unfold(whole, Grid(SHAPE))
-    monkeypatch.setattr(unfold_module, "_BLOCK", 7)
+    monkeypatch.setattr(unfold_module, "_BLOCK_VOXELS", 7)
     done = unfold(cut, Grid(SHAPE))
     assert determinant(cut.numpy()).min() > 0
     assert not torch.equal(cut, whole)  # it was cut
     change = (cut - start).norm(dim=0)
-    assert done.voxels == int((change > 0).sum())
-    assert done.largest_mm == pytest.approx(float(change.max()), rel=1e-9)
+    assert done.changed_voxels == int((change > 0).sum())
+    assert done.max_change_mm == pytest.approx(float(change.max()), rel=1e-9)
 
 
 def test_other_memory_and_gradients() -> None:
@@ -225,7 +230,7 @@ def test_other_memory_and_gradients() -> None:
 
 def test_half_precision() -> None:
     disp = torch.from_numpy(kicked(12)).half()
-    assert unfold(disp, Grid(SHAPE)).left == 0
+    assert unfold(disp, Grid(SHAPE)).remaining_voxels == 0
     assert determinant(disp.double().numpy()).min() > 0
 
 
@@ -237,8 +242,16 @@ def test_folds_that_arise_just_beyond_what_is_smoothed(seed: int) -> None:
     slopes *= rng.uniform(0.8, 1.4) / slopes.std()
     line = np.cumsum(slopes) - np.linspace(0, slopes.sum(), 60)
     disp = torch.from_numpy(np.stack([line, 0 * line, 0 * line]).reshape(3, 60, 1, 1))
-    assert unfold(disp, Grid((60, 1, 1))).left == 0
+    assert unfold(disp, Grid((60, 1, 1))).remaining_voxels == 0
     assert determinant(disp.numpy()).min() > 0
+
+
+def test_autocast_changes_nothing() -> None:
+    fields = [torch.from_numpy(FOLDED["few voxels"]).float() for _ in range(2)]
+    unfold(fields[0], Grid((5, 4, 6)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        unfold(fields[1], Grid((5, 4, 6)))
+    assert torch.equal(*fields)
 
 
 @settings(deadline=None, max_examples=15, derandomize=True)
@@ -252,6 +265,6 @@ def test_any_smooth_motion(shape: Shape, sigma: float, steepness: float, seed: i
     disp_vox = wavy(shape, sigma, steepness * sigma, seed)
     disp = torch.from_numpy(disp_vox.copy())
     done = unfold(disp, Grid(shape))
-    assert (determinant(disp.numpy()).min() > 0) == (done.left == 0)
-    assert done.left == 0
-    assert (done == Unfolding()) == (disp.numpy() == disp_vox).all()
+    assert (determinant(disp.numpy()).min() > 0) == (done.remaining_voxels == 0)
+    assert done.remaining_voxels == 0
+    assert (done == UnfoldResult()) == (disp.numpy() == disp_vox).all()

@@ -69,7 +69,7 @@ def test_itk_round_trip(name: str, tmp_path: Path) -> None:
     for ending in (".nii", ".nii.gz"):
         write_itk_field(transform, tmp_path / f"field{ending}")
         found = read_itk_field(str(tmp_path / f"field{ending}"))
-        assert found.grid.same_as(transform.grid)
+        assert found.grid.is_close(transform.grid)
         assert torch.equal(found.disp_mm, transform.disp_mm)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["field.nii", "field.nii.gz"]
 
@@ -97,7 +97,7 @@ def test_simpleitk_moves_points_alike(name: str, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(1)
     inside = torch.rand(50, 3, generator=generator, dtype=torch.float64) * (torch.tensor(SHAPE) - 1.2) + 0.1
     flip = torch.tensor([-1.0, -1, 1], dtype=torch.float64)
-    points_lps = grid.to_mm(inside) * flip
+    points_lps = grid.index_to_world(inside) * flip
     moved_lps = torch.tensor([theirs.TransformPoint(p) for p in points_lps.tolist()], dtype=torch.float64)
     ours = transform(points_lps * flip) * flip
     torch.testing.assert_close(ours, moved_lps, atol=1e-3, rtol=0)
@@ -112,7 +112,7 @@ def test_simpleitk_warps_images_alike(name: str, tmp_path: Path) -> None:
     # The moving image covers the fixed one with a margin, in other voxels along other axes.
     around = np.eye(4)
     around[:3, :3] = turned(10, 5) @ np.diag([1.0, -1, 1]) * 1.5
-    centre = fixed.to_mm((torch.tensor([SHAPE]) - 1) / 2)[0].numpy()
+    centre = fixed.index_to_world((torch.tensor([SHAPE]) - 1) / 2)[0].numpy()
     around[:3, 3] = centre - around[:3, :3] @ np.array([15.5, 15.5, 15.5])
     moving_grid = Grid((32, 32, 32), around)
     i, j, k = torch.meshgrid(*(torch.linspace(0, 6, 32) for _ in range(3)), indexing="ij")
@@ -147,15 +147,15 @@ def test_itk_has_no_sheared_grids(tmp_path: Path) -> None:
         ((*SHAPE, 3), 1007, "shape"),
         ((*SHAPE, 1, 2), 1007, "shape"),
         (SHAPE, 0, "shape"),
-        ((*SHAPE, 1, 3), 0, "intent 0"),
-        ((*SHAPE, 1, 3), 1006, "intent 1006"),
+        ((*SHAPE, 1, 3), 0, "intent .* got 0"),
+        ((*SHAPE, 1, 3), 1006, "intent .* got 1006"),
     ],
 )
 def test_itk_refuses_other_layouts(shape: tuple[int, ...], intent: int, message: str, tmp_path: Path) -> None:
     nifti: Any = nibabel.Nifti1Image(np.zeros(shape, np.float32), np.eye(4))
     nifti.header["intent_code"] = intent
     nibabel.save(nifti, tmp_path / "field.nii")
-    with pytest.raises(FileError, match=rf"field\.nii has {message}"):
+    with pytest.raises(FileError, match=rf"cannot read \S*field\.nii: the {message}"):
         read_itk_field(tmp_path / "field.nii")
 
 
@@ -174,7 +174,7 @@ def test_broken_fields_are_named(tmp_path: Path) -> None:
     path = tmp_path / "field.nii.gz"
     write_itk_field(random_transform(GRIDS["RAS"]), path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(FileError, match=r"field\.nii\.gz cannot be read"):
+    with pytest.raises(FileError, match=r"cannot read .* from \S*field\.nii\.gz"):
         read_itk_field(path)
     nifti: Any = nibabel.Nifti1Image(np.full((*SHAPE, 1, 3), np.nan, np.float32), np.eye(4))
     nifti.header["intent_code"] = 1007
@@ -226,7 +226,7 @@ def test_learn2reg_refusals(tmp_path: Path) -> None:
         write_learn2reg(random_transform(grid), tmp_path / "missing" / "a.npz")
     old = np.zeros((3, *SHAPE), np.float16)
     np.savez(tmp_path / "old.npz", old)
-    with pytest.raises(FileError, match=r"old\.npz has shape \(3, 14"):
+    with pytest.raises(FileError, match=r"old\.npz: the shape .* got \(3, 14"):
         read_learn2reg(tmp_path / "old.npz", grid)
     np.savez(tmp_path / "two.npz", old, old)
     with pytest.raises(FileError, match="exactly one array"):

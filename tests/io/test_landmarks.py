@@ -54,7 +54,7 @@ def test_headers_and_blank_lines(text: str, tmp_path: Path) -> None:
 )
 def test_a_wrong_line_is_named(text: str, line: int, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(FileError, match=rf"a\.csv, line {line}:"):
+    with pytest.raises(FileError, match=rf"a\.csv: line {line} must be three numbers"):
         read_landmarks(tmp_path / "a.csv")
 
 

@@ -48,13 +48,16 @@ def test_json(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fixed,moving\n", "lists no pair"),
-        ("", "lists no pair"),
-        ("fixed\na.nii.gz\n", "pair 1 names no moving image"),
+        ("fixed,moving\n", "must list at least one pair, got none"),
+        ("", "must list at least one pair, got none"),
+        ("fixed\na.nii.gz\n", "row 1 must name .* got no moving image"),
         ("fixed,moving,fixed_lables\na.nii.gz,b.nii.gz,a.nii.gz\n", "did you mean 'fixed_labels'"),
-        ("fixed,moving,fixed_labels\na.nii.gz,b.nii.gz,a.nii.gz\n", "has labels of one image alone"),
-        ("fixed,moving\na.nii.gz,b.nii.gz,c\n", "pair 1 has more cells than there are columns"),
-        ("name,fixed,moving\nx,a.nii.gz,b.nii.gz\nx,b.nii.gz,a.nii.gz\n", "name 'x' more than once"),
+        (
+            "fixed,moving,fixed_labels\na.nii.gz,b.nii.gz,a.nii.gz\n",
+            "labels must be given for both .* of pair 1",
+        ),
+        ("fixed,moving\na.nii.gz,b.nii.gz,c\n", "row 1 must have as many cells as there are columns"),
+        ("name,fixed,moving\nx,a.nii.gz,b.nii.gz\nx,b.nii.gz,a.nii.gz\n", "unique, got 'x' more than once"),
         ("fixed,moving\na.nii.gz,gone.nii.gz\nlost.nii.gz,b.nii.gz\n", r"gone\.nii\.gz.*lost\.nii\.gz"),
     ],
 )

@@ -55,7 +55,7 @@ def test_round_trip(name: str, ending: str, tmp_path: Path) -> None:
     write_image(image, path)
     found = read_image(str(path))
     assert torch.equal(found.data, image.data)
-    assert found.grid.same_as(image.grid)
+    assert found.grid.is_close(image.grid)
     assert found.grid.orientation == image.grid.orientation
     header: Any = nibabel.load(path).header
     assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
@@ -77,7 +77,7 @@ def test_a_sheared_grid_has_an_sform_alone(tmp_path: Path) -> None:
     affine[0, 1] = 0.4
     image = Image(noise(), Grid(SHAPE, affine))
     write_image(image, tmp_path / "a.nii")
-    assert read_image(tmp_path / "a.nii").grid.same_as(image.grid)
+    assert read_image(tmp_path / "a.nii").grid.is_close(image.grid)
     header: Any = nibabel.load(tmp_path / "a.nii").header
     assert int(header["qform_code"]) == 0
 
@@ -130,7 +130,7 @@ def test_types_and_byte_orders_read(stored: str, expected: torch.dtype, order: s
     found = read_image(tmp_path / "a.nii")
     assert found.data.dtype == expected
     np.testing.assert_array_equal(found.numpy(), values)
-    assert found.grid.same_as(GRIDS["LAS"])
+    assert found.grid.is_close(GRIDS["LAS"])
 
 
 def test_scaled_values_are_floating_point(tmp_path: Path) -> None:
@@ -166,14 +166,14 @@ def test_units_become_mm(unit: str, factor: float, tmp_path: Path) -> None:
     nifti.header.set_xyzt_units(unit, "sec")
     nibabel.save(nifti, tmp_path / "a.nii")
     expected = np.diag([factor, factor, factor, 1]) @ GRIDS["oblique"].affine
-    assert read_image(tmp_path / "a.nii").grid.same_as(Grid(SHAPE, expected))
+    assert read_image(tmp_path / "a.nii").grid.is_close(Grid(SHAPE, expected))
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         (np.ones((5, 7, 4, 3), np.float32), "extract a frame"),
-        (np.ones((5, 7), np.float32), "2 axes"),
+        (np.ones((5, 7), np.float32), r"three axes, got shape \(5, 7\)"),
         (np.ones((5, 7, 4), np.complex64), "complex numbers"),
         (np.zeros((5, 7, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "colours"),
     ],
@@ -190,7 +190,7 @@ def test_points_to_the_reader_of_fields(tmp_path: Path) -> None:
     nifti: Any = nibabel.Nifti1Image(np.ones((5, 7, 4, 1, 3), np.float32), np.eye(4))
     nifti.header.set_intent("vector")
     nibabel.save(nifti, tmp_path / "field.nii")
-    with pytest.raises(FileError, match="read_itk_field"):
+    with pytest.raises(FileError, match=r"vector field.*read_transform"):
         read_image(tmp_path / "field.nii")
 
 
@@ -236,7 +236,7 @@ def test_damaged_files_are_named(how: str, ending: str, tmp_path: Path) -> None:
 
 
 def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"volume\.nii is empty"):
+    with pytest.raises(FileError, match=r"volume\.nii must be .* got an empty file"):
         read_image(damaged(tmp_path / "volume.nii", "empty"))
 
 
@@ -252,7 +252,7 @@ def test_foreign_formats_are_named(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"foreign{ending}"
     make: Any = nibabel.MGHImage if ending == ".mgz" else nibabel.Spm2AnalyzeImage
     nibabel.save(make(np.ones(SHAPE, np.float32), np.eye(4)), path)
-    with pytest.raises(FileError, match=r"foreign.*NIfTI image is needed"):
+    with pytest.raises(FileError, match=r"foreign.*must be (a )?NIfTI"):
         read_image(path)
 
 
@@ -275,8 +275,8 @@ def test_several_channels(tmp_path: Path) -> None:
             read_image(tmp_path / name)
         found = read_image(tmp_path / name, channels=True)
         torch.testing.assert_close(found.data.to(image.data.dtype), image.data)
-        assert found.grid.same_as(image.grid)
-    with pytest.raises(InputError, match="ndarray came"):
+        assert found.grid.is_close(image.grid)
+    with pytest.raises(InputError, match="got ndarray"):
         write_image(image.numpy(), tmp_path / "a.nii")  # type: ignore[arg-type]
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4, 2, 3)), np.eye(4)), tmp_path / "c.nii")
     with pytest.raises(FileError, match="one volume"):
@@ -291,7 +291,7 @@ def test_refuses_folders_that_are_none(tmp_path: Path) -> None:
             write_image(image, path)
         assert str(path) in str(caught.value)
     (tmp_path / "taken.nii").mkdir()
-    with pytest.raises(FileError, match="is a folder"):
+    with pytest.raises(FileError, match="got a folder"):
         write_image(image, tmp_path / "taken.nii")
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import oracles
 import pytest
 import torch
 from budget import assert_within_budget
-from compiled import NODES, SHAPES, Shape, noise, on_cpu, scattered
+from compiled import NODES, SHAPES, Shape, is_vectorised, noise, on_cpu, scattered
+from pairwise import pairwise
 
-from convexadam.kernels.adam import adam_step, reference
+from convexadam.kernels.adam import adam_step, cpu, reference
 
 
 def _state(shape: Shape) -> list[torch.Tensor]:
@@ -40,8 +42,9 @@ FUSED, TORCH = _after(on_cpu(adam_step)), _after(reference.adam_step)
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", [*SHAPES, NODES])
-@pytest.mark.parametrize("step", [1, 2, 80, 20_000])
+@pytest.mark.parametrize(
+    ("threads", "shape", "step"), pairwise([1, 3], [*SHAPES, NODES], [1, 2, 80, 20_000]), indirect=["threads"]
+)
 def test_errs_no_more_than_torch(shape: Shape, step: int) -> None:
     options = {"step": step, "learning_rate": 0.7, "eps": 1e-5}
     assert_within_budget(FUSED, TORCH, *_state(shape), **options)
@@ -101,3 +104,8 @@ def test_non_contiguous_state_changes_in_place(which: tuple[int, ...]) -> None:
 def test_leaves_the_gradient_alone() -> None:
     state = _state((3, 4, 5))
     assert torch.equal(FUSED(*state, step=1, learning_rate=1.0, eps=1e-8)[1], state[1])
+
+
+def test_the_loop_is_vectorised() -> None:
+    state, numbers = (np.zeros(4096, np.float32) for _ in range(4)), (np.float32(0.5) for _ in range(7))
+    assert is_vectorised(cpu._update, 0, 4096, *state, *numbers, (0,))

@@ -13,6 +13,7 @@ from budget import assert_within_budget
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
 pytest.importorskip("triton")
+from pairwise import pairwise
 
 from convexadam.kernels.adam import reference
 from convexadam.kernels.adam.triton import adam_step
@@ -44,9 +45,7 @@ def _after(update: Any, on_device: bool = False) -> Any:
     return run
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("step", [1, 2, 80, 20_000])
-@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize(("shape", "step", "on_device"), pairwise(SHAPES, [1, 2, 80, 20_000], [False, True]))
 def test_errs_no_more_than_torch(shape: Shape, step: int, on_device: bool) -> None:
     options = {"step": step, "learning_rate": 0.7, "eps": 1e-5}
     assert_within_budget(_after(adam_step, on_device), _after(reference.adam_step), *_state(shape), **options)

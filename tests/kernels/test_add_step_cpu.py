@@ -8,6 +8,7 @@ import pytest
 import torch
 from budget import assert_within_budget
 from compiled import NODES, SHAPES, Shape, noise, on_cpu, scattered
+from pairwise import pairwise
 
 from convexadam.kernels.warp import add_step, reference
 
@@ -19,15 +20,18 @@ def _fields(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", [*SHAPES, (2, 2, 2), (2, 3, 514), NODES])
-@pytest.mark.parametrize("longest", LENGTHS)
+@pytest.mark.parametrize(
+    ("threads", "shape", "longest"),
+    pairwise([1, 3], [*SHAPES, (2, 2, 2), (2, 3, 514), NODES], LENGTHS),
+    indirect=["threads"],
+)
 def test_errs_no_more_than_torch(shape: Shape, longest: float) -> None:
     assert_within_budget(on_cpu(add_step), reference.add_step, *_fields(shape), longest=longest)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("longest", [0.3, 7.5, math.inf])
-@pytest.mark.parametrize("factors", [(0.5, -0.5), (1.0, 0.0), (0.0, -2.0)])
+@pytest.mark.parametrize(
+    ("shape", "longest", "factors"), pairwise(SHAPES, [0.3, 7.5, math.inf], [(0.5, -0.5), (1.0, 0.0), (0.0, -2.0)])
+)
 def test_factors_of_both_terms(shape: Shape, longest: float, factors: tuple[float, float]) -> None:
     options = {"longest": longest, "factors": factors}
     assert_within_budget(on_cpu(add_step), reference.add_step, *_fields(shape), **options)

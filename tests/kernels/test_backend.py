@@ -19,20 +19,20 @@ from convexadam import ConfigError, Image, RegistrationConfig, RegistrationResul
 from convexadam.continuous import Level, Refinement
 from convexadam.data import phantom_pair
 from convexadam.discrete import ConvexSearch
-from convexadam.kernels import _backend, backend_for, checked_backend, requested_backend
+from convexadam.kernels import _backend, backend_for, check_backend, requested_backend
 from convexadam.kernels.adam import adam_step
 from convexadam.kernels.cost_volume import Window, cost_volume
 from convexadam.kernels.coupled_argmin import coupled_argmin
 from convexadam.kernels.damped_step import damped_step
-from convexadam.kernels.interpolate import interpolated
+from convexadam.kernels.interpolate import interpolate
 from convexadam.kernels.invert import origins
 from convexadam.kernels.jacobian import jacobian_determinant
-from convexadam.kernels.lncc import correlated
+from convexadam.kernels.lncc import prepare_lncc
 from convexadam.kernels.mind_ssc import mind_ssc, pooled_mind_ssc
-from convexadam.kernels.mutual_information import shared
+from convexadam.kernels.mutual_information import prepare_mutual_information
 from convexadam.kernels.smooth import smooth
 from convexadam.kernels.warp import add_step
-from convexadam.kernels.warp_ssd import compared, evidence_under
+from convexadam.kernels.warp_ssd import overlap_weight, prepare_ssd
 
 BACKENDS: list[Any] = ["auto", "reference", "cpu", "triton"]
 QUICK = RegistrationConfig(
@@ -46,7 +46,7 @@ POSITIONS = tuple(torch.arange(n, dtype=torch.float64) for n in VOLUME.shape)
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "adam_step": lambda t: adam_step(t(FIELD), t(FIELD), t(FIELD), t(FIELD), step=1, learning_rate=0.0, eps=1.0),
     "damped_step": lambda t: damped_step(t(torch.cat([FIELD, FIELD[:1]])), t(torch.ones(4, 4, 5, 6)), damping=1.0),
-    "interpolated": lambda t: interpolated(t(FIELD), POSITIONS),
+    "interpolate": lambda t: interpolate(t(FIELD), POSITIONS),
     "origins": lambda t: origins(t(FIELD), t(FIELD[:, 0, 0]), t(FIELD[:, 0, 0])),
     "jacobian_determinant": lambda t: jacobian_determinant(t(FIELD)),
     "mind_ssc": lambda t: mind_ssc(t(VOLUME)),
@@ -55,10 +55,10 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "add_step": lambda t: add_step(t(FIELD), t(FIELD), longest=0.5),
     "cost_volume": lambda t: cost_volume(t(FIELD), t(FIELD), WINDOW, fixed_weight=t(VOLUME).abs()),
     "coupled_argmin": lambda t: coupled_argmin(t(FIELD), WINDOW, toward=t(FIELD), theta=1.0),
-    "correlated": lambda t: correlated(t(FIELD), t(FIELD)),
-    "shared": lambda t: shared(t(FIELD[:1]), t(FIELD[:1])),
-    "compared": lambda t: compared(t(FIELD), t(FIELD)),
-    "evidence_under": lambda t: evidence_under(t(FIELD), t(VOLUME), None),
+    "prepare_lncc": lambda t: prepare_lncc(t(FIELD), t(FIELD)),
+    "prepare_mutual_information": lambda t: prepare_mutual_information(t(FIELD[:1]), t(FIELD[:1])),
+    "prepare_ssd": lambda t: prepare_ssd(t(FIELD), t(FIELD)),
+    "overlap_weight": lambda t: overlap_weight(t(FIELD), t(VOLUME), None),
 }
 
 
@@ -119,7 +119,7 @@ def test_auto_takes_torch_on_other_devices_and_without_compilers(monkeypatch: py
     plain = torch.zeros(2)
     assert backend_for(plain.to("meta")) == "reference"
     assert backend_for(plain, plain.to("meta")) == "reference"
-    monkeypatch.setattr(_backend, "_installed", lambda package: package != "numba")
+    monkeypatch.setattr(_backend, "_is_installed", lambda package: package != "numba")
     assert backend_for(plain) == "reference"
 
 
@@ -146,7 +146,7 @@ def test_costs_in_half_precision_are_for_kernels(ran: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "operate", [jacobian_determinant, lambda u: interpolated(u, POSITIONS), lambda u: smooth(u, [1.0])]
+    "operate", [jacobian_determinant, lambda u: interpolate(u, POSITIONS), lambda u: smooth(u, [1.0])]
 )
 def test_gradients_flow(operate: Callable[[torch.Tensor], torch.Tensor]) -> None:
     variable = FIELD.clone().requires_grad_()
@@ -187,7 +187,7 @@ def test_other_threads_choose_for_themselves() -> None:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ["", "CPU", "numba", "cuda", None, 3, ["cpu"]])
 def test_unknown_names_raise(name: Any) -> None:
-    for choose in (checked_backend, lambda n: RegistrationConfig(backend=n), lambda n: use_backend(n).__enter__()):
+    for choose in (check_backend, lambda n: RegistrationConfig(backend=n), lambda n: use_backend(n).__enter__()):
         with pytest.raises(ConfigError, match="auto, reference, cpu, triton"):
             choose(name)
 
@@ -197,8 +197,8 @@ def test_unknown_names_raise(name: Any) -> None:
     [
         (torch.zeros(2, dtype=torch.float64), "float64"),
         (torch.zeros(2, dtype=torch.float16), "float16"),
-        (torch.zeros(2, device="meta"), "one on meta came"),
-        (torch.zeros(2, requires_grad=True), "a gradient has to flow"),
+        (torch.zeros(2, device="meta"), "on cpu for the backend 'cpu', got one on meta"),
+        (torch.zeros(2, requires_grad=True), "must not require a gradient"),
     ],
 )
 def test_a_request_that_cannot_be_met_raises_and_says_why(tensor: torch.Tensor, reason: str) -> None:
@@ -210,10 +210,10 @@ def test_a_request_that_cannot_be_met_raises_and_says_why(tensor: torch.Tensor, 
 
 
 def test_triton_needs_a_device_or_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_backend, "_installed", lambda package: True)
+    monkeypatch.setattr(_backend, "_is_installed", lambda package: True)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with use_backend("triton"):
-        with pytest.raises(ConfigError, match="it runs on cuda tensors and one on cpu came"):
+        with pytest.raises(ConfigError, match="tensors must be on cuda for the backend 'triton', got one on cpu"):
             backend_for(torch.zeros(2))
         monkeypatch.setenv("TRITON_INTERPRET", "1")
         assert backend_for(torch.zeros(2)) == "triton"
@@ -222,8 +222,8 @@ def test_triton_needs_a_device_or_its_interpreter(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("backend", "package"), [("cpu", "numba"), ("triton", "triton")])
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, backend: Any, package: str) -> None:
-    monkeypatch.setattr(_backend, "_installed", lambda name: name != package)
-    with use_backend(backend), pytest.raises(ConfigError, match=f"{package} is not installed"):
+    monkeypatch.setattr(_backend, "_is_installed", lambda name: name != package)
+    with use_backend(backend), pytest.raises(ConfigError, match=f"{package} must be installed for the backend"):
         backend_for(torch.zeros(2))
 
 
@@ -302,19 +302,19 @@ def _apart(results: tuple[RegistrationResult, RegistrationResult]) -> torch.Tens
 def test_backends_agree(name: str, images: tuple[Image, Image], monkeypatch: pytest.MonkeyPatch) -> None:
     # Kernels keep costs in half precision, torch does not: here neither does.
     monkeypatch.setattr(importlib.import_module("convexadam.discrete.search"), "backend_for", lambda *_: "reference")
-    apart = _apart(_by_both(preset(name).with_settings("discrete.subcell = true"), images))
+    apart = _apart(_by_both(preset(name).with_settings("discrete.parabolic_fit = true"), images))
     assert (apart <= 0.02).float().mean() >= 0.999
 
 
 @pytest.mark.parametrize("name", ["default", "published"])
-@pytest.mark.parametrize("subcell", ["true", "false"])
-def test_backends_agree_as_well_as_digits_let_them(name: str, subcell: str, images: tuple[Image, Image]) -> None:
+@pytest.mark.parametrize("parabolic_fit", ["true", "false"])
+def test_backends_agree_as_well_as_digits_let_them(name: str, parabolic_fit: str, images: tuple[Image, Image]) -> None:
     # Costs in half precision are wrong by 2^-11, and so are the fractions of cells that come of them. A search of whole
     # cells starts the refinement on the kinks of linear interpolation, where the slope has two values and the last
     # digit takes its pick: float32 and float64 part there as much as the implementations do.
-    results = _by_both(preset(name).with_settings(f"discrete.subcell = {subcell}"), images)
+    results = _by_both(preset(name).with_settings(f"discrete.parabolic_fit = {parabolic_fit}"), images)
     assert (_apart(results) <= 0.2).float().mean() >= 0.999
-    plain, fused = (result.diagnostics["feature_difference_after"] for result in results)
+    plain, fused = (result.diagnostics["dissimilarity_after"] for result in results)
     assert fused == pytest.approx(plain, rel=0.01)
 
 

@@ -49,10 +49,10 @@ def test_the_gradient_alone_is_the_same() -> None:
 def test_adds_where_it_is_told_and_leaves_its_input_alone() -> None:
     field, before = noise(3, 7, 9, 8), noise(3, 7, 9, 8, seed=1)
     kept, gradient = field.clone(), on_cpu(bending_gradient)(field, weight=20.0)
-    for onto in (before.clone(), scattered(before)):
-        assert on_cpu(bending)(field, weight=20.0, onto=onto)[1] is onto
+    for add_to in (before.clone(), scattered(before)):
+        assert on_cpu(bending)(field, weight=20.0, add_to=add_to)[1] is add_to
         # a few sums of numbers of up to 10, rounded in another order
-        torch.testing.assert_close(onto, before + gradient, rtol=0, atol=64 * torch.finfo(torch.float32).eps)
+        torch.testing.assert_close(add_to, before + gradient, rtol=0, atol=64 * torch.finfo(torch.float32).eps)
     assert torch.equal(field, kept)
 
 

@@ -8,19 +8,21 @@ import pytest
 import torch
 from budget import assert_within_budget
 from compiled import NODES, SHAPES, Shape, noise, on_cpu, scattered
+from pairwise import pairwise
 
 from convexadam.kernels.bilateral import bilateral, reference
 
 
 def _options(radius: int, sigma_field: float | None) -> dict[str, Any]:
-    return {"radius": radius, "sigma_nodes": 1.1, "sigma_guide": 0.7, "sigma_field": sigma_field}
+    return {"radius": radius, "sigma": 1.1, "sigma_guide": 0.7, "sigma_field": sigma_field}
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", [*SHAPES, (2, 1, 3)])
-@pytest.mark.parametrize("radius", [1, 2, 3])
-@pytest.mark.parametrize("sigma_field", [None, 1.3])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("threads", "shape", "radius", "sigma_field", "channels"),
+    pairwise([1, 3], [*SHAPES, (2, 1, 3)], [1, 2, 3], [None, 1.3], [1, 3]),
+    indirect=["threads"],
+)
 def test_errs_no_more_than_torch(shape: Shape, radius: int, sigma_field: float | None, channels: int) -> None:
     options = _options(radius, sigma_field)
     assert_within_budget(on_cpu(bilateral), reference.bilateral, noise(3, *shape), noise(channels, *shape), **options)
@@ -38,7 +40,7 @@ def test_of_a_usual_size(sigma_field: float | None) -> None:
 def test_weights_of_any_size(apart: float) -> None:
     # of exp(-apart^2 / 2): all of it, some, below the least normal number, and squares beyond the largest one
     guide = apart * torch.arange(7.0).expand(1, 4, 5, 7)
-    options: dict[str, Any] = {"sigma_nodes": 1e3, "sigma_guide": 1.0}
+    options: dict[str, Any] = {"sigma": 1e3, "sigma_guide": 1.0}
     assert_within_budget(on_cpu(bilateral), reference.bilateral, noise(3, 4, 5, 7), guide, **options)
 
 

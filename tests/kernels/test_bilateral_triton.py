@@ -13,6 +13,7 @@ from budget import assert_within_budget
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
 pytest.importorskip("triton")
+from pairwise import pairwise
 
 from convexadam.kernels.bilateral import reference
 from convexadam.kernels.bilateral.triton import bilateral
@@ -30,12 +31,10 @@ def _noise(channels: int, shape: Shape, seed: int = 0) -> torch.Tensor:
 
 
 def _options(radius: int, sigma_field: float | None) -> dict[str, Any]:
-    return {"radius": radius, "sigma_nodes": 1.1, "sigma_guide": 0.7, "sigma_field": sigma_field}
+    return {"radius": radius, "sigma": 1.1, "sigma_guide": 0.7, "sigma_field": sigma_field}
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("radius", [1, 2])
-@pytest.mark.parametrize("sigma_field", [None, 1.3])
+@pytest.mark.parametrize(("shape", "radius", "sigma_field"), pairwise(SHAPES, [1, 2], [None, 1.3]))
 def test_errs_no_more_than_torch(shape: Shape, radius: int, sigma_field: float | None) -> None:
     given = _noise(3, shape), _noise(2, shape, 1)
     assert_within_budget(bilateral, reference.bilateral, *given, **_options(radius, sigma_field))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from convexadam.kernels import cost_volume as operation
 from convexadam.kernels.cost_volume import reference
-from convexadam.kernels.cost_volume.reference import fill_without_evidence
+from convexadam.kernels.cost_volume.reference import fill_gaps
 from convexadam.kernels.window import Window
 
 CASES = [
@@ -106,9 +106,7 @@ def test_costs_are_the_means_of_the_distances(
     distances = feature_distances(fixed, moving, radius)
     found = mean_over_neighbours(distances, **options)
     assert found.data_ptr() == distances.data_ptr()  # in place
-    assert torch.equal(
-        fill_without_evidence(found.flatten(0, 2)).view_as(found), cost_volume(fixed, moving, radius, **options)
-    )
+    assert torch.equal(fill_gaps(found.flatten(0, 2)).view_as(found), cost_volume(fixed, moving, radius, **options))
 
 
 def test_float32_errs_no_more_than_rounding_explains() -> None:
@@ -179,7 +177,7 @@ def test_gaps_are_filled_with_the_mean_in_place() -> None:
     costs[..., 0, 0, 0] = torch.inf
     expected = torch.from_numpy(oracles.fill_without_evidence(costs.numpy()))
     flat = costs.flatten(0, 2)
-    found = fill_without_evidence(flat).view_as(costs)
+    found = fill_gaps(flat).view_as(costs)
     assert found.data_ptr() == costs.data_ptr()
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert torch.equal(found[..., 0, 0, 0], torch.zeros(3, 3, 5, dtype=torch.float64))

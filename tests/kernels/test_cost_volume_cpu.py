@@ -8,6 +8,7 @@ import pytest
 import torch
 from budget import assert_within_budget
 from compiled import SHAPES, Shape, gaps, noise, on_cpu, scattered
+from pairwise import pairwise
 
 from convexadam.kernels.cost_volume import cost_volume, reference
 from convexadam.kernels.window import Window
@@ -33,9 +34,11 @@ def _reference(fixed: torch.Tensor, moving: torch.Tensor, window: Window, **weig
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("window", WINDOWS, ids=str)
-@pytest.mark.parametrize("given", ["none", "fixed", "moving", "both"])
+@pytest.mark.parametrize(
+    ("threads", "shape", "window", "given"),
+    pairwise([1, 3], SHAPES, WINDOWS, ["none", "fixed", "moving", "both"]),
+    indirect=["threads"],
+)
 def test_errs_no_more_than_torch(shape: Shape, window: Window, given: str) -> None:
     assert_within_budget(on_cpu(cost_volume), _reference, *_pair(3, shape), window, **_weights(shape, given))
 
@@ -61,9 +64,11 @@ def test_of_a_usual_size(ball: bool) -> None:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("given", ["none", "both"])
-@pytest.mark.parametrize("factor", [1e-3, 1.0, 30.0])
+@pytest.mark.parametrize(
+    ("threads", "shape", "given", "factor"),
+    pairwise([1, 3], SHAPES, ["none", "both"], [1e-3, 1.0, 30.0]),
+    indirect=["threads"],
+)
 def test_half_precision_is_that_of_single_precision_rounded(shape: Shape, given: str, factor: float) -> None:
     fixed, moving = (factor * features for features in _pair(3, shape))
     weights = _weights(shape, given)

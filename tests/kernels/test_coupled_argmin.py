@@ -88,16 +88,18 @@ def test_non_contiguous_costs_and_field() -> None:
     toward = oracles.noise(4, 3, 5, 3, seed=3).movedim(-1, 0)
     found = coupled_argmin(costs, toward=toward, theta=0.2)
     assert torch.equal(found, torch.from_numpy(oracles.coupled_argmin(costs.numpy(), toward.numpy(), 0.2)))
-    fine = coupled_argmin(costs, toward=toward, theta=0.2, subcell=True)
-    assert torch.equal(fine, coupled_argmin(costs.contiguous(), toward=toward.contiguous(), theta=0.2, subcell=True))
+    fine = coupled_argmin(costs, toward=toward, theta=0.2, parabolic_fit=True)
+    assert torch.equal(
+        fine, coupled_argmin(costs.contiguous(), toward=toward.contiguous(), theta=0.2, parabolic_fit=True)
+    )
 
 
 def test_inputs_are_left_alone() -> None:
     costs, toward = _costs((2, 3, 4), (1, 1, 1)), oracles.noise(3, 2, 3, 4)
     before = costs.clone(), toward.clone()
-    for subcell in (False, True):
-        coupled_argmin(costs, toward=toward, theta=0.5, subcell=subcell)
-        coupled_argmin(costs, subcell=subcell)
+    for parabolic_fit in (False, True):
+        coupled_argmin(costs, toward=toward, theta=0.5, parabolic_fit=parabolic_fit)
+        coupled_argmin(costs, parabolic_fit=parabolic_fit)
     assert torch.equal(costs, before[0])
     assert torch.equal(toward, before[1])
 
@@ -136,8 +138,10 @@ def test_fractions_equal_naive_loops(shape: tuple[int, int, int], radius: tuple[
     costs = _costs(shape, radius, seed=4)
     toward = None if theta is None else oracles.noise(3, *shape, seed=5)
     weight = theta or 0.0
-    found = coupled_argmin(costs, toward=toward, theta=weight, subcell=True)
-    expected = oracles.coupled_argmin(costs.numpy(), None if toward is None else toward.numpy(), weight, subcell=True)
+    found = coupled_argmin(costs, toward=toward, theta=weight, parabolic_fit=True)
+    expected = oracles.coupled_argmin(
+        costs.numpy(), None if toward is None else toward.numpy(), weight, parabolic_fit=True
+    )
     # The sums of the naive loop err by ten roundings of the largest, and so do differences of them; the offset is
     # their ratio to (twice) the curvature, and at most one half.
     largest = float(costs.abs().max()) + weight * 3 * (max(radius) + 6) ** 2
@@ -154,7 +158,7 @@ def test_fractions_stay_within_half_a_cell_of_the_choice(seed: int, theta: float
     shape, radius = (3, 4, 2), (1, 2, 0)
     costs, toward = _costs(shape, radius, seed).float(), oracles.noise(3, *shape, seed=seed + 1).float()
     whole = coupled_argmin(costs, toward=toward, theta=theta)
-    offset = coupled_argmin(costs, toward=toward, theta=theta, subcell=True) - whole
+    offset = coupled_argmin(costs, toward=toward, theta=theta, parabolic_fit=True) - whole
     assert offset.abs().max() <= 0.5
     for axis, r in enumerate(radius):  # at the window's border there is no neighbour on one side
         assert not offset[axis][whole[axis].abs() == r].any()
@@ -164,7 +168,7 @@ def test_a_flat_or_one_sided_minimum_has_its_limits() -> None:
     def offset(*values: float) -> float:
         costs = torch.ones(1, 1, 5, 1, 1, 1, dtype=torch.float64) * 9
         costs[0, 0, 1:4, 0, 0, 0] = torch.tensor(values, dtype=torch.float64)
-        return coupled_argmin(costs, subcell=True)[2].item()
+        return coupled_argmin(costs, parabolic_fit=True)[2].item()
 
     assert offset(1, 1, 1) == 0  # nothing to fit
     assert offset(2, 1, 1) == 0.5  # half-way between two equal ones
@@ -179,7 +183,7 @@ def test_the_lowest_point_of_a_quadratic_cost_is_exact(dtype: torch.dtype) -> No
     shape, radius, steepness = (3, 5, 4), (2, 1, 3), (0.5, 2.0, 1.0)
     reach = torch.tensor(radius).reshape(3, 1, 1, 1) - 0.5  # up to there the nearest cell has both its neighbours
     lowest = (reach * oracles.uniform(3, *shape, low=-1, high=1)).to(dtype)
-    found = coupled_argmin(_quadratic(lowest, radius, steepness), subcell=True)
+    found = coupled_argmin(_quadratic(lowest, radius, steepness), parabolic_fit=True)
     assert found.dtype == dtype
     # Costs of up to 40, of some ten roundings each, over a curvature of 2 * 0.5 and more.
     torch.testing.assert_close(found, lowest, rtol=0, atol=10 * 40 * torch.finfo(dtype).eps)
@@ -190,7 +194,7 @@ def test_the_pull_enters_the_parabola(theta: float) -> None:
     # c (d - m)^2 + theta (d - u)^2 is lowest at (c m + theta u) / (c + theta).
     shape, radius, steepness = (3, 5, 4), (2, 2, 2), (0.5, 2.0, 1.0)
     lowest, toward = (oracles.uniform(3, *shape, seed=s, low=-1.4, high=1.4) for s in (1, 2))
-    found = coupled_argmin(_quadratic(lowest, radius, steepness), toward=toward, theta=theta, subcell=True)
+    found = coupled_argmin(_quadratic(lowest, radius, steepness), toward=toward, theta=theta, parabolic_fit=True)
     c = torch.tensor(steepness, dtype=torch.float64).reshape(3, 1, 1, 1)
     torch.testing.assert_close(found, (c * lowest + theta * toward) / (c + theta), rtol=0, atol=1e-12)
 
@@ -199,8 +203,8 @@ def test_the_pull_enters_the_parabola(theta: float) -> None:
 @given(seed=st.integers(0, 999), axes=st.permutations(range(3)))
 def test_swapping_axes_swaps_the_fractions(seed: int, axes: list[int]) -> None:
     costs = _costs((2, 3, 4), (1, 2, 0), seed)
-    found = coupled_argmin(costs.permute(*axes, *(a + 3 for a in axes)), subcell=True)
-    assert torch.equal(found, coupled_argmin(costs, subcell=True)[axes].permute(0, *(a + 1 for a in axes)))
+    found = coupled_argmin(costs.permute(*axes, *(a + 3 for a in axes)), parabolic_fit=True)
+    assert torch.equal(found, coupled_argmin(costs, parabolic_fit=True)[axes].permute(0, *(a + 1 for a in axes)))
 
 
 @settings(deadline=None, max_examples=15, derandomize=True)

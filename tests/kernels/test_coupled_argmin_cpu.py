@@ -8,6 +8,7 @@ import pytest
 import torch
 from budget import assert_within_budget
 from compiled import SHAPES, Shape, noise, on_cpu, scattered
+from pairwise import pairwise
 
 from convexadam.kernels.coupled_argmin import coupled_argmin, reference
 from convexadam.kernels.window import Window
@@ -46,10 +47,11 @@ def _lowest(costs: torch.Tensor, window: Window, pull: dict[str, Any]) -> torch.
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("window", WINDOWS, ids=str)
-@pytest.mark.parametrize("theta", [None, 0.0, 0.3, 50.0])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("threads", "shape", "window", "theta", "dtype"),
+    pairwise([1, 3], SHAPES, WINDOWS, [None, 0.0, 0.3, 50.0], DTYPES),
+    indirect=["threads"],
+)
 def test_the_cheapest_is_chosen(shape: Shape, window: Window, theta: float | None, dtype: torch.dtype) -> None:
     costs = _costs(window, shape, dtype)
     pull: dict[str, Any] = {} if theta is None else {"toward": _toward(shape), "theta": theta}
@@ -63,10 +65,11 @@ def test_the_cheapest_is_chosen(shape: Shape, window: Window, theta: float | Non
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("window", WINDOWS, ids=str)
-@pytest.mark.parametrize("theta", [None, 0.3])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("threads", "shape", "window", "theta", "dtype"),
+    pairwise([1, 3], SHAPES, WINDOWS, [None, 0.3], DTYPES),
+    indirect=["threads"],
+)
 def test_parabolas_err_no_more_than_those_of_torch(
     shape: Shape, window: Window, theta: float | None, dtype: torch.dtype
 ) -> None:
@@ -74,7 +77,7 @@ def test_parabolas_err_no_more_than_those_of_torch(
     if dtype == torch.float16:  # in 16 bits costs tie, and the pull alone decides
         costs += 1e-3 * torch.arange(len(window.steps)).reshape(-1, 1, 1, 1).half()
     pull: dict[str, Any] = {} if theta is None else {"toward": _toward(shape), "theta": theta}
-    assert_within_budget(on_cpu(coupled_argmin), reference.coupled_argmin, costs, window, **pull, subcell=True)
+    assert_within_budget(on_cpu(coupled_argmin), reference.coupled_argmin, costs, window, **pull, parabolic_fit=True)
 
 
 @pytest.mark.usefixtures("threads")
@@ -83,7 +86,7 @@ def test_of_a_usual_size(theta: float | None) -> None:
     shape, window = (20, 24, 26), Window((3, 3, 3), ball=True)
     pull: dict[str, Any] = {} if theta is None else {"toward": _toward(shape), "theta": theta}
     costs = _costs(window, shape)
-    assert_within_budget(on_cpu(coupled_argmin), reference.coupled_argmin, costs, window, **pull, subcell=True)
+    assert_within_budget(on_cpu(coupled_argmin), reference.coupled_argmin, costs, window, **pull, parabolic_fit=True)
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
@@ -113,7 +116,7 @@ def test_whole_costs_tie_as_those_of_torch_do(dtype: torch.dtype) -> None:
 def test_the_size_of_costs_does_not_matter(dtype: torch.dtype, factor: float) -> None:
     window, shape = WINDOWS[3], (5, 7, 6)
     costs = (0.5 + _costs(window, shape).clamp(0, 10)).to(dtype)  # within the range of 16 bits, whatever the factor
-    pull = {"toward": _toward(shape), "subcell": True}
+    pull = {"toward": _toward(shape), "parabolic_fit": True}
     expected = on_cpu(coupled_argmin)(costs, window, theta=0.3, **pull)
     found = on_cpu(coupled_argmin)(factor * costs.float(), window, theta=factor * 0.3, **pull)
     assert torch.equal(found, expected)  # powers of 2 change no digit
@@ -127,15 +130,15 @@ def test_half_precision_is_read_to_the_last_bit(value: float) -> None:
     costs[1] = torch.nextafter(torch.tensor(value).half(), torch.tensor(torch.inf).half()).clamp_max(65504)
     found = on_cpu(coupled_argmin)(costs, window)
     assert torch.equal(found, reference.coupled_argmin(costs.double(), window).float())
-    flat = on_cpu(coupled_argmin)(costs, window, subcell=True)
-    torch.testing.assert_close(flat, reference.coupled_argmin(costs, window, subcell=True))
+    flat = on_cpu(coupled_argmin)(costs, window, parabolic_fit=True)
+    torch.testing.assert_close(flat, reference.coupled_argmin(costs, window, parabolic_fit=True))
 
 
 def test_bfloat16_is_compared_in_float32() -> None:
     window = WINDOWS[1]
     costs = _costs(window, (4, 5, 6), torch.bfloat16)
-    found = on_cpu(coupled_argmin)(costs, window, subcell=True)
-    assert torch.equal(found, on_cpu(coupled_argmin)(costs.float(), window, subcell=True))
+    found = on_cpu(coupled_argmin)(costs, window, parabolic_fit=True)
+    assert torch.equal(found, on_cpu(coupled_argmin)(costs.float(), window, parabolic_fit=True))
 
 
 @pytest.mark.usefixtures("threads")
@@ -143,10 +146,10 @@ def test_bfloat16_is_compared_in_float32() -> None:
 def test_non_contiguous_inputs(dtype: torch.dtype) -> None:
     window, shape = WINDOWS[3], (7, 9, 8)
     costs, toward = _costs(window, shape, dtype), _toward(shape)
-    expected = on_cpu(coupled_argmin)(costs, window, toward=toward, theta=0.3, subcell=True)
+    expected = on_cpu(coupled_argmin)(costs, window, toward=toward, theta=0.3, parabolic_fit=True)
     strided = scattered(costs), scattered(toward)
     assert not any(t.is_contiguous() for t in strided)
-    found = on_cpu(coupled_argmin)(strided[0], window, toward=strided[1], theta=0.3, subcell=True)
+    found = on_cpu(coupled_argmin)(strided[0], window, toward=strided[1], theta=0.3, parabolic_fit=True)
     assert torch.equal(found, expected)
 
 
@@ -155,6 +158,6 @@ def test_the_inputs_are_left_alone(dtype: torch.dtype) -> None:
     window = WINDOWS[1]
     costs, toward = _costs(window, (3, 4, 5), dtype), _toward((3, 4, 5))
     before = costs.clone(), toward.clone()
-    on_cpu(coupled_argmin)(costs, window, toward=toward, theta=0.5, subcell=True)
+    on_cpu(coupled_argmin)(costs, window, toward=toward, theta=0.5, parabolic_fit=True)
     assert torch.equal(costs, before[0])
     assert torch.equal(toward, before[1])

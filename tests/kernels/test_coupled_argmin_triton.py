@@ -88,7 +88,7 @@ def test_parabola(cells, radius, coupled: bool, device: str) -> None:
     bowl = sum((s.reshape(*s.shape, 1, 1, 1) - centre[a]) ** 2 for a, s in enumerate(steps))
     costs = bowl + 0.1 * _costs(cells, radius, device)
     options = {"toward": _toward(cells, device).flip(1), "theta": 0.3} if coupled else {}
-    assert_within_budget(fused.coupled_argmin, reference.coupled_argmin, costs, subcell=True, **options)
+    assert_within_budget(fused.coupled_argmin, reference.coupled_argmin, costs, parabolic_fit=True, **options)
 
 
 @pytest.mark.parametrize("coupled", [False, True])
@@ -100,18 +100,18 @@ def test_of_equal_costs_the_same_one_wins_as_in_torch(coupled: bool, device: str
     assert torch.equal(found, reference.coupled_argmin(costs, toward=toward, theta=0.5))
 
 
-@pytest.mark.parametrize("subcell", [False, True])
-def test_without_any_difference_nothing_moves(subcell: bool, device: str) -> None:
+@pytest.mark.parametrize("parabolic_fit", [False, True])
+def test_without_any_difference_nothing_moves(parabolic_fit: bool, device: str) -> None:
     costs = torch.ones(3, 5, 3, 2, 3, 4, device=device)
-    assert not fused.coupled_argmin(costs, subcell=subcell).any()
+    assert not fused.coupled_argmin(costs, parabolic_fit=parabolic_fit).any()
 
 
 def test_parabola_at_the_edge_of_the_window_stays_there(device: str) -> None:
     costs = torch.zeros(3, 3, 3, 1, 1, 2, device=device)
     costs[2, 1, 0] = -1
     costs[2, 0, 0] = -0.5
-    found = fused.coupled_argmin(costs, subcell=True)
-    torch.testing.assert_close(found, reference.coupled_argmin(costs, subcell=True))
+    found = fused.coupled_argmin(costs, parabolic_fit=True)
+    torch.testing.assert_close(found, reference.coupled_argmin(costs, parabolic_fit=True))
     assert found[:, 0, 0, 0].tolist() == pytest.approx([1, -1 / 6, -1])
 
 
@@ -128,6 +128,6 @@ def test_non_contiguous_costs_and_field(device: str) -> None:
 def test_the_input_is_left_alone(device: str) -> None:
     costs, toward = _costs((2, 3, 4), (1, 1, 1), device), _toward((2, 3, 4), device)
     before = costs.clone(), toward.clone()
-    fused.coupled_argmin(costs, toward=toward, theta=0.1, subcell=True)
+    fused.coupled_argmin(costs, toward=toward, theta=0.1, parabolic_fit=True)
     assert torch.equal(costs, before[0])
     assert torch.equal(toward, before[1])

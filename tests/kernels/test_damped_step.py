@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pairwise import pairwise
 
 from convexadam.kernels.damped_step import damped_step
 
@@ -26,9 +27,9 @@ def _maps(shape: Shape, seed: int = 0) -> list[torch.Tensor]:
     return maps
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 5), (3, 4, 6)])
-@pytest.mark.parametrize("damping", [0.01, 3.0])
-@pytest.mark.parametrize("longest", [math.inf, 0.5])
+@pytest.mark.parametrize(
+    ("shape", "damping", "longest"), pairwise([(1, 1, 1), (1, 7, 5), (3, 4, 6)], [0.01, 3.0], [math.inf, 0.5])
+)
 def test_equals_the_formula(shape: Shape, damping: float, longest: float) -> None:
     slopes, means = _maps(shape)
     expected, gain = oracles.damped_step(slopes.numpy(), means.numpy(), damping, longest)

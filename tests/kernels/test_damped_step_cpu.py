@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import oracles
 import pytest
 import torch
 from budget import assert_within_budget
-from compiled import NODES, SHAPES, Shape, noise, on_cpu, scattered
+from compiled import NODES, SHAPES, Shape, is_vectorised, noise, on_cpu, scattered
+from pairwise import pairwise
 
-from convexadam.kernels.damped_step import damped_step, reference
+from convexadam.kernels.damped_step import cpu, damped_step, reference
 
 
 def _maps(shape: Shape) -> list[torch.Tensor]:
@@ -41,8 +43,9 @@ FUSED, TORCH = _after(on_cpu(damped_step)), _after(reference.damped_step)
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", [*SHAPES, NODES])
-@pytest.mark.parametrize("longest", [math.inf, 0.5, 2.0])
+@pytest.mark.parametrize(
+    ("threads", "shape", "longest"), pairwise([1, 3], [*SHAPES, NODES], [math.inf, 0.5, 2.0]), indirect=["threads"]
+)
 def test_errs_no_more_than_torch(shape: Shape, longest: float) -> None:
     # steps of up to 8 nodes are rounded three times, the terms of the gain some twelve times
     assert_within_budget(FUSED, TORCH, *_maps(shape), damping=1.0, longest=longest, floor=12 * EPS)
@@ -76,3 +79,8 @@ def test_leaves_the_rest_alone() -> None:
     assert not torch.equal(step, before[1][:3])
     assert torch.equal(means[3], before[1][3])
     assert torch.equal(slopes, before[0])
+
+
+def test_the_loop_is_vectorised() -> None:
+    slopes, means = np.ones((2, 4, 4096), np.float32)
+    assert is_vectorised(cpu._compute_step, 0, 4096, slopes, means, np.float32(1), np.float32(1))

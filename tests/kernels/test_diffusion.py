@@ -56,8 +56,8 @@ def test_value_and_gradient_carry_the_weight(shape: tuple[int, int, int]) -> Non
 
 def test_the_gradient_is_added_to_what_is_there() -> None:
     field, before = oracles.noise(3, 4, 5, 6), oracles.noise(3, 4, 5, 6, seed=1)
-    for onto in (before.clone(), before.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)):
-        assert diffusion(field, onto=onto)[1] is onto
-        torch.testing.assert_close(onto, before + diffusion_gradient(field), rtol=0, atol=1e-14)
-        assert diffusion_gradient(field, onto=onto) is onto
-        torch.testing.assert_close(onto, before + 2 * diffusion_gradient(field), rtol=0, atol=1e-14)
+    for add_to in (before.clone(), before.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)):
+        assert diffusion(field, add_to=add_to)[1] is add_to
+        torch.testing.assert_close(add_to, before + diffusion_gradient(field), rtol=0, atol=1e-14)
+        assert diffusion_gradient(field, add_to=add_to) is add_to
+        torch.testing.assert_close(add_to, before + 2 * diffusion_gradient(field), rtol=0, atol=1e-14)

@@ -47,10 +47,10 @@ def test_the_gradient_alone_is_the_same() -> None:
 def test_adds_where_it_is_told_and_leaves_its_input_alone() -> None:
     field, before = noise(3, 7, 9, 8), noise(3, 7, 9, 8, seed=1)
     kept, gradient = field.clone(), on_cpu(diffusion_gradient)(field, weight=100.0)
-    for onto in (before.clone(), scattered(before)):
-        assert on_cpu(diffusion)(field, weight=100.0, onto=onto)[1] is onto
+    for add_to in (before.clone(), scattered(before)):
+        assert on_cpu(diffusion)(field, weight=100.0, add_to=add_to)[1] is add_to
         # rounded once more where the sum is a step of its own
-        torch.testing.assert_close(onto, before + gradient, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(add_to, before + gradient, rtol=1e-6, atol=1e-6)
     assert torch.equal(field, kept)
 
 

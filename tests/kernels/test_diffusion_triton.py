@@ -39,6 +39,6 @@ def test_errs_no_more_than_torch(shape: Shape) -> None:
 def test_adds_where_it_is_told() -> None:
     field, before = _field((3, 4, 5)), _field((3, 4, 5), 1)
     gradient = diffusion_gradient(field, weight=20.0)
-    for onto in (before.clone(), before.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)):
-        assert diffusion(field.transpose(1, 2).contiguous().transpose(1, 2), weight=20.0, onto=onto)[1] is onto
-        torch.testing.assert_close(onto, before + gradient, rtol=1e-6, atol=1e-6)
+    for add_to in (before.clone(), before.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)):
+        assert diffusion(field.transpose(1, 2).contiguous().transpose(1, 2), weight=20.0, add_to=add_to)[1] is add_to
+        torch.testing.assert_close(add_to, before + gradient, rtol=1e-6, atol=1e-6)

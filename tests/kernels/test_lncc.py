@@ -8,11 +8,12 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from pairwise import pairwise
 
 from convexadam import use_backend
-from convexadam.kernels.lncc import correlated, lncc
-from convexadam.kernels.lncc.reference import normalised
-from convexadam.kernels.warp_ssd import Comparison
+from convexadam.kernels.lncc import lncc, prepare_lncc
+from convexadam.kernels.lncc.reference import normalise
+from convexadam.kernels.warp_ssd import SimilarityTerm
 
 SHAPES = [(1, 1, 1), (1, 5, 3), (5, 7, 6)]
 
@@ -48,10 +49,10 @@ def _expected(
     return given, {**options, "floors": list(zip(*floors, strict=True))}
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("weighted", ["none", "fixed", "moving", "both"])
-@pytest.mark.parametrize("radius", [1, 2, 8])
+@pytest.mark.parametrize(
+    ("shape", "channels", "weighted", "radius"),
+    pairwise(SHAPES, [1, 3], ["none", "fixed", "moving", "both"], [1, 2, 8]),
+)
 def test_value_equals_naive_loops(shape: Shape, channels: int, weighted: str, radius: int) -> None:
     pair, u, weights = _pair(shape, channels), _off_kinks(shape), _weights(shape, weighted)
     floor = 1e-3 if max(shape) > 1 else 1.0  # of a single node, the variance is none
@@ -61,7 +62,7 @@ def test_value_equals_naive_loops(shape: Shape, channels: int, weighted: str, ra
         options["floors"] = [(1.0, 1.0)] * channels
     # Moments of numbers up to 5 deviations are right to 1e-14, over floors of 1e-3 at the least, which count squared.
     assert found.item() == pytest.approx(oracles.lncc(*given, **options), rel=1e-9, abs=1e-12)
-    assert correlated(*pair, radius=radius, floor=floor, **weights)(u)[0].item() == found.item()
+    assert prepare_lncc(*pair, radius=radius, floor=floor, **weights)(u)[0].item() == found.item()
 
 
 @pytest.mark.parametrize("weighted", ["none", "both"])
@@ -70,7 +71,7 @@ def test_gradient_is_that_of_naive_loops(channels: int, weighted: str) -> None:
     shape, step = (3, 4, 5), 1e-4
     pair, u, weights = _pair(shape, channels), _off_kinks(shape), _weights(shape, weighted)
     given, options = _expected(pair, u, weights, floor=0.1, radius=1)
-    _, gradient = correlated(*pair, radius=1, floor=0.1, **weights)(u)
+    _, gradient = prepare_lncc(*pair, radius=1, floor=0.1, **weights)(u)
     checked = [(0, 0, 0, 0), (1, 2, 3, 4), (2, 1, 2, 2), (0, 2, 0, 4), (2, 0, 3, 1), (1, 1, 1, 3)]
     slopes = []
     for at in checked:
@@ -97,13 +98,11 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda v: lncc(*pair, v, radius=1, floor=0.1, fixed_weight=weight), u)
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 3), (4, 5, 3)])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("weighted", ["none", "both"])
+@pytest.mark.parametrize(("shape", "channels", "weighted"), pairwise([(1, 5, 3), (4, 5, 3)], [1, 3], ["none", "both"]))
 def test_curvature_is_a_third_of_the_trace_of_naive_blocks(shape: Shape, channels: int, weighted: str) -> None:
     pair, u, weights = _pair(shape, channels), _off_kinks(shape), _weights(shape, weighted)
     given, options = _expected(pair, u, weights, floor=0.01, radius=1)
-    _, found = correlated(*pair, radius=1, floor=0.01, **weights).curvature(u)
+    _, found = prepare_lncc(*pair, radius=1, floor=0.01, **weights).curvature(u)
     # Slopes of the oracle are right to 1e-11 (rounding over a step of 1e-4), moments to 1e-12 of the floor.
     expected = torch.from_numpy(oracles.third_of_trace(oracles.lncc_blocks(*given, **options)))
     torch.testing.assert_close(found[3], expected, rtol=1e-8, atol=1e-9)
@@ -114,8 +113,8 @@ def test_curvature_comes_with_the_value_and_gradient_of_a_call(diffusion: float)
     shape = (5, 7, 6)
     pair, u, weights = _pair(shape, 2), _off_kinks(shape), _weights(shape, "both")
     before = u.clone()
-    comparison = correlated(*pair, **weights)
-    assert isinstance(comparison, Comparison)
+    comparison = prepare_lncc(*pair, **weights)
+    assert isinstance(comparison, SimilarityTerm)
     value, found = comparison.curvature(u, diffusion=diffusion)
     gradient = found[:3]
     expected = comparison(u, diffusion=diffusion)
@@ -147,7 +146,7 @@ def test_curvature_is_that_of_the_best_fit_but_for_what_the_fit_takes_over() -> 
     off_kink = still.clone()
     off_kink[2] = 1e-9
     slope = (moving[..., middle + 1] - moving[..., middle]).item()
-    _, found = correlated(fixed, moving, radius=size, floor=1e-9).curvature(off_kink)
+    _, found = prepare_lncc(fixed, moving, radius=size, floor=1e-9).curvature(off_kink)
     along = 3 * found[3, 0, 0, middle].item()  # the line is flat across
     off = fixed - fixed.mean()
     leverage = 1 / size + (off[..., middle] ** 2 / off.square().sum()).item()
@@ -158,9 +157,9 @@ def test_curvature_is_that_of_the_best_fit_but_for_what_the_fit_takes_over() -> 
 def test_brightness_and_contrast_do_not_matter() -> None:
     shape = (6, 7, 8)
     (fixed, moving), u = _pair(shape, 1), _off_kinks(shape)
-    expected = correlated(fixed, moving).curvature(u)
+    expected = prepare_lncc(fixed, moving).curvature(u)
     for scale, shift in ((1e-12, 0.0), (-300.0, 7.0), (1e9, -1e10)):
-        found = correlated(fixed, scale * moving + shift).curvature(u)
+        found = prepare_lncc(fixed, scale * moving + shift).curvature(u)
         # The shift of 10 deviations costs a digit, floors of 1e-3 six more.
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
@@ -187,7 +186,7 @@ def test_a_constant_map_correlates_with_nothing(backend: Any, dtype: torch.dtype
     known = oracles.ssd_weights(u.double().numpy()).mean()
     with use_backend(backend):
         for pair in ((flat, other), (other, flat), (flat, flat)):
-            value, found = correlated(*pair).curvature(u)
+            value, found = prepare_lncc(*pair).curvature(u)
             assert value.item() == pytest.approx(known, rel=1e-6)  # cc = 0 wherever there is evidence
             assert not found.any()
 
@@ -200,8 +199,8 @@ def test_noise_in_the_air_does_not_count(backend: Any) -> None:
         volume[..., 10:] *= 1e-4
     u = torch.zeros(3, *shape)
     with use_backend(backend):
-        value, gradient = correlated(fixed, moving, radius=radius)(u)
-        trace = correlated(fixed, fixed, radius=radius).curvature(u)[1][3]
+        value, gradient = prepare_lncc(fixed, moving, radius=radius)(u)
+        trace = prepare_lncc(fixed, fixed, radius=radius).curvature(u)[1][3]
     air = slice(10 + 2 * radius, None)  # beyond the windows of nodes whose windows see anything else
     # Local variances of 1e-8 beside floors of 0.5e-3: cc is less than 1e-9, and its slope less than 2 cov / floor^2.
     assert gradient[..., air].abs().max() < 1e-4 * gradient[..., : 10 - radius].abs().max()
@@ -213,12 +212,12 @@ def test_without_evidence_there_is_nothing() -> None:
     shape = (4, 5, 6)
     pair, u, nothing = _pair(shape, 1), _off_kinks(shape), torch.zeros(shape, dtype=torch.float64)
     for weights in ({"fixed_weight": nothing}, {"moving_weight": nothing}):
-        value, found = correlated(*pair, **weights).curvature(u)
+        value, found = prepare_lncc(*pair, **weights).curvature(u)
         assert value == 0
         assert not found.any()
     far = u.clone()
     far[1, :, 3:] = 9
-    _, found = correlated(*pair).curvature(far)
+    _, found = prepare_lncc(*pair).curvature(far)
     assert not found[:, :, 3:].any()
     assert found[:, :, :3].any()
 
@@ -228,10 +227,10 @@ def test_what_has_no_evidence_is_not_read() -> None:
     (fixed, moving), u = _pair(shape, 1), torch.full((3, *shape), 0.3, dtype=torch.float64)
     weight = torch.ones(shape, dtype=torch.float64)
     weight[2:4, 3] = 0
-    expected = correlated(fixed, moving, fixed_weight=weight, moving_weight=weight).curvature(u)
+    expected = prepare_lncc(fixed, moving, fixed_weight=weight, moving_weight=weight).curvature(u)
     changed = fixed.clone()
     changed[:, weight == 0] = 77
-    found = correlated(changed, moving, fixed_weight=weight, moving_weight=weight).curvature(u)
+    found = prepare_lncc(changed, moving, fixed_weight=weight, moving_weight=weight).curvature(u)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
@@ -242,7 +241,7 @@ def test_a_known_shift_is_the_best_one() -> None:
     fixed = torch.from_numpy(oracles.blobs(nodes, shape, channels=1, sigma=2.0))
     shift = np.array([1.0, -0.5, 0.75]).reshape(3, 1, 1, 1)
     moving = torch.from_numpy(-2 * oracles.blobs(nodes - shift, shape, channels=1, sigma=2.0) + 1)  # inverted contrast
-    comparison = correlated(fixed, moving)
+    comparison = prepare_lncc(fixed, moving)
 
     def at(share: float) -> tuple[float, torch.Tensor]:
         u = torch.from_numpy(share * np.broadcast_to(shift, (3, *shape)).copy())
@@ -258,20 +257,20 @@ def test_a_known_shift_is_the_best_one() -> None:
 def test_normalised_maps() -> None:
     features, weight = 1e6 + 3 * oracles.noise(2, 5, 6, 7), oracles.uniform(5, 6, 7, seed=2)
     for given in (None, weight):
-        found = normalised(features, given)
+        found = normalise(features, given)
         counts = np.ones((5, 6, 7)) if given is None else given.numpy()
         for channel in found.numpy():
             assert (counts * channel).sum() / counts.sum() == pytest.approx(0, abs=1e-9)
             assert oracles.variance(channel, counts) == pytest.approx(1)
-    assert not normalised(features, torch.zeros_like(weight)).any()
+    assert not normalise(features, torch.zeros_like(weight)).any()
 
 
 def test_non_contiguous_inputs() -> None:
     fixed, moving = oracles.noise(5, 7, 6, 3).movedim(-1, 0), oracles.noise(3, 7, 5, 6).transpose(1, 2)
     u, weight = _off_kinks((5, 6, 7)).transpose(2, 3), oracles.uniform(6, 7, 5).permute(2, 1, 0)
     assert not any(t.is_contiguous() for t in (fixed, moving, u, weight))
-    found = correlated(fixed, moving, fixed_weight=weight, moving_weight=weight).curvature(u)
+    found = prepare_lncc(fixed, moving, fixed_weight=weight, moving_weight=weight).curvature(u)
     plain, kept = [t.contiguous() for t in (fixed, moving, u)], weight.contiguous()
-    expected = correlated(*plain[:2], fixed_weight=kept, moving_weight=kept).curvature(plain[2])
+    expected = prepare_lncc(*plain[:2], fixed_weight=kept, moving_weight=kept).curvature(plain[2])
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)

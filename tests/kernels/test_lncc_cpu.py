@@ -10,8 +10,9 @@ import pytest
 import torch
 from budget import assert_within_budget
 from compiled import NODES, SHAPES, Shape, gaps, noise, on_cpu, scattered
+from pairwise import pairwise
 
-from convexadam.kernels.lncc import correlated, reference
+from convexadam.kernels.lncc import prepare_lncc, reference
 
 FLOOR = 0.1
 """Windows of a few nodes correlate perfectly but for the floor: with a low one their gradients are mere rounding."""
@@ -48,7 +49,7 @@ def _scaled(found: Any) -> Any:
 def _fused(
     fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return _scaled(correlated(fixed, moving, **options).curvature(u, diffusion=diffusion))
+    return _scaled(prepare_lncc(fixed, moving, **options).curvature(u, diffusion=diffusion))
 
 
 def _torch(
@@ -61,10 +62,11 @@ FUSED = on_cpu(_fused)
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("given", ["none", "fixed", "moving", "both"])
-@pytest.mark.parametrize("radius", [1, 2, 3, 8])
+@pytest.mark.parametrize(
+    ("threads", "shape", "channels", "given", "radius"),
+    pairwise([1, 3], SHAPES, [1, 3], ["none", "fixed", "moving", "both"], [1, 2, 3, 8]),
+    indirect=["threads"],
+)
 def test_errs_no_more_than_torch(shape: Shape, channels: int, given: str, radius: int) -> None:
     options: dict[str, Any] = {"radius": radius, "floor": FLOOR, "diffusion": 0.7}
     assert_within_budget(FUSED, _torch, *_pair(channels, shape), _off_kinks(shape), **_weights(shape, given), **options)
@@ -79,12 +81,13 @@ def test_of_a_usual_size(given: str) -> None:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("diffusion", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("threads", "channels", "diffusion"), pairwise([1, 3], [1, 2], [0.0, 0.5]), indirect=["threads"]
+)
 def test_writes_where_it_is_told(channels: int, diffusion: float) -> None:
     shape = (5, 7, 6)
     u, given = _off_kinks(shape), torch.full((3, *shape), torch.nan)
-    comparison = on_cpu(correlated)(*_pair(channels, shape), fixed_weight=gaps(*shape))
+    comparison = on_cpu(prepare_lncc)(*_pair(channels, shape), fixed_weight=gaps(*shape))
     value, gradient = comparison(u, diffusion=diffusion)
     again, found = comparison(u, diffusion=diffusion, out=given)
     assert found is given
@@ -122,7 +125,7 @@ def test_the_inputs_are_left_alone() -> None:
 def test_where_there_is_no_evidence_all_is_0() -> None:
     shape = (7, 9, 8)
     u, weights = _off_kinks(shape), _weights(shape, "both")
-    evidence = reference.evidence_under(u, *weights.values())
+    evidence = reference.overlap_weight(u, *weights.values())
     _, gradient, trace = FUSED(*_pair(2, shape), u, **weights)
     assert not gradient[:, evidence == 0].any()
     assert not trace[evidence == 0].any()

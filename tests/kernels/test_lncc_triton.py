@@ -82,7 +82,7 @@ def test_evidence_with_gaps(given: str) -> None:
     shape = (4, 4, 7)
     weights, u = _weights(shape, given), _off_kinks(shape, seed=1)
     assert_within_budget(_fused, _torch, *_pair(1, shape), u, floor=FLOOR, **weights)
-    evidence = reference.evidence_under(u, *weights.values())
+    evidence = reference.overlap_weight(u, *weights.values())
     assert 0 < (evidence > 0).float().mean() < 0.9  # the gaps matter, and leave something
     _, gradient, trace = _fused(*_pair(1, shape), u, **weights)
     assert not gradient[:, evidence == 0].any()
@@ -106,7 +106,7 @@ def test_constant_maps_and_maps_without_evidence() -> None:
     flat, nothing = torch.full_like(other, 0.1), torch.zeros(shape, device=DEVICE)
     for pair in ((flat, other), (other, flat)):
         value, gradient, trace = _fused(*pair, u)
-        assert value.item() == pytest.approx(reference.evidence_under(u, None, None).mean().item(), rel=1e-6)
+        assert value.item() == pytest.approx(reference.overlap_weight(u, None, None).mean().item(), rel=1e-6)
         assert not gradient.any()
         assert not trace.any()
     assert not any(found.any() for found in _fused(other, other, u, moving_weight=nothing))

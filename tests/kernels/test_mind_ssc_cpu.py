@@ -8,6 +8,7 @@ import pytest
 import torch
 from budget import assert_within_budget
 from compiled import SHAPES, Shape, gaps, noise, on_cpu, scattered
+from pairwise import pairwise
 
 from convexadam.kernels.mind_ssc import cpu, mind_ssc, pooled_mind_ssc, reference
 from convexadam.kernels.resize import pool
@@ -23,20 +24,25 @@ SPACINGS = [
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("radius", "dilation"), SETTINGS)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_errs_no_more_than_torch(shape: Shape, radius: int, dilation: int, weighted: bool) -> None:
+@pytest.mark.parametrize(
+    ("threads", "shape", "setting", "weighted"),
+    pairwise([1, 3], SHAPES, SETTINGS, [False, True]),
+    indirect=["threads"],
+)
+def test_errs_no_more_than_torch(shape: Shape, setting: tuple[int, int], weighted: bool) -> None:
+    radius, dilation = setting
     options: dict[str, Any] = {"radius": radius, "dilation": dilation, "weight": gaps(*shape) if weighted else None}
     assert_within_budget(on_cpu(mind_ssc), reference.mind_ssc, noise(*shape, seed=1), **options)
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("spacings", SPACINGS)
-@pytest.mark.parametrize(("radius", "dilation"), SETTINGS)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_pooled_errs_no_more_than_torch(spacings: list[Shape], radius: int, dilation: int, weighted: bool) -> None:
-    shape = (13, 17, 19)
+@pytest.mark.parametrize(
+    ("threads", "spacings", "setting", "weighted"),
+    pairwise([1, 3], SPACINGS, SETTINGS, [False, True]),
+    indirect=["threads"],
+)
+def test_pooled_errs_no_more_than_torch(spacings: list[Shape], setting: tuple[int, int], weighted: bool) -> None:
+    shape, (radius, dilation) = (13, 17, 19), setting
     options: dict[str, Any] = {"radius": radius, "dilation": dilation, "weight": gaps(*shape) if weighted else None}
     volume = noise(*shape, seed=1)
     assert_within_budget(on_cpu(pooled_mind_ssc), reference.pooled_mind_ssc, volume, spacings, **options)
@@ -52,10 +58,11 @@ def test_of_a_usual_size(weighted: bool) -> None:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("size", [1, 2**14, 2**22])
+@pytest.mark.parametrize(
+    ("threads", "weighted", "size"), pairwise([1, 3], [False, True], [1, 2**14, 2**22]), indirect=["threads"]
+)
 def test_any_number_of_rows_at_a_time(monkeypatch: pytest.MonkeyPatch, size: int, weighted: bool) -> None:
-    monkeypatch.setattr(cpu, "_CACHE_BYTES", size)
+    monkeypatch.setattr(cpu, "_BLOCK_BYTES", size)
     shape, spacings = (9, 17, 11), [(3, 2, 1), (1, 5, 4)]
     volume, weight = noise(*shape, seed=2), gaps(*shape) if weighted else None
     assert_within_budget(on_cpu(pooled_mind_ssc), reference.pooled_mind_ssc, volume, spacings, weight=weight)
@@ -80,9 +87,11 @@ def test_pooled_is_the_average_over_blocks() -> None:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 5, 6)])
-@pytest.mark.parametrize("value", [0.0, -1000.0, 3e4])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("threads", "shape", "value", "weighted"),
+    pairwise([1, 3], [(1, 1, 1), (4, 5, 6)], [0.0, -1000.0, 3e4], [False, True]),
+    indirect=["threads"],
+)
 def test_no_contrast_gives_ones(shape: Shape, value: float, weighted: bool) -> None:
     volume, weight = torch.full(shape, value), torch.ones(shape) if weighted else None
     assert torch.equal(on_cpu(mind_ssc)(volume, weight=weight), torch.ones(12, *shape))

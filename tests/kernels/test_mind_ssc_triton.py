@@ -8,6 +8,7 @@ import oracles
 import pytest
 import torch
 from budget import assert_within_budget
+from pairwise import pairwise
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported
@@ -43,10 +44,9 @@ def _few_programs(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
         monkeypatch.setattr(fused, "_BLOCK", 512)
 
 
-@pytest.mark.parametrize("shape", SMALL)
-@pytest.mark.parametrize(("radius", "dilation"), SETTINGS)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_small_volumes(shape, radius: int, dilation: int, weighted: bool, device: str) -> None:
+@pytest.mark.parametrize(("shape", "setting", "weighted"), pairwise(SMALL, SETTINGS, [False, True]))
+def test_small_volumes(shape, setting: tuple[int, int], weighted: bool, device: str) -> None:
+    radius, dilation = setting
     weight = _gaps(shape, device) if weighted else None
     options = {"radius": radius, "dilation": dilation, "weight": weight}
     assert_within_budget(fused.mind_ssc, reference.mind_ssc, _volume(shape, device), **options)
@@ -69,8 +69,7 @@ def test_pooled(monkeypatch: pytest.MonkeyPatch, spacing, weighted: bool, device
     assert_within_budget(fused.pooled_mind_ssc, reference.pooled_mind_ssc, volume, [spacing], **options)
 
 
-@pytest.mark.parametrize(("radius", "dilation"), SETTINGS[1:])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("radius", "dilation", "weighted"), [(1, 2, True), (2, 1, False)])
 def test_several_spacings_at_a_time(
     monkeypatch: pytest.MonkeyPatch, radius: int, dilation: int, weighted: bool, device: str
 ) -> None:

@@ -8,11 +8,12 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from pairwise import pairwise
 
 from convexadam import use_backend
-from convexadam.kernels.mutual_information import nmi_loss, shared
+from convexadam.kernels.mutual_information import nmi_loss, prepare_mutual_information
 from convexadam.kernels.mutual_information.reference import loss_and_slopes
-from convexadam.kernels.warp_ssd import Comparison
+from convexadam.kernels.warp_ssd import SimilarityTerm
 
 SHAPES = [(1, 5, 3), (5, 7, 6), (3, 1, 8)]
 
@@ -51,9 +52,9 @@ def _oracle(pair: tuple[torch.Tensor, torch.Tensor], u: torch.Tensor, weights: d
     return given, {"bins": bins, "ranges": tuple(ranges)}
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("weighted", ["none", "fixed", "moving", "both"])
-@pytest.mark.parametrize("bins", [4, 5, 32])
+@pytest.mark.parametrize(
+    ("shape", "weighted", "bins"), pairwise(SHAPES, ["none", "fixed", "moving", "both"], [4, 5, 32])
+)
 def test_value_equals_naive_loops(shape: Shape, weighted: str, bins: int) -> None:
     pair, u, weights = _pair(shape), _off_kinks(shape), _weights(shape, weighted)
     given, options = _oracle(pair, u, weights, bins)
@@ -61,7 +62,7 @@ def test_value_equals_naive_loops(shape: Shape, weighted: str, bins: int) -> Non
     found = nmi_loss(*pair, u, bins=bins, **weights)
     # Shares of bins are right to 1e-13 (positions up to 32), entropies to some times that.
     assert found.item() == pytest.approx(oracles.nmi_loss(*given, **options), rel=0, abs=1e-11)
-    assert shared(*pair, bins=bins, **weights)(u)[0].item() == found.item()
+    assert prepare_mutual_information(*pair, bins=bins, **weights)(u)[0].item() == found.item()
     assert 0 <= found <= 1 + 1e-12
 
 
@@ -71,7 +72,7 @@ def test_gradient_is_that_of_naive_loops(weighted: str, bins: int) -> None:
     shape, step = (3, 4, 5), 1e-5
     pair, u, weights = _pair(shape), _off_kinks(shape), _weights(shape, weighted)
     given, options = _oracle(pair, u, weights, bins)
-    comparison = shared(*pair, bins=bins, **weights)
+    comparison = prepare_mutual_information(*pair, bins=bins, **weights)
     _, gradient = comparison(u)
     checked = [(int(a), *(int(c) for c in x)) for x in np.argwhere(given[3] > 0)[::5] for a in range(3)]
     slopes = []
@@ -139,9 +140,9 @@ def test_relabelled_intensities_share_all_that_the_bins_can_tell() -> None:
 def test_brightness_and_contrast_do_not_matter() -> None:
     shape = (6, 7, 8)
     (fixed, moving), u = _pair(shape), _off_kinks(shape)
-    expected = shared(fixed, moving)(u)
+    expected = prepare_mutual_information(fixed, moving)(u)
     for scale, shift in ((1e-12, 0.0), (300.0, 7.0), (1e9, -1e10)):
-        found = shared(fixed, scale * moving + shift)(u)
+        found = prepare_mutual_information(fixed, scale * moving + shift)(u)
         # The shift of 10 deviations costs a digit; places among 32 bins are right to 1e-13, slopes to 1e-11 or so.
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
@@ -153,7 +154,7 @@ def test_a_known_shift_is_the_best_one() -> None:
     shift = np.array([1.0, -0.5, 0.75]).reshape(3, 1, 1, 1)
     fixed = torch.from_numpy(oracles.blobs(nodes, shape, channels=1, sigma=2.0))
     moving = torch.from_numpy((oracles.blobs(nodes - shift, shape, channels=1, sigma=2.0) - 0.3) ** 2)  # not monotonous
-    comparison = shared(fixed, moving, bins=24)
+    comparison = prepare_mutual_information(fixed, moving, bins=24)
 
     def at(share: float) -> tuple[float, float]:
         u = torch.from_numpy(share * np.broadcast_to(shift, (3, *shape)).copy())
@@ -174,7 +175,7 @@ def test_a_constant_map_shares_nothing(backend: Any, dtype: torch.dtype, level: 
     flat, other, u = torch.full((1, *shape), level, dtype=dtype), _pair(shape)[0].to(dtype), _off_kinks(shape).to(dtype)
     with use_backend(backend):
         for pair in ((flat, other), (other, flat), (flat, flat)):
-            value, gradient = shared(*pair)(u)
+            value, gradient = prepare_mutual_information(*pair)(u)
             assert value.item() == pytest.approx(1, abs=1e-6)
             # Of a constant fixed map the slopes of the loss are equal along its only row, up to rounding.
             assert gradient.abs().max() <= 100 * torch.finfo(dtype).eps / u[0].numel()
@@ -186,12 +187,12 @@ def test_without_evidence_nothing_is_known(backend: Any) -> None:
     pair, u, nothing = [m.float() for m in _pair(shape)], _off_kinks(shape).float(), torch.zeros(shape)
     with use_backend(backend):
         for weights in ({"fixed_weight": nothing}, {"moving_weight": nothing}):
-            value, gradient = shared(*pair, **weights)(u)
+            value, gradient = prepare_mutual_information(*pair, **weights)(u)
             assert value == 1
             assert not gradient.any()
         far = u.clone()
         far[1, :, 3:] = 9
-        _, gradient = shared(*pair)(far)
+        _, gradient = prepare_mutual_information(*pair)(far)
     assert not gradient[:, :, 3:].any()
     assert gradient[:, :, :3].any()
 
@@ -201,19 +202,19 @@ def test_what_has_no_evidence_is_not_read() -> None:
     (fixed, moving), u = _pair(shape), torch.full((3, *shape), 0.3, dtype=torch.float64)
     weight = torch.ones(shape, dtype=torch.float64)
     weight[2:4, 3] = 0
-    expected = shared(fixed, moving, fixed_weight=weight, moving_weight=weight)(u)
+    expected = prepare_mutual_information(fixed, moving, fixed_weight=weight, moving_weight=weight)(u)
     changed = [m.clone() for m in (fixed, moving)]
     for m in changed:
         m[:, weight == 0] = 77  # far from the range of the others
-    found = shared(*changed, fixed_weight=weight, moving_weight=weight)(u)
+    found = prepare_mutual_information(*changed, fixed_weight=weight, moving_weight=weight)(u)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("diffusion", [0.0, 0.7])
 def test_curvature_is_the_length_of_the_gradient_without_roughness(diffusion: float) -> None:
     shape = (3, 4, 5)
-    comparison, u = shared(*_pair(shape), **_weights(shape, "both")), _off_kinks(shape)
-    assert isinstance(comparison, Comparison)
+    comparison, u = prepare_mutual_information(*_pair(shape), **_weights(shape, "both")), _off_kinks(shape)
+    assert isinstance(comparison, SimilarityTerm)
     value, found = comparison.curvature(u, diffusion=diffusion)
     expected = comparison(u, diffusion=diffusion)
     assert torch.equal(value, expected[0])
@@ -231,7 +232,7 @@ def test_lengths_of_gradients_whose_squares_vanish(backend: Any) -> None:
     pair, u, weight = [m.float() for m in _pair(shape)], torch.full((3, *shape), 0.3), torch.ones(shape)
     weight[2, 3, 4] = 1e-25
     with use_backend(backend):
-        gradient, length = shared(*pair, fixed_weight=weight).curvature(u)[1].double().split([3, 1])
+        gradient, length = prepare_mutual_information(*pair, fixed_weight=weight).curvature(u)[1].double().split([3, 1])
     assert 0 < gradient[:, 2, 3, 4].abs().max() < 1e-25
     # A rounding each of gradient and length; the latter is relative to 1e-45 where numbers have fewer digits.
     torch.testing.assert_close(length[0], gradient.norm(dim=0), rtol=4e-7, atol=1e-44)
@@ -241,7 +242,7 @@ def test_roughness_is_added_and_inputs_are_left_alone() -> None:
     shape = (3, 4, 5)
     given = [*_pair(shape), _off_kinks(shape)]
     before = [t.clone() for t in given]
-    comparison, u = shared(*given[:2]), given[2]
+    comparison, u = prepare_mutual_information(*given[:2]), given[2]
     plain, rough = comparison.gradient(u), comparison.gradient(u, diffusion=0.7)
     step, at = 1e-4, (1, 1, 2, 3)
     up, down = u.numpy().copy(), u.numpy().copy()

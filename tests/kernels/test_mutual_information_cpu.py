@@ -10,8 +10,9 @@ import pytest
 import torch
 from budget import assert_within_budget
 from compiled import NODES, SHAPES, Shape, gaps, noise, on_cpu, scattered
+from pairwise import pairwise
 
-from convexadam.kernels.mutual_information import reference, shared
+from convexadam.kernels.mutual_information import prepare_mutual_information, reference
 
 
 def _pair(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,7 +46,7 @@ def _scaled(found: Any) -> Any:
 def _fused(
     fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    return _scaled(shared(fixed, moving, **options).curvature(u, diffusion=diffusion))
+    return _scaled(prepare_mutual_information(fixed, moving, **options).curvature(u, diffusion=diffusion))
 
 
 def _torch(
@@ -58,9 +59,11 @@ FUSED = on_cpu(_fused)
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("given", ["none", "fixed", "moving", "both"])
-@pytest.mark.parametrize("bins", [4, 9, 32])
+@pytest.mark.parametrize(
+    ("threads", "shape", "given", "bins"),
+    pairwise([1, 3], SHAPES, ["none", "fixed", "moving", "both"], [4, 9, 32]),
+    indirect=["threads"],
+)
 def test_errs_no_more_than_torch(shape: Shape, given: str, bins: int) -> None:
     options: dict[str, Any] = {"bins": bins, "diffusion": 0.7, **_weights(shape, given)}
     assert_within_budget(FUSED, _torch, *_pair(shape), _off_kinks(shape), **options)
@@ -79,7 +82,7 @@ def test_of_a_usual_size(given: str) -> None:
 def test_writes_where_it_is_told(diffusion: float) -> None:
     shape = (5, 7, 6)
     u, given = _off_kinks(shape), torch.full((3, *shape), torch.nan)
-    comparison = on_cpu(shared)(*_pair(shape), fixed_weight=gaps(*shape))
+    comparison = on_cpu(prepare_mutual_information)(*_pair(shape), fixed_weight=gaps(*shape))
     value, gradient = comparison(u, diffusion=diffusion)
     again, found = comparison(u, diffusion=diffusion, out=given)
     assert found is given
@@ -118,7 +121,7 @@ def test_the_inputs_are_left_alone() -> None:
 def test_where_there_is_no_evidence_the_gradient_is_0() -> None:
     shape = (7, 9, 8)
     u, weights = _off_kinks(shape), _weights(shape, "both")
-    evidence = reference.evidence_under(u, *weights.values())
+    evidence = reference.overlap_weight(u, *weights.values())
     _, gradient, length = FUSED(*_pair(shape), u, **weights)
     assert not gradient[:, evidence == 0].any()
     assert not length[evidence == 0].any()

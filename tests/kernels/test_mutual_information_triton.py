@@ -79,7 +79,7 @@ def test_evidence_with_gaps(given: str) -> None:
     shape = (5, 6, 7)
     weights, u = _weights(shape, given), _off_kinks(shape, seed=1)
     assert_within_budget(_fused, _torch, *_pair(shape), u, **weights)
-    evidence = reference.evidence_under(u, *weights.values())
+    evidence = reference.overlap_weight(u, *weights.values())
     assert 0 < (evidence > 0).float().mean() < 0.9  # the gaps matter, and leave something
     _, gradient, length = _fused(*_pair(shape), u, **weights)
     assert not gradient[:, evidence == 0].any()

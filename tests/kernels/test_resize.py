@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convexadam.kernels.interpolate.reference import interpolation_matrix
-from convexadam.kernels.resize import nodes_to_voxels, pool, voxels_to_nodes
+from convexadam.kernels.resize import control_points_to_voxels, pool, voxels_to_control_points
 
 CASES = [
     ((1, 1, 1), (1, 1, 1)),
@@ -60,25 +60,25 @@ def test_a_constant_weight_changes_nothing() -> None:
 @pytest.mark.parametrize(("shape", "spacing"), CASES)
 def test_nodes_to_voxels_equals_naive_loops(shape: tuple[int, int, int], spacing: tuple[int, int, int]) -> None:
     nodes = oracles.noise(3, *(n // s for n, s in zip(shape, spacing, strict=True)))
-    expected = torch.from_numpy(oracles.nodes_to_voxels(nodes.numpy(), spacing, shape))
-    torch.testing.assert_close(nodes_to_voxels(nodes, spacing, shape), expected, rtol=0, atol=1e-12)
+    expected = torch.from_numpy(oracles.control_points_to_voxels(nodes.numpy(), spacing, shape))
+    torch.testing.assert_close(control_points_to_voxels(nodes, spacing, shape), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("shape", "spacing"), CASES)
 def test_voxels_to_nodes_equals_naive_loops(shape: tuple[int, int, int], spacing: tuple[int, int, int]) -> None:
     field = oracles.noise(3, *shape)
-    expected = torch.from_numpy(oracles.voxels_to_nodes(field.numpy(), spacing))
-    torch.testing.assert_close(voxels_to_nodes(field, spacing), expected, rtol=0, atol=1e-12)
+    expected = torch.from_numpy(oracles.voxels_to_control_points(field.numpy(), spacing))
+    torch.testing.assert_close(voxels_to_control_points(field, spacing), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("shape", "spacing"), CASES)
 def test_nodes_lie_in_the_middle_of_their_blocks(shape: tuple[int, int, int], spacing: tuple[int, int, int]) -> None:
-    # A pooled or interpolated ramp holds the nodes' own positions, also where the size is no multiple of the spacing.
+    # A pooled or interpolate ramp holds the nodes' own positions, also where the size is no multiple of the spacing.
     ramp = torch.from_numpy(oracles.indices(shape))
-    where = torch.from_numpy(oracles.node_positions(shape, spacing))
+    where = torch.from_numpy(oracles.control_point_positions(shape, spacing))
     torch.testing.assert_close(pool(ramp, spacing), where, rtol=0, atol=1e-12)
-    torch.testing.assert_close(voxels_to_nodes(ramp, spacing), where, rtol=0, atol=1e-12)
-    back = nodes_to_voxels(where, spacing, shape)
+    torch.testing.assert_close(voxels_to_control_points(ramp, spacing), where, rtol=0, atol=1e-12)
+    back = control_points_to_voxels(where, spacing, shape)
     for axis, (n, s) in enumerate(zip(shape, spacing, strict=True)):
         # Between the outer nodes each voxel gets its own index back; beyond them, that of the outer node.
         last = s * (n // s - 1) + (s - 1) / 2
@@ -95,10 +95,10 @@ def test_nodes_lie_in_the_middle_of_their_blocks(shape: tuple[int, int, int], sp
 def test_constants_are_kept(spacing: tuple[int, int, int], rest: tuple[int, int, int], value: float) -> None:
     a, b, c = (s + r for s, r in zip(spacing, rest, strict=True))
     field = torch.full((3, a, b, c), value, dtype=torch.float64)
-    nodes = voxels_to_nodes(field, spacing)
+    nodes = voxels_to_control_points(field, spacing)
     assert tuple(nodes.shape[1:]) == tuple(n // s for n, s in zip((a, b, c), spacing, strict=True))
     torch.testing.assert_close(nodes, torch.full_like(nodes, value), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(nodes_to_voxels(nodes, spacing, (a, b, c)), field, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(control_points_to_voxels(nodes, spacing, (a, b, c)), field, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(pool(field, spacing), nodes, rtol=1e-12, atol=1e-12)
 
 
@@ -123,13 +123,13 @@ def test_non_contiguous_inputs() -> None:
     array = volume.numpy()
     expected = [
         oracles.pool(array, spacing, weight.numpy()),
-        oracles.voxels_to_nodes(array, spacing),
-        oracles.nodes_to_voxels(array, spacing, (11, 22, 12)),
+        oracles.voxels_to_control_points(array, spacing),
+        oracles.control_points_to_voxels(array, spacing, (11, 22, 12)),
     ]
     found = [
         pool(volume, spacing, weight=weight),
-        voxels_to_nodes(volume, spacing),
-        nodes_to_voxels(volume, spacing, (11, 22, 12)),
+        voxels_to_control_points(volume, spacing),
+        control_points_to_voxels(volume, spacing, (11, 22, 12)),
     ]
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, torch.from_numpy(b), rtol=0, atol=1e-12)

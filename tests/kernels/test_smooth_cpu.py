@@ -9,6 +9,7 @@ import pytest
 import torch
 from budget import assert_within_budget
 from compiled import NODES, SHAPES, Shape, gaps, noise, on_cpu, scattered
+from pairwise import pairwise
 
 from convexadam.kernels.smooth import reference, smooth
 
@@ -28,9 +29,11 @@ def _factors(shape: Shape, given: str) -> dict[str, torch.Tensor | None]:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("count", [1, 3, 7, 9, 41])
-@pytest.mark.parametrize("given", ["none", "before", "after", "both"])
+@pytest.mark.parametrize(
+    ("threads", "shape", "count", "given"),
+    pairwise([1, 3], SHAPES, [1, 3, 7, 9, 41], ["none", "before", "after", "both"]),
+    indirect=["threads"],
+)
 def test_errs_no_more_than_torch(shape: Shape, count: int, given: str) -> None:
     factors: dict[str, Any] = _factors(shape, given)
     assert_within_budget(on_cpu(smooth), reference.smooth, noise(3, *shape), _taps(count), **factors)

@@ -19,7 +19,7 @@ from convexadam.kernels.smooth.triton import smooth
 pytestmark = pytest.mark.filterwarnings("ignore:.*TRITON_DEFAULT_FP_FUSION")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SHAPES = [(1, 1, 1), (1, 7, 5), (2, 3, 130), (13, 17, 9)]
+SHAPES = [(1, 1, 1), (1, 7, 5), (2, 3, 130), (7, 17, 9)]
 TAPS = [(1.0,), (0.25, 0.5, 0.25), tuple(t / 27 for t in (1, 3, 6, 7, 6, 3, 1))]
 
 Shape = tuple[int, int, int]
@@ -39,8 +39,7 @@ def test_errs_no_more_than_torch(shape: Shape, taps: tuple[float, ...]) -> None:
     assert_within_budget(smooth, reference.smooth, _field(3, shape), taps)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("factors", ["before", "after", "both"])
+@pytest.mark.parametrize(("channels", "factors"), [(1, "before"), (1, "after"), (3, "both")])
 def test_factors(channels: int, factors: str) -> None:
     shape = (5, 18, 7)
     options = {

@@ -13,9 +13,10 @@ import oracles
 import pytest
 import torch
 from compiled import gaps, noise, on_cpu
+from pairwise import pairwise
 
 from convexadam.kernels import _cpu
-from convexadam.kernels._cpu import in_slabs
+from convexadam.kernels._cpu import run_in_slabs
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.kernels.mind_ssc import pooled_mind_ssc
 from convexadam.kernels.smooth import smooth
@@ -33,12 +34,12 @@ def three_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 16, 100])
-@pytest.mark.parametrize("multiple", [1, 2, 3, 7, 1024])
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 8, 63, 64, 65, 1000, 5000])
+@pytest.mark.parametrize(
+    ("threads", "multiple", "count"), pairwise([1, 2, 3, 100], [1, 2, 7, 1024], [0, 1, 2, 63, 64, 65, 5000])
+)
 def test_each_number_once(monkeypatch: pytest.MonkeyPatch, threads: int, multiple: int, count: int) -> None:
     monkeypatch.setattr(_cpu.torch, "get_num_threads", lambda: threads)
-    slabs = in_slabs(lambda first, last: (first, last), count, multiple=multiple)
+    slabs = run_in_slabs(lambda first, last: (first, last), count, multiple=multiple)
     assert all(first % multiple == 0 for first, _ in slabs)
     assert all(first < last for first, last in slabs) or count == 0
     assert sorted(n for first, last in slabs for n in range(first, last)) == list(range(count))
@@ -47,7 +48,7 @@ def test_each_number_once(monkeypatch: pytest.MonkeyPatch, threads: int, multipl
 
 @pytest.mark.usefixtures("three_threads")
 def test_arguments_and_results_pass_through() -> None:
-    results = in_slabs(lambda first, last, values, factor: factor * sum(values[first:last]), 100, range(100), 2)
+    results = run_in_slabs(lambda first, last, values, factor: factor * sum(values[first:last]), 100, range(100), 2)
     assert len(results) > 1
     assert sum(results) == 2 * sum(range(100))
 
@@ -61,7 +62,7 @@ def test_several_threads_take_part() -> None:
             meeting.wait(timeout=20)
         return threading.current_thread().name
 
-    assert len(set(in_slabs(wait, 12))) >= 3
+    assert len(set(run_in_slabs(wait, 12))) >= 3
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -75,8 +76,8 @@ def test_exceptions_come_through(monkeypatch: pytest.MonkeyPatch, threads: int, 
 
     for _ in range(20):  # it may be this thread or another one that fails
         with pytest.raises(KeyError, match=str(bad)):
-            in_slabs(fail, 12)
-    assert sorted(in_slabs(lambda first, last: last - first, 4)) == ([4] if threads == 1 else [1] * 4)
+            run_in_slabs(fail, 12)
+    assert sorted(run_in_slabs(lambda first, last: last - first, 4)) == ([4] if threads == 1 else [1] * 4)
 
 
 def _described() -> torch.Tensor:

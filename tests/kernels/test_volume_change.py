@@ -11,30 +11,31 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pairwise import pairwise
 
 from convexadam import use_backend
 from convexadam.kernels.volume_change import volume_change
-from convexadam.kernels.volume_change.reference import LEAST
+from convexadam.kernels.volume_change.reference import MIN_DETERMINANT
 
 Shape = tuple[int, int, int]
 STEP = 1e-5
 
 
 def _cost(determinant: float) -> float:
-    """Along the tangent below `LEAST`."""
-    log, excess = math.log(max(determinant, LEAST)), min(determinant - LEAST, 0)
-    return log**2 + 2 * log / LEAST * excess
+    """Along the tangent below `MIN_DETERMINANT`."""
+    log, excess = math.log(max(determinant, MIN_DETERMINANT)), min(determinant - MIN_DETERMINANT, 0)
+    return log**2 + 2 * log / MIN_DETERMINANT * excess
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 2), (2, 2, 5), (4, 3, 4)])
-@pytest.mark.parametrize("height", [0.1, 0.6])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "height", "masked"), pairwise([(1, 1, 1), (1, 3, 2), (2, 2, 5), (4, 3, 4)], [0.1, 0.6], [False, True])
+)
 def test_equals_finite_differences(shape: Shape, height: float, masked: bool) -> None:
     field = height * oracles.noise(3, *shape)
     mask = oracles.uniform(*shape, seed=1).clamp_min(0.3) - 0.3 if masked else None
     share = None if mask is None else mask.numpy()
     if shape == (4, 3, 4):
-        folded = (oracles.jacobian(field.numpy()) < LEAST).mean()
+        folded = (oracles.jacobian(field.numpy()) < MIN_DETERMINANT).mean()
         assert folded == 0 if height == 0.1 else folded > 0.2
     expected = np.zeros(field.shape)
     for at in np.ndindex(*field.shape):
@@ -46,7 +47,8 @@ def test_equals_finite_differences(shape: Shape, height: float, masked: bool) ->
     assert value.item() == pytest.approx(oracles.volume_change(field.numpy(), share), rel=1e-12, abs=1e-15)
     # Third derivatives of log^2 are some 20 / 0.05^3 at the most, of slopes that a node moves by a step or less; values
     # of up to 100 are rounded.
-    np.testing.assert_allclose(gradient.numpy(), expected, rtol=0, atol=20 / LEAST**3 * STEP**2 + 100 * 2e-16 / STEP)
+    atol = 20 / MIN_DETERMINANT**3 * STEP**2 + 100 * 2e-16 / STEP
+    np.testing.assert_allclose(gradient.numpy(), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("factor", [1.3, 0.5, 0.06, 0.04, 0.0, -1.0])
@@ -55,7 +57,7 @@ def test_of_a_stretch(factor: float) -> None:
     field[1] = (factor - 1) * torch.arange(6.0, dtype=torch.float64)[:, None]
     value, gradient = volume_change(field, weight=2.0)
     assert value.item() == pytest.approx(2 * _cost(factor), rel=1e-12)
-    slope = 2 * math.log(max(factor, LEAST)) / max(factor, LEAST)
+    slope = 2 * math.log(max(factor, MIN_DETERMINANT)) / max(factor, MIN_DETERMINANT)
     # along the row, all nodes pull at the two outer ones only: what the others get cancels
     work = (gradient[1].sum((0, 2)) * torch.arange(6.0, dtype=torch.float64)).sum()
     assert work.item() == pytest.approx(2 * slope, rel=1e-12)
@@ -118,9 +120,9 @@ def test_the_weighted_gradient_is_added_to_what_is_there(dtype: torch.dtype) -> 
     kept = field.clone()
     with use_backend("reference"):
         value, gradient = volume_change(field)
-        for onto in (before.clone(), before.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)):
-            weighted, found = volume_change(field, weight=3.0, onto=onto)
-            assert found is onto
+        for add_to in (before.clone(), before.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)):
+            weighted, found = volume_change(field, weight=3.0, add_to=add_to)
+            assert found is add_to
             assert weighted.item() == pytest.approx(3 * value.item(), rel=1e-5)
-            torch.testing.assert_close(onto, before + 3 * gradient, rtol=0, atol=64 * torch.finfo(dtype).eps)
+            torch.testing.assert_close(add_to, before + 3 * gradient, rtol=0, atol=64 * torch.finfo(dtype).eps)
     assert torch.equal(field, kept)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from budget import assert_within_budget
 from compiled import NODES, SHAPES, Shape, gaps, noise, on_cpu, scattered
+from pairwise import pairwise
 
 from convexadam.kernels.volume_change import reference, volume_change
 
@@ -27,9 +28,11 @@ def _scaled(height: float) -> Any:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", [*SHAPES, (2, 2, 2), (3, 2, 1), (2, 1, 3), NODES])
-@pytest.mark.parametrize("height", [0.05, 0.5])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("threads", "shape", "height", "masked"),
+    pairwise([1, 3], [*SHAPES, (2, 2, 2), (3, 2, 1), (2, 1, 3), NODES], [0.05, 0.5], [False, True]),
+    indirect=["threads"],
+)
 def test_errs_no_more_than_torch(shape: Shape, height: float, masked: bool) -> None:
     mask = gaps(*shape) if masked else None
     assert_within_budget(*_scaled(height), noise(3, *shape), soft_mask=mask)
@@ -55,10 +58,10 @@ def test_adds_where_it_is_told_and_leaves_its_inputs_alone(masked: bool) -> None
     field, before, mask = 0.05 * noise(3, *shape), noise(3, *shape, seed=1), gaps(*shape) if masked else None
     kept, share = field.clone(), None if mask is None else mask.clone()
     _, gradient = on_cpu(volume_change)(field, soft_mask=mask, weight=500.0)
-    for onto in (before.clone(), scattered(before)):
-        assert on_cpu(volume_change)(field, soft_mask=mask, weight=500.0, onto=onto)[1] is onto
+    for add_to in (before.clone(), scattered(before)):
+        assert on_cpu(volume_change)(field, soft_mask=mask, weight=500.0, add_to=add_to)[1] is add_to
         # six sums of numbers of up to 10
-        torch.testing.assert_close(onto, before + gradient, rtol=0, atol=64 * torch.finfo(torch.float32).eps)
+        torch.testing.assert_close(add_to, before + gradient, rtol=0, atol=64 * torch.finfo(torch.float32).eps)
     assert torch.equal(field, kept)
     assert mask is None or torch.equal(mask, share)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pairwise import pairwise
 
 from convexadam.kernels.warp import identity_positions, inside, sample_linear, sample_nearest
 from convexadam.kernels.warp.reference import compose
@@ -63,9 +64,9 @@ def test_nearest_keeps_large_labels() -> None:
     assert torch.equal(shifted[:, :-1, :-1, :-1], labels[:, 1:, 1:, 1:])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("half", [-1.5, -0.5, 0.5, 1.5])
+@pytest.mark.parametrize(
+    ("dtype", "axis", "half"), pairwise([torch.float32, torch.float64], [0, 1, 2], [-1.5, -0.5, 0.5, 1.5])
+)
 def test_half_a_voxel_moves_labels_without_losing_planes(half: float, axis: int, dtype: torch.dtype) -> None:
     # Regression: rounding to even numbers reads every other plane twice, and the others never.
     shape = (7, 9, 8)

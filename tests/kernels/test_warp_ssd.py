@@ -8,8 +8,9 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from pairwise import pairwise
 
-from convexadam.kernels.warp_ssd import compared, evidence_under, ssd, warp_ssd
+from convexadam.kernels.warp_ssd import overlap_weight, prepare_ssd, ssd, warp_ssd
 
 SHAPES = [(1, 1, 1), (1, 5, 3), (5, 7, 6), (7, 3, 11)]
 
@@ -28,9 +29,9 @@ def _numpy(*tensors: torch.Tensor | None) -> list[np.ndarray | None]:
     return [None if t is None else t.numpy() for t in tensors]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("weighted", ["none", "fixed", "moving", "both"])
+@pytest.mark.parametrize(
+    ("shape", "channels", "weighted"), pairwise(SHAPES, [1, 3], ["none", "fixed", "moving", "both"])
+)
 def test_value_and_gradient_equal_naive_loops(shape: tuple[int, int, int], channels: int, weighted: str) -> None:
     fixed, moving = _pair(shape, channels)
     displacement = _off_kinks(shape)
@@ -51,7 +52,7 @@ def test_gradient_is_that_of_central_differences_of_the_value(outlier: float | N
     fixed, moving = _pair((3, 4, 5), 2, seed=5)
     displacement, weight = _off_kinks((3, 4, 5), seed=5), oracles.uniform(3, 4, 5, seed=6)
     options: dict[str, Any] = {"fixed_weight": weight, "outlier": outlier}
-    _, gradient = compared(fixed, moving, **options)(displacement)
+    _, gradient = prepare_ssd(fixed, moving, **options)(displacement)
     step = 1e-5
     for at in [(0, 0, 0, 0), (1, 2, 3, 4), (2, 1, 2, 2), (0, 2, 0, 4), (2, 0, 3, 1)]:
         up, down = displacement.clone(), displacement.clone()
@@ -109,7 +110,7 @@ def test_evidence_with_gaps_equals_naive_loops(seed: int) -> None:
     displacement[:, :2] = displacement[:, :2].round()  # reads single nodes
     fixed_weight, moving_weight = (oracles.uniform(*shape, seed=s) for s in (seed + 2, seed + 3))
     moving_weight[oracles.uniform(*shape, seed=seed + 4) < 0.1] = 0
-    found = evidence_under(displacement, fixed_weight, moving_weight)
+    found = overlap_weight(displacement, fixed_weight, moving_weight)
     expected = oracles.ssd_weights(displacement.numpy(), fixed_weight.numpy(), moving_weight.numpy())
     # Sampled weights of at most 1, at positions right to a few eps of the size of an axis.
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-13)
@@ -133,27 +134,27 @@ def test_a_moving_feature_counts_only_where_all_eight_neighbours_have_evidence()
         displacement = torch.zeros(3, *shape)
         displacement[:, 1, 1, 1] = 0.5
         displacement[:, 2, 2, 2] = -0.2
-        assert evidence_under(displacement, None, weight)[1, 1, 1] == 0
+        assert overlap_weight(displacement, None, weight)[1, 1, 1] == 0
         # 1.8 reads 1 and 2 along each axis, so that the same node is missed
-        assert evidence_under(displacement, None, weight)[2, 2, 2] == 0
+        assert overlap_weight(displacement, None, weight)[2, 2, 2] == 0
         displacement[:, 1, 1, 1] = torch.tensor([0.0 if c else 1.0 for c in corner])  # the opposite neighbour alone
-        assert evidence_under(displacement, None, weight)[1, 1, 1] == 1
+        assert overlap_weight(displacement, None, weight)[1, 1, 1] == 1
     # The weight's size does not matter, but whether there is any; and it is read where the features are.
     little = torch.full(shape, 1e-6)
     little[0, 0, 0] = 3e-6
     displacement = torch.zeros(3, *shape)
     displacement[0, 0, 0, 0] = 0.5
-    found = evidence_under(displacement, 2 * torch.ones(shape), little)
+    found = overlap_weight(displacement, 2 * torch.ones(shape), little)
     assert found[0, 0, 0].item() == pytest.approx(4e-6)
     assert found[1, 1, 1].item() == pytest.approx(2e-6)
-    assert torch.equal(evidence_under(displacement, None, None), torch.ones(shape))
+    assert torch.equal(overlap_weight(displacement, None, None), torch.ones(shape))
 
 
 def test_evidence_leaves_no_graph_and_its_inputs_alone() -> None:
     displacement = _off_kinks((3, 4, 2)).requires_grad_()
     weights = oracles.uniform(3, 4, 2, seed=8), oracles.uniform(3, 4, 2, seed=9)
     before = [t.detach().clone() for t in (displacement, *weights)]
-    assert not evidence_under(displacement, *weights).requires_grad
+    assert not overlap_weight(displacement, *weights).requires_grad
     assert all(torch.equal(a, b) for a, b in zip(before, (displacement, *weights), strict=True))
 
 
@@ -193,15 +194,13 @@ def test_needs_no_gradient_mode_and_leaves_no_graph() -> None:
     assert torch.equal(displacement, before)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("outlier", [0.5, 20.0])
+@pytest.mark.parametrize(("shape", "channels", "outlier"), pairwise(SHAPES, [1, 3], [0.5, 20.0]))
 def test_value_and_gradient_with_outliers_equal_naive_loops(
     shape: tuple[int, int, int], channels: int, outlier: float
 ) -> None:
     fixed, moving = _pair(shape, channels)
     displacement, weight = _off_kinks(shape), oracles.uniform(*shape, seed=3)
-    value, gradient = compared(fixed, moving, moving_weight=weight, outlier=outlier)(displacement)
+    value, gradient = prepare_ssd(fixed, moving, moving_weight=weight, outlier=outlier)(displacement)
     f, m, u, wm = _numpy(fixed, moving, displacement, weight)
     weights = oracles.ssd_weights(u, None, wm)
     assert value.item() == pytest.approx(oracles.ssd(f, m, u, weights, outlier), rel=1e-12, abs=1e-14)
@@ -215,19 +214,19 @@ def test_an_outlier_costs_the_same_wherever_it_is_moved() -> None:
     fixed, moving = _pair(shape, 1)
     displacement = _off_kinks(shape)
     seen = torch.from_numpy(oracles.ssd_weights(displacement.numpy())).mean()
-    value, gradient = compared(fixed + 1e6, moving, outlier=outlier)(displacement)
+    value, gradient = prepare_ssd(fixed + 1e6, moving, outlier=outlier)(displacement)
     # r / (1 + r / t) is t but for t^2 / r. Its slope is that of r, 2 sqrt(r) times those of the features, by t^2 / r^2.
     assert value.item() == pytest.approx(outlier * seen.item(), rel=1e-11)
     assert gradient.abs().max() < 1e-15
-    plain, allowing_all = (compared(fixed, moving, outlier=t)(displacement) for t in (None, 1e15))
+    plain, allowing_all = (prepare_ssd(fixed, moving, outlier=t)(displacement) for t in (None, 1e15))
     for a, b in zip(plain, allowing_all, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("weighted", ["none", "fixed", "moving", "both"])
-@pytest.mark.parametrize("outlier", [None, 3.0])
+@pytest.mark.parametrize(
+    ("shape", "channels", "weighted", "outlier"),
+    pairwise(SHAPES, [1, 3], ["none", "fixed", "moving", "both"], [None, 3.0]),
+)
 def test_curvature_is_a_third_of_the_trace_of_naive_blocks(
     shape: tuple[int, int, int], channels: int, weighted: str, outlier: float | None
 ) -> None:
@@ -235,7 +234,7 @@ def test_curvature_is_a_third_of_the_trace_of_naive_blocks(
     displacement = _off_kinks(shape)
     fixed_weight = oracles.uniform(*shape, seed=3) if weighted in ("fixed", "both") else None
     moving_weight = oracles.uniform(*shape, seed=4) if weighted in ("moving", "both") else None
-    comparison = compared(fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight, outlier=outlier)
+    comparison = prepare_ssd(fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight, outlier=outlier)
     _, found = comparison.curvature(displacement)
     f, m, u, wf, wm = _numpy(fixed, moving, displacement, fixed_weight, moving_weight)
     weights = oracles.ssd_weights(u, wf, wm)
@@ -253,7 +252,7 @@ def test_curvature_comes_with_the_value_and_gradient_of_a_call(diffusion: float,
     shape = (5, 7, 6)
     displacement, weight = _off_kinks(shape).requires_grad_(), oracles.uniform(*shape, seed=3)
     before = displacement.detach().clone()
-    comparison = compared(*_pair(shape, 3), fixed_weight=weight, moving_weight=weight, outlier=outlier)
+    comparison = prepare_ssd(*_pair(shape, 3), fixed_weight=weight, moving_weight=weight, outlier=outlier)
     value, found = comparison.curvature(displacement, diffusion=diffusion)
     expected = comparison(displacement, diffusion=diffusion)
     assert torch.equal(value, expected[0])
@@ -271,7 +270,7 @@ def test_clamped_components_have_no_part_in_the_curvature() -> None:
     displacement = torch.full((3, *shape), 0.1, dtype=torch.float64)
     displacement[0, 0], displacement[1, :, -1], displacement[2, ..., -1] = -0.3, 0.4, 2.0
     ramp = torch.from_numpy(np.tensordot([[1.0, 2.0, 4.0]], oracles.indices(shape), 1))
-    _, found = compared(ramp, ramp).curvature(displacement)
+    _, found = prepare_ssd(ramp, ramp).curvature(displacement)
     expected = torch.full(shape, 2 / 3 / 120, dtype=torch.float64)
     squares = torch.full(shape, 1.0 + 4 + 16, dtype=torch.float64)
     squares[[0, -1]] -= 1  # the last nodes lie 0.1 beyond the volume
@@ -290,7 +289,7 @@ def test_one_step_finds_the_shift_of_ramps(dtype: torch.dtype) -> None:
     moving = torch.tensordot(slopes, nodes, 1)
     fixed = torch.tensordot(slopes, nodes + shift[:, None, None, None], 1)
     start = oracles.uniform(3, *shape, low=-0.5, high=0.5).to(dtype)
-    _, curved = compared(fixed, moving).curvature(start)
+    _, curved = prepare_ssd(fixed, moving).curvature(start)
     found = (start - curved[:3] / curved[3])[:, 1:-1, 1:-1, 1:-1]
     # A residual is wrong by some 16 roundings at the size of the features, a slope likewise, and the step by no more
     # than they, as slopes are longer than 1.

@@ -10,8 +10,9 @@ import pytest
 import torch
 from budget import assert_within_budget
 from compiled import NODES, SHAPES, Shape, gaps, noise, on_cpu, scattered
+from pairwise import pairwise
 
-from convexadam.kernels.warp_ssd import compared, evidence_under, reference, warp_ssd
+from convexadam.kernels.warp_ssd import overlap_weight, prepare_ssd, reference, warp_ssd
 
 
 def _pair(channels: int, shape: Shape, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,9 +56,11 @@ FUSED, TORCH = _scaled(on_cpu(warp_ssd)), _scaled(_reference)
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("channels", [1, 3, 12, 17])
-@pytest.mark.parametrize("given", ["none", "fixed", "moving", "both"])
+@pytest.mark.parametrize(
+    ("threads", "shape", "channels", "given"),
+    pairwise([1, 3], SHAPES, [1, 3, 12, 17], ["none", "fixed", "moving", "both"]),
+    indirect=["threads"],
+)
 def test_errs_no_more_than_torch(shape: Shape, channels: int, given: str) -> None:
     weights, u = _weights(shape, given), _off_kinks(shape)
     assert_within_budget(FUSED, TORCH, *_pair(channels, shape), u, **weights)
@@ -84,15 +87,18 @@ def test_of_a_usual_size() -> None:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", [*SHAPES, NODES])
-@pytest.mark.parametrize("given", ["none", "fixed", "moving", "both"])
+@pytest.mark.parametrize(
+    ("threads", "shape", "given"),
+    pairwise([1, 3], [*SHAPES, NODES], ["none", "fixed", "moving", "both"]),
+    indirect=["threads"],
+)
 def test_evidence(shape: Shape, given: str) -> None:
     # Shares of a neighbour above and below what counts, and none at all.
     rng = np.random.default_rng(1)
     part = rng.choice([-0.2, 0.0, 0.04, 0.2, 0.4], (3, *shape))
     u = torch.from_numpy(rng.integers(-2, 3, (3, *shape)) + part).float()
-    found = on_cpu(evidence_under)(u, *_weights(shape, given).values())
-    assert_within_budget(on_cpu(evidence_under), reference.evidence_under, u, *_weights(shape, given).values())
+    found = on_cpu(overlap_weight)(u, *_weights(shape, given).values())
+    assert_within_budget(on_cpu(overlap_weight), reference.overlap_weight, u, *_weights(shape, given).values())
     if shape == NODES:
         assert 0.1 < (found > 0).float().mean() < 0.95  # the gaps matter, and leave something
 
@@ -100,7 +106,7 @@ def test_evidence(shape: Shape, given: str) -> None:
 def test_where_there_is_no_evidence_the_gradient_is_0() -> None:
     shape = (7, 9, 8)
     u, weights = _off_kinks(shape), _weights(shape, "both")
-    evidence = reference.evidence_under(u, *weights.values())
+    evidence = reference.overlap_weight(u, *weights.values())
     _, gradient = on_cpu(warp_ssd)(*_pair(3, shape), u, **weights)
     assert not gradient[:, evidence == 0].any()
     assert gradient[:, evidence > 0].any()
@@ -134,7 +140,7 @@ def test_writes_where_it_is_told(diffusion: float) -> None:
     shape = (5, 7, 6)
     u, given = _off_kinks(shape), torch.full((3, *shape), torch.nan)
     with_gaps = {"fixed_weight": gaps(*shape)}
-    comparison = on_cpu(compared)(*_pair(3, shape), **with_gaps)
+    comparison = on_cpu(prepare_ssd)(*_pair(3, shape), **with_gaps)
     value, gradient = comparison(u, diffusion=diffusion)
     again, found = comparison(u, diffusion=diffusion, out=given)
     assert found is given
@@ -153,7 +159,7 @@ def test_non_contiguous_inputs() -> None:
     assert not any(t.is_contiguous() for t in (fixed, moving, u, weight))
     options = {"fixed_weight": weight, "moving_weight": weight, "diffusion": 0.3}
     assert_within_budget(FUSED, TORCH, fixed, moving, u, **options)
-    assert_within_budget(on_cpu(evidence_under), reference.evidence_under, u, weight, weight)
+    assert_within_budget(on_cpu(overlap_weight), reference.overlap_weight, u, weight, weight)
 
 
 def test_the_inputs_are_left_alone() -> None:
@@ -161,14 +167,14 @@ def test_the_inputs_are_left_alone() -> None:
     given = [*_pair(2, shape), _off_kinks(shape), gaps(*shape)]
     before = [t.clone() for t in given]
     on_cpu(warp_ssd)(*given[:3], fixed_weight=given[3], moving_weight=given[3], diffusion=1.0)
-    on_cpu(evidence_under)(given[2], given[3], given[3])
+    on_cpu(overlap_weight)(given[2], given[3], given[3])
     assert all(torch.equal(a, b) for a, b in zip(before, given, strict=True))
 
 
 def _curved(
     fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor, *, diffusion: float = 0.0, **options: Any
 ) -> Any:
-    value, found = compared(fixed, moving, **options).curvature(u, diffusion=diffusion)
+    value, found = prepare_ssd(fixed, moving, **options).curvature(u, diffusion=diffusion)
     return value, found[:3], found[3]
 
 
@@ -183,10 +189,11 @@ FUSED_CURVED, TORCH_CURVED = _scaled(on_cpu(_curved)), _scaled(_reference_curved
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("channels", [1, 3, 12, 17])
-@pytest.mark.parametrize("given", ["none", "both"])
-@pytest.mark.parametrize("outlier", [None, 2.5])
+@pytest.mark.parametrize(
+    ("threads", "shape", "channels", "given", "outlier"),
+    pairwise([1, 3], SHAPES, [1, 3, 12, 17], ["none", "both"], [None, 2.5]),
+    indirect=["threads"],
+)
 def test_curvature_errs_no_more_than_torch(shape: Shape, channels: int, given: str, outlier: float | None) -> None:
     options: dict[str, Any] = {**_weights(shape, given), "outlier": outlier, "diffusion": 0.7}
     assert_within_budget(FUSED_CURVED, TORCH_CURVED, *_pair(channels, shape), _off_kinks(shape), **options)
@@ -198,7 +205,7 @@ def test_the_gradient_alone_errs_no_more_than_torch(outlier: float | None) -> No
     shape = (13, 17, 19)
 
     def alone(fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor) -> Any:
-        return compared(fixed, moving, outlier=outlier).gradient(u) * u[0].numel()
+        return prepare_ssd(fixed, moving, outlier=outlier).gradient(u) * u[0].numel()
 
     def expected(fixed: torch.Tensor, moving: torch.Tensor, u: torch.Tensor) -> Any:
         return reference.WarpSsd(fixed, moving, outlier=outlier).gradient(u) * u[0].numel()
@@ -214,15 +221,17 @@ def test_curvature_of_a_usual_size(outlier: float | None) -> None:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("channels", [1, 3, 6, 12, 17])
-@pytest.mark.parametrize("diffusion", [0.0, 0.7])
-@pytest.mark.parametrize("outlier", [None, 2.5])
+@pytest.mark.parametrize(
+    ("threads", "channels", "diffusion", "outlier"),
+    pairwise([1, 3], [1, 3, 6, 12, 17], [0.0, 0.7], [None, 2.5]),
+    indirect=["threads"],
+)
 def test_curvature_comes_with_the_value_and_gradient_of_a_call(
     channels: int, diffusion: float, outlier: float | None
 ) -> None:
     shape = (13, 17, 19)
     options: dict[str, Any] = {"fixed_weight": gaps(*shape), "outlier": outlier}
-    comparison, u = on_cpu(compared)(*_pair(channels, shape), **options), _off_kinks(shape)
+    comparison, u = on_cpu(prepare_ssd)(*_pair(channels, shape), **options), _off_kinks(shape)
     value, found = comparison.curvature(u, diffusion=diffusion)
     expected = comparison(u, diffusion=diffusion)
     assert torch.equal(found[:3], expected[1])
@@ -270,7 +279,7 @@ def test_displacements_out_of_this_world_touch_their_node_alone(value: float) ->
     assert torch.equal(gradient[:, others], on_cpu(warp_ssd)(*pair, u)[1][:, others])
     assert not gradient[:, 2, 3, 4].any()
     assert loss.isfinite()
-    assert on_cpu(evidence_under)(far, None, None)[2, 3, 4] == 0
+    assert on_cpu(overlap_weight)(far, None, None)[2, 3, 4] == 0
 
 
 @pytest.mark.parametrize("given", ["none", "both"])
@@ -285,7 +294,7 @@ def test_gradients_vanish_where_there_is_no_evidence(given: str) -> None:
         for place in places:
             u = torch.full((3, *shape), 0.25)
             u[axis] = place - grid[axis]
-            known = on_cpu(evidence_under)(u, **{"fixed_weight": None, "moving_weight": None, **weights}) > 0
+            known = on_cpu(overlap_weight)(u, **{"fixed_weight": None, "moving_weight": None, **weights}) > 0
             residual = on_cpu(warp_ssd)(*pair, u, **weights)[1].abs().sum(0) > 0
             assert not residual[~known].any()
             inner = (u[axis] + grid[axis] > 0) & (u[axis] + grid[axis] < shape[axis] - 1)

@@ -10,13 +10,14 @@ import oracles
 import pytest
 import torch
 from budget import assert_within_budget
+from pairwise import pairwise
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
 pytest.importorskip("triton")
 
 from convexadam.kernels.warp_ssd import reference
-from convexadam.kernels.warp_ssd.triton import WarpSsd, evidence_under
+from convexadam.kernels.warp_ssd.triton import WarpSsd, overlap_weight
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*TRITON_DEFAULT_FP_FUSION")
 
@@ -80,9 +81,9 @@ def _reference_curved(
     return value, found[:3], found[3]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("channels", [1, 3, 12, 17])
-@pytest.mark.parametrize(("weighted", "outlier"), [(False, None), (True, None), (True, 2.5)])
+@pytest.mark.parametrize(
+    ("shape", "channels", "weighted", "outlier"), pairwise(SHAPES, [1, 3, 12, 17], [False, True], [None, 2.5])
+)
 def test_curvature_errs_no_more_than_torch(shape: Shape, channels: int, weighted: bool, outlier: float | None) -> None:
     features, u = _features(channels, shape), _off_kinks(shape)
     weights = dict(zip(("fixed_weight", "moving_weight"), _weights(shape), strict=True)) if weighted else {}
@@ -128,7 +129,7 @@ def test_evidence_with_gaps(weighted: str) -> None:
     }
     u = _off_kinks(shape, seed=1)
     assert_within_budget(_fused, _reference, *_features(3, shape), u, **options)
-    evidence = reference.evidence_under(u, **options)
+    evidence = reference.overlap_weight(u, **options)
     assert 0 < (evidence > 0).float().mean() < 0.9  # the gaps matter, and leave something
     _, gradient = _fused(*_features(3, shape), u, **options)
     assert not gradient[:, evidence == 0].any()
@@ -142,7 +143,7 @@ def test_evidence_alone(shape: Shape, given: str) -> None:
         fixed_weight if given in ("fixed", "both") else None,
         moving_weight if given in ("moving", "both") else None,
     )
-    assert_within_budget(evidence_under, reference.evidence_under, _off_kinks(shape, seed=2), *weights)
+    assert_within_budget(overlap_weight, reference.overlap_weight, _off_kinks(shape, seed=2), *weights)
 
 
 def test_larger_than_a_box_along_each_axis() -> None:

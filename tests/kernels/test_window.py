@@ -26,15 +26,15 @@ def test_a_ball_leaves_out_the_corners() -> None:
 @pytest.mark.parametrize("window", [Window((2, 1, 3)), Window((3, 2, 2), ball=True)])
 def test_tables_agree_with_the_steps(window: Window) -> None:
     assert window.table.tolist() == [list(step) for step in window.steps]
-    lengths = (window.table[window.by_length] ** 2).sum(1)
-    assert sorted(window.by_length) == list(range(len(window.steps)))
+    lengths = (window.table[window.length_order] ** 2).sum(1)
+    assert sorted(window.length_order) == list(range(len(window.steps)))
     assert (np.diff(lengths) >= 0).all()
-    assert window.steps[window.by_length[0]] == (0, 0, 0)
+    assert window.steps[window.length_order[0]] == (0, 0, 0)
     missing = 0
     for number, axis, side in itertools.product(range(len(window.steps)), range(3), range(2)):
         wanted = list(window.steps[number])
         wanted[axis] += (-1, 1)[side]
-        near = window.beside[number, axis, side]
+        near = window.neighbours[number, axis, side]
         assert (tuple(wanted) in window.steps) == (near >= 0)
         missing += near < 0
         if near >= 0:

@@ -11,7 +11,7 @@ import torch
 
 from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry import Affine, DisplacementField, Grid, Image, compose
-from convexadam.metrics import dice, evaluate_transform, folded_percent, hd95, sdlogj, sdlogj_plain, worst_mean
+from convexadam.metrics import dice, evaluate_transform, folded_percent, hd95, sdlogj, sdlogj_plain, tail_mean
 
 SPACING = np.diag([1.5, 1.0, 2.0, 1.0])
 
@@ -41,16 +41,16 @@ def shift(grid: Grid, voxels: tuple[float, float, float]) -> DisplacementField:
 
 def test_worst_mean() -> None:
     values = [0.1, 0.9, 0.4, 0.3, 0.8, 0.7, 0.6]
-    assert worst_mean(values, highest=False) == pytest.approx((0.1 + 0.3 + 0.4) / 3)  # ceil(0.3 * 7) = 3
-    assert worst_mean(values, highest=True) == pytest.approx((0.9 + 0.8 + 0.7) / 3)
-    assert worst_mean(values, 0.5, highest=True) == pytest.approx((0.9 + 0.8 + 0.7 + 0.6) / 4)
-    assert worst_mean(values, 1.0, highest=True) == pytest.approx(np.mean(values))
-    assert worst_mean([2.0], highest=True) == 2.0
-    assert worst_mean([math.nan, 3.0, 1.0], highest=True) == 3.0
-    assert math.isnan(worst_mean([], highest=True))
+    assert tail_mean(values, highest=False) == pytest.approx((0.1 + 0.3 + 0.4) / 3)  # ceil(0.3 * 7) = 3
+    assert tail_mean(values, highest=True) == pytest.approx((0.9 + 0.8 + 0.7) / 3)
+    assert tail_mean(values, 0.5, highest=True) == pytest.approx((0.9 + 0.8 + 0.7 + 0.6) / 4)
+    assert tail_mean(values, 1.0, highest=True) == pytest.approx(np.mean(values))
+    assert tail_mean([2.0], highest=True) == 2.0
+    assert tail_mean([math.nan, 3.0, 1.0], highest=True) == 3.0
+    assert math.isnan(tail_mean([], highest=True))
     for share in (0.0, -0.1, 1.5, math.nan):
-        with pytest.raises(ConfigError, match="share"):
-            worst_mean(values, share, highest=True)
+        with pytest.raises(ConfigError, match="share must be above 0 and at most 1"):
+            tail_mean(values, share, highest=True)
 
 
 def test_true_shift_on_one_grid() -> None:
@@ -61,8 +61,8 @@ def test_true_shift_on_one_grid() -> None:
         shift(grid, (2, -1, 1)),
         fixed_labels=fixed,
         moving_labels=moving,
-        fixed_landmarks_mm=grid.to_mm(points),
-        moving_landmarks_mm=grid.to_mm(points + torch.tensor([2.0, -1, 1])),
+        fixed_landmarks_mm=grid.index_to_world(points),
+        moving_landmarks_mm=grid.index_to_world(points + torch.tensor([2.0, -1, 1])),
         mask=Image(torch.ones(1, *grid.shape), grid),
     )
     assert found["n_labels"] == 2
@@ -101,7 +101,7 @@ def test_transforms_without_a_grid() -> None:
         assert found["displacement_max_mm"] == pytest.approx(math.sqrt(3**2 + 1 + 2**2))
         masked = evaluate_transform(transform, mask=Image(torch.ones(1, *grid.shape), grid))
         assert masked["folded_percent_mask"] == 0.0
-        with pytest.raises(ConfigError, match="measured on a grid"):
+        with pytest.raises(ConfigError, match="transform must have a fixed grid"):
             evaluate_transform(transform)
     chain = compose(shift(grid, (2, -1, 1)), Affine(matrix).inverse())
     assert evaluate_transform(chain)["displacement_max_mm"] == pytest.approx(0, abs=1e-4)
@@ -202,7 +202,7 @@ def test_labels_of_a_scaled_file_are_floating_point() -> None:
     labels = Image(blocks(grid.shape, (3, 3, 3)).float(), grid)
     assert evaluate_transform(shift(grid, (0, 0, 0)), fixed_labels=labels, moving_labels=labels)["dice"] == 1.0
     mixed = Image(labels.data + 0.5, grid)
-    with pytest.raises(InputError, match="fixed label map holds values that are not whole"):
+    with pytest.raises(InputError, match="fixed_labels must contain whole numbers, got other values"):
         evaluate_transform(shift(grid, (0, 0, 0)), fixed_labels=mixed, moving_labels=labels)
 
 
@@ -211,15 +211,15 @@ def test_refusals() -> None:
     still, points = shift(grid, (0, 0, 0)), torch.zeros(2, 3)
     ones, twos = (Image(torch.full((1, 8, 8, 8), n), grid) for n in (1, 2))
     elsewhere = Image(ones.data, Grid((8, 8, 8)))
-    with pytest.raises(ConfigError, match="both fixed_labels and moving_labels"):
+    with pytest.raises(ConfigError, match="moving_labels must be given together with fixed_labels"):
         evaluate_transform(still, fixed_labels=ones)
-    with pytest.raises(ConfigError, match="both fixed_landmarks_mm"):
+    with pytest.raises(ConfigError, match="fixed_landmarks_mm must be given together with moving_landmarks_mm"):
         evaluate_transform(still, moving_landmarks_mm=points)
-    with pytest.raises(InputError, match="in common"):
+    with pytest.raises(InputError, match="must have a label in common"):
         evaluate_transform(still, fixed_labels=ones, moving_labels=twos)
-    with pytest.raises(GeometryError, match="fixed label map is on"):
+    with pytest.raises(GeometryError, match="fixed_labels must be on the grid of the transform"):
         evaluate_transform(still, fixed_labels=elsewhere, moving_labels=ones)
-    with pytest.raises(GeometryError, match="mask is on"):
+    with pytest.raises(GeometryError, match="mask must be on the grid of the transform"):
         evaluate_transform(still, mask=elsewhere)
-    with pytest.raises(InputError, match="one channel"):
+    with pytest.raises(InputError, match="moving_labels must have one channel, got 2"):
         evaluate_transform(still, fixed_labels=ones, moving_labels=Image(ones.data.expand(2, 8, 8, 8), grid))

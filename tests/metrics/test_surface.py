@@ -11,7 +11,7 @@ import torch
 
 from convexadam.errors import InputError
 from convexadam.metrics import hd95, surface
-from convexadam.metrics.surface import on_device
+from convexadam.metrics.surface import hd95_on_device
 
 SPACING = (1.5, 0.7, 3.0)
 
@@ -66,15 +66,15 @@ def test_equals_all_pairs(seed: int) -> None:
     assert found
     # as on a GPU, in float32
     masks = [(torch.tensor(fixed == n), torch.tensor(moved == n)) for n in found]
-    assert [on_device(*both, SPACING) for both in masks] == pytest.approx([*expected.values()], rel=1e-6)
+    assert [hd95_on_device(*both, SPACING) for both in masks] == pytest.approx([*expected.values()], rel=1e-6)
 
 
 def test_on_a_device_a_few_points_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = torch.rand(2, 12, 11, 10, generator=torch.Generator().manual_seed(0)) > 0.8
-    whole = on_device(a, b, SPACING)
+    whole = hd95_on_device(a, b, SPACING)
     monkeypatch.setattr(surface, "_PAIRS", 1000)
-    assert on_device(a, b, SPACING) == whole
-    assert math.isnan(on_device(a, torch.zeros_like(b), SPACING))
+    assert hd95_on_device(a, b, SPACING) == whole
+    assert math.isnan(hd95_on_device(a, torch.zeros_like(b), SPACING))
 
 
 @pytest.mark.gpu
@@ -97,5 +97,5 @@ def test_absent_labels_have_no_distance() -> None:
 @pytest.mark.parametrize("spacing", [(1.0, 0.0, 1.0), (1.0, -1.0, 1.0), (1.0, math.nan, 1.0)])
 def test_refuses_bad_spacing(spacing: tuple[float, float, float]) -> None:
     labels = torch.ones(3, 3, 3, dtype=torch.int32)
-    with pytest.raises(InputError, match="spacing_mm"):
+    with pytest.raises(InputError, match="spacing_mm must be three positive voxel sizes"):
         hd95(labels, labels, spacing_mm=spacing)

@@ -115,8 +115,8 @@ def test_lung(judge: Any, real_pairs: Path, tmp_path: Path) -> None:
         transform,
         fixed_labels=mask,
         moving_labels=moving_mask,
-        fixed_landmarks_mm=grid.to_mm(read_landmarks(folder / "fixed_landmarks.csv")),
-        moving_landmarks_mm=grid.to_mm(read_landmarks(folder / "moving_landmarks.csv")),
+        fixed_landmarks_mm=grid.index_to_world(read_landmarks(folder / "fixed_landmarks.csv")),
+        moving_landmarks_mm=grid.index_to_world(read_landmarks(folder / "moving_landmarks.csv")),
         mask=mask,
     )
     landmarks = {

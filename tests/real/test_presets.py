@@ -13,7 +13,7 @@ from convexadam.geometry import Grid
 from convexadam.io import read_landmarks
 from convexadam.metrics import evaluate_transform
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.long]
 
 BEST_PEER_DICE = 0.6077  # greedy
 
@@ -25,11 +25,11 @@ def registered(folder: Path, name: str) -> RegistrationResult:
 def there_and_back(result: RegistrationResult, fixed: Grid, moving: Grid) -> float:
     """Mean distance in voxels, over every third voxel of the fixed image that lands within the moving one."""
     indices = torch.from_numpy(np.indices(fixed.shape)[:, ::3, ::3, ::3].reshape(3, -1).T.astype(np.float32))
-    there = result.transform(fixed.to_mm(indices))
-    landed = moving.to_voxels(there)
+    there = result.transform(fixed.index_to_world(indices))
+    landed = moving.world_to_index(there)
     within = ((landed >= 0) & (landed <= torch.tensor(moving.shape) - 1)).all(1)
     assert result.inverse is not None
-    back = fixed.to_voxels(result.inverse(there[within]))
+    back = fixed.world_to_index(result.inverse(there[within]))
     return float((back - indices[within]).norm(dim=1).mean())
 
 
@@ -40,8 +40,8 @@ def test_accurate(real_pairs: Path, name: str, tre_mm: float) -> None:
     result = registered(folder, "accurate")
     found = evaluate_transform(
         result.transform,
-        fixed_landmarks_mm=fixed.to_mm(read_landmarks(folder / "fixed_landmarks.csv")),
-        moving_landmarks_mm=moving.to_mm(read_landmarks(folder / "moving_landmarks.csv")),
+        fixed_landmarks_mm=fixed.index_to_world(read_landmarks(folder / "fixed_landmarks.csv")),
+        moving_landmarks_mm=moving.index_to_world(read_landmarks(folder / "moving_landmarks.csv")),
     )
     assert found["tre_mm"] <= tre_mm
     assert result.diagnostics["jacobian_min"] > 0

@@ -1,4 +1,4 @@
-"""The result belongs to the anatomy, not to the order in which voxels are stored."""
+"""The result does not depend on the order in which voxels are stored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pair() -> PhantomPair:
 
 
 def reordered(image: Image, axes: tuple[int, int, int], flips: tuple[int, ...]) -> Image:
-    """The same scan, stored in another order."""
+    """The same image with another order of voxels."""
     matrix = image.grid.affine[:, [*axes, 3]].copy()
     data = image.data.permute(0, *(a + 1 for a in axes))
     for axis in flips:
@@ -29,9 +29,10 @@ def reordered(image: Image, axes: tuple[int, int, int], flips: tuple[int, ...]) 
     return Image.from_array(data.flip([a + 1 for a in flips]).contiguous(), matrix)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["default", "published"])
-@pytest.mark.parametrize(("axes", "flips"), [((1, 2, 0), ()), ((0, 1, 2), (0, 2)), ((2, 1, 0), (1,))])
+@pytest.mark.parametrize(
+    ("name", "axes", "flips"),
+    [("default", (1, 2, 0), ()), ("published", (0, 1, 2), (0, 2)), ("default", (2, 1, 0), (1,))],
+)
 def test_storage_order_does_not_matter(
     pair: PhantomPair, name: str, axes: tuple[int, int, int], flips: tuple[int, ...]
 ) -> None:
@@ -40,13 +41,12 @@ def test_storage_order_does_not_matter(
     other = register(reordered(pair.fixed, axes, flips), reordered(pair.moving, axes, flips), config).transform
     assert other.grid.shape != plain.grid.shape or flips
     expected = reordered(Image(plain.disp_mm, plain.grid), axes, flips)
-    assert expected.grid.same_as(other.grid)
-    apart_mm = (other.disp_mm - expected.data).norm(dim=0)
+    assert expected.grid.is_close(other.grid)
+    error_mm = (other.disp_mm - expected.data).norm(dim=0)
     assert float(plain.disp_mm.norm(dim=0).max()) > 5
-    assert float(apart_mm.max()) < TOLERANCE_VOXELS * min(plain.grid.spacing_mm)
+    assert float(error_mm.max()) < TOLERANCE_VOXELS * min(plain.grid.spacing_mm)
 
 
-@pytest.mark.slow
 def test_moving_in_another_order_than_fixed(pair: PhantomPair) -> None:
     config = preset("published")
     plain = register(pair.fixed, pair.moving, config).transform
@@ -54,7 +54,6 @@ def test_moving_in_another_order_than_fixed(pair: PhantomPair) -> None:
     torch.testing.assert_close(other.disp_mm, plain.disp_mm, rtol=0, atol=TOLERANCE_VOXELS * min(plain.grid.spacing_mm))
 
 
-@pytest.mark.slow
 def test_same_input_same_output(pair: PhantomPair) -> None:
     config = RegistrationConfig(discrete=ConvexSearch(spacing=4, radius=3))
     first = register(pair.fixed, pair.moving, config).transform.disp_mm

@@ -1,4 +1,4 @@
-"""Everything a caller may have: forms, types, masks, and what cannot be registered."""
+"""Inputs: forms, types, sizes, masks, and what cannot be registered."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from convexadam import (
     ConvexSearch,
     FileError,
     GeometryError,
-    GivenGrid,
     Grid,
     Image,
     InputError,
     Intensity,
     MindSSC,
+    NativeGrid,
     Precomputed,
     Refinement,
     RegistrationConfig,
@@ -40,22 +40,22 @@ from convexadam import (
     write_transform,
 )
 from convexadam.continuous import Level
-from convexadam.io import image_as
-from convexadam.registration.inputs import checked_initial, checked_mask
+from convexadam.io import convert_image
+from convexadam.registration.inputs import parse_initial, parse_mask
 
 SHAPE = (24, 20, 16)
 SEARCH = ConvexSearch(spacing=3, radius=2)
 QUICK = RegistrationConfig(
-    grid=GivenGrid(), linear=None, discrete=SEARCH, continuous=Refinement(levels=(Level(iterations=5),))
+    grid=NativeGrid(), linear=None, discrete=SEARCH, continuous=Refinement(levels=(Level(iterations=5),))
 )
 TRUE_VOX = (2.0, -1.0, 1.0)
 
-# Exact in float32, since headers hold no more: results of all forms are then the same to the last digit.
+# exact in float32, the precision of headers, so that the results of all forms are bit-equal
 AFFINE = np.array([[0, 0, 2.5, -20], [-1.5, 0, 0, 10.25], [0, 2, 0, 5], [0, 0, 0, 1]])
 
 
 def waves(points: torch.Tensor) -> torch.Tensor:
-    """Texture at positions ``[3, ...]``: 30 plane waves of 7 to 16 units."""
+    """Texture at positions ``[3, ...]``: a sum of 30 plane waves of 7 to 16 units."""
     generator = torch.Generator().manual_seed(3)
     total = torch.zeros(points.shape[1:], dtype=torch.float64)
     for _ in range(30):
@@ -109,7 +109,7 @@ def as_path(values: torch.Tensor, folder: Path, ending: str) -> Path:
     return path
 
 
-# Each makes the value of an argument of itself, and says whether the affine has to come beside it.
+# each returns the value of an argument, and whether it needs an affine
 Form = Callable[[torch.Tensor, Path], tuple[Any, bool]]
 FORMS: dict[str, Form] = {
     "path": lambda values, folder: (as_path(values, folder, ".nii.gz"), False),
@@ -121,7 +121,7 @@ FORMS: dict[str, Form] = {
     "tensor": lambda values, folder: (values, True),
     "tensor with a channel": lambda values, folder: (values[None], True),
     "array": lambda values, folder: (values.numpy(), True),
-    "array in Fortran's order": lambda values, folder: (np.asfortranarray(values.numpy()), True),
+    "array in Fortran order": lambda values, folder: (np.asfortranarray(values.numpy()), True),
     "big-endian array": lambda values, folder: (values.numpy().astype(values.numpy().dtype.newbyteorder(">")), True),
     "read-only array": lambda values, folder: (np.broadcast_to(values.numpy(), SHAPE), True),
     "view": lambda values, folder: (values.flip(1).contiguous().numpy()[:, ::-1], True),
@@ -134,9 +134,9 @@ def test_every_form_gives_the_same(name: str, tmp_path: Path) -> None:
     options = {}
     values = []
     for which, tensor in zip(("fixed", "moving"), pair(), strict=True):
-        value, bare = FORMS[name](tensor, tmp_path)
+        value, needs_affine = FORMS[name](tensor, tmp_path)
         values.append(value)
-        if bare:
+        if needs_affine:
             options[f"{which}_affine"] = AFFINE
     result = register(*values, QUICK, **options)
     assert torch.equal(result.transform.disp_mm, expected())
@@ -144,10 +144,10 @@ def test_every_form_gives_the_same(name: str, tmp_path: Path) -> None:
     assert torch.equal(result.fixed.data[0], volume())
 
 
-def test_several_channels_in_memory() -> None:
+def test_images_of_several_channels() -> None:
     config = dataclasses.replace(QUICK, features=Intensity())
     images = [Image(torch.stack([values, values.square()]), Grid(SHAPE, AFFINE)) for values in pair()]
-    in_nibabel = [image_as(image, nibabel.Nifti1Image) for image in images]
+    in_nibabel = [convert_image(image, nibabel.Nifti1Image) for image in images]
     of_images = register(*images, config).transform.disp_mm
     found = register(*(as_image(value, channels=True) for value in in_nibabel), config).transform.disp_mm
     assert torch.equal(found, of_images)
@@ -166,7 +166,7 @@ def test_forms_can_be_mixed(tmp_path: Path) -> None:
 def test_without_an_affine_voxels_are_millimetres() -> None:
     fixed, moving = pair()
     result = register(fixed.numpy(), moving, QUICK)
-    assert result.transform.grid.same_as(Grid(SHAPE))
+    assert result.transform.grid.is_close(Grid(SHAPE))
     assert torch.equal(result.transform.disp_mm, field(fixed, moving, fixed_affine=np.eye(4), moving_affine=np.eye(4)))
 
 
@@ -180,7 +180,7 @@ def test_device(device: Any) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")
-def test_device_of_the_fixed_image_or_the_one_asked_for() -> None:
+def test_the_device_is_that_of_the_fixed_image_or_the_given_one() -> None:
     fixed, moving = pair()
     on_cpu = field(fixed, moving)
     for values, options in (((fixed, moving), {"device": "cuda"}), ((fixed.cuda(), moving), {})):
@@ -191,7 +191,7 @@ def test_device_of_the_fixed_image_or_the_one_asked_for() -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "", "cpu:0:1"])
 def test_an_unusable_device(device: str) -> None:
-    with pytest.raises(ConvexAdamError, match="device"):
+    with pytest.raises(ConfigError, match=r"device must be one that torch can use here, got .*; use 'cpu'"):
         register(*pair(), QUICK, device=device)
 
 
@@ -202,12 +202,12 @@ def test_orientation_of_the_voxels_does_not_matter(which: str) -> None:
     images[which] = images[which].canonical()
     assert images[which].grid.shape != SHAPE
     result = register(images["fixed"], images["moving"], QUICK)
-    assert torch.equal(result.transform.resample_onto(fixed.grid).disp_mm, expected())
-    assert result.transform.grid.same_as(images["fixed"].grid)
+    assert torch.equal(result.transform.to_displacement_field(fixed.grid).disp_mm, expected())
+    assert result.transform.grid.is_close(images["fixed"].grid)
 
 
-def turned_grid(shape: tuple[int, int, int], spacing: tuple[float, float, float], degrees: float) -> Grid:
-    """About the origin, first axis to the left, turned about S, voxel centres of the middle at the origin."""
+def rotated_grid(shape: tuple[int, int, int], spacing: tuple[float, float, float], degrees: float) -> Grid:
+    """Grid around the origin, with the first axis to the left, rotated about S."""
     angle = math.radians(degrees)
     affine = np.eye(4)
     affine[:3, :3] = [[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]]
@@ -219,30 +219,30 @@ def turned_grid(shape: tuple[int, int, int], spacing: tuple[float, float, float]
 @pytest.mark.parametrize(
     "moving_grid",
     [
-        turned_grid((48, 40, 36), (1.0, 1.0, 1.0), 0),
-        turned_grid((44, 30, 20), (1.1, 1.4, 1.9), 0),
-        turned_grid((52, 48, 30), (1.2, 1.0, 1.5), 25),
+        rotated_grid((48, 40, 36), (1.0, 1.0, 1.0), 0),
+        rotated_grid((44, 30, 20), (1.1, 1.4, 1.9), 0),
+        rotated_grid((52, 48, 30), (1.2, 1.0, 1.5), 25),
     ],
     ids=["flipped and larger", "other spacing", "oblique"],
 )
 def test_the_moving_image_may_lie_on_any_grid(moving_grid: Grid) -> None:
     true_mm = torch.tensor([2.0, -1.5, 1.0], dtype=torch.float64)
-    fixed_grid = turned_grid((36, 32, 28), (1.0, 1.0, 1.0), 0)
+    fixed_grid = rotated_grid((36, 32, 28), (1.0, 1.0, 1.0), 0)
 
-    def seen(grid: Grid, shift_mm: torch.Tensor) -> Image:
-        points = grid.to_mm(indices(grid.shape).reshape(3, -1).T) - shift_mm
+    def make_image(grid: Grid, shift_mm: torch.Tensor) -> Image:
+        points = grid.index_to_world(indices(grid.shape).reshape(3, -1).T) - shift_mm
         return Image(waves(points.T).reshape(1, *grid.shape).float(), grid)
 
     config = RegistrationConfig(discrete=SEARCH, continuous=Refinement(levels=(Level(iterations=40),)))
-    found = register(seen(fixed_grid, 0 * true_mm), seen(moving_grid, true_mm), config).transform
-    assert found.grid.same_as(fixed_grid)
-    # where the moving image shows the fixed box, and away from its edge
-    there = moving_grid.to_voxels(fixed_grid.to_mm(indices(fixed_grid.shape).reshape(3, -1).T) + true_mm)
-    shown = ((there >= 4) & (there <= torch.tensor(moving_grid.shape) - 5)).all(1).reshape(fixed_grid.shape)
+    found = register(make_image(fixed_grid, 0 * true_mm), make_image(moving_grid, true_mm), config).transform
+    assert found.grid.is_close(fixed_grid)
+    # within both images, away from their borders
+    mapped = moving_grid.world_to_index(fixed_grid.index_to_world(indices(fixed_grid.shape).reshape(3, -1).T) + true_mm)
+    visible = ((mapped >= 4) & (mapped <= torch.tensor(moving_grid.shape) - 5)).all(1).reshape(fixed_grid.shape)
     inner = torch.zeros(fixed_grid.shape, dtype=torch.bool)
     inner[4:-4, 4:-4, 4:-4] = True
-    assert int((shown & inner).sum()) > 6000
-    error = (found.disp_mm - true_mm.reshape(3, 1, 1, 1)).norm(dim=0)[shown & inner]
+    assert int((visible & inner).sum()) > 6000
+    error = (found.disp_mm - true_mm.reshape(3, 1, 1, 1)).norm(dim=0)[visible & inner]
     assert float(error.mean()) < float(true_mm.norm()) / 10
 
 
@@ -266,7 +266,7 @@ def test_types_of_arrays(dtype: str) -> None:
     assert torch.equal(found, field(fixed.astype("f8"), moving.astype("f8")))
 
 
-def test_truth_values() -> None:
+def test_boolean_images() -> None:
     fixed, moving = (v > 0 for v in pair())
     found = field(fixed, moving)
     assert torch.equal(found, field(fixed.float(), moving.float()))
@@ -289,7 +289,7 @@ def test_whole_numbers_on_an_anisotropic_grid(levels: int) -> None:
 @pytest.mark.parametrize("features", [MindSSC(), Intensity()], ids=["MindSSC", "Intensity"])
 @pytest.mark.parametrize("power", [-100, 100, 900])
 def test_scale_of_the_intensities_does_not_matter(power: int, features: Any) -> None:
-    # a power of two, so that not even rounding differs; 2^100 is about 1e30
+    # powers of two, so that rounding is the same; 2^100 is about 1e30
     config = dataclasses.replace(QUICK, features=features)
     fixed, moving = (v.double() for v in pair())
     plain = field(fixed, moving, config=config)
@@ -301,15 +301,15 @@ def test_scale_of_the_intensities_does_not_matter(power: int, features: Any) -> 
 def test_millimetres_are_those_of_the_working_grid() -> None:
     # AFFINE has voxels of 1.5, 2 and 2.5 mm, along -A, S and R
     in_mm = ConvexSearch(spacing=(7.5, 3.0, 4.0), radius=(15.0, 6.0, 8.0), unit="mm")
-    in_voxels = ConvexSearch(spacing=(3, 2, 2), radius=2)
+    scale_to_voxels = ConvexSearch(spacing=(3, 2, 2), radius=2)
     found, wanted, other = (
         field(
             *pair(),
-            config=RegistrationConfig(grid=GivenGrid(), discrete=search, continuous=None),
+            config=RegistrationConfig(grid=NativeGrid(), discrete=search, continuous=None),
             fixed_affine=AFFINE,
             moving_affine=AFFINE,
         )
-        for search in (in_mm, in_voxels, SEARCH)
+        for search in (in_mm, scale_to_voxels, SEARCH)
     )
     assert torch.equal(found, wanted)
     assert not torch.equal(found, other)
@@ -321,19 +321,19 @@ def test_huge_whole_numbers() -> None:
     assert torch.equal(field(fixed, moving), field(fixed.double(), moving.double()))
 
 
-def test_inputs_are_left_alone() -> None:
+def test_inputs_are_not_modified() -> None:
     for convert in (torch.clone, lambda v: (v * 9).short(), lambda v: v.numpy().copy()):
         values = [convert(v) for v in pair()]
         masks = [torch.ones(SHAPE), np.ones(SHAPE)]
         before = [torch.as_tensor(v).clone() for v in (*values, *masks)]
         register(*values, QUICK, fixed_mask=masks[0], moving_mask=masks[1])
-        assert all(torch.equal(torch.as_tensor(v), kept) for v, kept in zip((*values, *masks), before, strict=True))
+        assert all(torch.equal(torch.as_tensor(v), copy) for v, copy in zip((*values, *masks), before, strict=True))
 
 
-# What cannot be registered.
+# What cannot be registered ---------------------------------------------------------------------------------------
 
 
-def spoilt(*values: float) -> torch.Tensor:
+def corrupted_volume(*values: float) -> torch.Tensor:
     data = volume().clone()
     data.view(-1)[100 : 100 + len(values)] = torch.tensor(values)
     return data
@@ -346,12 +346,14 @@ NAN = math.nan
 def test_nan_and_infinity_are_counted(which: str) -> None:
     images = {"fixed": volume(), "moving": volume(moved=True)}
     for values in ((NAN,), (math.inf, -math.inf, NAN)):
-        bad = {**images, which: spoilt(*values)}
-        with pytest.raises(InputError, match=rf"the {which} image holds {len(values)} NaN or Inf of 7680 .*replace"):
+        bad = {**images, which: corrupted_volume(*values)}
+        with pytest.raises(
+            InputError, match=rf"the {which} image must be finite, got {len(values)} NaN or Inf in 7680 .*repl"
+        ):
             register(bad["fixed"], bad["moving"], QUICK)
-        inside = torch.ones(SHAPE)  # a mask does not make them good
+        inside = torch.ones(SHAPE)  # masks do not permit them
         inside.view(-1)[100:110] = 0
-        with pytest.raises(InputError, match="NaN or Inf"):
+        with pytest.raises(InputError, match="must be finite, got"):
             register(bad["fixed"], bad["moving"], QUICK, fixed_mask=inside, moving_mask=inside)
 
 
@@ -371,22 +373,30 @@ def test_one_constant_image_does_not_move(constant: str) -> None:
 
 
 UNUSABLE: dict[str, tuple[Any, type[ConvexAdamError], str]] = {
-    "empty": (torch.zeros(0, 3, 3), InputError, "the volume is empty: its shape is"),
-    "no channel": (torch.zeros(0, *SHAPE), InputError, "the volume is empty"),
-    "two axes": (torch.zeros(5, 6), InputError, "a volume has three axes .*pass one 3-D volume"),
-    "five axes": (torch.zeros(1, 1, 5, 6, 7), InputError, "a volume has three axes"),
-    "an array with four axes": (np.zeros((5, 6, 7, 3)), InputError, "a volume has three axes"),
-    "a scalar": (np.float32(3), InputError, "an image is a path"),
-    "complex tensor": (torch.zeros(SHAPE, dtype=torch.complex64), InputError, "real numbers"),
-    "complex array": (np.zeros(SHAPE, complex), InputError, "voxel values are real numbers"),
-    "objects": (np.full(SHAPE, None), InputError, "voxel values are real numbers"),
-    "text": (np.full(SHAPE, "a"), InputError, "voxel values are real numbers"),
-    "None": (None, InputError, "an image is a path, an Image, a tensor, a numpy array, or"),
-    "a list": ([[[1.0]]], InputError, "an image is a path"),
-    "a missing file": ("nowhere.nii.gz", FileError, "there is no file nowhere.nii.gz; check the name"),
+    "empty": (torch.zeros(0, 3, 3), InputError, r"shape .*\(0, 3, 3\)"),
+    "no channel": (torch.zeros(0, *SHAPE), InputError, r"shape .*\(0, 24, 20, 16\)"),
+    "two axes": (torch.zeros(5, 6), InputError, "three axes .*pass one 3-D volume"),
+    "five axes": (torch.zeros(1, 1, 5, 6, 7), InputError, "three axes"),
+    "an array with four axes": (np.zeros((5, 6, 7, 3)), InputError, "three axes"),
+    "a scalar": (np.float32(3), InputError, "a path, an Image, .*float32"),
+    "complex tensor": (torch.zeros(SHAPE, dtype=torch.complex64), InputError, "real numbers.*complex64"),
+    "complex array": (np.zeros(SHAPE, complex), InputError, "real numbers.*complex128"),
+    "objects": (np.full(SHAPE, None), InputError, "real numbers.*object"),
+    "text": (np.full(SHAPE, "a"), InputError, "real numbers.*U1"),
+    "None": (None, InputError, "a path, an Image, a tensor, a numpy array, .*NoneType"),
+    "a list": ([[[1.0]]], InputError, "a path, an Image, .*list"),
+    "a missing file": ("nowhere.nii.gz", FileError, "nowhere.nii.gz"),
     "frames": (nibabel.Nifti1Image(np.ones((5, 6, 7, 2), np.float32), np.eye(4)), InputError, "one volume"),
-    "2-D of SimpleITK": (sitk.Image(4, 5, sitk.sitkFloat32), InputError, "3-D volume is needed"),
-    "vectors of SimpleITK": (sitk.Image([4, 5, 6], sitk.sitkVectorFloat32), InputError, "one number for each voxel"),
+    "2-D of SimpleITK": (
+        sitk.Image(4, 5, sitk.sitkFloat32),
+        InputError,
+        "three axes and one value per voxel, got 2 axes",
+    ),
+    "vectors of SimpleITK": (
+        sitk.Image([4, 5, 6], sitk.sitkVectorFloat32),
+        InputError,
+        "one value per voxel, got 3 axes and 3 values",
+    ),
 }
 
 
@@ -403,8 +413,8 @@ def test_unusable_images(name: str) -> None:
 def test_unusable_files(tmp_path: Path) -> None:
     good = as_path(volume(), tmp_path, ".nii.gz")
     (tmp_path / "cut.nii.gz").write_bytes(good.read_bytes()[:2000])
-    (tmp_path / "text.nii.gz").write_text("this is no image")
-    (tmp_path / "text.nii").write_text("this is no image either, and it is long enough for a header" * 10)
+    (tmp_path / "text.nii.gz").write_text("not an image")
+    (tmp_path / "text.nii").write_text("not an image either, and long enough for a header" * 10)
     (tmp_path / "empty.nii").touch()
     flat = as_path(volume(), tmp_path, ".nii")
     (tmp_path / "cut.nii").write_bytes(flat.read_bytes()[:5000])
@@ -421,7 +431,7 @@ def test_unusable_files(tmp_path: Path) -> None:
 def test_a_file_that_is_cut_short_is_told_of_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "cut.nii"
     path.write_bytes(as_path(volume(), tmp_path, ".nii").read_bytes()[:5000])
-    with pytest.raises(FileError, match="is it damaged, or cut short") as caught:
+    with pytest.raises(FileError, match="damaged or truncated") as caught:
         register(path, volume(), QUICK)
     assert "\n" not in str(caught.value)
 
@@ -429,13 +439,13 @@ def test_a_file_that_is_cut_short_is_told_of_in_one_line(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("affine", "message"),
     [
-        (np.zeros((4, 4)), "the last row of an affine is 0 0 0 1"),
-        (np.diag([0.0, 0.0, 0.0, 1.0]), "the affine is singular"),
-        (np.diag([1.0, 1.0, 0.0, 1.0]), "the affine is singular.*correct the header, or pass an affine"),
-        (np.array([[1.0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "the affine is singular"),
-        (np.full((4, 4), NAN), "the affine holds NaN or Inf"),
-        (np.diag([1.0, math.inf, 1.0, 1.0]), "the affine holds NaN or Inf"),
-        (np.eye(3), "an affine is a 4x4 matrix"),
+        (np.zeros((4, 4)), "last row .*0 0 0 1"),
+        (np.diag([0.0, 0.0, 0.0, 1.0]), "singular"),
+        (np.diag([1.0, 1.0, 0.0, 1.0]), "singular.*correct the header, or pass an affine"),
+        (np.array([[1.0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "singular"),
+        (np.full((4, 4), NAN), "affine .*NaN or Inf"),
+        (np.diag([1.0, math.inf, 1.0, 1.0]), "affine .*NaN or Inf"),
+        (np.eye(3), r"affine .*\(3, 3\)"),
     ],
 )
 def test_unusable_affines(affine: np.ndarray, message: str) -> None:
@@ -445,15 +455,15 @@ def test_unusable_affines(affine: np.ndarray, message: str) -> None:
 
 
 @pytest.mark.parametrize("affine", ["RAS", [[1, 2], [3]]])
-def test_an_affine_that_is_no_matrix(affine: Any) -> None:
+def test_an_affine_that_is_not_a_matrix(affine: Any) -> None:
     with pytest.raises(GeometryError, match="affine"):
         register(*pair(), QUICK, fixed_affine=affine)
 
 
-def test_an_affine_beside_something_that_has_its_own(tmp_path: Path) -> None:
+def test_an_affine_for_an_image_that_has_its_own(tmp_path: Path) -> None:
     path = as_path(volume(), tmp_path, ".nii")
     for value in (path, nibabel.load(path), Image(volume()[None], Grid(SHAPE)), as_sitk(volume().numpy(), AFFINE)):
-        with pytest.raises(ConfigError, match="has its own; leave the affine out"):
+        with pytest.raises(ConfigError, match=r"affine .*has its own"):
             register(value, volume(), QUICK, fixed_affine=AFFINE)
 
 
@@ -461,56 +471,58 @@ def test_an_affine_beside_something_that_has_its_own(tmp_path: Path) -> None:
 def test_images_that_do_not_overlap(shift: tuple[float, float, float]) -> None:
     affine = np.eye(4)
     affine[:3, 3] = shift
-    with pytest.raises(InputError, match=r"do not overlap.*check the affines"):
+    with pytest.raises(InputError, match=r"the images must overlap .*, got no voxel in both; check affines and masks"):
         register(*pair(), QUICK, moving_affine=affine)
 
 
-def constant_features(shape_of: Callable[[Image], Any]) -> RegistrationConfig:
+def with_features(extract: Callable[[Image], Any]) -> RegistrationConfig:
     def features(image: Image, *, weight: torch.Tensor | None = None) -> Any:
-        return shape_of(image)
+        return extract(image)
 
-    return RegistrationConfig(grid=GivenGrid(), linear=None, features=features, discrete=SEARCH, continuous=None)
+    return RegistrationConfig(grid=NativeGrid(), linear=None, features=features, discrete=SEARCH, continuous=None)
 
 
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (lambda image: image.data[0], r"features are a tensor \[f, i, j, k\] with \(24, 20, 16\) voxels, but \(24, 20"),
-        (lambda image: image.data[:, 1:], r"\(1, 23, 20, 16\) came"),
-        (lambda image: image.data.numpy(), "ndarray came"),
-        (lambda image: None, "NoneType came"),
-        (lambda image: image.data.to("meta"), "the images are on cpu, but features on meta came from"),
+        (lambda image: image.data[0], r"features .*\[f, i, j, k\] with \(24, 20, 16\) voxels, .*\(24, 20, 16\)"),
+        (lambda image: image.data[:, 1:], r"features .*\(1, 23, 20, 16\)"),
+        (lambda image: image.data.numpy(), "features .*ndarray"),
+        (lambda image: None, "features .*NoneType"),
+        (lambda image: image.data.to("meta"), "cpu.*meta"),
         (lambda image: image.data[:0], "at least one channel"),
-        (lambda image: image.data * NAN, "hold NaN or Inf"),
-        (lambda image: image.data / 0, "hold NaN or Inf"),
+        (lambda image: image.data * NAN, "features must be finite, got NaN or Inf from"),
+        (lambda image: image.data / 0, "features must be finite, got NaN or Inf from"),
     ],
 )
 def test_unusable_features(made: Callable[[Image], Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        register(*pair(), constant_features(made))
+        register(*pair(), with_features(made))
 
 
 def test_features_with_other_channels() -> None:
     counts = iter([2, 3])
-    with pytest.raises(ConfigError, match="as many feature channels, but 2 and 3 came"):
-        register(*pair(), constant_features(lambda image: image.data.expand(next(counts), -1, -1, -1)))
-    with pytest.raises(ConfigError, match="as many feature channels, but 24 and 12 came"):
+    with pytest.raises(ConfigError, match="features must have as many channels for both images, got 2 and 3 from"):
+        register(*pair(), with_features(lambda image: image.data.expand(next(counts), -1, -1, -1)))
+    with pytest.raises(
+        ConfigError, match="features must have as many channels for both images, got 24 and 12 from MindSSC"
+    ):
         register(volume()[None].expand(2, -1, -1, -1), volume(), QUICK)
 
 
 def test_features_whose_squares_overflow() -> None:
-    config = constant_features(lambda image: image.data * 1e30)
-    with pytest.raises(ConfigError, match="features"):
+    config = with_features(lambda image: image.data * 1e30)
+    with pytest.raises(ConfigError, match=r"features must be small enough to square, got up to .*e\+3\d from"):
         register(*pair(), dataclasses.replace(config, continuous=Refinement(levels=(Level(iterations=5),))))
 
 
 @pytest.mark.parametrize("config", ["published", {}, MindSSC()])
-def test_a_config_that_is_none(config: Any) -> None:
+def test_a_config_of_another_type(config: Any) -> None:
     with pytest.raises(ConfigError, match="RegistrationConfig"):
         register(*pair(), config)
 
 
-# Sizes.
+# Sizes ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -526,21 +538,21 @@ def test_thin_and_tiny_volumes(shape: tuple[int, int, int], config: Registration
         assert bool(result.transform.disp_mm.isfinite().all())
         assert all(math.isfinite(v) for v in result.diagnostics.values())
         for axis, size in enumerate(shape):
-            if size == 1:  # there is nowhere to go
+            if size == 1:  # no motion along a single voxel
                 assert float(result.transform.disp_mm[axis].abs().max()) < 0.5
 
 
 def test_thin_volumes_are_registered() -> None:
-    # several voxels thick, and the motion lies in the plane
+    # several voxels thick, with motion in the plane
     points = indices((60, 60, 6))
     shift = torch.tensor([2.0, -1.0, 0.0], dtype=torch.float64).reshape(3, 1, 1, 1)
     config = RegistrationConfig(
-        grid=GivenGrid(), discrete=SEARCH, continuous=Refinement(levels=(Level(iterations=40),))
+        grid=NativeGrid(), discrete=SEARCH, continuous=Refinement(levels=(Level(iterations=40),))
     )
     found = field(waves(points).float(), waves(points - shift).float(), config=config)
     error = (found - shift).abs()[:, 8:-8, 8:-8].mean((1, 2, 3))
     assert float(error[:2].max()) < 0.15
-    assert float(error[2]) < 0.5  # six voxels hold little about motion across them
+    assert float(error[2]) < 0.5  # six voxels determine motion across them poorly
 
 
 def test_volumes_of_different_size() -> None:
@@ -552,7 +564,7 @@ def test_volumes_of_different_size() -> None:
     assert register(padded, fixed, QUICK).transform.grid.shape == (24, 20, 17)
 
 
-# Masks.
+# Masks ------------------------------------------------------------------------------------------------------------
 
 
 def half() -> torch.Tensor:
@@ -571,26 +583,26 @@ def expected_masked() -> torch.Tensor:
 @pytest.mark.parametrize("name", [name for name in FORMS if name != "tensor with a channel"])
 def test_every_form_of_a_mask_gives_the_same(name: str, tmp_path: Path) -> None:
     fixed, moving = (Image(v[None], Grid(SHAPE, AFFINE)) for v in pair())
-    mask, _ = FORMS[name](half(), tmp_path)  # an array lies where its image lies
+    mask, _ = FORMS[name](half(), tmp_path)  # an array has the grid of its image
     assert torch.equal(field(fixed, moving, fixed_mask=mask, moving_mask=mask), expected_masked())
     assert not torch.equal(expected_masked(), expected())
 
 
 class Named(np.ndarray):
-    """An array of another package, as some make them."""
+    """An array subclass, as some packages have."""
 
 
 @pytest.mark.parametrize("convert", [np.ma.masked_array, lambda array: array.view(Named)], ids=["masked", "subclass"])
-def test_every_kind_of_array_lies_on_the_grid_of_its_image(convert: Callable[[np.ndarray], np.ndarray]) -> None:
+def test_every_kind_of_array_has_the_grid_of_its_image(convert: Callable[[np.ndarray], np.ndarray]) -> None:
     fixed, moving = (Image(v[None], Grid(SHAPE, AFFINE)) for v in pair())
     mask = convert(half().numpy())
     assert torch.equal(field(fixed, moving, fixed_mask=mask, moving_mask=mask), expected_masked())
 
 
-def test_arrays_that_hide_values() -> None:
-    hidden = np.ma.masked_less(volume().numpy(), 0.0)
-    for images, options in (((hidden, volume()), {}), ((volume(), volume()), {"fixed_mask": hidden})):
-        with pytest.raises(InputError, match=r"hides \d+ of 7680 values"):
+def test_arrays_with_masked_values() -> None:
+    masked = np.ma.masked_less(volume().numpy(), 0.0)
+    for images, options in (((masked, volume()), {}), ((volume(), volume()), {"fixed_mask": masked})):
+        with pytest.raises(InputError, match=r"\d+ of 7680"):
             register(*images, QUICK, **options)
 
 
@@ -613,24 +625,24 @@ def test_every_type_of_a_mask_gives_the_same(convert: Callable[[torch.Tensor], A
     assert torch.equal(field(*pair(), fixed_mask=mask, moving_mask=mask, **options), expected_masked())
 
 
-def test_a_mask_may_lie_on_another_grid() -> None:
+def test_a_mask_may_have_another_grid() -> None:
     fixed, moving = (Image(v[None], Grid(SHAPE, AFFINE)) for v in pair())
     mask = Image(half()[None], Grid(SHAPE, AFFINE)).canonical()
     found = field(fixed, moving, fixed_mask=mask, moving_mask=mask)
     torch.testing.assert_close(found, expected_masked(), atol=1e-3, rtol=0)
-    cropped = Image(torch.ones(1, 15, 20, 16), Grid((15, 20, 16), AFFINE))  # nothing outside is inside
+    cropped = Image(torch.ones(1, 15, 20, 16), Grid((15, 20, 16), AFFINE))  # 0 outside its grid
     found = field(fixed, moving, fixed_mask=cropped, moving_mask=cropped)
     torch.testing.assert_close(found, expected_masked(), atol=1e-3, rtol=0)
 
 
-def test_beside_a_mask_there_is_no_evidence() -> None:
+def test_features_get_the_mask_as_weight() -> None:
     weights: list[torch.Tensor] = []
 
     def features(image: Image, *, weight: torch.Tensor) -> torch.Tensor:
         weights.append(weight)
         return image.data
 
-    config = RegistrationConfig(grid=GivenGrid(), linear=None, features=features, discrete=None, continuous=None)
+    config = RegistrationConfig(grid=NativeGrid(), linear=None, features=features, discrete=None, continuous=None)
     fixed, moving = (Image(v[None], Grid(SHAPE, AFFINE)) for v in pair())
     field(fixed, moving, config=config, fixed_mask=half(), moving_mask=half())
     assert [weight.unique().tolist() for weight in weights] == [[0.0, 1.0]] * 2
@@ -638,19 +650,19 @@ def test_beside_a_mask_there_is_no_evidence() -> None:
 
 def test_a_mask_of_everything_changes_nothing() -> None:
     fixed, moving = (Image(v[None], Grid(SHAPE, AFFINE)) for v in pair())
-    everything = torch.ones(SHAPE)
-    forms = (everything, everything.numpy() > 0, everything[None])
-    for masks in [{"moving_mask": everything}, *({"fixed_mask": form} for form in forms)]:
+    full = torch.ones(SHAPE)
+    forms = (full, full.numpy() > 0, full[None])
+    for masks in [{"moving_mask": full}, *({"fixed_mask": form} for form in forms)]:
         assert torch.equal(field(fixed, moving, **masks), expected())
 
 
 CORNER = (slice(0, 14), slice(0, 14), slice(0, 12))
-AROUND = (slice(0, 17), slice(0, 17), slice(0, 15))  # as far as descriptors of radius 1 and dilation 2 look
+AROUND = (slice(0, 17), slice(0, 17), slice(0, 15))  # enlarged by the receptive radius of MindSSC
 BOX = (40, 32, 24)
 
 
 def corrupted(image: torch.Tensor) -> torch.Tensor:
-    """Noise of the image's own range in a corner."""
+    """Replace a corner by noise in the range of the image."""
     noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)) * 0.99
     result = image.clone()
     result[CORNER] = (image.min() + (image.max() - image.min()) * noise)[CORNER]
@@ -664,30 +676,31 @@ def outside_of_corner() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("which", ["fixed", "moving"])
-def test_what_a_mask_excludes_has_no_say(which: str) -> None:
+def test_voxels_outside_the_mask_have_no_influence(which: str) -> None:
     clean = dict(zip(("fixed", "moving"), pair(BOX), strict=True))
-    spoilt_pair = {**clean, which: corrupted(clean[which])}
+    corrupted_pair = {**clean, which: corrupted(clean[which])}
     mask = {f"{which}_mask": outside_of_corner()}
-    found, wanted = (field(p["fixed"], p["moving"], **mask) for p in (spoilt_pair, clean))
+    found, wanted = (field(p["fixed"], p["moving"], **mask) for p in (corrupted_pair, clean))
     assert torch.equal(found, wanted)
-    assert not torch.equal(field(spoilt_pair["fixed"], spoilt_pair["moving"]), field(clean["fixed"], clean["moving"]))
+    assert not torch.equal(
+        field(corrupted_pair["fixed"], corrupted_pair["moving"]), field(clean["fixed"], clean["moving"])
+    )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("which", ["fixed", "moving"])
 def test_excluding_a_corrupted_corner_restores_the_result(which: str) -> None:
     clean = dict(zip(("fixed", "moving"), pair(BOX), strict=True))
-    spoilt_pair = {**clean, which: corrupted(clean[which])}
+    corrupted_pair = {**clean, which: corrupted(clean[which])}
     config = RegistrationConfig(
-        grid=GivenGrid(), discrete=SEARCH, continuous=Refinement(levels=(Level(iterations=60),))
+        grid=NativeGrid(), discrete=SEARCH, continuous=Refinement(levels=(Level(iterations=60),))
     )
 
     def error(images: dict[str, torch.Tensor], **masks: torch.Tensor) -> torch.Tensor:
         found = field(images["fixed"], images["moving"], config=config, **masks)
         return (found - torch.tensor(TRUE_VOX).reshape(3, 1, 1, 1)).norm(dim=0)
 
-    undisturbed, disturbed = error(clean), error(spoilt_pair)
-    restored = error(spoilt_pair, **{f"{which}_mask": outside_of_corner()})
+    undisturbed, disturbed = error(clean), error(corrupted_pair)
+    restored = error(corrupted_pair, **{f"{which}_mask": outside_of_corner()})
     elsewhere = outside_of_corner() > 0
     assert float(disturbed[CORNER].mean()) > 4 * float(undisturbed[CORNER].mean())
     assert float(restored[CORNER].mean()) < float(disturbed[CORNER].mean()) / 4
@@ -700,54 +713,56 @@ def test_excluding_a_corrupted_corner_restores_the_result(which: str) -> None:
     [
         (
             torch.ones(3, 4, 5),
-            r"the {} mask has shape \(3, 4, 5\) but the {} image \(24, 20, 16\); pass a mask of that",
+            r"{0}_mask must have the shape of the {0} image, \(24, 20, 16\), got \(3, 4, 5\); pass an array",
         ),
-        (np.ones(SHAPE[:2]), r"the {} mask has shape \(24, 20\)"),
-        (np.array(1.0), r"the {} mask has shape \(\)"),
-        (torch.zeros(SHAPE), "the {} mask is empty: no value is above 0; leave it out"),
-        (-torch.ones(SHAPE), "the {} mask is empty"),
-        (np.zeros(SHAPE, bool), "the {} mask is empty"),
-        (spoilt(NAN), "the {} mask holds NaN or Inf"),
-        (spoilt(math.inf), "the {} mask holds NaN or Inf"),
-        (Image(torch.ones(2, *SHAPE), Grid(SHAPE)), "a mask has one channel, but the {} mask has 2"),
+        (np.ones(SHAPE[:2]), r"{0}_mask must have the shape .*, got \(24, 20\)"),
+        (np.array(1.0), r"{0}_mask must have the shape .*, got \(\)"),
+        (torch.zeros(SHAPE), "{0}_mask must have a value above 0, got an empty mask; omit it"),
+        (-torch.ones(SHAPE), "{0}_mask must have a value above 0"),
+        (np.zeros(SHAPE, bool), "{0}_mask must have a value above 0"),
+        (corrupted_volume(NAN), "{0}_mask must be finite, got NaN or Inf"),
+        (corrupted_volume(math.inf), "{0}_mask must be finite, got NaN or Inf"),
+        (Image(torch.ones(2, *SHAPE), Grid(SHAPE)), "{0}_mask must have one channel, got 2"),
         (torch.ones(SHAPE, dtype=torch.complex64), "real numbers"),
-        (True, "an image is a path"),
+        (True, "a path, an Image, .*bool"),
     ],
 )
 def test_unusable_masks(mask: Any, message: str) -> None:
     for which in ("fixed", "moving"):
-        with pytest.raises(InputError, match=message.format(which, which)):
+        with pytest.raises(InputError, match=message.format(which)):
             register(*pair(), QUICK, **{f"{which}_mask": mask})
 
 
-def test_a_mask_off_its_image() -> None:
+def test_a_mask_outside_its_image() -> None:
     affine = np.eye(4)
     affine[0, 3] = 100
     mask = Image(torch.ones(1, 4, 4, 4), Grid((4, 4, 4), affine))
     for which in ("fixed", "moving"):
-        with pytest.raises(InputError, match=r"no voxel has evidence: .*check the affines and masks"):
+        with pytest.raises(
+            InputError, match=r"the images must overlap within .* the masks, got no voxel in both; check aff"
+        ):
             register(*pair(), QUICK, **{f"{which}_mask": mask})
 
 
 def test_masks_that_do_not_overlap() -> None:
-    # further apart than the search and the refinement reach
+    # farther apart than search and refinement can bridge
     fixed_mask, moving_mask = torch.zeros(SHAPE), torch.zeros(SHAPE)
     fixed_mask[:6] = moving_mask[-6:] = 1
-    with pytest.raises(InputError, match="overlap"):
+    with pytest.raises(InputError, match="the masks must overlap within the reach of the search, got no overlap"):
         register(*pair(), QUICK, fixed_mask=fixed_mask, moving_mask=moving_mask)
 
 
-# Other features.
+# Other features ---------------------------------------------------------------------------------------------------
 
 
-def test_own_functions_and_finished_features() -> None:
+def test_functions_and_precomputed_features() -> None:
     calls: list[tuple[Image, torch.Tensor | None]] = []
 
     def features(image: Image, *, weight: torch.Tensor | None = None) -> torch.Tensor:
         calls.append((image, weight))
         return torch.cat([image.data, image.data.square()]).double()
 
-    config = RegistrationConfig(grid=GivenGrid(), linear=None, features=features, discrete=SEARCH, continuous=None)
+    config = RegistrationConfig(grid=NativeGrid(), linear=None, features=features, discrete=SEARCH, continuous=None)
     fixed, moving = (v / 10 for v in pair())
     found = field(fixed, moving, config=config, moving_mask=half())
     assert [image.data.shape for image, _ in calls] == [(1, *SHAPE)] * 2
@@ -755,13 +770,13 @@ def test_own_functions_and_finished_features() -> None:
     assert calls[1][1] is not None
     assert torch.equal(calls[1][1], half())
     stacked = [torch.stack([v, v.square()]) for v in (fixed, moving)]
-    finished = RegistrationConfig(
-        grid=GivenGrid(), linear=None, features=Precomputed(), discrete=SEARCH, continuous=None
+    precomputed = RegistrationConfig(
+        grid=NativeGrid(), linear=None, features=Precomputed(), discrete=SEARCH, continuous=None
     )
-    assert torch.equal(found, field(*stacked, config=finished, moving_mask=half()))
+    assert torch.equal(found, field(*stacked, config=precomputed, moving_mask=half()))
 
 
-def test_images_of_files_and_arrays_share_their_result(tmp_path: Path) -> None:
+def test_files_and_images_give_the_same_result(tmp_path: Path) -> None:
     fixed, moving = (Image(v[None], Grid(SHAPE, AFFINE)) for v in pair())
     write_image(fixed, tmp_path / "fixed.nii.gz")
     write_image(moving, tmp_path / "moving.nii.gz")
@@ -777,17 +792,18 @@ def test_an_initial_transform_may_be_a_file(name: str, tmp_path: Path) -> None:
     shift[:3, 3] = 3.0, -2.0, 1.5
     fixed, moving = (Image(torch.zeros(1, 6, 7, 8), Grid((6, 7, 8), np.diag([2.0, 2, 3, 1]))) for _ in range(2))
     write_transform(Affine(shift), tmp_path / name, fixed=fixed)
-    found = checked_initial(tmp_path / name, fixed, moving)
+    found = parse_initial(tmp_path / name, fixed, moving)
     assert found is not None
     expected = torch.tensor([[3.0, -2.0, 1.5]], dtype=torch.float64)
     torch.testing.assert_close(found(torch.zeros(1, 3)), expected, atol=5e-3, rtol=0)  # float16 of 1.5 voxels
-    with pytest.raises(FileError, match="no file"):
-        checked_initial(tmp_path / "absent.h5", fixed, moving)
+    with pytest.raises(FileError, match=r"absent\.h5"):
+        parse_initial(tmp_path / "absent.h5", fixed, moving)
 
 
 def test_a_mask_of_monai_keeps_its_own_grid() -> None:
     image = Image(torch.zeros(1, 6, 7, 8), Grid((6, 7, 8), np.diag([2.0, 2, 3, 1])))
     made: Any = look_alike_tensor()
-    found = checked_mask(made(torch.ones(1, 3, 4, 5), affine=torch.diag(torch.tensor([4.0, 4, 5, 1]))), image, "fixed")
+    mask = made(torch.ones(1, 3, 4, 5), affine=torch.diag(torch.tensor([4.0, 4, 5, 1])))
+    found = parse_mask(mask, image, "fixed_mask")
     assert found is not None
-    assert found.grid.same_as(Grid((3, 4, 5), np.diag([4.0, 4, 5, 1])))
+    assert found.grid.is_close(Grid((3, 4, 5), np.diag([4.0, 4, 5, 1])))

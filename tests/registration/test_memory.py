@@ -1,4 +1,4 @@
-"""The estimate of memory. That it is right is measured by ``benchmarks/scaling.py``."""
+"""The estimate of memory; ``benchmarks/scaling.py`` measures its error."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from convexadam import (
     ConfigError,
     ConvexSearch,
     GeometryError,
-    GivenGrid,
     Intensity,
     IsotropicGrid,
     MindSSC,
+    NativeGrid,
     Refinement,
     RegistrationConfig,
     estimate_memory,
@@ -25,28 +25,28 @@ from convexadam import (
 )
 from convexadam.continuous import Level, Lncc, Ssd, WeightedSum
 from convexadam.features import LabelFeatures, NNUNetFeatures, ProbabilityFeatures, TorchScriptFeatures
-from convexadam.registration.memory import give_back_memory
+from convexadam.registration.memory import release_memory
 
 
 @pytest.mark.parametrize("name", ["default", "published"])
-def test_large_volumes_take_less_than_60_bytes_a_voxel(name: str) -> None:
+def test_large_volumes_take_less_than_60_bytes_per_voxel(name: str) -> None:
     assert 20 < estimate_memory((256, 256, 256), preset(name)) / 256**3 < 60
     assert estimate_memory((512, 512, 600), preset(name)) < 10e9
 
 
-def test_it_grows_linearly_with_the_number_of_voxels() -> None:
+def test_the_estimate_is_linear_in_the_number_of_voxels() -> None:
     small, large = (estimate_memory((n, n, n), preset("published")) - 3_000_000 for n in (96, 192))
     assert large == pytest.approx(8 * small, rel=1e-6)
 
 
 def test_the_largest_stage_counts() -> None:
     config = preset("published")
-    search = RegistrationConfig(grid=GivenGrid(), discrete=ConvexSearch(spacing=2, radius=5), continuous=None)
+    search = RegistrationConfig(grid=NativeGrid(), discrete=ConvexSearch(spacing=2, radius=5), continuous=None)
     # 11^3 costs of two bytes for every eighth voxel
     assert estimate_memory((128, 128, 128), search) > 2 * 11**3 * 128**3 / 8
-    without = RegistrationConfig(grid=GivenGrid(), discrete=None, continuous=None)
+    without = RegistrationConfig(grid=NativeGrid(), discrete=None, continuous=None)
     assert estimate_memory((128, 128, 128), without) < estimate_memory((128, 128, 128), config)
-    fine = RegistrationConfig(grid=GivenGrid(), discrete=None, continuous=Refinement(levels=(Level(spacing=1),)))
+    fine = RegistrationConfig(grid=NativeGrid(), discrete=None, continuous=Refinement(levels=(Level(spacing=1),)))
     assert estimate_memory((128, 128, 128), fine) > 2 * estimate_memory((128, 128, 128), config)
 
 
@@ -75,7 +75,7 @@ def test_channels() -> None:
     assert of(own, channels=1) == of(Intensity())
 
 
-def test_differences_within_a_sum_are_copied() -> None:
+def test_squared_differences_in_a_sum_copy_their_features() -> None:
     def of(*terms: Any, channels: tuple[int, ...] | None = None) -> int:
         similarity = terms[0] if len(terms) == 1 else WeightedSum(terms=terms, weights=(1.0, 1.0), channels=channels)
         refinement = Refinement(levels=(Level(spacing=1),), similarity=similarity)
@@ -87,15 +87,15 @@ def test_differences_within_a_sum_are_copied() -> None:
     assert of(Ssd(), Lncc(), channels=(3, 9)) - of(Ssd()) == 3 * per_channel
 
 
-def test_no_grid() -> None:
+def test_a_shape_that_is_no_grid_raises() -> None:
     with pytest.raises(GeometryError, match="at least 1"):
         estimate_memory((0, 4, 4))
 
 
-def test_freed_memory_goes_back() -> None:
+def test_freed_memory_is_returned_to_the_system() -> None:
     status = Path("/proc/self/status")
     if sys.platform != "linux" or not status.is_file():
-        pytest.skip("only there is the memory of the process told, and given back")
+        pytest.skip("needs /proc and malloc_trim")
 
     def resident() -> int:
         (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmRSS"))
@@ -105,23 +105,23 @@ def test_freed_memory_goes_back() -> None:
     blocks = [np.ones(12_000) for _ in range(1000)]  # 96 kB each: the C library keeps them when they are freed
     last = blocks.pop()
     if resident() - before < 50e6:
-        pytest.skip("the memory of the process is not told at once")
+        pytest.skip("this system reports the memory of a process with a delay")
     del blocks
-    give_back_memory()
+    release_memory()
     assert resident() - before < 30e6
     assert last.all()
 
 
-def test_features_of_networks_count_as_what_they_are_compared_as() -> None:
+def test_features_of_networks_count_like_those_they_become() -> None:
     def estimated(features: Any, channels: int = 12) -> int:
         return estimate_memory((128, 96, 112), RegistrationConfig(features=features), channels=channels)
 
     network: dict[str, Any] = {"model_folder": "model", "output": "probabilities"}
     assert estimated(NNUNetFeatures(model_folder="model")) == estimated(LabelFeatures())
     assert estimated(NNUNetFeatures(**network)) == estimated(ProbabilityFeatures()) > estimated(LabelFeatures())
-    # In patches no whole map exists; else there is one of twelve channels.
+    # without patches there is one whole map of twelve channels
     whole, patches = (estimated(TorchScriptFeatures(path="a.pt", patch=patch)) for patch in (None, 64))
     assert whole > patches + 12 * 4 * 128 * 96 * 112
     for features in (NNUNetFeatures(**network), TorchScriptFeatures(path="a.pt")):
-        with pytest.raises(ConfigError, match=r"how many channels .* is not known here; pass channels="):
+        with pytest.raises(ConfigError, match=rf"channels must be given .*{type(features).__name__}.*; pass channels="):
             estimate_memory((64, 64, 64), RegistrationConfig(features=features))

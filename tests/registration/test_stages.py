@@ -1,8 +1,9 @@
-"""Several searches and levels in a row, other features for the refinement, and the memory of all that."""
+"""Several searches and levels, other features for the refinement, and the memory of all these."""
 
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from typing import Any
 
 import pytest
@@ -12,12 +13,13 @@ from torso import QUICK, SEARCH, cubic_pair, error, second_order, still, thick_p
 
 from convexadam import (
     ConvexSearch,
-    GivenGrid,
     Grid,
     Image,
     Intensity,
     MindSSC,
+    NativeGrid,
     Refinement,
+    RegistrationConfig,
     estimate_memory,
     register,
 )
@@ -33,7 +35,7 @@ from convexadam.continuous import (
 )
 from convexadam.data import PhantomPair
 from convexadam.features import Concat
-from convexadam.registration import levels
+from convexadam.registration.pair import WorkingPair
 
 
 @pytest.fixture(scope="module")
@@ -46,34 +48,34 @@ def thick() -> PhantomPair:
     return thick_pair()
 
 
-# Searches and levels in a row -------------------------------------------------------------------------------------
+# Several searches and levels --------------------------------------------------------------------------------------
 
 
-def apart(shift: tuple[float, float, float], *searches: ConvexSearch) -> float:
-    """Mean error of searches alone for a pure shift, in voxels."""
+def search_error(shift: tuple[float, float, float], *searches: ConvexSearch) -> float:
+    """Mean error of searches alone for a translation, in voxels."""
     fixed, moving = shifted_pair(Grid((48, 44, 40)), shift, (8.0, 24.0))
-    config = dataclasses.replace(QUICK, grid=GivenGrid(), discrete=searches, continuous=None)
+    config = dataclasses.replace(QUICK, grid=NativeGrid(), discrete=searches, continuous=None)
     found = register(fixed, moving, config).transform.to_voxels()
     return float((found - torch.tensor(shift).reshape(3, 1, 1, 1))[:, 10:-10, 10:-10, 10:-10].norm(dim=0).mean())
 
 
-def test_searches_in_a_row_reach_further() -> None:
+def test_several_searches_find_larger_displacements() -> None:
     shift, near = (9.0, -6.0, 3.0), ConvexSearch(spacing=3, radius=2)
-    assert apart(shift, near) > 2  # 9 voxels are 3 cells
-    assert apart(shift, near, near) < 0.3
-    # fractions are found but for the last cell of a window: 9 voxels are 1.5 cells of 6
-    assert apart(shift, ConvexSearch(spacing=6, radius=3), ConvexSearch(spacing=2, radius=2)) < 0.3
-    # Regression: a search both ways after one of one direction began its way back at zero.
-    assert apart(shift, dataclasses.replace(near, radius=3, inverse_consistency=0), near) < 0.3
+    assert search_error(shift, near) > 2  # 9 voxels are 3 control points
+    assert search_error(shift, near, near) < 0.3
+    # fractions are found except at the border of the window: 9 voxels are 1.5 control points of 6
+    assert search_error(shift, ConvexSearch(spacing=6, radius=3), ConvexSearch(spacing=2, radius=2)) < 0.3
+    # regression: the backward search after a forward-only one started from zero
+    assert search_error(shift, dataclasses.replace(near, radius=3, inverse_consistency=0), near) < 0.3
 
 
 @pytest.mark.parametrize("shift", [(2.4, -3.7, 1.3), (-1.6, 2.2, 5.1)])
-def test_a_finer_search_after_a_coarse_one_finds_fractions_more_closely(shift: tuple[float, float, float]) -> None:
+def test_a_finer_search_after_a_coarse_one_is_more_accurate(shift: tuple[float, float, float]) -> None:
     coarse, fine = ConvexSearch(spacing=4, radius=2), ConvexSearch(spacing=2, radius=1)
-    assert apart(shift, coarse, fine) < 0.7 * apart(shift, coarse)
+    assert search_error(shift, coarse, fine) < 0.7 * search_error(shift, coarse)
 
 
-def test_several_levels_go_on_from_each_other(pair: PhantomPair) -> None:
+def test_several_levels_are_more_accurate_than_one(pair: PhantomPair) -> None:
     alone = dataclasses.replace(QUICK, discrete=None)
     errors = {
         spacings: error(
@@ -85,33 +87,99 @@ def test_several_levels_go_on_from_each_other(pair: PhantomPair) -> None:
     assert errors[4, 2] < min(errors[4,], errors[2,])
 
 
-def test_each_stage_sees_the_images_at_its_own_spacing(pair: PhantomPair, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Any, tuple[Any, ...]]] = []
-    plain = levels.checked_features
+class Counted:
+    """Features of one channel that count how often they are extracted from a pair."""
 
-    def noted(features: Any, scans: Any, spacings: Any) -> Any:
-        asked.append((features, spacings))
-        return plain(features, scans, spacings)
+    def __init__(self) -> None:
+        self.images = 0
 
-    monkeypatch.setattr(levels, "checked_features", noted)
+    def __call__(self, image: Image, /, *, weight: torch.Tensor | None = None) -> torch.Tensor:
+        self.images += 1
+        return image.data.float() / 500
 
-    def seen(**options: Any) -> list[tuple[Any, tuple[Any, ...]]]:
-        asked.clear()
-        register(pair.fixed, pair.moving, dataclasses.replace(QUICK, grid=GivenGrid(), **options))
-        return asked
+    @property
+    def pairs(self) -> int:
+        assert self.images % 2 == 0
+        return self.images // 2
 
-    mind, other = MindSSC(), Intensity()
-    six, four, three, two = ((n, n, n) for n in (6, 4, 3, 2))
-    one_level = Refinement(levels=(Level(iterations=1),))
-    levels_two = Refinement(levels=(Level(spacing=3, iterations=1), Level(iterations=1)))
-    assert seen(continuous=one_level) == [(mind, (four, two))]  # one pass for both stages
-    assert seen(continuous=one_level, discrete=None) == [(mind, (two,))]
-    assert seen(continuous=None) == [(mind, (four,))]
-    assert seen(continuous=levels_two) == [(mind, (four,)), (mind, (three,)), (mind, (two,))]
-    searches = (ConvexSearch(spacing=6, radius=1), ConvexSearch(spacing=4, radius=1))
-    assert seen(continuous=one_level, discrete=searches) == [(mind, (six, four, two))]
-    assert seen(continuous=one_level, continuous_features=other) == [(mind, (four,)), (other, (two,))]
-    assert seen(continuous=levels_two, continuous_features=other, discrete=None) == [(other, (three,)), (other, (two,))]
+
+ONE = (Level(iterations=1),)
+TWO = (Level(spacing=3, iterations=1), Level(iterations=1))
+SIX, FOUR = ConvexSearch(spacing=6, radius=1), ConvexSearch(spacing=4, radius=1)
+
+
+@pytest.mark.parametrize(
+    ("discrete", "levels", "own_features", "expected"),
+    [
+        (FOUR, ONE, False, (1, 0)),  # one pass over the images for both stages
+        ((SIX, FOUR), ONE, False, (1, 0)),
+        (None, ONE, False, (1, 0)),
+        (FOUR, None, False, (1, 0)),
+        (None, None, False, (1, 0)),  # for the diagnostics
+        (FOUR, TWO, False, (3, 0)),  # one level at a time
+        (FOUR, ONE, True, (1, 1)),
+        (None, TWO, True, (0, 2)),
+    ],
+)
+def test_features_are_extracted_as_rarely_as_possible(
+    pair: PhantomPair, discrete: Any, levels: Any, own_features: bool, expected: tuple[int, int]
+) -> None:
+    features, other = Counted(), Counted()
+    config = dataclasses.replace(
+        QUICK,
+        grid=NativeGrid(),
+        discrete=discrete,
+        continuous=None if levels is None else Refinement(levels=levels),
+        features=features,
+        continuous_features=other if own_features else None,
+    )
+    register(pair.fixed, pair.moving, config)
+    assert (features.pairs, other.pairs) == expected
+
+
+def working_pair(config: RegistrationConfig) -> WorkingPair:
+    pair = cubic_pair()
+    return WorkingPair(config=config, images=(pair.fixed, pair.moving), weights=(None, None))
+
+
+def test_each_stage_has_features_of_its_own_spacing() -> None:
+    config = dataclasses.replace(
+        QUICK, grid=NativeGrid(), discrete=(SIX, FOUR), continuous=Refinement(levels=TWO), features=Counted()
+    )
+    pair = working_pair(config)
+    searches, fine = pair.extract()
+    assert fine is None  # the refinement has several levels
+    refinements = [pair.extract_refinement(number) for number in (0, 1)]
+    shape = pair.grid.shape
+    for level, n in zip([*searches, *refinements], (6, 4, 3, 2), strict=True):
+        assert level.spacing == (n, n, n)
+        assert level.shape == tuple(size // n for size in shape)
+        for features, image in ((level.fixed, pair.images[0]), (level.moving, pair.images[1])):
+            blocks = torch.nn.functional.avg_pool3d(image.data[None].float() / 500, n)[0]
+            torch.testing.assert_close(features, blocks, rtol=1e-5, atol=1e-5)
+
+
+def test_the_refinement_shares_the_pass_of_the_search_if_it_has_one_level() -> None:
+    config = dataclasses.replace(QUICK, grid=NativeGrid(), continuous=Refinement(levels=ONE))
+    pair = working_pair(config)
+    searches, fine = pair.extract()
+    assert fine is not None
+    alone = pair.extract_refinement(0)
+    assert fine.spacing == alone.spacing == (2, 2, 2)
+    torch.testing.assert_close(fine.fixed, alone.fixed)
+    torch.testing.assert_close(fine.moving, alone.moving)
+    assert [level.spacing for level in searches] == [(4, 4, 4)]
+
+
+def test_the_features_of_a_search_are_released_once_it_is_done() -> None:
+    config = dataclasses.replace(QUICK, grid=NativeGrid(), discrete=(SIX, FOUR, FOUR), features=Intensity())
+    searches, _ = working_pair(config).extract()
+    released = []
+    for level in searches:
+        released.append(weakref.ref(level))
+        del level
+        assert released[-1]() is None  # the iterator does not keep it
+    assert len(released) == 3
 
 
 # Features of the refinement ---------------------------------------------------------------------------------------
@@ -154,31 +222,31 @@ def test_mutual_information_of_two_contrasts(thick: PhantomPair) -> None:
         config = dataclasses.replace(QUICK, discrete=None, continuous=refinement, continuous_features=Intensity())
         return error(register(thick.fixed, thick.moving, config), thick)
 
-    # alone, one finds more than half of the motion, as differences of intensities do not
+    # mutual information finds more than half of the displacement, squared differences of intensities do not
     half = 0.5 * still(thick)
     assert found(MutualInformation()) < half < found(Ssd())
 
 
-class _Reaching:
-    """Features that say how far they look, and what evidence they were given."""
+class WithRadius:
+    """Features with a receptive radius that keep the weights they are given."""
 
-    def __init__(self, reach: int) -> None:
-        self.reach, self.seen = reach, []
+    def __init__(self, radius: int) -> None:
+        self.receptive_radius, self.weights = radius, []
 
     def __call__(self, image: Image, /, *, weight: torch.Tensor | None = None) -> torch.Tensor:
-        self.seen.append(weight)
+        self.weights.append(weight)
         return image.data.float()
 
 
-def test_the_edge_is_guesswork_as_far_as_either_features_look(pair: PhantomPair) -> None:
+def test_the_border_has_no_weight_within_the_larger_receptive_radius(pair: PhantomPair) -> None:
     def edge(first: int, second: int | None) -> torch.Tensor:
-        features, other = _Reaching(first), None if second is None else _Reaching(second)
+        features, other = WithRadius(first), None if second is None else WithRadius(second)
         config = dataclasses.replace(
-            QUICK, grid=GivenGrid(), features=features, continuous_features=other, discrete=None,
+            QUICK, grid=NativeGrid(), features=features, continuous_features=other, discrete=None,
             continuous=Refinement(levels=(Level(iterations=1),)),
         )  # fmt: skip
         register(pair.fixed, pair.moving, config)
-        (weight, *_) = (features if other is None else other).seen
+        (weight, *_) = (features if other is None else other).weights
         assert weight is not None
         return (weight == 0).sum()
 
@@ -188,7 +256,7 @@ def test_the_edge_is_guesswork_as_far_as_either_features_look(pair: PhantomPair)
 # Memory -----------------------------------------------------------------------------------------------------------
 
 
-def test_memory_of_all_that() -> None:
+def test_memory_of_several_stages() -> None:
     shape = (160, 160, 160)
     plain = estimate_memory(shape, QUICK)
     assert estimate_memory(shape, dataclasses.replace(QUICK, continuous_features=MindSSC())) <= plain

@@ -7,8 +7,8 @@ import pytest
 from convexadam import (
     ConfigError,
     ConvexSearch,
-    GivenGrid,
     MindSSC,
+    NativeGrid,
     Refinement,
     RegistrationConfig,
 )
@@ -23,16 +23,16 @@ def test_with_settings() -> None:
     config = RegistrationConfig(discrete=ConvexSearch(), continuous=Refinement())
     found = config.with_settings(
         "discrete.spacing = [3, 4, 5]",
-        "continuous.smoothing.width=5",
+        "continuous.update_smoothing.width=5",
         'continuous.final_smoothing = { type = "BoxSmoothing", passes = 2 }',
-        'grid = { type = "GivenGrid" }',
+        'grid = { type = "NativeGrid" }',
         "features.radius = 2",
     )
     assert found == RegistrationConfig(
-        grid=GivenGrid(),
+        grid=NativeGrid(),
         features=MindSSC(radius=2),
         discrete=ConvexSearch(spacing=(3, 4, 5)),
-        continuous=Refinement(smoothing=BoxSmoothing(width=5), final_smoothing=BoxSmoothing(passes=2)),
+        continuous=Refinement(update_smoothing=BoxSmoothing(width=5), final_smoothing=BoxSmoothing(passes=2)),
     )
     assert config == RegistrationConfig(discrete=ConvexSearch(), continuous=Refinement())
     assert config.with_settings() == config
@@ -77,21 +77,21 @@ def test_with_settings_replaces_a_component_as_a_whole() -> None:
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("discrete.spacing", r"'discrete.spacing' is no setting: .*needed is KEY=VALUE in TOML"),
-        ("discrete.spacing = five", "is no setting"),
+        ("discrete.spacing", r"a setting must be KEY=VALUE in TOML, got 'discrete.spacing'"),
+        ("discrete.spacing = five", "a setting must be KEY=VALUE in TOML"),
         ("discrete.sapcing = 5", r"did you mean 'spacing'\?"),
         ("descrete.spacing = 5", r"did you mean 'discrete'\?"),
-        ("discrete.spacing = 0", "spacing is one number or a tuple of three"),
+        ("discrete.spacing = 0", "spacing must be one number or a tuple of three"),
         ("continuous.tolerance.x = 3", "tolerance"),
-        ("continuous.iterations = 3", "no key 'iterations'"),
-        ("continuous.levels.iterations = 3", "levels has 1 elements, counted from 0, and none of number 'iterations'"),
-        ("continuous.levels.1.iterations = 3", "levels has 1 elements, counted from 0, and none of number '1'"),
-        ("continuous.levels.-1.iterations = 3", "none of number '-1'"),
-        ("discrete.0.spacing = 3", "no key '0'"),
-        ("schema_version = 4", "schema_version 4"),
-        ('grid = "none"', "grid = 'none' is of the wrong type"),
+        ("continuous.iterations = 3", "keys must be among .*, got 'iterations'"),
+        ("continuous.levels.iterations = 3", "an element of levels must be a number from 0 to 0, got 'iterations'"),
+        ("continuous.levels.1.iterations = 3", "an element of levels must be a number from 0 to 0, got '1'"),
+        ("continuous.levels.-1.iterations = 3", "must be a number from 0 to 0, got '-1'"),
+        ("discrete.0.spacing = 3", "keys must be among .*, got '0'"),
+        ("schema_version = 3", "schema_version must be 4, got 3"),
+        ('grid = "none"', "grid must be WorkingGrid, got 'none'"),
     ],
 )
-def test_with_settings_refuses(assignment: str, message: str) -> None:
+def test_invalid_assignments(assignment: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RegistrationConfig().with_settings(assignment)

@@ -1,4 +1,4 @@
-"""The grid of the work: cubic, bounded, in R, A, S order, over the box of the fixed image."""
+"""The working grid: cubic voxels, a bounded number of them, in RAS order, over the box of the fixed image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from convexadam import ConfigError, GivenGrid, Grid, IsotropicGrid
+from convexadam import ConfigError, Grid, IsotropicGrid, NativeGrid
 
 
 def turned(about_x: float, about_z: float) -> np.ndarray:
@@ -41,14 +41,14 @@ def corners_mm(grid: Grid) -> np.ndarray:
     """Outer corners of the box, half a voxel beyond the outer centres."""
     ends = [(-0.5, n - 0.5) for n in grid.shape]
     points = torch.tensor([[i, j, k] for i in ends[0] for j in ends[1] for k in ends[2]], dtype=torch.float64)
-    return np.asarray(grid.to_mm(points))
+    return np.asarray(grid.index_to_world(points))
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_the_given_grid_has_the_voxels_of_the_fixed_image(name: str) -> None:
+def test_the_native_grid_has_the_voxels_of_the_fixed_image(name: str) -> None:
     fixed = GRIDS[name]
-    found = GivenGrid()(fixed)
-    assert found.same_as(fixed.canonical())
+    found = NativeGrid()(fixed)
+    assert found.is_close(fixed.canonical())
     assert found.orientation == "RAS"
     assert found.n_voxels == fixed.n_voxels
 
@@ -78,28 +78,28 @@ def test_the_box_is_kept_within_half_a_voxel(name: str, side: float | None) -> N
     centres = corners_mm(fixed).mean(0), corners_mm(found).mean(0)
     np.testing.assert_allclose(centres[0], centres[1], atol=1e-9)
     # the same axes: no corner is off by more than a quarter of a voxel along each of them
-    apart = np.linalg.norm(corners_mm(fixed) - corners_mm(found), axis=1)
-    assert apart.max() <= math.sqrt(3) * found.spacing_mm[0] / 4 * (1 + 1e-9)
+    error = np.linalg.norm(corners_mm(fixed) - corners_mm(found), axis=1)
+    assert error.max() <= math.sqrt(3) * found.spacing_mm[0] / 4 * (1 + 1e-9)
 
 
-def test_cubic_voxels_stay_where_they_are() -> None:
+def test_cubic_voxels_are_kept() -> None:
     fixed = grid_along(turned(25, -40) @ PIR, (1.5, 1.5, 1.5), (13, 29, 7))
-    assert IsotropicGrid()(fixed).same_as(fixed.canonical())
-    nearly = grid_along(np.eye(3), (1.5, 1.5, 1.5007), (13, 29, 7))  # what rounded headers look like
-    assert IsotropicGrid()(nearly).same_as(nearly)
+    assert IsotropicGrid()(fixed).is_close(fixed.canonical())
+    nearly = grid_along(np.eye(3), (1.5, 1.5, 1.5007), (13, 29, 7))  # as rounded headers have it
+    assert IsotropicGrid()(nearly).is_close(nearly)
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_orientation_of_the_file_does_not_matter(name: str) -> None:
     fixed = GRIDS[name]
-    assert IsotropicGrid()(fixed.canonical()).same_as(IsotropicGrid()(fixed))
+    assert IsotropicGrid()(fixed.canonical()).is_close(IsotropicGrid()(fixed))
 
 
-def test_a_bound_that_is_kept_changes_nothing() -> None:
+def test_a_bound_that_is_not_exceeded_changes_nothing() -> None:
     fixed = GRIDS["RAS"]
     found = IsotropicGrid()(fixed)
     assert found.n_voxels == 24 * 20 * 40
-    assert IsotropicGrid(max_voxels=found.n_voxels)(fixed).same_as(found)
+    assert IsotropicGrid(max_voxels=found.n_voxels)(fixed).is_close(found)
 
 
 @pytest.mark.parametrize("bound", [20_000, 3000, 1000])
@@ -108,7 +108,7 @@ def test_the_bound_coarsens(bound: int) -> None:
     finest, found = IsotropicGrid(spacing_mm=0.25)(fixed), IsotropicGrid(spacing_mm=0.25, max_voxels=bound)(fixed)
     assert finest.n_voxels > 50 * bound
     assert len({round(s, 9) for s in found.spacing_mm}) == 1
-    # no coarser than the bound asks for, but for the rounding of the numbers of voxels
+    # no coarser than the bound requires, up to the rounding of the numbers of voxels
     smallest = math.prod(1 - 1 / (2 * n) for n in found.shape)
     assert found.n_voxels * smallest <= bound * (1 + 1e-9)
     assert found.n_voxels >= bound * math.prod(1 - 1 / (2 * n + 1) for n in found.shape) * (1 - 1e-9)
@@ -119,19 +119,19 @@ def test_the_bound_holds(shape: tuple[int, int, int], bound: int) -> None:
     assert IsotropicGrid(max_voxels=bound)(Grid(shape)).n_voxels <= bound
 
 
-def test_the_bound_does_not_coarsen_the_given_grid() -> None:
+def test_the_native_grid_has_no_bound() -> None:
     fixed = Grid((300, 300, 300))
-    assert GivenGrid()(fixed).shape == (300, 300, 300)
+    assert NativeGrid()(fixed).shape == (300, 300, 300)
     assert IsotropicGrid()(fixed).n_voxels <= 24_000_000
 
 
 @pytest.mark.parametrize("side", [0.0, -1.0, math.nan, math.inf, "2", True, (1.0, 1.0, 1.0)])
 def test_the_side_is_positive(side: Any) -> None:
-    with pytest.raises(ConfigError, match="spacing_mm is a finite number above 0, but"):
+    with pytest.raises(ConfigError, match="spacing_mm must be a finite number above 0, got"):
         IsotropicGrid(spacing_mm=side)
 
 
 @pytest.mark.parametrize("bound", [0, 1.5, 1e6, "9", True, None])
 def test_the_bound_is_a_positive_whole_number(bound: Any) -> None:
-    with pytest.raises(ConfigError, match=f"max_voxels is a whole number of at least 1, but {bound!r} came"):
+    with pytest.raises(ConfigError, match=f"max_voxels must be a whole number of at least 1, got {bound!r}"):
         IsotropicGrid(max_voxels=bound)

@@ -23,14 +23,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for kind in ("fixed", "moving", "fixed_labels", "moving_labels"):
             write_image(getattr(pair, kind), folder / f"{number}_{kind}.nii.gz")
         for side in ("fixed", "moving"):
-            points = getattr(pair, side).grid.to_voxels(getattr(pair, f"{side}_landmarks_mm"))
+            points = getattr(pair, side).grid.world_to_index(getattr(pair, f"{side}_landmarks_mm"))
             write_landmarks(points, folder / f"{number}_{side}_landmarks.csv")
     return folder
 
 
 @pytest.fixture
 def files(folder: Path) -> Callable[..., tuple[PairFiles, ...]]:
-    """Return pairs with labels, landmarks or segmentation, as asked for."""
+    """Return pairs with the given kinds of files: labels, landmarks or segmentation."""
     return functools.partial(files_of, folder)
 
 

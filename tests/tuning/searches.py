@@ -1,4 +1,4 @@
-"""A space that is tried in a moment, and pairs in files."""
+"""A space that is searched within a second, and pairs in files."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from pathlib import Path
 from convexadam.io import PairFiles
 
 SPACE = """
-schema_version = 1
+schema_version = 2
 base = "published"
 
 [discrete]
-draws = 4
+samples = 4
 features.radius = [1, 2]
 discrete.spacing = [3, 4]
 discrete.radius = [2, 3]
 
 [continuous]
-draws = 3
+samples = 3
 continuous.levels.0.iterations = 4
 continuous.regularisers.0.weight = { from = 0.5, to = 2.0, log = true }
 
-[continuous.read_off]
+[continuous.checkpoints]
 iterations = [2, 5]
 final_smoothing = ["none", { type = "BoxSmoothing", passes = 1 }]
 """
 
 
 def files_of(folder: Path, *kinds: str) -> tuple[PairFiles, ...]:
-    """Return pairs with what is asked for beside the images: labels, landmarks or segmentation."""
+    """Return pairs with the images and the given kinds of files: labels, landmarks or segmentation."""
     endings = {"labels": "_labels.nii.gz", "landmarks": "_landmarks.csv", "segmentation": "_labels.nii.gz"}
     return tuple(
         PairFiles(

@@ -1,4 +1,4 @@
-"""What is kept, and what goes."""
+"""Values that the cache stores and evicts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from convexadam.tuning.cache import Cache, tensor_bytes
+from convexadam.tuning.cache import Cache, count_bytes
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,13 @@ class Pair:
     rest: tuple[object, ...]
 
 
-def test_bytes_of_all_that_is_inside_shared_memory_once() -> None:
+def test_bytes_of_nested_tensors_shared_storage_once() -> None:
     memory = torch.zeros(100)
     value = Pair(memory, (memory[10:20], [torch.zeros(5, dtype=torch.float64)], None, "text", 3, Pair))
-    assert tensor_bytes(value) == 400 + 40
+    assert count_bytes(value) == 400 + 40
 
 
-def test_within_the_bound_all_is_made_once() -> None:
+def test_within_the_bound_each_value_is_computed_once() -> None:
     cache, made = Cache(1000), []
 
     def get(name: str, size: int) -> torch.Tensor:
@@ -38,7 +38,7 @@ def test_within_the_bound_all_is_made_once() -> None:
     assert made == ["a", "b", "a"]
 
 
-def test_a_little_too_small_it_still_finds_much_of_what_comes_round_again() -> None:
+def test_a_cache_that_is_a_little_too_small_still_serves_cyclic_access() -> None:
     cache, made = Cache(1000), []
 
     def get(name: str, size: int) -> None:
@@ -49,11 +49,11 @@ def test_a_little_too_small_it_still_finds_much_of_what_comes_round_again() -> N
             get(f"small {name}", 1)
             get(name, 98)
             assert cache.bytes <= 1000
-    assert sum(name.startswith("small") for name in made) == 11  # what is small stays
+    assert sum(name.startswith("small") for name in made) == 11  # small values stay
     assert 11 < len(made) - 11 < 0.6 * 550  # one that drops the oldest would make all 550
 
 
-def test_what_is_too_large_is_not_kept() -> None:
+def test_a_value_that_is_too_large_is_not_stored() -> None:
     cache = Cache(10)
     cache.get("a", lambda: torch.zeros(3))
     assert cache.bytes == 0

@@ -1,4 +1,4 @@
-"""Trials on the workers of a real cluster of this machine, also where one of them is killed."""
+"""Trials on the workers of a local cluster, one of which is killed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 
 from convexadam import ConfigError
 from convexadam.io import PairFiles
-from convexadam.tuning import DaskExecutor, Space, Status, dask_client, tune
+from convexadam.tuning import DaskExecutor, Space, Status, connect_dask, tune
 
 pytest.importorskip("optuna")
 distributed = pytest.importorskip("distributed")
 
-# what a killed process leaves open, and what dask says about it, is not ours
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+# resources that a killed process leaves open, and warnings of dask about it
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,12 @@ def client() -> Iterator[Any]:
             yield client
 
 
-def figures(result: Any) -> list[tuple[Any, ...]]:
-    found = [(c.stage, c.settings.to_toml(), tuple(c.figures.items())) for c in result.candidates]
+def list_metrics(result: Any) -> list[tuple[Any, ...]]:
+    found = [(c.stage, c.settings.to_toml(), tuple(c.metrics.items())) for c in result.candidates]
     return sorted(found, key=str)
 
 
-def test_the_same_trials_as_here_though_a_worker_is_killed(
+def test_the_same_trials_as_local_ones_although_a_worker_is_killed(
     client: Any, landmarked: tuple[PairFiles, ...], space: Space, tmp_path: Path
 ) -> None:
     killed: list[int] = []
@@ -55,35 +55,35 @@ def test_the_same_trials_as_here_though_a_worker_is_killed(
     assert killed
     assert killed[0] not in client.run(os.getpid).values()
     assert not spread.failures
-    here = tune(landmarked, tmp_path / "here", space=space)
-    assert figures(spread) == figures(here)
-    assert spread.best.settings == here.best.settings
+    local = tune(landmarked, tmp_path / "local", space=space)
+    assert list_metrics(spread) == list_metrics(local)
+    assert spread.best.settings == local.best.settings
 
 
-def test_what_fails_on_a_worker_is_noted(client: Any, landmarked: tuple[PairFiles, ...], tmp_path: Path) -> None:
+def test_an_error_on_a_worker_is_recorded(client: Any, landmarked: tuple[PairFiles, ...], tmp_path: Path) -> None:
     text = (
-        'schema_version = 1\nbase = "published"\n[discrete]\ndraws = 2\n'
+        'schema_version = 2\nbase = "published"\n[discrete]\nsamples = 2\n'
         'features = [{ type = "MindSSC", radius = 2 }, { type = "LabelFeatures" }]\n[continuous]\n'
     )
     result = tune(landmarked, tmp_path, space=Space.from_toml(text), executor=DaskExecutor(client))
     [failure] = result.failures
-    assert "the features compare labels, but none came" in failure.error
+    assert "fixed_segmentation and moving_segmentation must both be given for these features" in failure.error
 
 
-def test_a_client_of_a_scheduler_that_runs(client: Any) -> None:
-    other = dask_client(client.scheduler.address)
+def test_a_client_of_a_running_scheduler(client: Any) -> None:
+    other = connect_dask(client.scheduler.address)
     try:
         assert len(other.nthreads()) == len(client.nthreads())
     finally:
         other.close()
 
 
-def test_an_address_and_jobs_do_not_go_together() -> None:
-    with pytest.raises(ConfigError, match="both came; give one of them"):
-        dask_client("tcp://127.0.0.1:1", slurm_jobs=2)
+def test_an_address_and_slurm_jobs() -> None:
+    with pytest.raises(ConfigError, match="must have an address or slurm_jobs, got"):
+        connect_dask("tcp://127.0.0.1:1", slurm_jobs=2)
 
 
-def test_jobs_of_slurm_need_a_configuration() -> None:
+def test_slurm_jobs_need_a_configuration() -> None:
     pytest.importorskip("dask_jobqueue")
-    with pytest.raises(ConfigError, match="jobs of SLURM are not configured"):
-        dask_client(slurm_jobs=2)
+    with pytest.raises(ConfigError, match="cannot start SLURM jobs"):
+        connect_dask(slurm_jobs=2)

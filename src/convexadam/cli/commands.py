@@ -1,4 +1,4 @@
-"""All commands, and how one of them is run."""
+"""The table of commands, and the entry point."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import tyro
 
 from convexadam import __version__
-from convexadam.cli.common import WrongUse, say
+from convexadam.cli.common import UsageError, say
 from convexadam.cli.demo import Demo
 from convexadam.cli.describing import Info
 from convexadam.cli.evaluating import Evaluate
 from convexadam.cli.learn2reg import Learn2Reg
-from convexadam.cli.registering import register_command
+from convexadam.cli.registering import HELP_ALL, Register, make_register_command
 from convexadam.cli.transforms import Compose, Convert, Invert
 from convexadam.cli.tuning import Tune
 from convexadam.cli.warping import Warp
@@ -37,10 +37,7 @@ _STYLE = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    The exit status is 0 if it did its work, 1 if it could not, 2 if it was called wrongly, 130 if it was interrupted.
-    """
+    """Run a command; return the exit status: 0 for success, 1 for an error, 2 for wrong usage, 130 if interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
         sys.stdout.write(f"convexadam {__version__}\n")
@@ -48,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("always", module="convexadam", category=UserWarning)
-            warnings.showwarning = _said_warning
-            _parsed(arguments).run()
-    except WrongUse as error:
+            warnings.showwarning = _show_warning
+            _parse_command(arguments).run()
+    except UsageError as error:
         say(f"convexadam: {error}")
         return 2
     except ConvexAdamError as error:
@@ -62,21 +59,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parsed(arguments: list[str]) -> Any:
-    """Make the command that the arguments ask for; exits for help and for wrong use."""
+def _parse_command(arguments: list[str]) -> Any:
+    """Return the command of the arguments; exits for help and for wrong usage."""
     name, *options = arguments or [""]
-    if name == "register" or name in _COMMANDS:
-        command = register_command(options) if name == "register" else _COMMANDS[name]
-        return tyro.cli(command, prog=f"convexadam {name}", args=options, config=_STYLE)
-    return tyro.extras.subcommand_cli_from_dict(
-        {"register": register_command([]), **_COMMANDS},
-        prog="convexadam",
-        description="Deformable registration of 3-D medical images.",
-        args=arguments,
-        config=_STYLE,
-    )
+    if name not in ("register", *_COMMANDS):
+        arguments = ["--help" if argument == HELP_ALL else argument for argument in arguments]
+        return tyro.extras.subcommand_cli_from_dict(
+            {"register": Register, **_COMMANDS},
+            prog="convexadam",
+            description=f"Deformable registration of 3-D medical images. All options: convexadam COMMAND {HELP_ALL}.",
+            args=arguments,
+            config=_STYLE,
+        )
+    show_all = HELP_ALL in options
+    if show_all:
+        options = ["--help" if option == HELP_ALL else option for option in options]
+    if name != "register":
+        return tyro.cli(_COMMANDS[name], prog=f"convexadam {name}", args=options, config=_STYLE)
+    show_common = not show_all and not {"-h", "--help"}.isdisjoint(options)
+    command = make_register_command(options, all_options=not show_common)
+    description = None
+    if show_common:
+        first_line = (Register.__doc__ or "").partition("\n")[0]
+        description = f"{first_line}\n\nAll settings: convexadam register {HELP_ALL}"
+    return tyro.cli(command, prog=f"convexadam {name}", description=description, args=options, config=_STYLE)
 
 
-def _said_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Take the place of `warnings.showwarning`: one line, without the place in the code."""
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Replace `warnings.showwarning`: one line, without the position in the source."""
     say(f"convexadam: warning: {' '.join(str(message).split())}")

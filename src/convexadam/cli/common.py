@@ -1,4 +1,4 @@
-"""What commands share: what they say, and the arguments that they take."""
+"""Messages, types of arguments and readers that all commands share."""
 
 from __future__ import annotations
 
@@ -6,46 +6,59 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
 
 import tyro
 
 from convexadam.geometry import Grid
 from convexadam.io import read_image
+from convexadam.registration.presets import preset_names
 from convexadam.registration.register import Progress
 
-Preset: TypeAlias = Literal["default", "accurate", "same-contrast", "published"]
+if TYPE_CHECKING:
+    Preset: TypeAlias = str
+else:
+    Preset = Annotated[
+        Literal[preset_names()],
+        tyro.conf.arg(metavar="NAME", help=f"Settings: {', '.join(preset_names())}."),
+    ]
 
 T = TypeVar("T")
 
 
-class WrongUse(Exception):  # noqa: N818 - it is about the caller
-    """Options that do not go together: one line, and the exit status 2."""
+class UsageError(Exception):
+    """Options that contradict each other: one line, and the exit status 2."""
 
 
 TransformFile: TypeAlias = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRANSFORM")]
 
 Output: TypeAlias = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
 
+OptionalFile: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="IN", help_behavior_hint="")]
+"""A file to read that may be omitted, without the words ``{None}`` and ``(default: None)`` in the help."""
+
+OptionalOutput: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="OUT", help_behavior_hint="")]
+"""The same for a file to write."""
+
 
 def say(text: str) -> None:
-    """Write a line where it does not mix with results."""
+    """Write a line to the standard error, which keeps it apart from results on the standard output."""
     sys.stderr.write(text + "\n")
 
 
-def optional(read: Callable[[Path], T], path: Path | None) -> T | None:
-    """Read a file if its name came."""
+def read_optional(read: Callable[[Path], T], path: Path | None) -> T | None:
+    """Read a file, or return ``None`` for ``None``."""
     return None if path is None else read(path)
 
 
-def grid_of(path: Path) -> Grid:
+def read_grid(path: Path) -> Grid:
     """Return the grid of an image file."""
     return read_image(path).grid
 
 
 @contextmanager
-def progress_bar(quiet: bool) -> Iterator[Progress | None]:
-    """Show a bar on the terminal; nothing where there is none."""
+def show_progress(quiet: bool) -> Iterator[Progress | None]:
+    """Show a progress bar if the standard error is a terminal."""
     if quiet or not sys.stderr.isatty():
         yield None
         return

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from convexadam.cli.common import Preset, progress_bar, say
+from convexadam.cli.common import Preset, say, show_progress
 from convexadam.cli.results import check_folder, write_result
 from convexadam.data import phantom_pair
 from convexadam.errors import MissingExtraError
@@ -19,18 +19,18 @@ from convexadam.viz import registration_figure
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Register an embedded pair with known truth; print a table and, last, one line of JSON.
+    """Register a synthetic pair with known displacement; print a table and one line of JSON.
 
     Attributes
     ----------
     output_dir
         Folder for moved.nii.gz, transform.nii.gz, report.json and figure.png.
     preset
-        Named settings.
+        Preset of the settings.
     device
-        Where to compute, such as cpu or cuda:0.
+        Device to compute on, such as cpu or cuda:0.
     quiet
-        No progress.
+        Print no progress.
     """
 
     output_dir: Path = Path("demo")
@@ -39,10 +39,10 @@ class Demo:
     quiet: bool = False
 
     def run(self) -> None:
-        """Do the work."""
+        """Run the command."""
         check_folder(self.output_dir)
         pair = phantom_pair(contrasts=("ct", "t1"), device=self.device)
-        with progress_bar(self.quiet) as progress:
+        with show_progress(self.quiet) as progress:
             result = register(pair.fixed, pair.moving, preset(self.preset), progress=progress)
         scores = evaluate_transform(
             result.transform,
@@ -61,19 +61,19 @@ class Demo:
             "tre_before_mm": round(scores["tre_before_mm"], 3),
             "tre_after_mm": round(scores["tre_mm"], 3),
             "folding_percent": round(scores["folded_percent"], 5),
-            "seconds": round(sum(result.seconds.values()), 2),
+            "seconds": round(sum(result.timings.values()), 2),
         }
         _print_table(summary)
-        written += _figure(result, self.output_dir / "figure.png")
+        written += _write_figure(result, self.output_dir / "figure.png")
         say(f"wrote {', '.join(map(str, written))}")
         sys.stdout.write(json.dumps(summary) + "\n")
 
 
-def _figure(result: RegistrationResult, path: Path) -> list[Path]:
+def _write_figure(result: RegistrationResult, path: Path) -> list[Path]:
     try:
         registration_figure(result.fixed, result.moving, result.moved, result.transform.disp_mm, path=path)
     except MissingExtraError as error:
-        say(f"no figure: {error}")
+        say(f"convexadam: no figure written: {error}")
         return []
     return [path]
 
@@ -85,6 +85,6 @@ def _print_table(summary: dict[str, float]) -> None:
     table = Table("", "before", "after")
     table.add_row("Dice", f"{summary['dice_before']:.3f}", f"{summary['dice_after']:.3f}")
     table.add_row("TRE (mm)", f"{summary['tre_before_mm']:.2f}", f"{summary['tre_after_mm']:.2f}")
-    table.add_row("folded (%)", "", f"{summary['folding_percent']:.4f}")
+    table.add_row("folded voxels (%)", "", f"{summary['folding_percent']:.4f}")
     table.add_row("seconds", "", f"{summary['seconds']:.1f}")
     Console().print(table)

@@ -12,32 +12,23 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from convexadam.cli.common import grid_of, optional
-from convexadam.cli.evaluating import without_nan
-from convexadam.cli.matrices import described_matrix
-from convexadam.cli.transform_files import load_transform_with, options_to_read
+from convexadam.cli.common import read_grid, read_optional
+from convexadam.cli.evaluating import replace_nan
+from convexadam.cli.format_names import FormatName, check_format_name
+from convexadam.cli.matrices import decompose_matrix
+from convexadam.cli.transform_files import load_transform_with, name_read_options
 from convexadam.errors import FileError
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform
-from convexadam.io import TransformFormat, read_image
-from convexadam.io.detect import Detected, detected
-from convexadam.io.nifti import load_nifti, nifti_affine, nifti_values
-from convexadam.io.reading import reading
+from convexadam.io import get_format, read_image
+from convexadam.io.detect import Detection, detect_format
+from convexadam.io.nifti import load_nifti, read_nifti_affine, read_nifti_values
+from convexadam.io.reading import check_file
 from convexadam.metrics import evaluate_transform
-
-_CONVENTIONS: dict[TransformFormat, str] = {
-    "itk": "mm LPS, as ITK, ANTs and Slicer have it",
-    "nifti": "mm RAS+, NIfTI intent 1006",
-    "learn2reg": "voxels",
-    "learn2reg-2021": "voxels, at half resolution",
-    "torch": "positions for grid_sample, -1 to 1",
-    "fsl": "mm in the frames of FSL",
-    "x5": "mm RAS+",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Say what FILE is, by its content: an image or a transform, where its voxels are, and what it holds.
+    """Print whether FILE is an image or a transform, its grid and its values. The content decides, not the name.
 
     Attributes
     ----------
@@ -46,71 +37,74 @@ class Info:
     json
         Print one JSON object instead of lines.
     from_
-        Take it as a transform of this format.
+        Read FILE as a transform of this format.
     fixed
-        The fixed image, for transforms that do not say where their voxels are.
+        The fixed image, for transforms without a grid.
     moving
-        The moving image, for transforms that are in its voxels.
+        The moving image, for transforms in its coordinates.
     """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     json: bool = False
-    from_: Annotated[TransformFormat | None, tyro.conf.arg(name="from")] = None
+    from_: Annotated[FormatName, tyro.conf.arg(name="from")] = None
     fixed: Path | None = None
     moving: Path | None = None
 
     def run(self) -> None:
-        """Do the work."""
-        found = self._found()
+        """Run the command."""
+        check_format_name(self.from_, "--from")
+        facts = self._collect_facts()
         if self.json:
-            text = json.dumps(without_nan({"file": str(self.file), **found}), indent=2)
+            text = json.dumps(replace_nan({"file": str(self.file), **facts}), indent=2)
         else:
-            text = "\n".join([f"{self.file}: {found['kind']}", *(f"  {line}" for line in _lines(found))])
+            text = "\n".join([f"{self.file}: {facts['kind']}", *(f"  {line}" for line in _format_facts(facts))])
         sys.stdout.write(text + "\n")
 
-    def _found(self) -> dict[str, Any]:
+    def _collect_facts(self) -> dict[str, Any]:
         if self.from_ is not None:
-            return self._transform(self.from_)
+            return self._summarise_file(self.from_)
         if self.file.is_dir():
-            return _image_of_itk(self.file)
-        fixed = optional(grid_of, self.fixed)
-        with reading(self.file, "an image or a transform") as source:
-            found = detected(source, fixed=fixed)
-            if found.is_image:
-                return _image_of_nifti(source, found) if found.is_nifti else _image_of_itk(source)
-            if found.format is None:
-                raise FileError(f"{source} {options_to_read(found.reason)}")
-        return self._transform(found.format)
+            return _summarise_itk_image(self.file)
+        fixed = read_optional(read_grid, self.fixed)
+        with check_file(self.file, "an image or a transform") as source:
+            detection = detect_format(source, fixed=fixed)
+            if detection.is_image:
+                nifti = detection.header.nifti is not None
+                return _summarise_nifti_image(source, detection) if nifti else _summarise_itk_image(source)
+            if detection.format is None:
+                raise FileError(f"cannot read {source}: {name_read_options(detection.problem)}")
+        return self._summarise_file(detection.format.name)
 
-    def _transform(self, kind: TransformFormat) -> dict[str, Any]:
-        fixed, moving = optional(grid_of, self.fixed), optional(grid_of, self.moving)
-        transform = load_transform_with(self.file, kind, fixed, moving)
-        return {"kind": "transform", "format": kind, "convention": _CONVENTIONS[kind], **_described(transform)}
+    def _summarise_file(self, name: str) -> dict[str, Any]:
+        fixed, moving = read_optional(read_grid, self.fixed), read_optional(read_grid, self.moving)
+        transform = load_transform_with(self.file, name, fixed, moving)
+        convention = get_format(name).convention
+        return {"kind": "transform", "format": name, "convention": convention, **_summarise_transform(transform)}
 
 
-def _image_of_itk(path: Path) -> dict[str, Any]:
-    """Describe an image that is read through SimpleITK, or a folder with one."""
+def _summarise_itk_image(path: Path) -> dict[str, Any]:
+    """Summarise an image file that SimpleITK reads, or a folder with a series."""
     image = read_image(path, channels=True)
-    return _described_image(image.numpy(), image.grid, image.data.shape[0], str(image.data.dtype))
+    return _summarise_values(image.numpy(), image.grid, image.data.shape[0], str(image.data.dtype))
 
 
-def _image_of_nifti(source: Path, found: Detected) -> dict[str, Any]:
-    """Describe a NIfTI image, which may hold frames along several axes, or be a field that does not say so."""
+def _summarise_nifti_image(source: Path, detection: Detection) -> dict[str, Any]:
+    """Summarise a NIfTI image, with frames along any number of axes; a note says that it may be a field."""
     nifti = load_nifti(source)
     header: Any = nifti.header
     i, j, k = (*nifti.shape, 1, 1)[:3]
-    grid, stored = Grid((i, j, k), nifti_affine(nifti)), header.get_data_dtype().newbyteorder("=")
-    facts = _described_image(nifti_values(nifti), grid, math.prod(nifti.shape[3:]), str(stored))
-    unclear = nifti.shape[3:] == (3,)
-    return {**facts, "note": options_to_read(found.reason)} if unclear else facts
+    grid, stored = Grid((i, j, k), read_nifti_affine(nifti)), header.get_data_dtype().newbyteorder("=")
+    facts = _summarise_values(read_nifti_values(nifti), grid, math.prod(nifti.shape[3:]), str(stored))
+    ambiguous = nifti.shape[3:] == (3,)
+    return {**facts, "note": name_read_options(detection.problem)} if ambiguous else facts
 
 
-def _described_image(values: np.ndarray, grid: Grid, channels: int, stored: str) -> dict[str, Any]:
-    """Describe an image of any number of channels or frames, and the type that it is stored in."""
+def _summarise_values(values: np.ndarray, grid: Grid, channels: int, stored: str) -> dict[str, Any]:
+    """Summarise the values of an image: channels or frames, stored type, range and values that are not finite."""
     finite = values[np.isfinite(values)]
     return {
         "kind": "image",
-        "grid": grid.described(),
+        "grid": grid.summary(),
         "channels": channels,
         "type": stored.removeprefix("torch."),
         "minimum": finite.min().item() if finite.size else None,
@@ -119,76 +113,92 @@ def _described_image(values: np.ndarray, grid: Grid, channels: int, stored: str)
     }
 
 
-def _described(transform: Transform) -> dict[str, Any]:
+def _summarise_transform(transform: Transform) -> dict[str, Any]:
     if isinstance(transform, Composite):
-        return {"type": "chain", "parts": [_described(part) for part in transform.transforms]}
+        return {"type": "chain", "parts": [_summarise_transform(part) for part in transform.transforms]}
     if isinstance(transform, Affine):
-        return {"type": "affine", **described_matrix(transform.matrix)}
-    assert isinstance(transform, DisplacementField)
+        return {"type": "affine", **decompose_matrix(transform.matrix)}
+    if not isinstance(transform, DisplacementField):  # the class of another package
+        if transform.fixed_grid is None:
+            return {"type": type(transform).__name__}
+        transform = transform.to_displacement_field(transform.fixed_grid)
     scores = evaluate_transform(transform)
     wanted = ("displacement_max_mm", "folded_percent", "jacobian_min", "jacobian_max")
     return {
         "type": "displacement field",
-        "grid": transform.grid.described(),
+        "grid": transform.grid.summary(),
         **{name: value for name, value in scores.items() if name in wanted},
     }
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
-    """Say the same as the facts, line by line."""
-    if found["kind"] == "image":
-        bad = f", and {found['not_finite']} NaN or Inf" if found["not_finite"] else ""
-        channels = f"{found['channels']} channel" + "s" * (found["channels"] != 1)
-        span = f"{_number(found['minimum'])} to {_number(found['maximum'])}" if found["minimum"] is not None else "none"
-        note = [_line("note", found["note"])] if "note" in found else []
-        return [*_grid_lines(found["grid"]), _line("values", f"{found['type']}, {channels}, {span}{bad}"), *note]
-    lines = [_line("format", f"{found['format']} ({found['convention']}), from fixed to moving space")]
-    parts = found.get("parts", [found])
+def _format_facts(facts: dict[str, Any]) -> list[str]:
+    """Format the facts as lines of text."""
+    if facts["kind"] == "image":
+        bad = f", and {facts['not_finite']} NaN or Inf" if facts["not_finite"] else ""
+        channels = f"{facts['channels']} channel" + "s" * (facts["channels"] != 1)
+        span = (
+            f"{_format_number(facts['minimum'])} to {_format_number(facts['maximum'])}"
+            if facts["minimum"] is not None
+            else "none"
+        )
+        note = [_format_line("note", facts["note"])] if "note" in facts else []
+        return [
+            *_format_grid(facts["grid"]),
+            _format_line("values", f"{facts['type']}, {channels}, {span}{bad}"),
+            *note,
+        ]
+    lines = [_format_line("format", f"{facts['format']} ({facts['convention']}), from fixed to moving space")]
+    parts = facts.get("parts", [facts])
     for number, part in enumerate(parts, start=1):
-        lines += [_line("part", f"{number} of {len(parts)}")] * (len(parts) > 1)
-        lines += _transform_lines(part)
+        lines += [_format_line("part", f"{number} of {len(parts)}")] * (len(parts) > 1)
+        lines += _format_transform(part)
     return lines
 
 
-def _transform_lines(found: dict[str, Any]) -> list[str]:
-    lines = [_line("type", found["type"])]
-    if found["type"] == "affine":
+def _format_transform(facts: dict[str, Any]) -> list[str]:
+    lines = [_format_line("type", facts["type"])]
+    if facts["type"] == "affine":
+        scales = f"{_format_numbers(facts['scales'])} (volumes {_format_number(facts['determinant'])})"
         return [
             *lines,
-            *_matrix_lines("matrix", found["matrix"]),
-            _line("turns", f"{_number(found['rotation_degrees'])} degrees"),
-            _line("scales", f"{_numbers(found['scales'])} (volumes {_number(found['determinant'])})"),
-            _line("moves", f"{_numbers(found['translation_mm'])} mm along R, A, S"),
+            *_format_matrix("matrix", facts["matrix"]),
+            _format_line("rotation", f"{_format_number(facts['rotation_degrees'])} degrees"),
+            _format_line("scales", scales),
+            _format_line("shift", f"{_format_numbers(facts['translation_mm'])} mm along R, A, S"),
         ]
+    if "grid" not in facts:
+        return lines
     return [
         *lines,
-        *_grid_lines(found["grid"]),
-        _line("longest", f"{_number(found['displacement_max_mm'])} mm"),
-        _line("folded", f"{found['folded_percent']:.4f} % of the voxels"),
-        _line("Jacobian", f"{_number(found['jacobian_min'])} to {_number(found['jacobian_max'])}"),
+        *_format_grid(facts["grid"]),
+        _format_line("longest", f"{_format_number(facts['displacement_max_mm'])} mm"),
+        _format_line("folded", f"{facts['folded_percent']:.4f} % of the voxels"),
+        _format_line("Jacobian", f"{_format_number(facts['jacobian_min'])} to {_format_number(facts['jacobian_max'])}"),
     ]
 
 
-def _grid_lines(grid: dict[str, Any]) -> list[str]:
+def _format_grid(grid: dict[str, Any]) -> list[str]:
     return [
-        _line("voxels", f"{_numbers(grid['shape'], ' x ')} of {_numbers(grid['spacing_mm'], ' x ')} mm"),
-        _line("axes", f"{grid['orientation']} (where i, j and k point to)"),
-        *_matrix_lines("affine", grid["affine"]),
+        _format_line(
+            "voxels", f"{_format_numbers(grid['shape'], ' x ')} of {_format_numbers(grid['spacing_mm'], ' x ')} mm"
+        ),
+        _format_line("axes", f"{grid['orientation']} (directions of i, j and k)"),
+        *_format_matrix("affine", grid["affine"]),
     ]
 
 
-def _matrix_lines(name: str, matrix: list[list[float]]) -> list[str]:
-    rows = ["".join(f"{_number(value):>13}" for value in row) for row in matrix[:3]]
-    return [_line(name if row == 0 else "", text) for row, text in enumerate(rows)]
+def _format_matrix(name: str, matrix: list[list[float]]) -> list[str]:
+    rows = ["".join(f"{_format_number(value):>13}" for value in row) for row in matrix[:3]]
+    return [_format_line(name if row == 0 else "", text) for row, text in enumerate(rows)]
 
 
-def _line(name: str, text: str) -> str:
+def _format_line(name: str, text: str) -> str:
     return f"{name:<10}{text}"
 
 
-def _numbers(values: list[float], between: str = ", ") -> str:
-    return between.join(map(_number, values))
+def _format_numbers(values: list[float], between: str = ", ") -> str:
+    return between.join(map(_format_number, values))
 
 
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{round(value, 9) + 0.0:.6g}"  # no -0, no dust
+def _format_number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{round(value, 9) + 0.0:.6g}"  # without -0 and rounding noise

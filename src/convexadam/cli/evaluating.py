@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convexadam.cli.common import TransformFile, grid_of, optional
+from convexadam.cli.common import TransformFile, read_grid, read_optional
 from convexadam.cli.transform_files import load_transform
 from convexadam.errors import ConfigError
 from convexadam.io import read_image, read_landmarks
@@ -18,31 +18,30 @@ from convexadam.metrics import evaluate_transform
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure a TRANSFORM with labels or landmarks; print one JSON object.
+    """Evaluate a TRANSFORM by its regularity and by labels or landmarks; print one JSON object.
 
     Attributes
     ----------
     transform
-        File of a transform from fixed to moving space, such as transform.nii.gz of ``convexadam register``.
+        Transform from fixed to moving space, such as transform.nii.gz of ``convexadam register``.
     fixed_labels
-        Label map of the fixed image, a volume of any kind (NIfTI, MetaImage, NRRD, DICOM).
+        Label map of the fixed image (NIfTI, MetaImage, NRRD, DICOM).
     moving_labels
         Label map of the moving image, on any grid.
     labels
-        Score only these labels; without it all that both maps have.
+        Labels to evaluate; default: all that both maps contain.
     fixed_landmarks
         CSV of voxel indices i,j,k in the fixed image.
     moving_landmarks
-        CSV of voxel indices i,j,k in the moving image, row by row the same places.
+        CSV of voxel indices i,j,k in the moving image, row by row the same points.
     fixed
-        The fixed image, on whose grid the transform is measured; without it, the transform's own grid, or else that of
-        the fixed labels or the mask.
+        Image with the grid to evaluate on; default: the grid of the transform, of the fixed labels or of the mask.
     moving
-        The moving image, whose grid the moving landmarks refer to; without it, the fixed grid.
+        Image with the grid of the moving landmarks; default: the fixed grid.
     mask
-        Volume on the fixed grid; regularity is measured within it as well.
+        Volume on the fixed grid, above 0 inside; regularity is also computed inside.
     surface
-        Whether to measure surface distances (slow).
+        Compute surface distances of labels (slow).
     """
 
     transform: TransformFile
@@ -57,31 +56,38 @@ class Evaluate:
     surface: bool = True
 
     def run(self) -> None:
-        """Do the work."""
+        """Run the command."""
         transform = load_transform(self.transform)
-        fixed_labels, mask = optional(read_image, self.fixed_labels), optional(read_image, self.mask)
-        grid = optional(grid_of, self.fixed) or transform.fixed_grid
+        fixed_labels, mask = read_optional(read_image, self.fixed_labels), read_optional(read_image, self.mask)
+        grid = read_optional(read_grid, self.fixed) or transform.fixed_grid
         grid = grid or next((image.grid for image in (fixed_labels, mask) if image is not None), None)
         if grid is None:
-            raise ConfigError(f"{self.transform} holds no grid to measure on; give --fixed with the fixed image")
-        moving_grid = optional(grid_of, self.moving) or grid
+            raise ConfigError(
+                f"--fixed must be an image with the grid to evaluate on, got none, and {self.transform} has no grid; "
+                "give --fixed"
+            )
+        moving_grid = read_optional(read_grid, self.moving) or grid
         scores = evaluate_transform(
-            transform.resample_onto(grid),
+            transform.to_displacement_field(grid),
             fixed_labels=fixed_labels,
-            moving_labels=optional(read_image, self.moving_labels),
+            moving_labels=read_optional(read_image, self.moving_labels),
             labels=self.labels or None,
-            fixed_landmarks_mm=optional(lambda path: grid.to_mm(read_landmarks(path)), self.fixed_landmarks),
-            moving_landmarks_mm=optional(lambda path: moving_grid.to_mm(read_landmarks(path)), self.moving_landmarks),
+            fixed_landmarks_mm=read_optional(
+                lambda path: grid.index_to_world(read_landmarks(path)), self.fixed_landmarks
+            ),
+            moving_landmarks_mm=read_optional(
+                lambda path: moving_grid.index_to_world(read_landmarks(path)), self.moving_landmarks
+            ),
             mask=mask,
             surface=self.surface,
         )
-        sys.stdout.write(json.dumps(without_nan(scores), indent=2) + "\n")
+        sys.stdout.write(json.dumps(replace_nan(scores), indent=2) + "\n")
 
 
-def without_nan(value: Any) -> Any:
-    """Turn NaN and Inf, which JSON does not have, into null."""
+def replace_nan(value: Any) -> Any:
+    """Replace NaN and Inf, which JSON does not have, by null."""
     if isinstance(value, dict):
-        return {key: without_nan(inner) for key, inner in value.items()}
+        return {key: replace_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [without_nan(inner) for inner in value]
+        return [replace_nan(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Affine matrices in numbers that one can picture."""
+"""Rotation, scales and translation of affine matrices."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TypedDict
 import numpy as np
 
 
-class DescribedMatrix(TypedDict):
+class MatrixDecomposition(TypedDict):
     """Parts of ``T(x) = A x + t`` in mm RAS+.
 
-    ``A`` is a stretch along axes at right angles by ``scales``, largest first, and then a rotation; where the
-    determinant is negative it mirrors as well.
+    ``A = R S`` with a symmetric ``S``, whose eigenvalues are ``scales`` (largest first), and a rotation ``R``, combined
+    with a reflection if the determinant is negative (polar decomposition).
     """
 
     matrix: list[list[float]]
@@ -22,22 +22,22 @@ class DescribedMatrix(TypedDict):
     translation_mm: list[float]
 
 
-def described_matrix(matrix: np.ndarray) -> DescribedMatrix:
-    """Describe a 4x4 matrix.
+def decompose_matrix(matrix: np.ndarray) -> MatrixDecomposition:
+    """Decompose a 4x4 matrix into rotation, scales and translation.
 
     Examples
     --------
-    >>> found = described_matrix(np.diag([2.0, -3, -4, 1]))
+    >>> found = decompose_matrix(np.diag([2.0, -3, -4, 1]))
     >>> round(found["rotation_degrees"]), found["scales"]
     (180, [4.0, 3.0, 2.0])
     """
     left, scales, right = np.linalg.svd(matrix[:3, :3])
-    turn = left @ right
-    if np.linalg.det(turn) < 0:
-        turn = -turn
-    cosine = (np.trace(turn) - 1) / 2
-    sine = np.linalg.norm(turn - turn.T) / math.sqrt(8)  # exact where the cosine is flat
-    return DescribedMatrix(
+    rotation = left @ right
+    if np.linalg.det(rotation) < 0:
+        rotation = -rotation
+    cosine = (np.trace(rotation) - 1) / 2
+    sine = np.linalg.norm(rotation - rotation.T) / math.sqrt(8)  # accurate near 0 and 180 degrees, unlike acos
+    return MatrixDecomposition(
         matrix=matrix.tolist(),
         rotation_degrees=math.degrees(math.atan2(sine, cosine)),
         scales=scales.tolist(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +14,16 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import tyro
 
-from convexadam.cli.common import Preset, optional, progress_bar, say
-from convexadam.cli.matrices import described_matrix
+from convexadam.cli.common import OptionalFile, OptionalOutput, Preset, UsageError, read_optional, say, show_progress
+from convexadam.cli.matrices import decompose_matrix
 from convexadam.cli.results import (
     LABELS,
     MOVED,
     REPORT,
     TRANSFORM,
     check_folder,
-    check_learn2reg_place,
-    check_places,
+    check_learn2reg_path,
+    check_outputs,
     write_result,
 )
 from convexadam.cli.transform_files import load_transform
@@ -29,102 +31,102 @@ from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, Transform, compose
 from convexadam.io import read_image, write_image, write_learn2reg
 from convexadam.linear import LinearAlignment
-from convexadam.linear.starts import centre_of_box
+from convexadam.linear.centres import geometric_centre
 from convexadam.registration import RegistrationConfig, RegistrationResult, preset, register
-from convexadam.registration.inputs import checked_image
+from convexadam.registration.inputs import parse_image
+
+HELP_ALL = "--help-all"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Register:
-    """Register MOVING to FIXED; write moved.nii.gz, transform.nii.gz and report.json into a folder.
+    """Register MOVING to FIXED; write moved.nii.gz, transform.nii.gz and report.json.
 
-    transform.nii.gz is the displacement field as ITK, ANTs and Slicer read it: 5-D, intent 1007, LPS mm, fixed to
-    moving. It holds the linear alignment and the initial transform as well.
+    transform.nii.gz maps fixed to moving space, with the linear alignment and the initial transform included. It is a
+    displacement field as ITK, ANTs and Slicer read it: 5-D, intent 1007, in mm LPS.
+
+    Fields marked {fixed} and other components are set with --set, such as
+    --set 'continuous.update_smoothing={type="GaussianSmoothing", sigma=1.5}'.
 
     Attributes
     ----------
     fixed
-        Volume that stays: NIfTI, MetaImage, NRRD, or DICOM (a file, or a folder with one series).
+        Image: NIfTI, MetaImage, NRRD or DICOM.
     moving
-        Volume that is brought onto it; any grid, spacing and orientation.
+        Image to align with FIXED, on any grid.
     output_dir
-        Folder for the results; made where it does not exist.
-    preset
-        Named settings to start from.
+        Folder for the results.
     config
-        TOML file of settings to start from, instead of a preset.
+        TOML file of settings, instead of a preset.
     set
-        Change a setting or exchange a component, in TOML; may come several times, before all other options act:
-        ``--set discrete.spacing=5 --set 'grid={type="GivenGrid"}'``.
+        Change one: discrete.spacing=5 (repeatable).
     initial_transform
-        File of a transform from fixed to moving space to begin with, instead of the headers alone. The linear
-        alignment starts from an affine one, and is left out after any other.
+        Transform (fixed to moving space) to start from.
     linear
-        Richest model of the alignment before the deformable stages, or none; without it, that of the settings. Its
-        other settings: ``--set linear.gain=0.2``.
+        Alignment: none, rigid, similarity or affine.
     fixed_mask
-        Volume; above 0 where the fixed image has evidence.
+        Volume, above 0 where FIXED is to be registered.
     moving_mask
-        Volume; above 0 where the moving image has evidence.
+        The same for MOVING.
     fixed_landmarks
-        Points that guide the registration: three numbers in each line, voxel indices of FIXED counted from 0. How much
-        they have to say: ``--landmarks.weight``.
+        CSV of voxel indices i,j,k that guide the result.
     moving_landmarks
-        The same places in MOVING, line by line, in its voxel indices.
-    fixed_labels
-        Label map of FIXED, or probabilities with a channel for each class, where the settings compare them:
-        ``--set 'features={type="LabelFeatures"}'``.
-    moving_labels
-        The same of MOVING.
-    labels
-        Label map of the moving image; it is warped along, to labels_moved.nii.gz in the folder.
+        The same points in MOVING, row by row.
+    fixed_segmentation
+        Label map for features that compare labels.
+    moving_segmentation
+        The same for MOVING.
+    warp_labels
+        Labels of MOVING to warp to labels_moved.nii.gz.
     device
-        Where to compute, such as cpu or cuda:0.
+        Device such as cuda:0.
     learn2reg
-        Also write the field in voxels (X,Y,Z,3) to this .nii.gz or .npz file.
+        Also write the field in voxels (.npz, .nii.gz).
     quiet
-        No progress, no summary.
+        Print no progress and no summary.
     """
 
-    start: ClassVar[RegistrationConfig]
+    base: ClassVar[RegistrationConfig]
     """The settings that the options change."""
 
     fixed: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FIXED")]
     moving: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MOVING")]
-    output_dir: Path
+    output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     preset: Preset = "default"
-    config: Path | None = None
-    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    initial_transform: Path | None = None
+    config: OptionalFile = None
+    set: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TOML", help_behavior_hint="")
+    ] = ()
+    initial_transform: OptionalFile = None
     linear: Annotated[
         Literal["none", "rigid", "similarity", "affine"] | None,
-        tyro.conf.arg(metavar="{none,rigid,similarity,affine}"),
+        tyro.conf.arg(metavar="MODEL", help_behavior_hint=""),
     ] = None
-    fixed_mask: Path | None = None
-    moving_mask: Path | None = None
-    fixed_landmarks: Path | None = None
-    moving_landmarks: Path | None = None
-    fixed_labels: Path | None = None
-    moving_labels: Path | None = None
-    labels: Path | None = None
-    device: str = "cpu"
-    learn2reg: Path | None = None
-    quiet: bool = False
+    fixed_mask: OptionalFile = None
+    moving_mask: OptionalFile = None
+    fixed_landmarks: OptionalFile = None
+    moving_landmarks: OptionalFile = None
+    fixed_segmentation: OptionalFile = None
+    moving_segmentation: OptionalFile = None
+    warp_labels: OptionalFile = None
+    device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cpu"
+    learn2reg: OptionalOutput = None
+    quiet: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
 
     def run(self) -> None:
-        """Do the work."""
-        self._check_places()
-        labels = optional(read_image, self.labels)
-        fixed, moving, initial = self._images()
-        with progress_bar(self.quiet) as progress:
+        """Run the command."""
+        self._check_outputs()
+        labels = read_optional(read_image, self.warp_labels)
+        fixed, moving, initial = self._read_images()
+        with show_progress(self.quiet) as progress:
             result = register(
                 fixed,
                 moving,
-                self._settings(),
+                self._make_config(),
                 fixed_mask=self.fixed_mask,
                 moving_mask=self.moving_mask,
-                fixed_labels=self.fixed_labels,
-                moving_labels=self.moving_labels,
+                fixed_segmentation=self.fixed_segmentation,
+                moving_segmentation=self.moving_segmentation,
                 initial_transform=initial,
                 fixed_landmarks=self.fixed_landmarks,
                 moving_landmarks=self.moving_landmarks,
@@ -139,89 +141,112 @@ class Register:
             write_learn2reg(result.transform, self.learn2reg)
             written.append(self.learn2reg)
         if not self.quiet:
-            say(f"{_summary(result)}; wrote {', '.join(map(str, written))}")
+            say(f"{_summarise(result)}; wrote {', '.join(map(str, written))}")
 
-    def _check_places(self) -> None:
-        """Raise where the results cannot go; said before the work, not after it."""
+    def _check_outputs(self) -> None:
+        """Raise before the registration, not after it, if the results cannot be written."""
         check_folder(self.output_dir)
-        names = [MOVED, TRANSFORM, REPORT] + [LABELS] * (self.labels is not None)
+        names = [MOVED, TRANSFORM, REPORT] + [LABELS] * (self.warp_labels is not None)
         results = [self.output_dir / name for name in names]
         if self.learn2reg is not None:
-            check_learn2reg_place(self.learn2reg, self.output_dir)
+            check_learn2reg_path(self.learn2reg, self.output_dir)
             results.append(self.learn2reg)
-        pairs = self.fixed_mask, self.moving_mask, self.fixed_landmarks, self.moving_landmarks
-        beside = *pairs, self.fixed_labels, self.moving_labels, self.labels
-        check_places(results, (self.fixed, self.moving, *beside, self.initial_transform))
+        inputs = (self.fixed, self.moving, self.fixed_mask, self.moving_mask, self.initial_transform, self.warp_labels)
+        features = self.fixed_landmarks, self.moving_landmarks, self.fixed_segmentation, self.moving_segmentation
+        check_outputs(results, (*inputs, *features))
 
-    def _images(self) -> tuple[Any, Any, Transform | None]:
-        """Return both images in a form that `register` takes, and the initial transform, which may need their grids."""
+    def _read_images(self) -> tuple[Any, Any, Transform | None]:
+        """Return both images and the initial transform; some of its file formats need the grids of the images."""
         if self.initial_transform is None:
             return self.fixed, self.moving, None
-        fixed = checked_image(self.fixed, None, self.device, "fixed")
-        moving = checked_image(self.moving, None, self.device, "moving")
+        fixed = parse_image(self.fixed, None, self.device, "fixed")
+        moving = parse_image(self.moving, None, self.device, "moving")
         path = self.initial_transform
         initial = compose(load_transform(path, fixed=fixed.grid, moving=moving.grid, device=fixed.data.device))
         if self.linear not in (None, "none") and not isinstance(initial, Affine):
-            raise ConfigError(f"--linear {self.linear} cannot begin with {path}, which bends; leave one of them out")
+            raise ConfigError(
+                f"--initial-transform must be an affine transform for --linear {self.linear}, got the deformable "
+                f"{path}; omit one of them"
+            )
         return fixed, moving, initial
 
-    def _settings(self) -> RegistrationConfig:
-        components = {name: getattr(self, name) for name in _components(self.start)}
-        linear = self.start.linear
-        if self.linear is not None:
-            aligned = LinearAlignment() if linear is None else linear
-            linear = None if self.linear == "none" else dataclasses.replace(aligned, model=self.linear)
-        return dataclasses.replace(self.start, **components, linear=linear)
+    def _make_config(self) -> RegistrationConfig:
+        components = {name: getattr(self, name) for name in _get_components(self.base)}
+        linear = self.base.linear
+        if self.linear == "none":
+            linear = None
+        elif self.linear is not None:
+            linear = dataclasses.replace(linear or LinearAlignment(), model=self.linear)
+        return dataclasses.replace(self.base, **components, linear=linear)
 
 
-def register_command(arguments: Sequence[str]) -> type[Register]:
-    """Make the register command with an option for each setting, of the components that the arguments choose."""
-    start = _starting_settings(arguments)
-    components = [(name, type(value), dataclasses.field(default=value)) for name, value in _components(start).items()]
+def make_register_command(arguments: Sequence[str], *, all_options: bool = True) -> type[Register]:
+    """Return the command with an option for each field of the components that the arguments select.
+
+    Without ``all_options`` it has only the common ones, for a help that fits on one screen.
+    """
+    base = _read_base_config(arguments)
+    components = _get_components(base) if all_options else {}
+    help_texts = _read_attributes(RegistrationConfig)
+    fields = [
+        (name, Annotated[type(value), tyro.conf.arg(help=help_texts[name])], dataclasses.field(default=value))
+        for name, value in components.items()
+    ]
     command = dataclasses.make_dataclass(
-        "Register", components, bases=(Register,), namespace={"start": start}, frozen=True, kw_only=True
+        "Register", fields, bases=(Register,), namespace={"base": base}, frozen=True, kw_only=True
     )
     command.__doc__ = Register.__doc__
     return command
 
 
-def _components(settings: RegistrationConfig) -> dict[str, Any]:
-    """Return the components that are there, but for the linear one, whose name is an option of its own."""
-    return {name: value for name, value in vars(settings).items() if value is not None and name != "linear"}
+def _get_components(config: RegistrationConfig) -> dict[str, Any]:
+    """Return the settings by name, except absent ones and the linear alignment, whose name is a common option."""
+    return {name: value for name, value in vars(config).items() if value is not None and name != "linear"}
 
 
-def _starting_settings(arguments: Sequence[str]) -> RegistrationConfig:
-    """Read --preset or --config ahead of the rest, since they decide which options there are."""
+def _read_attributes(cls: type) -> dict[str, str]:
+    """Return the text of each attribute in the docstring of a class."""
+    section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes\n----------\n")[2]
+    entries = re.findall(r"^(\w+)\n((?:    .*\n?)+)", section, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def _read_base_config(arguments: Sequence[str]) -> RegistrationConfig:
+    """Return the settings of --preset, --config and --set, which decide what other options there are."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset")
     parser.add_argument("--config")
     parser.add_argument("--set", action="append", default=[])
     known, _ = parser.parse_known_args(arguments)
     if known.preset and known.config:
-        raise ConfigError("--preset and --config both came; give one of them")
-    start = RegistrationConfig.load(known.config) if known.config else preset(known.preset or "default")
-    return start.with_settings(*known.set)
+        raise UsageError(
+            f"settings must come from --preset or --config, got --preset {known.preset} and --config {known.config}; "
+            "omit one of them"
+        )
+    base = RegistrationConfig.load(known.config) if known.config else preset(known.preset or "default")
+    return base.with_settings(*known.set)
 
 
-def _summary(result: RegistrationResult) -> str:
-    found = result.diagnostics
+def _summarise(result: RegistrationResult) -> str:
+    diagnostics = result.diagnostics
     return (
-        f"{_linear_summary(result)}; moved up to {found['displacement_max_mm']:.1f} mm, "
-        f"{found['folded_percent']:.4f} % folded, {sum(result.seconds.values()):.1f} s"
+        f"{_summarise_alignment(result)}; maximum displacement {diagnostics['displacement_max_mm']:.1f} mm, "
+        f"{diagnostics['folded_percent']:.4f} % folded voxels, {sum(result.timings.values()):.1f} s"
     )
 
 
-def _linear_summary(result: RegistrationResult) -> str:
+def _summarise_alignment(result: RegistrationResult) -> str:
     fit = result.linear
     if fit is None:
         return "no linear alignment"
+    matrix, centre = fit.transform.matrix, geometric_centre(result.fixed.grid)
     if fit.model is None:
-        return "linear alignment: nothing better than the start"
-    matrix, centre = fit.transform.matrix, centre_of_box(result.fixed.grid)
-    moved = np.linalg.norm(matrix[:3, :3] @ centre + matrix[:3, 3] - centre)
-    turned = described_matrix(matrix)["rotation_degrees"]
+        kept = "identity" if np.array_equal(matrix, np.eye(4)) else "initial transform"
+        return f"linear alignment: {kept} kept (nothing better found)"
+    shift_mm = np.linalg.norm(matrix[:3, :3] @ centre + matrix[:3, 3] - centre)
+    degrees = decompose_matrix(matrix)["rotation_degrees"]
     return (
-        f"linear alignment: {fit.model}, turns {turned:.1f} degrees "
-        f"and moves the centre {moved:.1f} mm, feature difference {fit.difference_before:.3f} -> "
-        f"{fit.difference_after:.3f}, fit to {fit.residual_mm:.2f} mm"
+        f"linear alignment: {fit.model}, rotation {degrees:.1f} degrees, translation of the centre {shift_mm:.1f} mm, "
+        f"dissimilarity {fit.dissimilarity_before:.3f} -> {fit.dissimilarity_after:.3f}, "
+        f"residual {fit.residual_mm:.2f} mm"
     )

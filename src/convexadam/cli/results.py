@@ -1,4 +1,4 @@
-"""The folder that a registration writes to, checked before the work."""
+"""Output files of a registration, checked before it starts."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ MOVED, TRANSFORM, REPORT, LABELS = "moved.nii.gz", "transform.nii.gz", "report.j
 
 
 def check_folder(folder: Path) -> None:
-    """Raise unless the folder is there or can be made."""
+    """Raise unless the folder exists or can be created."""
     existing = next(part for part in (folder, *folder.absolute().parents) if part.exists())
     if not existing.is_dir():
-        raise FileError(f"cannot make the output folder {folder}: {existing} is a file; choose another --output-dir")
+        raise FileError(f"--output-dir must be a folder, got {folder}, where {existing} is a file; choose another")
 
 
-def check_places(results: Iterable[Path], inputs: Iterable[Path | None]) -> None:
-    """Raise if a result would lie where a folder, another result or an input is."""
-    given, taken = {path.resolve() for path in inputs if path is not None}, set[Path]()
+def check_outputs(results: Iterable[Path], inputs: Iterable[Path | None]) -> None:
+    """Raise if a result would replace a folder, an input or another result."""
+    input_paths, result_paths = {path.resolve() for path in inputs if path is not None}, set[Path]()
     for path in results:
-        place = path.resolve()
+        resolved = path.resolve()
         if path.is_dir():
-            raise FileError(f"{path} is a folder, where a result is to be written; remove it, or choose another place")
-        if place in given:
-            raise FileError(f"{path} is an input, and a result would replace it; choose another place for the results")
-        if place in taken:
-            raise FileError(f"two results would be written to {path}; give --learn2reg another name")
-        taken.add(place)
+            raise FileError(f"cannot write {path}: it is a folder; remove it, or choose another --output-dir")
+        if resolved in input_paths:
+            raise FileError(f"cannot write {path}: it is an input; choose another --output-dir")
+        if resolved in result_paths:
+            raise FileError(f"cannot write two results to {path}; choose another name for --learn2reg")
+        result_paths.add(resolved)
 
 
-def check_learn2reg_place(path: Path, output_dir: Path) -> None:
-    """Raise unless the field can be written there, once the output folder is made."""
+def check_learn2reg_path(path: Path, output_dir: Path) -> None:
+    """Raise unless the field can be written after the output folder is created."""
     check_learn2reg_name(path)
-    folder, made = path.resolve().parent, output_dir.resolve()
-    if not folder.is_dir() and folder not in (made, *made.parents):
+    folder, created = path.resolve().parent, output_dir.resolve()
+    if not folder.is_dir() and folder not in (created, *created.parents):
         raise FileError(f"cannot write {path}: {path.parent} is not a folder; create it first, or choose another")
 
 
 def write_result(result: RegistrationResult, folder: Path) -> list[Path]:
-    """Write the moved image, the transform and the report; their paths."""
+    """Write the moved image, the transform and the report; return their paths."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(
-            f"cannot make the output folder {folder}: {error.strerror}; choose another --output-dir"
+            f"cannot create the output folder {folder}: {error.strerror}; choose another --output-dir"
         ) from error
     write_image(result.moved, folder / MOVED)
     write_itk_field(result.transform, folder / TRANSFORM)

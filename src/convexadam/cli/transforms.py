@@ -1,4 +1,4 @@
-"""``convexadam invert | compose | convert``: transforms in, transforms out."""
+"""``convexadam invert | compose | convert``: transforms from files to files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Annotated
 
 import tyro
 
-from convexadam.cli.common import Output, TransformFile, grid_of, optional, say
+from convexadam.cli.common import Output, TransformFile, read_grid, read_optional, say
+from convexadam.cli.format_names import FormatName, check_format_name, list_formats
 from convexadam.cli.transform_files import load_transform, load_transform_with, save_transform, save_transform_as
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform, compose
-from convexadam.io import TransformFormat
 
 
 @dataclass(frozen=True, kw_only=True)
 class Invert:
-    """Write the inverse of a TRANSFORM, from moving to fixed space; say how closely it was solved.
+    """Write the inverse of a TRANSFORM, from moving to fixed space; print the error of the inverse.
 
     Attributes
     ----------
@@ -24,64 +24,60 @@ class Invert:
         File of a transform from fixed to moving space.
     output
         File to write, in the format of its name.
-    onto
-        Image on whose grid the inverse is wanted, best the moving one; without it, the transform's own grid.
+    reference
+        Image whose grid the inverse is computed on, preferably the moving image. Default: the grid of the transform.
     """
 
     transform: TransformFile
     output: Output
-    onto: Path | None = None
+    reference: Path | None = None
 
     def run(self) -> None:
-        """Do the work."""
-        transform, onto = load_transform(self.transform), optional(grid_of, self.onto)
-        inverse = inverse_of(transform, onto)
-        save_transform(inverse, self.output, onto)
+        """Run the command."""
+        transform, reference = load_transform(self.transform), read_optional(read_grid, self.reference)
+        inverse = invert_transform(transform, reference)
+        save_transform(inverse, self.output, reference)
         parts = inverse.transforms if isinstance(inverse, Composite) else (inverse,)
-        left_mm = [part.residual_mm for part in parts if isinstance(part, DisplacementField)]
-        exact = "exact" if not left_mm else f"off by at most {max(mm or 0.0 for mm in left_mm):.3g} mm"
+        errors_mm = [part.inverse_error_mm for part in parts if isinstance(part, DisplacementField)]
+        exact = "exact" if not errors_mm else f"off by at most {max(mm or 0.0 for mm in errors_mm):.3g} mm"
         say(f"the inverse is {exact}; wrote {self.output}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compose:
-    """Chain transforms, in the order in which a point of fixed space meets them, and write them as one.
+    """Chain transforms in the order in which they are applied to a point of fixed space, and write them as one.
 
     Attributes
     ----------
     first
-        File of the transform that begins in fixed space.
+        File of the transform that is applied first, to points of fixed space.
     second
-        File of the transform that goes on from there.
+        File of the transform that is applied next.
     rest
-        Files of further ones; the last ends in moving space.
+        Files of further transforms; the last one leads to moving space.
     output
-        File to write, in the format of its name: one that holds matrices or chains (.tfm, .h5) keeps them, any other
-        gets a field.
-    onto
-        Image on whose grid a field is wanted, best the fixed one; without it, the grid of the first transform.
+        File to write, in the format of its name. Formats with matrices and chains (.tfm, .h5) keep them; others get a
+        field.
+    reference
+        Image whose grid a field is written on, preferably the fixed image. Default: the grid of the first transform.
     """
 
     first: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FIRST")]
     second: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SECOND")]
     rest: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[THIRD ...]")] = ()
     output: Path
-    onto: Path | None = None
+    reference: Path | None = None
 
     def run(self) -> None:
-        """Do the work."""
-        onto = optional(grid_of, self.onto)
+        """Run the command."""
+        reference = read_optional(read_grid, self.reference)
         chain = compose(*(load_transform(path) for path in (self.first, self.second, *self.rest)))
-        save_transform(chain, self.output, onto)
+        save_transform(chain, self.output, reference)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Convert:
-    """Write the transform in file IN as file OUT in the format of another program; it still maps the same points.
-
-    itk: ITK, ANTs and Slicer (.nii.gz field in mm LPS, .h5, .tfm, .txt, .mat); nifti: field in mm RAS+, intent 1006;
-    learn2reg: field in voxels (.npz, .nii.gz); learn2reg-2021: the same at half resolution (.npz); torch: sampling grid
-    for grid_sample (.pt); fsl: FLIRT (.mat) and FNIRT (.nii.gz); x5: X5 (.x5).
+    """Convert the transform in file IN to file OUT of another format; both map the same points.
 
     Attributes
     ----------
@@ -90,34 +86,38 @@ class Convert:
     target
         File to write.
     to
-        Format to write; without it, the usual one for the name.
+        Format to write. Default: that of the name.
     from_
-        Format to read; without it, what the file itself says.
+        Format to read. Default: that of the content of the file.
     fixed
-        The fixed image, for formats that do not say where their voxels are, or to bring the field onto its grid.
+        The fixed image, for formats without a grid, or to resample the field to its grid.
     moving
-        The moving image, for formats that are in its voxels (torch, fsl, learn2reg).
+        The moving image, for formats in its coordinates.
     """
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    to: TransformFormat | None = None
-    from_: Annotated[TransformFormat | None, tyro.conf.arg(name="from")] = None
+    to: Annotated[
+        FormatName, tyro.conf.arg(help=f"Format to write. Default: that of the name. Formats: {list_formats()}.")
+    ] = None
+    from_: Annotated[FormatName, tyro.conf.arg(name="from")] = None
     fixed: Path | None = None
     moving: Path | None = None
 
     def run(self) -> None:
-        """Do the work."""
-        fixed, moving = optional(grid_of, self.fixed), optional(grid_of, self.moving)
+        """Run the command."""
+        check_format_name(self.to, "--to")
+        check_format_name(self.from_, "--from")
+        fixed, moving = read_optional(read_grid, self.fixed), read_optional(read_grid, self.moving)
         transform = load_transform_with(self.source, self.from_, fixed, moving)
         save_transform_as(transform, self.target, self.to, fixed, moving)
 
 
-def inverse_of(transform: Transform, onto: Grid | None) -> Transform:
-    """Return the inverse, solved at the voxels of a grid of moving space; ``None`` takes those of the transform's own.
+def invert_transform(transform: Transform, reference: Grid | None) -> Transform:
+    """Return the inverse on a grid of moving space; ``None`` takes the grid of the transform.
 
-    A chain that begins with a field is made one field first: its parts do not know the grid that is wanted.
+    A chain that begins with a field becomes one field first, since its parts cannot be inverted on that grid alone.
     """
     if isinstance(transform, Affine) or (own := transform.fixed_grid) is None:
         return transform.inverse()
-    return transform.resample_onto(own).inverse(onto)
+    return transform.to_displacement_field(own).inverse(reference)

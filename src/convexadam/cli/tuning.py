@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from convexadam.cli.common import WrongUse, say
+from convexadam.cli.common import UsageError, say
 from convexadam.errors import MissingExtraError
 from convexadam.tuning import (
     DaskExecutor,
@@ -23,66 +23,67 @@ from convexadam.tuning import (
     Space,
     Status,
     StorageKind,
-    Tuning,
-    dask_client,
+    TuningResult,
+    connect_dask,
     tradeoff_figure,
     tune,
 )
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
-_SAY_EVERY_S = 30.0
+_PRINT_INTERVAL_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tune:
-    """Choose settings by what they reach on the pairs of a MANIFEST; the same command goes on after an interruption.
+    """Choose settings by their results on the pairs of MANIFEST; the same command continues an interrupted search.
 
-    First the search is chosen, then the refinement given the best search. Into a folder go best.toml (for ``convexadam
-    register --config``), trials.csv, report.json, tradeoff.png, and space.toml, which can be edited for a next time.
+    The discrete search is chosen first, then the refinement given the best search. The output folder holds best.toml
+    (for ``convexadam register --config``), trials.csv, report.json, tradeoff.png, and space.toml, which can be edited
+    for another search.
 
     Attributes
     ----------
     manifest
-        List of pairs: a .csv or .json with fixed and moving and, to judge by, fixed_labels and moving_labels, or
-        fixed_landmarks and moving_landmarks; masks as fixed_mask and moving_mask; label maps to compare as
-        fixed_segmentation and moving_segmentation. Files are relative to the list.
+        List of pairs: a .csv or .json with fixed and moving, and reference data to evaluate by: fixed_labels and
+        moving_labels, or fixed_landmarks and moving_landmarks. Optional: fixed_mask, moving_mask, and
+        fixed_segmentation and moving_segmentation for features that compare labels. Paths are relative to the list.
     output_dir
-        Folder for the results; made where it does not exist.
+        Folder for the results; created if it does not exist.
     space
-        What is tried: default, published, labels, or a TOML file.
-    draws
-        How many settings are drawn in each of the two stages; without it, as many as the space says.
+        Search space: default, published, labels, or a TOML file.
+    samples
+        Number of samples of the discrete and the continuous stage; default: those of the space.
     sampler
-        random as published, tpe near what was accurate so far, multi-objective near what was accurate and smooth.
+        random as published, tpe near the most accurate settings so far, multi-objective near accurate and smooth ones.
     ranking
-        linear as published, or by how many others are significantly better, as Learn2Reg ranks.
+        linear as published, or by the number of others that are significantly better, as Learn2Reg ranks.
     seed
-        Of the draws.
+        Seed of the samples.
     budget
-        Time after which no new trial begins, such as 90s, 30m or 2h.
+        Time after which no new trial starts, such as 90s, 30m or 2h.
     surface
-        Whether surface distances of labels count (slow).
+        Compute surface distances of labels (slow).
     storage
-        Kind of file that keeps the trials.
+        File format of the study.
     memory
-        GB of images, features and results that are kept for other trials.
+        Memory in GB for images, features and results that are reused by other trials.
     executor
-        Where trials run: here, or on the workers of a Dask cluster.
+        Run trials in this process (local), or on the workers of a Dask cluster.
     scheduler
-        Address of its scheduler; without it, workers start on this machine.
+        Address of the Dask scheduler; default: start workers on this machine.
     slurm_jobs
-        Jobs of SLURM to start as workers, as dask-jobqueue is configured for.
+        SLURM jobs to start as workers, as dask-jobqueue is configured.
     device
-        Where to compute, such as cpu or cuda:0.
+        Device to compute on, such as cpu or cuda:0.
     quiet
-        No progress, no summary.
+        Print no progress and no summary.
     """
 
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
     output_dir: Path
     space: str = "default"
-    draws: tuple[int, int] | None = None
+    samples: tuple[int, int] | None = None
     sampler: Sampler = "random"
     ranking: Ranking = "linear"
     seed: int = 0
@@ -97,18 +98,20 @@ class Tune:
     quiet: bool = False
 
     def run(self) -> None:
-        """Do the work."""
+        """Run the command."""
         if self.executor == "local" and (self.scheduler or self.slurm_jobs):
-            raise WrongUse("--scheduler and --slurm-jobs go with --executor dask")
+            raise UsageError(
+                "--executor must be dask for --scheduler and --slurm-jobs, got local; add --executor dask, or omit them"
+            )
         if not 0 <= self.memory < 1e6:
-            raise WrongUse(f"--memory is GB from 0, but {self.memory} came")
-        space, budget_s = Space.load(self.space), seconds(self.budget)
-        with _workers(self) as executor, _shown(self.quiet) as progress:
+            raise UsageError(f"--memory must be a number of GB from 0 to 1e6, got {self.memory}")
+        space, budget_s = Space.load(self.space), parse_duration(self.budget)
+        with _open_executor(self) as executor, _show_progress(self.quiet) as progress:
             result = tune(
                 self.manifest,
                 self.output_dir,
                 space=space,
-                draws=self.draws,
+                samples=self.samples,
                 sampler=self.sampler,
                 ranking=self.ranking,
                 seed=self.seed,
@@ -123,28 +126,31 @@ class Tune:
         try:
             tradeoff_figure(result, path=self.output_dir / "tradeoff.png")
         except MissingExtraError as error:
-            say(f"no figure: {error}")
+            say(f"convexadam: no figure written: {error}")
         if not self.quiet:
             _print_table(result)
-            say(f"tried {len(result.candidates)}, failed {len(result.failures)}; wrote {self.output_dir}/best.toml")
+            say(
+                f"{len(result.candidates)} settings evaluated, {len(result.failures)} trials failed; "
+                f"wrote {self.output_dir / 'best.toml'}"
+            )
 
 
-def seconds(budget: str) -> float:
-    """Turn a time such as 30m into seconds; an empty one is no limit."""
+def parse_duration(budget: str) -> float:
+    """Return the seconds of a time such as 30m; infinity for an empty text."""
     if not budget:
         return float("inf")
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
-    if found is None or float(found[1]) == 0:
-        raise WrongUse(f"--budget is a time above 0 such as 90s, 30m or 2h, but {budget!r} came")
-    return float(found[1]) * _UNITS[found[2]]
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
+    if match is None or float(match[1]) == 0:
+        raise UsageError(f"--budget must be a time above 0 such as 90s, 30m or 2h, got {budget!r}")
+    return float(match[1]) * _UNITS[match[2]]
 
 
 @contextmanager
-def _workers(options: Tune) -> Iterator[DaskExecutor | None]:
+def _open_executor(options: Tune) -> Iterator[DaskExecutor | None]:
     if options.executor == "local":
         yield None
         return
-    client = dask_client(options.scheduler, slurm_jobs=options.slurm_jobs)
+    client = connect_dask(options.scheduler, slurm_jobs=options.slurm_jobs)
     try:
         yield DaskExecutor(client)
     finally:
@@ -152,13 +158,13 @@ def _workers(options: Tune) -> Iterator[DaskExecutor | None]:
 
 
 @contextmanager
-def _shown(quiet: bool) -> Iterator[Progress | None]:
-    """Show a bar on a terminal, and elsewhere a line now and then."""
+def _show_progress(quiet: bool) -> Iterator[Progress | None]:
+    """Show a progress bar on a terminal, otherwise print a line every 30 s."""
     if quiet:
         yield None
         return
     if not sys.stderr.isatty():
-        yield _said_now_and_then()
+        yield _make_line_printer()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -171,35 +177,38 @@ def _shown(quiet: bool) -> Iterator[Progress | None]:
         TextColumn("{task.fields[left]}"),
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("begin", total=None, left="")
-        yield lambda s: bar.update(task, description=s.stage, completed=s.done, total=s.total, left=_left(s))
+        task = bar.add_task("start", total=None, left="")
+        yield lambda s: bar.update(
+            task, description=s.stage, completed=s.done, total=s.total, left=_format_time_left(s)
+        )
 
 
-def _said_now_and_then() -> Progress:
-    last = -_SAY_EVERY_S
+def _make_line_printer() -> Progress:
+    last = -_PRINT_INTERVAL_S
 
     def show(status: Status) -> None:
         nonlocal last
-        if time.monotonic() - last >= _SAY_EVERY_S or status.done == status.total:
+        if time.monotonic() - last >= _PRINT_INTERVAL_S or status.done == status.total:
             last = time.monotonic()
-            say(f"{status.stage}: {status.done} of {status.total}{', ' * bool(_left(status))}{_left(status)}")
+            left = _format_time_left(status)
+            say(f"{status.stage}: {status.done} of {status.total}{', ' * bool(left)}{left}")
 
     return show
 
 
-def _left(status: Status) -> str:
+def _format_time_left(status: Status) -> str:
     if not status.seconds_left > 0:
         return ""
-    minutes, rest = divmod(round(status.seconds_left), 60)
-    return f"{minutes} min {rest:02d} s left" if minutes else f"{rest} s left"
+    minutes, seconds = divmod(round(status.seconds_left), 60)
+    return f"{minutes} min {seconds:02d} s left" if minutes else f"{seconds} s left"
 
 
-def _print_table(result: Tuning) -> None:
+def _print_table(result: TuningResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", "before", "as begun", "best")
-    for name in result.metrics:
-        figures = [result.before.get(name), None if result.base is None else result.base.figures[name]]
-        table.add_row(name, *("" if v is None else f"{v:.4g}" for v in (*figures, result.best.figures[name])))
+    table = Table("", "before", "base settings", "best settings")
+    for name in result.ranked_by:
+        values = [result.before.get(name), None if result.base is None else result.base.metrics[name]]
+        table.add_row(name, *("" if v is None else f"{v:.4g}" for v in (*values, result.best.metrics[name])))
     Console(stderr=True).print(table)

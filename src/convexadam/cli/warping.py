@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from convexadam.cli.common import Output, TransformFile, WrongUse, grid_of, optional, say
+from convexadam.cli.common import Output, TransformFile, UsageError, read_grid, read_optional, say
 from convexadam.cli.transform_files import load_transform
-from convexadam.cli.transforms import inverse_of
+from convexadam.cli.transforms import invert_transform
 from convexadam.errors import ConfigError
 from convexadam.geometry import Transform
 from convexadam.io import read_image, read_landmarks, write_image, write_landmarks
@@ -18,10 +18,10 @@ from convexadam.io import read_image, read_landmarks, write_image, write_landmar
 
 @dataclass(frozen=True, kw_only=True)
 class Warp:
-    """Bring INPUT to the other space with a TRANSFORM: an image, labels or a mask, or landmarks (CSV).
+    """Warp INPUT with a TRANSFORM: an image, labels or a mask, or landmarks (CSV).
 
-    Images go from moving to fixed space, onto the fixed grid. Landmarks go the other way: those of the fixed image to
-    where they are found in the moving image. --inverse turns both round.
+    Images are resampled from moving to fixed space, on the fixed grid. Landmarks go the other way: from fixed to moving
+    space. --inverse reverses both.
 
     Attributes
     ----------
@@ -32,35 +32,35 @@ class Warp:
     output
         File to write: .nii, .nii.gz, .mha or .nrrd for images, .csv for landmarks.
     inverse
-        Use the inverse: images of fixed space go to moving space, landmarks of moving space to fixed space.
-    onto
-        Image that has the grid of the result; without it the transform's own. With --inverse best the moving image.
+        Use the inverse: images are warped from fixed to moving space, landmarks from moving to fixed space.
+    reference
+        Image with the grid of the result (with --inverse preferably the moving image). Default: that of the transform.
     mode
-        How values are read; without it, whole-number files are taken as labels and never mixed.
-    background
-        Value outside the image; without it 0 for labels, the smallest value otherwise.
+        Interpolation. Default: label for integer files, linear for others.
+    fill_value
+        Value outside the image. Default: 0 for labels, the smallest value of the image otherwise.
     space
-        What landmarks are, before and after: mm RAS+, mm LPS (ITK, ANTs, Slicer), or voxel indices, of the fixed and
-        of the moving image. Landmarks need it.
+        Coordinates of the landmarks in both files: mm RAS+, mm LPS (ITK, ANTs, Slicer), or voxel indices of the fixed
+        and of the moving image. Required for landmarks.
     fixed
-        The fixed image, for voxel indices; without it, the transform's own grid.
+        The fixed image, for voxel indices. Default: the grid of the transform.
     moving
-        The moving image, for voxel indices, and where --inverse is solved.
+        The moving image: its grid is needed for voxel indices, and to invert a transform.
     """
 
     transform: TransformFile
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
     output: Output
     inverse: bool = False
-    onto: Path | None = None
+    reference: Path | None = None
     mode: Literal["linear", "cubic", "nearest", "label"] | None = None
-    background: float | None = None
+    fill_value: float | None = None
     space: Literal["mm", "lps_mm", "voxel"] | None = None
     fixed: Path | None = None
     moving: Path | None = None
 
     def run(self) -> None:
-        """Do the work."""
+        """Run the command."""
         self._check_use()
         transform = load_transform(self.transform)
         if _is_table(self.input):
@@ -70,39 +70,51 @@ class Warp:
 
     def _check_use(self) -> None:
         if _is_table(self.input) != _is_table(self.output):
-            raise WrongUse(f"landmarks are *.csv, images are not: {self.input} cannot become {self.output}")
-        of_images = {"--onto": self.onto, "--mode": self.mode, "--background": self.background}
+            raise UsageError(
+                f"INPUT and OUTPUT must both be landmarks (*.csv) or both be images, got {self.input} and "
+                f"{self.output}; change one of the names"
+            )
+        of_images = {"--reference": self.reference, "--mode": self.mode, "--fill-value": self.fill_value}
         of_landmarks = {"--space": self.space, "--fixed": self.fixed, "--moving": self.moving}
         kind, others = ("landmarks", of_images) if _is_table(self.input) else ("images", of_landmarks)
         for option, value in others.items():
             if value is not None:
-                raise WrongUse(f"{option} says nothing about {kind}; leave it out")
+                raise UsageError(f"{option} must be omitted for {kind}, got {value}; remove the option")
         if _is_table(self.input) and self.space is None:
-            raise WrongUse("landmarks need --space: mm (RAS+), lps_mm (ITK, ANTs, Slicer) or voxel")
+            raise UsageError(
+                "--space must be mm (RAS+), lps_mm (ITK, ANTs, Slicer) or voxel for landmarks, got none; pass it"
+            )
         if self.space == "voxel" and self.moving is None:
-            raise WrongUse("--space voxel needs --moving, the image whose voxels the landmarks of moving space are in")
+            raise UsageError("--moving must be the moving image for --space voxel, got none; pass it")
 
     def _warp_image(self, transform: Transform) -> None:
-        image, onto = read_image(self.input), optional(grid_of, self.onto)
-        onto = onto or transform.fixed_grid
-        if onto is None:
-            raise ConfigError(f"{self.transform} holds no grid for the result; give --onto with an image that has it")
-        used = inverse_of(transform, onto) if self.inverse else transform
-        write_image(used.warp(image, onto, mode=self.mode, background=self.background), self.output)
+        image, reference = read_image(self.input), read_optional(read_grid, self.reference)
+        reference = reference or transform.fixed_grid
+        if reference is None:
+            raise ConfigError(
+                f"--reference must be an image for a transform without a grid ({self.transform}), got none; pass it"
+            )
+        applied = invert_transform(transform, reference) if self.inverse else transform
+        write_image(applied.warp(image, reference, mode=self.mode, fill_value=self.fill_value), self.output)
 
     def _warp_landmarks(self, transform: Transform) -> None:
-        assert self.space is not None  # checked before
+        assert self.space is not None  # by _check_use
         points = read_landmarks(self.input)
-        before, after = optional(grid_of, self.fixed) or transform.fixed_grid, optional(grid_of, self.moving)
-        if self.space == "voxel" and before is None:
-            raise ConfigError(f"{self.transform} holds no grid for the indices; give --fixed with the fixed image")
-        used = transform
+        source, target = (
+            read_optional(read_grid, self.fixed) or transform.fixed_grid,
+            read_optional(read_grid, self.moving),
+        )
+        if self.space == "voxel" and source is None:
+            raise ConfigError(
+                f"--fixed must be the fixed image for a transform without a grid ({self.transform}), got none; pass it"
+            )
+        applied = transform
         if self.inverse:
-            used, before, after = inverse_of(transform, after), after, before
-        grids = {"fixed": before, "moving": after} if self.space == "voxel" else {}
-        write_landmarks(used.warp_points(points, space=self.space, **grids), self.output)
+            applied, source, target = invert_transform(transform, target), target, source
+        grids = {"fixed": source, "moving": target} if self.space == "voxel" else {}
+        write_landmarks(applied.warp_points(points, space=self.space, **grids), self.output)
         spaces = ("moving", "fixed") if self.inverse else ("fixed", "moving")
-        say(f"{len(points)} landmarks taken from {spaces[0]} to {spaces[1]} space")
+        say(f"warped {len(points)} landmarks from {spaces[0]} to {spaces[1]} space")
 
 
 def _is_table(path: Path) -> bool:

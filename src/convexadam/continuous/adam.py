@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
 import torch
 
-from convexadam._axes import checked_number
+from convexadam._checks import check_number
 from convexadam._typing import Field
 from convexadam.continuous.convergence import Convergence
-from convexadam.continuous.parametrisation import Motion
-from convexadam.continuous.problem import Problem
+from convexadam.continuous.protocols import DisplacementState, Objective
 from convexadam.continuous.smoothing import Smoothing
 from convexadam.kernels.adam import adam_step
 from convexadam.kernels.recording import recordable, repeat
@@ -25,46 +25,44 @@ class Adam:
     Attributes
     ----------
     learning_rate
-        Typical step of a node, in nodes, before smoothing.
+        Typical update of a control point, in control points, before smoothing.
 
     Raises
     ------
     ConfigError
-        If the rate is not positive.
+        If the learning rate is not positive.
     """
 
     learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        checked_number(self.learning_rate, "learning_rate", above=True)
+        check_number(self.learning_rate, "learning_rate", above=True)
 
     def minimise(
-        self, problem: Problem, motion: Motion, convergence: Convergence, smoothing: Smoothing | None = None
-    ) -> None:
-        """Move until convergence; see `LevenbergMarquardt.minimise`."""
-        record = not convergence.watched and recordable(*problem.compared)
+        self,
+        objective: Objective,
+        state: DisplacementState,
+        convergence: Convergence,
+        smoothing: Smoothing | None = None,
+    ) -> Iterator[int]:
+        """Move until convergence; see `convexadam.continuous.Optimiser`. The state smooths the updates itself."""
+        record = not convergence.monitored and recordable(*objective.compared, iterations=convergence.max_iterations)
         moments = Moments(
-            motion.displacement,
+            state.displacement,
             learning_rate=self.learning_rate,
-            eps=problem.least_gradient(motion.displacement),
+            eps=objective.least_gradient(state.displacement),
             counted_on_device=record,
         )
-        gradient = torch.empty_like(motion.displacement)
+        gradient = torch.empty_like(state.displacement)
 
         def step() -> None:
-            problem.gradient(motion.displacement, out=gradient)
-            motion.move(gradient, moments)
-
-        if not convergence.watched:
-            for times in convergence.stretches():
-                repeat(step, times, record_on=gradient.device if record else None)
-            return
-        for _ in convergence:
             if convergence.due:
-                convergence.saw(problem(motion.displacement, out=gradient)[0])
-                motion.move(gradient, moments)
+                convergence.record(objective(state.displacement, out=gradient)[0])
             else:
-                step()
+                objective.gradient(state.displacement, out=gradient)
+            state.move(gradient, moments)
+
+        yield from repeat(step, convergence, record_on=gradient.device if record else None)
 
 
 @final
@@ -86,7 +84,7 @@ class Moments:
         self._steps = torch.zeros((), dtype=torch.int64, device=like.device) if counted_on_device else 0
         self._learning_rate, self._betas, self._eps = learning_rate, betas, eps
 
-    def descend(self, variable: Field, gradient: Field, *, accumulate: bool = True) -> None:
+    def update(self, variable: Field, gradient: Field, *, accumulate: bool = True) -> None:
         """Move ``variable``, in place, by one step against the gradient; or replace it by the step alone."""
         self._steps += 1
         adam_step(

@@ -1,40 +1,38 @@
-"""When a minimisation ends: after its iterations, or once it gains too little."""
+"""When a minimisation ends: after its iterations, or once the value hardly falls any more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import final
 
 from convexadam._typing import Float, Tensor
 
-LEAST = 5
+CHECK_INTERVAL = 5
 """Iterations that always run, and between two looks at the value."""
 
 
 @final
 class Convergence:
-    """Counts iterations, and ends them where the value falls by less than ``tolerance`` of itself in `LEAST` of them.
+    """Count iterations; stop early once `CHECK_INTERVAL` of them lower the value by less than ``tolerance`` of itself.
 
-    Looking costs a value each time, and on a GPU a wait; with a tolerance of 0 there is no look. ``passed`` is called
-    when as many iterations are done as one of ``marks`` says.
+    Evaluating the value costs time and, on a GPU, waits for the device; with a tolerance of 0 it is never evaluated.
+
+    Parameters
+    ----------
+    max_iterations
+        Upper bound.
+    tolerance
+        Relative decrease; 0 runs all iterations.
+
+    Examples
+    --------
+    >>> [iteration for iteration in Convergence(3)]
+    [1, 2, 3]
     """
 
-    def __init__(
-        self,
-        most: int,
-        tolerance: float,
-        *,
-        marks: tuple[int, ...] = (),
-        passed: Callable[[int], None] | None = None,
-    ) -> None:
-        self.most, self._tolerance = most, tolerance
-        self._marks, self._passed = sorted({mark for mark in marks if 0 < mark <= most}), passed
-        self._count, self._seen, self._ended = 0, float("inf"), False
-
-    @property
-    def watched(self) -> bool:
-        """Whether values are looked at."""
-        return self._tolerance > 0
+    def __init__(self, max_iterations: int, tolerance: float = 0.0) -> None:
+        self.max_iterations, self._tolerance = max_iterations, tolerance
+        self._count, self._last_value, self._converged = 0, float("inf"), False
 
     @property
     def count(self) -> int:
@@ -42,31 +40,24 @@ class Convergence:
         return self._count
 
     @property
-    def due(self) -> bool:
-        """Whether the value at the beginning of this iteration is to be looked at."""
-        return self.watched and (self._count - 1) % LEAST == 0
+    def monitored(self) -> bool:
+        """Whether the value decides on the end."""
+        return self._tolerance > 0
 
-    def saw(self, value: float | Float[Tensor, ""]) -> None:
-        """Take note of the value at the beginning of this iteration, where it is `due`."""
-        now = float(value)
-        self._ended = self._seen - now < self._tolerance * abs(self._seen) if self._count > 1 else False
-        self._seen = now
+    @property
+    def due(self) -> bool:
+        """Whether the value at the beginning of this iteration should be passed to `record`."""
+        return self.monitored and (self._count - 1) % CHECK_INTERVAL == 0
+
+    def record(self, value: float | Float[Tensor, ""]) -> None:
+        """Record the value at the beginning of this iteration, when it is `due`."""
+        current = float(value)
+        decrease = self._last_value - current
+        self._converged = self._count > 1 and decrease < self._tolerance * abs(self._last_value)
+        self._last_value = current
 
     def __iter__(self) -> Iterator[int]:
-        """Run through the iterations left."""
-        while self._count < self.most and not self._ended:
+        """Yield the number of each iteration, from 1."""
+        while self._count < self.max_iterations and not self._converged:
             self._count += 1
             yield self._count
-            self._pass()
-
-    def stretches(self) -> Iterator[int]:
-        """Run through the iterations left, where nobody looks: how many there are up to each mark and to the end."""
-        for end in (*self._marks, self.most):
-            if end > self._count:
-                length, self._count = end - self._count, end
-                yield length
-                self._pass()
-
-    def _pass(self) -> None:
-        if self._passed is not None and self._count in self._marks:
-            self._passed(self._count)

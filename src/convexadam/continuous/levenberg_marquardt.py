@@ -1,18 +1,16 @@
-"""Levenberg-Marquardt with one number of damping, and nothing remembered for single nodes."""
+"""Levenberg-Marquardt with one damping for all control points, and no memory of earlier gradients."""
 
 from __future__ import annotations
 
-import math
-import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
 import torch
 
-from convexadam._axes import checked_count, checked_number
+from convexadam._checks import check_number
 from convexadam.continuous.convergence import Convergence
-from convexadam.continuous.parametrisation import Motion
-from convexadam.continuous.problem import Problem
+from convexadam.continuous.protocols import DisplacementState, Objective
 from convexadam.continuous.smoothing import Smoothing
 from convexadam.kernels.damped_step import damped_step
 from convexadam.kernels.smooth import smooth
@@ -26,22 +24,18 @@ _FALL, _RISE, _MOST = 0.5, 3.0, 1e6
 @final
 @dataclass(frozen=True, kw_only=True)
 class LevenbergMarquardt:
-    """Second-order steps ``v = -B(g) / (B(h) + damping mean h)``, accepted or rejected by what they gain.
+    """Second-order updates ``v = -B(g) / (B(h) + damping mean h)``, accepted if they lower the value.
 
-    ``g`` is the gradient and ``h`` the mean curvature of each node, a third of the trace of its Gauss-Newton block:
-    smoothed by the same window ``B``, the block is near that multiple of the identity. Damping follows the ratio of
-    actual to predicted decrease, and a step that raises the value is rejected, but for a chance of
-    ``exp(-rise / (temperature value))``. The value is judged before the field is smoothed as a whole.
+    ``g`` is the gradient and ``h`` the mean curvature of each control point, a third of the trace of its Gauss-Newton
+    block; smoothed by the same window ``B``, the block is close to that multiple of the identity. Damping follows the
+    ratio of actual to predicted decrease, and an update that raises the value is rejected. The value is that before
+    total smoothing.
 
     Attributes
     ----------
     damping
-        At the start and at least, as a share of the similarity's mean curvature: what has less than that moves little
-        by itself.
-    temperature
-        Relative rise that one step in ``e`` may bring all the same; 0 for none.
-    seed
-        Of that chance.
+        Initial and smallest damping, relative to the mean curvature of the similarity: control points with less
+        curvature than that move little by themselves.
 
     Raises
     ------
@@ -55,46 +49,38 @@ class LevenbergMarquardt:
     """
 
     damping: float = 0.1
-    temperature: float = 1e-4
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        checked_number(self.damping, "damping", above=True)
-        checked_number(self.temperature, "temperature")
-        checked_count(self.seed, "seed")
+        check_number(self.damping, "damping", above=True)
 
-    def minimise(self, problem: Problem, motion: Motion, convergence: Convergence, smoothing: Smoothing | None) -> None:
-        """Move until convergence.
+    def minimise(
+        self,
+        objective: Objective,
+        state: DisplacementState,
+        convergence: Convergence,
+        smoothing: Smoothing | None,
+    ) -> Iterator[int]:
+        """Move until convergence; see `convexadam.continuous.Optimiser`.
 
-        Parameters
-        ----------
-        problem
-            What to minimise.
-        motion
-            The displacement, from its start.
-        convergence
-            Counts iterations; a rejected step is one.
-        smoothing
-            The window ``B``; ``None`` takes each node by itself.
+        ``smoothing`` is the window ``B``, and a rejected step counts as an iteration.
         """
-        chance, damping = random.Random(self.seed), self.damping
+        damping = self.damping
         taps = (1.0,) if smoothing is None else smoothing.taps()
-        found = torch.empty_like(motion.displacement[:1]).expand(4, -1, -1, -1).contiguous()
-        means = torch.empty_like(found)
-        for _ in convergence:
-            value, found, mean = problem.curvature(motion.displacement, out=found)
+        # gradient and curvature share one tensor, which the next value overwrites: nothing else is kept per step
+        derivatives = torch.empty_like(state.displacement[:1]).expand(4, -1, -1, -1).contiguous()
+        smoothed = torch.empty_like(derivatives)
+        for iteration in convergence:
+            value, derivatives, mean = objective.curvature(state.displacement, out=derivatives)
             if convergence.due:
-                convergence.saw(value)
-            if mean <= 0:  # no slope anywhere: nothing tells where to move
+                convergence.record(value)
+            if mean <= 0:  # no slope anywhere: any step would be arbitrary
                 return
-            means = smooth(found, taps, out=means)
-            step, predicted = damped_step(found, means, damping=damping * mean, longest=motion.longest)
-            moved, _ = problem(motion.tried(step), out=found[:3])
-            gain = value - moved
-            if gain >= 0 or self._by_chance(-gain / abs(value), chance):
-                motion.keep()
-            damping *= _FALL if gain > _GOOD * predicted else _RISE if gain < _POOR * predicted else 1.0
+            smoothed = smooth(derivatives, taps, out=smoothed)
+            step, predicted = damped_step(derivatives, smoothed, damping=damping * mean, longest=state.longest)
+            new_value, _ = objective(state.propose(step), out=derivatives[:3])
+            decrease = value - new_value
+            if decrease >= 0:
+                state.accept()
+            damping *= _FALL if decrease > _GOOD * predicted else _RISE if decrease < _POOR * predicted else 1.0
             damping = min(max(damping, self.damping), _MOST)
-
-    def _by_chance(self, rise: float, chance: random.Random) -> bool:
-        return self.temperature > 0 and chance.random() < math.exp(-rise / self.temperature)
+            yield iteration

@@ -1,19 +1,20 @@
-"""Similarities as values: how features of a fixed and of a warped moving image are compared."""
+"""Similarities as values: how features of the fixed and of the warped moving image are compared."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import ClassVar, final
 
 import torch
 
-from convexadam._axes import checked_count, checked_number
-from convexadam._typing import Channels, Field, Float, Tensor, Volume
+from convexadam._checks import check_component, check_count, check_number
+from convexadam._typing import Channels, Field, Float, Tensor
+from convexadam.continuous.protocols import CopiesFeatures, Similarity, SimilarityTerm, Weights
 from convexadam.errors import ConfigError, InputError
-from convexadam.kernels.lncc import correlated
-from convexadam.kernels.mutual_information import shared
-from convexadam.kernels.warp_ssd import Comparison, compared
+from convexadam.kernels.lncc import prepare_lncc
+from convexadam.kernels.mutual_information import prepare_mutual_information
+from convexadam.kernels.warp_ssd import prepare_ssd
 
 
 @final
@@ -23,78 +24,91 @@ class Ssd:
 
     Attributes
     ----------
-    robustness
-        Squared difference, in multiples of its mean before the level, from which on a node counts less and less: what
-        has no partner in the other image (a resection, noise) then does not pull. ``None`` for all alike.
+    robust_scale
+        Squared difference, in multiples of its mean at the beginning of the level, at which the weight of a control
+        point is halved, so that structures without a counterpart (a resection, noise) pull less; ``None`` for plain
+        squared differences.
 
     Raises
     ------
     ConfigError
-        If ``robustness`` is not positive.
+        If ``robust_scale`` is not positive.
+
+    Notes
+    -----
+    The robust form is that of Geman and McClure, Bulletin of the ISI 1987.
     """
 
-    robustness: float | None = None
+    channels_last: ClassVar[bool] = True
+    """See `convexadam.continuous.ChannelsLast`."""
+
+    robust_scale: float | None = None
 
     def __post_init__(self) -> None:
-        if self.robustness is not None:
-            checked_number(self.robustness, "robustness", above=True)
+        if self.robust_scale is not None:
+            check_number(self.robust_scale, "robust_scale", above=True)
 
-    def begin(
-        self, fixed: Channels, moving: Channels, start: Field, weights: tuple[Volume | None, Volume | None]
-    ) -> Comparison:
-        """Prepare feature maps ``[c, i, j, k]`` with their evidence; ``start`` is the displacement to begin with."""
-        plain = compared(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1])
-        mean = 0.0 if self.robustness is None else float(plain(start)[0])
-        if self.robustness is None or mean <= 0:
+    def count_copied_channels(self, channels: int, *, channels_last: bool) -> int:
+        """Return how many channels are copied; see `convexadam.continuous.CopiesFeatures`."""
+        return 0 if channels_last or channels == 1 else channels
+
+    def prepare(self, fixed: Channels, moving: Channels, start: Field, weights: Weights) -> SimilarityTerm:
+        """Return the similarity of two feature maps; see `convexadam.continuous.Similarity`."""
+        plain = prepare_ssd(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1])
+        mean = 0.0 if self.robust_scale is None else float(plain(start)[0])
+        if self.robust_scale is None or mean <= 0:
             return plain
-        return compared(
-            fixed, moving, fixed_weight=weights[0], moving_weight=weights[1], outlier=self.robustness * mean
-        )
+        outlier = self.robust_scale * mean
+        return prepare_ssd(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1], outlier=outlier)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Lncc:
-    """One minus the squared local correlation, summed over channels: for images of one contrast and uneven brightness.
+    """One minus the squared local normalised cross-correlation, summed over channels; invariant to local brightness.
 
     Attributes
     ----------
     radius
-        Of the window: ``2 radius + 1`` nodes along each axis.
-    floor
-        What is added to local variances, as a share of the whole one: flat noise has no say.
+        Of the window: ``2 radius + 1`` control points along each axis.
+    variance_floor
+        Added to local variances, as a share of the variance of the whole image, so that noise in flat regions counts
+        little.
 
     Raises
     ------
     ConfigError
-        If the radius is no whole number of at least 1, or the floor not positive.
+        If ``radius`` is not a whole number of at least 1, or ``variance_floor`` not positive.
     """
 
     radius: int = 2
-    floor: float = 1e-3
+    variance_floor: float = 1e-3
 
     def __post_init__(self) -> None:
-        checked_count(self.radius, "radius", least=1)
-        checked_number(self.floor, "floor", above=True)
+        check_count(self.radius, "radius", least=1)
+        check_number(self.variance_floor, "variance_floor", above=True)
 
-    def begin(
-        self, fixed: Channels, moving: Channels, start: Field, weights: tuple[Volume | None, Volume | None]
-    ) -> Comparison:
-        """Prepare maps ``[c, i, j, k]`` with their evidence."""
-        return correlated(
-            fixed, moving, radius=self.radius, floor=self.floor, fixed_weight=weights[0], moving_weight=weights[1]
+    def prepare(self, fixed: Channels, moving: Channels, start: Field, weights: Weights) -> SimilarityTerm:
+        """Return the similarity of two feature maps; see `convexadam.continuous.Similarity`."""
+        return prepare_lncc(
+            fixed,
+            moving,
+            radius=self.radius,
+            floor=self.variance_floor,
+            fixed_weight=weights[0],
+            moving_weight=weights[1],
         )
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class MutualInformation:
-    """Two minus the normalised mutual information of two maps of one channel: any relation of brightness; for `Adam`.
+    """Two minus the normalised mutual information of two maps of one channel; use it with `Adam`.
 
     Attributes
     ----------
     bins
-        Of the histogram, along each axis.
+        Of the joint histogram, along each axis.
 
     Raises
     ------
@@ -105,12 +119,10 @@ class MutualInformation:
     bins: int = 32
 
     def __post_init__(self) -> None:
-        checked_count(self.bins, "bins", least=4)
+        check_count(self.bins, "bins", least=4)
 
-    def begin(
-        self, fixed: Channels, moving: Channels, start: Field, weights: tuple[Volume | None, Volume | None]
-    ) -> Comparison:
-        """Prepare maps ``[1, i, j, k]`` with their evidence.
+    def prepare(self, fixed: Channels, moving: Channels, start: Field, weights: Weights) -> SimilarityTerm:
+        """Return the similarity of two maps of one channel; see `convexadam.continuous.Similarity`.
 
         Raises
         ------
@@ -119,114 +131,118 @@ class MutualInformation:
         """
         if len(fixed) != 1:
             raise InputError(
-                f"mutual information compares maps of one channel, but the features have {len(fixed)}; take Intensity, "
-                "or a WeightedSum whose channels give it one of them"
+                f"features for MutualInformation must have one channel, got {len(fixed)}; use Intensity, or a "
+                "WeightedSum whose channels assign it one"
             )
-        return shared(fixed, moving, bins=self.bins, fixed_weight=weights[0], moving_weight=weights[1])
+        return prepare_mutual_information(
+            fixed, moving, bins=self.bins, fixed_weight=weights[0], moving_weight=weights[1]
+        )
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class WeightedSum:
-    """Several similarities at once, brought to one scale: ``sum_t weights_t / c_t term_t``, times ``c_0 / weights_0``.
+    """Several similarities on one scale: ``sum_t weights_t / c_t term_t``, times ``c_0 / weights_0``.
 
-    ``c_t`` is the mean curvature of a term before the level (see `Comparison`), so that weights say how much each term
-    has to say, whatever its unit.
+    ``c_t`` is the mean curvature of a term at the beginning of the level, so that weights are relative influences,
+    independent of the units of the terms.
 
     Attributes
     ----------
     terms
         The similarities.
     weights
-        Share of each.
+        Of each term.
     channels
-        How many channels each takes, one after the other (as of `Concat`), all there are; ``None`` gives every term all
-        of them.
+        Number of consecutive channels for each term (as concatenated by `Concat`); ``None`` gives each term all of
+        them.
 
     Raises
     ------
     ConfigError
-        If there is no term or something else among them, their numbers differ, or a number is not positive.
+        If there is no term, a term is no `Similarity`, the numbers differ, or one is not positive.
     """
 
-    terms: tuple[Ssd | Lncc | MutualInformation, ...]
+    terms: tuple[Similarity, ...]
     weights: tuple[float, ...]
     channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.terms, tuple) or not all(
-            isinstance(t, Ssd | Lncc | MutualInformation) for t in self.terms
-        ):
-            raise ConfigError(f"terms is a tuple of Ssd, Lncc and MutualInformation, but {self.terms!r} came")
+        if not isinstance(self.terms, tuple) or not self.terms:
+            raise ConfigError(f"terms must be a tuple of at least one similarity, got {self.terms!r}")
+        for term in self.terms:
+            check_component(term, Similarity, "each of terms")
         counts = (1,) * len(self.terms) if self.channels is None else self.channels
-        if not self.terms or not len(self.terms) == len(self.weights) == len(counts):
-            raise ConfigError(
-                f"a weighted sum needs as many weights and numbers of channels as terms, and at least one, but "
-                f"{len(self.terms)} terms, {len(self.weights)} weights and {len(counts)} numbers came"
-            )
+        for name, values in (("weights", self.weights), ("channels", counts)):
+            if not isinstance(values, tuple) or len(values) != len(self.terms):
+                raise ConfigError(
+                    f"{name} must be a tuple of {len(self.terms)} numbers, one for each term, got {values!r}"
+                )
         for weight, count in zip(self.weights, counts, strict=True):
-            checked_number(weight, "each of weights", above=True)
-            checked_count(count, "each of channels", least=1)
+            check_number(weight, "each of weights", above=True)
+            check_count(count, "each of channels", least=1)
 
-    def begin(
-        self, fixed: Channels, moving: Channels, start: Field, weights: tuple[Volume | None, Volume | None]
-    ) -> Comparison:
-        """Prepare feature maps ``[c, i, j, k]`` with their evidence.
+    def count_copied_channels(self, channels: int, *, channels_last: bool) -> int:
+        """Return how many channels are copied: a part of the channels is never stored with channels last."""
+        counts = self.channels or (channels,) * len(self.terms)
+        return sum(
+            term.count_copied_channels(count, channels_last=False)
+            for term, count in zip(self.terms, counts, strict=True)
+            if isinstance(term, CopiesFeatures)
+        )
+
+    def prepare(self, fixed: Channels, moving: Channels, start: Field, weights: Weights) -> SimilarityTerm:
+        """Return the similarity of two feature maps; see `convexadam.continuous.Similarity`.
 
         Raises
         ------
         InputError
-            If the maps have another number of channels than the terms take.
+            If the maps have another number of channels than ``channels`` in total.
         """
         counts = (len(fixed),) * len(self.terms) if self.channels is None else self.channels
         if self.channels is not None and sum(counts) != len(fixed):
             raise InputError(
-                f"the terms take {' + '.join(map(str, counts))} channels, but the features have {len(fixed)}"
+                f"features must have {' + '.join(map(str, counts))} channels for the terms of the WeightedSum, "
+                f"got {len(fixed)}; set channels to those of the features"
             )
-        parts, factors, first = [], [], 0
-        for term, weight, count in zip(self.terms, self.weights, counts, strict=True):
-            here, there = (f.narrow(0, first, count) for f in (fixed, moving))
+        terms, factors, first = [], [], 0
+        for similarity, weight, count in zip(self.terms, self.weights, counts, strict=True):
+            term = similarity.prepare(fixed.narrow(0, first, count), moving.narrow(0, first, count), start, weights)
             first += 0 if self.channels is None else count
-            part = term.begin(here, there, start, weights)
-            curved = float(part.curvature(start)[1][3].mean())
-            parts.append(part)
-            factors.append(weight / curved if curved > 0 else 0.0)
+            curvature = float(term.curvature(start)[1][3].mean())
+            terms.append(term)
+            factors.append(weight / curvature if curvature > 0 else 0.0)
         scale = next((1 / factor for factor in factors if factor > 0), 1.0)
-        return _Sum(parts, [scale * factor for factor in factors])
-
-
-Similarity: TypeAlias = Ssd | Lncc | MutualInformation | WeightedSum
+        return _SumTerm(terms, [scale * factor for factor in factors])
 
 
 @final
-class _Sum:
-    """Comparisons added up; see `Comparison`."""
+class _SumTerm:
+    """A weighted sum of prepared similarities."""
 
-    def __init__(self, parts: Sequence[Comparison], weights: Sequence[float]) -> None:
-        kept = [(part, weight) for part, weight in zip(parts, weights, strict=True) if weight > 0]
-        self._parts = kept or [(parts[0], 1.0)]  # without any slope they are all the same
+    def __init__(self, terms: Sequence[SimilarityTerm], weights: Sequence[float]) -> None:
+        # a term without any slope has no scale; if none has one, any of them stands for all
+        self._terms = [pair for pair in zip(terms, weights, strict=True) if pair[1] > 0] or [(terms[0], 1.0)]
 
-    def __call__(
-        self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
-    ) -> tuple[Float[Tensor, ""], Field]:
-        total, field = displacement.new_zeros(()), torch.empty_like(displacement) if out is None else out
-        for n, (part, weight) in enumerate(self._parts):
-            value, gradient = part(displacement, diffusion=0.0 if n else diffusion / weight, out=None if n else field)
+    def __call__(self, displacement: Field, *, out: Field | None = None) -> tuple[Float[Tensor, ""], Field]:
+        total, gradient = displacement.new_zeros(()), torch.empty_like(displacement) if out is None else out
+        for number, (term, weight) in enumerate(self._terms):
+            value, part = term(displacement, out=None if number else gradient)
             total += weight * value
-            field = gradient.mul_(weight) if n == 0 else field.add_(gradient, alpha=weight)
-        return total, field
+            gradient = gradient.add_(part, alpha=weight) if number else part.mul_(weight)
+        return total, gradient
 
-    def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
-        return self(displacement, diffusion=diffusion, out=out)[1]
+    def gradient(self, displacement: Field, *, out: Field | None = None) -> Field:
+        return self(displacement, out=out)[1]
 
     def curvature(
-        self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
+        self, displacement: Field, *, out: Float[Tensor, "4 i j k"] | None = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
-        total, field = displacement.new_zeros(()), out
-        for n, (part, weight) in enumerate(self._parts):
-            rough = 0.0 if n else diffusion / weight
-            value, found = part.curvature(displacement, diffusion=rough, out=None if n else out)
-            total += weight * value
-            field = found.mul_(weight) if field is None or n == 0 else field.add_(found, alpha=weight)
-        assert field is not None  # there is at least one part
-        return total, field
+        (first, weight), *others = self._terms
+        value, derivatives = first.curvature(displacement, out=out)
+        total, derivatives = weight * value, derivatives.mul_(weight)
+        for term, weight in others:
+            value, part = term.curvature(displacement)
+            total = total + weight * value
+            derivatives.add_(part, alpha=weight)
+        return total, derivatives

@@ -5,72 +5,79 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias, final
+from typing import Protocol, TypeAlias, final, runtime_checkable
 
 import numpy as np
 import torch
 
-from convexadam._axes import checked_count, checked_number
+from convexadam._checks import check_count, check_number
 from convexadam._typing import Field, Guide, Volume
 from convexadam.errors import ConfigError, InputError
 from convexadam.kernels.bilateral import bilateral
 from convexadam.kernels.smooth import smooth
 
 
+@runtime_checkable
+class Smoothing(Protocol):
+    """A separable smoothing, the same along each axis."""
+
+    def taps(self) -> tuple[float, ...]:
+        """Weights along one axis: an odd number of them, symmetric, with sum 1."""
+        ...
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class BoxSmoothing:
-    """Mean filters in a row; three of width 3 are close to a cubic B-spline with one knot for each node.
+    """Repeated mean filters; three of width 3 approximate a cubic B-spline with one knot per control point.
 
     Attributes
     ----------
     width
-        Odd width of one mean filter, in nodes (voxels, for a final smoothing).
+        Odd width of one mean filter, in control points (in voxels for a final smoothing).
     passes
-        How many in a row; 0 leaves the field as it is.
+        Number of repetitions; 0 leaves the field unchanged.
 
     Raises
     ------
     ConfigError
-        If the width is no odd whole number of at least 1, or ``passes`` no whole number of at least 0.
+        If the width is not an odd whole number of at least 1, or ``passes`` not a whole number of at least 0.
     """
 
     width: int = 3
     passes: int = 3
 
     def __post_init__(self) -> None:
-        checked_count(self.width, "width", least=1)
-        checked_count(self.passes, "passes")
+        check_count(self.width, "width", least=1)
+        check_count(self.passes, "passes")
         if self.width % 2 == 0:
-            raise ConfigError(
-                f"the width of a mean filter is odd, but {self.width} came; an even one would shift the field"
-            )
+            raise ConfigError(f"width must be odd, got {self.width}; a mean filter of even width would shift the field")
 
     def taps(self) -> tuple[float, ...]:
         """Weights along one axis, symmetric, with sum 1."""
-        return _boxes([self.width] * self.passes)
+        return _convolve_boxes([self.width] * self.passes)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class GaussianSmoothing:
-    """A Gaussian, cut off at four standard deviations.
+    """A Gaussian, truncated at four standard deviations.
 
     Attributes
     ----------
     sigma
-        Standard deviation in nodes (voxels, for a final smoothing).
+        Standard deviation in control points (in voxels for a final smoothing).
 
     Raises
     ------
     ConfigError
-        If ``sigma`` is no positive number.
+        If ``sigma`` is not positive.
     """
 
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        checked_number(self.sigma, "sigma", above=True)
+        check_number(self.sigma, "sigma", above=True)
 
     def taps(self) -> tuple[float, ...]:
         """Weights along one axis, symmetric, with sum 1."""
@@ -87,14 +94,14 @@ class KovesiSmoothing:
     Attributes
     ----------
     sigma
-        Standard deviation in nodes; the nearest that whole widths allow (none at all below 0.577 node).
+        Standard deviation in control points; the nearest that odd widths allow (no smoothing below 0.577).
     passes
-        How many mean filters.
+        Number of mean filters.
 
     Raises
     ------
     ConfigError
-        If ``sigma`` is no positive number, or ``passes`` no whole number of at least 1.
+        If ``sigma`` is not positive, or ``passes`` not a whole number of at least 1.
 
     Notes
     -----
@@ -105,8 +112,8 @@ class KovesiSmoothing:
     passes: int = 4
 
     def __post_init__(self) -> None:
-        checked_number(self.sigma, "sigma", above=True)
-        checked_count(self.passes, "passes", least=1)
+        check_number(self.sigma, "sigma", above=True)
+        check_count(self.passes, "passes", least=1)
 
     def taps(self) -> tuple[float, ...]:
         """Weights along one axis, symmetric, with sum 1."""
@@ -114,32 +121,33 @@ class KovesiSmoothing:
         ideal = math.sqrt(12 * self.sigma**2 / n + 1)
         low = int(ideal) if int(ideal) % 2 else int(ideal) - 1
         count_low = round((12 * self.sigma**2 - n * low**2 - 4 * n * low - 3 * n) / (-4 * low - 4))
-        return _boxes([low] * count_low + [low + 2] * (n - count_low))
+        return _convolve_boxes([low] * count_low + [low + 2] * (n - count_low))
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class BilateralSmoothing:
-    """A mean that stops at edges of a guide, so that organs may slide along each other: for whole fields.
+    """An edge-preserving mean of the whole field, so that organs can slide along each other.
 
     ``k(x, y) = exp(-|x - y|^2 / 2 sigma^2 - |g(x) - g(y)|^2 / 2 sigma_guide^2 - |u(x) - u(y)|^2 / 2 sigma_field^2)`` is
-    the weight of node ``y`` at ``x``, up to ``2 sigma`` away along each axis, with the guide ``g``: the intensities of
-    the image, or regions (see `register`). Where there is no edge it is about as smooth as `GaussianSmoothing`.
+    the weight of control point ``y`` at ``x``, up to ``2 sigma`` away along each axis, with the guide ``g``: the
+    intensities of the image, or ``sliding_regions`` (see `register`). Without edges it is about as smooth as
+    `GaussianSmoothing`.
 
     Attributes
     ----------
     sigma
-        Standard deviation in nodes.
+        Standard deviation in control points.
     sigma_guide
-        Difference of the guide that hardly stops the mean any more, in its units: of a registration, shares of the
-        range of the image's intensities.
+        Standard deviation in the range of the guide; in a registration in units of the intensity range of the image.
     sigma_field
-        The same for displacements, in nodes: motion that differs by more stays different. ``None`` leaves this out.
+        Standard deviation in the range of the displacement, in control points: motions that differ by more are not
+        averaged. ``None`` omits this term.
 
     Raises
     ------
     ConfigError
-        If one of them is no positive number.
+        If one of them is not positive.
 
     Notes
     -----
@@ -154,26 +162,25 @@ class BilateralSmoothing:
     def __post_init__(self) -> None:
         for name in ("sigma", "sigma_guide", "sigma_field"):
             if getattr(self, name) is not None or name != "sigma_field":
-                checked_number(getattr(self, name), name, above=True)
+                check_number(getattr(self, name), name, above=True)
 
 
-Smoothing: TypeAlias = BoxSmoothing | GaussianSmoothing | KovesiSmoothing
-FieldSmoothing: TypeAlias = Smoothing | BilateralSmoothing
+TotalSmoothing: TypeAlias = Smoothing | BilateralSmoothing
 
-_LEAST_EVIDENCE = 1e-3
-"""Share of its weight that a node without evidence keeps, so that far from all evidence there is still a mean."""
+_MIN_WEIGHT = 1e-3
+"""Control points without weight keep this much, so that the mean is defined far from all others too."""
 
 
 @final
 class Smoother:
-    """A smoothing as a linear map on fields of one shape: ``x -> K(w x) / K(w)`` with the evidence ``w`` of each node.
+    """A smoothing as a linear map on fields of one shape: ``x -> K(w x) / K(w)`` with the weight ``w``.
 
-    Nodes without evidence follow those around them that have some, instead of the other way round.
+    Control points without weight follow their neighbours with weight (normalised convolution).
     """
 
-    def __init__(self, smoothing: Smoothing | None, like: Field, evidence: Volume | None = None) -> None:
+    def __init__(self, smoothing: Smoothing | None, like: Field, weight: Volume | None = None) -> None:
         self._taps = () if smoothing is None else smoothing.taps()
-        self._weight = None if evidence is None else evidence.clamp_min(_LEAST_EVIDENCE)
+        self._weight = None if weight is None else weight.clamp_min(_MIN_WEIGHT)
         self._like = like[0]
 
     @cached_property
@@ -182,7 +189,7 @@ class Smoother:
         return smooth(known[None], self._taps)[0].reciprocal_()
 
     def __call__(self, field: Field, *, out: Field | None = None) -> Field:
-        """Smooth a field ``[3, i, j, k]``; into ``out`` where that is given."""
+        """Smooth a field ``[3, i, j, k]``, into ``out`` if given."""
         if not self._taps:
             return field if out is None else out.copy_(field)
         return smooth(field, self._taps, before=self._weight, after=self._mean, out=out)
@@ -196,48 +203,48 @@ class Smoother:
 
 @final
 class GuidedSmoother:
-    """A `BilateralSmoothing` of fields of one shape; no linear map where it minds the field, so without adjoint."""
+    """A `BilateralSmoothing` of fields of one shape; not linear if it depends on the field, and without adjoint."""
 
     def __init__(self, smoothing: BilateralSmoothing, guide: Guide) -> None:
         self._smoothing, self._guide = smoothing, guide
         self._radius = math.ceil(2 * smoothing.sigma)
 
     def __call__(self, field: Field, *, out: Field | None = None) -> Field:
-        """Smooth a field ``[3, i, j, k]``; into ``out`` where that is given."""
-        how = self._smoothing
+        """Smooth a field ``[3, i, j, k]``, into ``out`` if given."""
+        settings = self._smoothing
         return bilateral(
             field,
             self._guide,
-            sigma_nodes=how.sigma,
-            sigma_guide=how.sigma_guide,
-            sigma_field=how.sigma_field,
+            sigma=settings.sigma,
+            sigma_guide=settings.sigma_guide,
+            sigma_field=settings.sigma_field,
             radius=self._radius,
             out=out,
         )
 
 
-def field_smoother(
-    smoothing: FieldSmoothing | None, like: Field, guide: Guide | None = None
+def make_total_smoother(
+    smoothing: TotalSmoothing | None, like: Field, guide: Guide | None = None
 ) -> Smoother | GuidedSmoother:
-    """Return a smoothing as a map on fields shaped ``like`` one.
+    """Return a smoothing as a map on fields with the shape of ``like``.
 
     Raises
     ------
     InputError
-        If a `BilateralSmoothing` has no guide ``[c, i, j, k]`` on the same nodes.
+        If a `BilateralSmoothing` has no guide ``[c, i, j, k]`` on the same control points.
     """
     if not isinstance(smoothing, BilateralSmoothing):
         return Smoother(smoothing, like)
     if guide is None or guide.shape[1:] != like.shape[1:]:
-        came = "none" if guide is None else f"one of shape {tuple(guide.shape)}"
+        got = "none" if guide is None else f"shape {tuple(guide.shape)}"
         raise InputError(
-            f"a BilateralSmoothing needs a guide with edges on {tuple(like.shape[1:])} nodes, but {came} came; "
-            "pass the intensities there as guide="
+            f"guide must have {tuple(like.shape[1:])} control points for a BilateralSmoothing, got {got}; pass the "
+            "intensities there"
         )
     return GuidedSmoother(smoothing, guide.to(like).contiguous())
 
 
-def _boxes(widths: list[int]) -> tuple[float, ...]:
+def _convolve_boxes(widths: list[int]) -> tuple[float, ...]:
     taps = np.ones(1)
     for width in widths:
         taps = np.convolve(taps, np.full(width, 1 / width))

@@ -1,4 +1,4 @@
-"""Procedural scans with exact ground truth, at any size."""
+"""Procedural phantoms with exact ground truth, of any size."""
 
 from convexadam.data.phantom import PhantomPair, phantom_pair
 

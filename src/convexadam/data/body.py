@@ -1,4 +1,4 @@
-"""Surfaces that several organs share: skin, body cavity, diaphragm and liver.
+"""Surfaces shared by several organs: skin, body cavity, diaphragm and liver.
 
 Coordinates are R, A, S in mm of a nominal torso that fills a box of 400 x 300 x 300 mm around the origin.
 """

@@ -1,4 +1,4 @@
-"""Smooth analytic maps of space: the motion between two scans and the build of an individual."""
+"""Smooth analytic displacements: the motion between two scans and the anatomy of an individual."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ class Motion:
     gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @classmethod
-    def of_breathing(cls, generator: torch.Generator) -> Motion:
-        """Breathing and sliding of the organs, with a little of a different build; about 1 mm at most."""
+    def draw_breathing(cls, generator: torch.Generator) -> Motion:
+        """Draw breathing and sliding of the organs, with a small random deformation; up to about 1 mm."""
         bumps = list(_BREATHING)
         for side in (-1.0, 1.0):
             for level in (60.0, -60.0):
-                jitter, direction, width = _uniform((3, 3), generator)
+                jitter, direction, width = _draw_uniform((3, 3), generator)
                 centre = (side * 80 + 30 * jitter[0], 40 * jitter[1], level + 40 * jitter[2])
                 widths = _triple([60 + 15 * abs(w) for w in width])
                 bumps.append((_triple(centre), widths, _triple([0.45 * d for d in direction])))
-        return cls(bumps=tuple(bumps), waves=_waves(3, (260.0, 420.0), 0.12, generator))
+        return cls(bumps=tuple(bumps), waves=_draw_waves(3, (260.0, 420.0), 0.12, generator))
 
     @classmethod
-    def of_individual(cls, generator: torch.Generator) -> Motion:
-        """Deviation of a person's anatomy from the nominal one, some mm."""
-        return cls(waves=_waves(3, (170.0, 300.0), 2.6, generator) + _waves(4, (70.0, 120.0), 0.8, generator))
+    def draw_individual(cls, generator: torch.Generator) -> Motion:
+        """Draw the deviation of a person's anatomy from the nominal one, several mm."""
+        return cls(waves=_draw_waves(3, (170.0, 300.0), 2.6, generator) + _draw_waves(4, (70.0, 120.0), 0.8, generator))
 
-    def times(self, gain: tuple[float, float, float]) -> Motion:
+    def with_gain(self, gain: tuple[float, float, float]) -> Motion:
         """Return the same motion with another gain."""
         return replace(self, gain=gain)
 
     def __call__(self, coords: Coords) -> Coords:
-        """Displacement at coordinates, both in mm of the nominal torso."""
+        """Return the displacement at coordinates, both in mm of the nominal torso."""
         total = torch.zeros_like(coords)
         for centre, width, direction in self.bumps:
             squares = [((coords[a] - centre[a]) / width[a]).square_() for a in range(3)]
@@ -78,8 +78,8 @@ class Motion:
             total[a] *= self.gain[a]
         return total
 
-    def moved(self, coords: Coords) -> Coords:
-        """Coordinates plus their displacement."""
+    def displace(self, coords: Coords) -> Coords:
+        """Return the coordinates plus their displacement."""
         return coords + self(coords)
 
 
@@ -88,12 +88,12 @@ def _accumulate(total: Tensor, weight: Tensor, direction: tuple[float, ...]) -> 
         total[a].add_(weight, alpha=direction[a])
 
 
-def _waves(
+def _draw_waves(
     count: int, lengths_mm: tuple[float, float], size: float, generator: torch.Generator
 ) -> tuple[tuple[tuple[float, ...], float, tuple[float, ...]], ...]:
     waves = []
     for _ in range(count):
-        towards, direction, other = _uniform((3, 3), generator)
+        towards, direction, other = _draw_uniform((3, 3), generator)
         length = lengths_mm[0] + (lengths_mm[1] - lengths_mm[0]) * abs(other[0])
         norm = math.hypot(*towards) + 1e-9
         vector = _triple([2 * math.pi * t / (norm * length) for t in towards])
@@ -101,7 +101,7 @@ def _waves(
     return tuple(waves)
 
 
-def _uniform(shape: tuple[int, int], generator: torch.Generator) -> list[list[float]]:
+def _draw_uniform(shape: tuple[int, int], generator: torch.Generator) -> list[list[float]]:
     drawn = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
     values: list[list[float]] = (2 * drawn - 1).tolist()
     return values
@@ -112,7 +112,7 @@ def _triple(values: list[float] | tuple[float, ...]) -> tuple[float, float, floa
 
 
 def jacobian(displacement: Map, points: Points) -> Tensor:
-    """Gradient ``[n, 3, 3]`` of a displacement at points, by central differences in float64; row = component."""
+    """Compute the gradient ``[n, 3, 3]`` of a displacement by central differences in float64; row = component."""
     columns = []
     for axis in range(3):
         step = torch.zeros(3, 1, dtype=torch.float64, device=points.device)
@@ -123,35 +123,37 @@ def jacobian(displacement: Map, points: Points) -> Tensor:
 
 
 def solve(displacement: Map, targets: Points, *, iterations: int = 60) -> Points:
-    """Points that a displacement brings to ``targets``: ``x + u(x) = y``, by Newton steps in float64.
+    """Solve ``x + u(x) = y`` for the points ``x`` of ``targets``, by Newton iterations in float64.
 
     Raises
     ------
     ConfigError
-        If the steps do not converge to 1e-10 mm, which a fold-free map of some smoothness never causes.
+        If the iterations do not converge to 1e-10 mm; smooth displacements without folds do.
     """
-    wanted = targets.to(torch.float64)
-    points = wanted.clone()
+    target = targets.to(torch.float64)
+    points = target.clone()
     identity = torch.eye(3, dtype=torch.float64, device=points.device)
     for _ in range(iterations):
-        residual = points + displacement(points.T).T - wanted
+        residual = points + displacement(points.T).T - target
         if residual.abs().max() < _SOLVED_MM:
             return points
         points = points - torch.linalg.solve(identity + jacobian(displacement, points), residual)
-    raise ConfigError("the motion cannot be inverted at the landmarks; choose a smaller displacement_mm")
+    raise ConfigError(
+        "displacement_mm must be small enough to invert the motion at the landmarks; choose a smaller one"
+    )
 
 
 def largest_safe_scale(gradient: Tensor, least: float) -> float:
-    """Largest factor up to 1 for which ``det(I + factor * gradient)`` stays above ``least`` everywhere."""
+    """Find the largest factor up to 1 for which ``det(I + factor * gradient)`` is above ``least`` everywhere."""
     identity = torch.eye(3, dtype=torch.float64, device=gradient.device)
 
-    def safe(factor: float) -> bool:
+    def is_safe(factor: float) -> bool:
         return bool((torch.linalg.det(identity + factor * gradient) > least).all())
 
-    if safe(1.0):
+    if is_safe(1.0):
         return 1.0
     low, high = 0.0, 1.0
     for _ in range(30):
         middle = (low + high) / 2
-        low, high = (middle, high) if safe(middle) else (low, middle)
+        low, high = (middle, high) if is_safe(middle) else (low, middle)
     return low

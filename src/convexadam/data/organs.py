@@ -186,7 +186,7 @@ def paint_vessels(canvas: Canvas) -> None:
 
 
 def landmarks(plan: Plan) -> list[Point]:
-    """Named places of the nominal torso that a reader would find again in another scan, in mm."""
+    """Return anatomical landmarks of the nominal torso, in mm."""
     trees = [b.end for b in (*plan.portal, *plan.hepatic)][:24]
     poles: list[Point] = []
     for centre, side in ((RIGHT_KIDNEY, 1), (LEFT_KIDNEY, -1)):

@@ -47,14 +47,14 @@ _MR_BIAS = 0.35
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PhantomPair:
-    """Two scans of one procedural torso, and how they correspond.
+    """Two scans of one procedural torso with their exact correspondence.
 
     Attributes
     ----------
     fixed, moving
         float32 ``[1, i, j, k]`` on the same grid: HU for CT, arbitrary units for MR.
     fixed_labels, moving_labels
-        int32 ``[1, i, j, k]``: the organ of each voxel, 0 elsewhere.
+        int32 ``[1, i, j, k]``: the organ of each voxel, 0 for background.
     fixed_landmarks_mm, moving_landmarks_mm
         float64 ``(n, 3)``: corresponding points in mm RAS+, row by row; all within both fields of view.
     disp_vox
@@ -86,14 +86,14 @@ def phantom_pair(
     noise: Number = 1.0,
     device: torch.device | str | None = None,
 ) -> PhantomPair:
-    """Make two scans of a torso, one deformed, with labels, landmarks and the exact field between them.
+    """Make two scans of a torso, one deformed, with labels, landmarks and the exact displacement between them.
 
-    The torso always fills the grid: with neither ``spacing_mm`` nor ``affine`` the voxels are as large as a
-    field of view of 400 x 300 x 300 mm (R, A, S) asks for, else the torso is scaled to the box of the grid.
-    Its left and right, front and back, head and feet follow the affine, also an oblique or flipped one.
+    The torso always fills the grid: with neither ``spacing_mm`` nor ``affine`` the voxel size follows from a field of
+    view of 400 x 300 x 300 mm (R, A, S), else the torso is scaled to the grid. Its orientation follows the affine,
+    which may be oblique or flipped.
 
-    The moving scan shows the anatomy as it is, the fixed one shows it at ``T(x)``. Tissue textures deform
-    with the anatomy; noise and the bias field of MR do not.
+    The moving scan shows the undeformed anatomy, the fixed scan shows it at ``T(x)``. Tissue textures deform with the
+    anatomy; noise and the bias field of MR do not.
 
     Parameters
     ----------
@@ -104,23 +104,23 @@ def phantom_pair(
     affine
         4x4, voxel indices to mm RAS+, instead of ``spacing_mm``.
     contrasts
-        Of the fixed and of the moving scan: ``"ct"`` (portal venous phase), ``"t1"`` or ``"t2"``.
+        Contrast of the fixed and of the moving scan: ``"ct"`` (portal venous phase), ``"t1"`` or ``"t2"``.
     displacement_mm
         Length of the largest displacement at any voxel, in mm; 0 for none.
     seed
-        Whole number from 0 on. Decides on everything random: build, vessels, textures, motion, noise. No global
-        state is used.
+        Non-negative integer. Determines all random numbers: anatomy, vessels, textures, motion, noise. No global state
+        is used.
     noise
-        Strength of noise and bias field; 1 is that of a usual scan, 0 leaves the pure anatomy.
+        Strength of noise and bias field; 1 is that of a typical scan, 0 has neither.
     device
-        Where the volumes are made; ``None`` is the CPU. Random numbers are drawn on the CPU, so that
-        devices differ by rounding alone.
+        Device of the volumes; ``None`` is the CPU. Random numbers are drawn on the CPU, so that devices differ by
+        rounding only.
 
     Raises
     ------
     ConfigError
         If a contrast is unknown, a number is out of range, both ``spacing_mm`` and ``affine`` are given, or the
-        displacement would fold space (least Jacobian 0.3).
+        displacement would fold (its Jacobian determinant must be at least 0.3).
     InputError
         If the shape is too small.
     GeometryError
@@ -134,31 +134,31 @@ def phantom_pair(
     >>> pair.label_names[int(pair.fixed_labels.data.max())]
     'liver lesion'
     """
-    grid = _checked_grid(shape, spacing_mm, affine)
+    grid = _parse_grid(shape, spacing_mm, affine)
     _check_settings(contrasts, displacement_mm, noise, seed)
-    to = torch.device("cpu" if device is None else device)
+    target = torch.device("cpu" if device is None else device)
     generator = torch.Generator("cpu").manual_seed(int(seed))
     frame = _Frame.of(grid)
-    person = Motion.of_individual(generator)
+    person = Motion.draw_individual(generator)
     plan = Plan.draw(generator)
-    motion = _scaled(Motion.of_breathing(generator), frame, displacement_mm, to)
-    texture = Texture.draw(generator, to)
-    still = motion.times((0.0, 0.0, 0.0))
+    motion = _scale_motion(Motion.draw_breathing(generator), frame, displacement_mm, target)
+    texture = Texture.draw(generator, target)
+    no_motion = motion.with_gain((0.0, 0.0, 0.0))
     scans = []
-    for contrast, shift in zip(contrasts, (motion, still), strict=True):
-        values, labels = _rendered(frame, contrast, (person, shift), plan, texture)
-        values = _scanned(values, contrast, float(noise), generator)
+    for contrast, shift in zip(contrasts, (motion, no_motion), strict=True):
+        values, labels = _render(frame, contrast, (person, shift), plan, texture)
+        values = _add_scanner_effects(values, contrast, float(noise), generator)
         scans.append((Image(values[None], grid), Image(labels[None], grid)))
-    here, there = _corresponding_mm(frame, person, motion, plan)
-    to_points = to if finest_float(to) == torch.float64 else torch.device("cpu")
+    fixed_mm, moving_mm = _corresponding_landmarks(frame, person, motion, plan)
+    points_device = target if finest_float(target) == torch.float64 else torch.device("cpu")
     return PhantomPair(
         fixed=scans[0][0],
         moving=scans[1][0],
         fixed_labels=scans[0][1],
         moving_labels=scans[1][1],
-        fixed_landmarks_mm=here.to(to_points),
-        moving_landmarks_mm=there.to(to_points),
-        disp_vox=_displacement_vox(frame, motion, to),
+        fixed_landmarks_mm=fixed_mm.to(points_device),
+        moving_landmarks_mm=moving_mm.to(points_device),
+        disp_vox=_displacement_vox(frame, motion, target),
         label_names=dict(LABEL_NAMES),
     )
 
@@ -166,7 +166,7 @@ def phantom_pair(
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Frame:
-    """How the grid lies in the nominal torso: 4x4 map of voxels to nominal mm, and nominal per true mm."""
+    """The grid in the nominal torso: 4x4 map of voxel indices to nominal mm, and nominal mm per mm."""
 
     grid: Grid
     from_voxels: np.ndarray
@@ -174,7 +174,7 @@ class _Frame:
 
     @classmethod
     def of(cls, grid: Grid) -> _Frame:
-        """Fit the torso to a grid's box: centred, along R, A and S, as wide as the closest axis."""
+        """Fit the torso to a grid: centred, along R, A and S, scaled to the extent of the closest axes."""
         axes, _ = grid.canonical_axes()
         ratio = [2 * half / (grid.shape[a] * grid.spacing_mm[a]) for half, a in zip(HALF_MM, axes, strict=True)]
         centre = grid.affine @ [*((n - 1) / 2 for n in grid.shape), 1.0]
@@ -183,7 +183,7 @@ class _Frame:
         return cls(grid=grid, from_voxels=fit @ grid.affine, per_mm=(ratio[0], ratio[1], ratio[2]))
 
     def coords(self, start: int, stop: int, device: torch.device) -> Field:
-        """Nominal coordinates of the voxels of planes ``start`` to ``stop`` of the first axis, float32."""
+        """Return nominal coordinates of the voxels of planes ``start`` to ``stop`` of the first axis, float32."""
         shape = (stop - start, self.grid.shape[1], self.grid.shape[2])
         at = identity_positions(shape, like=torch.empty(0, device=device))
         at[0] += start
@@ -191,53 +191,53 @@ class _Frame:
         return torch.stack([at[0] * m[a][0] + at[1] * m[a][1] + (at[2] * m[a][2] + m[a][3]) for a in range(3)])
 
     def edge_mm(self) -> float:
-        """Size of a voxel, in nominal mm."""
+        """Return the mean size of a voxel, in nominal mm."""
         return float(abs(np.linalg.det(self.from_voxels[:3, :3])) ** (1 / 3))
 
     def slabs(self) -> Iterator[tuple[int, int]]:
-        """Ranges of planes of the first axis that make blocks of moderate size."""
+        """Yield ranges of planes of the first axis, which bound the memory of temporaries."""
         planes = max(1, _BLOCK_VOXELS // math.prod(self.grid.shape[1:]))
         for start in range(0, self.grid.shape[0], planes):
             yield start, min(start + planes, self.grid.shape[0])
 
 
-def _scaled(motion: Motion, frame: _Frame, displacement_mm: Number, device: torch.device) -> Motion:
-    """Return the motion with the largest displacement asked for, checked to be free of folds."""
+def _scale_motion(motion: Motion, frame: _Frame, displacement_mm: Number, device: torch.device) -> Motion:
+    """Scale the motion to a largest displacement, and check that it does not fold."""
     longest = torch.stack([motion(frame.coords(*slab, device)).square().sum(0).max() for slab in frame.slabs()])
     scale = displacement_mm / math.sqrt(float(longest.max()))
     i, j, k = (scale * p for p in frame.per_mm)
-    scaled = motion.times((i, j, k))
+    scaled = motion.with_gain((i, j, k))
     axes = [torch.linspace(-half, half, 17, dtype=torch.float64, device="cpu") for half in HALF_MM]
     lattice = torch.stack(torch.meshgrid(*axes, indexing="ij")).reshape(3, -1)
     safe = largest_safe_scale(jacobian(scaled, lattice.T), _LEAST_JACOBIAN)
     if safe < 1:
         raise ConfigError(
-            f"displacement_mm is {displacement_mm:g}, but in this field of view more than "
-            f"{safe * displacement_mm:.3g} mm would (nearly) fold space: the Jacobian has to stay "
-            f"above {_LEAST_JACOBIAN}; choose a smaller displacement_mm or larger voxels"
+            f"displacement_mm must be at most {safe * displacement_mm:.3g} in this field of view, got "
+            f"{displacement_mm:g}: the Jacobian determinant must be above {_LEAST_JACOBIAN}; choose a smaller "
+            "displacement_mm or larger voxels"
         )
     return scaled
 
 
-def _rendered(
+def _render(
     frame: _Frame, contrast: str, maps: tuple[Motion, Motion], plan: Plan, texture: Texture
 ) -> tuple[Volume, Shaped[Tensor, "i j k"]]:
-    """Noise-free values and labels of the anatomy, seen through the motion and then the person's build."""
+    """Compute noise-free values and labels at coordinates displaced by the motion and by the individual anatomy."""
     person, shift = maps
     device = texture.grain.device
     values = torch.empty(frame.grid.shape, device=device)
     labels = torch.empty(frame.grid.shape, dtype=torch.int32, device=device)
     for start, stop in frame.slabs():
-        coords = shift.moved(frame.coords(start, stop, device))
-        grown = person.moved(coords)
-        canvas = Canvas.blank(grown, texture(grown), contrast, frame.edge_mm())
+        coords = shift.displace(frame.coords(start, stop, device))
+        anatomical = person.displace(coords)
+        canvas = Canvas.blank(anatomical, texture(anatomical), contrast, frame.edge_mm())
         _paint(canvas, plan)
         values[start:stop], labels[start:stop] = canvas.values, canvas.labels
     return values, labels
 
 
 def _paint(canvas: Canvas, plan: Plan) -> None:
-    """Paint the whole torso, from what lies behind to what lies in front."""
+    """Paint the whole torso; later structures cover earlier ones."""
     cavity = paint_wall(canvas)
     paint_strands(canvas, cavity)
     paint_back(canvas)
@@ -253,8 +253,8 @@ def _paint(canvas: Canvas, plan: Plan) -> None:
     paint_vessels(canvas)
 
 
-def _scanned(values: Volume, contrast: str, noise: float, generator: torch.Generator) -> Volume:
-    """Add what the scanner adds: noise, and for MR the bias field of the coil."""
+def _add_scanner_effects(values: Volume, contrast: str, noise: float, generator: torch.Generator) -> Volume:
+    """Add noise and, for MR, the bias field of the coil."""
     if contrast == "ct":
         return gaussian_noise(values, noise * _CT_NOISE_HU, generator)
     i, j, k = values.shape
@@ -263,7 +263,7 @@ def _scanned(values: Volume, contrast: str, noise: float, generator: torch.Gener
 
 
 def _displacement_vox(frame: _Frame, motion: Motion, device: torch.device) -> Field:
-    """Displacement of each voxel, in voxels."""
+    """Compute the displacement of each voxel, in voxels."""
     inverse = np.linalg.inv(frame.from_voxels[:3, :3]).tolist()
     field = torch.empty((3, *frame.grid.shape), device=device)
     for start, stop in frame.slabs():
@@ -273,33 +273,33 @@ def _displacement_vox(frame: _Frame, motion: Motion, device: torch.device) -> Fi
     return field
 
 
-def _corresponding_mm(frame: _Frame, person: Motion, motion: Motion, plan: Plan) -> tuple[Points, Points]:
-    """Landmarks in the fixed and in the moving scan: those that both fields of view hold."""
+def _corresponding_landmarks(frame: _Frame, person: Motion, motion: Motion, plan: Plan) -> tuple[Points, Points]:
+    """Return corresponding landmarks of the fixed and the moving scan that are in both fields of view."""
     nominal = torch.tensor(landmarks(plan), dtype=torch.float64, device="cpu")
-    there = solve(person, nominal)
-    here = solve(motion, there)
+    moving = solve(person, nominal)
+    fixed = solve(motion, moving)
     to_voxels = torch.from_numpy(np.linalg.inv(frame.from_voxels))
-    vox = [points @ to_voxels[:3, :3].T + to_voxels[:3, 3] for points in (here, there)]
+    vox = [points @ to_voxels[:3, :3].T + to_voxels[:3, 3] for points in (fixed, moving)]
     last = torch.tensor(frame.grid.shape, dtype=torch.float64, device="cpu") - 1
     held = torch.stack([((v >= 0) & (v <= last)).all(1) for v in vox]).all(0)
-    return frame.grid.to_mm(vox[0][held]), frame.grid.to_mm(vox[1][held])
+    return frame.grid.index_to_world(vox[0][held]), frame.grid.index_to_world(vox[1][held])
 
 
-def _checked_grid(shape: Any, spacing_mm: Any, affine: Any) -> Grid:
+def _parse_grid(shape: Any, spacing_mm: Any, affine: Any) -> Grid:
     sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     if len(sizes) != 3 or not all(isinstance(n, int) and n >= _LEAST_VOXELS for n in sizes):
         raise InputError(
-            f"a phantom's shape is three whole numbers of at least {_LEAST_VOXELS} voxels, but {shape!r} came"
+            f"shape must be three whole numbers of at least {_LEAST_VOXELS} voxels, got {shape!r}; choose others"
         )
     if affine is not None:
         if spacing_mm is not None:
             raise ConfigError(
-                "spacing_mm and affine were both given, but an affine says the spacing; leave one of them out"
+                "spacing_mm must be None with an affine, which determines the spacing, got both; omit one of them"
             )
         return Grid((sizes[0], sizes[1], sizes[2]), affine)
     spacing = tuple(2 * half / n for half, n in zip(HALF_MM, sizes, strict=True)) if spacing_mm is None else spacing_mm
     if not isinstance(spacing, (tuple, list)) or len(spacing) != 3 or not all(_is_number(s) and s > 0 for s in spacing):
-        raise ConfigError(f"spacing_mm is three positive numbers, one for each axis, but {spacing_mm!r} came")
+        raise ConfigError(f"spacing_mm must be three positive numbers, got {spacing_mm!r}; pass one per axis")
     centred = np.diag([*map(float, spacing), 1.0])
     centred[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(sizes, spacing, strict=True)]
     return Grid((sizes[0], sizes[1], sizes[2]), centred)
@@ -309,12 +309,14 @@ def _check_settings(contrasts: Any, displacement_mm: Any, noise: Any, seed: Any)
     pair = tuple(contrasts) if isinstance(contrasts, (tuple, list)) else (contrasts,)
     if len(pair) != 2 or not all(c in CONTRASTS for c in pair):
         known = ", ".join(CONTRASTS)
-        raise ConfigError(f"contrasts are two of {known}, for the fixed and the moving scan, but {contrasts!r} came")
+        raise ConfigError(
+            f"contrasts must be two of {known}, got {contrasts!r}; pass one for the fixed and one for the moving scan"
+        )
     for name, value in (("displacement_mm", displacement_mm), ("noise", noise)):
         if not _is_number(value) or value < 0:
-            raise ConfigError(f"{name} is a finite number of at least 0, but {value!r} came")
+            raise ConfigError(f"{name} must be a finite number of at least 0, got {value!r}; choose another")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ConfigError(f"seed is a whole number of at least 0, but {seed!r} came")
+        raise ConfigError(f"seed must be a whole number of at least 0, got {seed!r}; choose another")
 
 
 def _is_number(value: Any) -> bool:

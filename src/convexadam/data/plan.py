@@ -1,4 +1,4 @@
-"""What differs from person to person in number and place: vessel trees, lesions, loops of bowel."""
+"""Random anatomical details of an individual: vessel trees, lesions, loops of bowel."""
 
 from __future__ import annotations
 
@@ -56,24 +56,24 @@ class Plan:
 
     @classmethod
     def draw(cls, generator: torch.Generator) -> Plan:
-        """Draw a person's details."""
+        """Draw the details of a person."""
         portal = [
-            *_tree(PORTAL_HILUM, (34.0, -4.0, 14.0), 6.0, 5, generator),
-            *_tree(PORTAL_HILUM, (-26.0, 16.0, 18.0), 5.0, 4, generator),
+            *_draw_tree(PORTAL_HILUM, (34.0, -4.0, 14.0), 6.0, 5, generator),
+            *_draw_tree(PORTAL_HILUM, (-26.0, 16.0, 18.0), 5.0, 4, generator),
         ]
         hepatic = [
-            *_tree(CAVAL_CONFLUENCE, (40.0, -6.0, -14.0), 5.5, 5, generator),
-            *_tree(CAVAL_CONFLUENCE, (22.0, 32.0, -12.0), 5.0, 5, generator),
-            *_tree(CAVAL_CONFLUENCE, (-16.0, 28.0, -6.0), 4.5, 4, generator),
+            *_draw_tree(CAVAL_CONFLUENCE, (40.0, -6.0, -14.0), 5.5, 5, generator),
+            *_draw_tree(CAVAL_CONFLUENCE, (22.0, 32.0, -12.0), 5.0, 5, generator),
+            *_draw_tree(CAVAL_CONFLUENCE, (-16.0, 28.0, -6.0), 4.5, 4, generator),
         ]
         return cls(
             portal=tuple(portal),
             hepatic=tuple(hepatic),
             lesions=(
-                Lesion(centre=_near((104.0, 6.0, 22.0), 8.0, generator), radius=14.0),
-                Lesion(centre=_near((52.0, 48.0, 58.0), 6.0, generator), radius=7.0),
+                Lesion(centre=_draw_near((104.0, 6.0, 22.0), 8.0, generator), radius=14.0),
+                Lesion(centre=_draw_near((52.0, 48.0, 58.0), 6.0, generator), radius=7.0),
             ),
-            loops=tuple(_loop(start, generator) for start in _LOOP_STARTS),
+            loops=tuple(_draw_loop(start, generator) for start in _LOOP_STARTS),
         )
 
 
@@ -87,8 +87,8 @@ _LOOP_STARTS: tuple[Point, ...] = (
 )
 
 
-def _tree(start: Point, along: Point, radius: float, depth: int, generator: torch.Generator) -> list[Branch]:
-    """Branches of a tree that splits in two at each end; those that leave the liver are left out."""
+def _draw_tree(start: Point, along: Point, radius: float, depth: int, generator: torch.Generator) -> list[Branch]:
+    """Draw the branches of a binary tree; branches that leave the liver are omitted."""
     for shorter in (1.0, 0.6):
         end = (start[0] + shorter * along[0], start[1] + shorter * along[1], start[2] + shorter * along[2])
         if float(liver_distance(torch.tensor(end, dtype=torch.float64, device="cpu")[:, None])) < -5.0:
@@ -104,12 +104,12 @@ def _tree(start: Point, along: Point, radius: float, depth: int, generator: torc
         for sign, share in ((1.0, 0.72), (-1.0, 0.62)):
             towards = ahead / length + sign * (0.75 + 0.3 * (share < 0.7)) * share * sideways
             x, y, z = (share * 1.15 * length * towards / towards.norm()).tolist()
-            found += _tree(end, (x, y, z), radius * (0.55 + 0.25 * share), depth - 1, generator)
+            found += _draw_tree(end, (x, y, z), radius * (0.55 + 0.25 * share), depth - 1, generator)
     return found
 
 
-def _loop(start: Point, generator: torch.Generator) -> tuple[Point, ...]:
-    """Centre line that runs to and fro from left to right, as loops of small bowel do."""
+def _draw_loop(start: Point, generator: torch.Generator) -> tuple[Point, ...]:
+    """Draw the centre line of a winding loop of small bowel, from left to right."""
     points = [start]
     jitter = (2 * torch.rand((9, 3), generator=generator, device=generator.device) - 1).tolist()
     for n, (x, y, z) in enumerate(jitter):
@@ -120,6 +120,6 @@ def _loop(start: Point, generator: torch.Generator) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def _near(point: Point, mm: float, generator: torch.Generator) -> Point:
+def _draw_near(point: Point, mm: float, generator: torch.Generator) -> Point:
     x, y, z = (2 * torch.rand(3, generator=generator, device=generator.device) - 1).tolist()
     return point[0] + mm * x, point[1] + mm * y, point[2] + mm * z

@@ -27,7 +27,7 @@ def ellipsoid(coords: Coords, centre: Point, radii: Point, tilt: Point = (0.0, 0
     x, y, z = (coords[a] - centre[a] for a in range(3))
     for axis, degrees in enumerate(tilt):
         if degrees:
-            x, y, z = _turned(x, y, z, axis, -math.radians(degrees))
+            x, y, z = _rotate(x, y, z, axis, -math.radians(degrees))
     a, b, c = radii
     by_radius = ((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2).sqrt_()
     by_square = ((x / a**2) ** 2 + (y / b**2) ** 2 + (z / c**2) ** 2).sqrt_()
@@ -69,7 +69,7 @@ def box_around(points: Sequence[Point], margin: Number | Point) -> Box:
     return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
 
-def _turned(x: Tensor, y: Tensor, z: Tensor, axis: int, angle: float) -> tuple[Tensor, Tensor, Tensor]:
+def _rotate(x: Tensor, y: Tensor, z: Tensor, axis: int, angle: float) -> tuple[Tensor, Tensor, Tensor]:
     c, s = math.cos(angle), math.sin(angle)
     if axis == 0:
         return x, c * y - s * z, s * y + c * z

@@ -1,4 +1,4 @@
-"""Random textures: those that belong to the anatomy and deform with it, and those of the scanner."""
+"""Random textures of the anatomy, which deform with it, and noise of the scanner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convexadam.kernels.smooth import along_axes, smoothing_matrix
 from convexadam.kernels.warp import sample_linear
 
 _REACH_MM = (216.0, 168.0, 168.0)
-"""Half of the box that the lattices fill, a little more than the torso's."""
+"""Half of the extent of the lattices, slightly more than the torso."""
 _GRAIN_STEP_MM = 3.0
 _CLOUD_STEP_MM = 6.0
 _BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
@@ -38,12 +38,12 @@ class Texture:
     @classmethod
     def draw(cls, generator: torch.Generator, device: torch.device) -> Texture:
         """Draw both lattices on the generator's device and put them on ``device``."""
-        grain = _lattice(1, _GRAIN_STEP_MM, (1.0, 2.0, 1.0), generator)
-        clouds = _lattice(2, _CLOUD_STEP_MM, _BINOMIAL, generator)
+        grain = _draw_lattice(1, _GRAIN_STEP_MM, (1.0, 2.0, 1.0), generator)
+        clouds = _draw_lattice(2, _CLOUD_STEP_MM, _BINOMIAL, generator)
         return cls(grain=grain.to(device), clouds=clouds.to(device))
 
     def __call__(self, coords_mm: Float[Tensor, "3 i j k"]) -> Float[Tensor, "3 i j k"]:
-        """Grain and the two clouds at anatomical coordinates, stacked."""
+        """Sample grain and the two clouds at anatomical coordinates, stacked."""
         sampled = [
             sample_linear(lattice, torch.stack([(c + m) / step for c, m in zip(coords_mm, _REACH_MM, strict=True)]))
             for lattice, step in ((self.grain, _GRAIN_STEP_MM), (self.clouds, _CLOUD_STEP_MM))
@@ -51,7 +51,7 @@ class Texture:
         return torch.cat(sampled)
 
 
-def _lattice(channels: int, step_mm: float, taps: tuple[float, ...], generator: torch.Generator) -> Channels:
+def _draw_lattice(channels: int, step_mm: float, taps: tuple[float, ...], generator: torch.Generator) -> Channels:
     i, j, k = (round(2 * reach / step_mm) + 1 for reach in _REACH_MM)
     noise = torch.randn((channels, i, j, k), generator=generator, device=generator.device)
     matrices = (
@@ -64,7 +64,7 @@ def _lattice(channels: int, step_mm: float, taps: tuple[float, ...], generator: 
 
 
 def bias_field(shape: Triple, strength: float, generator: torch.Generator, device: torch.device) -> Volume:
-    """Smooth positive factor near 1 over a volume, as a receive coil leaves it in MR images.
+    """Draw a smooth positive factor near 1, like the receive bias field of MR images.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def bias_field(shape: Triple, strength: float, generator: torch.Generator, devic
     generator
         On the CPU; two numbers for each axis are drawn.
     device
-        Where the factor goes.
+        Device of the factor.
     """
     logarithm = torch.zeros(shape, device=device)
     for axis, size in enumerate(shape):
@@ -92,7 +92,7 @@ def gaussian_noise(values: Volume, sigma: float, generator: torch.Generator) -> 
 
 
 def rician_noise(values: Volume, sigma: float, generator: torch.Generator) -> Volume:
-    """Magnitude of the values with Gaussian noise in both quadratures, as in MR."""
+    """Add Gaussian noise in both quadratures and take the magnitude, as in MR."""
     real = gaussian_noise(values, sigma, generator)
     imaginary = torch.randn(values.shape, generator=generator, device=generator.device).to(values)
     return torch.hypot(real, sigma * imaginary)

@@ -1,4 +1,4 @@
-"""What tissues look like: mean value and texture of each, for each contrast."""
+"""Mean value and texture of each tissue, for each contrast."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ Contrast: TypeAlias = Literal["ct", "t1", "t2"]
 CONTRASTS: tuple[str, ...] = get_args(Contrast)
 
 
-class Look(NamedTuple):
-    """Value of a tissue and how strongly it varies, in HU for CT, in arbitrary units for MR."""
+class Appearance(NamedTuple):
+    """Mean value and variation of a tissue, in HU for CT, in arbitrary units for MR."""
 
     mean: float
     grain: float = 0.0
@@ -19,45 +19,45 @@ class Look(NamedTuple):
 
 
 # One row for each tissue: CT in the portal venous phase, T1-weighted without fat saturation, T2-weighted.
-_TABLE: dict[str, tuple[Look, Look, Look]] = {
-    "air": (Look(-1000), Look(0), Look(0)),
-    "skin": (Look(10, 15), Look(260, 20), Look(150, 15)),
-    "fat": (Look(-105, 9, 5), Look(760, 30, 25), Look(480, 28, 20)),
-    "strand": (Look(5, 20), Look(420, 40), Look(240, 40)),
-    "muscle": (Look(58, 9, 4), Look(270, 22, 10), Look(110, 16, 8)),
-    "fascia": (Look(-40, 10), Look(480, 20), Look(260, 20)),
-    "cortical": (Look(620, 90), Look(50, 10), Look(30, 8)),
-    "marrow": (Look(190, 55, 20), Look(520, 60, 30), Look(300, 45, 25)),
-    "cartilage": (Look(110, 12), Look(240, 20), Look(180, 20)),
-    "disc": (Look(85, 8), Look(230, 15), Look(330, 40)),
-    "csf": (Look(14, 3), Look(90, 6), Look(900, 20)),
-    "cord": (Look(42, 5), Look(330, 15), Look(330, 15)),
-    "lung": (Look(-860, 25, 20), Look(35, 8), Look(30, 8)),
-    "lung_vessel": (Look(30, 30), Look(90, 20), Look(60, 15)),
-    "liver": (Look(106, 7, 3), Look(430, 17, 9), Look(190, 13, 7)),
-    "spleen": (Look(122, 8, 4), Look(270, 15, 8), Look(390, 20, 10)),
-    "cortex": (Look(190, 14), Look(370, 18), Look(370, 20)),
-    "medulla": (Look(128, 10), Look(230, 15), Look(540, 25)),
-    "urine": (Look(18, 4), Look(100, 8), Look(880, 20)),
-    "pancreas": (Look(98, 16, 4), Look(470, 40, 10), Look(230, 28, 10)),
-    "adrenal": (Look(75, 8), Look(330, 15), Look(230, 15)),
-    "bile": (Look(8, 3), Look(190, 10, 15), Look(900, 20)),
-    "artery": (Look(168, 6), Look(95, 10), Look(55, 10)),
-    "vein": (Look(172, 8), Look(110, 12), Look(65, 12)),
-    "heart": (Look(145, 10, 6), Look(220, 35, 25), Look(130, 30, 20)),
-    "lesion": (Look(62, 10, 6), Look(250, 20, 15), Look(520, 40, 30)),
-    "lesion_rim": (Look(138, 8), Look(330, 15), Look(330, 20)),
-    "lesion_core": (Look(30, 8), Look(180, 15), Look(800, 40)),
-    "gut_wall": (Look(88, 12), Look(330, 25), Look(230, 25)),
-    "gut_fluid": (Look(22, 8, 5), Look(180, 25, 20), Look(800, 60, 50)),
-    "chyme": (Look(45, 22, 10), Look(330, 60, 40), Look(520, 90, 60)),
-    "stool": (Look(25, 90, 30), Look(400, 110, 60), Look(260, 90, 50)),
-    "gas": (Look(-960, 10), Look(15, 5), Look(15, 5)),
+_TABLE: dict[str, tuple[Appearance, Appearance, Appearance]] = {
+    "air": (Appearance(-1000), Appearance(0), Appearance(0)),
+    "skin": (Appearance(10, 15), Appearance(260, 20), Appearance(150, 15)),
+    "fat": (Appearance(-105, 9, 5), Appearance(760, 30, 25), Appearance(480, 28, 20)),
+    "strand": (Appearance(5, 20), Appearance(420, 40), Appearance(240, 40)),
+    "muscle": (Appearance(58, 9, 4), Appearance(270, 22, 10), Appearance(110, 16, 8)),
+    "fascia": (Appearance(-40, 10), Appearance(480, 20), Appearance(260, 20)),
+    "cortical": (Appearance(620, 90), Appearance(50, 10), Appearance(30, 8)),
+    "marrow": (Appearance(190, 55, 20), Appearance(520, 60, 30), Appearance(300, 45, 25)),
+    "cartilage": (Appearance(110, 12), Appearance(240, 20), Appearance(180, 20)),
+    "disc": (Appearance(85, 8), Appearance(230, 15), Appearance(330, 40)),
+    "csf": (Appearance(14, 3), Appearance(90, 6), Appearance(900, 20)),
+    "cord": (Appearance(42, 5), Appearance(330, 15), Appearance(330, 15)),
+    "lung": (Appearance(-860, 25, 20), Appearance(35, 8), Appearance(30, 8)),
+    "lung_vessel": (Appearance(30, 30), Appearance(90, 20), Appearance(60, 15)),
+    "liver": (Appearance(106, 7, 3), Appearance(430, 17, 9), Appearance(190, 13, 7)),
+    "spleen": (Appearance(122, 8, 4), Appearance(270, 15, 8), Appearance(390, 20, 10)),
+    "cortex": (Appearance(190, 14), Appearance(370, 18), Appearance(370, 20)),
+    "medulla": (Appearance(128, 10), Appearance(230, 15), Appearance(540, 25)),
+    "urine": (Appearance(18, 4), Appearance(100, 8), Appearance(880, 20)),
+    "pancreas": (Appearance(98, 16, 4), Appearance(470, 40, 10), Appearance(230, 28, 10)),
+    "adrenal": (Appearance(75, 8), Appearance(330, 15), Appearance(230, 15)),
+    "bile": (Appearance(8, 3), Appearance(190, 10, 15), Appearance(900, 20)),
+    "artery": (Appearance(168, 6), Appearance(95, 10), Appearance(55, 10)),
+    "vein": (Appearance(172, 8), Appearance(110, 12), Appearance(65, 12)),
+    "heart": (Appearance(145, 10, 6), Appearance(220, 35, 25), Appearance(130, 30, 20)),
+    "lesion": (Appearance(62, 10, 6), Appearance(250, 20, 15), Appearance(520, 40, 30)),
+    "lesion_rim": (Appearance(138, 8), Appearance(330, 15), Appearance(330, 20)),
+    "lesion_core": (Appearance(30, 8), Appearance(180, 15), Appearance(800, 40)),
+    "gut_wall": (Appearance(88, 12), Appearance(330, 25), Appearance(230, 25)),
+    "gut_fluid": (Appearance(22, 8, 5), Appearance(180, 25, 20), Appearance(800, 60, 50)),
+    "chyme": (Appearance(45, 22, 10), Appearance(330, 60, 40), Appearance(520, 90, 60)),
+    "stool": (Appearance(25, 90, 30), Appearance(400, 110, 60), Appearance(260, 90, 50)),
+    "gas": (Appearance(-960, 10), Appearance(15, 5), Appearance(15, 5)),
 }
 
 
-def looks(contrast: str) -> dict[str, Look]:
-    """Each tissue's look in one of `CONTRASTS`."""
+def select_appearances(contrast: str) -> dict[str, Appearance]:
+    """Return the appearance of each tissue in one of `CONTRASTS`."""
     column = CONTRASTS.index(contrast)
     return {tissue: row[column] for tissue, row in _TABLE.items()}
 

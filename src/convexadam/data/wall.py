@@ -1,4 +1,4 @@
-"""Body wall, ribs, spine and what lies above the diaphragm."""
+"""Body wall, ribs, spine and the organs above the diaphragm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convexadam.data.tissues import LABELS
 VERTEBRA_MM = 36.0
 """Distance from one vertebra to the next."""
 SPINE_A = -38.0
-"""Where along A the centres of the vertebral bodies are, in mm."""
+"""Position of the centres of the vertebral bodies along A, in mm."""
 _RIB_MM = 29.0
 
 

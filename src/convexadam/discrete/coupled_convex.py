@@ -11,43 +11,47 @@ from convexadam.kernels.coupled_argmin import coupled_argmin
 from convexadam.kernels.smooth import smooth
 from convexadam.kernels.window import Window
 
-THETAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Weights of the coupling, weak to strong."""
+COUPLING_WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""``theta`` of the published method, weak to strong."""
 
 _MEAN = (1.0, 1.0, 1.0)
 
 
 def coupled_convex(
-    costs: Float[Tensor, "n i j k"], window: Window, *, thetas: Sequence[float] = THETAS, subcell: bool = False
+    costs: Float[Tensor, "n i j k"],
+    window: Window,
+    *,
+    coupling_weights: Sequence[float] = COUPLING_WEIGHTS,
+    parabolic_fit: bool = False,
 ) -> Field:
     """Minimise the cost plus the roughness of the field, by ``u <- mean3(argmin_d C(x, d) + theta |d - u(x)|^2)``.
 
-    The first field is ``mean3(argmin_d C(x, d))``; then one pass for each ``theta``.
+    The first field is ``mean3(argmin_d C(x, d))``; one pass for each ``theta`` follows.
 
     Parameters
     ----------
     costs
         Finite costs ``[n, i, j, k]``, of any precision; see `convexadam.discrete.cost_volume`.
     window
-        The displacements they belong to.
-    thetas
-        Coupling weights in cost per squared cell, in the order of use.
-    subcell
-        Refine each choice to a fraction of a cell; see `convexadam.kernels.coupled_argmin`.
+        Their displacements.
+    coupling_weights
+        ``theta`` in cost per squared control point, in order of use.
+    parabolic_fit
+        Refine each choice to a fraction of a control point; see `convexadam.kernels.coupled_argmin`.
 
     Returns
     -------
-    Displacements ``[3, i, j, k]`` in cells.
+    Displacements ``[3, i, j, k]`` in control points.
 
     Notes
     -----
     Heinrich, Papiez, Schnabel, Handels, "Non-parametric discrete registration with convex optimisation",
     WBIR 2014. The mean filter is normalised at the border.
     """
-    chosen = coupled_argmin(costs, window, subcell=subcell)
+    chosen = coupled_argmin(costs, window, parabolic_fit=parabolic_fit)
     neighbours = smooth(torch.ones_like(chosen[:1]), _MEAN)[0].reciprocal_()
     field = smooth(chosen, _MEAN, after=neighbours)
-    for theta in thetas:
-        chosen = coupled_argmin(costs, window, toward=field, theta=theta, subcell=subcell)
+    for theta in coupling_weights:
+        chosen = coupled_argmin(costs, window, toward=field, theta=theta, parabolic_fit=parabolic_fit)
         field = smooth(chosen, _MEAN, after=neighbours)
     return field

@@ -1,4 +1,4 @@
-"""Several kinds of features together."""
+"""Concatenation of several feature extractors."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import final
 
 import torch
 
-from convexadam._axes import checked_number
+from convexadam._checks import check_number
 from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.errors import ConfigError
 from convexadam.features.protocol import (
     Extractor,
+    FeatureInput,
     Features,
     Pair,
-    Scan,
-    check_no_class,
-    is_extractor,
-    pooled_pair,
-    reach_of,
+    check_extractor,
+    count_channels,
+    extract_pair_features,
+    memory_bytes_per_voxel,
+    receptive_radius,
+    segmentation_bytes_per_voxel,
     uses_labels,
 )
 from convexadam.geometry import Image
@@ -28,72 +30,112 @@ from convexadam.geometry import Image
 @final
 @dataclass(frozen=True, kw_only=True)
 class Concat:
-    """Channels of several extractors in a row, each scaled so that its *squared* differences get its weight.
+    """Concatenated channels of several extractors, each scaled by the square root of its weight.
+
+    The weights are therefore those of the *squared* feature differences.
 
     Attributes
     ----------
     parts
-        Extractors, at least one.
+        Feature extractors, at least one.
     weights
-        One weight for each part; ``None`` weighs all with 1.
+        One weight for each part; ``None`` for 1.
 
     Raises
     ------
     ConfigError
-        If there is no part, a part is a class instead of an extractor, or the weights do not fit the parts.
+        If ``parts`` is empty or contains a class instead of an extractor, or ``weights`` has another length.
     """
 
     parts: tuple[Extractor, ...]
     weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.parts, tuple) or not self.parts or not all(is_extractor(p) for p in self.parts):
-            raise ConfigError(f"parts is a tuple of at least one extractor, but {self.parts!r} came")
+        if not isinstance(self.parts, tuple) or not self.parts:
+            raise ConfigError(
+                f"parts must be a tuple of at least one feature extractor, got {self.parts!r}; write for example "
+                "parts=(MindSSC(), Intensity())"
+            )
         for part in self.parts:
-            check_no_class(part, "each of parts")
+            check_extractor(part, "each of parts")
         if self.weights is None:
             return
         if not isinstance(self.weights, tuple) or len(self.weights) != len(self.parts):
             raise ConfigError(
-                f"Concat needs one weight for each of its {len(self.parts)} parts, but {self.weights} came"
+                f"weights must be a tuple of {len(self.parts)} numbers, one weight for each part, got {self.weights!r};"
+                " omit it to weight all parts by 1"
             )
         for weight in self.weights:
-            checked_number(weight, "each of weights")
+            check_number(weight, "each of weights")
 
     @property
-    def reach(self) -> int:
-        """The largest of the parts."""
-        return max(reach_of(part) for part in self.parts)
+    def receptive_radius(self) -> int:
+        """Largest receptive radius of the parts, in voxels."""
+        return max(receptive_radius(part) for part in self.parts)
 
     @property
     def uses_labels(self) -> bool:
-        """Whether any of the parts does."""
+        """Whether any of the parts needs segmentations."""
         return any(uses_labels(part) for part in self.parts)
 
+    @property
+    def channels_last(self) -> bool:
+        """``False``; see `MapLayout`."""
+        return False
+
+    @property
+    def joins_maps(self) -> bool:
+        """``True``; see `MapLayout`."""
+        return True
+
+    def count_channels(self, image_channels: int) -> int | None:
+        """Return the sum over the parts; ``None`` if it is unknown for one of them."""
+        counts = [count_channels(part, image_channels) for part in self.parts]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
+    def memory_bytes_per_voxel(self, channels: int) -> float:
+        """Return the largest value of the parts, which run one after the other; see `EstimatesMemory`.
+
+        A part whose number of channels is known has that of an image of one channel, any other one has ``channels``.
+        """
+        counts = [count_channels(part, 1) for part in self.parts]
+        return max(
+            memory_bytes_per_voxel(part, channels if count is None else count)
+            for part, count in zip(self.parts, counts, strict=True)
+        )
+
+    def segmentation_bytes_per_voxel(self, channels: int) -> float:
+        """Return the largest value of the parts, which share segmentations; see `HoldsSegmentations`."""
+        return max(segmentation_bytes_per_voxel(part, channels) for part in self.parts)
+
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
-        """Return the parts' channels, ``[sum f, i, j, k]``.
+        """Return the channels of all parts, ``[sum f, i, j, k]``.
 
         Raises
         ------
         ConfigError
-            If a part describes pairs of images only.
+            If one of the parts extracts features from pairs of images only.
         """
-        described = []
+        maps = []
         for part, factor in zip(self.parts, self._factors, strict=True):
             if not isinstance(part, Features):
-                raise ConfigError(f"{part!r} describes two images together, but one came; see pooled_pair")
-            described.append(part(image, weight=weight) * factor)
-        return torch.cat(described)
+                raise ConfigError(
+                    f"parts must extract features from a single image here, got {part!r}, which needs both images; "
+                    "call extract_pair"
+                )
+            maps.append(part(image, weight=weight) * factor)
+        return torch.cat(maps)
 
-    def pooled_pair(self, fixed: Scan, moving: Scan, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
-        """Return the parts' channels of both images for each spacing, each part pooled by its own way."""
-        described = [pooled_pair(part, fixed, moving, spacings) for part in self.parts]
+    def extract_pair(self, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
+        """Return the channels of all parts of both images for each spacing."""
+        pairs = [extract_pair_features(part, fixed, moving, spacings) for part in self.parts]
         return tuple(
-            (self._together([f for f, _ in pairs]), self._together([m for _, m in pairs]))
-            for pairs in zip(*described, strict=True)
+            (self._concatenate([f for f, _ in parts]), self._concatenate([m for _, m in parts]))
+            for parts in zip(*pairs, strict=True)
         )
 
-    def _together(self, maps: list[Pooled]) -> Pooled:
+    def _concatenate(self, maps: list[Pooled]) -> Pooled:
         return torch.cat([m if factor == 1 else m * factor for m, factor in zip(maps, self._factors, strict=True)])
 
     @property

@@ -8,36 +8,37 @@ from typing import final
 
 import torch
 
-from convexadam._axes import checked_number
+from convexadam._checks import check_number
 from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
 from convexadam.errors import ConfigError
+from convexadam.features.protocol import full_memory_bytes
 from convexadam.geometry import Image
 from convexadam.geometry.tensors import finest_float
 
 _CHUNK_VOXELS = 2**17
 
 _SAMPLES = 2**20
-"""Quantiles are read from at most this many evenly spaced voxels."""
+"""Largest number of evenly spaced voxels from which quantiles are computed."""
 
-_PADDED = 0.25
+_PADDING_SHARE = 0.25
 """Largest share of padding: a round field of view leaves 0.21 of its square; backgrounds of 0 take more than this."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Intensity:
-    """Intensities mapped linearly so that two quantiles become 0 and ``scale``, and clipped there.
+    """Intensities mapped linearly, two quantiles to 0 and ``scale``, and clipped to that range.
 
-    For pairs of one contrast, whose intensities mean the same; across contrasts use `MindSSC`.
+    For images of the same contrast; use `MindSSC` across contrasts.
 
     Attributes
     ----------
-    low, high
-        Quantiles, ``0 <= low < high <= 1``, over the voxels that have evidence and are not padding: a smallest value
-        of few, far below all others, as outside the field of view of a CT scanner.
+    quantiles
+        Lower and upper quantile, ``0 <= low < high <= 1``, over the voxels of positive weight. Padding is excluded: a
+        minimum that few voxels have, far below all others, as outside the field of view of a CT scanner.
     scale
-        Value of the upper quantile. The regulariser is weighed against squared feature differences, so that a larger
-        scale trusts the images more.
+        Value of the upper quantile. Squared feature differences are weighed against the regulariser: a larger scale
+        gives the images more weight.
 
     Raises
     ------
@@ -45,47 +46,71 @@ class Intensity:
         If the quantiles or scale are out of range.
     """
 
-    low: float = 0.005
-    high: float = 0.995
+    quantiles: tuple[float, float] = (0.005, 0.995)
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        checked_number(self.low, "low")
-        checked_number(self.high, "high", above=True)
-        if not self.low < self.high <= 1:
-            raise ConfigError(f"quantiles are 0 <= low < high <= 1, but {self.low} and {self.high} came")
-        checked_number(self.scale, "scale", above=True)
+        if not isinstance(self.quantiles, tuple) or len(self.quantiles) != 2:
+            raise ConfigError(
+                f"quantiles must be a tuple of two numbers, got {self.quantiles!r}; write quantiles=(low, high)"
+            )
+        for quantile in self.quantiles:
+            check_number(quantile, "each of quantiles")
+        low, high = self.quantiles
+        if not low < high <= 1:
+            raise ConfigError(
+                f"quantiles must satisfy 0 <= low < high <= 1, got {self.quantiles!r}; the defaults are (0.005, 0.995)"
+            )
+        check_number(self.scale, "scale", above=True)
+
+    @property
+    def channels_last(self) -> bool:
+        """``True``, for images of one channel; see `MapLayout`."""
+        return True
+
+    @property
+    def joins_maps(self) -> bool:
+        """``False``; see `MapLayout`."""
+        return False
+
+    def count_channels(self, image_channels: int) -> int | None:
+        """Return ``image_channels``."""
+        return image_channels
+
+    def memory_bytes_per_voxel(self, channels: int) -> float:
+        """Return the working memory of extraction in bytes per voxel; see `EstimatesMemory`."""
+        return full_memory_bytes(channels)
 
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
-        """Return ``[c, i, j, k]`` in [0, scale]; a channel whose two quantiles agree gives zeros."""
-        return torch.stack([self._normalised(channel, weight) for channel in centred(image.data)])
+        """Return ``[c, i, j, k]`` in [0, scale]; zeros for a channel whose two quantiles are equal."""
+        return torch.stack([self._normalise(channel, weight) for channel in rescale_channels(image.data)])
 
-    def _normalised(self, channel: Volume, weight: Volume | None) -> Volume:
+    def _normalise(self, channel: Volume, weight: Volume | None) -> Volume:
         values = channel.flatten() if weight is None else channel[weight > 0]
         if values.numel() == 0:
             values = channel.flatten()
         values = values[:: math.ceil(values.numel() / _SAMPLES)]
-        both = torch.tensor([self.low, self.high], dtype=values.dtype, device=values.device)
-        low, high = torch.quantile(_without_padding(values), both)
+        both = torch.tensor(self.quantiles, dtype=values.dtype, device=values.device)
+        low, high = torch.quantile(_remove_padding(values), both)
         span = high - low
         scaled = ((channel - low) / torch.where(span > 0, span, torch.ones_like(span))).clamp(0, 1)
         return torch.where(span > 0, scaled, torch.zeros_like(scaled)) * self.scale
 
 
-def _without_padding(values: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
-    """Leave out a smallest value that few hold and that lies half a range or more below the others."""
+def _remove_padding(values: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
+    """Remove the minimum if few voxels have it and it lies at least half the range of the others below them."""
     smallest = values.min()
     others = values[values > smallest]
-    if others.numel() <= (1 - _PADDED) * values.numel():
+    if others.numel() <= (1 - _PADDING_SHARE) * values.numel():
         return values
     low, high = torch.quantile(others, torch.tensor([0.005, 0.995], dtype=others.dtype, device=others.device))
     return others if smallest < low - (high - low) / 2 else values
 
 
-def centred(data: Shaped[Tensor, "c i j k"]) -> Channels:
-    """Float32 copy with each channel's mid-range at 0 and largest magnitude 1, whatever its type and scale.
+def rescale_channels(data: Shaped[Tensor, "c i j k"]) -> Channels:
+    """Map each channel linearly to [-1, 1], its minimum to -1 and its maximum to 1; returns float32.
 
-    Features do not depend on a linear scaling; squares of raw values might overflow.
+    The features do not depend on a linear scaling of the intensities, but the squares of raw values might overflow.
     """
     finest = finest_float(data.device)
     scaled = torch.empty(data.shape, dtype=torch.float32, device=data.device)
@@ -93,7 +118,7 @@ def centred(data: Shaped[Tensor, "c i j k"]) -> Channels:
         low, high = (end.to(finest) for end in torch.aminmax(channel))
         half = (high / 2 - low / 2).clamp_min(torch.finfo(finest).tiny)
         middle = low / 2 + high / 2
-        rows = max(1, _CHUNK_VOXELS // channel[0].numel())  # in float64 only as much as fits into a cache
+        rows = max(1, _CHUNK_VOXELS // channel[0].numel())  # the float64 copy of a chunk fits into the cache
         for part, out in zip(channel.split(rows), target.split(rows), strict=True):
             out.copy_((part.to(finest) - middle).div_(half))
     return scaled

@@ -9,14 +9,14 @@ from typing import final
 
 import torch
 
-from convexadam._axes import checked_number
+from convexadam._checks import check_flag, check_number
 from convexadam._typing import Float, Shaped, Tensor, Triple, Volume
-from convexadam.errors import ConfigError, InputError
-from convexadam.features.balance import balanced, labels_of
-from convexadam.features.protocol import Pair, Scan
+from convexadam.errors import InputError
+from convexadam.features.protocol import FeatureInput, Pair, pooled_memory_bytes
+from convexadam.features.segmentation import compute_class_factors, get_segmentation
 
-_MOST = 255
-"""More labels than anybody draws: rather an image came."""
+_MAX_LABELS = 255
+"""More distinct values indicate an image instead of a label map."""
 
 _CHUNK_VOXELS = 2**20
 
@@ -24,21 +24,21 @@ _CHUNK_VOXELS = 2**20
 @final
 @dataclass(frozen=True, kw_only=True)
 class LabelFeatures:
-    """One channel for each label that either image has: the share of a block's voxels that have it.
+    """One-hot label maps: one channel for each label of either image, averaged over blocks.
 
-    The labels come beside the images: ``register(..., fixed_labels=..., moving_labels=...)``. The same number means the
-    same in both. Squared differences then ask that equal labels come to lie on each other.
+    Pass label maps with ``register(..., fixed_segmentation=..., moving_segmentation=...)``. A label must have the same
+    meaning in both images.
 
     Attributes
     ----------
     scale
-        Factor on all channels. The regulariser is weighed against squared feature differences, so that a larger
-        scale trusts the labels more.
-    balance
-        How much more small structures count: a channel has the factor ``n ** -balance``, with ``n`` its voxels in both
-        images, over the mean of all channels' factors. It is a factor on the features, so that squared differences get
-        its square. 0 makes all labels alike.
-    background
+        Factor of all channels. Squared feature differences are weighed against the regulariser: a larger scale gives
+        the labels more weight.
+    class_balance
+        Exponent of the class weights. A channel is multiplied by ``n ** -class_balance``, ``n`` being the number of
+        its voxels in both images, over the mean of that over all channels, so that small structures count more. It is
+        a factor of the features; squared differences get its square. 0 weights all labels equally.
+    include_background
         Whether label 0 is a channel as well.
 
     Raises
@@ -48,96 +48,125 @@ class LabelFeatures:
 
     Notes
     -----
-    Siebert, Hansen and Heinrich, Learn2Reg 2021, with ``scale=10``, ``balance=0.3`` and the background as a channel.
+    Siebert, Hansen and Heinrich, Learn2Reg 2021, with ``scale=10``, ``class_balance=0.3`` and the background as a
+    channel.
     """
 
     scale: float = 5.0
-    balance: float = 0.3
-    background: bool = False
+    class_balance: float = 0.3
+    include_background: bool = False
 
     def __post_init__(self) -> None:
-        checked_number(self.scale, "scale", above=True)
-        checked_number(self.balance, "balance")
-        if not isinstance(self.background, bool):
-            raise ConfigError(f"background is True or False, but {self.background!r} came")
+        check_number(self.scale, "scale", above=True)
+        check_number(self.class_balance, "class_balance")
+        check_flag(self.include_background, "include_background")
 
     @property
     def uses_labels(self) -> bool:
-        """Yes."""
+        """``True``."""
         return True
 
-    def pooled_pair(self, fixed: Scan, moving: Scan, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
+    @property
+    def channels_last(self) -> bool:
+        """``True``; see `MapLayout`."""
+        return True
+
+    @property
+    def joins_maps(self) -> bool:
+        """``False``; see `MapLayout`."""
+        return False
+
+    def count_channels(self, image_channels: int) -> int | None:
+        """Return ``None``: the number of labels depends on the segmentations."""
+        return None
+
+    def memory_bytes_per_voxel(self, channels: int) -> float:
+        """Return the working memory of extraction in bytes per voxel; see `EstimatesMemory`."""
+        return pooled_memory_bytes()
+
+    def segmentation_bytes_per_voxel(self, channels: int) -> float:
+        """Return the memory of both label maps, of one byte per voxel; see `HoldsSegmentations`."""
+        return 2.0
+
+    def extract_pair(self, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
         """Return ``[labels, i // si, j // sj, k // sk]`` of both images for each spacing, in ascending order of labels.
 
         Raises
         ------
         ConfigError
-            If a scan comes without labels.
+            If an input has no segmentation.
         InputError
-            If they are no whole numbers, there are more than 255 of them, or one scan has none but the background where
-            it has evidence.
+            If a segmentation is not an integer label map, there are more than 255 labels, or an image has no label
+            but the background at voxels of positive weight.
         """
-        maps = [_whole_numbers(scan) for scan in (fixed, moving)]
+        sides = {"fixed": fixed, "moving": moving}
+        maps = {name: _get_label_map(side, name) for name, side in sides.items()}
         voxels: Counter[int] = Counter()
-        for name, labels, scan in zip(("fixed", "moving"), maps, (fixed, moving), strict=True):
-            found = label_voxels(labels, weight=scan.weight)
-            if not any(found.keys() - {0}):
-                raise InputError(f"the {name} labels are all 0, the background, where there is evidence")
-            voxels.update(found)
-        if not self.background:
+        for name, labels in maps.items():
+            counts = count_labels(labels, weight=sides[name].weight)
+            if not any(counts.keys() - {0}):
+                raise InputError(
+                    f"{name}_segmentation must contain a label other than 0 inside the mask and the field of view, got "
+                    "none; check the label map, or omit the mask"
+                )
+            voxels.update(counts)
+        if not self.include_background:
             del voxels[0]
         values = sorted(voxels)
-        if len(values) > _MOST:
+        if len(values) > _MAX_LABELS:
             raise InputError(
-                f"label maps have at most {_MOST} labels, but {len(values)} from {values[0]} to {values[-1]} came; "
-                "pass label maps, not images, or merge labels"
+                f"fixed_segmentation and moving_segmentation must contain at most {_MAX_LABELS} labels, got "
+                f"{len(values)} from {values[0]} to {values[-1]}; pass label maps instead of images, or merge labels"
             )
-        numbers = torch.tensor([voxels[value] for value in values], dtype=torch.float32, device=maps[0].device)
-        factors = (self.scale * balanced(numbers, self.balance)).reshape(-1, 1, 1, 1)
-        here, there = (
-            [pooled_one_hot(m, values, spacing, weight=scan.weight).mul_(factors) for spacing in spacings]
-            for m, scan in zip(maps, (fixed, moving), strict=True)
+        numbers = torch.tensor([voxels[value] for value in values], dtype=torch.float32, device=maps["fixed"].device)
+        factors = (self.scale * compute_class_factors(numbers, self.class_balance)).reshape(-1, 1, 1, 1)
+        fixed_maps, moving_maps = (
+            [pool_one_hot(m, values, spacing, weight=sides[name].weight).mul_(factors) for spacing in spacings]
+            for name, m in maps.items()
         )
-        return tuple(zip(here, there, strict=True))
+        return tuple(zip(fixed_maps, moving_maps, strict=True))
 
 
-def label_voxels(labels: Shaped[Tensor, "i j k"], *, weight: Volume | None = None) -> dict[int, int]:
-    """How many voxels with evidence have each label; in pieces, since counting takes eight bytes a voxel."""
-    seen = labels.flatten() if weight is None else labels[weight > 0]
+def count_labels(labels: Shaped[Tensor, "i j k"], *, weight: Volume | None = None) -> dict[int, int]:
+    """Count the voxels of positive weight that have each label.
+
+    In chunks, because ``torch.unique`` needs eight bytes per voxel.
+    """
+    flat = labels.flatten() if weight is None else labels[weight > 0]
     total: Counter[int] = Counter()
-    for part in torch.split(seen, _CHUNK_VOXELS):
+    for part in torch.split(flat, _CHUNK_VOXELS):
         values, counts = torch.unique(part, return_counts=True)
         total.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     return dict(total)
 
 
-def pooled_one_hot(
+def pool_one_hot(
     labels: Shaped[Tensor, "i j k"], values: list[int], spacing: Triple, *, weight: Volume | None = None
 ) -> Float[Tensor, "n _ _ _"]:
-    """Share of each of ``values`` (ascending) in blocks of ``spacing`` voxels, weighted as `pool` does.
+    """Compute the fraction of each of ``values`` (ascending) in blocks of ``spacing`` voxels, weighted as in `pool`.
 
-    One voxel of all blocks at a time: a whole map of all labels never exists, and the time hardly depends on how many
-    there are. Channels come last in memory, as the compiled kernels read them.
+    Loops over the voxels of a block: no full-resolution one-hot map is stored, and the time hardly depends on the
+    number of labels. Channels are last in memory, the layout of the compiled kernels.
     """
     blocks = [n // s for n, s in zip(labels.shape, spacing, strict=True)]
     channels = torch.tensor(values, dtype=torch.int64, device=labels.device)
     result = torch.zeros((*blocks, len(values)), dtype=torch.float32, device=labels.device)
     total = torch.zeros(blocks, dtype=torch.float32, device=labels.device)
-    for first in itertools.product(*(range(s) for s in spacing)):
-        every = tuple(slice(f, f + n * s, s) for f, n, s in zip(first, blocks, spacing, strict=True))
-        here = labels[every].to(torch.int64).contiguous()
-        channel = torch.searchsorted(channels, here).clamp_max_(len(values) - 1)
+    for offset in itertools.product(*(range(s) for s in spacing)):
+        every = tuple(slice(f, f + n * s, s) for f, n, s in zip(offset, blocks, spacing, strict=True))
+        label = labels[every].to(torch.int64).contiguous()
+        channel = torch.searchsorted(channels, label).clamp_max_(len(values) - 1)
         share = torch.ones_like(total) if weight is None else weight[every]
-        result.scatter_add_(3, channel[..., None], torch.where(channels[channel] == here, share, 0)[..., None])
+        result.scatter_add_(3, channel[..., None], torch.where(channels[channel] == label, share, 0)[..., None])
         total += share
     return result.div_(total.clamp_min_(torch.finfo(total.dtype).tiny)[..., None]).movedim(3, 0)
 
 
-def _whole_numbers(scan: Scan) -> Shaped[Tensor, "i j k"]:
-    labels = labels_of(scan, "LabelFeatures")
+def _get_label_map(side: FeatureInput, name: str) -> Shaped[Tensor, "i j k"]:
+    labels = get_segmentation(side, "LabelFeatures")
     if labels.data.shape[0] != 1 or not labels.is_label:
         raise InputError(
-            f"LabelFeatures takes one channel of whole numbers, but {labels.data.shape[0]} of {labels.data.dtype} "
-            "came; for probabilities there is ProbabilityFeatures"
+            f"{name}_segmentation must be one channel of an integer type, got {labels.data.shape[0]} of "
+            f"{labels.data.dtype}; use ProbabilityFeatures for probabilities"
         )
     return labels.data[0]

@@ -1,4 +1,4 @@
-"""MIND-SSC as a component."""
+"""MIND-SSC as a feature extractor."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from typing import final
 
 import torch
 
-from convexadam._axes import checked_count
+from convexadam._checks import check_count
 from convexadam._typing import Channels, Pooled, Triple, Volume
-from convexadam.features.intensity import centred
+from convexadam.features.intensity import rescale_channels
+from convexadam.features.protocol import pooled_memory_bytes
 from convexadam.geometry import Image
-from convexadam.kernels.mind_ssc import mind_ssc, pooled_mind_ssc
+from convexadam.kernels.mind_ssc import PAIRS, mind_ssc, pooled_mind_ssc
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class MindSSC:
-    """Self-similarity descriptors, comparable between contrasts: 12 channels for each image channel.
+    """Self-similarity context descriptors, comparable between contrasts: 12 channels for each image channel.
 
     Attributes
     ----------
     radius
         Patch radius in voxels of the working grid; 0 compares single voxels.
     dilation
-        Distance of the compared neighbours in voxels of the working grid.
+        Distance of the neighbours in voxels of the working grid.
 
     Raises
     ------
     ConfigError
-        If ``radius`` or ``dilation`` is no whole number of at least 0 or 1.
+        If ``radius`` or ``dilation`` is not a whole number of at least 0 or 1.
 
     Notes
     -----
@@ -40,34 +41,52 @@ class MindSSC:
     dilation: int = 2
 
     def __post_init__(self) -> None:
-        checked_count(self.radius, "radius")
-        checked_count(self.dilation, "dilation", least=1)
+        check_count(self.radius, "radius")
+        check_count(self.dilation, "dilation", least=1)
 
     @property
-    def reach(self) -> int:
-        """Voxels from the edge within which replicated values enter the description."""
+    def receptive_radius(self) -> int:
+        """Distance in voxels from the edge within which replicated edge values enter a descriptor."""
         return self.radius + self.dilation
+
+    @property
+    def channels_last(self) -> bool:
+        """``True``; see `MapLayout`."""
+        return True
+
+    @property
+    def joins_maps(self) -> bool:
+        """``False``; see `MapLayout`."""
+        return False
+
+    def count_channels(self, image_channels: int) -> int | None:
+        """Return 12 for each image channel."""
+        return len(PAIRS) * image_channels
+
+    def memory_bytes_per_voxel(self, channels: int) -> float:
+        """Return the working memory of extraction in bytes per voxel; see `EstimatesMemory`."""
+        return pooled_memory_bytes()
 
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return ``[12 c, i, j, k]`` in (0, 1]; a channel without contrast gives ones."""
-        described = [
-            mind_ssc(channel, radius=self.radius, dilation=self.dilation, weight=_useful(weight))
-            for channel in centred(image.data)
+        maps = [
+            mind_ssc(channel, radius=self.radius, dilation=self.dilation, weight=_drop_zero_weight(weight))
+            for channel in rescale_channels(image.data)
         ]
-        return described[0] if len(described) == 1 else torch.cat(described)
+        return maps[0] if len(maps) == 1 else torch.cat(maps)
 
-    def pooled(
+    def extract_pooled(
         self, image: Image, spacings: tuple[Triple, ...], /, *, weight: Volume | None = None
     ) -> tuple[Pooled, ...]:
-        """Return ``[12 c, i // si, j // sj, k // sk]`` for each spacing, without the full map in between."""
-        described = [
-            pooled_mind_ssc(channel, spacings, radius=self.radius, dilation=self.dilation, weight=_useful(weight))
-            for channel in centred(image.data)
+        """Return ``[12 c, i // si, j // sj, k // sk]`` for each spacing, without a full-resolution map."""
+        weight = _drop_zero_weight(weight)
+        maps = [
+            pooled_mind_ssc(channel, spacings, radius=self.radius, dilation=self.dilation, weight=weight)
+            for channel in rescale_channels(image.data)
         ]
-        return (
-            described[0] if len(described) == 1 else tuple(torch.cat(parts) for parts in zip(*described, strict=True))
-        )
+        return maps[0] if len(maps) == 1 else tuple(torch.cat(parts) for parts in zip(*maps, strict=True))
 
 
-def _useful(weight: Volume | None) -> Volume | None:
+def _drop_zero_weight(weight: Volume | None) -> Volume | None:
+    """Return ``None`` for weights that are 0 everywhere, which define no average."""
     return None if weight is None or not bool((weight > 0).any()) else weight

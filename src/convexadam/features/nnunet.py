@@ -1,4 +1,4 @@
-"""What a segmentation network of nnU-Net sees, as features."""
+"""Predictions of nnU-Net segmentation networks as features."""
 
 from __future__ import annotations
 
@@ -10,62 +10,62 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from convexadam._axes import checked_number
+from convexadam._checks import check_choice, check_flag, check_number
 from convexadam._typing import Triple
 from convexadam.errors import ConfigError
 from convexadam.features.labels import LabelFeatures
 from convexadam.features.nnunet_model import Fold, Model, predict
-from convexadam.features.orientation import Turn, checked_orientation
-from convexadam.features.prediction_cache import content, key_of, remembered
+from convexadam.features.orientation import Reorientation, check_orientation
+from convexadam.features.prediction_cache import hash_files, hash_input, load_or_predict
 from convexadam.features.probabilities import ProbabilityFeatures
-from convexadam.features.protocol import Pair, Scan
+from convexadam.features.protocol import FeatureInput, Pair
 from convexadam.geometry import Image
 
-_known: WeakKeyDictionary[Image, dict[str, Image]] = WeakKeyDictionary()
-"""Predictions of images that are still in use: each level of a refinement describes the same ones anew."""
+_predictions: WeakKeyDictionary[Image, dict[str, Image]] = WeakKeyDictionary()
+"""Predictions of images that are still referenced: every level of a refinement extracts features of the same ones."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class NNUNetFeatures:
-    """What a trained model of nnU-Net finds in both images, as `LabelFeatures` or `ProbabilityFeatures`.
+    """Predictions of a trained nnU-Net model for both images, used as `LabelFeatures` or `ProbabilityFeatures`.
 
-    The network sees the images as they are compared: on the working grid, and the moving one where the linear alignment
-    or the initial transform has put it. nnU-Net brings them to the voxels it was trained with, and its answer back.
+    The network is applied to the images on the working grid, the moving image after the linear alignment or the initial
+    transform. nnU-Net resamples them to the voxel size of its training and its output back.
 
-    nnU-Net knows arrays, not anatomy: it looks at voxels in the order in which the files of its training hold them.
-    Images are therefore turned to ``orientation`` first, by reordering axes alone, and predictions are turned back, so
-    that the orientation of the fixed image does not matter. Angles that remain (oblique scans) are ignored, as nnU-Net
-    does. Whether the orientation is right shows in `predict` of an image of the kind that the model was trained on.
+    nnU-Net uses arrays without their orientation: it depends on the order in which the training files store voxels.
+    Images are therefore reordered to ``orientation``, by permuting and reversing axes, and predictions are reordered
+    back, so that the orientation of the fixed image does not matter. Remaining angles (oblique scans) are ignored, as
+    in nnU-Net. To check the orientation, look at `predict` of an image like those of the training.
 
-    Loading a model runs code that its checkpoint may hold (a pickle): use models that you trust. Needs the extra
-    ``nnunet``; no environment variable of nnU-Net has to be set.
+    Loading a model executes code that its checkpoint may contain (a pickle): use trusted models only. Needs the extra
+    ``nnunet``; the environment variables of nnU-Net are not needed.
 
     Attributes
     ----------
     model_folder
         Folder of the trained model: ``dataset.json``, ``plans.json``, and folders ``fold_*`` with a checkpoint.
     folds
-        Which of them, averaged: numbers, or ``"all"`` for ``fold_all``. ``None`` takes all that have a number, or else
-        ``fold_all``.
+        Folds whose predictions are averaged: numbers, or ``"all"`` for ``fold_all``. ``None`` for all numbered folds,
+        or ``fold_all`` if there is none.
     checkpoint
         File name of the weights in each of the folders.
     output
-        ``"labels"`` compares the most probable class of each voxel, ``"probabilities"`` the probabilities.
+        ``"labels"`` for the most probable class of each voxel, ``"probabilities"`` for the probabilities.
     orientation
-        Where the axes i, j, k of the training files point to: ``"RAS"``, ``"LPS"``, ``"LAS"``, ... Models whose plans
-        name the reader ``NibabelIOWithReorient`` need ``"RAS"``.
-    mirroring
-        Whether mirror images are predicted as well and averaged, if the model was trained for it: more accurate, and
+        Directions of the axes i, j, k of the training files: ``"RAS"``, ``"LPS"``, ``"LAS"``, ... Must be ``"RAS"``
+        for models whose plans name the reader ``NibabelIOWithReorient``.
+    test_time_augmentation
+        Whether to average over mirrored images as well, if the model was trained with mirroring: more accurate, and
         up to eight times slower.
     step
-        Distance of the windows that the network looks at, as a share of their size; smaller is slower.
-    scale, balance, background
+        Distance of the sliding windows as a fraction of their size, in (0, 1]; smaller is slower.
+    scale, class_balance, include_background
         As in `LabelFeatures` and `ProbabilityFeatures`.
     cache_dir
-        Folder that keeps predictions, made where it is missing; nothing is ever deleted from it. They are found by the
-        content of model and image, not by names, and on whichever device they were made. ``None`` keeps them only as
-        long as a registration runs.
+        Folder in which predictions are saved, created if missing; nothing is ever deleted from it. Predictions are
+        identified by the contents of model and image, not by file names or device. ``None`` keeps them in memory only,
+        for the duration of a registration.
 
     Raises
     ------
@@ -75,7 +75,7 @@ class NNUNetFeatures:
     Notes
     -----
     Isensee et al., Nature Methods 2021. One-hot labels as features: Siebert, Hansen and Heinrich, Learn2Reg 2021. On
-    GPUs nnU-Net computes in half precision where that is enough.
+    GPUs nnU-Net uses automatic mixed precision.
     """
 
     model_folder: str
@@ -83,57 +83,81 @@ class NNUNetFeatures:
     checkpoint: str = "checkpoint_final.pth"
     output: Literal["labels", "probabilities"] = "labels"
     orientation: str = "RAS"
-    mirroring: bool = True
+    test_time_augmentation: bool = True
     step: float = 0.5
     scale: float = 5.0
-    balance: float = 0.3
-    background: bool = False
+    class_balance: float = 0.3
+    include_background: bool = False
     cache_dir: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("model_folder", "checkpoint", *(() if self.cache_dir is None else ("cache_dir",))):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ConfigError(f"{name} is text that is not empty, but {getattr(self, name)!r} came; use str(...)")
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                raise ConfigError(f"{name} must be a non-empty string, got {value!r}; convert paths with str(...)")
         if self.folds is not None and (
             not isinstance(self.folds, tuple) or not self.folds or not all(_is_fold(fold) for fold in self.folds)
         ):
-            raise ConfigError(f"folds is a tuple of whole numbers or 'all', or None, but {self.folds!r} came")
-        if self.output not in ("labels", "probabilities"):
-            raise ConfigError(f"output is 'labels' or 'probabilities', but {self.output!r} came")
-        checked_orientation(self.orientation)
-        if not isinstance(self.mirroring, bool):
-            raise ConfigError(f"mirroring is True or False, but {self.mirroring!r} came")
-        checked_number(self.step, "step", above=True)
+            raise ConfigError(
+                f"folds must be None or a tuple of whole numbers or 'all', got {self.folds!r}; write for example "
+                "folds=(0, 1)"
+            )
+        check_choice(self.output, "output", ("labels", "probabilities"))
+        check_orientation(self.orientation)
+        check_flag(self.test_time_augmentation, "test_time_augmentation")
+        check_number(self.step, "step", above=True)
         if self.step > 1:
-            raise ConfigError(f"step is at most 1, so that windows leave no gap, but {self.step} came")
-        _ = self.compared  # checks the rest
+            raise ConfigError(f"step must be at most 1, got {self.step}; larger ones leave gaps between windows")
+        _ = self.label_features  # checks the remaining settings
 
     @property
     def uses_labels(self) -> bool:
-        """No: it finds its own."""
+        """``False``: the segmentations are predicted."""
         return False
 
     @property
-    def compared(self) -> LabelFeatures | ProbabilityFeatures:
-        """What its predictions are compared as."""
-        kind = LabelFeatures if self.output == "labels" else ProbabilityFeatures
-        return kind(scale=self.scale, balance=self.balance, background=self.background)
+    def channels_last(self) -> bool:
+        """As the features that are extracted from the predictions; see `MapLayout`."""
+        return self.label_features.channels_last
 
-    def pooled_pair(self, fixed: Scan, moving: Scan, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
-        """Return the features of the labels or probabilities that are found in both images, for each spacing.
+    @property
+    def joins_maps(self) -> bool:
+        """``False``; see `MapLayout`."""
+        return False
+
+    @property
+    def label_features(self) -> LabelFeatures | ProbabilityFeatures:
+        """Extractor that is applied to the predictions."""
+        kind = LabelFeatures if self.output == "labels" else ProbabilityFeatures
+        return kind(scale=self.scale, class_balance=self.class_balance, include_background=self.include_background)
+
+    def count_channels(self, image_channels: int) -> int | None:
+        """Return ``None``: the number of classes depends on the model and on the images."""
+        return None
+
+    def memory_bytes_per_voxel(self, channels: int) -> float:
+        """Return the working memory beyond that of the network, in bytes per voxel; see `EstimatesMemory`."""
+        return self.label_features.memory_bytes_per_voxel(channels)
+
+    def segmentation_bytes_per_voxel(self, channels: int) -> float:
+        """Return the memory of both predictions in bytes per voxel; see `HoldsSegmentations`."""
+        return self.label_features.segmentation_bytes_per_voxel(channels)
+
+    def extract_pair(self, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
+        """Return the features of the predictions of both images for each spacing.
 
         Raises
         ------
         MissingExtraError, FileError, ConfigError
             As `predict`.
         InputError
-            If nothing but background is found in an image.
+            If only background is predicted in an image.
         """
-        here, there = (dataclasses.replace(scan, labels=self.predict(scan.image)) for scan in (fixed, moving))
-        return self.compared.pooled_pair(here, there, spacings)
+        fixed, moving = (dataclasses.replace(side, segmentation=self.predict(side.image)) for side in (fixed, moving))
+        return self.label_features.extract_pair(fixed, moving, spacings)
 
     def predict(self, image: Image) -> Image:
-        """Return what the model finds in an image, on its grid and device: labels, or a probability for each class.
+        """Predict labels, or a probability of each class, on the grid and device of an image.
 
         Raises
         ------
@@ -142,28 +166,32 @@ class NNUNetFeatures:
         FileError
             If the model is missing or damaged, or the cache cannot be written.
         ConfigError
-            If the model has no such fold, or does not fit the image or the output asked for.
+            If the model lacks one of the folds, or does not fit the image or the output.
         InputError
             If the image is 0 everywhere.
         """
         probabilities, device = self.output == "probabilities", image.data.device
-        model = Model.found(
-            self.model_folder, self.folds, self.checkpoint, mirroring=self.mirroring, step=float(self.step)
+        model = Model.find(
+            self.model_folder,
+            self.folds,
+            self.checkpoint,
+            test_time_augmentation=self.test_time_augmentation,
+            step=float(self.step),
         )
         model.check(image.data.shape[0], self.orientation, probabilities=probabilities)
-        turn = Turn.towards(image.grid, self.orientation)
-        array = turn(image.data).float().cpu().numpy().transpose(0, 3, 2, 1)
-        spacing = turn.of_axes(image.grid.spacing_mm)[::-1]
-        how = (self.output, content(model.files), model.folds, model.mirroring, model.step)
-        key = key_of(array, (spacing, *how))
-        kept = _known.setdefault(image, {})
-        if key not in kept:
-            found = remembered(
+        reorient = Reorientation.towards(image.grid, self.orientation)
+        array = reorient(image.data).float().cpu().numpy().transpose(0, 3, 2, 1)
+        spacing = reorient.permute(image.grid.spacing_mm)[::-1]
+        settings = (self.output, hash_files(model.files), model.folds, model.test_time_augmentation, model.step)
+        key = hash_input(array, (spacing, *settings))
+        known = _predictions.setdefault(image, {})
+        if key not in known:
+            prediction = load_or_predict(
                 self.cache_dir, key, lambda: predict(model, array, spacing, device, probabilities=probabilities)
             )
-            values = torch.from_numpy(np.ascontiguousarray(found.transpose(0, 3, 2, 1)))
-            kept[key] = Image(turn.back(values).contiguous().to(device), image.grid)
-        return kept[key]
+            values = torch.from_numpy(np.ascontiguousarray(prediction.transpose(0, 3, 2, 1)))
+            known[key] = Image(reorient.invert(values).contiguous().to(device), image.grid)
+        return known[key]
 
 
 def _is_fold(fold: object) -> bool:

@@ -1,24 +1,25 @@
-"""Feature maps that exist already."""
+"""Precomputed feature maps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import final
 
-from convexadam._axes import checked_number
+from convexadam._checks import check_number
 from convexadam._typing import Channels, Volume
+from convexadam.features.protocol import full_memory_bytes
 from convexadam.geometry import Image
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Precomputed:
-    """The image's own channels, unchanged: register feature maps ``Image(features, grid)`` instead of images.
+    """The channels of the image itself: register feature maps ``Image(features, grid)`` instead of images.
 
     Attributes
     ----------
     weight
-        Factor on all channels.
+        Factor of all channels.
 
     Raises
     ------
@@ -29,7 +30,25 @@ class Precomputed:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        checked_number(self.weight, "weight")
+        check_number(self.weight, "weight")
+
+    @property
+    def channels_last(self) -> bool:
+        """``False``; see `MapLayout`."""
+        return False
+
+    @property
+    def joins_maps(self) -> bool:
+        """``False``; see `MapLayout`."""
+        return False
+
+    def count_channels(self, image_channels: int) -> int | None:
+        """Return ``image_channels``."""
+        return image_channels
+
+    def memory_bytes_per_voxel(self, channels: int) -> float:
+        """Return the working memory of extraction in bytes per voxel; see `EstimatesMemory`."""
+        return full_memory_bytes(channels)
 
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return ``[c, i, j, k]``, float32."""

@@ -1,4 +1,4 @@
-"""Predictions of networks on disk, so that no image is predicted twice."""
+"""Cache of network predictions on disk."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from convexadam.errors import FileError
 _CHUNK_BYTES = 2**22
 
 Stamp: TypeAlias = tuple[str, int, int]
-"""Path, size and time of the last change of a file: what tells it from one that took its place."""
+"""Path, size in bytes and modification time in ns of a file, which change when it is replaced."""
 
 
-def stamp(path: Path) -> Stamp:
-    """Say which state a file is in.
+def stat_file(path: Path) -> Stamp:
+    """Return the path, size and modification time of a file.
 
     Raises
     ------
     FileError
-        If it cannot be looked at.
+        If the file cannot be accessed.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
-    return str(path), found.st_size, found.st_mtime_ns
+        raise FileError(f"cannot read {path}: {error.strerror or error}; check the path") from error
+    return str(path), status.st_size, status.st_mtime_ns
 
 
 @functools.lru_cache(maxsize=16)
-def content(files: tuple[Stamp, ...]) -> str:
-    """Hash of what files hold, whatever they are called and wherever they lie."""
+def hash_files(files: tuple[Stamp, ...]) -> str:
+    """Hash the contents of files; their paths do not matter."""
     digest = hashlib.blake2b(digest_size=20)
     for path, size, _ in files:
         digest.update(str(size).encode())
@@ -47,45 +47,48 @@ def content(files: tuple[Stamp, ...]) -> str:
                 while chunk := file.read(_CHUNK_BYTES):
                     digest.update(chunk)
         except OSError as error:
-            raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+            raise FileError(f"cannot read {path}: {error.strerror or error}; check the path") from error
     return digest.hexdigest()
 
 
-def key_of(array: np.ndarray, told: Iterable[object]) -> str:
-    """Hash of an array and of all else that a prediction depends on."""
-    digest = hashlib.blake2b(repr((array.shape, array.dtype.str, *told)).encode(), digest_size=20)
+def hash_input(array: np.ndarray, settings: Iterable[object]) -> str:
+    """Hash an array and all settings that a prediction depends on."""
+    digest = hashlib.blake2b(repr((array.shape, array.dtype.str, *settings)).encode(), digest_size=20)
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def remembered(folder: str | None, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return what was made for a key before, or make it and keep it in the folder; ``None`` keeps nothing.
+def load_or_predict(folder: str | None, key: str, predict: Callable[[], np.ndarray]) -> np.ndarray:
+    """Load the prediction of a key from a folder, or predict and save it there; ``None`` does not save.
 
-    A file that is damaged is made anew. Files appear whole or not at all, so that several runs may share a folder.
+    A damaged file is replaced. Files are written atomically, so that several processes may share a folder.
 
     Raises
     ------
     FileError
-        If the folder cannot be made, or a file cannot be written to it.
+        If the folder cannot be created or written to.
     """
     if folder is None:
-        return make()
+        return predict()
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"cannot keep predictions in {folder}: {error.strerror or error}") from error
+        raise FileError(
+            f"cannot save predictions in {folder}: {error.strerror or error}; choose another cache_dir"
+        ) from error
     path = Path(folder) / f"{key}.npz"
-    found = _read(path)
-    if found is None:
-        found = make()
-        write = np.savez if found.dtype.kind == "f" else np.savez_compressed  # probabilities hardly get smaller
+    prediction = _load(path)
+    if prediction is None:
+        prediction = predict()
+        # compression hardly reduces the size of probabilities
+        write = np.savez if prediction.dtype.kind == "f" else np.savez_compressed
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            write(file, prediction=found)
-    return found
+            write(file, prediction=prediction)
+    return prediction
 
 
-def _read(path: Path) -> np.ndarray | None:
-    """Return the prediction that a file holds; none where there is no file or a damaged one (zip files know)."""
+def _load(path: Path) -> np.ndarray | None:
+    """Load a prediction; ``None`` if the file is missing or damaged, which the checksums of zip files reveal."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return np.asarray(archive["prediction"])

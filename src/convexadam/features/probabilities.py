@@ -1,4 +1,4 @@
-"""Probabilities of classes, such as a network gives, as features."""
+"""Class probabilities, such as the output of a segmentation network, as features."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import final
 
 import torch
 
-from convexadam._axes import checked_number
+from convexadam._checks import check_flag, check_number
 from convexadam._typing import Channels, Float, Pooled, Shaped, Tensor, Triple, Volume
-from convexadam.errors import ConfigError, InputError
-from convexadam.features.balance import balanced, labels_of
-from convexadam.features.protocol import Pair, Scan
+from convexadam.errors import InputError
+from convexadam.features.protocol import FeatureInput, Pair, pooled_memory_bytes
+from convexadam.features.segmentation import compute_class_factors, get_segmentation
 from convexadam.kernels.resize import pool
 
-_ROUNDING = 1e-3
-"""Probabilities of half precision, interpolated, may miss [0, 1] by this much."""
+_TOLERANCE = 1e-3
+"""Probabilities stored in half precision and interpolated may leave [0, 1] by this much."""
 
 _CHUNK_VALUES = 2**20
 
@@ -24,25 +24,25 @@ _CHUNK_VALUES = 2**20
 @final
 @dataclass(frozen=True, kw_only=True)
 class ProbabilityFeatures:
-    """One channel for each class: its mean probability within a block.
+    """Class probabilities, averaged over blocks: one channel for each class.
 
-    The probabilities come beside the images, one channel for each class: ``register(..., fixed_labels=...,
-    moving_labels=...)``. `Precomputed` takes feature maps as they are; this one makes probabilities of logits, leaves
-    out the background and makes small structures count more.
+    Pass one channel for each class with ``register(..., fixed_segmentation=..., moving_segmentation=...)``.
+    `Precomputed` uses feature maps unchanged; this extractor applies a softmax to logits, omits the background and
+    gives small structures more weight.
 
     Attributes
     ----------
     scale
-        Factor on all channels. The regulariser is weighed against squared feature differences, so that a larger
-        scale trusts the probabilities more.
-    balance
-        How much more small structures count: a channel has the factor ``n ** -balance``, with ``n`` the sum of its
-        probabilities over the voxels of both images, over the mean of all channels' factors. It is a factor on the
-        features, so that squared differences get its square. 0 makes all classes alike.
-    background
-        Whether channel 0 is compared as well.
+        Factor of all channels. Squared feature differences are weighed against the regulariser: a larger scale gives
+        the probabilities more weight.
+    class_balance
+        Exponent of the class weights. A channel is multiplied by ``n ** -class_balance``, ``n`` being the sum of its
+        probabilities over the voxels of both images, over the mean of that over all channels. It is a factor of the
+        features; squared differences get its square. 0 weights all classes equally.
+    include_background
+        Whether channel 0 is used as well.
     logits
-        Whether the channels are logits: probabilities are then their softmax.
+        Whether the channels are logits, whose softmax is taken.
 
     Raises
     ------
@@ -51,93 +51,116 @@ class ProbabilityFeatures:
     """
 
     scale: float = 5.0
-    balance: float = 0.3
-    background: bool = False
+    class_balance: float = 0.3
+    include_background: bool = False
     logits: bool = False
 
     def __post_init__(self) -> None:
-        checked_number(self.scale, "scale", above=True)
-        checked_number(self.balance, "balance")
-        for name in ("background", "logits"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} is True or False, but {getattr(self, name)!r} came")
+        check_number(self.scale, "scale", above=True)
+        check_number(self.class_balance, "class_balance")
+        check_flag(self.include_background, "include_background")
+        check_flag(self.logits, "logits")
 
     @property
     def uses_labels(self) -> bool:
-        """Yes."""
+        """``True``."""
         return True
 
-    def pooled_pair(self, fixed: Scan, moving: Scan, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
+    @property
+    def channels_last(self) -> bool:
+        """``False``; see `MapLayout`."""
+        return False
+
+    @property
+    def joins_maps(self) -> bool:
+        """``False``; see `MapLayout`."""
+        return False
+
+    def count_channels(self, image_channels: int) -> int | None:
+        """Return ``None``: the number of classes depends on the segmentations."""
+        return None
+
+    def memory_bytes_per_voxel(self, channels: int) -> float:
+        """Return the working memory of extraction in bytes per voxel; see `EstimatesMemory`."""
+        return pooled_memory_bytes()
+
+    def segmentation_bytes_per_voxel(self, channels: int) -> float:
+        """Return the memory of the float32 probabilities of both images; see `HoldsSegmentations`."""
+        return 2 * 4.0 * (channels + 1)
+
+    def extract_pair(self, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
         """Return ``[classes, i // si, j // sj, k // sk]`` of both images for each spacing.
 
         Raises
         ------
         ConfigError
-            If a scan comes without labels.
+            If an input has no segmentation.
         InputError
-            If they are no probabilities of the same classes, or a scan has less than a voxel of all of them.
+            If the segmentations are not probabilities of the same classes, or the classes other than the background
+            sum to less than one voxel.
         """
-        maps = [self._channels(scan) for scan in (fixed, moving)]
-        if len(maps[0]) != len(maps[1]):
+        sides = {"fixed": fixed, "moving": moving}
+        maps = {name: self._get_channels(side, name) for name, side in sides.items()}
+        if len(maps["fixed"]) != len(maps["moving"]):
             raise InputError(
-                f"both images need probabilities of the same classes, but {len(maps[0])} and {len(maps[1])} came"
+                "fixed_segmentation and moving_segmentation must have the same classes, got "
+                f"{len(maps['fixed'])} and {len(maps['moving'])} channels; pass the same channels for both"
             )
-        sums = [
-            self._voxels(m, s.weight, n) for m, s, n in zip(maps, (fixed, moving), ("fixed", "moving"), strict=True)
-        ]
-        factors = (self.scale * balanced(sums[0] + sums[1], self.balance)).reshape(-1, 1, 1, 1)
-        here, there = (
-            [self._pooled(m, spacing, scan.weight).mul_(factors) for spacing in spacings]
-            for m, scan in zip(maps, (fixed, moving), strict=True)
+        sums = {name: self._sum_classes(m, sides[name].weight, name) for name, m in maps.items()}
+        total = sums["fixed"] + sums["moving"]
+        factors = (self.scale * compute_class_factors(total, self.class_balance)).reshape(-1, 1, 1, 1)
+        fixed_maps, moving_maps = (
+            [self._pool(m, spacing, sides[name].weight).mul_(factors) for spacing in spacings]
+            for name, m in maps.items()
         )
-        return tuple(zip(here, there, strict=True))
+        return tuple(zip(fixed_maps, moving_maps, strict=True))
 
-    def _channels(self, scan: Scan) -> Shaped[Tensor, "c i j k"]:
-        labels = labels_of(scan, "ProbabilityFeatures")
+    def _get_channels(self, side: FeatureInput, name: str) -> Shaped[Tensor, "c i j k"]:
+        labels = get_segmentation(side, "ProbabilityFeatures")
         if labels.is_label or labels.data.shape[0] < 2:
             raise InputError(
-                "ProbabilityFeatures takes several channels of floating-point numbers, one for each class and the "
-                f"background first, but {labels.data.shape[0]} of {labels.data.dtype} came; for label maps there is "
-                "LabelFeatures"
+                f"{name}_segmentation must be at least two channels of a floating-point type, the background first, "
+                f"got {labels.data.shape[0]} of {labels.data.dtype}; use LabelFeatures for label maps"
             )
         return labels.data
 
-    def _slabs(
+    def _iterate_slabs(
         self, channels: Shaped[Tensor, "c i j k"], weight: Volume | None, rows: int
     ) -> Iterator[tuple[Channels, Volume | None]]:
-        """Probabilities of the classes to compare, and evidence, a multiple of ``rows`` planes at a time."""
+        """Yield probabilities of the classes in use and weights, a multiple of ``rows`` planes at a time."""
         planes = rows * max(1, _CHUNK_VALUES // (rows * channels[:, 0].numel()))
         for first in range(0, channels.shape[1], planes):
             part = channels[:, first : first + planes].float()
             if self.logits:
                 part = part.softmax(0)
-            yield part if self.background else part[1:], None if weight is None else weight[first : first + planes]
+            yield (
+                part if self.include_background else part[1:],
+                None if weight is None else weight[first : first + planes],
+            )
 
-    def _voxels(self, channels: Shaped[Tensor, "c i j k"], weight: Volume | None, name: str) -> Float[Tensor, " n"]:
-        """Sum of each class over the voxels that have evidence."""
+    def _sum_classes(
+        self, channels: Shaped[Tensor, "c i j k"], weight: Volume | None, name: str
+    ) -> Float[Tensor, " n"]:
+        """Sum each class over the voxels of positive weight."""
         sums, ends = [], []
-        for part, share in self._slabs(channels, weight, 1):
+        for part, share in self._iterate_slabs(channels, weight, 1):
             ends.append(torch.stack(torch.aminmax(part)))
             sums.append((part if share is None else part * (share > 0)).sum((1, 2, 3)))
         low, high = (float(end) for end in (torch.stack(ends).amin(0)[0], torch.stack(ends).amax(0)[1]))
-        if low < -_ROUNDING or high > 1 + _ROUNDING:
+        if low < -_TOLERANCE or high > 1 + _TOLERANCE:
             raise InputError(
-                f"probabilities lie in [0, 1], but those of the {name} image reach from {low:g} to {high:g}; "
-                "set logits=True for the output of a network before its softmax"
+                f"{name}_segmentation must contain probabilities in [0, 1], got values from {low:g} to {high:g}; set "
+                "logits=True if they are logits"
             )
         total = torch.stack(sums).sum(0)
-        if not bool((total[1:] if self.background else total).sum() >= 1):
-            raise InputError(f"the {name} labels are all background (channel 0), where there is evidence")
+        if not bool((total[1:] if self.include_background else total).sum() >= 1):
+            raise InputError(
+                f"{name}_segmentation must contain a class other than the background (channel 0) inside the mask and "
+                "the field of view, got none; check the probabilities, or omit the mask"
+            )
         return total
 
-    def _pooled(self, channels: Shaped[Tensor, "c i j k"], spacing: Triple, weight: Volume | None) -> Pooled:
-        whole = channels.shape[1] // spacing[0] * spacing[0]
-        return torch.cat(
-            [
-                pool(part, spacing, weight=share)
-                for part, share in self._slabs(
-                    channels[:, :whole], None if weight is None else weight[:whole], spacing[0]
-                )
-            ],
-            dim=1,
-        )
+    def _pool(self, channels: Shaped[Tensor, "c i j k"], spacing: Triple, weight: Volume | None) -> Pooled:
+        end = channels.shape[1] // spacing[0] * spacing[0]
+        slabs = self._iterate_slabs(channels[:, :end], None if weight is None else weight[:end], spacing[0])
+        return torch.cat([pool(part, spacing, weight=share) for part, share in slabs], dim=1)

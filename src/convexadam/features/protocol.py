@@ -1,7 +1,9 @@
-"""What a feature extractor is."""
+"""Protocols of feature extractors, and the functions through which the rest of the library calls them."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, final, runtime_checkable
 
@@ -12,160 +14,277 @@ from convexadam.errors import ConfigError
 from convexadam.geometry import Image
 from convexadam.kernels.resize import pool
 
+_BYTES = 4.0
+_WORKING_VALUES = 6
+"""Float32 values per voxel that any extractor of this package needs: weights, and scaled and padded copies."""
+
 
 @runtime_checkable
 class Features(Protocol):
-    """Anything that turns an image into a feature map: a component of this package, or a function of yours.
+    """A feature extractor of single images: a component of this package, or any function with this signature.
 
-    It is called once for the fixed and once for the moving image, both already on the working grid.
+    It is called once for the fixed and once for the moving image, both on the working grid.
     """
 
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
-        """Describe each voxel.
+        """Extract a feature vector at each voxel.
 
         Parameters
         ----------
         image
             ``[c, i, j, k]``, finite.
         weight
-            Evidence of each voxel, ``[i, j, k]`` (0 outside the mask or field of view); only for statistics, such
-            as a mean, that should leave those voxels out.
+            Weight of each voxel, ``[i, j, k]``, not negative, 0 outside the mask or the field of view; ``None``
+            weights all voxels equally. It applies to image statistics only, such as a mean.
 
         Returns
         -------
-        ``[f, i, j, k]``, float32 on the image's device, ``f`` the same for both images.
+        ``[f, i, j, k]``, float32 on the device of the image; ``f`` must be equal for both images.
         """
         ...
 
 
 @runtime_checkable
 class LocalFeatures(Features, Protocol):
-    """Features that say how far a description looks."""
+    """Features with a known receptive field."""
 
     @property
-    def reach(self) -> int:
-        """Voxels around each voxel that its description depends on."""
+    def receptive_radius(self) -> int:
+        """Largest distance in voxels of the working grid at which a voxel influences a feature vector."""
         ...
 
 
 @runtime_checkable
 class PooledFeatures(Features, Protocol):
-    """Features that can be averaged over blocks as they arise, so that a whole map never exists."""
+    """Features that can be averaged over blocks during extraction, so that no full-resolution map is stored."""
 
-    def pooled(
+    def extract_pooled(
         self, image: Image, spacings: tuple[Triple, ...], /, *, weight: Volume | None = None
     ) -> tuple[Pooled, ...]:
-        """Describe an image and average over blocks, as calling and `convexadam.kernels.resize.pool` would.
+        """Extract features averaged over blocks: equal to a call followed by `convexadam.kernels.resize.pool`.
 
-        One map ``[f, i // si, j // sj, k // sk]`` for each of ``spacings``, which are in voxels.
+        Parameters
+        ----------
+        image, weight
+            As in `Features`; ``weight`` also weights the averages.
+        spacings
+            Block sizes along (i, j, k), in voxels.
+
+        Returns
+        -------
+        One map ``[f, i // si, j // sj, k // sk]`` for each of ``spacings``.
         """
         ...
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scan:
-    """An image, already on the working grid, with all that is known of its voxels.
+class FeatureInput:
+    """An image on the working grid with its voxel weights and its segmentation.
 
     Attributes
     ----------
     image
         ``[c, i, j, k]``, finite.
     weight
-        Evidence of each voxel, ``[i, j, k]``; ``None`` for 1 everywhere.
-    labels
-        What each voxel shows, where that came: one channel of whole numbers, or a probability of each class as a
-        channel in floating point.
+        Weight of each voxel, ``[i, j, k]``, not negative; ``None`` for 1 everywhere.
+    segmentation
+        ``None``, or one channel of integer labels, or one floating-point channel of probabilities for each class.
     """
 
     image: Image
     weight: Volume | None = None
-    labels: Image | None = None
+    segmentation: Image | None = None
 
 
 @runtime_checkable
 class PairFeatures(Protocol):
-    """Features that describe both images together, since what is in one decides how the other is described."""
+    """Features extracted from both images jointly, where the features of one image depend on the other image."""
 
     @property
     def uses_labels(self) -> bool:
-        """Whether both scans need labels."""
+        """Whether both inputs must have a segmentation."""
         ...
 
-    def pooled_pair(self, fixed: Scan, moving: Scan, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
-        """Describe both images, averaged over blocks: two maps ``[f, i // si, j // sj, k // sk]`` for each spacing."""
+    def extract_pair(self, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
+        """Extract the features of both images, averaged over blocks of ``spacings`` voxels along (i, j, k).
+
+        Returns
+        -------
+        Two maps ``[f, i // si, j // sj, k // sk]`` for each of ``spacings``.
+        """
+        ...
+
+
+@runtime_checkable
+class HasChannels(Protocol):
+    """Features whose number of channels is known before extraction."""
+
+    def count_channels(self, image_channels: int) -> int | None:
+        """Return the number of feature channels of an image with ``image_channels`` channels.
+
+        ``None`` if it depends on the data, such as the labels that occur in a segmentation.
+        """
+        ...
+
+
+@runtime_checkable
+class EstimatesMemory(Protocol):
+    """Features whose working memory is known before extraction."""
+
+    def memory_bytes_per_voxel(self, channels: int) -> float:
+        """Return the peak working memory of extraction beyond images and results, in bytes.
+
+        Per voxel of the working grid, for one image; ``channels`` is the number of feature channels. The memory of a
+        network is not included.
+        """
+        ...
+
+
+@runtime_checkable
+class HoldsSegmentations(Protocol):
+    """Features that keep segmentations on the working grid throughout the registration."""
+
+    def segmentation_bytes_per_voxel(self, channels: int) -> float:
+        """Return the memory of the segmentations of both images together, in bytes per voxel of the working grid.
+
+        ``channels`` is the number of feature channels.
+        """
+        ...
+
+
+@runtime_checkable
+class MapLayout(Protocol):
+    """Features that specify how their maps are stored."""
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the channels are the fastest axis in memory, so that the CPU kernels need no copy."""
+        ...
+
+    @property
+    def joins_maps(self) -> bool:
+        """Whether the maps are copies of those of several extractors, both of which exist at the same time."""
         ...
 
 
 Pair: TypeAlias = tuple[Pooled, Pooled]
-"""Feature maps of the fixed and of the moving image, with as many channels."""
+"""Feature maps of the fixed and of the moving image, with the same number of channels."""
 
 Extractor: TypeAlias = Features | PairFeatures
-"""What `RegistrationConfig` and `Concat` take."""
+"""Type of a feature extractor in `RegistrationConfig` and `Concat`."""
 
 
-def pooled_pair(features: Extractor, fixed: Scan, moving: Scan, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
-    """Feature maps of both images averaged over blocks of ``spacings`` voxels, by whatever way there is.
+def extract_pair_features(
+    features: Extractor, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]
+) -> tuple[Pair, ...]:
+    """Extract the features of both images, averaged over blocks of ``spacings`` voxels.
 
     Raises
     ------
     ConfigError
-        If the extractor returns no tensor ``[f, i, j, k]`` on the image's voxels and device.
+        If the extractor does not return a tensor ``[f, i, j, k]`` on the image's voxels and device.
     InputError
-        If the labels are not what the extractor needs.
+        If the extractor cannot use the segmentations.
     """
     if isinstance(features, PairFeatures):
-        return features.pooled_pair(fixed, moving, spacings)
-    here, there = (pooled_features(features, s.image, spacings, weight=s.weight) for s in (fixed, moving))
-    return tuple(zip(here, there, strict=True))
+        return features.extract_pair(fixed, moving, spacings)
+    fixed_maps, moving_maps = (extract_features(features, s.image, spacings, weight=s.weight) for s in (fixed, moving))
+    return tuple(zip(fixed_maps, moving_maps, strict=True))
 
 
-def pooled_features(
+def extract_features(
     features: Features, image: Image, spacings: tuple[Triple, ...], *, weight: Volume | None = None
 ) -> tuple[Pooled, ...]:
-    """Feature maps of an image averaged over blocks of ``spacings`` voxels, by whatever way there is.
+    """Extract the features of an image, averaged over blocks of ``spacings`` voxels.
 
     Raises
     ------
     ConfigError
-        If the extractor returns no tensor ``[f, i, j, k]`` on the image's voxels and device.
+        If the extractor does not return a tensor ``[f, i, j, k]`` on the image's voxels and device.
     """
     if isinstance(features, PooledFeatures):
-        return features.pooled(image, spacings, weight=weight)
-    whole = features(image, weight=weight)
-    if not isinstance(whole, torch.Tensor) or whole.ndim != 4 or whole.shape[1:] != image.data.shape[1:]:
-        came = tuple(whole.shape) if isinstance(whole, torch.Tensor) else type(whole).__name__
+        return features.extract_pooled(image, spacings, weight=weight)
+    maps = features(image, weight=weight)
+    if not isinstance(maps, torch.Tensor) or maps.ndim != 4 or maps.shape[1:] != image.data.shape[1:]:
+        got = tuple(maps.shape) if isinstance(maps, torch.Tensor) else type(maps).__name__
         raise ConfigError(
-            f"features are a tensor [f, i, j, k] with {image.grid.shape} voxels, but {came} came from {features!r}"
+            f"features must be a tensor [f, i, j, k] with {image.grid.shape} voxels, got {got}; change what "
+            f"{features!r} returns"
         )
-    if whole.shape[0] == 0:
-        raise ConfigError(f"features have at least one channel, but none came from {features!r}")
-    if whole.device != image.data.device:
+    if maps.shape[0] == 0:
+        raise ConfigError(f"features must have at least one channel, got none; change what {features!r} returns")
+    if maps.device != image.data.device:
         raise ConfigError(
-            f"the images are on {image.data.device}, but features on {whole.device} came from {features!r}; "
-            "return them on the image's device"
+            f"features must be on the device of the image, {image.data.device}, got {maps.device}; change what "
+            f"{features!r} returns"
         )
-    return tuple(pool(whole.float(), spacing, weight=weight) for spacing in spacings)
+    return tuple(pool(maps.float(), spacing, weight=weight) for spacing in spacings)
 
 
-def is_extractor(value: object) -> bool:
-    """Whether something can describe images, as far as one can tell without one."""
-    return isinstance(value, PairFeatures) or callable(value)
+def check_extractor(value: object, name: str, *, pairs: bool = True) -> None:
+    """Raise `ConfigError` unless ``value`` can be called as `Features`, or is one of `PairFeatures` if allowed."""
+    if isinstance(value, type):
+        raise ConfigError(f"{name} must be an instance, got the class {value.__name__}; write {value.__name__}(...)")
+    if pairs and isinstance(value, PairFeatures):
+        return
+    if not callable(value) or not _accepts_weight(value):
+        raise ConfigError(f"{name} must be a component or a function (image, *, weight=None), got {value!r}")
 
 
-def check_no_class(features: object, name: str) -> None:
-    """Raise `ConfigError` for a class: it can be called, but makes an extractor instead of features."""
-    if isinstance(features, type):
-        raise ConfigError(
-            f"{name} takes an extractor, but the class {features.__name__} came; make one: {features.__name__}(...)"
-        )
+def _accepts_weight(function: Callable[..., object]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some compiled callables have no signature
+        return True
+    return any(p.name == "weight" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def uses_labels(features: Extractor) -> bool:
-    """Whether features look at labels of both images."""
+    """Whether an extractor needs a segmentation of both images."""
     return isinstance(features, PairFeatures) and features.uses_labels
 
 
-def reach_of(features: Extractor) -> int:
-    """How many voxels from the edge of the field of view a description is guesswork; 0 where that is not known."""
-    return features.reach if isinstance(features, LocalFeatures) else 0
+def receptive_radius(features: Extractor) -> int:
+    """Distance in voxels from the edge of the field of view within which features are unreliable; 0 if unknown."""
+    return features.receptive_radius if isinstance(features, LocalFeatures) else 0
+
+
+def count_channels(features: Extractor, image_channels: int) -> int | None:
+    """Return the number of feature channels of an image with ``image_channels`` channels; ``None`` if unknown."""
+    return features.count_channels(image_channels) if isinstance(features, HasChannels) else None
+
+
+def memory_bytes_per_voxel(features: Extractor, channels: int) -> float:
+    """Return the peak working memory of extraction in bytes per voxel, see `EstimatesMemory`.
+
+    If the extractor does not implement that protocol it counts as one that stores full-resolution maps, unless it pools
+    during extraction.
+    """
+    if isinstance(features, EstimatesMemory):
+        return features.memory_bytes_per_voxel(channels)
+    pools = isinstance(features, (PooledFeatures, PairFeatures))
+    return pooled_memory_bytes() if pools else full_memory_bytes(channels)
+
+
+def segmentation_bytes_per_voxel(features: Extractor, channels: int) -> float:
+    """Return the memory of both segmentations in bytes per voxel, see `HoldsSegmentations`.
+
+    If the extractor does not implement that protocol its segmentations count as label maps of one byte per voxel.
+    """
+    if isinstance(features, HoldsSegmentations):
+        return features.segmentation_bytes_per_voxel(channels)
+    return 2.0 * uses_labels(features)
+
+
+def pooled_memory_bytes() -> float:
+    """Working memory per voxel of an extractor that pools during extraction, in bytes."""
+    return _BYTES * _WORKING_VALUES
+
+
+def full_memory_bytes(channels: int) -> float:
+    """Working memory per voxel of an extractor that stores a full-resolution map, in bytes.
+
+    That map and its weighted copy in `convexadam.kernels.resize.pool` come on top of `pooled_memory_bytes`.
+    """
+    return _BYTES * (_WORKING_VALUES + 2 * channels)

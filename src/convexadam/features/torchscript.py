@@ -1,4 +1,4 @@
-"""Extractors that were exported as TorchScript."""
+"""Feature extractors exported as TorchScript."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any, Literal, final
 import torch
 from torch.nn import functional
 
-from convexadam._axes import checked_count, checked_number
+from convexadam._checks import check_choice, check_count, check_number
 from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.errors import ConfigError, FileError
-from convexadam.features.intensity import Intensity, centred
-from convexadam.features.orientation import Turn, checked_orientation
-from convexadam.features.patches import PooledSum, patches
-from convexadam.features.prediction_cache import Stamp, stamp
+from convexadam.features.intensity import Intensity, rescale_channels
+from convexadam.features.orientation import Reorientation, check_orientation
+from convexadam.features.patches import PooledSum, iterate_patches
+from convexadam.features.prediction_cache import Stamp, stat_file
+from convexadam.features.protocol import full_memory_bytes, pooled_memory_bytes
 from convexadam.geometry import Image
 from convexadam.geometry.tensors import all_finite
 
@@ -26,38 +27,39 @@ from convexadam.geometry.tensors import all_finite
 @final
 @dataclass(frozen=True, kw_only=True)
 class TorchScriptFeatures:
-    """Maps of an extractor that was saved with ``torch.jit.trace(...).save(path)`` or ``torch.jit.script``.
+    """Feature maps of a network saved with ``torch.jit.trace(...).save(path)`` or ``torch.jit.script``.
 
-    It takes float32 ``[1, c, i, j, k]`` on the working grid and gives ``[1, f, i, j, k]``: a description of each voxel.
-    It runs on the device of the images, in evaluation mode and without gradients.
+    The network takes float32 ``[1, c, i, j, k]`` on the working grid and returns ``[1, f, i, j, k]``, a feature vector
+    for each voxel. It runs on the device of the images, in evaluation mode and without gradients.
 
-    A TorchScript holds no Python code, and loading one runs no pickled code, as ``torch.load`` may. It is a program all
-    the same: it can call all of torch's operators, some of which read and write files, and it may do so as it is
-    loaded. Use files that you trust.
+    A TorchScript file contains no Python code, and loading it executes no pickle, unlike ``torch.load``. It is a
+    program nevertheless: it can call all operators of torch, some of which read and write files, also while it is being
+    loaded. Use trusted files only.
 
     Attributes
     ----------
     path
-        Of the file.
+        Path of the file.
     patch
-        Size in voxels, for all axes or for each, of the boxes that the extractor sees one after the other; a smaller
-        volume is continued with its edge values. ``None`` shows it the whole volume, whatever its size. Maps are
-        averaged as they arise, so that no whole map of a large volume ever exists.
+        Size in voxels, for all axes or for each, of the patches to which the network is applied; smaller volumes are
+        padded with their edge values. ``None`` applies it to the whole volume. Maps are averaged over blocks during
+        extraction, so that no full-resolution map of a large volume is stored.
     overlap
-        Voxels that neighbouring patches share at least. The outer quarter of it (or ``reach``, where that is more) is
-        thrown away at either side, and what remains is blended: an extractor that looks no further gives what it would
-        give for the whole volume. One that normalises by statistics of what it sees differs.
+        Smallest overlap of neighbouring patches, in voxels. A quarter of it at either side, or ``receptive_radius`` if
+        that is larger, is discarded, and the rest is blended: a network whose receptive radius is not larger gives the
+        result for the whole volume. A network that normalises by statistics of its input does not.
     normalise
         ``"range"`` maps intensities to [0, 1] as `Intensity` does, ``"deviation"`` to zero mean and unit variance over
-        the voxels that have evidence, channel by channel; ``"none"`` leaves them.
+        the voxels of positive weight, for each channel; ``"none"`` keeps them.
     orientation
-        Where the axes i, j, k of the volumes that the extractor knows point to, such as ``"RAS"``; volumes are turned
-        by reordering axes, and maps back. ``None`` shows it those of the working grid, which are the fixed image's.
-    reach
-        Voxels around each voxel that its description depends on, where that is known.
+        Directions of the axes i, j, k of the volumes for which the network was trained, such as ``"RAS"``; volumes are
+        reordered by permuting and reversing axes, and maps are reordered back. ``None`` uses the axes of the working
+        grid, those of the fixed image.
+    receptive_radius
+        Largest distance in voxels at which a voxel influences a feature vector; 0 if unknown.
     scale
-        Factor on all channels. The regulariser is weighed against squared feature differences, so that a larger scale
-        trusts the features more.
+        Factor of all channels. Squared feature differences are weighed against the regulariser: a larger scale gives
+        the features more weight.
 
     Raises
     ------
@@ -70,32 +72,50 @@ class TorchScriptFeatures:
     overlap: int = 16
     normalise: Literal["range", "deviation", "none"] = "range"
     orientation: str | None = None
-    reach: int = 0
+    receptive_radius: int = 0
     scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:
-            raise ConfigError(f"path is text that is not empty, but {self.path!r} came; use str(...)")
-        for name in ("overlap", "reach"):
-            checked_count(getattr(self, name), name)
+            raise ConfigError(f"path must be a non-empty string, got {self.path!r}; convert paths with str(...)")
+        for name in ("overlap", "receptive_radius"):
+            check_count(getattr(self, name), name)
         if self.patch is not None:
             sizes = self.patch if isinstance(self.patch, tuple) else (self.patch,) * 3
             for size in sizes:
-                checked_count(size, "patch", least=1)
+                check_count(size, "patch", least=1)
             if len(sizes) != 3 or not self.overlap < min(sizes):
                 raise ConfigError(
-                    f"patch is one size or three, larger than overlap, but {self.patch!r} came, and {self.overlap} for "
-                    "the overlap"
+                    f"patch must be one size or three, each larger than overlap ({self.overlap}), got {self.patch!r}; "
+                    "increase patch or reduce overlap"
                 )
-            if self.reach and not 2 * self.reach < self.overlap:
+            if self.receptive_radius and not 2 * self.receptive_radius < self.overlap:
                 raise ConfigError(
-                    f"overlap is more than twice the reach of {self.reach} voxels, but {self.overlap} came"
+                    f"overlap must be more than twice receptive_radius ({self.receptive_radius}), got {self.overlap}; "
+                    "increase overlap"
                 )
-        if self.normalise not in ("range", "deviation", "none"):
-            raise ConfigError(f"normalise is 'range', 'deviation' or 'none', but {self.normalise!r} came")
+        check_choice(self.normalise, "normalise", ("range", "deviation", "none"))
         if self.orientation is not None:
-            checked_orientation(self.orientation)
-        checked_number(self.scale, "scale", above=True)
+            check_orientation(self.orientation)
+        check_number(self.scale, "scale", above=True)
+
+    @property
+    def channels_last(self) -> bool:
+        """``False``; see `MapLayout`."""
+        return False
+
+    @property
+    def joins_maps(self) -> bool:
+        """``False``; see `MapLayout`."""
+        return False
+
+    def count_channels(self, image_channels: int) -> int | None:
+        """Return ``None``: the number of channels depends on the network."""
+        return None
+
+    def memory_bytes_per_voxel(self, channels: int) -> float:
+        """Return the working memory beyond that of the network, in bytes per voxel; see `EstimatesMemory`."""
+        return full_memory_bytes(channels) if self.patch is None else pooled_memory_bytes()
 
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return ``[f, i, j, k]``, float32.
@@ -103,114 +123,111 @@ class TorchScriptFeatures:
         Raises
         ------
         FileError
-            If the file is no TorchScript.
+            If the file is not a TorchScript file.
         ConfigError
-            If the extractor fails, or returns anything but finite numbers for each voxel.
+            If the network fails, or does not return finite values for each voxel.
         """
-        return self._maps(image, ((1, 1, 1),), weight, None)[0]
+        return self._extract(image, ((1, 1, 1),), weight, None)[0]
 
-    def pooled(
+    def extract_pooled(
         self, image: Image, spacings: tuple[Triple, ...], /, *, weight: Volume | None = None
     ) -> tuple[Pooled, ...]:
-        """Return ``[f, i // si, j // sj, k // sk]`` for each spacing; raises as calling does."""
-        return self._maps(image, spacings, weight, weight)
+        """Return ``[f, i // si, j // sj, k // sk]`` for each spacing; raises the same errors as a call."""
+        return self._extract(image, spacings, weight, weight)
 
     @torch.no_grad()
-    def _maps(
-        self, image: Image, spacings: tuple[Triple, ...], weight: Volume | None, evidence: Volume | None
+    def _extract(
+        self, image: Image, spacings: tuple[Triple, ...], weight: Volume | None, pool_weight: Volume | None
     ) -> tuple[Pooled, ...]:
-        """Average over blocks, weighted by ``evidence``; ``weight`` is that of the intensities' statistics."""
-        model = _loaded(stamp(Path(self.path)), image.data.device)
-        turn = Turn() if self.orientation is None else Turn.towards(image.grid, self.orientation)
-        data, shape = self._normalised(image, weight), image.grid.shape
-        sizes = self._sizes(shape, turn)
-        margin = max(self.reach, self.overlap // 4)
+        """Average maps over blocks, weighted by ``pool_weight``; ``weight`` applies to intensity statistics."""
+        model = _load(stat_file(Path(self.path)), image.data.device)
+        reorient = Reorientation() if self.orientation is None else Reorientation.towards(image.grid, self.orientation)
+        data, shape = self._normalise(image, weight), image.grid.shape
+        sizes = self._get_patch_size(shape, reorient)
+        margin = max(self.receptive_radius, self.overlap // 4)
         sums = [PooledSum(shape, spacing) for spacing in spacings]
-        for patch in patches(shape, sizes, overlap=self.overlap, margin=margin, device=data.device):
-            found = self._described(model, patch.of(data), sizes, turn) * patch.weight
-            if evidence is not None:
-                found *= patch.of(evidence[None])
-            for each in sums:
-                each.add(found, patch.start)
-        maps = tuple(each.averages(evidence).mul_(self.scale) for each in sums)
-        if not all(all_finite(each) for each in maps):
+        for patch in iterate_patches(shape, sizes, overlap=self.overlap, margin=margin, device=data.device):
+            values = self._apply(model, patch.crop(data), sizes, reorient) * patch.weight
+            if pool_weight is not None:
+                values *= patch.crop(pool_weight[None])
+            for pooled in sums:
+                pooled.add(values, patch.start)
+        maps = tuple(pooled.average(pool_weight).mul_(self.scale) for pooled in sums)
+        if not all(all_finite(m) for m in maps):
             raise ConfigError(
-                f"the extractor {self.path} returned NaN or Inf; does normalise={self.normalise!r} fit it?"
+                f"features must be finite, got NaN or Inf from {self.path}; check that normalise={self.normalise!r} is "
+                "that of its training"
             )
         return maps
 
-    def _sizes(self, shape: Triple, turn: Turn) -> Triple:
-        """Size of the patches along the axes of the volume."""
+    def _get_patch_size(self, shape: Triple, reorient: Reorientation) -> Triple:
+        """Return the patch size along the axes of the volume, in voxels."""
         if self.patch is None:
             return shape
-        return turn.axes_of(self.patch if isinstance(self.patch, tuple) else (self.patch,) * 3)
+        return reorient.invert_permute(self.patch if isinstance(self.patch, tuple) else (self.patch,) * 3)
 
-    def _normalised(self, image: Image, weight: Volume | None) -> Channels:
+    def _normalise(self, image: Image, weight: Volume | None) -> Channels:
         if self.normalise == "none":
             return image.data.float()
         if self.normalise == "range":
             return Intensity()(image, weight=weight)
-        data = centred(image.data)
+        data = rescale_channels(image.data)
         for channel in data:
-            seen = channel if weight is None or not bool((weight > 0).any()) else channel[weight > 0]
-            deviation = seen.std(correction=0)
-            channel.sub_(seen.mean()).div_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+            values = channel if weight is None or not bool((weight > 0).any()) else channel[weight > 0]
+            deviation = values.std(correction=0)
+            channel.sub_(values.mean()).div_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
         return data
 
-    def _described(self, model: Any, data: Pooled, sizes: Triple, turn: Turn) -> Pooled:
-        """Run the extractor on one box of voxels, continued to ``sizes`` where it is smaller."""
+    def _apply(self, model: Any, data: Pooled, sizes: Triple, reorient: Reorientation) -> Pooled:
+        """Apply the network to one box of voxels, padded to ``sizes`` with its edge values."""
         missing = [size - n for size, n in zip(sizes, data.shape[1:], strict=True)]
         if any(missing):
             data = functional.pad(data[None], (0, missing[2], 0, missing[1], 0, missing[0]), mode="replicate")[0]
-        seen = turn(data)[None].contiguous()
+        batch = reorient(data)[None].contiguous()
         try:
-            found = model(seen)
+            maps = model(batch)
         except RuntimeError as error:
-            if "memory" in str(error):  # of whichever device; see register
+            if "memory" in str(error):  # out of memory, on any device: register turns it into an error with advice
                 raise
             raise ConfigError(
-                f"the extractor {self.path} fails for {tuple(seen.shape)} voxels: {str(error).strip().splitlines()[-1]}"
+                f"path must be a network that accepts {tuple(batch.shape)} voxels, got an error from {self.path}: "
+                f"{str(error).strip().splitlines()[-1]}; set patch to a size that it accepts"
             ) from error
-        if (
-            not isinstance(found, torch.Tensor)
-            or found.ndim != 5
-            or found.shape[2:] != seen.shape[2:]
-            or len(found) != 1
-        ):
-            came = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        if not isinstance(maps, torch.Tensor) or maps.ndim != 5 or maps.shape[2:] != batch.shape[2:] or len(maps) != 1:
+            got = tuple(maps.shape) if isinstance(maps, torch.Tensor) else type(maps).__name__
             raise ConfigError(
-                f"an extractor returns [1, f, {', '.join(map(str, seen.shape[2:]))}] for {tuple(seen.shape)}, but "
-                f"{came} came from {self.path}; set patch, where it needs certain sizes"
+                f"path must be a network that returns [1, f, {', '.join(map(str, batch.shape[2:]))}] for "
+                f"{tuple(batch.shape)} voxels, got {got} from {self.path}; set patch to a size that it accepts"
             )
         i, j, k = (slice(0, size - m) for size, m in zip(sizes, missing, strict=True))
-        return turn.back(found[0].float())[:, i, j, k]
+        return reorient.invert(maps[0].float())[:, i, j, k]
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(file: Stamp, device: torch.device) -> Any:
+def _load(file: Stamp, device: torch.device) -> Any:
     path = file[0]
     if not _is_torchscript(path):
         raise FileError(
-            f"{path} is no TorchScript; needed is what torch.jit.trace(extractor, example).save({path!r}) writes, not "
-            "weights alone, and not what torch.save or torch.export write"
+            f"cannot read {path}: it must be a TorchScript file; write it with "
+            f"torch.jit.trace(extractor, example).save({path!r}), not with torch.save or torch.export"
         )
     load: Any = torch.jit.load  # has no types
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated as a whole
             return load(path, map_location=device).eval()
     except RuntimeError as error:
         raise FileError(
-            f"{path} cannot be loaded as TorchScript ({str(error).strip().splitlines()[-1]}); is it damaged, or does "
-            "it need operators that are not installed here?"
+            f"cannot read {path} as TorchScript: {str(error).strip().splitlines()[-1]}; check that it is not damaged "
+            "and that the operators it needs are installed"
         ) from error
 
 
 def _is_torchscript(path: str) -> bool:
-    """Whether a file is a zip archive with code in it; others never reach torch."""
+    """Whether a file is a zip archive with TorchScript code; other files are never passed to torch."""
     try:
         with zipfile.ZipFile(path) as archive:
-            inside = {name.partition("/")[2] for name in archive.namelist()}
+            names = {name.partition("/")[2] for name in archive.namelist()}
     except (OSError, zipfile.BadZipFile):
         return False
-    return {"constants.pkl", "data.pkl", "version"} <= inside and any(name.startswith("code/") for name in inside)
+    return {"constants.pkl", "data.pkl", "version"} <= names and any(name.startswith("code/") for name in names)

@@ -9,11 +9,11 @@ import numpy as np
 
 from convexadam._typing import Field, Points, Tensor
 from convexadam.errors import GeometryError
-from convexadam.geometry.grid import Grid, apply_affine, linear_field
+from convexadam.geometry.grid import Grid, apply_affine, evaluate_affine
 from convexadam.geometry.image import Image
-from convexadam.geometry.resample import linear_part, resample
+from convexadam.geometry.resample import resample, transform_vectors
 from convexadam.geometry.sampling import Mode
-from convexadam.geometry.tensors import as_matrix
+from convexadam.geometry.tensors import to_matrix
 from convexadam.geometry.transform import Transform
 
 
@@ -30,7 +30,7 @@ class Affine(Transform):
     Raises
     ------
     GeometryError
-        If it is no 4x4 matrix of finite numbers with the last row 0 0 0 1, or has no inverse.
+        If it is not a 4x4 matrix of finite numbers with last row 0 0 0 1, or is singular.
 
     Examples
     --------
@@ -43,7 +43,7 @@ class Affine(Transform):
     matrix: np.ndarray
 
     def __init__(self, matrix: Any = None) -> None:
-        object.__setattr__(self, "matrix", _checked_matrix(np.eye(4) if matrix is None else matrix))
+        object.__setattr__(self, "matrix", _parse_matrix(np.eye(4) if matrix is None else matrix))
 
     def __call__(self, points_mm: Points) -> Points:
         """See `Transform`."""
@@ -51,24 +51,24 @@ class Affine(Transform):
 
     @property
     def is_identity(self) -> bool:
-        """Whether it moves nothing, exactly."""
+        """Whether the matrix equals the identity exactly."""
         return bool((self.matrix == np.eye(4)).all())
 
     def inverse(self) -> Affine:
-        """Return the transform from moving to fixed space, exactly."""
+        """Return the exact transform from moving to fixed space."""
         return Affine(np.linalg.inv(self.matrix))
 
-    def after(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
+    def displacement_on(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
         """See `Transform`."""
         if disp_mm is not None and self.is_identity:
             return disp_mm
-        moved = linear_field((self.matrix - np.eye(4)) @ grid.affine, grid.shape, like)
-        return moved if disp_mm is None else moved.add_(linear_part(self.matrix, disp_mm))
+        displacement = evaluate_affine((self.matrix - np.eye(4)) @ grid.affine, grid.shape, like)
+        return displacement if disp_mm is None else displacement.add_(transform_vectors(self.matrix, disp_mm))
 
-    def _warped(self, image: Image, grid: Grid, mode: Mode | None, background: float | None) -> Image:
-        """Read at the voxels of the moved grid: no displacement is held for each voxel."""
-        moved = Grid(grid.shape, self.matrix @ grid.affine)
-        return Image(resample(image, moved, mode=mode, background=background).data, grid)
+    def _warp_image(self, image: Image, grid: Grid, mode: Mode | None, fill_value: float | None) -> Image:
+        """Resample at the voxels of the transformed grid, without a displacement field."""
+        transformed = Grid(grid.shape, self.matrix @ grid.affine)
+        return Image(resample(image, transformed, mode=mode, fill_value=fill_value).data, grid)
 
     def __repr__(self) -> str:
         """Print the matrix on one line."""
@@ -76,19 +76,21 @@ class Affine(Transform):
         return f"Affine([{rows}])"
 
 
-def _checked_matrix(matrix: Any) -> np.ndarray:
+def _parse_matrix(matrix: Any) -> np.ndarray:
     try:
-        found = as_matrix(matrix)
+        parsed = to_matrix(matrix)
     except (TypeError, ValueError) as error:
-        raise GeometryError(f"an affine transform is a 4x4 matrix of numbers, but {matrix!r} came") from error
-    if found.shape != (4, 4):
-        raise GeometryError(f"an affine transform is a 4x4 matrix, but one of shape {found.shape} came")
-    if not np.isfinite(found).all() or not np.allclose(found[3], (0, 0, 0, 1)):
         raise GeometryError(
-            f"an affine transform is a matrix of finite numbers with the last row 0 0 0 1, but {found.tolist()} came"
+            f"matrix must be a 4x4 array of numbers, got {matrix!r}; pass an array or nested lists"
+        ) from error
+    if parsed.shape != (4, 4):
+        raise GeometryError(f"matrix must have shape (4, 4), got {parsed.shape}; add the last row 0 0 0 1")
+    if not np.isfinite(parsed).all() or not np.allclose(parsed[3], (0, 0, 0, 1)):
+        raise GeometryError(
+            f"matrix must be finite with last row 0 0 0 1, got {parsed.tolist()}; pass mm RAS+, fixed to moving"
         )
-    lengths = np.linalg.norm(found[:3, :3], axis=0)
-    if lengths.min() < 1e-6 or abs(np.linalg.det(found[:3, :3] / lengths)) < 1e-6:
-        raise GeometryError(f"the affine transform {found.tolist()} is singular: it has no inverse")
-    found.setflags(write=False)
-    return found
+    lengths = np.linalg.norm(parsed[:3, :3], axis=0)
+    if lengths.min() < 1e-6 or abs(np.linalg.det(parsed[:3, :3] / lengths)) < 1e-6:
+        raise GeometryError(f"matrix must be invertible, got {parsed.tolist()}, which is singular; correct it")
+    parsed.setflags(write=False)
+    return parsed

@@ -15,12 +15,13 @@ from convexadam.geometry.transform import DisplacementField, Transform
 @final
 @dataclass(frozen=True, eq=False)
 class Composite(Transform):
-    """Transforms one after the other: ``T(x) = last(... second(first(x)))``. See `compose`.
+    """A chain of transforms: ``T(x) = last(... second(first(x)))``. See `compose`.
 
     Attributes
     ----------
     transforms
-        In the order in which a point of fixed space meets them; at least one. A composite among them gives its own.
+        In the order in which they are applied to a point of fixed space; at least one. A composite among them is
+        replaced by its parts.
     """
 
     transforms: tuple[Transform, ...]
@@ -28,13 +29,13 @@ class Composite(Transform):
     def __post_init__(self) -> None:
         parts: list[Transform] = []
         if not isinstance(self.transforms, (tuple, list)):
-            raise ConfigError(f"a composite consists of a tuple of transforms, but {self.transforms!r} came")
+            raise ConfigError(f"transforms must be a tuple of transforms, got {self.transforms!r}; write (a, b)")
         for part in self.transforms:
             if not isinstance(part, Transform):
-                raise ConfigError(f"a composite consists of transforms, but {part!r} came")
+                raise ConfigError(f"each of transforms must be a Transform, got {part!r}; wrap matrices in Affine(...)")
             parts += part.transforms if isinstance(part, Composite) else (part,)
         if not parts:
-            raise ConfigError("a composite of no transforms came; Affine() changes nothing")
+            raise ConfigError("transforms must hold at least one transform, got none; use Affine() for the identity")
         object.__setattr__(self, "transforms", tuple(parts))
 
     @property
@@ -49,34 +50,35 @@ class Composite(Transform):
         return points_mm
 
     def inverse(self) -> Composite:
-        """Return the transform from moving to fixed space: the inverses in reverse order, each on its own grid.
+        """Return the transform from moving to fixed space: the inverses in reverse order, on their grids.
 
-        What a part moves beyond its own grid has no good inverse on it. Where that matters, make one field first:
-        ``chain.resample_onto(fixed).inverse(moving)``. Each field of the result has its ``residual_mm``.
+        Points that a part moves beyond its grid are inverted by extrapolation. To avoid it, resample the chain to one
+        field first: ``chain.to_displacement_field(fixed).inverse(moving)``. Each field of the result has its
+        ``inverse_error_mm``.
         """
         return Composite(tuple(transform.inverse() for transform in reversed(self.transforms)))
 
-    def after(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
+    def displacement_on(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
         """See `Transform`."""
         for transform in self.transforms:
-            disp_mm = transform.after(grid, disp_mm, like)
-        assert disp_mm is not None  # there is at least one
+            disp_mm = transform.displacement_on(grid, disp_mm, like)
+        assert disp_mm is not None  # by __post_init__ there is at least one
         return disp_mm
 
-    def _like(self, fallback: Tensor | None = None) -> Tensor:
+    def _template(self, fallback: Tensor | None = None) -> Tensor:
         fields = (part.disp_mm for part in self.transforms if isinstance(part, DisplacementField))
-        return next(fields, super()._like(fallback))
+        return next(fields, super()._template(fallback))
 
 
 def compose(*transforms: Transform) -> Transform:
-    """Chain transforms in the order in which a point of fixed space meets them: ``compose(a, b)(x) = b(a(x))``.
+    """Chain transforms in the order of application to a point of fixed space: ``compose(a, b)(x) = b(a(x))``.
 
-    Nothing is resampled until an image is warped, and then once. Neighbouring affines become one matrix.
+    Nothing is resampled until an image is warped, and then only once. Consecutive affines become one matrix.
 
     Raises
     ------
     ConfigError
-        If there is none, or something else comes.
+        If there is no transform, or an argument is not one.
     """
     parts: list[Transform] = []
     for part in Composite(transforms).transforms:

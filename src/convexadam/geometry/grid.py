@@ -1,4 +1,4 @@
-"""Where voxels are: shape and affine, apart from what the voxels hold."""
+"""Voxel grids: shape and affine, without values."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch
 
 from convexadam._typing import Field, Points, Tensor, Triple
 from convexadam.errors import GeometryError
-from convexadam.geometry.tensors import as_finest, as_matrix, computing_float
+from convexadam.geometry.tensors import to_finest_float, to_matrix, working_dtype
 
 _SAME_VOXELS = 1e-3
-"""Two grids are the same when no corner is further apart than this, in voxels."""
+"""Largest distance of corresponding corners of two grids that count as equal, in voxels."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A box of voxels in patient space.
+    """A regular grid of voxels in patient space.
 
     Attributes
     ----------
@@ -34,8 +34,8 @@ class Grid:
     Raises
     ------
     GeometryError
-        If the shape is not three positive whole numbers, or the affine is not finite, singular or no
-        affine at all (last row other than 0 0 0 1).
+        If the shape is not three positive integers, or the affine is not a finite, invertible 4x4 matrix with last row
+        0 0 0 1.
 
     Examples
     --------
@@ -43,7 +43,7 @@ class Grid:
     >>> grid = Grid((4, 5, 6), np.diag([2.0, 2.0, 3.0, 1.0]))
     >>> grid.spacing_mm
     (2.0, 2.0, 3.0)
-    >>> grid.to_mm(torch.tensor([[1.0, 1.0, 1.0]])).tolist()
+    >>> grid.index_to_world(torch.tensor([[1.0, 1.0, 1.0]])).tolist()
     [[2.0, 2.0, 3.0]]
     """
 
@@ -51,8 +51,8 @@ class Grid:
     affine: np.ndarray = field(default_factory=lambda: np.eye(4))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", _checked_shape(self.shape))
-        object.__setattr__(self, "affine", _checked_affine(self.affine))
+        object.__setattr__(self, "shape", _parse_shape(self.shape))
+        object.__setattr__(self, "affine", _parse_affine(self.affine))
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -65,53 +65,55 @@ class Grid:
         """Number of voxels."""
         return math.prod(self.shape)
 
-    def to_mm(self, points_vox: Points) -> Points:
-        """Voxel indices (continuous, centres at integers) to mm RAS+; float64 (on MPS float32), shape ``(n, 3)``."""
+    def index_to_world(self, points_vox: Points) -> Points:
+        """Map continuous voxel indices (centres at integers) to mm RAS+; ``(n, 3)``, float64 (on MPS float32)."""
         return apply_affine(self.affine, points_vox)
 
-    def to_voxels(self, points_mm: Points) -> Points:
-        """Millimetres RAS+ to continuous voxel indices; float64 (on MPS float32), shape ``(n, 3)``."""
+    def world_to_index(self, points_mm: Points) -> Points:
+        """Map mm RAS+ to continuous voxel indices; ``(n, 3)``, float64 (on MPS float32)."""
         return apply_affine(np.linalg.inv(self.affine), points_mm)
 
-    def voxels_from(self, other: Grid) -> np.ndarray:
-        """Return the 4x4 map from the voxel indices of ``other`` to the voxel indices of this grid."""
-        return np.asarray(np.linalg.solve(self.affine, other.affine))
+    def index_map_from(self, source: Grid) -> np.ndarray:
+        """Return the 4x4 map from voxel indices of ``source`` to voxel indices of this grid."""
+        return np.asarray(np.linalg.solve(self.affine, source.affine))
 
-    def same_as(self, other: Grid) -> bool:
-        """Whether both grids have the same voxels, to a thousandth of a voxel."""
+    def is_close(self, other: Grid) -> bool:
+        """Whether both grids have the same shape and their corners agree to a thousandth of a voxel."""
         if self.shape != other.shape:
             return False
         corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
         corners[:, :3] *= self.shape
-        apart = (corners @ (self.voxels_from(other) - np.eye(4)).T)[:, :3]
-        return bool(np.abs(apart).max() < _SAME_VOXELS)
+        distance = (corners @ (self.index_map_from(other) - np.eye(4)).T)[:, :3]
+        return bool(np.abs(distance).max() < _SAME_VOXELS)
 
-    def pooled(self, spacing: Triple) -> Grid:
-        """Return the grid of the nodes that average pooling by ``spacing`` voxels makes.
+    def pool(self, spacing: Triple) -> Grid:
+        """Return the grid of a volume after average pooling by ``spacing`` voxels.
 
-        Node ``n`` lies at voxel ``spacing * n + (spacing - 1) / 2``; what does not fill a whole node at
-        the far end is left out. ``spacing`` is at least 1 and may not exceed the shape.
+        The centre of block ``n`` is at voxel ``spacing * n + (spacing - 1) / 2``; voxels beyond the last whole block
+        are omitted. ``spacing`` is at least 1 and at most the shape.
 
         Raises
         ------
         GeometryError
-            If the spacing is not three whole numbers within that range.
+            If the spacing is not three integers within that range.
         """
         try:
             steps = [operator.index(s) for s in spacing]
         except TypeError as error:
             raise GeometryError(
-                f"nodes are a whole number of voxels apart along each axis, but {spacing!r} came"
+                f"spacing must be three whole numbers of voxels, got {spacing!r}; round them"
             ) from error
         if len(steps) != 3 or not all(1 <= s <= n for s, n in zip(steps, self.shape, strict=True)):
-            raise GeometryError(f"nodes are 1 voxel apart or more, and at most {self.shape}, but {spacing} came")
+            raise GeometryError(
+                f"spacing must be three numbers of voxels from 1 to {self.shape}, got {spacing}; choose others"
+            )
         scale = np.diag([*map(float, steps), 1.0])
         scale[:3, 3] = [(s - 1) / 2 for s in steps]
         i, j, k = (n // s for n, s in zip(self.shape, steps, strict=True))
         return Grid((i, j, k), self.affine @ scale)
 
     def canonical(self) -> Grid:
-        """Return the same voxels with axes reordered and flipped to run as closely as possible along R, A, S."""
+        """Return the grid with axes permuted and flipped to be as close as possible to R, A and S, as in nibabel."""
         axes, flips = self.canonical_axes()
         matrix = np.zeros((4, 4))
         matrix[3, 3] = 1
@@ -122,7 +124,7 @@ class Grid:
         return Grid((i, j, k), self.affine @ matrix)
 
     def canonical_axes(self) -> tuple[Triple, tuple[bool, bool, bool]]:
-        """For R, A and S: the tensor axis that runs along it, and whether that axis has to be flipped."""
+        """Return for R, A and S the tensor axis closest to it, and whether that axis must be flipped."""
         directions = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
         free_world, free_axes = [0, 1, 2], [0, 1, 2]
         chosen: dict[int, int] = {}
@@ -134,9 +136,9 @@ class Grid:
         return (chosen[0], chosen[1], chosen[2]), (flips[0], flips[1], flips[2])
 
     def with_spacing(self, spacing_mm: tuple[float, float, float]) -> Grid:
-        """Return a grid over the same box with the same directions and other voxels, centred on this one.
+        """Return a grid with another voxel size over the same field of view, with the same centre and directions.
 
-        The number of voxels is rounded, so that the box may be up to half a new voxel larger or smaller.
+        The number of voxels is rounded, so that the field of view may change by up to half a voxel.
 
         Raises
         ------
@@ -144,7 +146,9 @@ class Grid:
             If the spacing is not three positive numbers of mm.
         """
         if len(spacing_mm) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing_mm):
-            raise GeometryError(f"voxels have positive sizes in mm, but {spacing_mm} came")
+            raise GeometryError(
+                f"spacing_mm must be three positive numbers, got {spacing_mm}; pass mm along i, j and k"
+            )
         counts = [
             max(1, round(n * old / new)) for n, old, new in zip(self.shape, self.spacing_mm, spacing_mm, strict=True)
         ]
@@ -154,8 +158,8 @@ class Grid:
             scale[a, 3] = (old_n - 1) / 2 - scale[a, a] * (new_n - 1) / 2
         return Grid((counts[0], counts[1], counts[2]), self.affine @ scale)
 
-    def described(self) -> dict[str, Any]:
-        """Shape, spacing, orientation and affine as plain values that JSON can hold."""
+    def summary(self) -> dict[str, Any]:
+        """Return shape, spacing, orientation and affine as JSON-serialisable values."""
         return {
             "shape": list(self.shape),
             "spacing_mm": [round(s, 6) for s in self.spacing_mm],
@@ -170,7 +174,7 @@ class Grid:
 
     @property
     def orientation(self) -> str:
-        """Three letters: where each tensor axis points to, for example ``"RAS"`` or ``"LIA"``."""
+        """Three letters: the direction of each tensor axis, for example ``"RAS"`` or ``"LIA"``."""
         axes, flips = self.canonical_axes()
         letters = [""] * 3
         for world, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
@@ -180,13 +184,13 @@ class Grid:
 
 def apply_affine(matrix: np.ndarray, points: Tensor) -> Tensor:
     """Map ``(n, 3)`` points with a 4x4 matrix; computed and returned in `finest_float` on the points' device."""
-    full = as_finest(torch.from_numpy(np.array(matrix, dtype=np.float64)), points.device)
-    return as_finest(points, points.device) @ full[:3, :3].T + full[:3, 3]
+    full = to_finest_float(torch.from_numpy(np.array(matrix, dtype=np.float64)), points.device)
+    return to_finest_float(points, points.device) @ full[:3, :3].T + full[:3, 3]
 
 
-def linear_field(matrix: np.ndarray, shape: Triple, like: Tensor) -> Field:
-    """Values of a 4x4 map of voxel indices at each voxel, ``[3, i, j, k]``, of ``like``'s type (at least float32)."""
-    kind = computing_float(like)
+def evaluate_affine(matrix: np.ndarray, shape: Triple, like: Tensor) -> Field:
+    """Evaluate a 4x4 map of voxel indices at each voxel: ``[3, i, j, k]`` of the type of ``like``, at least float32."""
+    kind = working_dtype(like)
     result = torch.empty((3, *shape), dtype=kind, device=like.device)
     for component in range(3):
         i, j, k = (
@@ -198,34 +202,38 @@ def linear_field(matrix: np.ndarray, shape: Triple, like: Tensor) -> Field:
     return result
 
 
-def _checked_shape(shape: Any) -> Triple:
+def _parse_shape(shape: Any) -> Triple:
     try:
         numbers = tuple(operator.index(n) for n in shape)
     except TypeError as error:
-        raise GeometryError(f"the shape of a grid is three whole numbers, but {shape!r} came") from error
+        raise GeometryError(f"shape must be three whole numbers, got {shape!r}; pass a tuple of integers") from error
     if len(numbers) != 3 or min(numbers) < 1:
         raise GeometryError(
-            f"a grid needs three sizes of at least 1, but the shape is {tuple(shape)}; only 3-D volumes are registered"
+            f"shape must be three sizes of at least 1, got {tuple(shape)}; only 3-D volumes are supported"
         )
     return numbers[0], numbers[1], numbers[2]
 
 
-def _checked_affine(affine: Any) -> np.ndarray:
+def _parse_affine(affine: Any) -> np.ndarray:
     try:
-        matrix = as_matrix(affine)
+        matrix = to_matrix(affine)
     except (TypeError, ValueError) as error:
-        raise GeometryError(f"an affine is a 4x4 matrix of numbers, but {affine!r} came") from error
+        raise GeometryError(
+            f"affine must be a 4x4 array of numbers, got {affine!r}; pass an array or nested lists"
+        ) from error
     if matrix.shape != (4, 4):
-        raise GeometryError(f"an affine is a 4x4 matrix from voxel indices to mm RAS+, but its shape is {matrix.shape}")
+        raise GeometryError(
+            f"affine must have shape (4, 4), got {matrix.shape}; pass the map from voxel indices to mm RAS+"
+        )
     if not np.isfinite(matrix).all():
-        raise GeometryError("the affine holds NaN or Inf; correct the header, or pass an affine")
+        raise GeometryError("affine must be finite, got NaN or Inf; correct the header, or pass an affine")
     if not np.allclose(matrix[3], (0, 0, 0, 1)):
-        raise GeometryError(f"the last row of an affine is 0 0 0 1, but here it is {matrix[3].tolist()}")
+        raise GeometryError(f"affine must have last row 0 0 0 1, got {matrix[3].tolist()}; correct the header")
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     if lengths.min() < 1e-6 or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-6:
         raise GeometryError(
-            f"the affine is singular (voxel sizes {lengths.tolist()} mm): voxels would have no volume; "
-            "correct the header, or pass an affine"
+            f"affine must be invertible, got a singular one (voxel sizes {lengths.tolist()} mm); correct the header, "
+            "or pass an affine"
         )
     matrix.setflags(write=False)
     return matrix

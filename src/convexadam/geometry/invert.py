@@ -1,4 +1,4 @@
-"""Inverses of displacement fields."""
+"""Inversion of displacement fields."""
 
 from __future__ import annotations
 
@@ -9,76 +9,76 @@ import torch
 
 from convexadam._typing import Field, Float, Tensor, Triple
 from convexadam.geometry.grid import Grid
-from convexadam.geometry.resample import linear_part, voxel_positions
+from convexadam.geometry.resample import transform_vectors, voxel_positions
 from convexadam.kernels import compiled_for_float32
 from convexadam.kernels.invert import origins
 
 _SINGULAR = 1e-4
-"""Volume change below which the affine motion means nothing."""
+"""Determinant below which the fitted affine motion is not used as the initial guess."""
 
-_FITTED = 24
-"""Voxels along each axis, at most, of which the affine motion is taken."""
+_FIT_VOXELS = 24
+"""Largest number of voxels along each axis to which the affine motion is fitted."""
 
 _CHUNK_VOXELS = 2**20
-"""Points in flight at a time: each needs about 50 numbers."""
+"""Points per chunk; the solver holds about 50 numbers for each."""
 
 
 @torch.no_grad()
-def inverse_field(disp_mm: Field, grid: Grid, onto: Grid) -> tuple[Field, float]:
-    """Displacements ``v`` in mm at the voxels of ``onto`` with ``v(y) = -u(y + v(y))``, and the residual in mm.
+def invert_field(disp_mm: Field, grid: Grid, reference: Grid) -> tuple[Field, float]:
+    """Solve ``v(y) = -u(y + v(y))`` at the voxels of ``reference``; return ``v`` and the largest residual.
 
-    Each voxel on its own, as `origins` describes it; its guess is the inverse of the affine motion that fits the field
-    best.
+    Each voxel is solved independently by `origins`, starting at the inverse of the least-squares affine motion.
 
     Parameters
     ----------
     disp_mm
-        ``u``, ``[3, i, j, k]`` in mm on ``grid``; edge values hold outside. No gradient flows through.
+        ``u``, ``[3, i, j, k]`` in mm on ``grid``; edge values are repeated outside. Not differentiable.
     grid
-        Where ``u`` is known.
-    onto
-        Where the inverse is wanted.
+        The grid of ``u``.
+    reference
+        The grid of ``v``.
 
     Returns
     -------
-    ``v``, ``[3, a, b, d]``, and the largest ``|u(x) + x - y|`` of the voxels ``y`` of ``onto`` that come from a place
-    ``x = y + v(y)`` between the outer centres of ``grid``: only there the field is more than a guess. 0 where there is
-    none.
+    ``v``, ``[3, a, b, d]``, and the largest ``|x + u(x) - y|`` over the voxels ``y`` whose origin ``x = y + v(y)`` is
+    between the outer voxel centres of ``grid``, beyond which ``u`` is extrapolated. 0 if there is no such voxel.
     """
-    disp_vox = linear_part(np.linalg.inv(grid.affine), disp_mm)
-    disp_vox = disp_vox.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)  # what is read together lies together
-    result = disp_vox.new_empty((3, *onto.shape))
-    residual_mm, overall = 0.0, _affine_inverse(disp_vox)
-    rows = max(1, _CHUNK_VOXELS // math.prod(onto.shape[1:]))
-    for first in range(0, onto.shape[0], rows):
-        last = min(first + rows, onto.shape[0])
-        targets = voxel_positions(onto, first, last, grid, None, disp_vox).flatten(1)
-        guess = linear_part(overall, targets) + targets.new_tensor(overall[:3, 3:])
+    disp_vox = transform_vectors(np.linalg.inv(grid.affine), disp_mm)
+    disp_vox = (
+        disp_vox.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+    )  # the three components of a voxel are adjacent in memory, which the solver reads together
+    result = disp_vox.new_empty((3, *reference.shape))
+    inverse_error_mm, overall = 0.0, _invert_affine_part(disp_vox)
+    rows = max(1, _CHUNK_VOXELS // math.prod(reference.shape[1:]))
+    for first in range(0, reference.shape[0], rows):
+        last = min(first + rows, reference.shape[0])
+        targets = voxel_positions(reference, first, last, grid, None, disp_vox).flatten(1)
+        guess = transform_vectors(overall, targets) + targets.new_tensor(overall[:3, 3:])
         with compiled_for_float32(disp_vox):
             sources, off = origins(disp_vox, targets, guess)
-        result[:, first:last] = linear_part(grid.affine, sources - targets).reshape(3, -1, *onto.shape[1:])
-        off_mm = linear_part(grid.affine, off).norm(dim=0)
-        residual_mm = max(residual_mm, float((off_mm * _between_centres(sources, grid.shape)).max()))
-    return result, residual_mm
+        result[:, first:last] = transform_vectors(grid.affine, sources - targets).reshape(3, -1, *reference.shape[1:])
+        off_mm = transform_vectors(grid.affine, off).norm(dim=0)
+        inverse_error_mm = max(inverse_error_mm, float((off_mm * _is_between_centres(sources, grid.shape)).max()))
+    return result, inverse_error_mm
 
 
-def linear_fit(disp: Field) -> np.ndarray:
-    """4x4 map of voxel indices to displacements, in their unit, that fits best at some voxels; its last row is 0."""
-    steps = [math.ceil(n / _FITTED) for n in disp.shape[1:]]
+def fit_linear_displacement(disp: Field) -> np.ndarray:
+    """Fit an affine map of voxel indices to displacements by least squares on a subset of voxels; 4x4, last row 0."""
+    steps = [math.ceil(n / _FIT_VOXELS) for n in disp.shape[1:]]
     part = disp[:, :: steps[0], :: steps[1], :: steps[2]]
-    places = np.indices(part.shape[1:]).reshape(3, -1) * np.array(steps)[:, None]
-    known = np.concatenate([places, np.ones_like(places[:1])]).T.astype(np.float64)
+    indices = np.indices(part.shape[1:]).reshape(3, -1) * np.array(steps)[:, None]
+    design = np.concatenate([indices, np.ones_like(indices[:1])]).T.astype(np.float64)
     fit = np.zeros((4, 4))
-    fit[:3] = np.linalg.lstsq(known, part.reshape(3, -1).T.cpu().double().numpy())[0].T
+    fit[:3] = np.linalg.lstsq(design, part.reshape(3, -1).T.cpu().double().numpy())[0].T
     return fit
 
 
-def _affine_inverse(disp_vox: Field) -> np.ndarray:
-    """4x4 inverse of the affine motion that is closest to ``x + u(x)``; else the identity."""
-    motion = np.eye(4) + linear_fit(disp_vox)
+def _invert_affine_part(disp_vox: Field) -> np.ndarray:
+    """Return the 4x4 inverse of the least-squares affine motion; the identity if that is singular or mirrors."""
+    motion = np.eye(4) + fit_linear_displacement(disp_vox)
     return np.linalg.inv(motion) if np.linalg.det(motion) > _SINGULAR else np.eye(4)
 
 
-def _between_centres(points: Float[Tensor, "3 n"], shape: Triple) -> Tensor:
+def _is_between_centres(points: Float[Tensor, "3 n"], shape: Triple) -> Tensor:
     i, j, k = ((points[a] >= 0) & (points[a] <= n - 1) for a, n in enumerate(shape))
     return i & j & k

@@ -1,4 +1,4 @@
-"""Volumes read at arbitrary positions: smoothly by cubic splines, and labels by the weight that each has."""
+"""Sampling of volumes at arbitrary positions: cubic B-splines, and labels by their trilinear weights."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from convexadam.kernels.warp import sample_linear, sample_nearest
 
 Mode: TypeAlias = Literal["linear", "cubic", "nearest", "label"]
 
-Reader: TypeAlias = Callable[[Float[Tensor, "3 a b d"]], Shaped[Tensor, "c a b d"]]
+Sampler: TypeAlias = Callable[[Float[Tensor, "3 a b d"]], Shaped[Tensor, "c a b d"]]
 
 _TIE = 1e-3
-"""Weights of labels this close to each other are equal: positions are rounded."""
+"""Weights of labels that differ by less are equal: positions are rounded."""
 
 
-def reader(volume: Shaped[Tensor, "c i j k"], mode: Mode) -> Reader:
-    """Return the function that reads a volume at positions; what it needs to know of the volume is found once, here."""
+def make_sampler(volume: Shaped[Tensor, "c i j k"], mode: Mode) -> Sampler:
+    """Return a function that samples a volume at positions; the volume is preprocessed once, here."""
     if mode == "linear":
         return functools.partial(sample_linear, volume)
     if mode == "cubic":
         return functools.partial(sample_cubic, spline_coefficients(volume))
     if mode == "nearest":
         return functools.partial(sample_nearest, volume)
-    return functools.partial(sample_label, volume, mixed_cells(volume))
+    return functools.partial(sample_label, volume, find_mixed_cells(volume))
 
 
 @full_precision
 def spline_coefficients(volume: Channels) -> Channels:
-    """Coefficients of the cubic B-spline through all voxels, one more on each side: ``[c, i + 2, j + 2, k + 2]``.
+    """Compute the coefficients of the interpolating cubic B-spline, padded by one: ``[c, i + 2, j + 2, k + 2]``.
 
-    The volume goes on as its mirror image beyond the outer centres. Along each axis the coefficients solve
-    ``(c[n - 1] + 4 c[n] + c[n + 1]) / 6 = volume[n]``; the inverse of that small matrix is applied as a product, which
-    any device can do.
+    The boundaries are mirrored at the outer voxel centres. Along each axis the coefficients solve
+    ``(c[n - 1] + 4 c[n] + c[n + 1]) / 6 = volume[n]``. The inverse of this matrix is applied as a product, which runs
+    on any device.
     """
     matrices = []
     for size in volume.shape[1:]:
@@ -55,13 +55,13 @@ def spline_coefficients(volume: Channels) -> Channels:
 
 
 def sample_cubic(coefficients: Channels, positions: Float[Tensor, "3 a b d"]) -> Float[Tensor, "c a b d"]:
-    """Values of a cubic B-spline at ``positions``; beyond the outer centres the nearest edge value.
+    """Evaluate a cubic B-spline at ``positions``; beyond the outer voxel centres the edge values are repeated.
 
-    Of the four coefficients along an axis, two and two are read at once, linearly between them, at the place where they
-    have their shares (Sigg and Hadwiger, GPU Gems 2, 2005).
+    The four coefficients along an axis are combined from two linear interpolations, each at the position whose linear
+    weights have the ratio of the two spline weights (Sigg and Hadwiger, GPU Gems 2, 2005).
     """
-    places: list[list[Tensor]] = []
-    shares: list[list[Tensor]] = []
+    pairs: list[list[Tensor]] = []
+    weights: list[list[Tensor]] = []
     for axis, padded in enumerate(coefficients.shape[1:]):
         where = positions[axis].clamp(0, padded - 3)
         low = where.floor().clamp_max(max(padded - 4, 0))
@@ -70,17 +70,17 @@ def sample_cubic(coefficients: Channels, positions: Float[Tensor, "3 a b d"]) ->
         second = (4 - 6 * t**2 + 3 * t**3) / 6
         near = first + second
         far = 1 - near
-        places.append([low + second / near, low + 2 + last / far])
-        shares.append([near, far])
+        pairs.append([low + second / near, low + 2 + last / far])
+        weights.append([near, far])
     total: Any = 0
     for i, j, k in itertools.product((0, 1), repeat=3):
-        read = sample_linear(coefficients, torch.stack([places[0][i], places[1][j], places[2][k]]))
-        total = total + shares[0][i] * shares[1][j] * shares[2][k] * read
+        read = sample_linear(coefficients, torch.stack([pairs[0][i], pairs[1][j], pairs[2][k]]))
+        total = total + weights[0][i] * weights[1][j] * weights[2][k] * read
     return torch.as_tensor(total, device=coefficients.device)
 
 
-def mixed_cells(labels: Shaped[Tensor, "c i j k"]) -> Shaped[Tensor, "c a b d"]:
-    """Whether the eight voxels around each cell between voxel centres differ; an axis of one voxel has one cell."""
+def find_mixed_cells(labels: Shaped[Tensor, "c i j k"]) -> Shaped[Tensor, "c a b d"]:
+    """Find the cells between voxel centres whose eight corners differ; an axis of one voxel has one cell."""
     sizes = [max(n - 1, 1) for n in labels.shape[1:]]
     result = torch.zeros((labels.shape[0], *sizes), dtype=torch.bool, device=labels.device)
     first = labels[:, : sizes[0], : sizes[1], : sizes[2]]
@@ -92,10 +92,10 @@ def mixed_cells(labels: Shaped[Tensor, "c i j k"]) -> Shaped[Tensor, "c a b d"]:
 def sample_label(
     labels: Shaped[Tensor, "c i j k"], mixed: Shaped[Tensor, "c x y z"], positions: Float[Tensor, "3 a b d"]
 ) -> Shaped[Tensor, "c a b d"]:
-    """Of the eight voxels around each position, the value whose weights in linear interpolation sum up to the most.
+    """Sample labels: of the eight voxels around a position, the value with the largest sum of trilinear weights.
 
-    That is the largest of the interpolated indicators of all labels. Among equal ones the nearest voxel's value is
-    taken. Outside, the nearest edge voxel's.
+    This is the label with the largest interpolated indicator function. Ties are resolved in favour of the nearest
+    voxel. Outside, the value of the nearest edge voxel is returned.
     """
     result = sample_nearest(labels, positions)
     cell: Any = [
@@ -111,11 +111,13 @@ def sample_label(
             values.append(channel[index])
             i, j, k = (share if up else 1 - share for share, up in zip(above, corner, strict=True))
             weights.append(i * j * k)
-        result[c][undecided] = _heaviest(result[c][undecided], torch.stack(values), torch.stack(weights))
+        result[c][undecided] = _select_heaviest(result[c][undecided], torch.stack(values), torch.stack(weights))
     return result
 
 
-def _heaviest(nearest: Shaped[Tensor, " m"], values: Shaped[Tensor, "8 m"], weights: Float[Tensor, "8 m"]) -> Tensor:
+def _select_heaviest(
+    nearest: Shaped[Tensor, " m"], values: Shaped[Tensor, "8 m"], weights: Float[Tensor, "8 m"]
+) -> Tensor:
     best, most = nearest, (weights * (values == nearest)).sum(0) + _TIE
     for value in values:
         weight = (weights * (values == value)).sum(0)

@@ -1,4 +1,4 @@
-"""What tensors can hold, and where."""
+"""Types, devices and finiteness of tensors."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ import torch
 from convexadam._typing import Tensor
 
 _WITHOUT_FLOAT64 = ("mps",)
-"""Kinds of devices that know no float64."""
+"""Types of devices without float64."""
 
 
 def finest_float(device: torch.device) -> torch.dtype:
-    """Return float64, or float32 where the device has none."""
+    """Return float64, or float32 for devices without it."""
     return torch.float32 if device.type in _WITHOUT_FLOAT64 else torch.float64
 
 
-def as_finest(values: Tensor, device: torch.device) -> Tensor:
-    """Values on a device in its `finest_float`; neither device ever holds a type that it does not know."""
+def to_finest_float(values: Tensor, device: torch.device) -> Tensor:
+    """Move values to a device in its `finest_float`, without creating float64 on a device that lacks it."""
     if finest_float(device) == torch.float64:
         return values.to(device).to(torch.float64)
     return values.to(torch.float32).to(device)
 
 
-def computing_float(values: Tensor) -> torch.dtype:
-    """Return the type to compute in: that of the values where it is float32 or float64, else float32."""
+def working_dtype(values: Tensor) -> torch.dtype:
+    """Return the type to compute in: that of the values if it is float32 or float64, else float32."""
     return values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
 
 
 def to_device(values: Tensor, device: torch.device | str) -> Tensor:
-    """Values on a device, in their own type; float64 becomes float32 where the device has none."""
+    """Move values to a device; float64 becomes float32 on devices without it."""
     target = torch.device(device)
-    return as_finest(values, target) if values.dtype == torch.float64 else values.to(target)
+    return to_finest_float(values, target) if values.dtype == torch.float64 else values.to(target)
 
 
 def all_finite(values: Tensor) -> bool:
-    """Whether a floating-point tensor holds neither NaN nor Inf; nothing of its size is made on the way."""
-    low, high = torch.aminmax(values.detach())  # either is NaN where one value is
+    """Whether a floating-point tensor has neither NaN nor Inf, without a temporary of its size."""
+    low, high = torch.aminmax(values.detach())  # both are NaN if any value is
     return bool(low.isfinite() & high.isfinite())
 
 
-def as_matrix(values: Any) -> np.ndarray:
-    """Copy of real numbers (lists, an array, a tensor) as a float64 array; TypeError or ValueError for others."""
-    found = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
-    if found.dtype.kind == "c":
-        raise TypeError("complex numbers")
-    return np.array(found, dtype=np.float64)
+def to_matrix(values: Any) -> np.ndarray:
+    """Copy real numbers (lists, an array, a tensor) to a float64 array; TypeError or ValueError for others."""
+    array = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+    if array.dtype.kind == "c":
+        raise TypeError("values must be real numbers, got complex ones")
+    return np.array(array, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Transforms: maps of points of fixed space to moving space, in mm RAS+."""
+"""Transforms from fixed to moving space, in mm RAS+."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from convexadam._typing import Field, Points, Tensor, Volume
 from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
-from convexadam.geometry.invert import inverse_field
-from convexadam.geometry.resample import linear_part, read_tensor, resample
+from convexadam.geometry.invert import invert_field
+from convexadam.geometry.resample import resample, resample_tensor, transform_vectors
 from convexadam.geometry.sampling import Mode
-from convexadam.geometry.tensors import all_finite, as_finest, computing_float
+from convexadam.geometry.tensors import all_finite, to_finest_float, working_dtype
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.kernels.warp import sample_linear
 
@@ -25,7 +25,7 @@ PointSpace: TypeAlias = Literal["mm", "lps_mm", "voxel", "fixed_voxel"]
 
 
 class Transform(ABC):
-    """What `Affine`, `DisplacementField` and `Composite` have in common: a map ``T`` from fixed to moving space."""
+    """A map ``T`` from fixed to moving space: the base of `Affine`, `DisplacementField` and `Composite`."""
 
     @abstractmethod
     def __call__(self, points_mm: Points) -> Points:
@@ -35,49 +35,49 @@ class Transform(ABC):
     def inverse(self) -> Transform:
         """Return the transform from moving to fixed space.
 
-        ``transform.inverse().warp_points(...)`` takes points of *moving* space to fixed space; an image goes the other
-        way round: ``transform.inverse().warp(fixed, moving)`` brings the fixed image onto the moving grid.
+        ``transform.inverse().warp_points(...)`` maps points of *moving* space to fixed space;
+        ``transform.inverse().warp(fixed, moving)`` resamples the fixed image on the moving grid.
         """
 
     @abstractmethod
-    def after(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
-        """Displacements ``T(x + u(x)) - x`` in mm, ``[3, i, j, k]``, at the voxels ``x`` of a grid.
+    def displacement_on(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
+        """Return ``T(x + u(x)) - x`` in mm, ``[3, i, j, k]``, at the voxels ``x`` of a grid.
 
-        ``u`` is 0 where it is ``None``. Type and device are those of ``like``, at least float32.
+        ``disp_mm=None`` is ``u = 0``. Type and device are those of ``like``, at least float32.
         """
 
     @property
     def fixed_grid(self) -> Grid | None:
-        """The grid of fixed space on which displacements are known, or ``None`` where any will do."""
+        """The grid of the displacements in fixed space; ``None`` if the transform is not defined on a grid."""
         return None
 
-    def resample_onto(self, onto: Grid | Image) -> DisplacementField:
-        """Return the same transform as displacements at the voxels of a grid, float32 (or what a field has)."""
-        grid = self._grid_for(onto)
-        return DisplacementField(self.after(grid, None, self._like()), grid)
+    def to_displacement_field(self, reference: Grid | Image) -> DisplacementField:
+        """Resample to displacements at the voxels of a grid; float32, or the type of the fields in the transform."""
+        grid = self._resolve_grid(reference)
+        return DisplacementField(self.displacement_on(grid, None, self._template()), grid)
 
     def warp(
         self,
         image: Image,
-        onto: Grid | Image | None = None,
+        reference: Grid | Image | None = None,
         *,
         mode: Mode | None = None,
-        background: float | None = None,
+        fill_value: float | None = None,
     ) -> Image:
-        """Bring an image (or labels, or a mask) of moving space onto a grid of fixed space: ``moving(T(x))``.
+        """Resample an image, label map or mask from moving space on a grid of fixed space: ``moving(T(x))``.
 
         Parameters
         ----------
         image
-            Any image in moving space, on whatever grid it has; it is interpolated once, however long the chain.
-        onto
-            Where the result's voxels lie: a grid, or an image that has it. ``None`` takes the fixed grid.
+            An image in moving space, on any grid. It is interpolated once, also by a chain.
+        reference
+            The grid of the result, or an image on it. ``None`` takes the fixed grid.
         mode
-            ``"linear"``, ``"cubic"``, ``"nearest"`` or ``"label"``, as `resample` describes them; ``None`` takes
-            ``"label"`` for whole-number types, else ``"linear"``.
-        background
-            Value outside the image's field of view, one that the image's type holds; ``None`` takes 0 for labels, else
-            the image's smallest value.
+            ``"linear"``, ``"cubic"``, ``"nearest"`` or ``"label"``, see `resample`; ``None`` is ``"label"`` for integer
+            types, else ``"linear"``.
+        fill_value
+            Value outside the field of view of the image, which its type must hold; ``None`` is 0 for labels, else the
+            smallest value of the image.
 
         Returns
         -------
@@ -86,12 +86,12 @@ class Transform(ABC):
         Raises
         ------
         ConfigError
-            If there is no such mode, the image's type does not hold the background, or ``onto`` is missing and the
-            transform has no grid.
+            If there is no such mode, the type of the image does not hold ``fill_value``, or ``reference`` is ``None``
+            and the transform has no grid.
         """
         if not isinstance(image, Image):
-            raise InputError(f"an Image is warped, but a {_class(image)} came; convexadam.as_image makes one of it")
-        return self._warped(image, self._grid_for(onto), mode, background)
+            raise InputError(f"image must be an Image, got {_type_name(image)}; convert it with convexadam.as_image")
+        return self._warp_image(image, self._resolve_grid(reference), mode, fill_value)
 
     def warp_points(
         self,
@@ -101,28 +101,28 @@ class Transform(ABC):
         fixed: Grid | Image | None = None,
         moving: Grid | Image | None = None,
     ) -> Points:
-        """Map points of fixed space to where they are found in moving space.
+        """Map points from fixed to moving space.
 
-        Points of *moving* space go to fixed space with ``transform.inverse().warp_points(...)``; for indices, the two
-        grids change places there: ``fixed=`` is the one that the points come from.
+        ``transform.inverse().warp_points(...)`` maps points from moving to fixed space; there, ``fixed=`` is the grid
+        of the given points and ``moving=`` the grid of the result.
 
         Parameters
         ----------
         points
             ``(n, 3)``, a tensor or numpy array.
         space
-            What the numbers are. There is no default: guessing is how landmarks go wrong.
+            The coordinates of the points. There is no default, since a wrong guess would not raise an error.
 
-            - ``"mm"``: RAS+, before and after;
-            - ``"lps_mm"``: as ITK, ANTs and Slicer have them, before and after;
-            - ``"voxel"``: continuous indices of the fixed grid before, of the ``moving`` grid after;
-            - ``"fixed_voxel"``: continuous indices of the fixed grid, before and after. They are indices of the moving
-              image only where both share one grid.
+            - ``"mm"``: points and result in mm RAS+;
+            - ``"lps_mm"``: points and result in mm LPS, as in ITK, ANTs and Slicer;
+            - ``"voxel"``: points in continuous indices of the fixed grid, result in those of the ``moving`` grid;
+            - ``"fixed_voxel"``: points and result in continuous indices of the fixed grid. They are indices of the
+              moving image only if both images are on one grid.
         fixed
-            The grid whose indices come, or an image that has it; ``None`` takes the transform's own. Millimetres need
-            none.
+            The grid of the indices of the points, or an image on it; ``None`` takes the grid of the transform. Not used
+            for mm.
         moving
-            The grid whose indices are wanted, or an image that has it; ``"voxel"`` needs it.
+            The grid of the indices of the result, or an image on it; required for ``"voxel"``.
 
         Returns
         -------
@@ -133,72 +133,75 @@ class Transform(ABC):
         InputError
             If the points are not ``(n, 3)``, or hold NaN or Inf.
         ConfigError
-            If there is no such space, or a grid is missing, or is not what the space means.
+            If there is no such space, or a grid is missing or not used in that space.
         """
-        given = points if isinstance(points, torch.Tensor) else torch.as_tensor(points, device="cpu")
-        values = as_finest(given, self._like(given).device)
+        tensor = points if isinstance(points, torch.Tensor) else torch.as_tensor(points, device="cpu")
+        values = to_finest_float(tensor, self._template(tensor).device)
         if values.ndim != 2 or values.shape[1] != 3:
-            raise InputError(f"points are an array (n, 3), but the shape {tuple(values.shape)} came")
+            raise InputError(f"points must have shape (n, 3), got {tuple(values.shape)}; pass one row per point")
         if not bool(values.isfinite().all()):
-            raise InputError("the points hold NaN or Inf; leave such rows out")
+            raise InputError("points must be finite, got NaN or Inf; remove such rows")
         if space == "mm":
             return self(values)
         if space == "lps_mm":
             flip = values.new_tensor([-1.0, -1.0, 1.0])
             return self(values * flip) * flip
         if space not in ("voxel", "fixed_voxel"):
-            raise ConfigError(f"space is 'mm', 'lps_mm', 'voxel' or 'fixed_voxel', but {space!r} came")
-        if (moving is None) == (space == "voxel"):
-            raise ConfigError("space='voxel' needs moving=, the grid of the results; 'fixed_voxel' takes none")
-        before = self._grid_for(fixed, "fixed")
-        after = before if moving is None else self._grid_for(moving, "moving")
-        return after.to_voxels(self(before.to_mm(values)))
+            raise ConfigError(
+                f"space must be one of 'mm', 'lps_mm', 'voxel', 'fixed_voxel', got {space!r}; choose one of them"
+            )
+        if moving is None and space == "voxel":
+            raise ConfigError("moving must be a Grid or an Image for space='voxel', got None; pass moving=")
+        if moving is not None and space == "fixed_voxel":
+            raise ConfigError("moving must be None for space='fixed_voxel', got a grid; omit it, or use space='voxel'")
+        source = self._resolve_grid(fixed, "fixed")
+        target = source if moving is None else self._resolve_grid(moving, "moving")
+        return target.world_to_index(self(source.index_to_world(values)))
 
-    def jacobian(self, onto: Grid | Image | None = None) -> Volume:
-        """Local volume change at each voxel of a grid (``None``: the fixed grid), ``[i, j, k]``; <= 0 means folded."""
-        return jacobian_determinant(self.resample_onto(self._grid_for(onto)).to_voxels())
+    def jacobian(self, reference: Grid | Image | None = None) -> Volume:
+        """Compute the Jacobian determinant at each voxel of a grid (default: the fixed grid); <= 0 where it folds."""
+        return jacobian_determinant(self.to_displacement_field(self._resolve_grid(reference)).to_voxels())
 
-    def _like(self, fallback: Tensor | None = None) -> Tensor:
-        """Return a tensor of the type and on the device of the transform's own numbers, if it holds any."""
+    def _template(self, fallback: Tensor | None = None) -> Tensor:
+        """Return a tensor with the type and device of the displacements of the transform, if it has any."""
         return torch.empty(0, device="cpu" if fallback is None else fallback.device)
 
-    def _warped(self, image: Image, grid: Grid, mode: Mode | None, background: float | None) -> Image:
-        disp_mm = self.after(grid, None, self._like(image.data)).to(image.data.device)
-        return resample(image, grid, mode=mode, background=background, disp_mm=disp_mm)
+    def _warp_image(self, image: Image, grid: Grid, mode: Mode | None, fill_value: float | None) -> Image:
+        disp_mm = self.displacement_on(grid, None, self._template(image.data)).to(image.data.device)
+        return resample(image, grid, mode=mode, fill_value=fill_value, disp_mm=disp_mm)
 
-    def _grid_for(self, onto: Grid | Image | None, name: str = "onto") -> Grid:
-        grid = onto.grid if isinstance(onto, Image) else onto
+    def _resolve_grid(self, reference: Grid | Image | None, name: str = "reference") -> Grid:
+        grid = reference.grid if isinstance(reference, Image) else reference
         if grid is None:
             grid = self.fixed_grid
         if not isinstance(grid, Grid):
-            came = "none came, and the transform has none" if onto is None else f"a {_class(onto)} came"
-            raise ConfigError(f"a Grid is needed, or an Image, which has one, but {came}; pass {name}=")
+            found = "None, and the transform has no grid" if reference is None else _type_name(reference)
+            raise ConfigError(f"{name} must be a Grid or an Image, got {found}; pass {name}=")
         return grid
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class DisplacementField(Transform):
-    """The transform ``T(x) = x + u(x)`` from fixed to moving space, given by vectors on a grid.
+    """The transform ``T(x) = x + u(x)`` from fixed to moving space, with displacements ``u`` on a grid.
 
-    Between voxels ``u`` is interpolated linearly; outside the outer voxel centres the nearest edge value holds, so that
-    a field on a cropped grid goes on as a shift of what lies beyond.
+    Between voxel centres ``u`` is interpolated linearly; outside of them the nearest edge value is repeated.
 
     Attributes
     ----------
     disp_mm
-        ``[3, i, j, k]``: how far each voxel of the fixed grid moves along R, A and S, in mm. Finite.
+        ``[3, i, j, k]``: displacement of each voxel of the fixed grid along R, A and S, in mm. Finite.
     grid
         The fixed grid.
-    residual_mm
-        Of a field that `inverse` made: the largest distance between a voxel and where it is after the inverse and then
-        the transform itself, over all voxels that come from between the outer centres of the transform's own grid
-        (beyond, it was a guess anyway). ``None`` otherwise.
+    inverse_error_mm
+        For results of `inverse`: the largest ``|T(v(y)) - y|`` of the inverse ``v``, over all voxels ``y`` with
+        ``v(y)`` between the outer voxel centres of the grid of ``T`` (beyond, ``T`` is extrapolated). ``None``
+        otherwise.
 
     Raises
     ------
     GeometryError
-        If the vectors are no floating-point tensor that fits the grid, or are not finite.
+        If the displacements are not a floating-point tensor of the shape of the grid, or are not finite.
 
     Examples
     --------
@@ -209,98 +212,98 @@ class DisplacementField(Transform):
 
     disp_mm: Field
     grid: Grid
-    residual_mm: float | None = None
+    inverse_error_mm: float | None = None
 
     def __post_init__(self) -> None:
         _check_shape(self.disp_mm, self.grid)
         if not self.disp_mm.is_floating_point():
-            raise GeometryError(f"displacements are floating-point numbers of mm, but the type is {self.disp_mm.dtype}")
+            raise GeometryError(f"disp_mm must be of a floating-point type, got {self.disp_mm.dtype}; convert it")
         if not all_finite(self.disp_mm):
-            raise GeometryError("the displacement field holds NaN or Inf; it describes no transform")
+            raise GeometryError("disp_mm must be finite, got NaN or Inf; check how the field was computed")
 
     def __repr__(self) -> str:
-        """Longest displacement and grid, on one line."""
+        """Largest displacement and grid, on one line."""
         return f"DisplacementField(up to {float(self.disp_mm.detach().norm(dim=0).max()):.3g} mm, {self.grid!r})"
 
     @classmethod
     def from_voxels(cls, disp_vox: Field, grid: Grid) -> DisplacementField:
-        """Make a transform of displacements in voxels of ``grid``, component ``a`` along tensor axis ``a``.
+        """Make a transform from displacements in voxels of ``grid``, component ``a`` along tensor axis ``a``.
 
         Raises
         ------
         GeometryError
-            If the displacements are no real tensor ``[3, i, j, k]`` that fits the grid, or are not finite.
+            If the displacements are not a real tensor ``[3, i, j, k]`` of the shape of the grid, or are not finite.
         """
         _check_shape(disp_vox, grid)
-        return cls(linear_part(grid.affine, disp_vox), grid)
+        return cls(transform_vectors(grid.affine, disp_vox), grid)
 
     def to_voxels(self) -> Field:
-        """Displacements in voxels of the grid, ``[3, i, j, k]``, component ``a`` along tensor axis ``a``."""
-        return linear_part(np.linalg.inv(self.grid.affine), self.disp_mm)
+        """Return displacements in voxels of the grid, ``[3, i, j, k]``, component ``a`` along tensor axis ``a``."""
+        return transform_vectors(np.linalg.inv(self.grid.affine), self.disp_mm)
 
     @property
     def fixed_grid(self) -> Grid:
-        """The grid of the vectors."""
+        """The grid of the displacements."""
         return self.grid
 
     def __call__(self, points_mm: Points) -> Points:
         """See `Transform`."""
-        points = as_finest(points_mm, self.disp_mm.device)
-        where = self.grid.to_voxels(points).T[:, :, None, None]
-        kind = computing_float(self.disp_mm)
-        moved = sample_linear(self.disp_mm.to(kind), where.to(kind))[:, :, 0, 0].T
-        return points + moved
+        points = to_finest_float(points_mm, self.disp_mm.device)
+        indices = self.grid.world_to_index(points).T[:, :, None, None]
+        kind = working_dtype(self.disp_mm)
+        displacements = sample_linear(self.disp_mm.to(kind), indices.to(kind))[:, :, 0, 0].T
+        return points + displacements
 
-    def inverse(self, onto: Grid | Image | None = None) -> DisplacementField:
-        """Return the transform from moving to fixed space, as displacements of the voxels of a grid of moving space.
+    def inverse(self, reference: Grid | Image | None = None) -> DisplacementField:
+        """Return the transform from moving to fixed space, as displacements on a grid of moving space.
 
-        Large motions are solved as well, as long as the field does not fold; the result's ``residual_mm`` says how
-        closely. No gradient flows through.
+        Large displacements are inverted as well if the field does not fold; ``inverse_error_mm`` of the result is the
+        largest error. Not differentiable.
 
         Parameters
         ----------
-        onto
-            A grid of moving space, or an image that has it; ``None`` takes the voxels of the fixed grid, which is too
-            small a place where the motion is large: pass the moving image then. Outside its own grid a transform goes
-            on with its edge values, which is a guess, and so is the inverse of what lies there.
+        reference
+            A grid of moving space, or an image on it; ``None`` takes the fixed grid, which may not cover the moving
+            image if displacements are large: pass the moving image then. Outside its grid a field repeats its edge
+            values, and the inverse there is extrapolated as well.
 
         Warns
         -----
         UserWarning
-            If the residual exceeds half a voxel: where a field folds it has no inverse.
+            If the error exceeds half a voxel: a field has no inverse where it folds.
         """
-        grid = self._grid_for(onto)
-        inverse, residual_mm = inverse_field(self.disp_mm, self.grid, grid)
-        if residual_mm > min(self.grid.spacing_mm) / 2:
+        grid = self._resolve_grid(reference)
+        inverse, inverse_error_mm = invert_field(self.disp_mm, self.grid, grid)
+        if inverse_error_mm > min(self.grid.spacing_mm) / 2:
             warnings.warn(
-                f"the inverse of the displacement field is off by up to {residual_mm:.3g} mm; where a field folds "
-                "it has none: look at jacobian()",
+                f"the error of the inverse of the displacement field is up to {inverse_error_mm:.3g} mm; a field has "
+                "no inverse where it folds: see jacobian()",
                 stacklevel=2,
             )
-        return DisplacementField(inverse, grid, residual_mm)
+        return DisplacementField(inverse, grid, inverse_error_mm)
 
-    def resample_onto(self, onto: Grid | Image) -> DisplacementField:
-        """Return the same transform with its vectors on another grid (linear interpolation, edge values outside)."""
-        grid = self._grid_for(onto)
-        return DisplacementField(self.after(grid, None, self.disp_mm), grid, self.residual_mm)
+    def to_displacement_field(self, reference: Grid | Image) -> DisplacementField:
+        """Resample the displacements on another grid: linear interpolation, edge values outside."""
+        grid = self._resolve_grid(reference)
+        return DisplacementField(self.displacement_on(grid, None, self.disp_mm), grid, self.inverse_error_mm)
 
-    def after(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
+    def displacement_on(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
         """See `Transform`."""
-        own = self.disp_mm.to(like.device, computing_float(like))
+        field = self.disp_mm.to(like.device, working_dtype(like))
         if disp_mm is not None:
-            return read_tensor(own, self.grid, grid, disp_mm=disp_mm).add_(disp_mm)
-        if grid.same_as(self.grid):
-            return own
-        if grid.canonical().same_as(self.grid):  # the same voxels in another order
+            return resample_tensor(field, self.grid, grid, disp_mm=disp_mm).add_(disp_mm)
+        if grid.is_close(self.grid):
+            return field
+        if grid.canonical().is_close(self.grid):  # the same voxels in another axis order: no interpolation
             axes, flips = grid.canonical_axes()
             flipped, order = [n for n, flip in enumerate(flips) if flip], [axes.index(a) for a in range(3)]
-            data = own.new_empty((3, *grid.shape))
+            data = field.new_empty((3, *grid.shape))
             for a in range(3):
-                data[a] = own[a].flip(flipped).permute(order)
+                data[a] = field[a].flip(flipped).permute(order)
             return data
-        return read_tensor(own, self.grid, grid)
+        return resample_tensor(field, self.grid, grid)
 
-    def _like(self, fallback: Tensor | None = None) -> Tensor:
+    def _template(self, fallback: Tensor | None = None) -> Tensor:
         return self.disp_mm
 
 
@@ -308,13 +311,15 @@ def _check_shape(disp: Field, grid: Grid) -> None:
     shape = (3, *grid.shape)
     if not isinstance(disp, torch.Tensor):
         raise GeometryError(
-            f"a displacement field on this grid is a tensor {shape}, but a {type(disp).__name__} came; "
-            "pass torch.as_tensor(...) of it, components first"
+            f"displacements must be a tensor of shape {shape}, got {type(disp).__name__}; pass torch.as_tensor(...) of "
+            "it, components first"
         )
     if tuple(disp.shape) != shape:
-        raise GeometryError(f"a displacement field on this grid has shape {shape}, but {tuple(disp.shape)} came")
+        raise GeometryError(
+            f"displacements must have shape {shape} on this grid, got {tuple(disp.shape)}; pass components first"
+        )
 
 
-def _class(value: object) -> str:
+def _type_name(value: object) -> str:
     kind = type(value)
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__.partition('.')[0]}.{kind.__name__}"

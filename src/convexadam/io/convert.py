@@ -1,4 +1,4 @@
-"""Whatever a caller has, as an image, and back."""
+"""Conversion between `Image` and the image classes of other packages."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from convexadam.errors import ConfigError, InputError
 from convexadam.geometry import Image
 from convexadam.io.images import read_image
 from convexadam.io.itk import LPS, image_from_itk, image_to_itk
-from convexadam.io.nifti import as_nifti, checked_nifti, image_from_nifti, nifti_array, storable
+from convexadam.io.nifti import check_nifti, image_from_nifti, make_nifti, to_nifti_array, to_storable
 
 
 def as_image(
     value: Any, affine: Any = None, *, channels: bool = False, device: torch.device | str | None = None
 ) -> Image:
-    """Make an image of a path, a tensor, an array, or an object of nibabel, SimpleITK, MONAI or TorchIO.
+    """Convert a path, a tensor, an array, or an image of nibabel, SimpleITK, MONAI or TorchIO to an `Image`.
 
     Parameters
     ----------
     value
         A path (see `read_image`); a tensor ``[i, j, k]`` or ``[c, i, j, k]``; a numpy array ``[i, j, k]``; a nibabel
-        NIfTI image (read like a file); a SimpleITK image (turned from LPS to RAS+ and from ``k, j, i`` to
-        ``i, j, k``); a MetaTensor of MONAI, with the affine that it carries; an image of TorchIO; or an `Image`.
+        NIfTI image (read like a file); a SimpleITK image (converted from LPS to RAS+ and from ``k, j, i`` to
+        ``i, j, k``); a MetaTensor of MONAI with its affine; an image of TorchIO; or an `Image`.
     affine
-        4x4, voxel indices to mm RAS+, for tensors and arrays only; ``None`` is the identity. All else knows its own.
+        4x4, voxel indices to mm RAS+, for tensors and arrays only; ``None`` is the identity. Other values have their
+        own.
     channels
-        Take several values for each voxel as channels: of files and nibabel (``(i, j, k, c)``, ``(i, j, k, 1, c)``) and
-        of SimpleITK (vectors). Without it they are refused there: they may be frames, colours or a displacement
-        field. Tensors, and images of MONAI and TorchIO, have their channels first and need no leave; an array of more
-        than three axes is refused either way, since it does not say which axis they are along.
+        Read several values per voxel as channels, from files and nibabel (``(i, j, k, c)``, ``(i, j, k, 1, c)``) and
+        from SimpleITK (vectors). By default they are refused there: they may be frames, colours or a displacement
+        field. Tensors and images of MONAI and TorchIO have their channels first and do not need it. Arrays of more than
+        three axes are always refused, since the axis of the channels is unknown.
     device
-        Where the values go; ``None`` leaves a tensor where it is and puts all else on the CPU.
+        Where the values go; ``None`` leaves a tensor on its device and puts other values on the CPU.
 
     Raises
     ------
     ConfigError
-        If an affine comes with something that has its own.
+        If ``affine`` is passed with a value that has its own.
     InputError
-        If the value is none of these, or has not three axes of real numbers.
+        If the value is none of these, or does not have three axes of real numbers.
     GeometryError
         If an affine is unusable.
     FileError
@@ -56,8 +57,8 @@ def as_image(
         return Image.from_array(value, affine, device=device)
     if affine is not None:
         raise ConfigError(
-            f"an affine goes with a tensor or an array, but a {type(value).__name__} has its own; "
-            "leave the affine out, or build the image with Image.from_array"
+            f"affine must be None for a {type(value).__name__}, which has its own, got an affine; omit it, or build "
+            "the image with Image.from_array"
         )
     if isinstance(value, Image):
         return value if device is None else value.to(device)
@@ -66,83 +67,83 @@ def as_image(
     return _from_package(value, channels, device)
 
 
-def image_as(image: Image, kind: type) -> Any:
-    """Return an image as an object of another package: the way back from `as_image`.
+def convert_image(image: Image, kind: type) -> Any:
+    """Convert an `Image` to a class of another package; the inverse of `as_image`.
 
     Parameters
     ----------
     image
-        What to convert.
+        The image.
     kind
         The class: `Image`; ``torch.Tensor`` or ``numpy.ndarray`` (``[i, j, k]`` for one channel, else
-        ``[c, i, j, k]``; they hold no affine); ``nibabel.Nifti1Image`` or ``Nifti2Image``; ``SimpleITK.Image``;
-        ``monai.data.MetaTensor``; ``torchio.ScalarImage`` or ``LabelMap``. ``type(x)`` of what went into `as_image`
-        will do.
+        ``[c, i, j, k]``, without the affine); ``nibabel.Nifti1Image`` or ``Nifti2Image``; ``SimpleITK.Image``;
+        ``monai.data.MetaTensor``; ``torchio.ScalarImage`` or ``LabelMap``. ``type(x)`` of the argument of `as_image` is
+        valid.
 
     Returns
     -------
-    An object of that class. Tensors keep type and device; the rest has types of `write_image`.
+    An object of that class. Tensors keep type and device; others have the types of `write_image`.
 
     Raises
     ------
     ConfigError
-        If nothing of that kind can be made, such as a path.
+        If the class is none of these.
     GeometryError
-        If the kind knows no such grids: SimpleITK's have right angles.
+        If the class cannot hold the grid: the axes of SimpleITK's are orthogonal.
     """
     if not isinstance(kind, type):
-        raise ConfigError(f"kind is a class, such as torch.Tensor, but {kind!r} came; pass type(...) of it")
+        raise ConfigError(f"kind must be a class, such as torch.Tensor, got {kind!r}; pass type(...) of it")
     if issubclass(kind, Image):
         return image
     if has_affine(kind):
-        return _of_package(image, kind)
+        return _to_package(image, kind)
     if issubclass(kind, torch.Tensor):
         return image.data[0] if image.data.shape[0] == 1 else image.data
     return image.numpy()
 
 
 def has_affine(kind: type) -> bool:
-    """Whether objects of a class know where their voxels are: all but tensors and arrays; a MetaTensor does."""
-    return not issubclass(kind, (torch.Tensor, np.ndarray)) or "monai" in _packages_of(kind)
+    """Whether objects of a class have an affine: all except tensors and arrays, but MetaTensors do."""
+    return not issubclass(kind, (torch.Tensor, np.ndarray)) or "monai" in _package_names(kind)
 
 
-def _packages_of(kind: type) -> set[str]:
-    """Names of the packages that a class comes from: asked without importing them."""
+def _package_names(kind: type) -> set[str]:
+    """Return the names of the packages of a class and its bases, without importing them."""
     return {base.__module__.partition(".")[0] for base in kind.__mro__}
 
 
-def _of_package(image: Image, kind: Any) -> Any:
-    packages = _packages_of(kind)
+def _to_package(image: Image, kind: Any) -> Any:
+    packages = _package_names(kind)
     if "monai" in packages and issubclass(kind, torch.Tensor):
         return kind(image.data, affine=torch.from_numpy(image.grid.affine.copy()))
     if "nibabel" in packages and hasattr(kind, "header_class"):
-        return as_nifti(nifti_array(image.data), image.grid, kind=kind)
+        return make_nifti(to_nifti_array(image.data), image.grid, kind=kind)
     if "SimpleITK" in packages and kind.__name__ == "Image":
         return image_to_itk(image.data, image.grid)
     if "torchio" in packages:
-        return kind(tensor=torch.from_numpy(np.array(storable(image.data))), affine=image.grid.affine.copy())
+        return kind(tensor=torch.from_numpy(np.array(to_storable(image.data))), affine=image.grid.affine.copy())
     raise ConfigError(
-        "an image can be had as an Image, a tensor, an array, or an image of nibabel, SimpleITK, MONAI or TorchIO, but "
-        f"{kind.__module__}.{kind.__name__} was asked for; files are written with write_image"
+        "kind must be Image, torch.Tensor, numpy.ndarray, or an image class of nibabel, SimpleITK, MONAI or TorchIO, "
+        f"got {kind.__module__}.{kind.__name__}; write files with write_image"
     )
 
 
 def _from_package(value: Any, channels: bool, device: torch.device | str | None) -> Image:
-    packages = _packages_of(type(value))
+    packages = _package_names(type(value))
     if "nibabel" in packages:
-        return image_from_nifti(checked_nifti(value), channels=channels, device=device)
+        return image_from_nifti(check_nifti(value), channels=channels, device=device)
     if "SimpleITK" in packages:
         if not hasattr(value, "GetNumberOfComponentsPerPixel"):
-            raise InputError(f"of SimpleITK an Image is needed, but a {type(value).__name__} came")
+            raise InputError(f"value must be a SimpleITK.Image, got SimpleITK.{type(value).__name__}; pass an image")
         return image_from_itk(value, channels=channels, device=device)
     if "monai" in packages and isinstance(value, torch.Tensor):
-        place: Any = value
-        in_lps = str(getattr(place, "meta", {}).get("space", "RAS")).endswith("LPS")
-        affine = torch.as_tensor(place.affine, device="cpu").detach().as_subclass(torch.Tensor).double().numpy()
+        meta_tensor: Any = value
+        in_lps = str(getattr(meta_tensor, "meta", {}).get("space", "RAS")).endswith("LPS")
+        affine = torch.as_tensor(meta_tensor.affine, device="cpu").detach().as_subclass(torch.Tensor).double().numpy()
         return Image.from_array(value.as_subclass(torch.Tensor), LPS @ affine if in_lps else affine, device=device)
     if "torchio" in packages and isinstance(getattr(value, "data", None), torch.Tensor):
         return Image.from_array(value.data, np.asarray(value.affine), device=device)
     raise InputError(
-        f"an image is a path, an Image, a tensor, a numpy array, or an image of nibabel, SimpleITK, MONAI or TorchIO, "
-        f"but a {type(value).__module__}.{type(value).__name__} came"
+        "value must be a path, an Image, a tensor, a numpy array, or an image of nibabel, SimpleITK, MONAI or TorchIO, "
+        f"got {type(value).__module__}.{type(value).__name__}; convert it to one of them"
     )

@@ -10,48 +10,49 @@ import torch
 from convexadam._typing import Tensor
 from convexadam.errors import FileError, GeometryError
 from convexadam.geometry import DisplacementField, Grid
-from convexadam.io.itk import flipped
+from convexadam.io.coordinates import vectors_to_tensor
+from convexadam.io.itk import flip_lps
 from convexadam.io.nifti import (
     INTENT_DISPLACEMENT,
     INTENT_VECTOR,
     StrPath,
     has_right_angles,
     load_nifti,
-    nifti_affine,
-    nifti_values,
+    read_nifti_affine,
+    read_nifti_values,
     save_nifti,
 )
-from convexadam.io.places import as_field
-from convexadam.io.reading import reading
+from convexadam.io.reading import check_file
+from convexadam.io.transform_format import DetectionResult, FileHeader, Unusable
 
 
 def write_itk_field(transform: DisplacementField, path: StrPath) -> None:
     """Write a transform as the displacement field that ITK, ANTs and Slicer read.
 
-    NIfTI of shape ``(i, j, k, 1, 3)``, intent 1007 (vector), float32: for each voxel of the fixed grid how far its
-    point moves towards moving space, in mm LPS. ``antsApplyTransforms -t`` and ``SimpleITK.DisplacementFieldTransform``
-    take it as it is.
+    NIfTI of shape ``(i, j, k, 1, 3)``, intent 1007 (vector), float32: the displacement of each voxel of the fixed grid,
+    from fixed to moving space, in mm LPS. ``antsApplyTransforms -t`` and ``SimpleITK.DisplacementFieldTransform`` read
+    it.
 
     Parameters
     ----------
     transform
         From fixed to moving space, on any device.
     path
-        Ends in ``.nii`` or ``.nii.gz``; an old file of that name is replaced, whole or not at all.
+        Ends in ``.nii`` or ``.nii.gz``. An existing file is replaced after the new one is complete.
 
     Raises
     ------
     FileError
-        If the name ends otherwise, the folder is missing or the file cannot be written.
+        If the name has another ending, the folder does not exist or the file cannot be written.
     GeometryError
-        If the axes of the grid are not at right angles: ITK knows no such grids.
+        If the axes of the grid are not orthogonal: ITK has no such grids.
     """
     if not has_right_angles(transform.grid):
         raise GeometryError(
-            "the axes of the fixed grid are not at right angles, and ITK knows no such grids; "
-            "write transform.resample_onto(a grid without shear)"
+            f"the fixed grid of a field of ITK must have orthogonal axes (right angles), got {transform.grid!r} with "
+            "shear; write transform.to_displacement_field(a grid without shear)"
         )
-    _save(flipped(transform.disp_mm.detach().cpu().float()), transform.grid, path, INTENT_VECTOR)
+    _write_vectors(flip_lps(transform.disp_mm.detach().cpu().float()), transform.grid, path, INTENT_VECTOR)
 
 
 def read_itk_field(path: StrPath, *, device: torch.device | str | None = None) -> DisplacementField:
@@ -71,20 +72,20 @@ def read_itk_field(path: StrPath, *, device: torch.device | str | None = None) -
     Raises
     ------
     FileError
-        If the file is unreadable, has another shape or intent (and so perhaps another frame), or holds NaN.
+        If the file is unreadable, has another shape or intent (whose frame may differ), or holds NaN.
     """
-    with reading(path, "a displacement field of ITK") as source:
-        vectors, grid = _loaded(source, INTENT_VECTOR, device)
-        return DisplacementField(flipped(vectors), grid)
+    with check_file(path, "a displacement field of ITK") as source:
+        vectors, grid = _read_vectors(source, INTENT_VECTOR, device)
+        return DisplacementField(flip_lps(vectors), grid)
 
 
 def write_nifti_field(transform: DisplacementField, path: StrPath) -> None:
     """Write a transform as a NIfTI displacement field: ``(i, j, k, 1, 3)``, intent 1006, float32, mm RAS+.
 
-    Parameters and errors are those of `write_itk_field`, but any grid will do. Some programs of ITK take the file for
-    one of intent 1007, whose vectors are in LPS; give them that of `write_itk_field`.
+    Parameters and errors are those of `write_itk_field`, but the grid may be sheared. Some programs based on ITK ignore
+    the intent and read the vectors as LPS; write files for them with `write_itk_field`.
     """
-    _save(transform.disp_mm.detach().cpu().float(), transform.grid, path, INTENT_DISPLACEMENT)
+    _write_vectors(transform.disp_mm.detach().cpu().float(), transform.grid, path, INTENT_DISPLACEMENT)
 
 
 def read_nifti_field(path: StrPath, *, device: torch.device | str | None = None) -> DisplacementField:
@@ -92,15 +93,40 @@ def read_nifti_field(path: StrPath, *, device: torch.device | str | None = None)
 
     Parameters, result and errors are those of `read_itk_field`.
     """
-    with reading(path, "a NIfTI displacement field") as source:
-        return DisplacementField(*_loaded(source, INTENT_DISPLACEMENT, device))
+    with check_file(path, "a NIfTI displacement field") as source:
+        return DisplacementField(*_read_vectors(source, INTENT_DISPLACEMENT, device))
 
 
-def _save(vectors: Tensor, grid: Grid, path: StrPath, intent: int) -> None:
+def detect_itk_field(header: FileHeader) -> DetectionResult:
+    """Whether a file is a NIfTI field of ITK; a field without a known intent is `Unusable`."""
+    if not _has_field_shape(header):
+        return False
+    assert header.nifti is not None
+    intent = header.nifti.intent
+    if intent in (INTENT_VECTOR, INTENT_DISPLACEMENT):
+        return intent == INTENT_VECTOR
+    return Unusable(
+        problem=f"has the shape of a displacement field and intent {intent}, which does not tell the frame of its "
+        "vectors",
+        advice="set the intent to 1007 if they are in mm LPS (format='itk'), or to 1006 if they are in mm RAS+ "
+        "(format='nifti')",
+    )
+
+
+def detect_nifti_field(header: FileHeader) -> DetectionResult:
+    """Whether a file is a NIfTI displacement field, intent 1006."""
+    return _has_field_shape(header) and header.nifti is not None and header.nifti.intent == INTENT_DISPLACEMENT
+
+
+def _has_field_shape(header: FileHeader) -> bool:
+    return header.nifti is not None and len(header.nifti.shape) == 5 and header.nifti.shape[3:] == (1, 3)
+
+
+def _write_vectors(vectors: Tensor, grid: Grid, path: StrPath, intent: int) -> None:
     save_nifti(vectors.permute(1, 2, 3, 0)[:, :, :, None].numpy(), grid, path, intent=intent)
 
 
-def _loaded(source: Path, needed: int, device: torch.device | str | None) -> tuple[Tensor, Grid]:
+def _read_vectors(source: Path, needed: int, device: torch.device | str | None) -> tuple[Tensor, Grid]:
     nifti = load_nifti(source)
     shape = nifti.shape
     header: Any = nifti.header
@@ -108,12 +134,14 @@ def _loaded(source: Path, needed: int, device: torch.device | str | None) -> tup
     whose, frame = ("ITK", "LPS") if needed == INTENT_VECTOR else ("NIfTI", "RAS+")
     if len(shape) != 5 or shape[3:] != (1, 3):
         raise FileError(
-            f"{source} has shape {shape}, but a field of {whose} has (i, j, k, 1, 3); see also read_learn2reg"
+            f"cannot read {source}: the shape of a field of {whose} must be (i, j, k, 1, 3), got {shape}; read fields "
+            "of shape (i, j, k, 3) with read_learn2reg or read_fsl"
         )
     if intent != needed:
         raise FileError(
-            f"{source} has intent {intent}, but displacement fields of {whose} have {needed} (vectors in mm {frame}); "
-            "with another one their frame is not known: see read_transform, or convert it with the program that made it"
+            f"cannot read {source}: the intent of a field of {whose} must be {needed} (vectors in mm {frame}), got "
+            f"{intent}, with which their frame is unknown; read it with read_transform, or convert it with the program "
+            "that wrote it"
         )
-    vectors = as_field(nifti_values(nifti)[:, :, :, 0], device)
-    return vectors, Grid((shape[0], shape[1], shape[2]), nifti_affine(nifti))
+    vectors = vectors_to_tensor(read_nifti_values(nifti)[:, :, :, 0], device)
+    return vectors, Grid((shape[0], shape[1], shape[2]), read_nifti_affine(nifti))

@@ -1,4 +1,4 @@
-"""FSL: matrices of FLIRT and relative displacement fields as FNIRT writes them."""
+"""Transforms of FSL: matrices of FLIRT and relative displacement fields of FNIRT."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from convexadam._atomic import atomic_path
 from convexadam._typing import Field
 from convexadam.errors import ConfigError, FileError
 from convexadam.geometry import Affine, DisplacementField, Grid, Transform
-from convexadam.io.nifti import StrPath, load_nifti, nifti_affine, nifti_values, save_nifti
-from convexadam.io.places import as_field, as_field_on, field_of, places_of
-from convexadam.io.reading import reading
+from convexadam.io.coordinates import field_from_coordinates, field_to_coordinates, to_field, vectors_to_tensor
+from convexadam.io.nifti import StrPath, load_nifti, read_nifti_affine, read_nifti_values, save_nifti
+from convexadam.io.reading import check_file
+from convexadam.io.transform_format import DetectionResult, FileHeader, Possible, Unusable
 
 INTENT_FSL_FIELD = 2006
 INTENTS_OF_COEFFICIENTS = (2007, 2008, 2009)
+
+_COEFFICIENTS = "holds spline coefficients of FSL"
+_CONVERT_COEFFICIENTS = "convert them to a field with fnirtfileutils --out"
+_FIXED_MISSING = "fixed must be a Grid or an Image for a matrix of FLIRT, got None; pass fixed="
 
 
 def write_fsl(transform: Transform, path: StrPath, *, fixed: Grid | None, moving: Grid) -> None:
     """Write a transform for FSL: an affine one as a matrix of FLIRT, any as a relative field for ``applywarp``.
 
-    FSL's coordinates are voxel indices times voxel sizes, with the first axis counted from its far end where the
-    affine has a positive determinant; the affine itself means nothing to it. Hence both grids are needed.
+    FSL's coordinates are voxel indices times voxel sizes, with the first axis reversed if the determinant of the affine
+    is positive; the rest of the affine is not used. Hence both grids are needed.
 
     Parameters
     ----------
@@ -41,21 +46,24 @@ def write_fsl(transform: Transform, path: StrPath, *, fixed: Grid | None, moving
     Raises
     ------
     FileError
-        If the name ends otherwise, or does not fit the transform, or the file cannot be written.
+        If the name has another ending, or does not fit the transform, or the file cannot be written.
     ConfigError
         If there is no fixed grid.
     """
     if not str(path).endswith(".mat"):
-        field = as_field_on(transform, fixed)
-        vectors = places_of(field, _fsl_from_mm(moving), _fsl_from_indices(field.grid)).detach().cpu().float()
+        field = to_field(transform, fixed)
+        vectors = (
+            field_to_coordinates(field, _fsl_from_mm(moving), _fsl_from_indices(field.grid)).detach().cpu().float()
+        )
         save_nifti(vectors.permute(1, 2, 3, 0).numpy(), field.grid, path, intent=INTENT_FSL_FIELD)
         return
     if not isinstance(transform, Affine):
         raise FileError(
-            f"a .mat file of FSL holds an affine transform, but a {type(transform).__name__} came for {path}"
+            f"the transform in a .mat file of FSL must be an Affine, got {type(transform).__name__} for {path}; "
+            "call it *.nii.gz to write a field"
         )
     if fixed is None:
-        raise ConfigError("a matrix of FLIRT needs the grids of both images; pass fixed=")
+        raise ConfigError(_FIXED_MISSING)
     matrix = _fsl_from_mm(fixed) @ np.linalg.inv(transform.matrix) @ np.linalg.inv(_fsl_from_mm(moving))
     with atomic_path(path) as temporary:
         temporary.write_text("".join("  ".join(f"{v:.17g}" for v in row) + "\n" for row in matrix), encoding="ascii")
@@ -80,19 +88,39 @@ def read_fsl(path: StrPath, *, fixed: Grid | None, moving: Grid, device: torch.d
     FileError
         If the file is unreadable, or a field of spline coefficients, of absolute positions or on another grid.
     ConfigError
-        If a matrix comes without ``fixed``.
+        If the file is a matrix and ``fixed`` is ``None``.
     """
-    with reading(path, "a transform of FSL") as source:
-        matrix = text_matrix(source)
+    with check_file(path, "a transform of FSL") as source:
+        matrix = read_text_matrix(source)
         if matrix is None:
             return _read_field(source, fixed, moving, device)
         if fixed is None:
-            raise ConfigError("a matrix of FLIRT needs the grids of both images; pass fixed=")
+            raise ConfigError(_FIXED_MISSING)
         return Affine(np.linalg.inv(_fsl_from_mm(moving)) @ np.linalg.inv(matrix) @ _fsl_from_mm(fixed))
 
 
-def text_matrix(source: Path) -> np.ndarray | None:
-    """Return the 4x4 numbers that a text file consists of, or ``None`` if it is something else."""
+def detect_fsl(header: FileHeader) -> DetectionResult:
+    """Whether a file is a field of FNIRT, by its intent; a matrix, or a field without intent, is `Possible`."""
+    if header.nifti is None:
+        if header.archive is None and read_text_matrix(header.path) is not None:
+            return Possible(
+                content="a matrix of FLIRT or of any other frame and direction",
+                needs=("fixed", "moving"),
+                alternative="wrap a matrix in mm RAS+ from fixed to moving in Affine(numpy.loadtxt(...))",
+            )
+        return False
+    shape, intent = header.nifti.shape, header.nifti.intent
+    if len(shape) == 5 and shape[3:] == (1, 3):
+        return False
+    if intent in INTENTS_OF_COEFFICIENTS:
+        return Unusable(problem=f"{_COEFFICIENTS} (intent {intent})", advice=_CONVERT_COEFFICIENTS)
+    if intent == INTENT_FSL_FIELD:
+        return True
+    return Possible(content="a displacement field of FSL (mm)") if len(shape) == 4 and shape[3] == 3 else False
+
+
+def read_text_matrix(source: Path) -> np.ndarray | None:
+    """Return the 4x4 matrix in a text file, or ``None`` if the file holds anything else."""
     with source.open("rb") as file:
         begin = file.read(4096)
     try:
@@ -107,25 +135,30 @@ def _read_field(source: Path, fixed: Grid | None, moving: Grid, device: torch.de
     header: Any = nifti.header
     intent, shape = int(header["intent_code"]), nifti.shape
     if intent in INTENTS_OF_COEFFICIENTS:
-        raise FileError(f"{source} holds coefficients (intent {intent}); make a field of it with fnirtfileutils --out")
+        raise FileError(f"cannot read {source}: it {_COEFFICIENTS} (intent {intent}); {_CONVERT_COEFFICIENTS}")
     if len(shape) != 4 or shape[3] != 3:
-        raise FileError(f"{source} has shape {shape}, but a displacement field of FSL has (i, j, k, 3)")
-    grid = Grid((shape[0], shape[1], shape[2]), nifti_affine(nifti))
-    if fixed is not None and not fixed.same_as(grid):
         raise FileError(
-            f"{source} lies on {grid!r}, but the fixed grid is {fixed!r}; pass the reference image's, or none"
+            f"cannot read {source}: the shape of a displacement field of FSL must be (i, j, k, 3), got {shape}; "
+            "name another format"
         )
-    vectors = as_field(nifti_values(nifti), device)
+    grid = Grid((shape[0], shape[1], shape[2]), read_nifti_affine(nifti))
+    if fixed is not None and not fixed.is_close(grid):
+        raise FileError(
+            f"cannot read {source}: its grid must be the fixed grid {fixed!r}, got {grid!r}; pass the grid of the "
+            "reference image, or omit it"
+        )
+    vectors = vectors_to_tensor(read_nifti_values(nifti), device)
     if _looks_absolute(vectors, grid):
         raise FileError(
-            f"{source} holds absolute positions, but displacements are needed; convert it with convertwarp --relout"
+            f"cannot read {source}: its vectors must be relative displacements, got absolute positions; convert it "
+            "with convertwarp --relout"
         )
-    return field_of(vectors, grid, _fsl_from_mm(moving), _fsl_from_indices(grid))
+    return field_from_coordinates(vectors, grid, _fsl_from_mm(moving), _fsl_from_indices(grid))
 
 
 def _looks_absolute(vectors: Field, grid: Grid) -> bool:
-    """Whether the values vary less once each voxel's own place is taken from them, which is how FSL tells."""
-    own = places_of(DisplacementField(vectors.new_zeros(vectors.shape), grid), _fsl_from_mm(grid))
+    """Whether subtracting the positions of the voxels reduces the standard deviation, which is FSL's own criterion."""
+    own = field_to_coordinates(DisplacementField(vectors.new_zeros(vectors.shape), grid), _fsl_from_mm(grid))
     deviation = (vectors - own).flatten(1).double().std(dim=1).sum()
     return bool(deviation < vectors.flatten(1).double().std(dim=1).sum())
 

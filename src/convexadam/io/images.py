@@ -1,4 +1,4 @@
-"""Image files: NIfTI, and through SimpleITK MetaImage, NRRD and DICOM."""
+"""Image files: NIfTI with nibabel; MetaImage, NRRD and DICOM with SimpleITK."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from convexadam.errors import FileError, InputError
 from convexadam.geometry import Image
 from convexadam.io.dicom import read_dicom_series
 from convexadam.io.itk import read_with_itk, write_with_itk
-from convexadam.io.nifti import StrPath, image_from_nifti, load_nifti, nifti_array, save_nifti
-from convexadam.io.reading import reading
+from convexadam.io.nifti import StrPath, image_from_nifti, load_nifti, save_nifti, to_nifti_array
+from convexadam.io.reading import check_file
 
 _META_IMAGE = re.compile(rb"^(ObjectType|NDims|Comment|ID)\s*=", re.MULTILINE)
 _HEAD = 1024
@@ -25,76 +25,75 @@ def read_image(path: StrPath, *, channels: bool = False, device: torch.device | 
     ----------
     path
         NIfTI (``.nii``, ``.nii.gz``, ``.hdr``/``.img``, of either byte order); MetaImage (``.mha``, ``.mhd``), NRRD, a
-        volume of DICOM, or a folder with one DICOM series, through SimpleITK. The content decides, not the name.
+        DICOM volume, or a folder with one DICOM series, with SimpleITK. The format is detected by the content.
     channels
-        Take several values for each voxel (``(i, j, k, c)`` or ``(i, j, k, 1, c)`` of NIfTI, vectors of the others) as
-        channels, for warping. Without it such files are refused.
+        Read several values per voxel (``(i, j, k, c)`` or ``(i, j, k, 1, c)`` in NIfTI, vectors in the others) as
+        channels, for warping. By default such files are refused.
     device
         Where the values go; ``None`` is the CPU.
 
     Returns
     -------
-    Image ``[c, i, j, k]`` in mm RAS+. Whole numbers without a scale factor keep a whole-number type (unsigned ones of
-    two bytes and more become the next larger signed one); scaled values become float32. NaN is allowed. Trailing axes
-    of length 1 are dropped, and headers in metres or micrometres are converted to mm.
+    Image ``[c, i, j, k]`` in mm RAS+. Integers without a scale factor stay integers (unsigned types of two bytes and
+    more become the next larger signed type); scaled values become float32. NaN is allowed. Trailing axes of length 1
+    are dropped, and headers in metres or micrometres are converted to mm.
 
     Raises
     ------
     FileError
-        If the file is missing, empty, damaged or no such image, if it has two or more than three axes, or if its
-        values are complex or colours, its affine is unusable, or a folder holds several series or lacks slices.
+        If the file is missing, empty, damaged or of another format; if it does not have three axes; if its values are
+        complex or colours; if its affine is unusable; or if a folder holds several series, or a series lacks slices.
     MissingExtraError
         If SimpleITK is needed and not installed.
     """
     if Path(path).is_dir():
         return read_dicom_series(Path(path), channels=channels, device=device)
-    with reading(path, "a NIfTI image") as source:
-        reader = reader_of_itk(source)
+    with check_file(path, "a NIfTI image") as source:
+        reader = find_itk_reader(source)
         if reader is not None:
             return read_with_itk(source, reader, channels=channels, device=device)
         return image_from_nifti(load_nifti(source), channels=channels, device=device)
 
 
 def write_image(image: Image, path: StrPath) -> None:
-    """Write an image as NIfTI, MetaImage or NRRD, whole or not at all.
+    """Write an image as NIfTI, MetaImage or NRRD. An existing file is replaced after the new one is complete.
 
-    float16 and bfloat16 become float32, truth values uint8, and int64 becomes int32 where the values fit, since other
-    programs read no such types. In NIfTI, qform and sform are both set; a sheared grid, which no qform can hold, has an
-    sform alone.
+    float16 and bfloat16 become float32, bool becomes uint8, and int64 becomes int32 if the values fit, since other
+    programs do not read these types. NIfTI files have both qform and sform; a sheared grid, which a qform cannot
+    represent, has the sform only.
 
     Parameters
     ----------
     image
         On any device. Several channels become ``(i, j, k, c)`` in NIfTI, and vectors elsewhere.
     path
-        Ends in ``.nii`` or ``.nii.gz``, or (through SimpleITK) in ``.mha`` or ``.nrrd``; its folder exists. An old file
-        of that name is replaced.
+        Ends in ``.nii`` or ``.nii.gz``, or (with SimpleITK) in ``.mha`` or ``.nrrd``. Its folder must exist.
 
     Raises
     ------
     FileError
-        If the name ends otherwise, the folder is missing or the file cannot be written.
+        If the name has another ending, the folder does not exist or the file cannot be written.
     GeometryError
-        If the grid has no right angles, which MetaImage and NRRD cannot hold here.
+        If the file is MetaImage or NRRD and the axes of the grid are not orthogonal.
     MissingExtraError
         If SimpleITK is needed and not installed.
     """
     if not isinstance(image, Image):
-        raise InputError(f"an Image is written, but a {type(image).__name__} came; see as_image")
+        raise InputError(f"image must be an Image, got {type(image).__name__}; convert it with as_image")
     name = str(path)
     if name.endswith((".mha", ".nrrd")):
         write_with_itk(image, path)
     elif name.endswith((".nii", ".nii.gz")):
-        save_nifti(nifti_array(image.data), image.grid, path)
+        save_nifti(to_nifti_array(image.data), image.grid, path)
     else:
         raise FileError(
-            f"an image file is called *.nii or *.nii.gz (with SimpleITK also *.mha or *.nrrd), but the name is {path}; "
-            "change its ending"
+            f"the name of an image file must end in .nii or .nii.gz (or, with SimpleITK, .mha or .nrrd), got {path}; "
+            "change the ending"
         )
 
 
-def reader_of_itk(source: Path) -> str | None:
-    """Return the name of ITK's reader for a file, by its content; ``None`` leaves it to nibabel."""
+def find_itk_reader(source: Path) -> str | None:
+    """Return the name of ITK's reader for a file, by its content; ``None`` if it is none of ITK's formats here."""
     with source.open("rb") as file:
         head = file.read(_HEAD)
     if head.startswith(b"NRRD000"):

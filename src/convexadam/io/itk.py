@@ -1,4 +1,4 @@
-"""Images and grids of SimpleITK. The only module that knows how ITK lays out voxels and names places."""
+"""Images and grids of SimpleITK: the only module that knows the axis order and the LPS frame of ITK."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from convexadam._atomic import atomic_path
 from convexadam._typing import Field, Shaped, Tensor
 from convexadam.errors import FileError, GeometryError, InputError, MissingExtraError
 from convexadam.geometry import Grid, Image
-from convexadam.io.nifti import StrPath, has_right_angles, image_from_channels, storable
+from convexadam.io.nifti import StrPath, has_right_angles, image_from_channels, to_storable
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""Takes points in mm from RAS+ to LPS, and back."""
+"""4x4 from mm RAS+ to mm LPS, and its own inverse."""
 
 
-def flipped(vectors: Field) -> Field:
-    """Vectors ``[3, i, j, k]`` from RAS+ to LPS, or back."""
+def flip_lps(vectors: Field) -> Field:
+    """Convert vectors ``[3, i, j, k]`` from RAS+ to LPS, or back."""
     signs = torch.tensor(LPS.diagonal()[:3].copy(), dtype=vectors.dtype, device=vectors.device)
     return vectors * signs.reshape(3, 1, 1, 1)
 
 
-def simpleitk(purpose: str) -> Any:
-    """Import SimpleITK, which ``purpose`` (``"reading MetaImage"``) needs, or say how to install it.
+def import_simpleitk(purpose: str) -> Any:
+    """Import SimpleITK for a ``purpose`` such as ``"reading MetaImage"``, which the error message names.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def simpleitk(purpose: str) -> Any:
 
 
 def grid_from_itk(image: Any) -> Grid:
-    """Return where the voxels of a three-dimensional image of SimpleITK are, in mm RAS+."""
+    """Return the grid of a three-dimensional SimpleITK image, in mm RAS+."""
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
@@ -51,20 +51,19 @@ def grid_from_itk(image: Any) -> Grid:
 
 
 def image_from_itk(image: Any, *, channels: bool = False, device: torch.device | str | None = None) -> Image:
-    """Make an image of one of SimpleITK: from LPS to RAS+ and from ``k, j, i`` to ``i, j, k``.
+    """Convert a SimpleITK image: from LPS to RAS+ and from ``k, j, i`` to ``i, j, k``.
 
     Raises
     ------
     InputError
-        If it has not three axes, or several numbers for each voxel although no ``channels`` were asked for.
+        If it does not have three axes, or has several values per voxel and ``channels`` is false.
     """
-    sitk = simpleitk("an image of SimpleITK")
+    sitk = import_simpleitk("an image of SimpleITK")
     axes, numbers = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
     if axes != 3 or (numbers != 1 and not channels):
         raise InputError(
-            f"one number for each voxel of a 3-D volume is needed, but the SimpleITK image has {axes} axes and "
-            f"{numbers} numbers per voxel; extract one volume first, or take several numbers as channels with "
-            "as_image(..., channels=True)"
+            f"a SimpleITK image must have three axes and one value per voxel, got {axes} axes and {numbers} values per "
+            "voxel; extract one volume, or read the values as channels with as_image(..., channels=True)"
         )
     array = sitk.GetArrayFromImage(image).T
     grid = grid_from_itk(image)
@@ -72,20 +71,20 @@ def image_from_itk(image: Any, *, channels: bool = False, device: torch.device |
 
 
 def image_to_itk(data: Shaped[Tensor, "c i j k"], grid: Grid) -> Any:
-    """Make an image of SimpleITK, of vectors where there are several channels; types are those of `write_image`.
+    """Convert to a SimpleITK image, with vectors if there are several channels; types are those of `write_image`.
 
     Raises
     ------
     GeometryError
-        If the axes of the grid are not at right angles: ITK knows no such grids.
+        If the axes of the grid are not orthogonal: ITK has no such grids.
     """
-    sitk = simpleitk("an image of SimpleITK")
+    sitk = import_simpleitk("an image of SimpleITK")
     if not has_right_angles(grid):
         raise GeometryError(
-            "the axes of the grid are not at right angles, and ITK knows no such grids; "
-            "resample onto a grid without shear first"
+            f"the grid of an image of ITK must have orthogonal axes (right angles), got {grid!r} with shear; resample "
+            "to a grid without shear"
         )
-    values = storable(data)
+    values = to_storable(data)
     array = values[0].T if len(values) == 1 else values.T
     made = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=len(values) > 1)
     affine = LPS @ grid.affine
@@ -98,8 +97,8 @@ def image_to_itk(data: Shaped[Tensor, "c i j k"], grid: Grid) -> Any:
 def read_with_itk(
     source: Path, reader: str, *, channels: bool = False, device: torch.device | str | None = None
 ) -> Image:
-    """Read an image file with the named reader of ITK. To be called within `reading`."""
-    sitk = simpleitk(f"reading {source}")
+    """Read an image file with a reader of ITK, by its name. Call it within `check_file`."""
+    sitk = import_simpleitk(f"reading {source}")
     file = sitk.ImageFileReader()
     file.SetImageIO(reader)
     file.SetFileName(str(source))
@@ -107,17 +106,17 @@ def read_with_itk(
         image = file.Execute()
     except RuntimeError as error:
         raise FileError(
-            f"{source} cannot be read as an image by ITK's {reader}; is it damaged or cut short, or is a file with its "
-            "voxels missing?"
+            f"cannot read an image from {source} with {reader} of ITK; check whether it is damaged or truncated, or "
+            "whether the file with its voxels is missing"
         ) from error
     if reader == "GDCMImageIO" and image.GetSize()[2:] == (1,):
-        raise FileError(f"{source} is one slice of DICOM, but a volume is needed; give the folder of the series")
+        raise FileError(f"{source} must be a volume, got one DICOM slice; pass the folder of the series")
     return image_from_itk(image, channels=channels, device=device)
 
 
 def write_with_itk(image: Image, path: StrPath) -> None:
-    """Write an image through SimpleITK, compressed, by the rules of `write_image`."""
-    sitk = simpleitk(f"writing {path}")
+    """Write an image with SimpleITK, compressed, by the rules of `write_image`."""
+    sitk = import_simpleitk(f"writing {path}")
     made = image_to_itk(image.data, image.grid)
     with atomic_path(path) as temporary:
         try:

@@ -1,7 +1,8 @@
-"""Transform files of ITK (``.h5``, ``.tfm``, ``.txt``, ``.mat``) through SimpleITK."""
+"""Transform files of ITK (``.h5``, ``.tfm``, ``.txt``, ``.mat``), read and written with SimpleITK."""
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -13,70 +14,77 @@ from convexadam._atomic import atomic_path
 from convexadam.errors import ConfigError, FileError
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform, compose
 from convexadam.geometry.tensors import to_device
-from convexadam.io.itk import LPS, flipped, grid_from_itk, image_to_itk, simpleitk
+from convexadam.io.headers import hdf5_contains
+from convexadam.io.itk import LPS, flip_lps, grid_from_itk, image_to_itk, import_simpleitk
 from convexadam.io.nifti import StrPath
+from convexadam.io.transform_format import FileHeader
 
-ITK_ENDINGS = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
-"""Names under which ITK writes transforms; the last one holds affine transforms alone."""
+ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
+"""Endings of the names of ITK's transform files; ``.mat`` files hold affine transforms only."""
 
 ITK_TEXT = b"#Insight Transform File"
-"""How text files begin."""
+"""First bytes of text files."""
 
 MATLAB_ORDER = {b"\0\0\0\0": "<", b"\0\0\x03\xe8": ">", b"\n\0\0\0": "<", b"\0\0\x03\xf2": ">"}
-"""How files of MATLAB version 4 begin, float64 or float32, and the order of their bytes."""
+"""First bytes of files of MATLAB version 4, float64 or float32, and their byte order."""
 
 _MATLAB_HEADER = 20
+_MATLAB_NAME = re.compile(rb"\w+_(?:double|float)_\d+_\d+\0|fixed\0")
 
 
 def write_itk_transform(transform: Transform, path: StrPath) -> None:
-    """Write a transform as ITK, ANTs and Slicer read it: affine parts as matrices, fields as float64 vectors.
+    """Write a transform file for ITK, ANTs and Slicer: affine parts as matrices, fields as float64 vectors.
 
-    A chain stays a chain (an ITK composite, whose parts are listed from last to first). Outside its grid a field of ITK
-    moves nothing, while `DisplacementField` goes on with its edge values.
+    A chain becomes an ITK composite, whose parts are listed from last to first. Outside its grid a field of ITK is 0,
+    while `DisplacementField` repeats its edge values.
 
     Parameters
     ----------
     transform
         From fixed to moving space.
     path
-        ``*.h5``, ``*.tfm`` or ``*.txt``; ``*.mat`` for an affine transform. An old file is replaced, whole or not at
-        all.
+        ``*.h5``, ``*.tfm`` or ``*.txt``; ``*.mat`` for an affine transform. An existing file is replaced after the new
+        one is complete.
 
     Raises
     ------
     FileError
-        If the name ends otherwise, or the file cannot be written.
+        If the name has another ending, or the file cannot be written.
     GeometryError
-        If the axes of a field's grid are not at right angles: ITK knows no such grids.
+        If the axes of a field's grid are not orthogonal: ITK has no such grids.
     MissingExtraError
         If SimpleITK is not installed.
     """
-    sitk = simpleitk("writing a transform file of ITK")
+    sitk = import_simpleitk("writing a transform file of ITK")
     ending = Path(path).suffix
-    if ending not in ITK_ENDINGS:
-        raise FileError(f"a transform file of ITK is called {', '.join(ITK_ENDINGS)}, but the name is {path}")
+    if ending not in ITK_SUFFIXES:
+        raise FileError(
+            f"the name of a transform file of ITK must end in {', '.join(ITK_SUFFIXES)}, got {path}; change the ending"
+        )
     if ending == ".mat" and not isinstance(transform, Affine):
         raise FileError(
-            f"a .mat file of ITK holds affine transforms alone, but a {type(transform).__name__} came for {path}; "
-            "call it .h5"
+            f"the transform in a .mat file of ITK must be an Affine, got {type(transform).__name__} for {path}; "
+            "call it *.h5"
         )
-    made = _as_itk(sitk, transform)
+    made = _to_itk(sitk, transform)
     with atomic_path(path) as temporary:
         try:
             sitk.WriteTransform(made, str(temporary))
         except RuntimeError as error:
-            raise FileError(f"cannot write {path}: {_reason(error)}") from error
+            raise FileError(
+                f"cannot write {path}: {_format_reason(error)}; check permissions and free space"
+            ) from error
 
 
 def read_itk_transform(source: Path, fixed: Grid | None = None, device: torch.device | str | None = None) -> Transform:
-    """Read a transform file of ITK. To be called within `reading`.
+    """Read a transform file of ITK. Call it within `check_file`.
 
     Parameters
     ----------
     source
-        A file of ITK, ANTs or Slicer, by any name.
+        A file of ITK, ANTs or Slicer.
     fixed
-        Where splines and other parametric deformations are turned into a field; no other transform needs it.
+        The grid on which splines and other parametric deformations become a field; other transforms do not use it.
     device
         Where vectors go; ``None`` is the CPU.
 
@@ -85,20 +93,28 @@ def read_itk_transform(source: Path, fixed: Grid | None = None, device: torch.de
     FileError
         If SimpleITK cannot read it, or it is not three-dimensional.
     ConfigError
-        If a parametric deformation comes and there is no ``fixed`` grid.
+        If the file holds a parametric deformation and ``fixed`` is ``None``.
     MissingExtraError
         If SimpleITK is not installed.
     """
-    sitk = simpleitk("reading a transform file of ITK")
+    sitk = import_simpleitk("reading a transform file of ITK")
     _check_complete(source)
     try:
         found = sitk.ReadTransform(str(source))
     except RuntimeError as error:
-        raise FileError(f"{source} cannot be read as a transform of ITK ({_reason(error)}); is it damaged?") from error
+        raise FileError(
+            f"cannot read a transform of ITK from {source}: {_format_reason(error)}; check whether it is damaged"
+        ) from error
     return _from_itk(sitk, found, fixed, device or "cpu")
 
 
-def _as_itk(sitk: Any, transform: Transform) -> Any:
+def detect_itk_transform(header: FileHeader) -> bool:
+    """Whether a file is a transform file of ITK: text, MATLAB version 4 or HDF5."""
+    matlab = header.head[:4] in MATLAB_ORDER and _MATLAB_NAME.match(header.head[_MATLAB_HEADER:]) is not None
+    return header.head.startswith(ITK_TEXT) or matlab or hdf5_contains(header, b"ITKVersion")
+
+
+def _to_itk(sitk: Any, transform: Transform) -> Any:
     if isinstance(transform, Affine):
         matrix = LPS @ transform.matrix @ LPS
         made = sitk.AffineTransform(3)
@@ -106,19 +122,24 @@ def _as_itk(sitk: Any, transform: Transform) -> Any:
         made.SetTranslation(matrix[:3, 3].tolist())
         return made
     if isinstance(transform, DisplacementField):
-        vectors = flipped(transform.disp_mm.detach().cpu().double())
+        vectors = flip_lps(transform.disp_mm.detach().cpu().double())
         return sitk.DisplacementFieldTransform(image_to_itk(vectors, transform.grid))
     if isinstance(transform, Composite):
         chain = sitk.CompositeTransform(3)
         for part in reversed(transform.transforms):  # ITK applies first what was added last
-            chain.AddTransform(_as_itk(sitk, part))
+            chain.AddTransform(_to_itk(sitk, part))
         return chain
-    raise ConfigError(f"ITK has no {type(transform).__name__}; write transform.resample_onto(fixed)")
+    raise ConfigError(
+        f"a transform for ITK must be an Affine, a DisplacementField or a Composite, got {type(transform).__name__}; "
+        "write transform.to_displacement_field(fixed)"
+    )
 
 
 def _from_itk(sitk: Any, found: Any, fixed: Grid | None, device: torch.device | str) -> Transform:
     if found.GetDimension() != 3:
-        raise FileError(f"the transform has {found.GetDimension()} dimensions, but three are needed")
+        raise FileError(
+            f"a transform of ITK must have 3 dimensions, got {found.GetDimension()}; only 3-D transforms are supported"
+        )
     kind = found.GetTransformEnum()
     if kind == sitk.sitkComposite:
         chain = sitk.CompositeTransform(found)
@@ -126,7 +147,7 @@ def _from_itk(sitk: Any, found: Any, fixed: Grid | None, device: torch.device | 
         parts = [_from_itk(sitk, chain.GetNthTransform(n), fixed, device) for n in order]
         return compose(*parts) if parts else Affine()
     if kind == sitk.sitkDisplacementField:
-        return _field(sitk, sitk.DisplacementFieldTransform(found).GetDisplacementField(), device)
+        return _field_from_itk(sitk, sitk.DisplacementFieldTransform(found).GetDisplacementField(), device)
     if found.IsLinear():
         origin = np.array(found.TransformPoint((0.0, 0.0, 0.0)))
         columns = [np.array(found.TransformPoint(point)) - origin for point in np.eye(3).tolist()]
@@ -135,21 +156,21 @@ def _from_itk(sitk: Any, found: Any, fixed: Grid | None, device: torch.device | 
         return Affine(LPS @ matrix @ LPS)
     if fixed is None:
         raise ConfigError(
-            f"the transform holds a {found.GetName()}, which becomes a field on the fixed grid; pass fixed="
+            f"fixed must be a Grid or an Image to sample a {found.GetName()} of ITK, got None; pass fixed="
         )
     sampler = sitk.TransformToDisplacementFieldFilter()
     sampler.SetReferenceImage(image_to_itk(torch.zeros((1, *fixed.shape), dtype=torch.uint8, device="cpu"), fixed))
     sampler.SetOutputPixelType(sitk.sitkVectorFloat64)
-    return _field(sitk, sampler.Execute(found), device)
+    return _field_from_itk(sitk, sampler.Execute(found), device)
 
 
-def _field(sitk: Any, vectors: Any, device: torch.device | str) -> DisplacementField:
+def _field_from_itk(sitk: Any, vectors: Any, device: torch.device | str) -> DisplacementField:
     values = torch.from_numpy(np.array(sitk.GetArrayViewFromImage(vectors).T, np.float64, order="C"))
-    return DisplacementField(to_device(flipped(values), device), grid_from_itk(vectors))
+    return DisplacementField(to_device(flip_lps(values), device), grid_from_itk(vectors))
 
 
 def _check_complete(source: Path) -> None:
-    """Refuse text and MATLAB files that are cut short: ITK takes them, with zeros or half a number for the rest."""
+    """Refuse truncated text and MATLAB files, which ITK reads with zeros or a truncated number for the rest."""
     with source.open("rb") as file:
         head = file.read(len(ITK_TEXT))
     if head == ITK_TEXT:
@@ -160,12 +181,13 @@ def _check_complete(source: Path) -> None:
         return
     if not complete:
         raise FileError(
-            f"{source} is cut short; copy or make it again (the last line of a text file ends with a break)"
+            f"{source} must be complete, got a truncated file; copy or write it again (the last line of a text file "
+            "ends with a line break)"
         )
 
 
 def _is_complete_text(text: str) -> bool:
-    """Whether the last line has its end, and each transform but a composite both kinds of parameters."""
+    """Whether the last line is terminated, and each transform except composites has both kinds of parameters."""
     blocks = text.split("\nTransform:")[1:]
     simple = [block for block in blocks if not block.lstrip().startswith("CompositeTransform")]
     whole = all("\nParameters:" in block and "\nFixedParameters:" in block for block in simple)
@@ -173,7 +195,7 @@ def _is_complete_text(text: str) -> bool:
 
 
 def _is_complete_matlab(content: bytes, order: str) -> bool:
-    """Whether the file ends where its last matrix ends, and they come in pairs: parameters and fixed ones."""
+    """Whether the file ends with its last matrix, and the matrices are pairs: parameters and fixed parameters."""
     at, number = 0, 0
     while at + _MATLAB_HEADER <= len(content):
         kind, rows, columns, _, letters = struct.unpack_from(f"{order}5i", content, at)
@@ -184,6 +206,6 @@ def _is_complete_matlab(content: bytes, order: str) -> bool:
     return at == len(content) and number % 2 == 0
 
 
-def _reason(error: RuntimeError) -> str:
+def _format_reason(error: RuntimeError) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[-1].split()) if lines else type(error).__name__

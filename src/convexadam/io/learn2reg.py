@@ -1,4 +1,4 @@
-"""Displacement fields of the Learn2Reg challenge: those of its present evaluation, and of 2020 and 2021."""
+"""Displacement fields of the Learn2Reg challenge: those of its current evaluation, and of 2020 and 2021."""
 
 from __future__ import annotations
 
@@ -12,143 +12,151 @@ from convexadam._atomic import atomic_path
 from convexadam._typing import Field, Triple
 from convexadam.errors import FileError
 from convexadam.geometry import DisplacementField, Grid, Transform
-from convexadam.io.nifti import StrPath, load_nifti, nifti_values, save_nifti
-from convexadam.io.places import as_field, as_field_on, field_of, indices_in, places_of
-from convexadam.io.reading import is_zip, reading
+from convexadam.io.coordinates import (
+    field_from_coordinates,
+    field_to_coordinates,
+    to_field,
+    vectors_to_tensor,
+    world_to_index_matrix,
+)
+from convexadam.io.fsl import INTENT_FSL_FIELD, INTENTS_OF_COEFFICIENTS
+from convexadam.io.nifti import StrPath, load_nifti, read_nifti_values, save_nifti
+from convexadam.io.reading import check_file, is_zip
+from convexadam.io.transform_format import DetectionResult, FileHeader, Possible
 
 _LONG = re.compile(r"disp_\d{4}_(\d{4})_\d{4}_(\d{4})\.(?:npz|nii\.gz)")
 _SHORT = re.compile(r"disp_\d{4}_\d{4}\.(?:npz|nii\.gz)")
 _FULL_IN_2021: Triple = (64, 64, 64)
-"""Shape of the one task of 2021 (Hippocampus) whose fields were not halved."""
+"""Shape of the images of Hippocampus, the one task of 2021 whose fields have full resolution."""
 
 
 def write_learn2reg(
     transform: Transform, path: StrPath, *, fixed: Grid | None = None, moving: Grid | None = None
 ) -> None:
-    """Write a transform as Learn2Reg wants it: ``(i, j, k, 3)`` in voxels, fixed to moving.
+    """Write a transform in the format of Learn2Reg: ``(i, j, k, 3)`` in voxels, fixed to moving.
 
-    The value at voxel ``x`` of the fixed image is ``y - x`` where ``y`` are indices of the moving image.
+    The value at index ``x`` of the fixed image is ``y - x``, where ``y`` is the corresponding index of the moving
+    image.
 
     Parameters
     ----------
     transform
         From fixed to moving space, on any device.
     path
-        ``*.nii.gz`` for float32; ``*.npz`` for float16 under the key ``arr_0``, compact and rounded: to 0.002 voxels
+        ``*.nii.gz`` for float32; ``*.npz`` for float16 under the key ``arr_0``, smaller and rounded: to 0.002 voxels
         for displacements up to 4 voxels, 0.008 up to 16 and 0.03 up to 64.
     fixed
-        Where the values lie; ``None`` takes the transform's grid.
+        The fixed grid; ``None`` takes the grid of the transform.
     moving
-        Whose indices are meant; ``None``: both images of a pair share one grid, as Learn2Reg's do.
+        The moving grid; ``None`` takes the fixed grid, which both images of a pair of Learn2Reg share.
 
     Raises
     ------
     FileError
-        If the name ends otherwise, the folder is missing or the file cannot be written.
+        If the name has another ending, the folder does not exist or the file cannot be written.
     ConfigError
-        If neither a grid comes nor the transform has one.
+        If ``fixed`` is ``None`` and the transform has no grid.
     """
     check_learn2reg_name(path)
-    disp_vox, grid = _voxels(transform, fixed, moving)
+    disp_vox, grid = _displacement_voxels(transform, fixed, moving)
     vectors = disp_vox.permute(1, 2, 3, 0)
     if str(path).endswith(".nii.gz"):
         save_nifti(vectors.float().numpy(), grid, path)
     else:
-        _save(vectors.numpy(), path)
+        _write_npz(vectors.numpy(), path)
 
 
 def write_learn2reg_2021(
     transform: Transform, path: StrPath, *, fixed: Grid | None = None, moving: Grid | None = None
 ) -> None:
-    """Write a field as Learn2Reg took it in 2020 and 2021: ``(3, i/2, j/2, k/2)`` float16, in voxels of the whole grid.
+    """Write a field in the format of Learn2Reg 2020 and 2021: ``(3, i/2, j/2, k/2)``, float16, in fixed voxels.
 
-    Halved with ``scipy.ndimage.zoom(component, 0.5, order=2)``; grids of 64 x 64 x 64 (Hippocampus) are not halved.
-    Parameters and errors are those of `write_learn2reg`, but that the name ends in ``.npz``.
+    Downsampled with ``scipy.ndimage.zoom(component, 0.5, order=2)``; fields of 64 x 64 x 64 voxels (Hippocampus) keep
+    their resolution. Parameters and errors are those of `write_learn2reg`, except that the name must end in ``.npz``.
     """
     from scipy.ndimage import zoom
 
     if not str(path).endswith(".npz"):
-        raise FileError(f"a field for Learn2Reg 2021 is called *.npz, but the name is {path}; change its ending")
-    disp_vox, grid = _voxels(transform, fixed, moving)
+        raise FileError(f"the name of a field for Learn2Reg 2021 must end in .npz, got {path}; change the ending")
+    disp_vox, grid = _displacement_voxels(transform, fixed, moving)
     vectors = disp_vox.numpy()
     if grid.shape != _FULL_IN_2021:
         vectors = np.stack([zoom(component, 0.5, order=2) for component in vectors])
-    _save(vectors, path)
+    _write_npz(vectors, path)
 
 
 def check_learn2reg_name(path: StrPath) -> None:
-    """Raise `FileError` unless a field for Learn2Reg can be written under that name."""
+    """Raise `FileError` unless the name ends like a field of Learn2Reg."""
     if not str(path).endswith((".nii.gz", ".npz")):
-        raise FileError(f"a field for Learn2Reg is called *.nii.gz or *.npz, but the name is {path}; change its ending")
+        raise FileError(f"the name of a field for Learn2Reg must end in .nii.gz or .npz, got {path}; change the ending")
 
 
 def check_learn2reg(path: StrPath, shape: Triple | Grid, *, modalities: tuple[int, int] | None = None) -> None:
-    """Make sure that a field can be handed in to Learn2Reg: its name, shape, type and values.
+    """Check that a field can be submitted to Learn2Reg: its name, shape, type and values.
 
     Parameters
     ----------
     path
-        The file, as it will be handed in: ``disp_FFFF_ffff_MMMM_mmmm`` with the numbers of the fixed image, its
-        modality, the moving image and its modality, or ``disp_FFFF_MMMM`` where the modalities are 0 and 1; ``.npz`` or
-        ``.nii.gz``.
+        The file under its final name: ``disp_FFFF_ffff_MMMM_mmmm`` with the numbers of the fixed image, its modality,
+        the moving image and its modality, or ``disp_FFFF_MMMM`` if the modalities are 0 and 1; ``.npz`` or ``.nii.gz``.
     shape
-        Of the fixed image, or its grid.
+        Shape of the fixed image, or its grid.
     modalities
-        Numbers of the modalities of the fixed and the moving image, to be held against the name; ``None`` takes any.
+        Numbers of the modalities of the fixed and the moving image, which the name must have; ``None`` allows any.
 
     Raises
     ------
     FileError
-        It says everything that is wrong.
+        If anything is wrong; the message lists all problems.
     """
     shape = shape.shape if isinstance(shape, Grid) else shape
-    problems = _problems_of_name(Path(path).name, modalities)
+    problems = _find_name_problems(Path(path).name, modalities)
     if Path(path).name.endswith((".npz", ".nii.gz")):
-        with reading(path, "a displacement field of Learn2Reg") as source:
-            problems += _problems_of_values(_values(source), shape)
+        with check_file(path, "a displacement field of Learn2Reg") as source:
+            problems += _find_value_problems(_read_values(source), shape)
     if problems:
-        raise FileError(f"{path} cannot be handed in to Learn2Reg: " + "; ".join(problems))
+        raise FileError(f"cannot submit {path} to Learn2Reg: " + "; ".join(problems))
 
 
 def check_learn2reg_2021(path: StrPath, shape: Triple) -> None:
-    """Make sure that a field can be handed in as in 2020 and 2021: its name, shape, type (float16) and values.
+    """Check that a field can be submitted as in 2020 and 2021: its name, shape, type (float16) and values.
 
     Parameters
     ----------
     path
         The file, ``disp_FFFF_MMMM.npz``.
     shape
-        Of the fixed image, not halved.
+        Shape of the fixed image, at full resolution.
 
     Raises
     ------
     FileError
-        It says everything that is wrong.
+        If anything is wrong; the message lists all problems.
     """
     name, problems = Path(path).name, []
     if not (_SHORT.fullmatch(name) and name.endswith(".npz")):
-        problems.append("it is called disp_FFFF_MMMM.npz (four digits each: fixed and moving image)")
-    with reading(path, "a displacement field of Learn2Reg 2021") as source:
-        values = _only_array(source)
-    needed = (3, *(shape if shape == _FULL_IN_2021 else halved(shape)))
+        problems.append(f"its name must be disp_FFFF_MMMM.npz (four digits each: fixed and moving image), got {name}")
+    with check_file(path, "a displacement field of Learn2Reg 2021") as source:
+        values = _read_single_array(source)
+    needed = (3, *(shape if shape == _FULL_IN_2021 else halve_shape(shape)))
     if values.shape != needed:
-        problems.append(f"its shape is {values.shape}, but {needed} is needed (components first)")
+        problems.append(f"its shape must be {needed} (components first), got {values.shape}")
     if values.dtype != np.float16:
-        problems.append(f"its type is {values.dtype}, but float16 is needed")
-    problems += _not_finite(values)
+        problems.append(f"its type must be float16, got {values.dtype}")
+    problems += _find_nonfinite(values)
     if problems:
-        raise FileError(f"{path} cannot be handed in to Learn2Reg 2021: " + "; ".join(problems))
+        raise FileError(f"cannot submit {path} to Learn2Reg 2021: " + "; ".join(problems))
 
 
-def learn2reg_voxels(path: StrPath, shape: Triple) -> np.ndarray:
-    """Read a field of Learn2Reg as it is stored, to the last bit.
+def read_learn2reg_voxels(path: StrPath, shape: Triple) -> np.ndarray:
+    """Read a field of Learn2Reg with the values of the file, in voxels.
 
     Parameters
     ----------
     path
         ``*.npz`` with exactly one array under any key, or ``*.nii.gz``.
     shape
-        Of the fixed image.
+        Shape of the fixed image.
 
     Returns
     -------
@@ -159,11 +167,11 @@ def learn2reg_voxels(path: StrPath, shape: Triple) -> np.ndarray:
     FileError
         If the file is unreadable, has another shape or type, or holds NaN or Inf.
     """
-    with reading(path, "a displacement field of Learn2Reg") as source:
-        values = _values(source)
-    problems = _problems_of_values(values, shape)
+    with check_file(path, "a displacement field of Learn2Reg") as source:
+        values = _read_values(source)
+    problems = _find_value_problems(values, shape)
     if problems:
-        raise FileError(f"{path} is no displacement field of this task: " + "; ".join(problems))
+        raise FileError(f"cannot read {path} as a field of this task: " + "; ".join(problems))
     return np.moveaxis(values, -1, 0).astype(np.float64)
 
 
@@ -177,9 +185,9 @@ def read_learn2reg(
     path
         ``*.npz`` with exactly one array under any key, or ``*.nii.gz``, whose affine is not used.
     grid
-        The fixed grid: the file does not say where its voxels are.
+        The fixed grid, which the file does not hold.
     moving
-        The moving grid; ``None``: both images share one grid, as Learn2Reg's do.
+        The moving grid; ``None`` takes the fixed grid, which both images of a pair of Learn2Reg share.
     device
         Where the vectors go; ``None`` is the CPU.
 
@@ -192,110 +200,141 @@ def read_learn2reg(
     FileError
         If the file is unreadable, does not fit the grid, or holds NaN.
     """
-    with reading(path, "a displacement field of Learn2Reg") as source:
-        values = _values(source)
+    with check_file(path, "a displacement field of Learn2Reg") as source:
+        values = _read_values(source)
         if values.shape != (*grid.shape, 3):
             raise FileError(
-                f"{source} has shape {values.shape}, but on this grid a field has {(*grid.shape, 3)}; pass the grid of "
-                "the fixed image (files of 2021, channels first, are read by read_learn2reg_2021)"
+                f"cannot read {source}: the shape of a field on this grid must be {(*grid.shape, 3)}, got "
+                f"{values.shape}; pass the grid of the fixed image, or read files of 2021, components first, with "
+                "read_learn2reg_2021"
             )
-        return _field(as_field(values, device), grid, moving)
+        return _field_from_voxels(vectors_to_tensor(values, device), grid, moving)
 
 
 def read_learn2reg_2021(
     path: StrPath, grid: Grid, *, moving: Grid | None = None, device: torch.device | str | None = None
 ) -> DisplacementField:
-    """Read a field of Learn2Reg 2020 or 2021: ``(3, i, j, k)``, mostly halved, in voxels of the whole grid.
+    """Read a field of Learn2Reg 2020 or 2021: ``(3, i, j, k)`` in fixed voxels, at half or full resolution.
 
-    Brought to the fixed grid with ``scipy.ndimage.zoom(order=2)``, as the evaluation of those years did it. Parameters
-    and errors are those of `read_learn2reg`.
+    Upsampled with ``scipy.ndimage.zoom(order=2)``, as in the evaluation of those years. Parameters and errors are
+    those of `read_learn2reg`.
     """
     from scipy.ndimage import zoom
 
-    with reading(path, "a displacement field of Learn2Reg 2021") as source:
-        values = _values(source)
-        if not _is_of_2021(values.shape, grid.shape):
-            half = (3, *halved(grid.shape))
+    with check_file(path, "a displacement field of Learn2Reg 2021") as source:
+        values = _read_values(source)
+        if not _is_2021_shape(values.shape, grid.shape):
+            half = (3, *halve_shape(grid.shape))
             raise FileError(
-                f"{source} has shape {values.shape}, but on this grid a field of 2021 has {half} or "
-                f"{(3, *grid.shape)}; pass the grid of the fixed image"
+                f"cannot read {source}: the shape of a field of 2021 on this grid must be {half} or "
+                f"{(3, *grid.shape)}, got {values.shape}; pass the grid of the fixed image"
             )
         vectors = np.moveaxis(values, 0, -1)
         if values.shape[1:] != grid.shape:
             factors = [whole / part for whole, part in zip(grid.shape, values.shape[1:], strict=True)]
             vectors = np.stack([zoom(component.astype(np.float32), factors, order=2) for component in values], axis=-1)
-        return _field(as_field(vectors, device), grid, moving)
+        return _field_from_voxels(vectors_to_tensor(vectors, device), grid, moving)
 
 
-def halved(shape: Triple) -> Triple:
-    """Shape that ``scipy.ndimage.zoom(volume, 0.5)`` makes of a volume."""
+def detect_learn2reg(header: FileHeader) -> DetectionResult:
+    """Whether a file is an archive of arrays; a NIfTI field ``(i, j, k, 3)`` without intent is `Possible`."""
+    if header.archive is not None:
+        return _holds_arrays(header) and not detect_learn2reg_2021(header)
+    if header.nifti is None or len(header.nifti.shape) != 4 or header.nifti.shape[3] != 3:
+        return False
+    if header.nifti.intent in (INTENT_FSL_FIELD, *INTENTS_OF_COEFFICIENTS):
+        return False
+    return Possible(content="a displacement field of Learn2Reg or VoxelMorph (voxels)")
+
+
+def detect_learn2reg_2021(header: FileHeader) -> bool:
+    """Whether a file is an archive with the components first; without a fixed grid this is not known."""
+    return _holds_arrays(header) and header.fixed is not None and is_2021_archive(header.path, header.fixed)
+
+
+def _holds_arrays(header: FileHeader) -> bool:
+    return header.archive is not None and all(name.endswith(".npy") for name in header.archive)
+
+
+def halve_shape(shape: Triple) -> Triple:
+    """Return the shape of ``scipy.ndimage.zoom(volume, 0.5)``."""
     i, j, k = (round(n * 0.5) for n in shape)
     return i, j, k
 
 
-def archive_is_of_2021(source: Path, grid: Grid) -> bool:
-    """Whether an ``.npz`` archive has the channels first. To be called within `reading`."""
-    return _is_of_2021(_only_array(source).shape, grid.shape)
+def is_2021_archive(source: Path, grid: Grid) -> bool:
+    """Whether an ``.npz`` archive has the components first. Call it within `check_file`."""
+    return _is_2021_shape(_read_single_array(source).shape, grid.shape)
 
 
-def _is_of_2021(found: tuple[int, ...], shape: Triple) -> bool:
-    return found in ((3, *shape), (3, *halved(shape)))
+def _is_2021_shape(found: tuple[int, ...], shape: Triple) -> bool:
+    return found in ((3, *shape), (3, *halve_shape(shape)))
 
 
-def _voxels(transform: Transform, fixed: Grid | None, moving: Grid | None) -> tuple[Field, Grid]:
+def _displacement_voxels(transform: Transform, fixed: Grid | None, moving: Grid | None) -> tuple[Field, Grid]:
     """Displacements ``[3, i, j, k]`` from indices of the fixed grid to indices of the moving one."""
-    field = as_field_on(transform, fixed)
-    return places_of(field, indices_in(moving or field.grid), np.eye(4)).detach().cpu(), field.grid
+    field = to_field(transform, fixed)
+    return field_to_coordinates(
+        field, world_to_index_matrix(moving or field.grid), np.eye(4)
+    ).detach().cpu(), field.grid
 
 
-def _field(disp_vox: Field, grid: Grid, moving: Grid | None) -> DisplacementField:
-    return field_of(disp_vox, grid, indices_in(moving or grid), np.eye(4))
+def _field_from_voxels(disp_vox: Field, grid: Grid, moving: Grid | None) -> DisplacementField:
+    return field_from_coordinates(disp_vox, grid, world_to_index_matrix(moving or grid), np.eye(4))
 
 
-def _save(vectors: np.ndarray, path: StrPath) -> None:
+def _write_npz(vectors: np.ndarray, path: StrPath) -> None:
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, vectors.astype(np.float16))
 
 
-def _values(source: Path) -> np.ndarray:
-    return _only_array(source) if is_zip(source) else nifti_values(load_nifti(source))
+def _read_values(source: Path) -> np.ndarray:
+    return _read_single_array(source) if is_zip(source) else read_nifti_values(load_nifti(source))
 
 
-def _only_array(path: Path) -> np.ndarray:
+def _read_single_array(path: Path) -> np.ndarray:
     with path.open("rb") as file:  # numpy leaves files that it opened itself open when they are damaged
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile) or len(archive.files) != 1:
-            raise FileError(f"{path} is no .npz archive with exactly one array; save the field alone")
+            raise FileError(
+                f"cannot read {path}: it must be an .npz archive with exactly one array; save the field alone"
+            )
         return np.asarray(archive[archive.files[0]])
 
 
-def _problems_of_name(name: str, modalities: tuple[int, int] | None) -> list[str]:
+def _find_name_problems(name: str, modalities: tuple[int, int] | None) -> list[str]:
     long, short = _LONG.fullmatch(name), _SHORT.fullmatch(name)
     if long is None and short is None:
         return [
-            "it is called disp_FFFF_ffff_MMMM_mmmm or disp_FFFF_MMMM (four digits each: fixed image and its modality, "
-            "moving image and its modality), and ends in .npz or .nii.gz"
+            "its name must be disp_FFFF_ffff_MMMM_mmmm or disp_FFFF_MMMM (four digits each: fixed image and its "
+            f"modality, moving image and its modality) and end in .npz or .nii.gz, got {name}"
         ]
     if modalities is None:
         return []
     if short is not None:
         wrong = modalities != (0, 1)
-        return ["the short name stands for the modalities 0000 and 0001; give it the long one"] if wrong else []
+        return (
+            [f"its name must be the long one for modalities {modalities}, got {name} (0000 and 0001)"] if wrong else []
+        )
     assert long is not None
     found = (int(long[1]), int(long[2]))
-    return [f"its name says the modalities {found}, but they are {modalities}"] if found != modalities else []
+    return [f"the modalities in its name must be {modalities}, got {found}"] if found != modalities else []
 
 
-def _problems_of_values(values: np.ndarray, shape: Triple) -> list[str]:
+def _find_value_problems(values: np.ndarray, shape: Triple) -> list[str]:
     problems = []
     if values.shape != (*shape, 3):
-        needed = f"its shape is {values.shape}, but {(*shape, 3)} is needed"
-        old = _is_of_2021(values.shape, shape)
-        problems.append(f"{needed} (this is a field of 2021: components first)" if old else needed)
+        problem = f"its shape must be {(*shape, 3)}, got {values.shape}"
+        old = _is_2021_shape(values.shape, shape)
+        problems.append(f"{problem} (a field of 2021: components first)" if old else problem)
     if values.dtype.kind != "f" or values.dtype.itemsize not in (2, 4, 8):
-        problems.append(f"its type is {values.dtype}, but float16, float32 or float64 is needed")
-    return problems + _not_finite(values)
+        problems.append(f"its type must be float16, float32 or float64, got {values.dtype}")
+    return problems + _find_nonfinite(values)
 
 
-def _not_finite(values: np.ndarray) -> list[str]:
-    return ["it holds NaN or Inf"] if values.dtype.kind == "f" and not np.isfinite(values).all() else []
+def _find_nonfinite(values: np.ndarray) -> list[str]:
+    return (
+        ["its values must be finite, got NaN or Inf"]
+        if values.dtype.kind == "f" and not np.isfinite(values).all()
+        else []
+    )

@@ -1,4 +1,4 @@
-"""Lists of pairs of images in files."""
+"""Lists of image pairs in CSV and JSON files."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from typing import Any, final
 
 from convexadam.errors import FileError, InputError, did_you_mean
 from convexadam.io.nifti import StrPath
-from convexadam.io.reading import reading
+from convexadam.io.reading import check_file
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class PairFiles:
-    """Files of a pair of images and of what is known beside them; but for masks, all come in twos or not at all.
+    """Files of one image pair. Segmentations, labels and landmarks are given for both images or for none.
 
     Attributes
     ----------
     name
-        Tells pairs apart.
+        Unique name of the pair.
     fixed, moving
         The images.
     fixed_mask, moving_mask
-        Where there is evidence.
+        Voxels above 0 are used.
     fixed_segmentation, moving_segmentation
-        Label maps or probabilities that features compare, such as what a network predicts.
+        Label maps or probabilities that features are extracted from, such as the predictions of a network.
     fixed_labels, moving_labels
-        Label maps that a transform is judged by.
+        Reference label maps for the evaluation.
     fixed_landmarks, moving_landmarks
-        Points that a transform is judged by, row by row the same place, in voxel indices of their own image.
+        Reference landmarks for the evaluation: corresponding points row by row, in voxel indices of their own image.
     """
 
     name: str
@@ -52,68 +52,80 @@ class PairFiles:
 
 _COLUMNS = tuple(item.name for item in dataclasses.fields(PairFiles))
 
-_IN_TWOS = ("segmentation", "labels", "landmarks")
+_PAIRED_COLUMNS = ("segmentation", "labels", "landmarks")
 
 
 def read_manifest(path: StrPath) -> tuple[PairFiles, ...]:
-    """Read a list of pairs.
+    """Read a list of image pairs.
 
     Parameters
     ----------
     path
-        ``*.json``, a list of objects, or any other name for a table with commas and a header line. Its columns are the
-        attributes of `PairFiles`, of which ``fixed`` and ``moving`` have to be there; ``name`` is otherwise the number
-        of the row, from 1. Empty cells are as good as none. Files are relative to the folder of the list.
+        ``*.json`` for a list of objects; any other name is read as a comma-separated table with a header line. The
+        columns are the attributes of `PairFiles`; ``fixed`` and ``moving`` are required. The default of ``name`` is the
+        number of the row, from 1. Empty cells count as missing. Paths are relative to the folder of the list.
 
     Raises
     ------
     FileError
-        If the list cannot be read, is empty, or files that it names are missing (the message has all of them).
+        If the list cannot be read or is empty, or files that it names do not exist (the message lists them).
     InputError
-        If a column is not known, something comes for one image of a pair alone, or two pairs have one name.
+        If a column is unknown, something is given for only one image of a pair, or two pairs have the same name.
     """
-    with reading(path, "a list of pairs") as source:
+    with check_file(path, "a list of pairs") as source:
         text = source.read_text(encoding="utf-8-sig")
-        rows = _from_json(text, source) if source.suffix == ".json" else _from_table(text)
+        rows = _parse_json(text, source) if source.suffix == ".json" else _parse_table(text)
         if not rows:
-            raise FileError(f"{source} lists no pair; each row names the files of one, fixed and moving at least")
-        pairs = tuple(_pair(row, number, source) for number, row in enumerate(rows, start=1))
-    _check(pairs, source)
+            raise FileError(
+                f"{source} must list at least one pair, got none; write one row per pair, with columns fixed and moving"
+            )
+        pairs = tuple(_parse_row(row, number, source) for number, row in enumerate(rows, start=1))
+    _check_pairs(pairs, source)
     return pairs
 
 
-def _from_json(text: str, source: Path) -> Sequence[Mapping[str, Any]]:
+def _parse_json(text: str, source: Path) -> Sequence[Mapping[str, Any]]:
     rows = json.loads(text)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise FileError(f'{source} is no list of pairs; it should be like [{{"fixed": "a.nii.gz", "moving": ...}}]')
+        raise FileError(
+            f'{source} must be a JSON list of objects, got {type(rows).__name__}; write [{{"fixed": "a.nii.gz", '
+            '"moving": "b.nii.gz"}]'
+        )
     return rows
 
 
-def _from_table(text: str) -> Sequence[Mapping[str, Any]]:
+def _parse_table(text: str) -> Sequence[Mapping[str, Any]]:
     return [row for row in csv.DictReader(text.splitlines(), skipinitialspace=True) if any(row.values())]
 
 
-def _pair(row: Mapping[str, Any], number: int, source: Path) -> PairFiles:
+def _parse_row(row: Mapping[str, Any], number: int, source: Path) -> PairFiles:
     if None in row:
-        raise InputError(f"pair {number} has more cells than there are columns")
+        raise InputError(
+            f"row {number} must have as many cells as there are columns, got more; quote cells that hold commas"
+        )
     values = {key: value for key, value in row.items() if value not in (None, "", [])}
     if unknown := [key for key in values if key not in _COLUMNS]:
         hint = did_you_mean(str(unknown[0]), _COLUMNS)
-        raise InputError(f"there is no column {unknown[0]!r}{hint}; known are {', '.join(_COLUMNS)}")
+        raise InputError(f"columns must be among {', '.join(_COLUMNS)}, got {unknown[0]!r}{hint}; rename or remove it")
     if missing := [key for key in ("fixed", "moving") if key not in values]:
-        raise InputError(f"pair {number} names no {' and no '.join(missing)} image")
+        raise InputError(
+            f"row {number} must name the fixed and the moving image, got no {' and no '.join(missing)} image; add it"
+        )
     name = str(values.pop("name", number))
     files = {key: source.parent / str(value).strip() for key, value in values.items()}
-    for kind in _IN_TWOS:
+    for kind in _PAIRED_COLUMNS:
         if (f"fixed_{kind}" in files) != (f"moving_{kind}" in files):
-            raise InputError(f"pair {name} has {kind} of one image alone; name those of both")
+            raise InputError(
+                f"{kind} must be given for both images of a pair or for none, got those of one image of pair {name}; "
+                "add the others"
+            )
     return PairFiles(name=name, **files)
 
 
-def _check(pairs: Iterable[PairFiles], source: Path) -> None:
+def _check_pairs(pairs: Iterable[PairFiles], source: Path) -> None:
     counts = Counter(pair.name for pair in pairs)
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise InputError(f"{source} has the name {twice[0]!r} more than once; give each pair its own")
+        raise InputError(f"names of pairs must be unique, got {twice[0]!r} more than once in {source}; rename one")
     files = [value for pair in pairs for value in vars(pair).values() if isinstance(value, Path)]
     if gone := [str(file) for file in dict.fromkeys(files) if not file.exists()]:
-        raise FileError(f"{source} names files that are not there: {', '.join(gone)}")
+        raise FileError(f"files of {source} must exist, got {', '.join(gone)}; check the names")

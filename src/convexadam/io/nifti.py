@@ -1,4 +1,4 @@
-"""NIfTI. The only module that knows nibabel's readers, scale factors and header codes."""
+"""NIfTI images: the only module that knows the readers, scale factors and header codes of nibabel."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units: unknown, metre, 
 
 
 def load_nifti(path: StrPath) -> Nifti1Pair:
-    """Open a NIfTI file whose values will be read: an archive is read to its end. To be called within `reading`."""
+    """Open a NIfTI file to read its values; the checksum of a gzip file is verified. Call it within `check_file`."""
     _check_archive(path)
     return open_nifti(path)
 
 
 def open_nifti(path: StrPath) -> Nifti1Pair:
-    """Open a NIfTI file for its header; that the values are whole is not known. To be called within `reading`."""
+    """Open a NIfTI file to read its header; the values may be truncated. Call it within `check_file`."""
     import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
@@ -39,57 +39,57 @@ def open_nifti(path: StrPath) -> Nifti1Pair:
     try:
         opened = nibabel.load(path)
     except (ImageFileError, HeaderDataError) as error:
-        raise FileError(f"{path} is not a NIfTI image ({error}); convert it to .nii.gz first") from error
-    return checked_nifti(opened)
+        raise FileError(f"{path} must be a NIfTI image ({error}); convert it to .nii.gz") from error
+    return check_nifti(opened)
 
 
-def checked_nifti(opened: Any) -> Nifti1Pair:
-    """Return a nibabel image if it is NIfTI; other formats say too little about where their voxels are."""
+def check_nifti(opened: Any) -> Nifti1Pair:
+    """Return a nibabel image if it is NIfTI. Other formats of nibabel do not define their frame well enough."""
     from nibabel.nifti1 import Nifti1Pair
 
     if not isinstance(opened, Nifti1Pair):
-        raise InputError(f"it is a {type(opened).__name__} of nibabel, but a NIfTI image is needed; convert it first")
+        raise InputError(f"an image of nibabel must be NIfTI, got {type(opened).__name__}; convert it to NIfTI")
     return opened
 
 
 def image_from_nifti(nifti: Nifti1Pair, *, channels: bool = False, device: torch.device | str | None = None) -> Image:
-    """Make an image of an opened NIfTI image, by the rules of `read_image`."""
+    """Convert a nibabel image, by the rules of `read_image`."""
     axis = _channel_axis(nifti, channels)
-    values, affine = nifti_values(nifti), nifti_affine(nifti)
+    values, affine = read_nifti_values(nifti), read_nifti_affine(nifti)
     if axis is None:
         return Image.from_array(values, affine, device=device)
     return image_from_channels(np.moveaxis(values, axis, 0), affine, device=device)
 
 
 def image_from_channels(channels: np.ndarray, affine: np.ndarray, *, device: torch.device | str | None = None) -> Image:
-    """Make an image of volumes ``[c, i, j, k]`` (trailing axes of length 1 are dropped)."""
+    """Make an image from volumes ``[c, i, j, k]``; trailing axes of length 1 are dropped."""
     each = [Image.from_array(channel, affine, device=device) for channel in channels]
     return each[0] if len(each) == 1 else Image(torch.cat([image.data for image in each]), each[0].grid)
 
 
-def nifti_values(nifti: Nifti1Pair) -> np.ndarray:
-    """Values of an opened NIfTI image: as stored, or float32 where the header has a scale factor."""
+def read_nifti_values(nifti: Nifti1Pair) -> np.ndarray:
+    """Return the values of a nibabel image: as stored, or float32 if the header has a scale factor."""
     stored: Any = nifti.dataobj
     kind = np.dtype(stored.dtype)
     if kind.kind not in "biuf":
         what = "complex numbers" if kind.kind == "c" else "colours" if kind.names else f"values of type {kind}"
-        raise InputError(f"it holds {what}, but real numbers are needed; extract a channel or the magnitude first")
+        raise InputError(f"values of an image must be real numbers, got {what}; extract a channel or the magnitude")
     if getattr(stored, "slope", 1) == 1 and getattr(stored, "inter", 0) == 0:
         return np.asarray(stored)
     return np.asarray(stored, dtype=np.float32)
 
 
-def nifti_affine(nifti: Nifti1Pair) -> np.ndarray:
-    """4x4 affine of an opened NIfTI image, voxel indices to mm RAS+."""
+def read_nifti_affine(nifti: Nifti1Pair) -> np.ndarray:
+    """Return the 4x4 affine of a nibabel image, voxel indices to mm RAS+."""
     if nifti.affine is None:
-        raise GeometryError("it has no affine; give it one")
+        raise GeometryError("a NIfTI image must have an affine, got none; set one")
     header: Any = nifti.header
     unit = _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
     return np.diag([unit, unit, unit, 1.0]) @ np.asarray(nifti.affine, dtype=np.float64)
 
 
-def as_nifti(array: np.ndarray, grid: Grid, *, intent: int = 0, kind: Any = None) -> Any:
-    """Make a nibabel image (Nifti1Image, or a ``kind``) of an array ``[i, j, k, ...]`` on a grid; it keeps its type."""
+def make_nifti(array: np.ndarray, grid: Grid, *, intent: int = 0, kind: Any = None) -> Any:
+    """Make a nibabel image (Nifti1Image, or ``kind``) from an array ``[i, j, k, ...]`` on a grid, of the same type."""
     import nibabel
 
     make: Any = kind or nibabel.Nifti1Image  # not annotated
@@ -102,28 +102,28 @@ def as_nifti(array: np.ndarray, grid: Grid, *, intent: int = 0, kind: Any = None
 
 
 def save_nifti(array: np.ndarray, grid: Grid, path: StrPath, *, intent: int = 0) -> None:
-    """Write an array whose first three axes are those of a grid; its type is kept."""
+    """Write an array whose first three axes are those of a grid, with its type."""
     import nibabel
     from nibabel.spatialimages import HeaderDataError
 
     if not str(path).endswith((".nii", ".nii.gz")):
-        raise FileError(f"a NIfTI file is called *.nii or *.nii.gz, but the name is {path}; change its ending")
+        raise FileError(f"the name of a NIfTI file must end in .nii or .nii.gz, got {path}; change the ending")
     try:
-        nifti = as_nifti(array, grid, intent=intent)
+        nifti = make_nifti(array, grid, intent=intent)
     except HeaderDataError as error:
-        raise FileError(f"cannot write {path} as NIfTI: {error}") from error
+        raise FileError(f"cannot write {path} as NIfTI: {error}; convert the image to another type") from error
     with atomic_path(path) as temporary:
         nibabel.save(nifti, temporary)
 
 
 def has_right_angles(grid: Grid) -> bool:
-    """Whether the axes of a grid are at right angles, as qforms and ITK need it."""
+    """Whether the axes of a grid are orthogonal, as qforms and ITK require."""
     directions = grid.affine[:3, :3] / np.asarray(grid.spacing_mm)
     return bool(np.abs(directions.T @ directions - np.eye(3)).max() < 1e-4)
 
 
 def _check_archive(path: StrPath) -> None:
-    """Read a .gz file to its end: nibabel stops before the checksum, and would take a damaged one for an image."""
+    """Read a .gz file to its end: nibabel stops before the checksum and would accept a damaged file."""
     if str(path).endswith(".gz"):
         with gzip.open(path) as archive:
             while archive.read(2**22):
@@ -131,10 +131,10 @@ def _check_archive(path: StrPath) -> None:
 
 
 def _channel_axis(nifti: Nifti1Pair, channels: bool) -> int | None:
-    """Return the axis along which channels lie, ``None`` for a single volume."""
+    """Return the axis of the channels, ``None`` for a single volume."""
     shape = nifti.shape
     if len(shape) < 3:
-        raise InputError(f"it has {len(shape)} axes {shape}, but a volume has three; add an axis of one voxel")
+        raise InputError(f"a volume must have three axes, got shape {shape}; add an axis of one voxel")
     axes = [axis for axis, size in enumerate(shape) if axis >= 3 and size != 1]
     if not axes:
         return None
@@ -142,21 +142,21 @@ def _channel_axis(nifti: Nifti1Pair, channels: bool) -> int | None:
         return axes[0]
     header: Any = nifti.header
     if int(header["intent_code"]) in (INTENT_VECTOR, INTENT_DISPLACEMENT):
-        raise InputError(f"it is a field of vectors, shape {shape}, and no image; see read_itk_field, read_transform")
+        raise InputError(f"an image must not be a vector field, got one of shape {shape}; read it with read_transform")
     raise InputError(
-        f"it has shape {shape}, but one volume (i, j, k) is needed; extract a frame or channel first, or take one axis "
-        "of them as channels with as_image(..., channels=True)"
+        f"an image must be one volume (i, j, k), got shape {shape}; extract a frame or channel, or read one axis as "
+        "channels with as_image(..., channels=True)"
     )
 
 
-def nifti_array(data: torch.Tensor) -> np.ndarray:
-    """Values ``[c, i, j, k]`` as `storable` has them, in the order of NIfTI: ``(i, j, k)`` or ``(i, j, k, c)``."""
-    values = storable(data)
+def to_nifti_array(data: torch.Tensor) -> np.ndarray:
+    """Convert values ``[c, i, j, k]`` to an array in the axis order of NIfTI: ``(i, j, k)`` or ``(i, j, k, c)``."""
+    values = to_storable(data)
     return values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
 
 
-def storable(data: torch.Tensor) -> np.ndarray:
-    """Values in a type that other programs read."""
+def to_storable(data: torch.Tensor) -> np.ndarray:
+    """Convert values to a type that other programs read."""
     data = data.detach().cpu()
     if data.dtype in (torch.float16, torch.bfloat16):
         data = data.float()

@@ -1,4 +1,4 @@
-"""Transforms as the sampling grids of ``torch.nn.functional.grid_sample``, and files of them."""
+"""Sampling grids of ``torch.nn.functional.grid_sample``, as tensors and files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from convexadam._typing import Float, Tensor
 from convexadam.errors import FileError, GeometryError, InputError
 from convexadam.geometry import DisplacementField, Grid, Transform
 from convexadam.geometry.tensors import to_device
+from convexadam.io.coordinates import field_from_coordinates, field_to_coordinates, to_field, world_to_index_matrix
 from convexadam.io.nifti import StrPath
-from convexadam.io.places import as_field_on, field_of, indices_in, places_of
-from convexadam.io.reading import reading
+from convexadam.io.reading import check_file
+from convexadam.io.transform_format import FileHeader
 
 _FORMAT = "sampling grid, version 1"
 
@@ -23,7 +24,7 @@ _FORMAT = "sampling grid, version 1"
 def to_torch_grid(
     transform: Transform, fixed: Grid | None, moving: Grid, *, align_corners: bool = False
 ) -> Float[Tensor, "1 i j k 3"]:
-    """Return where to read the moving volume: the grid that ``torch.nn.functional.grid_sample`` takes.
+    """Convert a transform to the sampling grid of ``torch.nn.functional.grid_sample``.
 
     ``grid_sample(moving.data[None], grid, align_corners=align_corners)`` is the moving image on the fixed grid.
 
@@ -32,34 +33,34 @@ def to_torch_grid(
     transform
         From fixed to moving space.
     fixed
-        Where the result's voxels lie; ``None`` takes the transform's grid.
+        The fixed grid; ``None`` takes the grid of the transform.
     moving
-        The grid of the volume that is read, ``[1, c, i, j, k]``.
+        The grid of the volume that is sampled, ``[1, c, i, j, k]``.
     align_corners
-        What -1 and 1 mean: the outer voxel *edges* of the moving volume (False), or the outer voxel *centres* (True).
+        Whether -1 and 1 are the centres of the outer voxels of the moving volume (True) or their outer edges (False).
         Pass the same to ``grid_sample``.
 
     Returns
     -------
-    ``[1, i, j, k, 3]`` of the type and on the device of the transform; its last axis runs along k, j, i of the moving
-    volume, as torch has it.
+    ``[1, i, j, k, 3]`` of the type and on the device of the transform; the last axis holds the coordinates along k, j
+    and i of the moving volume, the order of torch.
 
     Raises
     ------
     ConfigError
         If there is no fixed grid.
     GeometryError
-        If corners are to be aligned along an axis of one voxel.
+        If ``align_corners`` is true and an axis of the moving volume has one voxel.
     """
-    field = as_field_on(transform, fixed)
-    where = places_of(field, _normalised(moving, align_corners) @ indices_in(moving))
+    field = to_field(transform, fixed)
+    where = field_to_coordinates(field, _normalising_matrix(moving, align_corners) @ world_to_index_matrix(moving))
     return where.flip(0).movedim(0, -1)[None].contiguous()
 
 
 def from_torch_grid(
     grid: Float[Tensor, "1 i j k 3"], fixed: Grid, moving: Grid, *, align_corners: bool = False
 ) -> DisplacementField:
-    """Make a transform of a grid for ``torch.nn.functional.grid_sample``; see `to_torch_grid`.
+    """Convert a sampling grid of ``torch.nn.functional.grid_sample`` to a transform; see `to_torch_grid`.
 
     Raises
     ------
@@ -68,18 +69,20 @@ def from_torch_grid(
     """
     if tuple(grid.shape) != (1, *fixed.shape, 3) or not grid.is_floating_point():
         raise GeometryError(
-            f"a sampling grid on this fixed grid is a floating-point tensor of shape {(1, *fixed.shape, 3)}, but "
-            f"{tuple(grid.shape)} of type {grid.dtype} came"
+            f"grid must be a floating-point tensor of shape {(1, *fixed.shape, 3)}, got shape {tuple(grid.shape)} and "
+            f"type {grid.dtype}; pass the fixed grid that it was made for"
         )
     where = grid[0].movedim(-1, 0).flip(0)
     where = where if where.dtype == torch.float64 else where.float()
-    return field_of(where, fixed, _normalised(moving, align_corners) @ indices_in(moving))
+    return field_from_coordinates(
+        where, fixed, _normalising_matrix(moving, align_corners) @ world_to_index_matrix(moving)
+    )
 
 
 def write_torch_grid(
     transform: Transform, path: StrPath, *, fixed: Grid | None = None, moving: Grid, align_corners: bool = False
 ) -> None:
-    """Save the grid of `to_torch_grid` with ``torch.save``, as a dictionary of plain values.
+    """Write the grid of `to_torch_grid` with ``torch.save``, as a dictionary of plain values.
 
     Its keys: ``grid`` (float32), ``align_corners``, ``fixed_affine`` and ``moving_affine`` (4x4 float64, voxel indices
     to mm RAS+), ``moving_shape``, ``format``.
@@ -91,7 +94,7 @@ def write_torch_grid(
     FileError
         If the file cannot be written.
     """
-    field = as_field_on(transform, fixed)
+    field = to_field(transform, fixed)
     values = {
         "format": _FORMAT,
         "grid": to_torch_grid(field, None, moving, align_corners=align_corners).detach().cpu().float(),
@@ -105,41 +108,52 @@ def write_torch_grid(
 
 
 def read_torch_grid(path: StrPath, *, device: torch.device | str | None = None) -> DisplacementField:
-    """Read a file of `write_torch_grid`; nothing in it is run.
+    """Read a file of `write_torch_grid`. No code in it is executed.
 
     Raises
     ------
     FileError
-        If the file is damaged, or is another one of torch's.
+        If the file is damaged, or is another file of ``torch.save``.
     """
-    with reading(path, "a sampling grid of torch") as source:
+    with check_file(path, "a sampling grid of torch") as source:
         try:
             found = torch.load(source, map_location="cpu", weights_only=True)
         except (RuntimeError, pickle.UnpicklingError) as error:
-            raise FileError(f"{source} cannot be read as a sampling grid of torch; is it damaged?") from error
+            raise FileError(
+                f"cannot read a sampling grid of torch from {source}; check whether it is damaged"
+            ) from error
         if not isinstance(found, dict) or found.get("format") != _FORMAT:
-            raise FileError(f"{source} holds something else of torch; write sampling grids with write_transform")
-        field = _from_saved(found)
+            raise FileError(
+                f"{source} must be a sampling grid of torch, got another file of torch.save; write it with "
+                "write_transform"
+            )
+        field = _parse_saved(found)
         return field if device is None else DisplacementField(to_device(field.disp_mm, device), field.grid)
 
 
-def _from_saved(found: dict[str, Any]) -> DisplacementField:
+def detect_torch_grid(header: FileHeader) -> bool:
+    """Whether a file is one of ``torch.save``."""
+    return header.archive is not None and any(name.endswith("/data.pkl") for name in header.archive)
+
+
+def _parse_saved(found: dict[str, Any]) -> DisplacementField:
     try:
         i, j, k = found["grid"].shape[1:4]
         fixed = Grid((i, j, k), found["fixed_affine"].numpy())
         moving = Grid(tuple(found["moving_shape"]), found["moving_affine"].numpy())
         return from_torch_grid(found["grid"], fixed, moving, align_corners=found["align_corners"])
     except (KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"the sampling grid is incomplete ({error!r}); write it anew") from error
+        raise InputError(f"a sampling grid must have all of its entries, got {error!r}; write it again") from error
 
 
-def _normalised(grid: Grid, align_corners: bool) -> np.ndarray:
-    """4x4 from voxel indices to what torch calls -1 ... 1."""
+def _normalising_matrix(grid: Grid, align_corners: bool) -> np.ndarray:
+    """4x4 from voxel indices to the normalised coordinates of torch, -1 to 1."""
     matrix = np.eye(4)
     for axis, size in enumerate(grid.shape):
         if align_corners and size == 1:
             raise GeometryError(
-                f"the moving volume has one voxel along axis {axis}, whose ends are one centre: align_corners=False"
+                f"the moving volume must have two voxels or more along each axis for align_corners=True, got one along "
+                f"axis {axis}; pass align_corners=False"
             )
         matrix[axis, axis] = 2 / (size - 1) if align_corners else 2 / size
         matrix[axis, 3] = -1 if align_corners else 1 / size - 1

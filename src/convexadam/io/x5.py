@@ -1,4 +1,4 @@
-"""X5 files (the draft for BIDS transforms) through nitransforms."""
+"""X5 files (the draft of BIDS for transforms), read and written with nitransforms."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import torch
 from convexadam._atomic import atomic_path
 from convexadam.errors import FileError, MissingExtraError
 from convexadam.geometry import Affine, DisplacementField, Grid, Transform
+from convexadam.io.coordinates import to_field, vectors_to_tensor
+from convexadam.io.headers import hdf5_contains
 from convexadam.io.nifti import StrPath
-from convexadam.io.places import as_field, as_field_on
-from convexadam.io.reading import reading
+from convexadam.io.reading import check_file
+from convexadam.io.transform_format import FileHeader
 
 
 def write_x5(transform: Transform, path: StrPath, *, fixed: Grid | None = None) -> None:
@@ -24,21 +26,21 @@ def write_x5(transform: Transform, path: StrPath, *, fixed: Grid | None = None) 
     transform
         From fixed to moving space. A chain becomes a field on the fixed grid.
     path
-        Mostly ``*.x5``.
+        ``*.x5``.
     fixed
-        The fixed grid; ``None`` takes the transform's, if it has one. A matrix needs none, and names it where it comes.
+        The fixed grid; ``None`` takes the grid of the transform. It is optional for a matrix, and stored with it.
 
     Raises
     ------
     ConfigError
-        If a chain of affine transforms and others comes without a grid.
+        If ``fixed`` is ``None`` and a chain has no grid.
     FileError
         If the file cannot be written.
     MissingExtraError
         If nitransforms is not installed.
     """
-    x5 = _nitransforms_x5("writing X5")
-    field = None if isinstance(transform, Affine) else as_field_on(transform, fixed)
+    x5 = _import_x5("writing X5")
+    field = None if isinstance(transform, Affine) else to_field(transform, fixed)
     grid = fixed if field is None else field.grid
     domain = grid and x5.X5Domain(grid=True, size=grid.shape, mapping=grid.affine, coordinates="cartesian")
     kinds = ("space", "space", "space", "vector")
@@ -60,37 +62,42 @@ def read_x5(path: StrPath, *, device: torch.device | str | None = None) -> Trans
     Raises
     ------
     FileError
-        If it is damaged, no X5 file, or holds several transforms or ones of another kind.
+        If it is damaged, is not an X5 file, or holds several transforms or transforms of another kind.
     MissingExtraError
         If nitransforms is not installed.
     """
-    x5 = _nitransforms_x5("reading X5")
-    with reading(path, "an X5 file") as source:
+    x5 = _import_x5("reading X5")
+    with check_file(path, "an X5 file") as source:
         try:
             nodes = x5.from_filename(source)
         except (TypeError, KeyError, RuntimeError) as error:
-            raise FileError(f"{source} cannot be read as an X5 file ({error}); is it damaged?") from error
+            raise FileError(f"cannot read an X5 file from {source}: {error}; check whether it is damaged") from error
         if len(nodes) != 1:
             raise FileError(
-                f"{source} holds {len(nodes)} transforms, whose order the draft leaves open; write each alone"
+                f"{source} must hold one transform, got {len(nodes)}, whose order X5 does not define; write each alone"
             )
-        return _transform(nodes[0], str(source), device)
+        return _parse_node(nodes[0], str(source), device)
 
 
-def _transform(node: Any, source: str, device: torch.device | str | None) -> Transform:
+def detect_x5(header: FileHeader) -> bool:
+    """Whether a file is X5."""
+    return hdf5_contains(header, b"TransformGroup", b"X5")
+
+
+def _parse_node(node: Any, source: str, device: torch.device | str | None) -> Transform:
     if node.type == "linear" and node.array_length == 1:
         return Affine(np.asarray(node.transform))
     if node.type == "nonlinear" and node.representation == "displacements" and node.domain is not None:
         values, shape = np.asarray(node.transform), tuple(int(n) for n in node.domain.size)
         if len(shape) == 3 and values.shape == (*shape, 3):
-            return DisplacementField(as_field(values, device), Grid(shape, node.domain.mapping))
+            return DisplacementField(vectors_to_tensor(values, device), Grid(shape, node.domain.mapping))
     raise FileError(
-        f"{source} holds a {node.type} transform ({node.subtype}, {node.representation}), but one matrix or one field "
-        "of displacements is needed; convert it with nitransforms"
+        f"{source} must hold one matrix or one field of displacements, got a {node.type} transform ({node.subtype}, "
+        f"{node.representation}); convert it with nitransforms"
     )
 
 
-def _nitransforms_x5(purpose: str) -> Any:
+def _import_x5(purpose: str) -> Any:
     try:
         return importlib.import_module("nitransforms.io.x5")
     except ImportError as error:

@@ -1,16 +1,19 @@
-"""Numerical operations: tensors in, tensors out, in voxels; one folder for each operation.
+"""Numerical operations on tensors, one folder for each operation.
 
-A folder's ``__init__`` is the operation's contract and picks what runs; ``reference.py`` is its torch implementation,
-on any device and in any precision; ``cpu.py`` (numba) and ``triton.py`` are compiled, for float32.
+``__init__.py`` of a folder documents the operation and dispatches to an implementation: ``reference.py`` is written in
+torch, for any device and precision; ``cpu.py`` (numba) and ``triton.py`` are compiled, for float32.
+
+Fields and maps are sampled at the voxels of an image or at the control points of a coarser grid. Positions are indices
+of that grid, and displacements are in its grid units: 1 is the distance of neighbouring voxels or control points.
 """
 
 from convexadam.kernels._backend import (
     Backend,
     backend_for,
-    checked_backend,
+    check_backend,
     compiled_for_float32,
     requested_backend,
     use_backend,
 )
 
-__all__ = ["Backend", "backend_for", "checked_backend", "compiled_for_float32", "requested_backend", "use_backend"]
+__all__ = ["Backend", "backend_for", "check_backend", "compiled_for_float32", "requested_backend", "use_backend"]

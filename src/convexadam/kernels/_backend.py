@@ -1,4 +1,4 @@
-"""Which implementation of an operation runs."""
+"""Selection of the implementation of an operation."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ import torch
 from convexadam.errors import ConfigError
 
 Backend: TypeAlias = Literal["auto", "reference", "cpu", "triton"]
-"""``"reference"`` is torch, on any device and in any precision; ``"cpu"`` is numba, ``"triton"`` runs on GPUs."""
+"""``"reference"``: torch, any device and precision; ``"cpu"``: numba; ``"triton"``: Triton, on GPUs."""
 
 _requested: ContextVar[Backend] = ContextVar("convexadam_backend", default="auto")
 
 
 @contextmanager
 def use_backend(backend: Backend) -> Iterator[None]:
-    """Choose the implementation of all operations within a ``with`` block.
+    """Select the implementation of all operations within a ``with`` block.
 
-    ``"auto"`` takes compiled kernels for float32 on the CPU and on CUDA devices, and torch for everything else: other
-    devices, other precisions, and wherever a gradient has to flow through. Any other choice holds or raises.
+    ``"auto"`` uses compiled kernels for float32 tensors on the CPU and on CUDA devices, and torch for other devices,
+    other precisions and tensors that require a gradient. Any other backend is used without fallback.
 
     Raises
     ------
     ConfigError
-        If there is no such backend; within the block, if an operation cannot run on it.
+        If the backend is unknown; within the block, if an operation cannot run on it.
 
     Examples
     --------
@@ -40,7 +40,7 @@ def use_backend(backend: Backend) -> Iterator[None]:
     >>> with use_backend("reference"):
     ...     pass  # register(fixed, moving)
     """
-    token = _requested.set(checked_backend(backend))
+    token = _requested.set(check_backend(backend))
     try:
         yield
     finally:
@@ -49,30 +49,32 @@ def use_backend(backend: Backend) -> Iterator[None]:
 
 @contextmanager
 def compiled_for_float32(values: torch.Tensor) -> Iterator[None]:
-    """Let what was asked for run on float32 values, and torch on all others: work that any type of data may ask for."""
+    """Use the requested backend for float32 values and torch for all others, for operations on data of any type."""
     with use_backend(requested_backend() if values.dtype == torch.float32 else "reference"):
         yield
 
 
-def checked_backend(backend: Backend) -> Backend:
-    """Return the name of a backend, or raise if there is none of that name."""
+def check_backend(backend: Backend) -> Backend:
+    """Return the name of a backend; raise `ConfigError` if it is unknown."""
     if backend not in get_args(Backend):
-        raise ConfigError(f"the backend is one of {', '.join(get_args(Backend))}, but {backend!r} came")
+        raise ConfigError(
+            f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}; the default is 'auto'"
+        )
     return backend
 
 
 def requested_backend() -> Backend:
-    """Return what `use_backend` asked for."""
+    """Return the backend of the innermost `use_backend` block, ``"auto"`` outside of any."""
     return _requested.get()
 
 
 def backend_for(*tensors: torch.Tensor | None) -> Literal["reference", "cpu", "triton"]:
-    """Return the implementation that runs for these tensors.
+    """Return the implementation that operations on these tensors use.
 
     Raises
     ------
     ConfigError
-        If the one that was asked for cannot.
+        If the requested backend cannot run on them.
     """
     given = [t for t in tensors if t is not None]
     backend = _requested.get()
@@ -80,33 +82,34 @@ def backend_for(*tensors: torch.Tensor | None) -> Literal["reference", "cpu", "t
         return "reference"
     if backend == "auto":
         kernel: Literal["cpu", "triton"] | None = {"cpu": "cpu", "cuda": "triton"}.get(given[0].device.type)  # type: ignore[assignment]
-        return kernel if kernel is not None and not _hindrance(kernel, given) else "reference"
-    if hindrance := _hindrance(backend, given):
-        raise ConfigError(f"the backend {backend!r} was asked for, but {hindrance}; use 'auto' or 'reference'")
+        return kernel if kernel is not None and not _find_obstacle(kernel, given) else "reference"
+    if obstacle := _find_obstacle(backend, given):
+        raise ConfigError(f"backend {backend!r} cannot be used: {obstacle}; use 'auto' or 'reference'")
     return backend
 
 
-def implementation(operation: str, *tensors: torch.Tensor | None) -> ModuleType:
-    """Return the module that implements an operation (the name of its package) for these tensors."""
+def get_implementation(operation: str, *tensors: torch.Tensor | None) -> ModuleType:
+    """Return the module that implements an operation, given by the name of its package, for these tensors."""
     return importlib.import_module(f"{operation}.{backend_for(*tensors)}")
 
 
-def _hindrance(backend: Literal["cpu", "triton"], tensors: list[torch.Tensor]) -> str:
-    """Why a compiled backend cannot take these tensors; empty if it can."""
-    if not _installed("numba" if backend == "cpu" else "triton"):
-        return f"{'numba' if backend == 'cpu' else 'triton'} is not installed"
+def _find_obstacle(backend: Literal["cpu", "triton"], tensors: list[torch.Tensor]) -> str:
+    """Return why a compiled backend cannot use these tensors; empty if it can."""
+    package = "numba" if backend == "cpu" else "triton"
+    if not _is_installed(package):
+        return f"{package} must be installed for the backend {backend!r}, got no such package"
     interpreted = backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
     device = "cpu" if backend == "cpu" or interpreted else "cuda"
     for tensor in tensors:
         if tensor.device.type != device:
-            return f"it runs on {device} tensors and one on {tensor.device} came"
+            return f"tensors must be on {device} for the backend {backend!r}, got one on {tensor.device}"
         if tensor.dtype != torch.float32:
-            return f"it computes in float32 and a tensor of type {tensor.dtype} came"
+            return f"tensors must be float32 for the backend {backend!r}, got {tensor.dtype}"
         if tensor.requires_grad and torch.is_grad_enabled():
-            return "a gradient has to flow through it"
+            return f"tensors must not require a gradient for the backend {backend!r}, got one that does"
     return ""
 
 
 @functools.cache
-def _installed(package: str) -> bool:
+def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None

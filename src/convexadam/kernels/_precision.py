@@ -1,4 +1,4 @@
-"""Full float32, whatever the caller has switched on."""
+"""Full float32 precision, independent of the caller's settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Run a function without autocast and without shortened products (TF32): positions need all of float32's digits."""
+    """Run a function without autocast and without TF32 products, whose precision is insufficient for positions."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,63 +1,71 @@
-"""The same step many times on a GPU, without launching each kernel anew.
+"""Repetition of a step on a GPU as a CUDA graph.
 
-Launching a Triton kernel takes the host some ten microseconds, about as long as a small kernel runs. Recording one step
-as a CUDA graph and replaying it costs one launch for each step. (Recording the whole loop would gain nothing: to
-record a launch takes the host as long as to make it, and meanwhile the GPU would wait.)
+Launching a Triton kernel takes about ten microseconds on the host, as long as a small kernel runs. A step that is
+recorded as a CUDA graph needs one launch. (Recording the whole loop would not be faster: recording a launch takes the
+host as long as launching, while the GPU is idle.)
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
 from convexadam.kernels._backend import backend_for
 
 SWITCH = "CONVEXADAM_CUDA_GRAPH"
-"""Environment variable that switches recording on ("1"); off by default until it has been measured."""
+"""Environment variable that enables recording ("1"); disabled by default until it has been measured."""
 
-_LEAST = 4
-"""Calls from which on recording can pay."""
+_MIN_ITERATIONS = 4
+"""With fewer, recording takes longer than it saves."""
 
 
-def recordable(*tensors: torch.Tensor | None) -> bool:
-    """Whether `repeat` may record what runs on these tensors: asked for, on a CUDA device, and by Triton kernels."""
-    if os.environ.get(SWITCH, "0") != "1" or not all(t is None or t.is_cuda for t in tensors):
+def recordable(*tensors: torch.Tensor | None, iterations: int = _MIN_ITERATIONS) -> bool:
+    """Whether `repeat` should record: requested, enough iterations, on a CUDA device, and by Triton kernels."""
+    if (
+        iterations < _MIN_ITERATIONS
+        or os.environ.get(SWITCH, "0") != "1"
+        or not all(t is None or t.is_cuda for t in tensors)
+    ):
         return False
     return backend_for(*tensors) == "triton"
 
 
-def repeat(step: Callable[[], object], times: int, *, record_on: torch.device | None = None) -> None:
-    """Call ``step`` ``times`` times; on ``record_on``, replay a recording instead from the second time on.
+def repeat(
+    step: Callable[[], object], iterations: Iterable[int], *, record_on: torch.device | None = None
+) -> Iterator[int]:
+    """Call ``step`` once for each iteration, and yield the iteration; on ``record_on``, replay a recording instead.
 
-    Recorded, ``step`` is called twice: once as it is, which compiles its kernels and fills caches, and once to record
-    it. So it has to launch the same kernels with the same numbers on the same memory every time (what it counts, it
-    counts on the device), and never wait for the device. What it allocates and frees is reused from replay to replay.
+    Recorded, ``step`` is called twice: once to compile its kernels and fill caches, and once to record it. It has to
+    launch the same kernels with the same numbers on the same memory every time (what it counts, it counts on the
+    device), and must never wait for the device. What it allocates and frees is reused from replay to replay.
 
     Parameters
     ----------
     step
-        What to do; what it returns is dropped.
-    times
-        How often.
+        What to do; its return value is dropped.
+    iterations
+        Numbers of the iterations.
     record_on
-        CUDA device of everything that ``step`` touches; ``None`` calls it ``times`` times.
+        CUDA device of everything that ``step`` touches; ``None`` never records.
     """
-    if record_on is None or times < _LEAST:
-        for _ in range(times):
-            step()
-        return
-    step()
-    with torch.cuda.device(record_on):
-        graph = _recorded(step)
-        for _ in range(times - 1):
-            graph.replay()
-        # the graph owns memory that the replays use
-        torch.cuda.current_stream().synchronize()
+    graph: torch.cuda.CUDAGraph | None = None
+    try:
+        for number, iteration in enumerate(iterations):
+            if record_on is None or number == 0:
+                step()
+            else:
+                with torch.cuda.device(record_on):
+                    graph = graph or _record(step)
+                    graph.replay()
+            yield iteration
+    finally:
+        if graph is not None:  # it owns memory that the replays use
+            torch.cuda.current_stream(record_on).synchronize()
 
 
-def _recorded(step: Callable[[], object]) -> torch.cuda.CUDAGraph:
+def _record(step: Callable[[], object]) -> torch.cuda.CUDAGraph:
     # ``torch.cuda.graph`` would also empty the cache and collect garbage, which takes longer than the loop.
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())

@@ -1,4 +1,4 @@
-"""Between voxels and the nodes of a pooled grid: node ``n`` lies at voxel ``s n + (s - 1) / 2``."""
+"""Resampling between voxels and control points of spacing ``s``: point ``n`` is at voxel ``s n + (s - 1) / 2``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import torch
 from torch.nn import functional
 
 from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
-from convexadam.kernels.interpolate import interpolated
+from convexadam.kernels.interpolate import interpolate
 
 
 def pool(volume: Channels, spacing: Triple, *, weight: Volume | None = None) -> Float[Tensor, "c a b d"]:
-    """Average ``[c, i, j, k]`` over blocks of ``spacing`` voxels; what fills no whole block is left out.
+    """Average ``[c, i, j, k]`` over blocks of ``spacing`` voxels; incomplete blocks are omitted.
 
-    With a ``weight`` (``[i, j, k]``, not negative) the averages are weighted, and a block without any
-    weight becomes 0.
+    With a ``weight`` (``[i, j, k]``, not negative) the averages are weighted, and a block of zero weight gets 0.
     """
     if weight is None:
         return functional.avg_pool3d(volume[None], spacing, spacing)[0]
@@ -23,28 +22,28 @@ def pool(volume: Channels, spacing: Triple, *, weight: Volume | None = None) -> 
 
 
 def pool_weight(weight: Volume | None, spacing: Triple) -> Float[Tensor, "a b d"] | None:
-    """Average evidence ``[i, j, k]`` over blocks as `pool` does; ``None``, which stands for 1 everywhere, stays."""
+    """Average weights ``[i, j, k]`` over blocks as `pool` does; ``None``, which means 1 everywhere, is returned."""
     return None if weight is None else pool(weight[None], spacing)[0]
 
 
-def nodes_to_voxels(field: Channels, spacing: Triple, shape: Triple) -> Float[Tensor, "c a b d"]:
-    """Linear interpolation from nodes to the voxels of a volume of ``shape``; values are not rescaled."""
-    return nodes_to_nodes(field, spacing, (1, 1, 1), shape)
+def control_points_to_voxels(field: Channels, spacing: Triple, shape: Triple) -> Float[Tensor, "c a b d"]:
+    """Interpolate linearly from control points to the voxels of a volume of ``shape``; values are not rescaled."""
+    return resample_control_points(field, spacing, (1, 1, 1), shape)
 
 
-def voxels_to_nodes(field: Channels, spacing: Triple) -> Float[Tensor, "c a b d"]:
-    """Linear interpolation of a smooth ``[c, i, j, k]`` at the nodes; values are not rescaled."""
+def voxels_to_control_points(field: Channels, spacing: Triple) -> Float[Tensor, "c a b d"]:
+    """Interpolate a smooth ``[c, i, j, k]`` linearly at the control points; values are not rescaled."""
     shape = (field.shape[1], field.shape[2], field.shape[3])
-    return nodes_to_nodes(field, (1, 1, 1), spacing, shape)
+    return resample_control_points(field, (1, 1, 1), spacing, shape)
 
 
-def in_voxels(field: Field, spacing: Triple) -> Field:
-    """Displacements counted in nodes as displacements in voxels, ``[3, i, j, k]``; the grid stays."""
+def scale_to_voxels(field: Field, spacing: Triple) -> Field:
+    """Convert displacements ``[3, i, j, k]`` from control-point spacings to voxels, on the same grid."""
     return field * _per_axis(spacing, field)
 
 
-def in_nodes(field: Field, spacing: Triple) -> Field:
-    """Displacements counted in voxels as displacements in nodes, ``[3, i, j, k]``; the grid stays."""
+def scale_to_control_points(field: Field, spacing: Triple) -> Field:
+    """Convert displacements ``[3, i, j, k]`` from voxels to control-point spacings, on the same grid."""
     return field / _per_axis(spacing, field)
 
 
@@ -52,10 +51,10 @@ def _per_axis(spacing: Triple, like: Tensor) -> Tensor:
     return torch.tensor(spacing, dtype=like.dtype, device=like.device).reshape(3, 1, 1, 1)
 
 
-def nodes_to_nodes(field: Channels, spacing: Triple, to: Triple, shape: Triple) -> Float[Tensor, "c a b d"]:
-    """Linear interpolation from the nodes of one spacing to those of another; values are not rescaled."""
+def resample_control_points(field: Channels, spacing: Triple, to: Triple, shape: Triple) -> Float[Tensor, "c a b d"]:
+    """Interpolate linearly from the control points of one spacing to those of another; values are not rescaled."""
     i, j, k = (
         (torch.arange(n // t, dtype=torch.float64, device="cpu") * t + (t - s) / 2) / s
         for n, s, t in zip(shape, spacing, to, strict=True)
     )
-    return interpolated(field, (i, j, k))
+    return interpolate(field, (i, j, k))

@@ -1,4 +1,4 @@
-"""The displacements that a search tries."""
+"""Candidate displacements of a discrete search."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from convexadam._typing import Triple
 @final
 @dataclass(frozen=True)
 class Window:
-    """Whole displacements around zero: a box, or the ellipsoid in it.
+    """Integer displacements around zero, within a box or an ellipsoid.
 
     Attributes
     ----------
     radius
-        Largest displacement along each axis, in cells.
+        Largest displacement along each axis, in control-point spacings.
     ball
-        Leave out the corners: keep what fits into an ellipsoid with ``radius`` as its half-axes.
+        Restrict the box to the ellipsoid with ``radius`` as its semi-axes.
 
     Examples
     --------
@@ -38,7 +38,7 @@ class Window:
         """Displacements along i, j and k; the last axis varies fastest."""
         along_i, along_j, along_k = (range(-r, r + 1) for r in self.radius)
         box = itertools.product(along_i, along_j, along_k)
-        return tuple(step for step in box if not self.ball or self._within(step))
+        return tuple(step for step in box if not self.ball or self._is_within(step))
 
     @cached_property
     def table(self) -> np.ndarray:
@@ -46,19 +46,19 @@ class Window:
         return np.array(self.steps, dtype=np.int64)
 
     @cached_property
-    def by_length(self) -> np.ndarray:
-        """Numbers of the steps, short ones first, ``[n]``: of equal costs the first one in this order wins."""
+    def length_order(self) -> np.ndarray:
+        """Indices of the steps in ascending order of length, ``[n]``, the order of preference at equal costs."""
         return np.argsort((self.table**2).sum(1), kind="stable")
 
     @cached_property
-    def beside(self) -> np.ndarray:
-        """Numbers of the steps one cell below and above along each axis, ``[n, 3, 2]``; -1 where there is none."""
+    def neighbours(self) -> np.ndarray:
+        """Indices of the steps smaller and larger by 1 along each axis, ``[n, 3, 2]``; -1 if not in the window."""
         numbers = {step: number for number, step in enumerate(self.steps)}
-        found = np.full((len(self.steps), 3, 2), -1, dtype=np.int64)
+        neighbours = np.full((len(self.steps), 3, 2), -1, dtype=np.int64)
         for (number, step), axis, side in itertools.product(enumerate(self.steps), range(3), range(2)):
             near = [s + (2 * side - 1) * (a == axis) for a, s in enumerate(step)]
-            found[number, axis, side] = numbers.get((near[0], near[1], near[2]), -1)
-        return found
+            neighbours[number, axis, side] = numbers.get((near[0], near[1], near[2]), -1)
+        return neighbours
 
-    def _within(self, step: Triple) -> bool:
+    def _is_within(self, step: Triple) -> bool:
         return sum((s / r) ** 2 for s, r in zip(step, self.radius, strict=True) if r > 0) <= 1 + 1e-9

@@ -1,23 +1,28 @@
-"""Learn2Reg: tasks, settings for them, runs over all pairs, what is handed in, and the official numbers."""
+"""Learn2Reg: tasks, presets for them, runs over all pairs, submissions, and the metrics of the official evaluation."""
 
 from convexadam.learn2reg.evaluation import evaluate_fields
-from convexadam.learn2reg.measures import Measure, Measures, measures_of, read_measures
+from convexadam.learn2reg.evaluation_config import (
+    EvaluationConfig,
+    Measure,
+    make_evaluation_config,
+    read_evaluation_config,
+)
 from convexadam.learn2reg.run import Outcome, run_task
 from convexadam.learn2reg.settings import TASK_PRESETS, TaskPreset, task_preset
 from convexadam.learn2reg.submission import (
     FieldFormat,
     check_submission,
-    field_name,
-    submission_problems,
+    find_submission_problems,
+    make_field_name,
     write_submission,
 )
 from convexadam.learn2reg.task import Split, Task, TaskImage, TaskPair, read_task
 
 __all__ = [
     "TASK_PRESETS",
+    "EvaluationConfig",
     "FieldFormat",
     "Measure",
-    "Measures",
     "Outcome",
     "Split",
     "Task",
@@ -26,12 +31,12 @@ __all__ = [
     "TaskPreset",
     "check_submission",
     "evaluate_fields",
-    "field_name",
-    "measures_of",
-    "read_measures",
+    "find_submission_problems",
+    "make_evaluation_config",
+    "make_field_name",
+    "read_evaluation_config",
     "read_task",
     "run_task",
-    "submission_problems",
     "task_preset",
     "write_submission",
 ]

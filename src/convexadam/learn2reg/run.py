@@ -1,4 +1,4 @@
-"""All pairs of a task, one after the other; what is there already is not done again."""
+"""Registration of all pairs of a task; fields of an earlier run are kept."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, Literal, final
 
 import torch
 
-from convexadam._atomic import made_folder
+from convexadam._atomic import make_folder
 from convexadam._version import VERSION
 from convexadam.errors import ConfigError, FileError
 from convexadam.features import uses_labels
 from convexadam.io import atomic_path
 from convexadam.io.nifti import StrPath
-from convexadam.io.reading import reading
-from convexadam.learn2reg.submission import RECORD, FieldFormat, check_field, field_name, found_fields, write_field
+from convexadam.io.reading import check_file
+from convexadam.learn2reg.submission import RECORD, FieldFormat, check_field, find_fields, make_field_name, write_field
 from convexadam.learn2reg.task import Split, Task, TaskPair
 from convexadam.registration import RegistrationConfig, register
 from convexadam.registration.register import Progress
@@ -26,20 +26,20 @@ from convexadam.registration.register import Progress
 @final
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a pair.
+    """Outcome of a pair.
 
     Attributes
     ----------
     pair
-        Its title: ``FFFF_ffff<--MMMM_mmmm``.
+        Title of the pair: ``FFFF_ffff<--MMMM_mmmm``.
     status
-        ``"done"`` now, ``"kept"`` from an earlier run, or ``"failed"``.
+        ``"done"`` by this run, ``"kept"`` from an earlier one, or ``"failed"``.
     error
-        Why it failed.
+        Error message, if it failed.
     seconds
-        How long it took.
+        Time of the registration.
     folded_percent
-        Of the voxels of its field.
+        Share of folded voxels.
     """
 
     pair: str
@@ -55,77 +55,77 @@ def run_task(
     folder: StrPath,
     *,
     split: Split = "val",
-    kind: FieldFormat = "npz",
-    labels_dir: StrPath | None = None,
+    field_format: FieldFormat = "npz",
+    segmentation_dir: StrPath | None = None,
     masks: bool = False,
     keypoints: bool = False,
     device: torch.device | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[Outcome]:
-    """Register all pairs of a split and write their fields as they are handed in.
+    """Register all pairs of a split and write their fields in the format of submissions.
 
-    ``run.json`` in the folder says with which settings, and what became of each pair. A pair whose field is there,
-    whole and made with the same settings is kept; one that fails does not stop the others.
+    ``run.json`` in the folder records the settings and the outcome of each pair. A valid field of an earlier run with
+    the same settings is kept; a pair that fails does not stop the others.
 
     Parameters
     ----------
     task, split
-        Which pairs.
+        The pairs.
     config
-        The settings of all of them.
+        Settings of the registrations.
     folder
-        For the fields; made where it does not exist.
-    kind
+        Folder for the fields; created if it does not exist.
+    field_format
         Format of the fields.
-    labels_dir
-        Folder of label maps, called like the images, for features that compare labels.
+    segmentation_dir
+        Folder of label maps with the file names of the images, for features that compare labels.
     masks
-        Use the task's masks, as evidence of both images.
+        Use the masks of the task for both images.
     keypoints
-        Let the task's keypoints guide the registration.
+        Use the keypoints of the task as landmarks that guide the registration.
     device
-        Where to compute; ``None`` is the CPU.
+        Device to compute on; ``None`` is the CPU.
     overwrite
-        Replace what another run left in the folder.
+        Replace the fields of another run in the folder.
     progress
-        Called as each stage of each pair begins, and at the end.
+        Called at the start of each stage of each pair, and at the end.
 
     Returns
     -------
-    One outcome for each pair, in their order.
+    The outcome of each pair, in order.
 
     Raises
     ------
     ConfigError
-        If the settings cannot be written as TOML, labels and features do not fit each other, or the folder holds
-        fields made otherwise, or of which it does not say how.
+        If the settings cannot be written as TOML, label maps are missing or not used by the features, or the folder
+        holds fields with other settings or without a record.
     InputError
         If the task has no pairs of that split.
     FileError
-        If the folder cannot be made or written to.
+        If the folder cannot be created or written to.
     """
-    pairs = task.pairs(split)
-    _check(config, pairs, kind, labels_dir)
-    made = {
+    pairs = task.get_pairs(split)
+    _check_arguments(config, pairs, field_format, segmentation_dir)
+    arguments = {
         "task": task.name,
         "release": task.release,
         "split": split,
-        "format": kind,
+        "format": field_format,
         "settings": config.to_toml(),
-        "labels_dir": None if labels_dir is None else str(Path(labels_dir).resolve()),
+        "segmentation_dir": None if segmentation_dir is None else str(Path(segmentation_dir).resolve()),
         "masks": masks,
         "keypoints": keypoints,
     }
-    record = _Record.begun(Path(folder), made, pairs, overwrite=overwrite)
+    record = _Record.open(Path(folder), arguments, pairs, overwrite=overwrite)
     outcomes = []
     for number, pair in enumerate(pairs):
-        told = None if progress is None else _part(progress, number, len(pairs))
-        beside = _beside(pair, labels_dir, masks, keypoints)
-        path = Path(folder) / field_name(pair, kind)
-        outcome = _kept(record, path, task, pair, kind)
+        pair_progress = None if progress is None else _make_pair_progress(progress, number, len(pairs))
+        inputs = _collect_inputs(pair, segmentation_dir, masks, keypoints)
+        path = Path(folder) / make_field_name(pair, field_format)
+        outcome = _find_previous(record, path, task, pair, field_format)
         if outcome is None:
-            outcome = _registered(pair, config, path, task, kind, beside, device, told)
+            outcome = _register_pair(pair, config, path, task, field_format, inputs, device, pair_progress)
             record.add(outcome)
         outcomes.append(outcome)
     if progress is not None:
@@ -135,103 +135,115 @@ def run_task(
 
 @final
 class _Record:
-    """``run.json``: how the fields of a folder were made, and what became of each pair."""
+    """``run.json``: the arguments of a run, and the outcome of each pair."""
 
-    def __init__(self, path: Path, made: dict[str, Any], pairs: dict[str, Any]) -> None:
-        self._path, self._made, self.pairs = path, made, pairs
+    def __init__(self, path: Path, arguments: dict[str, Any], pairs: dict[str, Any]) -> None:
+        self._path, self._arguments, self.pairs = path, arguments, pairs
 
     @classmethod
-    def begun(cls, folder: Path, made: dict[str, Any], pairs: tuple[TaskPair, ...], *, overwrite: bool) -> _Record:
-        """Go on with the record of a folder, or begin one."""
-        path = made_folder(folder) / RECORD
-        there = [file for pair in pairs for kind in (None, "2021") for file in found_fields(folder, pair, kind)]
+    def open(cls, folder: Path, arguments: dict[str, Any], pairs: tuple[TaskPair, ...], *, overwrite: bool) -> _Record:
+        """Read the record of a folder, or create one."""
+        path = make_folder(folder) / RECORD
+        fields = [file for pair in pairs for version in (None, "2021") for file in find_fields(folder, pair, version)]
         if overwrite:
-            for file in there:
+            for file in fields:
                 file.unlink(missing_ok=True)
         elif path.exists():
-            before = _read(path)
-            changed = [key for key, value in made.items() if before["made"].get(key) != value]
+            saved = _read(path)
+            changed = [key for key, value in arguments.items() if saved["arguments"].get(key) != value]
             if changed:
                 raise ConfigError(
-                    f"{folder} holds fields of another run: {', '.join(changed)} changed since; choose another folder, "
-                    "or --overwrite (overwrite=True) to replace them"
+                    f"{', '.join(changed)} must be as in the run whose fields {folder} holds, got others; choose "
+                    "another folder, or --overwrite (overwrite=True) to replace the fields"
                 )
-            return cls(path, made, before["pairs"])
-        elif there:
+            return cls(path, arguments, saved["pairs"])
+        elif fields:
             raise ConfigError(
-                f"{folder} holds fields such as {there[0].name}, but no {RECORD} that says how they were made; choose "
-                "another folder, or --overwrite (overwrite=True) to replace them"
+                f"{folder} must have a {RECORD} for its fields, got {fields[0].name} without one; choose another "
+                "folder, or --overwrite (overwrite=True) to replace the fields"
             )
-        record = cls(path, made, {})
+        record = cls(path, arguments, {})
         record._save()
         return record
 
     def add(self, outcome: Outcome) -> None:
-        """Write down what became of a pair."""
-        said = {key: value for key, value in asdict(outcome).items() if key != "pair" and value is not None}
-        self.pairs[outcome.pair] = {**said, "version": VERSION}
+        """Record the outcome of a pair."""
+        entry = {key: value for key, value in asdict(outcome).items() if key != "pair" and value is not None}
+        self.pairs[outcome.pair] = {**entry, "version": VERSION}
         self._save()
 
     def _save(self) -> None:
-        text = json.dumps({"made": self._made, "pairs": self.pairs}, indent=2) + "\n"
+        text = json.dumps({"arguments": self._arguments, "pairs": self.pairs}, indent=2) + "\n"
         with atomic_path(self._path) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with reading(path, "the record of a run") as source:
+    with check_file(path, "the record of a run") as source:
         data = json.loads(source.read_text(encoding="utf-8"))
-        tables = (data.get(key) for key in ("made", "pairs")) if isinstance(data, dict) else (None,)
+        tables = (data.get(key) for key in ("arguments", "pairs")) if isinstance(data, dict) else (None,)
         if not all(isinstance(table, dict) for table in tables):
-            raise FileError(f"{source} is no record of a run; choose another folder, or --overwrite")
+            raise FileError(f"{source} must hold arguments and pairs of a run; choose another folder, or --overwrite")
         return dict(data)
 
 
-def _check(
-    config: RegistrationConfig, pairs: tuple[TaskPair, ...], kind: FieldFormat, labels_dir: StrPath | None
+def _check_arguments(
+    config: RegistrationConfig,
+    pairs: tuple[TaskPair, ...],
+    field_format: FieldFormat,
+    segmentation_dir: StrPath | None,
 ) -> None:
-    compared = any(uses_labels(extractor) for extractor in config.compared)
-    if compared and labels_dir is None:
+    needs_labels = any(uses_labels(extractor) for extractor in config.extractors)
+    if needs_labels and segmentation_dir is None:
         raise ConfigError(
-            "the settings compare labels, but none came; give --labels-dir (labels_dir=) with a label map for each "
-            "image, under the same name"
+            "segmentation_dir must be a folder of label maps for features that compare labels, got none; give "
+            "--segmentation-dir (segmentation_dir=)"
         )
-    if labels_dir is not None and not compared:
-        raise ConfigError("labels came, but no features of the settings compare them; leave --labels-dir out")
-    if labels_dir is not None and not Path(labels_dir).is_dir():
-        raise FileError(f"there is no folder {labels_dir} with label maps; check --labels-dir")
-    names = [field_name(pair, kind) for pair in pairs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ConfigError(f"several pairs would be written to {', '.join(twice)}; choose a format with long names")
+    if segmentation_dir is not None and not needs_labels:
+        raise ConfigError(
+            f"segmentation_dir must be omitted for features that compare no labels, got {segmentation_dir}; "
+            "omit --segmentation-dir, or choose other features"
+        )
+    if segmentation_dir is not None and not Path(segmentation_dir).is_dir():
+        raise FileError(
+            f"segmentation_dir must be an existing folder, got {segmentation_dir}; check --segmentation-dir"
+        )
+    names = [make_field_name(pair, field_format) for pair in pairs]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(
+            f"names of fields must be unique, got several pairs for {', '.join(repeated)}; choose the format npz"
+        )
 
 
-def _part(progress: Progress, number: int, count: int) -> Progress:
-    """Progress of one pair of many."""
+def _make_pair_progress(progress: Progress, number: int, count: int) -> Progress:
+    """Return the progress of one of several pairs."""
     return lambda stage, share: progress(f"{number + 1}/{count} {stage}", (number + share) / count)
 
 
-def _beside(pair: TaskPair, labels_dir: StrPath | None, masks: bool, keypoints: bool) -> dict[str, Path]:
-    """Return what `register` takes beside the images."""
+def _collect_inputs(pair: TaskPair, segmentation_dir: StrPath | None, masks: bool, keypoints: bool) -> dict[str, Path]:
+    """Return the optional arguments of `register`."""
     sides = ("fixed", "moving")
-    found: dict[str, Path] = {}
-    if labels_dir is not None:
+    inputs: dict[str, Path] = {}
+    if segmentation_dir is not None:
         for side, image in zip(sides, (pair.fixed, pair.moving), strict=True):
-            found[f"{side}_labels"] = Path(labels_dir) / image.path.name
+            inputs[f"{side}_segmentation"] = Path(segmentation_dir) / image.path.name
     if masks:
-        found |= zip((f"{side}_mask" for side in sides), pair.volumes("masks"), strict=True)
+        inputs |= zip((f"{side}_mask" for side in sides), pair.get_volume_paths("masks"), strict=True)
     if keypoints:
-        found |= zip((f"{side}_landmarks" for side in sides), pair.points("keypoints"), strict=True)
-    return found
+        inputs |= zip((f"{side}_landmarks" for side in sides), pair.get_point_paths("keypoints"), strict=True)
+    return inputs
 
 
-def _kept(record: _Record, path: Path, task: Task, pair: TaskPair, kind: FieldFormat) -> Outcome | None:
-    """Return what an earlier run did, if it did and the field is whole."""
+def _find_previous(
+    record: _Record, path: Path, task: Task, pair: TaskPair, field_format: FieldFormat
+) -> Outcome | None:
+    """Return the outcome of an earlier run, if it succeeded and its field is valid."""
     before = record.pairs.get(pair.title)
     if not isinstance(before, dict) or before.get("status") != "done" or not path.is_file():
         return None
     try:
-        check_field(path, task, pair, kind)
+        check_field(path, task, pair, field_format)
     except FileError:
         return None
     return Outcome(
@@ -242,33 +254,34 @@ def _kept(record: _Record, path: Path, task: Task, pair: TaskPair, kind: FieldFo
     )
 
 
-def _registered(
+def _register_pair(
     pair: TaskPair,
     config: RegistrationConfig,
     path: Path,
     task: Task,
-    kind: FieldFormat,
-    beside: dict[str, Path],
+    field_format: FieldFormat,
+    inputs: dict[str, Path],
     device: torch.device | str | None,
     progress: Progress | None,
 ) -> Outcome:
-    """Register a pair and write its field; whatever goes wrong is its outcome."""
+    """Register a pair and write its field; an error of any kind becomes the outcome."""
     try:
         path.unlink(missing_ok=True)
-        result = register(pair.fixed.path, pair.moving.path, config, device=device, progress=progress, **beside)
-        if result.transform.grid.shape != task.shape_of(pair):
+        result = register(pair.fixed.path, pair.moving.path, config, device=device, progress=progress, **inputs)
+        if result.transform.grid.shape != task.get_shape(pair):
             raise FileError(
-                f"{pair.fixed.path} has shape {result.transform.grid.shape}, but the task {task.shape_of(pair)}"
+                f"shape of {pair.fixed.path} must be that of the task, {task.get_shape(pair)}, "
+                f"got {result.transform.grid.shape}; check tensorImageShape in dataset.json"
             )
-        write_field(result.transform, path, kind, moving=result.moving.grid)
-        check_field(path, task, pair, kind)
-    except Exception as error:  # the other pairs go on, and this one is reported
+        write_field(result.transform, path, field_format, moving=result.moving.grid)
+        check_field(path, task, pair, field_format)
+    except Exception as error:  # must not stop the other pairs
         with suppress(OSError):
             path.unlink(missing_ok=True)
         return Outcome(pair=pair.title, status="failed", error=f"{type(error).__name__}: {error}")
     return Outcome(
         pair=pair.title,
         status="done",
-        seconds=sum(result.seconds.values()),
+        seconds=sum(result.timings.values()),
         folded_percent=result.diagnostics["folded_percent"],
     )

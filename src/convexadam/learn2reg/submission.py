@@ -1,4 +1,4 @@
-"""Folders of fields as they are handed in: names, a check of everything in them, and the archive."""
+"""Submissions: names of fields, validation of a folder of fields, and the archive."""
 
 from __future__ import annotations
 
@@ -13,76 +13,76 @@ from convexadam.io.nifti import StrPath
 from convexadam.learn2reg.task import Split, Task, TaskPair
 
 FieldFormat: TypeAlias = Literal["npz", "nii.gz", "2021"]
-"""``"npz"`` (float16) and ``"nii.gz"`` (float32) are those of today, ``"2021"`` that of 2020 and 2021."""
+"""``"npz"`` (float16) and ``"nii.gz"`` (float32) are the current formats, ``"2021"`` is that of 2020 and 2021."""
 
 RECORD = "run.json"
-"""What `convexadam.learn2reg.run` knows of a folder; it is not handed in."""
+"""Record that `convexadam.learn2reg.run_task` writes to a folder; not part of the submission."""
 
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)
-"""Date of everything in an archive: the same fields give the same archive."""
-
-
-def field_name(pair: TaskPair, kind: FieldFormat = "npz") -> str:
-    """Name of a field: the long one, which is always accepted; in 2021 there was only the short one."""
-    return f"{pair.short_name}.npz" if kind == "2021" else f"{pair.long_name}.{kind}"
+_DATE = (1980, 1, 1, 0, 0, 0)
+"""Date of all entries of an archive, so that the same fields give the same archive."""
 
 
-def found_fields(folder: Path, pair: TaskPair, kind: FieldFormat | None = None) -> list[Path]:
-    """Return the fields of a pair that a folder has, in the order in which the official evaluation looks for them.
+def make_field_name(pair: TaskPair, field_format: FieldFormat = "npz") -> str:
+    """Return the file name of a field: the long one, which is always accepted; for the format of 2021 the short one."""
+    return f"{pair.short_name}.npz" if field_format == "2021" else f"{pair.long_name}.{field_format}"
+
+
+def find_fields(folder: Path, pair: TaskPair, field_format: FieldFormat | None = None) -> list[Path]:
+    """Return the existing fields of a pair, in the order in which the official evaluation looks for them.
 
     Parameters
     ----------
     folder
-        With fields.
+        Folder of the fields.
     pair
-        Whose field.
-    kind
-        Which format; ``None`` for those of today.
+        The pair.
+    field_format
+        Format; ``None`` for the current ones.
     """
-    names = [field_name(pair, "2021")]
-    if kind != "2021":
+    names = [make_field_name(pair, "2021")]
+    if field_format != "2021":
         stems = [pair.long_name] + [pair.short_name] * (pair.modalities == (0, 1))
-        names = [f"{stem}.{ending}" for stem in stems for ending in ("npz", "nii.gz") if kind in (None, ending)]
+        names = [f"{stem}.{ending}" for stem in stems for ending in ("npz", "nii.gz") if field_format in (None, ending)]
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def write_field(transform: Transform, path: Path, kind: FieldFormat, *, moving: Grid) -> None:
+def write_field(transform: Transform, path: Path, field_format: FieldFormat, *, moving: Grid) -> None:
     """Write a field in one of the formats; see `write_learn2reg` and `write_learn2reg_2021`."""
-    write = write_learn2reg_2021 if kind == "2021" else write_learn2reg
+    write = write_learn2reg_2021 if field_format == "2021" else write_learn2reg
     write(transform, path, moving=moving)
 
 
-def check_field(path: Path, task: Task, pair: TaskPair, kind: FieldFormat | None = None) -> None:
-    """Make sure that a field of a pair can be handed in: its name, shape, type and values.
+def check_field(path: Path, task: Task, pair: TaskPair, field_format: FieldFormat | None = None) -> None:
+    """Check that the field of a pair is valid: its name, shape, type and values.
 
     Raises
     ------
     FileError
-        It says everything that is wrong.
+        If it is not; the message lists all errors.
     """
-    if kind == "2021":
-        check_learn2reg_2021(path, task.shape_of(pair))
+    if field_format == "2021":
+        check_learn2reg_2021(path, task.get_shape(pair))
     else:
-        check_learn2reg(path, task.shape_of(pair))
+        check_learn2reg(path, task.get_shape(pair))
 
 
-def submission_problems(
-    folder: StrPath, task: Task, split: Split = "val", *, kind: FieldFormat | None = None
+def find_submission_problems(
+    folder: StrPath, task: Task, split: Split = "val", *, field_format: FieldFormat | None = None
 ) -> list[str]:
-    """Say everything that is wrong with a folder of fields: nothing, if it can be handed in.
+    """Return all problems of a folder of fields; an empty list if it is a valid submission.
 
     Parameters
     ----------
     folder
-        With a field for each pair; ``run.json`` may lie there as well.
+        Folder with a field for each pair; ``run.json`` is ignored.
     task, split
-        Which pairs there are.
-    kind
-        Which format; ``None`` for those of today.
+        The pairs.
+    field_format
+        Required format; ``None`` for any current one.
 
     Returns
     -------
-    One line for each missing or doubled field, each field that cannot be handed in, and each other file.
+    One line for each missing, duplicate or invalid field, and for each other file.
 
     Raises
     ------
@@ -91,69 +91,71 @@ def submission_problems(
     InputError
         If the task has no pairs of that split.
     """
-    place, known, problems = _checked_folder(folder), {RECORD}, []
-    for pair in task.pairs(split):
-        fields = found_fields(place, pair, kind)
+    folder, known, problems = _check_folder(folder), {RECORD}, []
+    for pair in task.get_pairs(split):
+        fields = find_fields(folder, pair, field_format)
         known |= {path.name for path in fields}
         if not fields:
-            problems.append(f"no field of {pair.title}: {field_name(pair, kind or 'npz')} is missing")
+            problems.append(f"no field of {pair.title}: {make_field_name(pair, field_format or 'npz')} is missing")
         if len(fields) > 1:
             problems.append(f"several fields of {pair.title}: {', '.join(path.name for path in fields)}; keep one")
         for path in fields:
             try:
-                check_field(path, task, pair, kind)
+                check_field(path, task, pair, field_format)
             except FileError as error:
                 problems.append(str(error))
-    extra = sorted(path.name for path in place.iterdir() if path.name not in known)
+    extra = sorted(path.name for path in folder.iterdir() if path.name not in known)
     return problems + [f"{name} belongs to no pair of {task.name} ({split}); remove it" for name in extra]
 
 
 def write_submission(
-    folder: StrPath, task: Task, path: StrPath, split: Split = "val", *, kind: FieldFormat | None = None
+    folder: StrPath, task: Task, path: StrPath, split: Split = "val", *, field_format: FieldFormat | None = None
 ) -> int:
-    """Check a folder of fields and put them, and nothing else, into a zip archive.
+    """Check a folder of fields and write them, without other files, to a zip archive.
 
     Parameters
     ----------
-    folder, task, split, kind
-        As of `submission_problems`.
+    folder, task, split, field_format
+        See `find_submission_problems`.
     path
-        ``*.zip``; appears whole or not at all.
+        Archive to write, ``*.zip``.
 
     Returns
     -------
-    How many fields are in it.
+    The number of fields in the archive.
 
     Raises
     ------
     FileError
-        If anything is wrong with the folder (it says everything), or the archive cannot be written.
+        If the folder is not a valid submission (the message lists all problems), or the archive cannot be written.
     InputError
         If the task has no pairs of that split.
     """
     if not str(path).endswith(".zip"):
-        raise FileError(f"what is handed in is called *.zip, but the name is {path}; change its ending")
-    check_submission(folder, task, split, kind=kind)
-    fields = [found_fields(Path(folder), pair, kind)[0] for pair in task.pairs(split)]
+        raise FileError(f"the archive must have the extension .zip, got {path}; rename it")
+    check_submission(folder, task, split, field_format=field_format)
+    fields = [find_fields(Path(folder), pair, field_format)[0] for pair in task.get_pairs(split)]
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for field in sorted(fields):
-            entry = zipfile.ZipInfo(field.name, date_time=_LONG_AGO)
+            entry = zipfile.ZipInfo(field.name, date_time=_DATE)
             with field.open("rb") as source, archive.open(entry, "w") as target:
-                while part := source.read(2**22):
-                    target.write(part)
+                while block := source.read(2**22):
+                    target.write(block)
     return len(fields)
 
 
-def check_submission(folder: StrPath, task: Task, split: Split = "val", *, kind: FieldFormat | None = None) -> None:
-    """Raise `FileError` with all of `submission_problems`, if there are any."""
-    problems = submission_problems(folder, task, split, kind=kind)
+def check_submission(
+    folder: StrPath, task: Task, split: Split = "val", *, field_format: FieldFormat | None = None
+) -> None:
+    """Raise `FileError` with all problems of a folder, if there are any; see `find_submission_problems`."""
+    problems = find_submission_problems(folder, task, split, field_format=field_format)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise FileError(f"{folder} cannot be handed in, {count}: " + "; ".join(problems))
+        raise FileError(f"{folder} must be a valid submission, got {count}: " + "; ".join(problems))
 
 
-def _checked_folder(folder: StrPath) -> Path:
-    place = Path(folder)
-    if not place.is_dir():
-        raise FileError(f"there is no folder {place}; give the one with the fields")
-    return place
+def _check_folder(folder: StrPath) -> Path:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileError(f"folder must exist, got {folder}; give the folder of the fields")
+    return folder

@@ -1,4 +1,4 @@
-"""Pre-alignment: the rigid, similarity or affine transform that lays the moving image onto the fixed one."""
+"""Linear pre-alignment: a rigid, similarity or affine transform estimated before the deformable stages."""
 
 from convexadam.linear.alignment import LinearAlignment, LinearFit
 

@@ -1,4 +1,4 @@
-"""Pre-alignment by fits to displacements that the coupled-convex search finds, coarse to fine."""
+"""Linear alignment: least-squares fits to the displacements of a coupled-convex search, coarse to fine."""
 
 from __future__ import annotations
 
@@ -8,86 +8,87 @@ from typing import Literal, TypeAlias, final, get_args
 
 import numpy as np
 
-from convexadam._axes import checked_count, checked_number
+from convexadam._checks import check_choice, check_count, check_number
 from convexadam.errors import ConfigError
-from convexadam.features import Features, MindSSC, Precomputed, check_no_class
+from convexadam.features import Features, MindSSC, Precomputed, check_extractor
 from convexadam.geometry import Affine, Grid, Image
-from convexadam.linear.fit import Model, trimmed_fit
+from convexadam.linear.centres import geometric_centre
+from convexadam.linear.fit import Model, fit_trimmed
 from convexadam.linear.level import LinearLevel
-from convexadam.linear.starts import centre_of_box
 
-Start: TypeAlias = Literal["best", "header", "boxes", "contents"]
+Init: TypeAlias = Literal["best", "header", "geometry", "moments"]
 
-_MODELS: tuple[Model, ...] = ("rigid", "similarity", "affine")
+_MODELS: tuple[Model, ...] = get_args(Model)
+"""From the simplest to the richest."""
 
-_STILL = 0.05
-"""Motion in cells below which another fit would change little."""
+_CONVERGED = 0.05
+"""Largest displacement by an update, in units of the control point spacing, at which the fits have converged."""
 
-_MOST = 8.0
-"""Change of volume beyond which a transform cannot be meant."""
+_MAX_VOLUME_CHANGE = 8.0
+"""Change of volume, as a factor, beyond which a fit is rejected: it is a fit to noise."""
 
-_FAR, _NEAR = 6, 4
-"""Reach of the search in cells, on the coarsest level and on the others."""
+_COARSE_RADIUS, _FINE_RADIUS = 6, 4
+"""Search radius in control points, on the coarsest level and on the others."""
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LinearFit:
-    """A linear transform, and how good it is.
+    """Result of a linear alignment.
 
     Attributes
     ----------
     transform
         From fixed to moving space.
     model
-        What it is; ``None`` where the start was as good, and is returned.
-    difference_before, difference_after
-        Feature difference of the start and of ``transform``, on the finest level that was looked at: about 1 for images
-        that have nothing to do with each other, 0 for equal ones.
+        Model of ``transform``; ``None`` if the initial transform was kept.
+    dissimilarity_before, dissimilarity_after
+        Mean squared feature difference with the initial transform and with ``transform``, on the finest level that was
+        computed: 0 for equal images, about 1 for unrelated ones.
     residual_mm
-        Root mean square distance between ``transform`` and the displacements that it was fitted to (those that
-        count as inliers); 0 where none were.
+        Root mean square distance between ``transform`` and the displacements of the inliers that it was fitted to; 0
+        if the initial transform was kept.
     """
 
     transform: Affine
     model: Model | None
-    difference_before: float
-    difference_after: float
+    dissimilarity_before: float
+    dissimilarity_after: float
     residual_mm: float
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class LinearAlignment:
-    """Rigid, similarity or affine alignment, robust to what does not follow it and to different contrasts.
+    """Rigid, similarity or affine alignment, robust to local deformation and to different contrasts.
 
-    On each level, coarse to fine, both images are described, the coupled-convex search finds a displacement for each
-    cell, and a trimmed least-squares fit to those of the structured cells updates the transform; the moving image is
-    then resampled with it, and described anew. Where the coarsest level does not show the ``gain``, the start is kept
-    without a look at the finer ones.
+    On each level, coarse to fine: features of both images are extracted, the coupled-convex search finds a displacement
+    for each control point, and a trimmed least-squares fit to those with enough structure updates the transform; the
+    moving image is resampled with it and the next iteration follows. If the coarsest level does not show the
+    ``min_improvement``, the initial transform is kept and the finer levels are skipped.
 
     Attributes
     ----------
     model
-        ``"rigid"`` (6 numbers), ``"similarity"`` (7) or ``"affine"`` (12).
-    start
-        Where to begin: ``"header"`` (where the files say that the images lie), ``"boxes"`` (centres of the fields of
-        view on each other), ``"contents"`` (centres of mass) or ``"best"`` (tries all three). An initial transform
-        takes the place of all of them.
+        Richest model: ``"rigid"`` (6 parameters), ``"similarity"`` (7) or ``"affine"`` (12).
+    init
+        Initial transform: ``"header"`` (identity in world coordinates), ``"geometry"`` (aligns the centres of the
+        fields of view), ``"moments"`` (aligns the centres of mass) or ``"best"`` (tries all three). Ignored if an
+        initial transform is given.
     features
-        What is compared; ``None`` takes MIND-SSC of radius and dilation 1 for images of one channel, and the channels
-        as they are for others.
-    voxels
-        Cubic voxels of each level, about; none is finer than the fixed image.
-    rounds
-        Fits on each level.
-    gain
-        Share by which a transform has to lower the feature difference to be preferred to the start: what little is
-        left, the deformable stages do better, and an image that is not resampled stays sharp.
-    richer_gain
-        The same for a richer model to be preferred to a simpler one.
-    keep
-        Share of the structured cells that the fit trusts; the rest may move otherwise.
+        Feature extractor; ``None`` selects MIND-SSC of radius and dilation 1 for images of one channel, and the
+        channels themselves for others.
+    voxels_per_level
+        Approximate number of voxels of each level; no level is finer than the fixed image.
+    iterations
+        Largest number of fits on each level.
+    min_improvement
+        Share by which the dissimilarity has to decrease for the initial transform to be replaced. Small misalignments
+        are left to the deformable stages, and an image that is not resampled stays sharp.
+    min_model_improvement
+        Share by which the dissimilarity has to decrease for a richer model to be preferred to a simpler one.
+    inlier_fraction
+        Share of the control points with structure that the fit uses; the others count as outliers.
 
     Raises
     ------
@@ -96,33 +97,34 @@ class LinearAlignment:
     """
 
     model: Model = "affine"
-    start: Start = "best"
+    init: Init = "best"
     features: Features | None = None
-    voxels: tuple[int, ...] = (50_000, 400_000)
-    rounds: int = 3
-    gain: float = 0.35
-    richer_gain: float = 0.25
-    keep: float = 0.5
+    voxels_per_level: tuple[int, ...] = (50_000, 400_000)
+    iterations: int = 3
+    min_improvement: float = 0.35
+    min_model_improvement: float = 0.25
+    inlier_fraction: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, allowed in (("model", get_args(Model)), ("start", get_args(Start))):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is one of {', '.join(allowed)}, but {getattr(self, name)!r} came")
-        check_no_class(self.features, "features")
-        if self.features is not None and not callable(self.features):
-            raise ConfigError(f"features describe single images here, which {self.features!r} does not")
-        if not isinstance(self.voxels, tuple) or not self.voxels:
+        check_choice(self.model, "model", get_args(Model))
+        check_choice(self.init, "init", get_args(Init))
+        if self.features is not None:
+            check_extractor(self.features, "features", pairs=False)
+        if not isinstance(self.voxels_per_level, tuple) or not self.voxels_per_level:
             raise ConfigError(
-                f"voxels has a number for each level, such as (50_000, 400_000), but {self.voxels!r} came"
+                f"voxels_per_level must be a tuple with a number for each level, got {self.voxels_per_level!r}; "
+                "write for example (50_000, 400_000)"
             )
-        for number in self.voxels:
-            checked_count(number, "voxels", least=1)
-        checked_count(self.rounds, "rounds", least=1)
-        checked_number(self.keep, "keep", above=True)
-        checked_number(self.gain, "gain")
-        checked_number(self.richer_gain, "richer_gain")
-        if self.keep > 1:
-            raise ConfigError(f"keep is a share of at most 1, but {self.keep} came")
+        for number in self.voxels_per_level:
+            check_count(number, "voxels_per_level", least=1)
+        check_count(self.iterations, "iterations", least=1)
+        check_number(self.inlier_fraction, "inlier_fraction", above=True)
+        check_number(self.min_improvement, "min_improvement")
+        check_number(self.min_model_improvement, "min_model_improvement")
+        if self.inlier_fraction > 1:
+            raise ConfigError(
+                f"inlier_fraction must be at most 1, got {self.inlier_fraction}; 1 uses all control points"
+            )
 
     def __call__(
         self,
@@ -140,91 +142,106 @@ class LinearAlignment:
         fixed, moving
             ``[c, i, j, k]`` on any grids.
         fixed_mask, moving_mask
-            Weight of evidence, 0 or 1 (whole numbers) or in [0, 1], on any grids.
+            Weight of each voxel, 0 or 1 (integers) or in [0, 1], on any grids.
         initial
-            Where to begin, from fixed to moving space; ``None`` leaves that to ``start``.
+            Initial transform from fixed to moving space; ``None`` computes it as ``init`` says.
 
         Returns
         -------
-        The transform from fixed to moving space. Where nothing better was found it is the start: ``initial``, or the
-        identity.
+        The transform from fixed to moving space; ``initial`` or the identity if no better one is found.
         """
         masks, features = (fixed_mask, moving_mask), self.features
         if features is None:
             features = MindSSC(radius=1, dilation=1) if fixed.data.shape[0] == 1 else Precomputed()
-        coarse, *finer = (
-            partial(LinearLevel.of, fixed, moving, features, number, radius=_NEAR if n else _FAR, masks=masks)
-            for n, number in enumerate(self.voxels)
+        prepare_coarse, *prepare_finer = (
+            partial(
+                LinearLevel.prepare,
+                fixed,
+                moving,
+                features,
+                voxels,
+                radius=_FINE_RADIUS if n else _COARSE_RADIUS,
+                masks=masks,
+            )
+            for n, voxels in enumerate(self.voxels_per_level)
         )
-        level = coarse()
-        given = Affine() if initial is None else initial
-        starts = [given] if initial is not None else self._starts(level, fixed.grid, moving.grid)
+        level = prepare_coarse()
+        fallback = Affine() if initial is None else initial
+        candidates = [fallback] if initial is not None else self._make_candidates(level, fixed.grid, moving.grid)
         model: Model = "rigid" if self.model == "rigid" else "similarity"
-        fitted = [self._fitted(level, start.matrix, model) for start in starts]
-        seen, matrix = min(((level.seen(one), one) for one in fitted), key=lambda found: found[0].difference())
-        before = level.seen(given.matrix)
-        if not seen.better_than(before, self.gain):  # nor will it be on the finer levels
-            difference = before.difference()
+        fits = [self._fit(level, candidate.matrix, model) for candidate in candidates]
+        best, matrix = min(((level.compute_dissimilarity(fit), fit) for fit in fits), key=lambda pair: pair[0].mean)
+        before = level.compute_dissimilarity(fallback.matrix)
+        if not best.improves_on(before, self.min_improvement):  # nor would it on the finer levels
             return LinearFit(
-                transform=given,
+                transform=fallback,
                 model=None,
-                difference_before=difference,
-                difference_after=difference,
+                dissimilarity_before=before.mean,
+                dissimilarity_after=before.mean,
                 residual_mm=0.0,
             )
-        for make in finer:
-            level = make()
-            matrix = self._fitted(level, matrix, self.model)
-        return self._simplest(level, given, matrix)
+        for prepare in prepare_finer:
+            level = prepare()
+            matrix = self._fit(level, matrix, self.model)
+        return self._select_model(level, fallback, matrix)
 
-    def _fitted(self, level: LinearLevel, matrix: np.ndarray, model: Model) -> np.ndarray:
-        for _ in range(self.rounds):
-            points, targets, weights = level.matches(matrix)
+    def _fit(self, level: LinearLevel, matrix: np.ndarray, model: Model) -> np.ndarray:
+        for _ in range(self.iterations):
+            points, targets, weights = level.find_matches(matrix)
             if not weights.any():
                 break
-            update, _ = trimmed_fit(points, targets, weights, model=model, keep=self.keep)
-            if not 1 / _MOST < np.linalg.det((matrix @ update)[:3, :3]) < _MOST:  # fitted to noise
+            update, _ = fit_trimmed(points, targets, weights, model=model, inlier_fraction=self.inlier_fraction)
+            if not _is_plausible(matrix @ update):
                 break
             matrix = matrix @ update
-            motion = points @ (update[:3, :3] - np.eye(3)).T + update[:3, 3]
-            if np.linalg.norm(motion, axis=1).max() < _STILL * level.cell_mm:
+            disp_mm = points @ (update[:3, :3] - np.eye(3)).T + update[:3, 3]
+            if np.linalg.norm(disp_mm, axis=1).max() < _CONVERGED * level.spacing_mm:
                 break
         return matrix
 
-    def _simplest(self, level: LinearLevel, start: Affine, matrix: np.ndarray) -> LinearFit:
-        """Choose the start, or the simplest model that no richer one is much better than."""
-        before = best = level.seen(start.matrix)
-        chosen, name, residual = start.matrix, None, 0.0
-        points, targets, weights = level.matches(matrix)
-        there = targets @ matrix[:3, :3].T + matrix[:3, 3]
+    def _select_model(self, level: LinearLevel, fallback: Affine, matrix: np.ndarray) -> LinearFit:
+        """Choose the initial transform, or the simplest model that no richer one improves on by enough."""
+        before = best = level.compute_dissimilarity(fallback.matrix)
+        best_matrix, best_model, best_residual_mm = fallback.matrix, None, 0.0
+        points, targets, weights = level.find_matches(matrix)
+        moving_points = targets @ matrix[:3, :3].T + matrix[:3, 3]
         for model in _MODELS[: _MODELS.index(self.model) + 1] if weights.any() else ():
-            found, rest = trimmed_fit(points, there, weights, model=model, keep=self.keep)
-            if not 1 / _MOST < np.linalg.det(found[:3, :3]) < _MOST:
+            fit, residual_mm = fit_trimmed(
+                points, moving_points, weights, model=model, inlier_fraction=self.inlier_fraction
+            )
+            if not _is_plausible(fit):
                 continue
-            seen = level.seen(found)
-            if seen.better_than(best, self.gain if name is None else self.richer_gain):
-                chosen, name, residual, best = found, model, rest, seen
-        if name is not None and name != self.model:  # so far fitted to what the richest model had left
-            chosen = self._fitted(level, chosen, name)
-            best = level.seen(chosen)
+            dissimilarity = level.compute_dissimilarity(fit)
+            required = self.min_improvement if best_model is None else self.min_model_improvement
+            if dissimilarity.improves_on(best, required):
+                best, best_matrix, best_model, best_residual_mm = dissimilarity, fit, model, residual_mm
+        if best_model is not None and best_model != self.model:
+            # a simpler model was fitted to displacements found with the richest one: iterate with its own
+            best_matrix = self._fit(level, best_matrix, best_model)
+            best = level.compute_dissimilarity(best_matrix)
         return LinearFit(
-            transform=start if name is None else Affine(chosen),
-            model=name,
-            difference_before=before.difference(),
-            difference_after=best.difference(),
-            residual_mm=residual,
+            transform=fallback if best_model is None else Affine(best_matrix),
+            model=best_model,
+            dissimilarity_before=before.mean,
+            dissimilarity_after=best.mean,
+            residual_mm=best_residual_mm,
         )
 
-    def _starts(self, level: LinearLevel, fixed: Grid, moving: Grid) -> list[Affine]:
-        shifts = [np.zeros(3)] if self.start in ("best", "header") else []
-        if self.start in ("best", "boxes"):
-            shifts.append(centre_of_box(moving.canonical()) - centre_of_box(fixed.canonical()))
-        if self.start in ("best", "contents"):
-            shifts.append(level.contents_mm)
-        found: list[Affine] = []
-        for shift in shifts:
+    def _make_candidates(self, level: LinearLevel, fixed: Grid, moving: Grid) -> list[Affine]:
+        """Return the initial transforms of ``init``, without those that nearly coincide."""
+        translations_mm = [np.zeros(3)] if self.init in ("best", "header") else []
+        if self.init in ("best", "geometry"):
+            translations_mm.append(geometric_centre(moving.canonical()) - geometric_centre(fixed.canonical()))
+        if self.init in ("best", "moments"):
+            translations_mm.append(level.centre_offset_mm)
+        candidates: list[Affine] = []
+        for translation_mm in translations_mm:
             matrix = np.eye(4)
-            matrix[:3, 3] = shift
-            if all(np.abs(matrix - other.matrix).max() > level.cell_mm for other in found):
-                found.append(Affine(matrix))
-        return found
+            matrix[:3, 3] = translation_mm
+            if all(np.abs(matrix - candidate.matrix).max() > level.spacing_mm for candidate in candidates):
+                candidates.append(Affine(matrix))
+        return candidates
+
+
+def _is_plausible(matrix: np.ndarray) -> bool:
+    return bool(1 / _MAX_VOLUME_CHANGE < np.linalg.det(matrix[:3, :3]) < _MAX_VOLUME_CHANGE)

@@ -1,4 +1,4 @@
-"""Matrices that take points to points, by trimmed least squares."""
+"""Fits of linear transforms to pairs of points, by weighted and by trimmed least squares."""
 
 from __future__ import annotations
 
@@ -8,77 +8,82 @@ import numpy as np
 
 Model: TypeAlias = Literal["rigid", "similarity", "affine"]
 
-_ROUNDS = 20
-_ENOUGH = 20_000
-"""Points that a fit of twelve numbers needs at most; of more, every second, third, ... is taken."""
-_STILL_MM = 1e-3
-_FLAT = 1e-3
-"""Share of the mean spread of points below which a direction counts as unknown, and keeps its length."""
+_MAX_ITERATIONS = 20
+
+_MAX_POINTS = 20_000
+"""Points used at most: many more than the twelve numbers of an affine fit need; of more, every second, third, ..."""
+
+_CONVERGED_MM = 1e-3
+"""Largest change of a transformed point between two iterations at which the trimmed fit has converged."""
+
+_RIDGE = 1e-3
+"""Ridge term of the affine fit, as a share of the mean variance of the points along an axis."""
 
 
-def trimmed_fit(
-    points: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, model: Model, keep: float
+def fit_trimmed(
+    points: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, model: Model, inlier_fraction: float
 ) -> tuple[np.ndarray, float]:
-    """Fit to the share ``keep`` of the points that fits best; the others count as outliers.
+    """Fit a transform by least trimmed squares: only the ``inlier_fraction`` with the smallest residuals counts.
 
-    Alternates between a fit and a choice of the smallest residuals (Rousseeuw and Van Driessen, Data Mining and
-    Knowledge Discovery 2006), from the fit to all points.
+    Alternates between a fit to the inliers and the choice of the smallest residuals (Rousseeuw and Van Driessen, Data
+    Mining and Knowledge Discovery 2006), initialised with the fit to all points.
 
     Parameters
     ----------
     points, targets
         ``(n, 3)`` in mm.
     weights
-        ``(n,)``, not negative, not all zero; points of weight 0 are left out.
+        ``(n,)``, at least 0 and not all 0; points of weight 0 are ignored.
     model
-        See `weighted_fit`.
-    keep
-        Share of the points, above 0 and at most 1.
+        See `fit_weighted`.
+    inlier_fraction
+        Share of the points that are inliers, above 0 and at most 1.
 
     Returns
     -------
-    The 4x4 matrix, and the root mean square residual in mm of what was kept.
+    The 4x4 matrix, and the weighted root mean square residual of the inliers in mm.
     """
-    (useful,) = np.nonzero(weights)
-    useful = useful[:: -(-len(useful) // _ENOUGH)]
-    points, targets, weights = points[useful], targets[useful], weights[useful]
-    kept = max(1, round(keep * len(useful)))
-    chosen = np.arange(len(useful))
-    matrix = weighted_fit(points, targets, weights, model=model)
-    for _ in range(_ROUNDS):
-        chosen = np.argpartition(_squared(matrix, points, targets), kept - 1)[:kept]
-        last, matrix = matrix, weighted_fit(points[chosen], targets[chosen], weights[chosen], model=model)
-        if _squared(matrix, points, points @ last[:3, :3].T + last[:3, 3]).max() < _STILL_MM**2:
+    (used,) = np.nonzero(weights)
+    used = used[:: -(-len(used) // _MAX_POINTS)]
+    points, targets, weights = points[used], targets[used], weights[used]
+    count = max(1, round(inlier_fraction * len(used)))
+    inliers = np.arange(len(used))
+    matrix = fit_weighted(points, targets, weights, model=model)
+    for _ in range(_MAX_ITERATIONS):
+        inliers = np.argpartition(_squared_residuals(matrix, points, targets), count - 1)[:count]
+        last, matrix = matrix, fit_weighted(points[inliers], targets[inliers], weights[inliers], model=model)
+        if _squared_residuals(matrix, points, points @ last[:3, :3].T + last[:3, 3]).max() < _CONVERGED_MM**2:
             break
-    squared = _squared(matrix, points[chosen], targets[chosen])
-    return matrix, float(np.sqrt(np.average(squared, weights=weights[chosen])))
+    squared = _squared_residuals(matrix, points[inliers], targets[inliers])
+    return matrix, float(np.sqrt(np.average(squared, weights=weights[inliers])))
 
 
-def weighted_fit(points: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, model: Model) -> np.ndarray:
-    """Return the 4x4 matrix with the smallest weighted sum of squared distances between ``A p + t`` and the targets.
+def fit_weighted(points: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, model: Model) -> np.ndarray:
+    """Return the 4x4 matrix ``(A, t)`` that minimises ``sum_i w_i |A p_i + t - q_i|^2``.
 
-    Rigid and similarity transforms in closed form (Umeyama, IEEE PAMI 1991); they never mirror. Affine ones stay close
-    to the identity along directions in which the points are not spread.
+    Rigid and similarity transforms have a closed form without reflections (Umeyama, IEEE PAMI 1991). The affine fit is
+    regularised towards the identity by a ridge term, which decides only along directions in which the points hardly
+    vary.
     """
     share = (weights / weights.sum())[:, None]
-    here, there = (share * points).sum(0), (share * targets).sum(0)
-    x, y = points - here, targets - there
-    spread, cross = (share * x).T @ x, (share * x).T @ y
+    point_mean, target_mean = (share * points).sum(0), (share * targets).sum(0)
+    x, y = points - point_mean, targets - target_mean
+    covariance, cross = (share * x).T @ x, (share * x).T @ y
     if model == "affine":
-        hold = _FLAT * np.trace(spread) / 3 * np.eye(3)
-        turn = np.linalg.solve(spread + hold, cross + hold).T if hold.any() else np.eye(3)
+        ridge = _RIDGE * np.trace(covariance) / 3 * np.eye(3)
+        linear = np.linalg.solve(covariance + ridge, cross + ridge).T if ridge.any() else np.eye(3)
     else:
         left, sizes, right = np.linalg.svd(cross)
-        signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right)) or 1.0])
-        turn = (right.T * signs) @ left.T
-        if model == "similarity" and np.trace(spread) > 0:
-            turn = turn * (sizes * signs).sum() / np.trace(spread)
+        signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right)) or 1.0])  # no reflection
+        linear = (right.T * signs) @ left.T
+        if model == "similarity" and np.trace(covariance) > 0:
+            linear = linear * (sizes * signs).sum() / np.trace(covariance)
     matrix = np.eye(4)
-    matrix[:3, :3] = turn
-    matrix[:3, 3] = there - turn @ here
+    matrix[:3, :3] = linear
+    matrix[:3, 3] = target_mean - linear @ point_mean
     return matrix
 
 
-def _squared(matrix: np.ndarray, points: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    apart = points @ matrix[:3, :3].T + matrix[:3, 3] - targets
-    return np.asarray((apart**2).sum(1))
+def _squared_residuals(matrix: np.ndarray, points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    residuals = points @ matrix[:3, :3].T + matrix[:3, 3] - targets
+    return np.asarray((residuals**2).sum(1))

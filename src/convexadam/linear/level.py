@@ -1,4 +1,4 @@
-"""One level of the pre-alignment: both images on a coarse cubic grid."""
+"""One resolution level of the linear alignment: both images on a coarse isotropic grid."""
 
 from __future__ import annotations
 
@@ -11,58 +11,82 @@ import torch
 
 from convexadam._typing import Channels, Triple, Volume
 from convexadam.discrete import ConvexSearch
-from convexadam.features import Features, pooled_features, reach_of
+from convexadam.features import Features, extract_features, receptive_radius
 from convexadam.geometry import Grid, Image
-from convexadam.geometry.onto_grid import evidence, hidden, shrunk
 from convexadam.geometry.resample import resample
+from convexadam.geometry.to_grid import block_average, fill_outside_mask, weight_on_grid
+from convexadam.kernels.feature_level import FeatureLevel
 from convexadam.kernels.resize import pool_weight
-from convexadam.linear.starts import centre_of_content
+from convexadam.linear.centres import centre_of_mass
 
-_CELL = 2
-"""Voxels along an edge of a cell, as far as there are that many."""
+_SPACING = 2
+"""Spacing of the control points in voxels of the level; less along an axis with fewer voxels."""
 
 _TINY = 1e-12
 
-_STRUCTURED = 0.1
-"""Structure of a cell, as a share of the 95th percentile, from which on it counts."""
+_MIN_STRUCTURE = 0.1
+"""Structure of a control point, as a share of the 95th percentile, below which it is ignored."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """Two images under a transform.
+class DissimilarityMap:
+    """Dissimilarity of two images at each control point.
 
     Attributes
     ----------
-    apart
-        Feature difference of each cell, ``[i, j, k]``, as a share of that of cells that have nothing to do with each
-        other.
-    met
-        Weight of each cell: 0 where the moving image is not seen; the weights of all cells would sum up to 1.
+    values
+        Squared feature difference at each control point, ``[i, j, k]``, as a share of that expected for unrelated
+        images.
+    weight
+        Weight of each control point: 0 where the moving image has no data; the sum is 1 where it has data everywhere.
     """
 
-    apart: Volume
-    met: Volume
+    values: Volume
+    weight: Volume
 
-    def difference(self) -> float:
-        """Mean difference, where what is not seen counts as having nothing to do with the other image."""
-        return float((self.met * self.apart).sum() + 1 - self.met.sum())
+    @property
+    def mean(self) -> float:
+        """Weighted mean; control points without data of the moving image count as unrelated, with the value 1."""
+        return float((self.weight * self.values).sum() + 1 - self.weight.sum())
 
-    def better_than(self, other: Seen, gain: float) -> bool:
-        """Whether the difference is smaller, by that share of it, where both see the moving image.
+    def improves_on(self, other: DissimilarityMap, min_improvement: float) -> bool:
+        """Whether the dissimilarity is lower by more than the share ``min_improvement`` of the other one.
 
-        If that is less than half of what one of them sees, unseen cells count as well.
+        Compared where both have data of the moving image, or, if this overlap is less than half of one of them, by
+        `mean`, so that a transform cannot win by moving most of the image out of the field of view.
         """
-        both = torch.minimum(self.met, other.met)
-        if both.sum() < max(float(self.met.sum()), float(other.met.sum())) / 2:
-            return self.difference() < (1 - gain) * other.difference()
-        return bool((both * self.apart).sum() < (1 - gain) * (both * other.apart).sum())
+        overlap = torch.minimum(self.weight, other.weight)
+        if overlap.sum() < max(float(self.weight.sum()), float(other.weight.sum())) / 2:
+            return self.mean < (1 - min_improvement) * other.mean
+        return bool((overlap * self.values).sum() < (1 - min_improvement) * (overlap * other.values).sum())
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class LinearLevel:
-    """The fixed features of a level, and the moving image that is described anew for each transform."""
+    """Features of the fixed image at one level, and the moving image from which features are extracted anew.
+
+    Attributes
+    ----------
+    grid
+        Isotropic grid of the level, over the field of view of the fixed image.
+    features
+        Extractor for both images.
+    search
+        Search for the displacement of each control point.
+    fixed, fixed_weight
+        Features of the fixed image at the control points, and their weight.
+    structure
+        Weight of each control point by how much its features differ from those of its neighbours; see
+        `compute_structure`.
+    moving, moving_mask
+        The moving image and its mask at about the resolution of the level, in moving space.
+    centre_offset_mm
+        Centre of mass of the moving image minus that of the fixed image, ``(3,)``.
+    spacing
+        Spacing of the control points in voxels of ``grid``.
+    """
 
     grid: Grid
     features: Features
@@ -72,11 +96,11 @@ class LinearLevel:
     structure: Volume
     moving: Image
     moving_mask: Image | None
-    contents_mm: np.ndarray
-    cell: Triple
+    centre_offset_mm: np.ndarray
+    spacing: Triple
 
     @classmethod
-    def of(
+    def prepare(
         cls,
         fixed: Image,
         moving: Image,
@@ -86,95 +110,116 @@ class LinearLevel:
         radius: int,
         masks: tuple[Image | None, Image | None],
     ) -> LinearLevel:
-        """Bring both images to about that many cubic voxels; the moving one stays where it lies."""
-        grid = cubic(fixed.grid, voxels)
-        a, b, c = (min(_CELL, n) for n in grid.shape)
-        side = grid.spacing_mm[0]
-        weight = evidence(fixed, masks[0], grid, reach_of(features))
-        here, there = (None if mask is None else shrunk(mask, side) for mask in masks)
-        reach_mm = reach_of(features) * side
-        small, small_moving = (
-            hidden(shrunk(image, side, mask), share, reach_mm)
-            for image, mask, share in zip((fixed, moving), masks, (here, there), strict=True)
+        """Resample both images to a level of about ``voxels`` voxels, and extract the features of the fixed one.
+
+        ``radius`` is the search radius in control points.
+        """
+        grid = make_isotropic_grid(fixed.grid, voxels)
+        a, b, c = (min(_SPACING, n) for n in grid.shape)
+        side_mm = grid.spacing_mm[0]
+        weight = weight_on_grid(fixed, masks[0], grid, receptive_radius(features))
+        fixed_mask, moving_mask = (None if mask is None else block_average(mask, side_mm) for mask in masks)
+        radius_mm = receptive_radius(features) * side_mm
+        coarse_fixed, coarse_moving = (
+            fill_outside_mask(block_average(image, side_mm, mask), coarse_mask, radius_mm)
+            for image, mask, coarse_mask in zip((fixed, moving), masks, (fixed_mask, moving_mask), strict=True)
         )
-        image = resample(small, grid, mode="linear")
-        described = pooled_features(features, image, ((a, b, c),), weight=weight)[0]
-        shares = pool_weight(weight, (a, b, c))
+        image = resample(coarse_fixed, grid, mode="linear")
+        fixed_features = extract_features(features, image, ((a, b, c),), weight=weight)[0]
+        fixed_weight = pool_weight(weight, (a, b, c))
         return cls(
             grid=grid,
             features=features,
-            search=ConvexSearch(spacing=_CELL, radius=radius, window="ball", inverse_consistency=0),
-            fixed=described,
-            fixed_weight=shares,
-            structure=structure(described, shares),
-            moving=small_moving,
-            moving_mask=there,
-            contents_mm=centre_of_content(small_moving, there) - centre_of_content(small, here),
-            cell=(a, b, c),
+            search=ConvexSearch(spacing=_SPACING, radius=radius, window="ball", inverse_consistency=0),
+            fixed=fixed_features,
+            fixed_weight=fixed_weight,
+            structure=compute_structure(fixed_features, fixed_weight),
+            moving=coarse_moving,
+            moving_mask=moving_mask,
+            centre_offset_mm=centre_of_mass(coarse_moving, moving_mask) - centre_of_mass(coarse_fixed, fixed_mask),
+            spacing=(a, b, c),
         )
 
     @property
-    def cell_mm(self) -> float:
-        """Longest edge of a cell."""
-        return max(n * s for n, s in zip(self.cell, self.grid.spacing_mm, strict=True))
+    def spacing_mm(self) -> float:
+        """Largest spacing of the control points in mm."""
+        return max(n * s for n, s in zip(self.spacing, self.grid.spacing_mm, strict=True))
 
-    def matches(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Cells, where the search finds them under a transform (as points of fixed space), and their weights."""
-        moving, weight = self._moved(matrix)
-        _, radius = self.search.nodes(self.grid.shape)
-        found, _ = self.search.on_cells(
-            self.fixed, moving, radius, fixed_weight=self.fixed_weight, moving_weight=weight
-        )
-        cells = self.grid.pooled(self.cell)
-        index = np.indices(cells.shape).reshape(3, -1).T
-        moved = index + found.reshape(3, -1).T.double().cpu().numpy()
-        met = self.structure if weight is None else self.structure * (weight > 0.5)
-        return _to_mm(cells, index), _to_mm(cells, moved), met.flatten().double().cpu().numpy()
+    def find_matches(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Search the displacement of each control point after resampling the moving image with ``matrix``.
 
-    def seen(self, matrix: np.ndarray) -> Seen:
-        """How alike the images are under a transform; structured cells count most."""
-        moving, weight = self._moved(matrix)
-        share = self.structure / self.structure.sum().clamp_min(_TINY)
-        met = share if weight is None else share * weight
-        part = met / met.sum().clamp_min(_TINY)
-        middle, other = _mean(self.fixed, share), _mean(moving, part)
-        spread = (share * (self.fixed - middle).square().sum(0)).sum() + (part * (moving - other).square().sum(0)).sum()
-        unrelated = spread + (middle - other).square().sum()
-        return Seen(apart=(self.fixed - moving).square().sum(0) / unrelated.clamp_min(_TINY), met=met)
+        Returns
+        -------
+        The control points and the points found for them, ``(n, 3)`` in mm of fixed space (the transform maps both to
+        moving space), and their weights, ``(n,)``.
+        """
+        moving, weight = self._extract_moving_features(matrix)
+        _, radius = self.search.control_grid(self.grid.shape)
+        level = FeatureLevel(fixed=self.fixed, moving=moving, fixed_weight=self.fixed_weight, moving_weight=weight)
+        disp = self.search.search_features(level, radius).forward
+        grid = self.grid.pool(self.spacing)
+        index = np.indices(grid.shape).reshape(3, -1).T
+        target = index + disp.reshape(3, -1).T.double().cpu().numpy()
+        weights = self.structure if weight is None else self.structure * (weight > 0.5)
+        return _to_mm(grid, index), _to_mm(grid, target), weights.flatten().double().cpu().numpy()
 
-    def _moved(self, matrix: np.ndarray) -> tuple[Channels, Volume | None]:
-        onto = Grid(self.grid.shape, matrix @ self.grid.affine)
-        weight = evidence(self.moving, self.moving_mask, onto, reach_of(self.features))
-        image = Image(resample(self.moving, onto, mode="linear").data, self.grid)
-        described = pooled_features(self.features, image, (self.cell,), weight=weight)[0]
-        return described, pool_weight(weight, self.cell)
+    def compute_dissimilarity(self, matrix: np.ndarray) -> DissimilarityMap:
+        """Compare the fixed image with the moving image resampled with ``matrix``, weighted by the structure.
+
+        The unit is the expected squared difference of features drawn independently from the two images:
+        ``var(fixed) + var(moving) + (mean(fixed) - mean(moving))^2``, summed over channels.
+        """
+        moving, weight = self._extract_moving_features(matrix)
+        fixed_share = self.structure / self.structure.sum().clamp_min(_TINY)
+        overlap = fixed_share if weight is None else fixed_share * weight
+        moving_share = overlap / overlap.sum().clamp_min(_TINY)
+        fixed_mean, moving_mean = _weighted_mean(self.fixed, fixed_share), _weighted_mean(moving, moving_share)
+        fixed_variance = (fixed_share * (self.fixed - fixed_mean).square().sum(0)).sum()
+        moving_variance = (moving_share * (moving - moving_mean).square().sum(0)).sum()
+        unrelated = fixed_variance + moving_variance + (fixed_mean - moving_mean).square().sum()
+        values = (self.fixed - moving).square().sum(0) / unrelated.clamp_min(_TINY)
+        return DissimilarityMap(values=values, weight=overlap)
+
+    def _extract_moving_features(self, matrix: np.ndarray) -> tuple[Channels, Volume | None]:
+        reference = Grid(self.grid.shape, matrix @ self.grid.affine)
+        weight = weight_on_grid(self.moving, self.moving_mask, reference, receptive_radius(self.features))
+        image = Image(resample(self.moving, reference, mode="linear").data, self.grid)
+        features = extract_features(self.features, image, (self.spacing,), weight=weight)[0]
+        return features, pool_weight(weight, self.spacing)
 
 
-def cubic(grid: Grid, voxels: int) -> Grid:
-    """Return a grid over the same box with about that many cubic voxels, none finer than the finest spacing."""
+def make_isotropic_grid(grid: Grid, voxels: int) -> Grid:
+    """Return an isotropic grid of about ``voxels`` voxels over the same field of view.
+
+    Its spacing is at least the smallest spacing of ``grid``.
+    """
     volume_mm3 = math.prod(n * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True))
-    side = max((volume_mm3 / voxels) ** (1 / 3), min(grid.spacing_mm))
-    return grid.canonical().with_spacing((side, side, side))
+    side_mm = max((volume_mm3 / voxels) ** (1 / 3), min(grid.spacing_mm))
+    return grid.canonical().with_spacing((side_mm, side_mm, side_mm))
 
 
-def structure(features: Channels, weight: Volume | None) -> Volume:
-    """How much a cell differs from its six neighbours, in [0, 1]: 0 in the background, where nothing can be found."""
+def compute_structure(features: Channels, weight: Volume | None) -> Volume:
+    """Return how much the features of each control point differ from its six neighbours, in [0, 1].
+
+    It is 0 in homogeneous regions such as the background, where a displacement is not determined.
+    """
     total = torch.zeros_like(features[0])
-    known = torch.ones_like(total) if weight is None else (weight > 0).to(total.dtype)
+    valid = torch.ones_like(total) if weight is None else (weight > 0).to(total.dtype)
     for axis in range(1, 4):
         n = features.shape[axis]
         if n == 1:
             continue
-        both = known.narrow(axis - 1, 1, n - 1) * known.narrow(axis - 1, 0, n - 1)
-        steps = features.diff(dim=axis).square().sum(0) * both
-        total.narrow(axis - 1, 1, n - 1).add_(steps)
-        total.narrow(axis - 1, 0, n - 1).add_(steps)
-    large = float(torch.quantile(total.flatten()[:: max(1, total.numel() // 1_000_000)], 0.95))
-    share = total / large if large > 0 else total.clamp(max=1)
-    return torch.where(share > _STRUCTURED, share.clamp(max=1), torch.zeros_like(share)) * known
+        both_valid = valid.narrow(axis - 1, 1, n - 1) * valid.narrow(axis - 1, 0, n - 1)
+        difference = features.diff(dim=axis).square().sum(0) * both_valid
+        total.narrow(axis - 1, 1, n - 1).add_(difference)
+        total.narrow(axis - 1, 0, n - 1).add_(difference)
+    # torch.quantile refuses more than 16 million values
+    scale = float(torch.quantile(total.flatten()[:: max(1, total.numel() // 1_000_000)], 0.95))
+    structure = total / scale if scale > 0 else total.clamp(max=1)
+    return torch.where(structure > _MIN_STRUCTURE, structure.clamp(max=1), torch.zeros_like(structure)) * valid
 
 
-def _mean(features: Channels, share: Volume) -> Channels:
+def _weighted_mean(features: Channels, share: Volume) -> Channels:
     return (features * share).sum((1, 2, 3), keepdim=True)
 
 

@@ -1,4 +1,4 @@
-"""Distances between corresponding points."""
+"""Distances between corresponding landmarks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from convexadam.geometry import Transform
 
 
 def tre(fixed_points_mm: Points, moving_points_mm: Points, transform: Transform | None = None) -> Float[Tensor, " n"]:
-    """Target registration error ``|T(fixed) - moving|`` of each pair of landmarks, in mm.
+    """Compute the target registration error ``|T(fixed) - moving|`` of each pair of landmarks, in mm.
 
     Parameters
     ----------
     fixed_points_mm, moving_points_mm
-        ``(n, 3)`` in mm RAS+, row by row the same place in the two images. ``grid.to_mm(points_vox)`` makes them of
-        voxel indices: each image's own grid for its own points.
+        ``(n, 3)`` in mm RAS+; row ``n`` of both lists is the same anatomical point. ``grid.index_to_world(points_vox)``
+        converts voxel indices of an image with the grid of that image.
     transform
-        From fixed to moving space; ``None`` measures how far the points are apart before any registration.
+        From fixed to moving space; ``None`` for the distance before registration.
 
     Returns
     -------
@@ -27,7 +27,7 @@ def tre(fixed_points_mm: Points, moving_points_mm: Points, transform: Transform 
     Raises
     ------
     InputError
-        If the two lists are not ``(n, 3)`` alike, are empty, or hold NaN or Inf.
+        If the two lists are not ``(n, 3)`` with equal ``n``, are empty, or contain NaN or Inf.
 
     Examples
     --------
@@ -36,15 +36,19 @@ def tre(fixed_points_mm: Points, moving_points_mm: Points, transform: Transform 
     """
     if fixed_points_mm.ndim != 2 or fixed_points_mm.shape[1] != 3 or fixed_points_mm.shape != moving_points_mm.shape:
         raise InputError(
-            "landmarks are two lists (n, 3) of the same length, but the shapes are "
-            f"{tuple(fixed_points_mm.shape)} and {tuple(moving_points_mm.shape)}"
+            "fixed_points_mm and moving_points_mm must be two lists (n, 3) of the same length, got shapes "
+            f"{tuple(fixed_points_mm.shape)} and {tuple(moving_points_mm.shape)}; pass one row for each landmark"
         )
     if fixed_points_mm.shape[0] == 0:
-        raise InputError("there are no landmarks: both lists are empty")
-    # Points are few, and MPS has no float64: the error is taken on the CPU.
+        raise InputError(
+            "fixed_points_mm and moving_points_mm must contain at least one landmark, got none; check the lists"
+        )
+    # on the CPU, because MPS has no float64 and the lists are short
     fixed, moving = fixed_points_mm.detach().cpu().double(), moving_points_mm.detach().cpu().double()
     if not bool(fixed.isfinite().all() and moving.isfinite().all()):
-        raise InputError("the landmarks hold NaN or Inf; leave such pairs out of both lists")
-    found = fixed if transform is None else transform.warp_points(fixed, space="mm").cpu()
-    distances: Tensor = torch.linalg.vector_norm(found - moving, dim=1)
+        raise InputError(
+            "fixed_points_mm and moving_points_mm must be finite, got NaN or Inf; remove such pairs from both lists"
+        )
+    mapped = fixed if transform is None else transform.warp_points(fixed, space="mm").cpu()
+    distances: Tensor = torch.linalg.vector_norm(mapped - moving, dim=1)
     return distances

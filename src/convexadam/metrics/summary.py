@@ -1,4 +1,4 @@
-"""All the numbers about one transform."""
+"""Evaluation of a transform by all metrics."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from convexadam.metrics.surface import hd95
 
 
 class Evaluation(TypedDict, total=False):
-    """What `evaluate_transform` found; keys are there only where the inputs allow them. Plain numbers, ready for JSON.
+    """Result of `evaluate_transform`: numbers that JSON can represent; a key is present if its inputs were given.
 
-    ``*_before``: with no transform at all, so where the images lie by their headers. ``*30``: mean of the worst 30 per
-    cent of the labels or landmarks (at least one).
+    ``*_before``: without the transform, at the positions of the image headers. ``*30``: mean of the worst 30 % of the
+    labels or landmarks (at least one).
     """
 
     dice: float
@@ -49,21 +49,21 @@ class Evaluation(TypedDict, total=False):
     displacement_max_mm: float
 
 
-def worst_mean(values: Iterable[float], share: float = 0.3, *, highest: bool) -> float:
-    """Mean of the worst values: the largest ``ceil(share * n)`` of them, or the smallest; at least one.
+def tail_mean(values: Iterable[float], share: float = 0.3, *, highest: bool) -> float:
+    """Compute the mean of the largest or smallest ``max(1, ceil(share * n))`` values.
 
     Parameters
     ----------
     values
-        Any number of them; NaN is left out.
+        Any number of values; NaN is ignored.
     share
-        Which part counts as the worst, above 0 and up to 1.
+        Fraction of the values to average, above 0 and at most 1.
     highest
-        ``True`` where large is bad (distances), ``False`` where small is (overlap).
+        ``True`` for the largest values (of distances), ``False`` for the smallest (of overlaps).
 
     Returns
     -------
-    NaN where there is no value.
+    NaN if there is no value.
 
     Raises
     ------
@@ -72,13 +72,13 @@ def worst_mean(values: Iterable[float], share: float = 0.3, *, highest: bool) ->
 
     Examples
     --------
-    >>> worst_mean([0.9, 0.5, 0.7, 0.8], highest=False)
+    >>> tail_mean([0.9, 0.5, 0.7, 0.8], highest=False)
     0.6
     """
     if not 0 < share <= 1:
-        raise ConfigError(f"share is above 0 and at most 1, but {share!r} came")
+        raise ConfigError(f"share must be above 0 and at most 1, got {share!r}; 0.3 averages the worst 30 %")
     ordered = sorted((float(v) for v in values if not math.isnan(v)), reverse=highest)
-    return mean_of_known(ordered[: max(1, math.ceil(share * len(ordered)))])
+    return mean_ignoring_nan(ordered[: max(1, math.ceil(share * len(ordered)))])
 
 
 def evaluate_transform(
@@ -92,75 +92,83 @@ def evaluate_transform(
     mask: Image | None = None,
     surface: bool = True,
 ) -> Evaluation:
-    """Measure a transform: overlap, surface distance, landmark error and regularity, after and before.
+    """Evaluate a transform: overlap, surface distance and landmark error after and before, and regularity.
 
     Parameters
     ----------
     transform
-        From fixed to moving space: a field on the fixed grid, or any other on that of the fixed labels or the mask, or
-        else on its own (`Transform.fixed_grid`).
+        From fixed to moving space. A displacement field is evaluated on its grid; any other transform on the grid of
+        ``fixed_labels`` or ``mask``, or on its own one (`Transform.fixed_grid`).
     fixed_labels, moving_labels
-        Label maps, both or neither: the first on the fixed grid, the second on any grid in moving space. It is
-        read once, at ``T(x)``, by nearest neighbour; outside its field of view, which ends half a voxel beyond its
-        outer centres, there is background.
+        Label maps, both or neither: the first on the fixed grid, the second on any grid in moving space. The second is
+        interpolated once, at ``T(x)``, by nearest neighbour; it is background outside its field of view, which ends
+        half a voxel beyond the outer voxel centres.
     labels
-        Score only these; ``None`` takes all. Either way a label is scored where the fixed and the original moving
-        image both have it.
+        Labels to evaluate; ``None`` for all. Only labels that both the fixed and the original moving image have are
+        evaluated.
     fixed_landmarks_mm, moving_landmarks_mm
-        ``(n, 3)`` in mm RAS+, both or neither, row by row the same place.
+        ``(n, 3)`` in mm RAS+, both or neither; row ``n`` of both is the same anatomical point.
     mask
-        Image on the fixed grid; where it is above 0, regularity is measured once more (``*_mask``).
+        Image on the fixed grid; regularity is also evaluated where it is above 0 (``*_mask``).
     surface
-        Whether to measure surface distances: the slow part, on the CPU.
+        Whether to compute surface distances, which takes most of the time.
 
     Returns
     -------
-    Plain numbers, see `Evaluation`: lengths in mm, folding in per cent; a label that the warp has lost has Dice 0
-    and no surface distance.
+    See `Evaluation`: lengths in mm, folding in per cent. A label that the warped image lacks has a Dice overlap of 0
+    and a surface distance of NaN.
 
     Raises
     ------
     InputError
-        If labels are no whole numbers or have nothing in common, or landmarks are unusable.
+        If label maps are not integer-valued or have no label in common, or landmarks are unusable.
     GeometryError
         If the fixed labels or the mask are not on the fixed grid.
     ConfigError
-        If one of two things that go together is missing, or nothing says what the fixed grid is.
+        If only one of two related arguments is given, or the fixed grid is unknown.
 
     Examples
     --------
     >>> shift = DisplacementField.from_voxels(torch.ones(3, 8, 8, 8), Grid((8, 8, 8)))
-    >>> found = evaluate_transform(shift)
-    >>> found["folded_percent"], round(found["displacement_max_mm"], 3)
+    >>> scores = evaluate_transform(shift)
+    >>> scores["folded_percent"], round(scores["displacement_max_mm"], 3)
     (0.0, 1.732)
     """
-    field = _as_field(transform, fixed_labels, mask, transform.fixed_grid)
-    result = _field_scores(field, mask)
+    field = _to_field(transform, fixed_labels, mask, transform.fixed_grid)
+    result = _score_field(field, mask)
     if fixed_labels is not None and moving_labels is not None:
-        result.update(_label_scores(field, fixed_labels, moving_labels, labels, surface))
+        result.update(_score_labels(field, fixed_labels, moving_labels, labels, surface))
     elif fixed_labels is not None or moving_labels is not None:
-        raise ConfigError("labels of one image alone say nothing: pass both fixed_labels and moving_labels, or neither")
+        given, missing = ("fixed", "moving") if moving_labels is None else ("moving", "fixed")
+        raise ConfigError(
+            f"{missing}_labels must be given together with {given}_labels, got None; pass both fixed_labels and "
+            "moving_labels, or neither"
+        )
     if fixed_landmarks_mm is not None and moving_landmarks_mm is not None:
-        result.update(_landmark_scores(transform, fixed_landmarks_mm, moving_landmarks_mm))
+        result.update(_score_landmarks(transform, fixed_landmarks_mm, moving_landmarks_mm))
     elif fixed_landmarks_mm is not None or moving_landmarks_mm is not None:
-        raise ConfigError("landmarks come in pairs: pass both fixed_landmarks_mm and moving_landmarks_mm, or neither")
+        given, missing = ("fixed", "moving") if moving_landmarks_mm is None else ("moving", "fixed")
+        raise ConfigError(
+            f"{missing}_landmarks_mm must be given together with {given}_landmarks_mm, got None; pass both "
+            "fixed_landmarks_mm and moving_landmarks_mm, or neither"
+        )
     return result
 
 
-def _as_field(transform: Transform, *places: Image | Grid | None) -> DisplacementField:
-    """Return displacements on the first grid that is known; a field is taken as it is."""
+def _to_field(transform: Transform, *references: Image | Grid | None) -> DisplacementField:
+    """Return a displacement field unchanged, and any other transform as a field on the first grid that is given."""
     if isinstance(transform, DisplacementField):
         return transform
-    known = [place for place in places if place is not None]
-    if not known:
+    given = [reference for reference in references if reference is not None]
+    if not given:
         raise ConfigError(
-            "a transform is measured on a grid, but this one has none; pass fixed_labels or a mask, or a field: "
-            "transform.resample_onto(fixed)"
+            f"transform must have a fixed grid, got {type(transform).__name__} without one; pass fixed_labels or mask, "
+            "or transform.to_displacement_field(fixed)"
         )
-    return transform.resample_onto(known[0])
+    return transform.to_displacement_field(given[0])
 
 
-def _field_scores(transform: DisplacementField, mask: Image | None) -> Evaluation:
+def _score_field(transform: DisplacementField, mask: Image | None) -> Evaluation:
     determinants = inner_determinant(transform.to_voxels())
     result = Evaluation(
         sdlogj=shifted_log_spread(determinants),
@@ -172,81 +180,88 @@ def _field_scores(transform: DisplacementField, mask: Image | None) -> Evaluatio
     )
     if mask is not None:
         _check_on_grid(mask, transform.grid, "mask")
-        counted = determinants[inner_mask(mask.data[0]).to(determinants.device)]
-        result["sdlogj_mask"] = shifted_log_spread(counted)
-        result["folded_percent_mask"] = 100 * folded_share(counted)
+        inside = determinants[inner_mask(mask.data[0]).to(determinants.device)]
+        result["sdlogj_mask"] = shifted_log_spread(inside)
+        result["folded_percent_mask"] = 100 * folded_share(inside)
     return result
 
 
-def _label_scores(
+def _score_labels(
     transform: DisplacementField, fixed: Image, moving: Image, labels: Iterable[int] | None, surface: bool
 ) -> Evaluation:
-    _check_on_grid(fixed, transform.grid, "fixed label map")
-    fixed, moving = whole_numbers(fixed, "fixed"), whole_numbers(moving, "moving")
+    _check_on_grid(fixed, transform.grid, "fixed_labels")
+    fixed, moving = to_integer_labels(fixed, "fixed_labels"), to_integer_labels(moving, "moving_labels")
     scored = common_labels(fixed.data, moving.data)
     if labels is not None:
         scored = sorted({*scored} & {int(label) for label in labels})
     if not scored:
-        raise InputError("the fixed and the moving label map have none of the wanted labels in common")
+        raise InputError(
+            "fixed_labels and moving_labels must have a label in common, got none among the labels to evaluate; check "
+            "the label maps and labels"
+        )
     target, after = fixed.data[0], transform.warp(moving, mode="nearest").data[0]
     before = resample(moving, transform.grid, mode="nearest").data[0]
     overlap, overlap_before = dice(target, after, labels=scored), dice(target, before, labels=scored)
     result = Evaluation(
         n_labels=len(scored),
-        dice=mean_of_known(overlap.values()),
-        dice_before=mean_of_known(overlap_before.values()),
-        dice30=worst_mean(overlap.values(), highest=False),
-        dice30_before=worst_mean(overlap_before.values(), highest=False),
+        dice=mean_ignoring_nan(overlap.values()),
+        dice_before=mean_ignoring_nan(overlap_before.values()),
+        dice30=tail_mean(overlap.values(), highest=False),
+        dice30_before=tail_mean(overlap_before.values(), highest=False),
         dice_per_label=overlap,
         dice_before_per_label=overlap_before,
     )
     if surface:
         spacing_mm = transform.grid.spacing_mm
         distances = hd95(target, after, spacing_mm=spacing_mm, labels=scored)
-        result["hd95_mm"] = mean_of_known(distances.values())
-        result["hd95_before_mm"] = mean_of_known(hd95(target, before, spacing_mm=spacing_mm, labels=scored).values())
+        result["hd95_mm"] = mean_ignoring_nan(distances.values())
+        result["hd95_before_mm"] = mean_ignoring_nan(
+            hd95(target, before, spacing_mm=spacing_mm, labels=scored).values()
+        )
         result["hd95_per_label_mm"] = distances
     return result
 
 
-def _landmark_scores(transform: Transform, fixed_mm: Tensor, moving_mm: Tensor) -> Evaluation:
+def _score_landmarks(transform: Transform, fixed_mm: Tensor, moving_mm: Tensor) -> Evaluation:
     after, before = tre(fixed_mm, moving_mm, transform), tre(fixed_mm, moving_mm)
     return Evaluation(
         n_landmarks=len(after),
         tre_mm=float(after.mean()),
         tre_before_mm=float(before.mean()),
-        tre30_mm=worst_mean(after.tolist(), highest=True),
-        tre30_before_mm=worst_mean(before.tolist(), highest=True),
+        tre30_mm=tail_mean(after.tolist(), highest=True),
+        tre30_before_mm=tail_mean(before.tolist(), highest=True),
     )
 
 
-def whole_numbers(image: Image, name: str) -> Image:
-    """Return labels by type: files with a scale factor hold them as floating-point numbers.
+def to_integer_labels(image: Image, name: str) -> Image:
+    """Convert a label map to an integer type: files with a scale factor are read as floating-point numbers.
 
     Raises
     ------
     InputError
-        If there are several channels, or numbers that are not whole.
+        If there are several channels, or values that are not whole numbers.
     """
     if image.data.shape[0] != 1:
-        raise InputError(f"a label map has one channel, but the {name} one has {image.data.shape[0]}")
+        raise InputError(f"{name} must have one channel, got {image.data.shape[0]}; pass one label map")
     if image.is_label:
         return image
     rounded = image.data.round()
     if not bool((rounded == image.data).all()):
-        raise InputError(f"the {name} label map holds values that are not whole numbers; was it interpolated linearly?")
+        raise InputError(
+            f"{name} must contain whole numbers, got other values; resample label maps by nearest neighbour"
+        )
     return Image(rounded.to(torch.int32), image.grid)
 
 
 def _check_on_grid(image: Image, grid: Grid, name: str) -> None:
-    if not image.grid.same_as(grid):
+    if not image.grid.is_close(grid):
         raise GeometryError(
-            f"the {name} is on {image.grid!r}, but the transform on {grid!r}; "
-            "pass transform.resample_onto(image.grid), or resample the image"
+            f"{name} must be on the grid of the transform, {grid!r}, got {image.grid!r}; pass "
+            "transform.to_displacement_field(image.grid), or resample the image"
         )
 
 
-def mean_of_known(values: Iterable[float]) -> float:
-    """Mean of what is not NaN; NaN where nothing is left."""
-    kept = [v for v in values if not math.isnan(v)]
-    return math.fsum(kept) / len(kept) if kept else math.nan
+def mean_ignoring_nan(values: Iterable[float]) -> float:
+    """Compute the mean of the values other than NaN; NaN if there is none."""
+    known = [v for v in values if not math.isnan(v)]
+    return math.fsum(known) / len(known) if known else math.nan

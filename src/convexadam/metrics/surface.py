@@ -1,4 +1,4 @@
-"""Distances between the surfaces of labels."""
+"""Surface distance of label maps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from convexadam.metrics.overlap import check_label_maps
 
 Box: TypeAlias = tuple[slice, ...]
 
-_FEW = 2**16
-"""Labels up to which each may have a box, whether it is there or not."""
+_MAX_OBJECTS = 2**16
+"""Largest label for which ``find_objects`` may run on the label map itself: it allocates a box for each up to it."""
 
 _PAIRS = 2**26
-"""Of points at a time: 256 MiB of distances."""
+"""Pairs of points per block: 256 MiB of distances."""
 
 
 def hd95(
@@ -29,29 +29,29 @@ def hd95(
     spacing_mm: tuple[float, float, float],
     labels: Iterable[int] | None = None,
 ) -> dict[int, float]:
-    """Robust Hausdorff distance of each label, in mm: the larger of the two directed 95th percentiles.
+    """Compute the robust Hausdorff distance of each label, in mm: the larger of the two directed 95th percentiles.
 
-    From every surface voxel of one label to the nearest surface voxel of the other, both ways. A surface voxel has at
-    least one of its six neighbours outside the label (or outside the volume). Learn2Reg counts voxels, and weighs the
-    surface by its area: `hd95_by_area`.
+    The distances are those from every surface voxel of one label to the nearest surface voxel of the other. A surface
+    voxel has at least one of its six neighbours outside the label (or outside the volume). Learn2Reg measures in voxels
+    and weights the surface by its area: `hd95_area_weighted`.
 
     Parameters
     ----------
     fixed_labels, moved_labels
-        Two label maps ``[i, j, k]`` of any whole-number type on one grid; the second is the moving one after warping.
+        Two label maps ``[i, j, k]`` of any integer type on one grid; the second is the warped moving one.
     spacing_mm
-        Voxel sizes along ``(i, j, k)``, in mm.
+        Voxel size along (i, j, k), in mm.
     labels
-        Which labels to measure; ``None`` takes every non-zero label of the fixed image.
+        Labels to evaluate; ``None`` for every non-zero label of the fixed image.
 
     Returns
     -------
-    One distance for each label, in rising order of the labels; NaN where one of the two images lacks it.
+    Distance of each label, in ascending order of the labels; NaN if one of the two images lacks the label.
 
     Raises
     ------
     InputError
-        If the maps differ in shape, hold no whole-number type, or a voxel size is not positive.
+        If the maps differ in shape or are not of an integer type, or a voxel size is not positive.
 
     Examples
     --------
@@ -63,39 +63,44 @@ def hd95(
     """
     moved_labels = check_label_maps(fixed_labels, moved_labels)
     if len(spacing_mm) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing_mm):
-        raise InputError(f"spacing_mm is three positive voxel sizes in mm, but {spacing_mm!r} came")
+        raise InputError(
+            f"spacing_mm must be three positive voxel sizes in mm, got {spacing_mm!r}; pass grid.spacing_mm"
+        )
     if fixed_labels.device.type != "cpu":
-        wanted = label_numbers(torch.unique(fixed_labels).cpu().numpy(), labels)
-        return {n: on_device(fixed_labels == n, moved_labels == n, spacing_mm) for n in wanted}
+        selected = select_labels(torch.unique(fixed_labels).cpu().numpy(), labels)
+        return {n: hd95_on_device(fixed_labels == n, moved_labels == n, spacing_mm) for n in selected}
     fixed, moved = fixed_labels.detach().numpy(), moved_labels.detach().numpy()
     return {
         label: math.nan if box is None else _hd95(fixed[box] == label, moved[box] == label, spacing_mm)
-        for label, box in boxes_of_both(fixed, moved, label_numbers(fixed, labels))
+        for label, box in find_common_boxes(fixed, moved, select_labels(fixed, labels))
     }
 
 
-def on_device(a: Shaped[Tensor, "i j k"], b: Shaped[Tensor, "i j k"], spacing_mm: tuple[float, float, float]) -> float:
-    """Return what `hd95` does of two masks where they are, in float32: each point of one surface with all of the other.
+def hd95_on_device(
+    fixed: Shaped[Tensor, "i j k"], moved: Shaped[Tensor, "i j k"], spacing_mm: tuple[float, float, float]
+) -> float:
+    """Compute `hd95` of two masks on their device, in float32, from the distances of all pairs of surface points.
 
-    A GPU does that in less time than it takes to copy the masks; there is no tree to build.
+    On a GPU that takes less time than copying the masks and building a tree on the CPU.
     """
-    if not (bool(a.any()) and bool(b.any())):
+    if not (bool(fixed.any()) and bool(moved.any())):
         return math.nan
-    scale = torch.tensor(spacing_mm, dtype=torch.float32, device=a.device)
-    here, there = (_outer(mask).nonzero().float() * scale for mask in (a, b))
-    ways = [
-        torch.cat([_from_all(part, other) for part in torch.split(points, max(1, _PAIRS // len(other)))])
-        for points, other in ((here, there), (there, here))
+    scale = torch.tensor(spacing_mm, dtype=torch.float32, device=fixed.device)
+    fixed_mm, moved_mm = (_extract_surface(mask).nonzero().float() * scale for mask in (fixed, moved))
+    directed = [
+        torch.cat([_distance_to_nearest(part, target) for part in torch.split(source, max(1, _PAIRS // len(target)))])
+        for source, target in ((fixed_mm, moved_mm), (moved_mm, fixed_mm))
     ]
-    return max(float(torch.quantile(way, 0.95)) for way in ways)
+    return max(float(torch.quantile(distances, 0.95)) for distances in directed)
 
 
-def _from_all(points: Points, others: Float[Tensor, "m 3"]) -> Float[Tensor, " n"]:
-    return torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+def _distance_to_nearest(points: Points, targets: Float[Tensor, "m 3"]) -> Float[Tensor, " n"]:
+    # the matrix product that cdist uses for speed loses digits of small distances
+    return torch.cdist(points, targets, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
 
 
-def _outer(mask: Shaped[Tensor, "i j k"]) -> Shaped[Tensor, "i j k"]:
-    """Voxels of a mask with at least one of six neighbours outside of it."""
+def _extract_surface(mask: Shaped[Tensor, "i j k"]) -> Shaped[Tensor, "i j k"]:
+    """Return the voxels of a mask with at least one of their six neighbours outside it."""
     padded, inner = torch.nn.functional.pad(mask, (1,) * 6), mask
     for axis, n in enumerate(mask.shape):
         window = [slice(1, -1)] * 3
@@ -105,54 +110,54 @@ def _outer(mask: Shaped[Tensor, "i j k"]) -> Shaped[Tensor, "i j k"]:
     return mask & ~inner
 
 
-def label_numbers(fixed: np.ndarray, labels: Iterable[int] | None) -> list[int]:
-    """Labels to measure, in rising order: those asked for, or all of the fixed image but the background."""
-    wanted = {*np.unique(fixed).tolist()} - {0} if labels is None else labels
-    return sorted({int(label) for label in wanted})
+def select_labels(fixed: np.ndarray, labels: Iterable[int] | None) -> list[int]:
+    """Return ``labels`` in ascending order, or all labels of the fixed image but the background."""
+    selected = {*np.unique(fixed).tolist()} - {0} if labels is None else labels
+    return sorted({int(label) for label in selected})
 
 
-def boxes_of_both(fixed: np.ndarray, moved: np.ndarray, labels: list[int]) -> list[tuple[int, Box | None]]:
-    """Each of ``labels`` (in rising order) with the smallest box around it in both maps; none where one lacks it."""
-    pairs = zip(_boxes(fixed, labels), _boxes(moved, labels), strict=True)
-    boxes = [None if a is None or b is None else tuple(map(_around, a, b)) for a, b in pairs]
+def find_common_boxes(fixed: np.ndarray, moved: np.ndarray, labels: list[int]) -> list[tuple[int, Box | None]]:
+    """Find the smallest box around each of ``labels`` (ascending) in both maps; ``None`` if one of them lacks it."""
+    pairs = zip(_find_boxes(fixed, labels), _find_boxes(moved, labels), strict=True)
+    boxes = [None if a is None or b is None else tuple(map(_unite, a, b)) for a, b in pairs]
     return list(zip(labels, boxes, strict=True))
 
 
-def _around(a: slice, b: slice) -> slice:
+def _unite(a: slice, b: slice) -> slice:
     return slice(min(a.start, b.start), max(a.stop, b.stop))
 
 
-def _boxes(values: np.ndarray, labels: list[int]) -> list[Box | None]:
+def _find_boxes(values: np.ndarray, labels: list[int]) -> list[Box | None]:
     from scipy.ndimage import find_objects
 
     if not labels:
         return []
-    if labels[0] > 0 and labels[-1] < _FEW:
-        found = find_objects(values, labels[-1])
-        return [found[label - 1] for label in labels]
-    places = np.searchsorted(labels, values).clip(max=len(labels) - 1)
-    return list(find_objects(np.where(np.asarray(labels)[places] == values, places + 1, 0), len(labels)))
+    if labels[0] > 0 and labels[-1] < _MAX_OBJECTS:
+        boxes = find_objects(values, labels[-1])
+        return [boxes[label - 1] for label in labels]
+    index = np.searchsorted(labels, values).clip(max=len(labels) - 1)
+    return list(find_objects(np.where(np.asarray(labels)[index] == values, index + 1, 0), len(labels)))
 
 
-def _hd95(a: np.ndarray, b: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
-    here, there = _surface(a), _surface(b)
-    ways = distances_between(here, there, spacing_mm), distances_between(there, here, spacing_mm)
-    return float(max(np.percentile(way, 95) for way in ways))
+def _hd95(fixed: np.ndarray, moved: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
+    a, b = _erode_to_surface(fixed), _erode_to_surface(moved)
+    directed = surface_distances(a, b, spacing_mm), surface_distances(b, a, spacing_mm)
+    return float(max(np.percentile(distances, 95) for distances in directed))
 
 
-def distances_between(here: np.ndarray, there: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Distance of each voxel of a mask, in the order of memory, to the nearest voxel of another one, in mm."""
+def surface_distances(source: np.ndarray, target: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """Compute the distance of each voxel of one mask, in memory order, to the nearest voxel of another, in mm."""
     from scipy.spatial import KDTree
 
-    distances = np.zeros(int(here.sum()))
-    points, targets = (np.argwhere(mask) * np.asarray(spacing_mm) for mask in (here & ~there, there))
-    tree = KDTree(targets, compact_nodes=False, balanced_tree=False)  # built in half the time, asked as quickly
-    distances[~there[here]] = tree.query(points, workers=torch.get_num_threads())[0]
+    distances = np.zeros(int(source.sum()))  # voxels of both masks have a distance of 0 and are not looked up
+    points, targets = (np.argwhere(mask) * np.asarray(spacing_mm) for mask in (source & ~target, target))
+    tree = KDTree(targets, compact_nodes=False, balanced_tree=False)  # built in half the time, queried as fast
+    distances[~target[source]] = tree.query(points, workers=torch.get_num_threads())[0]
     return distances
 
 
-def _surface(mask: np.ndarray) -> np.ndarray:
-    """Voxels of the mask that an erosion removes; beyond the box there is background."""
+def _erode_to_surface(mask: np.ndarray) -> np.ndarray:
+    """Return the voxels of a mask that an erosion removes; outside the array is background."""
     from scipy.ndimage import binary_erosion
 
     eroded: np.ndarray = binary_erosion(mask)

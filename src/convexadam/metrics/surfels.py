@@ -1,4 +1,4 @@
-"""The surface distance of Learn2Reg's evaluation: surfaces between voxels, each piece counted by its area."""
+"""Surface distance as in the evaluation of Learn2Reg, with surface elements weighted by their area."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from convexadam._typing import Shaped, Tensor
 from convexadam.metrics.overlap import check_label_maps
-from convexadam.metrics.surface import boxes_of_both, distances_between, label_numbers
+from convexadam.metrics.surface import find_common_boxes, select_labels, surface_distances
 
 _CORNERS = tuple(itertools.product((0, 1), repeat=3))
 
@@ -23,36 +23,39 @@ _AREAS: dict[tuple[int, ...], float] = {
     (1, 1, 1, 3): 3 * math.sqrt(3) / 4,  # a corner and all its neighbours: a hexagon
     (1, 1, 2, 2): math.sqrt(2) / 2 + math.sqrt(3) / 2,  # a path round two edges
 }
-"""Area that cuts connected corners off a cube, through the middles of its edges, by how many neighbours each has."""
+"""Area of the surface, through the edge midpoints, that separates connected corners of a cube from the others.
+
+The key is the sorted number of neighbours that each of these corners has among them.
+"""
 
 
-def hd95_by_area(
+def hd95_area_weighted(
     fixed_labels: Shaped[Tensor, "i j k"],
     moved_labels: Shaped[Tensor, "i j k"],
     *,
     labels: Iterable[int] | None = None,
 ) -> dict[int, float]:
-    """Robust Hausdorff distance of each label as Learn2Reg counts it, in voxels: `hd95` with pieces of surface.
+    """Compute the robust Hausdorff distance of each label as Learn2Reg does, in voxels, from surface elements.
 
-    A surface runs through the cubes between eight voxel centres of which some belong to the label, and all but not all
-    of them (outside the volume none does). Each such cube counts with the area of the surface in it (marching cubes,
-    Lorensen and Cline 1987), and distances are those between cubes. On phantoms it is a tenth less than `hd95`.
+    A surface element lies in each cube of eight voxel centres of which some, but not all, belong to the label; voxels
+    outside the volume do not. It is weighted by the area of the surface in the cube (marching cubes, Lorensen and Cline
+    1987), and distances are those between cubes. On phantoms the result is a tenth below `hd95`.
 
     Parameters
     ----------
     fixed_labels, moved_labels
-        Two label maps ``[i, j, k]`` of any whole-number type on one grid; the second is the moving one after warping.
+        Two label maps ``[i, j, k]`` of any integer type on one grid; the second is the warped moving one.
     labels
-        Which labels to measure; ``None`` takes every non-zero label of the fixed image.
+        Labels to evaluate; ``None`` for every non-zero label of the fixed image.
 
     Returns
     -------
-    One distance for each label, in rising order of the labels; NaN where one of the two images lacks it.
+    Distance of each label, in ascending order of the labels; NaN if one of the two images lacks the label.
 
     Raises
     ------
     InputError
-        If the maps differ in shape or hold no whole-number type.
+        If the maps differ in shape or are not of an integer type.
 
     Notes
     -----
@@ -63,54 +66,54 @@ def hd95_by_area(
     >>> import torch
     >>> fixed, moved = torch.zeros(2, 6, 6, 6, dtype=torch.uint8)
     >>> fixed[2, 2, 2] = moved[2, 2, 4] = 1
-    >>> hd95_by_area(fixed, moved)
+    >>> hd95_area_weighted(fixed, moved)
     {1: 2.0}
     """
     moved_labels = check_label_maps(fixed_labels, moved_labels)
     fixed, moved = fixed_labels.detach().cpu().numpy(), moved_labels.detach().cpu().numpy()
     return {
         label: math.nan if box is None else _distance(fixed[box] == label, moved[box] == label)
-        for label, box in boxes_of_both(fixed, moved, label_numbers(fixed, labels))
+        for label, box in find_common_boxes(fixed, moved, select_labels(fixed, labels))
     }
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    here, there = _surface_areas(a), _surface_areas(b)
-    return max(_directed(here, there), _directed(there, here))
+def _distance(fixed: np.ndarray, moved: np.ndarray) -> float:
+    a, b = _compute_areas(fixed), _compute_areas(moved)
+    return max(_directed_distance(a, b), _directed_distance(b, a))
 
 
-def _directed(here: np.ndarray, there: np.ndarray) -> float:
-    """Distance from which on 95 per cent of the area of one surface are no further from the other."""
-    distances, areas = distances_between(here > 0, there > 0, (1.0, 1.0, 1.0)), here[here > 0]
+def _directed_distance(source: np.ndarray, target: np.ndarray) -> float:
+    """Compute the smallest distance within which 95 % of the area of one surface lie from the other surface."""
+    distances, areas = surface_distances(source > 0, target > 0, (1.0, 1.0, 1.0)), source[source > 0]
     order = np.argsort(distances, kind="stable")
     shares = np.cumsum(areas[order]) / areas.sum()
     return float(distances[order][min(int(np.searchsorted(shares, 0.95)), len(order) - 1)])
 
 
-def _surface_areas(mask: np.ndarray) -> np.ndarray:
-    """Area in each cube between eight voxel centres, one more along each axis than there are voxels."""
+def _compute_areas(mask: np.ndarray) -> np.ndarray:
+    """Compute the area in each cube of eight voxel centres, ``[i + 1, j + 1, k + 1]``."""
     padded = np.pad(mask, 1).astype(np.uint8)
     i, j, k = (n + 1 for n in mask.shape)
     codes = np.zeros((i, j, k), np.uint8)
     for bit, (a, b, c) in enumerate(_CORNERS):
         codes |= padded[a : a + i, b : b + j, c : c + k] << bit
-    return np.asarray(_table()[codes])
+    return np.asarray(_build_table()[codes])
 
 
 @cache
-def _table() -> np.ndarray:
-    """Area for each choice of corners, a bit for each; where more than half are chosen, the others are cut off."""
+def _build_table() -> np.ndarray:
+    """Compute the area of each of the 256 sets of corners, one bit per corner; of more than four, the others count."""
     table = np.zeros(256)
     for code in range(256):
-        chosen = [corner for bit, corner in enumerate(_CORNERS) if code >> bit & 1]
-        if len(chosen) > len(_CORNERS) // 2:
-            chosen = [corner for corner in _CORNERS if corner not in chosen]
-        table[code] = sum(_AREAS[tuple(sorted(_degrees(part)))] for part in _connected(chosen))
+        corners = [corner for bit, corner in enumerate(_CORNERS) if code >> bit & 1]
+        if len(corners) > len(_CORNERS) // 2:
+            corners = [corner for corner in _CORNERS if corner not in corners]
+        table[code] = sum(_AREAS[tuple(sorted(_count_neighbours(part)))] for part in _group_connected(corners))
     return table
 
 
-def _connected(corners: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
-    """Corners in groups that edges of the cube connect."""
+def _group_connected(corners: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """Group corners that edges of the cube connect."""
     groups: list[list[tuple[int, ...]]] = []
     for corner in corners:
         touching = [group for group in groups if any(math.dist(corner, other) == 1 for other in group)]
@@ -119,5 +122,5 @@ def _connected(corners: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
     return groups
 
 
-def _degrees(corners: list[tuple[int, ...]]) -> list[int]:
+def _count_neighbours(corners: list[tuple[int, ...]]) -> list[int]:
     return [sum(math.dist(corner, other) == 1 for other in corners) for corner in corners]

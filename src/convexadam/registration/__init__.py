@@ -1,22 +1,28 @@
 """The whole pipeline: settings, `register`, and what it returns."""
 
 from convexadam.registration.config import RegistrationConfig
-from convexadam.registration.foreground import AutoForeground
-from convexadam.registration.guide import LandmarkGuide
+from convexadam.registration.foreground import AutoForeground, MaskEstimator
+from convexadam.registration.landmarks import LandmarkTerm
 from convexadam.registration.memory import estimate_memory
-from convexadam.registration.presets import preset
+from convexadam.registration.presets import Preset, preset, preset_names, preset_table, register_preset
 from convexadam.registration.register import register
 from convexadam.registration.result import RegistrationResult
-from convexadam.registration.working_grid import GivenGrid, IsotropicGrid
+from convexadam.registration.working_grid import IsotropicGrid, NativeGrid, WorkingGrid
 
 __all__ = [
     "AutoForeground",
-    "GivenGrid",
     "IsotropicGrid",
-    "LandmarkGuide",
+    "LandmarkTerm",
+    "MaskEstimator",
+    "NativeGrid",
+    "Preset",
     "RegistrationConfig",
     "RegistrationResult",
+    "WorkingGrid",
     "estimate_memory",
     "preset",
+    "preset_names",
+    "preset_table",
     "register",
+    "register_preset",
 ]

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import types
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from convexadam.continuous import Bending, Compositional, Diffusion, Level, Refinement, VolumePreserving
+from convexadam._checks import check_component, check_flag
+from convexadam.continuous import Compositional, Diffusion, Level, Refinement
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, FileError
-from convexadam.features import Extractor, MindSSC, check_no_class, is_extractor
+from convexadam.features import Extractor, MindSSC, check_extractor
 from convexadam.io import atomic_path
-from convexadam.kernels import Backend, checked_backend
+from convexadam.kernels import Backend, check_backend
 from convexadam.linear import LinearAlignment
-from convexadam.registration import saved
-from convexadam.registration.foreground import AutoForeground
-from convexadam.registration.guide import LandmarkGuide
-from convexadam.registration.working_grid import GivenGrid, IsotropicGrid, WorkingGrid
-
-_NO_FEATURES = (
-    *(GivenGrid, IsotropicGrid, AutoForeground, LinearAlignment, ConvexSearch, Refinement),
-    *(Diffusion, Bending, VolumePreserving),
-)
-"""Components that can be called, but not with an image."""
+from convexadam.registration import toml
+from convexadam.registration.foreground import MaskEstimator
+from convexadam.registration.landmarks import LandmarkTerm
+from convexadam.registration.working_grid import IsotropicGrid, WorkingGrid
 
 
 @final
@@ -31,41 +25,40 @@ _NO_FEATURES = (
 class RegistrationConfig:
     """The components of a registration, in the order of use; without arguments those of ``preset("default")``.
 
-    They are other settings than those of the components alone: ``ConvexSearch()`` and ``Refinement()`` have the
-    published ones.
+    (``ConvexSearch()`` and ``Refinement()`` alone have the published settings.)
 
     Attributes
     ----------
     grid
-        Where the work is done: `IsotropicGrid` or `GivenGrid`.
+        Chooses the working grid: `IsotropicGrid`, `NativeGrid`, or any `WorkingGrid`.
     foreground
-        Makes a mask for each image that comes without one; ``None``: all of an image is evidence. (On the pairs
-        of ``benchmarks/pairs`` that is as good or better, but for one; see `AutoForeground`.)
+        Estimates a mask for each image that has none, such as `AutoForeground`; ``None`` uses all of an image.
     linear
-        Alignment before anything else, which keeps the start where it finds nothing better; ``None`` trusts the headers
-        (or the initial transform).
+        Linear alignment, which keeps the start unless it finds a better one; ``None`` trusts the headers (or the
+        initial transform).
     features
-        What is compared: a component of `convexadam.features`, or a function of yours (see `Features`).
+        What the search compares: a component of `convexadam.features`, or any callable with the signature of
+        `Features`.
     discrete
-        Global search, or several in a row, each of which goes on from what the one before found: the largest motion
-        first. ``None`` starts the refinement from zero.
+        Global search, or several: each searches around the result of the one before. ``None`` starts the refinement
+        from zero.
     continuous
-        Local refinement; ``None`` returns the field of the search.
+        Local refinement; ``None`` returns the displacement of the search.
     continuous_features
         What the refinement compares; ``None`` for ``features``.
     landmarks
-        How much landmarks have to say, where `register` is given some; ``None`` refuses them.
+        Weight of landmarks, if `register` is given some; ``None`` refuses them.
     symmetric
-        Refine in both directions and make the two fields each other's inverse on each level that is not ``one_way``:
-        more accurate and smoother, for twice the time, and the result has an ``inverse``.
+        Refine in both directions and make the displacements inverse of each other on each level that is not
+        ``forward_only``: more accurate and smoother, for twice the time, and the result has an ``inverse``.
     backend
-        Which implementation runs: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; see `convexadam.use_backend`,
-        which ``"auto"`` leaves the choice to.
+        Which implementation runs: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; ``"auto"`` follows
+        `convexadam.use_backend`.
 
     Raises
     ------
     ConfigError
-        If one of them is no such component, or ``features`` is a class instead of an extractor.
+        If a component is of the wrong type.
 
     Examples
     --------
@@ -75,7 +68,7 @@ class RegistrationConfig:
     """
 
     grid: WorkingGrid = field(default_factory=IsotropicGrid)
-    foreground: AutoForeground | None = None
+    foreground: MaskEstimator | None = None
     linear: LinearAlignment | None = field(default_factory=LinearAlignment)
     features: Extractor = field(default_factory=MindSSC)
     discrete: ConvexSearch | tuple[ConvexSearch, ...] | None = field(
@@ -89,44 +82,38 @@ class RegistrationConfig:
         )
     )
     continuous_features: Extractor | None = None
-    landmarks: LandmarkGuide | None = field(default_factory=LandmarkGuide)
+    landmarks: LandmarkTerm | None = field(default_factory=LandmarkTerm)
     symmetric: bool = False
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
-        checked_backend(self.backend)
-        for name, extractor in (("features", self.features), ("continuous_features", self.continuous_features)):
-            if extractor is None and name != "features":
-                continue
-            check_no_class(extractor, name)
-            if not is_extractor(extractor) or isinstance(extractor, _NO_FEATURES):
-                raise ConfigError(f"{name} is a component or a function of an image, but {extractor!r} came")
-        if not isinstance(self.symmetric, bool):
-            raise ConfigError(f"symmetric is True or False, but {self.symmetric!r} came")
+        check_backend(self.backend)
+        check_extractor(self.features, "features")
+        if self.continuous_features is not None:
+            check_extractor(self.continuous_features, "continuous_features")
+        check_flag(self.symmetric, "symmetric")
         if self.discrete == () or not all(isinstance(search, ConvexSearch) for search in self.searches):
             raise ConfigError(
-                f"discrete is a ConvexSearch, a tuple of at least one, or None, but {self.discrete!r} came"
+                f"discrete must be a ConvexSearch, a tuple of at least one, or None, got {self.discrete!r}"
             )
-        for name, allowed in (
-            ("grid", (GivenGrid, IsotropicGrid)),
-            ("foreground", (AutoForeground, types.NoneType)),
-            ("linear", (LinearAlignment, types.NoneType)),
-            ("continuous", (Refinement, types.NoneType)),
-            ("landmarks", (LandmarkGuide, types.NoneType)),
+        for name, kind in (
+            ("grid", WorkingGrid),
+            ("foreground", MaskEstimator | None),
+            ("linear", LinearAlignment | None),
+            ("continuous", Refinement | None),
+            ("landmarks", LandmarkTerm | None),
         ):
-            if not isinstance(getattr(self, name), allowed):
-                names = " or ".join("None" if a is types.NoneType else a.__name__ for a in allowed)
-                raise ConfigError(f"{name} is {names}, but {getattr(self, name)!r} came")
+            check_component(getattr(self, name), kind, name)
 
     @property
     def searches(self) -> tuple[ConvexSearch, ...]:
-        """The searches of ``discrete``, in a row."""
+        """The searches of ``discrete``, as a tuple."""
         if isinstance(self.discrete, tuple):
             return self.discrete
         return () if self.discrete is None else (self.discrete,)
 
     @property
-    def compared(self) -> tuple[Extractor, ...]:
+    def extractors(self) -> tuple[Extractor, ...]:
         """The extractors of the search and, where it has its own, of the refinement."""
         return (self.features,) if self.continuous_features is None else (self.features, self.continuous_features)
 
@@ -136,35 +123,35 @@ class RegistrationConfig:
         Raises
         ------
         ConfigError
-            If ``features`` is a function of yours: code cannot be saved, only components can.
+            If a component is no dataclass that can be imported, such as a function.
         """
-        return saved.to_toml(self)
+        return toml.to_toml(self)
 
     @classmethod
     def from_toml(cls, text: str) -> RegistrationConfig:
         """Read settings from TOML text.
 
-        A section that is left out is that of ``preset("default")``. A section that is there names its ``type``, and
-        what it leaves out has the default of that component, not that of the preset: ``[discrete]`` with
-        ``type = "ConvexSearch"`` alone is ``ConvexSearch()``. To change single settings of a preset, see
-        `with_settings`.
+        Missing sections are those of ``preset("default")``. A section names its ``type``: a component of the library,
+        an entry point of another package in the group ``convexadam.components``, or ``module:Class`` (which is
+        imported). Missing keys of a section have the defaults of that component, not those of the preset:
+        ``[discrete]`` with ``type = "ConvexSearch"`` alone is ``ConvexSearch()``. To change single settings of a
+        preset, see `with_settings`.
 
         Raises
         ------
         ConfigError
-            If the text is no TOML, names an unknown key or component (the message has the nearest known one), or
-            was written for another schema version.
+            If the text is not TOML, names an unknown key or component, or was written for another schema version.
         """
-        return saved.from_toml(cls, text)
+        return toml.from_toml(cls, text)
 
     def with_settings(self, *assignments: str) -> RegistrationConfig:
-        """Return a copy with single settings changed, each a line of TOML.
+        """Return a copy with single settings changed, each given as a line of TOML.
 
         Raises
         ------
         ConfigError
-            If an assignment is no TOML, names an unknown key or component, or its value is of the wrong type or out of
-            range; or if ``features`` is a function of yours, which cannot be written as TOML.
+            If an assignment is not TOML, names an unknown key or component, or its value is of the wrong type or out
+            of range; or if a component is no dataclass that can be imported.
 
         Examples
         --------
@@ -172,7 +159,7 @@ class RegistrationConfig:
         >>> changed.discrete.spacing, changed.continuous.levels[0].iterations
         (5, 40)
         """
-        return saved.with_overrides(self, assignments)
+        return toml.with_overrides(self, assignments)
 
     def save(self, path: str | Path) -> None:
         """Write the settings to a TOML file (all of it, or nothing).
@@ -180,7 +167,7 @@ class RegistrationConfig:
         Raises
         ------
         ConfigError
-            If ``features`` is a function of yours: code cannot be saved, only components can.
+            If a component is no dataclass that can be imported, such as a function.
         FileError
             If the folder is missing or the file cannot be written.
         """
@@ -196,7 +183,7 @@ class RegistrationConfig:
         FileError
             If the file cannot be read.
         ConfigError
-            If it holds no such settings; the message names the file.
+            If it holds no valid settings; the message names the file.
         """
         try:
             text = Path(path).read_text(encoding="utf-8")

@@ -1,44 +1,53 @@
-"""Where an image shows something: a mask that nobody had to draw."""
+"""Automatic foreground masks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
 
-from convexadam._axes import checked_number
+from convexadam._checks import check_number
 from convexadam.geometry import Image
-from convexadam.geometry.onto_grid import shrunk
+from convexadam.geometry.to_grid import block_average
 
 _BLOCK_MM = 3.0
-_FAINT = 0.1
-"""Difference from the border, as a share of the largest ones, below which there is nothing."""
+_MIN_DIFFERENCE = 0.1
+"""Difference from the border intensity, as a share of the largest differences, that counts as background."""
 
-_NOISES = 6.0
-"""The same in median absolute deviations of the border."""
+_NOISE_FACTOR = 6.0
+"""The same, in median absolute deviations of the border."""
 
-_PLAIN = 0.5
-"""Share of the border that has to be background; with less, there is none to be told from the rest."""
+_MIN_BACKGROUND = 0.5
+"""Share of the border that must be background; with less, the organ fills the field of view."""
 
-_LARGE = 0.05
-"""Size of parts that are kept, as a share of the largest."""
+_MIN_SIZE = 0.05
+"""Smallest size of a connected component, as a share of the largest."""
+
+
+@runtime_checkable
+class MaskEstimator(Protocol):
+    """Estimates where an image shows anatomy."""
+
+    def __call__(self, image: Image) -> Image | None:
+        """Return a mask on any grid, above 0 inside, or ``None`` if all of the image counts."""
+        ...
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class AutoForeground:
-    """Foreground of each image as its mask: body, head or brain without the air around.
+    """Mask of the foreground: body, head or brain without the surrounding air.
 
-    What differs from the median of the border by more than its noise and a tenth of the range, with holes of planes
-    filled, small parts left out and a margin around, on blocks of 3 mm. An image whose border is no background (an
-    organ that fills the field of view) keeps all its voxels.
+    Voxels that differ from the median of the border by more than its noise and a tenth of the range, with holes filled
+    plane by plane, small components removed and a margin added, on blocks of 3 mm. An image whose border is not
+    background (an organ that fills the field of view) has no mask.
 
     Attributes
     ----------
     margin_mm
-        How far the mask reaches beyond the foreground, since its outline is evidence as well.
+        Margin around the foreground, so that its outline is included.
 
     Raises
     ------
@@ -49,25 +58,25 @@ class AutoForeground:
     margin_mm: float = 6.0
 
     def __post_init__(self) -> None:
-        checked_number(self.margin_mm, "margin_mm")
+        check_number(self.margin_mm, "margin_mm")
 
     def __call__(self, image: Image) -> Image | None:
-        """Return the mask, uint8 on a coarse grid of its own, or ``None`` where everything counts."""
+        """Return the mask, uint8 on a coarse grid of its own, or ``None`` if all of the image counts."""
         from scipy import ndimage
 
-        small = shrunk(image, _BLOCK_MM)
+        small = block_average(image, _BLOCK_MM)
         values = small.data.mean(0).cpu().numpy()
         faces = np.concatenate([values.take(end, axis).ravel() for axis in range(3) for end in (0, -1)])
         apart, noise = np.abs(values - np.median(faces)), np.abs(faces - np.median(faces))
-        threshold = max(_FAINT * np.quantile(apart, 0.99), _NOISES * np.median(noise))
-        if np.mean(noise <= threshold) < _PLAIN:
+        threshold = max(_MIN_DIFFERENCE * np.quantile(apart, 0.99), _NOISE_FACTOR * np.median(noise))
+        if np.mean(noise <= threshold) < _MIN_BACKGROUND:
             return None
         labels, count = ndimage.label(apart > threshold)
         if count == 0:
             return None
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
-        inside = (sizes >= _LARGE * sizes.max())[labels]
+        inside = (sizes >= _MIN_SIZE * sizes.max())[labels]
         for axis in range(3):  # in planes: lungs may go on beyond the field of view
             within = np.zeros((3, 3, 3), bool)
             within.swapaxes(0, axis)[1] = ndimage.generate_binary_structure(2, 1)

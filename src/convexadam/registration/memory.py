@@ -9,31 +9,27 @@ import sys
 import numpy as np
 
 from convexadam._typing import Triple
-from convexadam.continuous import Compositional, Similarity, Ssd, StationaryVelocity, WeightedSum
+from convexadam.continuous import CopiesFeatures, HasMemory
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
 from convexadam.features import (
-    Concat,
     Extractor,
-    Intensity,
-    LabelFeatures,
-    MindSSC,
-    NNUNetFeatures,
-    PairFeatures,
-    PooledFeatures,
-    Precomputed,
-    ProbabilityFeatures,
-    TorchScriptFeatures,
-    uses_labels,
+    MapLayout,
+    count_channels,
+    memory_bytes_per_voxel,
+    segmentation_bytes_per_voxel,
 )
 from convexadam.geometry import Grid
 from convexadam.kernels.window import Window
 from convexadam.registration.config import RegistrationConfig
-from convexadam.registration.levels import refine_spacings, search_spacings
+from convexadam.registration.pair import refinement_spacings, search_spacings
 
 _FLOAT, _HALF = 4, 2
 _SCRATCH = 3_000_000
-"""Bytes that the compiled kernels of a few threads work in, whatever the size of the volume."""
+"""Bytes of working memory of the compiled kernels on a few threads, independent of the volume."""
+
+_FIELDS = 8
+"""Displacement fields in memory with a parametrisation that does not say (`HasMemory`)."""
 
 
 def estimate_memory(
@@ -43,11 +39,12 @@ def estimate_memory(
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
     channels: int | None = None,
 ) -> int:
-    """Estimate the largest amount of memory that `register` takes beyond its inputs, in bytes.
+    """Estimate the peak memory that `register` takes beyond its inputs, in bytes.
 
     For images of one channel without masks, and the compiled kernels on a few threads; measured on the CPU, where it
-    is right to 15 % for volumes of 64^3 to 540^3 voxels. What a network takes within is not known here and not counted
-    (`NNUNetFeatures`, `TorchScriptFeatures`): it comes on top while the images are described.
+    is right to 15 % for volumes of 64^3 to 540^3 voxels. Components say what they take (`convexadam.features` and
+    `convexadam.continuous.HasMemory`). The memory of a network is not included (`NNUNetFeatures`,
+    `TorchScriptFeatures`): it is added while features are extracted.
 
     Parameters
     ----------
@@ -58,14 +55,14 @@ def estimate_memory(
     spacing_mm
         Of the fixed image; the working grid depends on it.
     channels
-        Feature channels; ``None`` takes those of the library's own features, where they do not depend on labels.
+        Feature channels; ``None`` asks the features, which know unless channels depend on labels or a network.
 
     Raises
     ------
     ConfigError
-        If ``channels`` is missing for a function or a network of yours, or for features of labels.
+        If ``channels`` is missing and the features do not know.
     GeometryError
-        If shape or spacing describe no grid.
+        If shape or spacing are no valid grid.
 
     Examples
     --------
@@ -73,35 +70,36 @@ def estimate_memory(
     0.6
     """
     config = RegistrationConfig() if config is None else config
-    given = Grid(shape, np.diag([*spacing_mm, 1.0]))
-    grid = config.grid(given)
-    searched, compared = config.features, config.continuous_features or config.features
-    number, other = (_channels(f) if channels is None else channels for f in (searched, compared))
-    searches, levels = search_spacings(config, grid), refine_spacings(config, grid)
-    same = grid.same_as(given)
-    resampled = 0 if same else given.n_voxels
-    together = bool(searches) and len(levels) == 1 and searched == compared
-    maps = sum(_maps(grid, spacing, number) for spacing in {*searches, *(levels if together else ())})
-    both = 2 if config.symmetric else 1
+    native = Grid(shape, np.diag([*spacing_mm, 1.0]))
+    grid = config.grid(native)
+    resampled = 0 if grid.is_close(native) else native.n_voxels
+    searched, refined = config.features, config.continuous_features or config.features
+    search_channels, refine_channels = (_channels(f) if channels is None else channels for f in (searched, refined))
+    spacings, levels = search_spacings(config, grid), refinement_spacings(config, grid)
+    shared = bool(spacings) and len(levels) == 1 and searched == refined
+    maps = sum(_maps(grid, spacing, search_channels) for spacing in {*spacings, *(levels if shared else ())})
     stages = [
-        _joining(searched, maps) + _describing(searched, grid.n_voxels, number, same=same),
-        *(maps + _searching(search, grid, number) for search in config.searches),
+        _join(searched, maps) + _extraction(searched, grid.n_voxels, search_channels, resampled=resampled > 0),
+        *(maps + _search(search, grid, search_channels) for search in config.searches),
         *(
-            _maps(grid, spacing, other) + _refining(config, grid, spacing, other, together=together)
+            _maps(grid, spacing, refine_channels) + _refinement(config, grid, spacing, refine_channels, shared=shared)
             for spacing in levels
         ),
     ]
-    if not together:
-        describing = _describing(compared, grid.n_voxels, other, same=same)
-        stages += [_joining(compared, _maps(grid, spacing, other)) + describing for spacing in levels]
-    labels = max(_labels(searched, number), _labels(compared, other)) * grid.n_voxels
-    return max(max(stages) + labels, both * _finishing(grid.n_voxels, resampled)) + _SCRATCH
+    if not shared:
+        extraction = _extraction(refined, grid.n_voxels, refine_channels, resampled=resampled > 0)
+        stages += [_join(refined, _maps(grid, spacing, refine_channels)) + extraction for spacing in levels]
+    segmentations = grid.n_voxels * max(
+        segmentation_bytes_per_voxel(searched, search_channels), segmentation_bytes_per_voxel(refined, refine_channels)
+    )
+    directions = 2 if config.symmetric else 1
+    return int(max(max(stages) + segmentations, directions * _finish(grid.n_voxels, resampled))) + _SCRATCH
 
 
-def give_back_memory() -> None:
-    """Ask the C library to return what was freed to the system; glibc keeps blocks of up to 32 MB for itself.
+def release_memory() -> None:
+    """Ask the C library to return freed memory to the system; glibc keeps blocks of up to 32 MB.
 
-    Otherwise the large blocks of one stage would come on top of the smaller ones of the stage before.
+    Otherwise the large blocks of one stage would add to the smaller ones of the stage before.
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
@@ -110,90 +108,56 @@ def give_back_memory() -> None:
 
 
 def _channels(features: Extractor) -> int:
-    if isinstance(features, MindSSC):
-        return 12
-    if isinstance(features, (Intensity, Precomputed)):
-        return 1
-    if isinstance(features, Concat):
-        return sum(_channels(part) for part in features.parts)
-    raise ConfigError(f"how many channels {features!r} makes is not known here; pass channels=")
+    count = count_channels(features, 1)
+    if count is None:
+        raise ConfigError(
+            f"channels must be given for features that do not know theirs, got {features!r}; pass channels="
+        )
+    return count
 
 
-def _nodes(grid: Grid, spacing: Triple) -> int:
+def _control_points(grid: Grid, spacing: Triple) -> int:
     return math.prod(n // s for n, s in zip(grid.shape, spacing, strict=True))
 
 
 def _maps(grid: Grid, spacing: Triple, channels: int) -> int:
-    """Features of both images on the nodes of a stage."""
-    return 2 * _FLOAT * channels * _nodes(grid, spacing)
+    """Bytes of the features of both images on the control points of a stage."""
+    return 2 * _FLOAT * channels * _control_points(grid, spacing)
 
 
-def _describing(features: Extractor, voxels: int, channels: int, *, same: bool) -> int:
-    """Weights, scaled and padded copies; images, where they were resampled; of several kinds one after the other."""
-    if isinstance(features, Concat):
-        return max(_describing(part, voxels, _at_most(part, channels), same=same) for part in features.parts)
-    number = 6 if same else 8
-    whole = isinstance(features, TorchScriptFeatures) and features.patch is None
-    if whole or not isinstance(features, (PooledFeatures, PairFeatures)):
-        number += 2 * channels  # a whole map and its weighted copy
-    return _FLOAT * number * voxels
+def _join(features: Extractor, maps: int) -> int:
+    """Bytes of maps and, if they are joined from those of several extractors, of these."""
+    return 2 * maps if isinstance(features, MapLayout) and features.joins_maps else maps
 
 
-def _at_most(part: Extractor, channels: int) -> int:
-    """Channels of a part of all channels."""
-    try:
-        return _channels(part)
-    except ConfigError:
-        return channels
+def _extraction(features: Extractor, voxels: int, channels: int, *, resampled: bool) -> float:
+    """Bytes of working memory, and of both images on the working grid if that is another grid."""
+    return voxels * (memory_bytes_per_voxel(features, channels) + (2 * _FLOAT if resampled else 0))
 
 
-def _joining(features: Extractor, maps: int) -> int:
-    """Bytes of maps, and of those of the parts that they are made of."""
-    return 2 * maps if isinstance(features, Concat) else maps
+def _search(search: ConvexSearch, grid: Grid, channels: int) -> int:
+    """Bytes of the costs in half precision of one direction, weights, scaled and padded maps, and a few fields."""
+    spacing, radius = search.control_grid(grid.shape, grid.spacing_mm)
+    displacements = len(Window(radius, ball=search.window == "ball").steps)
+    return _control_points(grid, spacing) * (_HALF * displacements + _FLOAT * (4 * channels + 14))
 
 
-def _labels(features: Extractor, channels: int) -> int:
-    """Bytes a voxel of the labels of both images on the working grid."""
-    if isinstance(features, Concat):
-        return max(_labels(part, channels) for part in features.parts)
-    features = _plain(features)
-    if isinstance(features, ProbabilityFeatures):
-        return 2 * _FLOAT * (channels + 1)
-    return 2 * uses_labels(features)
-
-
-def _plain(features: Extractor) -> Extractor:
-    """Features of a network as what they become once it has run."""
-    return features.compared if isinstance(features, NNUNetFeatures) else features
-
-
-def _searching(search: ConvexSearch, grid: Grid, channels: int) -> int:
-    """Costs in half precision of one direction, weights, scaled and padded maps, a few fields."""
-    spacing, radius = search.nodes(grid.shape, grid.spacing_mm)
-    labels = len(Window(radius, ball=search.window == "ball").steps)
-    return _nodes(grid, spacing) * (_HALF * labels + _FLOAT * (4 * channels + 14))
-
-
-def _refining(config: RegistrationConfig, grid: Grid, spacing: Triple, channels: int, *, together: bool) -> int:
-    """Fields of the loop and of the optimiser, weights, and one map of slopes before the loop."""
+def _refinement(config: RegistrationConfig, grid: Grid, spacing: Triple, channels: int, *, shared: bool) -> int:
+    """Bytes of the fields of parametrisation and optimiser, weights, one map of gradients, and copies of features."""
     if config.continuous is None:
         return 0
-    fields = {Compositional: 8, StationaryVelocity: 12}.get(type(config.continuous.parametrisation), 7)
+    parametrisation, similarity = config.continuous.parametrisation, config.continuous.similarity
+    fields = parametrisation.memory_fields if isinstance(parametrisation, HasMemory) else _FIELDS
     fields += 2 * config.symmetric  # of the other direction
-    copied = _copied(config.continuous.similarity, channels)
-    if together and isinstance(config.continuous.similarity, Ssd):
-        copied = 0 if isinstance(_plain(config.features), (Intensity, LabelFeatures, MindSSC)) else 2 * channels
-    return _nodes(grid, spacing) * _FLOAT * (3 * fields + 6 + channels + copied)
+    copied = 0
+    if isinstance(similarity, CopiesFeatures):
+        features = config.continuous_features or config.features
+        # features of a level of their own are brought to that layout as they are extracted
+        channels_last = not shared or (isinstance(features, MapLayout) and features.channels_last)
+        copied = 2 * similarity.count_copied_channels(channels, channels_last=channels_last)
+    return _control_points(grid, spacing) * _FLOAT * (3 * fields + 6 + channels + copied)
 
 
-def _copied(similarity: Similarity, channels: int) -> int:
-    """Channels of both maps that differences within a sum copy to an order of their own."""
-    if not isinstance(similarity, WeightedSum):
-        return 0
-    taken = similarity.channels or (channels,) * len(similarity.terms)
-    return sum(2 * n for term, n in zip(similarity.terms, taken, strict=True) if isinstance(term, Ssd) and n > 1)
-
-
-def _finishing(voxels: int, resampled: int) -> int:
-    """Field in mm, on both grids where they differ, and lengths."""
+def _finish(voxels: int, resampled: int) -> int:
+    """Bytes of the field in mm, on both grids if they differ, and of lengths."""
     return _FLOAT * (3 * voxels + 3 * resampled + 2 * max(voxels, resampled))

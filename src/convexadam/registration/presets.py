@@ -1,8 +1,11 @@
-"""Named settings that were measured on real pairs."""
+"""Named settings that were measured on real pairs, and those that other packages add."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING, final
 
 from convexadam.continuous import (
     Compositional,
@@ -18,41 +21,111 @@ from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, did_you_mean
 from convexadam.features import Concat, Intensity, MindSSC
 from convexadam.registration.config import RegistrationConfig
-from convexadam.registration.working_grid import GivenGrid, IsotropicGrid
+from convexadam.registration.working_grid import IsotropicGrid, NativeGrid
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+ENTRY_POINTS = "convexadam.presets"
+"""Group of entry points; each names a function without arguments that returns a `RegistrationConfig`."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Named settings.
+
+    Attributes
+    ----------
+    name
+        In Python, on the command line and in files.
+    summary
+        What it is for, in one sentence.
+    make
+        Returns the settings.
+    """
+
+    name: str
+    summary: str
+    make: Callable[[], RegistrationConfig]
 
 
 def preset(name: str = "default") -> RegistrationConfig:
-    """Return settings by name.
+    """Return settings by name: those of the library, of other packages (entry points), or of `register_preset`.
 
-    ``"default"``
-        Fast, for any contrasts: isotropic grid, wide and fine search, steps that hardly fold. The same as
-        ``RegistrationConfig()``.
-    ``"accurate"``
-        For any contrasts, several times slower: a second search where the first ended, and both directions.
-    ``"same-contrast"``
-        For two images whose intensities mean the same, such as two T1 brains: intensities are compared beside
-        descriptors, in the end at full resolution.
-    ``"published"``
-        The defaults of the published ConvexAdam package (radius 1, dilation 2, cells of 6 voxels, 4 cells each way,
-        80 Adam steps at spacing 2, weight 1.25), on the fixed image's own grid, without alignment before.
+    ``"default"`` is the same as ``RegistrationConfig()``. `preset_table` says what each is for.
 
     Raises
     ------
     ConfigError
-        If there is no such preset.
+        If there is no such preset, or another package's cannot be loaded.
+
+    Examples
+    --------
+    >>> preset("published").discrete.spacing
+    6
     """
-    if name in _MADE:
-        return _MADE[name]()
-    raise ConfigError(f"there is no preset {name!r}{did_you_mean(name, PRESETS)}; known: {', '.join(PRESETS)}")
+    table = preset_table()
+    if name not in table:
+        raise ConfigError(f"preset must be one of {', '.join(table)}, got {name!r}{did_you_mean(name, table)}")
+    return table[name].make()
+
+
+def preset_names() -> tuple[str, ...]:
+    """Return the names that `preset` knows."""
+    return tuple(preset_table())
+
+
+def preset_table() -> dict[str, Preset]:
+    """Return all presets by name; the command line, documentation and errors are made from it."""
+    return {entry.name: entry for entry in (*_BUILT_IN, *_discover(), *_registered.values())}
+
+
+def register_preset(name: str, make: Callable[[], RegistrationConfig], *, summary: str) -> None:
+    """Add a preset for this process; packages add theirs by an entry point in the group ``convexadam.presets``.
+
+    Raises
+    ------
+    ConfigError
+        If the name is taken.
+    """
+    if name in preset_table():
+        raise ConfigError(f"name must be new, got {name!r}, which is a preset already; choose another name")
+    _registered[name] = Preset(name=name, summary=summary, make=make)
+
+
+_registered: dict[str, Preset] = {}
+
+
+@cache
+def _discover() -> tuple[Preset, ...]:
+    """Presets of other packages; each is loaded when it is asked for."""
+    from importlib import metadata  # 45 ms, and nothing else needs it
+
+    return tuple(
+        Preset(name=point.name, summary=f"From {point.value}.", make=partial(_load, point))
+        for point in metadata.entry_points(group=ENTRY_POINTS)
+    )
+
+
+def _load(point: EntryPoint) -> RegistrationConfig:
+    try:
+        config = point.load()()
+    except Exception as error:  # whatever another package raises
+        raise ConfigError(f"preset {point.name!r} must load from {point.value}, got {error!r}; reinstall it") from error
+    if not isinstance(config, RegistrationConfig):
+        raise ConfigError(f"preset {point.name!r} must return a RegistrationConfig, got {config!r}")
+    return config
 
 
 _TWO_SEARCHES = (ConvexSearch(spacing=4, radius=5, window="ball"), ConvexSearch(spacing=2, radius=3, window="ball"))
 
 
-def _accurate() -> RegistrationConfig:
-    # Wide windows with little smoothing of the field suit most; at full resolution a lung gains 0.15 mm, a liver 0.06.
+def _make_accurate() -> RegistrationConfig:
+    # Wide windows with little smoothing of the whole field suit most pairs; full resolution gains 0.15 mm on a lung
+    # and 0.06 mm on a liver.
     return RegistrationConfig(
-        grid=IsotropicGrid(keep=2.0),
+        grid=IsotropicGrid(max_anisotropy=2.0),
         discrete=_TWO_SEARCHES,
         symmetric=True,
         continuous=Refinement(
@@ -60,12 +133,12 @@ def _accurate() -> RegistrationConfig:
                 Level(
                     spacing=2,
                     iterations=12,
-                    smoothing=GaussianSmoothing(sigma=2.5),
-                    field_smoothing=GaussianSmoothing(sigma=0.5),
+                    update_smoothing=GaussianSmoothing(sigma=2.5),
+                    total_smoothing=GaussianSmoothing(sigma=0.5),
                 ),
-                Level(spacing=1, iterations=6, smoothing=GaussianSmoothing(sigma=2.2)),
+                Level(spacing=1, iterations=6, update_smoothing=GaussianSmoothing(sigma=2.2)),
             ),
-            similarity=Ssd(robustness=1.0),
+            similarity=Ssd(robust_scale=1.0),
             regularisers=(),
             optimiser=LevenbergMarquardt(),
             parametrisation=Compositional(),
@@ -73,21 +146,21 @@ def _accurate() -> RegistrationConfig:
     )
 
 
-def _same_contrast() -> RegistrationConfig:
-    # Intensities place boundaries; descriptors hold where brightness changes (lungs, coils). The last level is one-way:
-    # where both directions almost fold, their mean would.
+def _make_same_contrast() -> RegistrationConfig:
+    # Intensities locate boundaries; descriptors hold where brightness changes (lungs, coils). The last level refines
+    # forward only: where both directions nearly fold, their average would.
     return RegistrationConfig(
-        grid=IsotropicGrid(keep=2.0),
+        grid=IsotropicGrid(max_anisotropy=2.0),
         discrete=_TWO_SEARCHES,
         symmetric=True,
         continuous_features=Concat(parts=(Intensity(), Intensity(), MindSSC())),
         continuous=Refinement(
             levels=(
-                Level(spacing=2, iterations=20, field_smoothing=GaussianSmoothing(sigma=0.6)),
-                Level(spacing=1, iterations=8, smoothing=GaussianSmoothing(sigma=0.7), one_way=True),
+                Level(spacing=2, iterations=20, total_smoothing=GaussianSmoothing(sigma=0.6)),
+                Level(spacing=1, iterations=8, update_smoothing=GaussianSmoothing(sigma=0.7), forward_only=True),
             ),
             similarity=WeightedSum(
-                terms=(Lncc(), Ssd(), Ssd(robustness=1.0)), weights=(1.0, 1.0, 0.5), channels=(1, 1, 12)
+                terms=(Lncc(), Ssd(), Ssd(robust_scale=1.0)), weights=(1.0, 1.0, 0.5), channels=(1, 1, 12)
             ),
             regularisers=(),
             optimiser=LevenbergMarquardt(damping=2.0),
@@ -96,22 +169,38 @@ def _same_contrast() -> RegistrationConfig:
     )
 
 
-def _published() -> RegistrationConfig:
+def _make_published() -> RegistrationConfig:
     return RegistrationConfig(
-        grid=GivenGrid(),
+        grid=NativeGrid(),
         linear=None,
         features=MindSSC(radius=1, dilation=2),
-        discrete=ConvexSearch(spacing=6, radius=4, subcell=False),
-        continuous=Refinement(),  # spacing 2, 80 steps of Adam, weight 1.25
+        discrete=ConvexSearch(spacing=6, radius=4, parabolic_fit=False),
+        continuous=Refinement(),  # spacing 2, 80 iterations of Adam, weight 1.25
     )
 
 
-_MADE: dict[str, Callable[[], RegistrationConfig]] = {
-    "default": RegistrationConfig,
-    "accurate": _accurate,
-    "same-contrast": _same_contrast,
-    "published": _published,
-}
-
-PRESETS = tuple(_MADE)
-"""Names that `preset` knows."""
+_BUILT_IN = (
+    Preset(
+        name="default",
+        summary="Fast, for any contrasts: isotropic grid, wide and fine search, updates that hardly fold.",
+        make=RegistrationConfig,
+    ),
+    Preset(
+        name="accurate",
+        summary="For any contrasts, several times slower: a second search around the first, both directions, and full "
+        "resolution.",
+        make=_make_accurate,
+    ),
+    Preset(
+        name="same-contrast",
+        summary="For images whose intensities mean the same, such as two T1 brains: intensities beside descriptors, at "
+        "full resolution.",
+        make=_make_same_contrast,
+    ),
+    Preset(
+        name="published",
+        summary="The defaults of the published ConvexAdam package (radius 1, dilation 2, spacing 6, radius 4, 80 Adam "
+        "iterations at spacing 2, weight 1.25), on the native grid, without linear alignment.",
+        make=_make_published,
+    ),
+)

@@ -1,4 +1,4 @@
-"""The pipeline: bring both images to one grid, describe, search, refine, bring the field back."""
+"""`register`: from two images to a transform."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from convexadam.errors import ConfigError, OutOfMemoryError
 from convexadam.geometry import Image
 from convexadam.kernels import backend_for, requested_backend, use_backend
 from convexadam.kernels._precision import full_precision
+from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
 from convexadam.registration.config import RegistrationConfig
-from convexadam.registration.diagnostics import similarity
-from convexadam.registration.guide import checked_landmarks
 from convexadam.registration.inputs import (
-    checked_image,
-    checked_initial,
-    checked_kept,
-    checked_labels,
-    checked_mask,
-    checked_regions,
+    RegistrationInputs,
+    parse_image,
+    parse_initial,
+    parse_mask,
+    parse_segmentations,
+    parse_sliding_regions,
+    parse_volume_preserving_mask,
 )
-from convexadam.registration.levels import Described, Subject
-from convexadam.registration.memory import give_back_memory
+from convexadam.registration.landmarks import parse_landmarks
+from convexadam.registration.memory import release_memory
+from convexadam.registration.pair import WorkingPair
+from convexadam.registration.pipeline import (
+    finish,
+    initialise,
+    measure_similarity,
+    refine,
+    resample_to_working_grid,
+    search,
+)
 from convexadam.registration.presets import preset
 from convexadam.registration.result import RegistrationResult
-from convexadam.registration.stages import (
-    BothWays,
-    Given,
-    ended,
-    on_working_grid,
-    placed,
-    refined_throughout,
-    searched_throughout,
-)
 
 Progress: TypeAlias = Callable[[str, float], None]
-"""Called with the name of a stage as it begins and the share of stages done, in [0, 1]."""
+"""Called at the beginning of a stage with its name and the fraction of stages completed, in [0, 1]."""
 
 _STAGES = ("linear", "resample", "features", "discrete", "continuous", "finish")
 
-_NO_ROOM = "has too little memory to hold the images; crop or coarsen them, or use another device"
+_NO_MEMORY_FOR_IMAGES = "has too little memory to hold the images; crop or coarsen them, or use another device"
 
 
 @torch.inference_mode(False)  # the refinement differentiates, whatever the caller has switched off
@@ -59,10 +59,10 @@ def register(
     moving_affine: Any = None,
     fixed_mask: Any = None,
     moving_mask: Any = None,
-    keep_volume: Any = None,
-    regions: Any = None,
-    fixed_labels: Any = None,
-    moving_labels: Any = None,
+    volume_preserving_mask: Any = None,
+    sliding_regions: Any = None,
+    fixed_segmentation: Any = None,
+    moving_segmentation: Any = None,
     initial_transform: Any = None,
     fixed_landmarks: Any = None,
     moving_landmarks: Any = None,
@@ -70,60 +70,59 @@ def register(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> RegistrationResult:
-    """Find the transform that maps each point of the fixed image to the same anatomy in the moving image.
+    """Estimate the transform that maps each point of the fixed image to the same anatomy in the moving image.
 
     Parameters
     ----------
     fixed, moving
         3-D volumes, in any form that `as_image` takes: a path, a torch tensor or numpy array ``[i, j, k]``, an object
-        of nibabel, SimpleITK, MONAI or TorchIO, or an `Image`. Several channels come by way of `as_image`, with
-        ``channels=True``. Grids, spacings and orientations may differ; what counts is where voxels lie in mm.
+        of nibabel, SimpleITK, MONAI or TorchIO, or an `Image`. For several channels use `as_image` with
+        ``channels=True``. Grids, spacings and orientations may differ.
     config
-        What to do; ``None`` takes ``preset("default")``.
+        Settings; ``None`` takes ``preset("default")``.
     fixed_affine, moving_affine
         4x4, voxel indices to mm RAS+, for tensors and arrays; ``None`` means 1 mm voxels along R, A, S.
     fixed_mask, moving_mask
-        Where there is evidence: above 0 inside (whole numbers, truth values), or weights in [0, 1] (floating-point
+        Region to compare: above 0 inside (whole numbers, truth values), or weights in [0, 1] (floating-point
         numbers). Same forms as the images. An array without an affine lies on its image's grid; other masks may lie on
-        any grid. What lies outside has no say: descriptions near the mask's edge see its edge values go on, as at the
-        edge of the field of view.
-    keep_volume
-        What must not grow or shrink, such as tumours: a mask like ``fixed_mask``, of the fixed image. It tells
-        `VolumePreserving` where, and takes the place of its ``where``.
-    regions
-        Labels of the fixed image whose boundaries a `BilateralSmoothing` stops at, in place of its intensities.
-    fixed_labels, moving_labels
-        What features that look at labels compare (see `LabelFeatures` and `ProbabilityFeatures`): a label map, or a
-        channel of probabilities for each class. Same forms as the images; an array without an affine lies on its
-        image's grid, others may lie on any grid. Whole numbers are never mixed; 0 is the background, and what lies
-        outside.
+        any grid. Intensities outside are ignored: features near the edge of a mask see its edge values replicated, as
+        at the edge of the field of view.
+    volume_preserving_mask
+        Where volume is preserved, such as tumours: a mask like ``fixed_mask``, of the fixed image. It replaces the
+        ``region`` of `VolumePreserving`.
+    sliding_regions
+        Label map of the fixed image whose boundaries a `BilateralSmoothing` preserves, instead of its intensities.
+    fixed_segmentation, moving_segmentation
+        For features that compare them (`LabelFeatures`, `ProbabilityFeatures`): a label map, or probabilities with
+        one channel for each class. Same forms as the images; an array without an affine lies on its image's grid,
+        others may lie on any grid. Labels are never interpolated; 0 is the background, also outside.
     initial_transform
-        Where to begin, from fixed to moving space: an `Affine`, a 4x4 matrix (mm RAS+), any other transform, or a file
-        of one. The linear alignment starts from an affine one, and is left out after any other.
+        Start, from fixed to moving space: an `Affine`, a 4x4 matrix (mm RAS+), any other transform, or a file of one.
+        The linear alignment refines an affine start, and is skipped for any other.
     fixed_landmarks, moving_landmarks
-        Corresponding points ``(n, 3)`` in mm RAS+ that guide the deformable stages (see `LandmarkGuide`), row by row
-        the same place: tensors or arrays, or files as Learn2Reg has them, with voxel indices of their own image. Pairs
-        with a fixed point outside the fixed image are left out; ``diagnostics`` counts them.
+        Corresponding points ``(n, 3)`` in mm RAS+, row by row (see `LandmarkTerm`): tensors or arrays, or files as
+        Learn2Reg has them, with voxel indices of their own image. Pairs with a fixed point outside the fixed image are
+        ignored; ``diagnostics`` counts them.
     landmark_weights
-        ``(n,)``, at least 0: how much each pair counts; ``None`` for all alike.
+        ``(n,)``, at least 0: relative weight of each pair; ``None`` for 1.
     device
-        Where to compute; ``None`` stays where the fixed image is (arrays and files: the CPU).
+        Where to compute; ``None`` for the device of the fixed image (arrays and files: the CPU).
     progress
         Called at the beginning of each stage and at the end.
 
     Returns
     -------
-    `RegistrationResult` with the transform on the fixed image's grid, exactly.
+    `RegistrationResult` with the transform on the grid of the fixed image.
 
     Raises
     ------
     InputError, GeometryError, FileError
-        If an image or mask cannot be used: NaN, empty, not 3-D, singular affine, unreadable, no overlap; or if the
-        landmarks are no pairs of finite points, or none lies within the fixed image.
+        If an image or mask cannot be used: NaN, empty, not 3-D, singular affine, unreadable, no overlap; or if
+        landmarks are not pairs of finite points, or none lies within the fixed image.
     ConfigError
-        If ``config`` is no `RegistrationConfig`, the device cannot be used, an affine comes with something that has its
-        own, the features do not fit the image, landmarks, labels, ``keep_volume`` or ``regions`` come and no setting
-        heeds them, or labels are missing that the features compare.
+        If ``config`` is no `RegistrationConfig`, the device cannot be used, an affine is given for something that has
+        its own, the features do not fit the image, landmarks, segmentations, ``volume_preserving_mask`` or
+        ``sliding_regions`` are not used by the settings, or segmentations are missing.
     OutOfMemoryError
         If the device has too little memory.
 
@@ -138,82 +137,83 @@ def register(
     """
     config = preset() if config is None else config
     if not isinstance(config, RegistrationConfig):
-        raise ConfigError(f"config is a RegistrationConfig, as preset('default') returns one, but {config!r} came")
-    with _memory_may_be_short(f"{device or 'the device'} {_NO_ROOM}"):
-        fixed_image = checked_image(fixed, fixed_affine, device, "fixed")
-        moving_image = checked_image(moving, moving_affine, fixed_image.data.device, "moving")
-        images = fixed_image, moving_image
-        given = Given(
+        raise ConfigError(f"config must be a RegistrationConfig, got {config!r}; preset('default') returns one")
+    with _translate_memory_errors(f"{device or 'the device'} {_NO_MEMORY_FOR_IMAGES}"):
+        fixed_image = parse_image(fixed, fixed_affine, device, "fixed")
+        moving_image = parse_image(moving, moving_affine, fixed_image.data.device, "moving")
+        images, grids = (fixed_image, moving_image), (fixed_image.grid, moving_image.grid)
+        inputs = RegistrationInputs(
             fixed=fixed_image,
             moving=moving_image,
-            masks=(checked_mask(fixed_mask, fixed_image, "fixed"), checked_mask(moving_mask, moving_image, "moving")),
-            labels=checked_labels((fixed_labels, moving_labels), images, config.compared),
-            keep_volume=checked_kept(keep_volume, fixed_image, config.continuous),
-            regions=checked_regions(regions, fixed_image, config.continuous),
-            landmarks=checked_landmarks(
-                fixed_landmarks, moving_landmarks, landmark_weights, (fixed_image.grid, moving_image.grid)
+            masks=(
+                parse_mask(fixed_mask, fixed_image, "fixed_mask"),
+                parse_mask(moving_mask, moving_image, "moving_mask"),
             ),
-            initial=checked_initial(initial_transform, fixed_image, moving_image),
+            segmentations=parse_segmentations((fixed_segmentation, moving_segmentation), images, config),
+            volume_preserving_mask=parse_volume_preserving_mask(volume_preserving_mask, fixed_image, config),
+            sliding_regions=parse_sliding_regions(sliding_regions, fixed_image, config),
+            landmarks=parse_landmarks(fixed_landmarks, moving_landmarks, landmark_weights, grids),
+            initial=parse_initial(initial_transform, fixed_image, moving_image),
         )
-    if given.landmarks is not None and config.landmarks is None:
-        raise ConfigError("landmarks came, but config.landmarks is None, which refuses them; set it to LandmarkGuide()")
+    if inputs.landmarks is not None and config.landmarks is None:
+        raise ConfigError("config.landmarks must be a LandmarkTerm if landmarks are given, got None")
     clock = _Clock(progress, fixed_image.data.device)
     backend = requested_backend() if config.backend == "auto" else config.backend
-    with _memory_may_be_short(_memory_advice(fixed_image)), use_backend(backend):
+    with _translate_memory_errors(_memory_advice(fixed_image)), use_backend(backend):
         with clock.stage("linear"):
-            begun = placed(given, config)
+            initialisation = initialise(inputs, config)
         with clock.stage("resample"):
-            subject = on_working_grid(given, begun, config)
-        level, fields = _aligned(subject, clock)
+            pair = resample_to_working_grid(inputs, initialisation, config)
+        grid = pair.grid
+        level, fields = _search_and_refine(pair, clock)
+        del pair
         with clock.stage("finish"):
-            diagnostics = similarity(level, fields[0])
-            grid, spacing = subject.grid, level.spacing
-            del level, subject
-            transform, inverse, figures = ended(given, begun, config, grid, spacing, fields)
-        ran = backend_for(transform.disp_mm)
+            diagnostics = measure_similarity(level, fields.forward)
+            del level  # before fields at full resolution are made
+            transform, inverse, measured = finish(inputs, initialisation, config, grid, fields)
+        used_backend = backend_for(transform.disp_mm)
     return RegistrationResult(
-        linear=begun.linear,
+        linear=initialisation.linear,
         transform=transform,
         inverse=inverse,
         fixed=fixed_image,
         moving=moving_image,
         config=config,
-        seconds=clock.seconds,
-        diagnostics=diagnostics | figures,
-        backend=ran,
-        moving_kind=Image if isinstance(moving, (str, os.PathLike)) else type(moving),
+        timings=clock.timings,
+        diagnostics=diagnostics | measured,
+        backend=used_backend,
+        moving_type=Image if isinstance(moving, (str, os.PathLike)) else type(moving),
     )
 
 
-def _aligned(subject: Subject, clock: _Clock) -> tuple[Described, BothWays]:
-    """Search and refine: the last level, and displacements in its nodes."""
+def _search_and_refine(pair: WorkingPair, clock: _Clock) -> tuple[FeatureLevel, ForwardBackward]:
+    """Return the last level, and the displacements on its control points."""
     with clock.stage("features"):
-        coarse, fine = subject.first()
-        give_back_memory()
+        levels, fine = pair.extract()
+        release_memory()
     with clock.stage("discrete"):
-        if not coarse:
-            assert fine is not None  # one of the two is there
-            coarse = [fine]
-        level, fields = searched_throughout(subject, coarse)
-        coarse.clear()
+        fields, level = search(pair, levels)
+        del levels
     with clock.stage("continuous"):
-        if fields is not None and subject.config.continuous is not None:
-            before = level.spacing
+        if fields is None:  # no contrast in one of the images
+            return level, ForwardBackward(forward=level.zero_displacement(), spacing=level.spacing)
+        if pair.config.continuous is not None:
             del level
 
-            def levels(number: int) -> Described:
-                return fine if fine is not None and number == 0 else subject.refined(number)
+            def extract(number: int) -> FeatureLevel:
+                return fine if fine is not None and number == 0 else pair.extract_refinement(number)
 
-            level, [fields] = refined_throughout(subject, fields, before, levels)
-    return level, fields or (level.still(), None)
+            for snapshot in refine(pair, fields, extract):
+                level, fields = snapshot.features, snapshot.fields
+    return level, fields
 
 
 class _Clock:
-    """Reports and times the stages; waits for the device only where a stage ends."""
+    """Report and time the stages; wait for the device only at the end of a stage."""
 
     def __init__(self, progress: Progress | None, device: torch.device) -> None:
         self._progress, self._device = progress, device
-        self.seconds: dict[str, float] = {}
+        self.timings: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -223,14 +223,14 @@ class _Clock:
         yield
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        self.seconds[name] = time.perf_counter() - start
+        self.timings[name] = time.perf_counter() - start
         if self._progress is not None and name == _STAGES[-1]:
             self._progress("done", 1.0)
 
 
 @contextmanager
-def _memory_may_be_short(advice: str) -> Iterator[None]:
-    """Turn the errors of any device that has too little memory into one with advice."""
+def _translate_memory_errors(advice: str) -> Iterator[None]:
+    """Raise `OutOfMemoryError` with advice if a device reports that its memory is exhausted."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -240,7 +240,7 @@ def _memory_may_be_short(advice: str) -> Iterator[None]:
 
 
 def _is_about_memory(error: Exception) -> bool:
-    """Whether an error of torch or Python says that memory is short; each device has its own way to say so."""
+    """Whether an error of torch or Python is about memory; each device words it differently."""
     words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(w in str(error) for w in words)
 

@@ -13,95 +13,93 @@ import torch
 
 from convexadam._version import VERSION
 from convexadam.geometry import DisplacementField, Image, Transform
-from convexadam.io import atomic_path, image_as
+from convexadam.io import atomic_path, convert_image
 from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
-from convexadam.registration.saved import as_plain
+from convexadam.registration.toml import as_plain
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RegistrationResult:
-    """A transform, and how it came about.
+    """A transform, and how it was estimated.
 
     Attributes
     ----------
     transform
         Fixed to moving space, in mm RAS+, on the fixed image's grid.
     inverse
-        Moving to fixed space, estimated along with ``transform``; ``None`` unless the settings are ``symmetric``. Any
-        transform has an ``inverse()`` of its own, found afterwards.
+        Moving to fixed space, estimated together with ``transform``; ``None`` unless the settings are ``symmetric``.
+        (`transform.inverse()` computes the inverse of any transform.)
     fixed, moving
-        The images as they were registered.
+        The registered images.
     config
         The settings.
-    seconds
-        Time of each stage, in s.
+    timings
+        Time of each stage in seconds.
     diagnostics
-        ``feature_difference_before``/``_after`` (mean over the image of the squared feature difference, lower is more
-        alike; before any repair), ``compared_percent`` (share of the volume with evidence in both images),
-        ``folded_percent`` (voxels with a Jacobian determinant <= 0), ``jacobian_min``/``_max``,
-        ``displacement_mean_mm``/``_max_mm``, all over all voxels (`convexadam.metrics` leaves out the outer ones, as
-        Learn2Reg does), ``repaired_voxels`` (whose displacement was changed because the field folded at or near them;
-        0 where the parametrisation is not ``fold_free``) and ``repaired_largest_mm`` (by how much at most). With
-        landmarks also ``landmarks_used``, ``landmarks_outside`` (of the fixed image; left out) and
-        ``landmark_error_mean_mm``/``_max_mm``: how far those used are apart in the end.
+        ``dissimilarity_before``/``_after`` (mean squared feature difference summed over channels, before any repair of
+        folds), ``overlap_percent`` (share of the volume with weight in both images), ``folded_percent`` (voxels with a
+        Jacobian determinant <= 0), ``jacobian_min``/``_max``, ``displacement_mean_mm``/``_max_mm``, all over all voxels
+        (`convexadam.metrics` excludes the outermost ones, as Learn2Reg does), ``repaired_voxels`` (whose displacement
+        was changed because the field folded at or near them; 0 if the parametrisation is not ``fold_free``) and
+        ``repaired_largest_mm`` (largest such change). With landmarks also ``landmarks_used``, ``landmarks_outside`` (of
+        the fixed image; ignored) and ``landmark_error_mean_mm``/``_max_mm`` after registration.
     linear
-        What the linear alignment found, which ``transform`` begins with; ``None`` where it did not run.
+        Result of the linear alignment, which ``transform`` includes; ``None`` if it did not run.
     backend
         Which implementation ran: ``"reference"``, ``"cpu"`` or ``"triton"``.
-    moving_kind
-        The class of what was registered as the moving image; `Image` where a path came.
+    moving_type
+        Class of the moving image that was passed; `Image` for a path.
     """
 
     transform: DisplacementField
     fixed: Image
     moving: Image
     config: RegistrationConfig
-    seconds: dict[str, float]
+    timings: dict[str, float]
     diagnostics: dict[str, float]
     inverse: Transform | None = None
     linear: LinearFit | None = None
     backend: str = "reference"
-    moving_kind: type = Image
+    moving_type: type = Image
 
     @property
     def moved(self) -> Image:
-        """The moving image on the fixed grid, interpolated linearly; computed anew at each access.
+        """The moving image on the fixed grid, interpolate linearly; computed anew at each access.
 
-        Whole numbers (a CT in int16, say) are interpolated as well, and rounded; warp label maps with
+        Whole numbers (a CT in int16, say) are interpolate as well, and rounded; warp label maps with
         ``transform.warp``.
         """
-        return self.transform.warp(self.moving, mode="linear", background=float(self.moving.data.detach().min()))
+        return self.transform.warp(self.moving, mode="linear", fill_value=float(self.moving.data.detach().min()))
 
-    def moved_as(self, kind: type | None = None) -> Any:
+    def to_type(self, kind: type | None = None) -> Any:
         """Return `moved` as an object of another package.
 
         Parameters
         ----------
         kind
-            A class, as `convexadam.io.image_as` takes it; ``None``: what came in as the moving image decides, so that a
-            nibabel image comes out where one went in, an array where an array did. Files give an `Image`.
+            A class, as `convexadam.io.convert_image` takes it; ``None`` takes the class of the moving image that was
+            passed: a nibabel image for a nibabel image, an array for an array, and an `Image` for a file.
 
         Raises
         ------
         ConfigError
-            If nothing of that kind can be made.
+            If there is no conversion to that class.
         """
-        return image_as(self.moved, self.moving_kind if kind is None else kind)
+        return convert_image(self.moved, self.moving_type if kind is None else kind)
 
     def report(self) -> dict[str, Any]:
         """Everything but the volumes, as plain values that JSON can hold."""
         return {
             "config": {name: as_plain(part) for name, part in vars(self.config).items()},
-            "seconds": {**self.seconds, "total": sum(self.seconds.values())},
+            "timings": {**self.timings, "total": sum(self.timings.values())},
             "linear": None if self.linear is None else _plain(self.linear),
             "diagnostics": dict(self.diagnostics),
-            "fixed": self.fixed.grid.described(),
-            "moving": self.moving.grid.described(),
+            "fixed": self.fixed.grid.summary(),
+            "moving": self.moving.grid.summary(),
             "device": str(self.fixed.data.device),
             "backend": self.backend,
-            "seed": None,  # what is drawn at random has its seed among the settings
             "versions": {
                 "convexadam": VERSION,
                 "torch": torch.__version__,

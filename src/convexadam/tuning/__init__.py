@@ -1,9 +1,9 @@
-"""Self-configuration: settings chosen by what they reach on pairs of the user's."""
+"""Self-configuration: settings chosen by their results on pairs of a user."""
 
-from convexadam.tuning.bench import Bench, Trial
-from convexadam.tuning.executors import DaskExecutor, Executor, LocalExecutor, dask_client
+from convexadam.tuning.evaluator import Evaluator, Trial
+from convexadam.tuning.executors import DaskExecutor, Executor, LocalExecutor, connect_dask
 from convexadam.tuning.figure import tradeoff_figure
-from convexadam.tuning.report import Tuning
+from convexadam.tuning.report import TuningResult
 from convexadam.tuning.space import SPACES, Space
 from convexadam.tuning.storage import StorageKind
 from convexadam.tuning.study import Candidate, Failure, Sampler
@@ -11,9 +11,9 @@ from convexadam.tuning.tune import Progress, Ranking, Status, tune
 
 __all__ = [
     "SPACES",
-    "Bench",
     "Candidate",
     "DaskExecutor",
+    "Evaluator",
     "Executor",
     "Failure",
     "LocalExecutor",
@@ -24,8 +24,8 @@ __all__ = [
     "Status",
     "StorageKind",
     "Trial",
-    "Tuning",
-    "dask_client",
+    "TuningResult",
+    "connect_dask",
     "tradeoff_figure",
     "tune",
 ]

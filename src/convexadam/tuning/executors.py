@@ -1,212 +1,213 @@
-"""Where trials run: here, one after the other, or on the workers of a Dask cluster."""
+"""Executors of trials: one after the other in this process, or on the workers of a Dask cluster."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, final
+from typing import Any, Protocol, final
 
 import torch
 
 from convexadam.errors import ConfigError, FileError, GeometryError, InputError, MissingExtraError, OutOfMemoryError
 from convexadam.io import PairFiles
 from convexadam.registration import RegistrationConfig
-from convexadam.tuning.bench import Bench, Trial
-from convexadam.tuning.space import ReadOff
+from convexadam.tuning.evaluator import Evaluator, Trial
+from convexadam.tuning.space import Checkpoints
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class BenchPlan:
-    """What a worker needs to set up a bench of its own."""
+class EvaluatorSpec:
+    """Arguments of an `Evaluator`, from which each worker makes its own."""
 
     pairs: tuple[PairFiles, ...]
     device: str
     memory_bytes: int
     surface: bool
 
-    def bench(self) -> Bench:
-        """Set it up."""
-        return Bench(self.pairs, device=self.device, memory_bytes=self.memory_bytes, surface=self.surface)
+    def make(self) -> Evaluator:
+        """Return a new evaluator."""
+        return Evaluator(self.pairs, device=self.device, memory_bytes=self.memory_bytes, surface=self.surface)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Failed:
-    """Why settings could not be tried, and whether that lasts: what may have been bad luck is tried again later."""
+class TrialError:
+    """Error of a trial as one line of text; a trial whose error is not permanent is repeated by the next call."""
 
-    error: str
-    lasting: bool
+    message: str
+    permanent: bool
 
     @classmethod
-    def because(cls, error: BaseException, *, lasting: bool) -> Failed:
-        """Return an error as one line of text."""
-        return cls(error=" ".join(f"{type(error).__name__}: {error}".split()), lasting=lasting)
+    def from_exception(cls, error: BaseException, *, permanent: bool) -> TrialError:
+        """Return the type and text of an exception."""
+        return cls(message=" ".join(f"{type(error).__name__}: {error}".split()), permanent=permanent)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Settings to be tried; a number tells jobs apart."""
+    """Settings to evaluate, as TOML text, and a number that identifies the job."""
 
     number: int
     settings: str
-    read_off: ReadOff
+    checkpoints: Checkpoints
 
-    def done_on(self, bench: Bench) -> Trial | Failed:
-        """Try the settings; what went wrong, if they cannot be tried.
+    def run(self, evaluator: Evaluator) -> Trial | TrialError:
+        """Evaluate the settings; an error that concerns only these settings is returned.
 
         Raises
         ------
         FileError, MissingExtraError
-            If files or packages are missing: no other settings could be tried either.
+            If a file or package is missing: no other settings could be evaluated either.
         """
         try:
-            return self._tried(bench)
+            return self._evaluate(evaluator)
         except (FileError, MissingExtraError):
             raise
         except (ConfigError, InputError, GeometryError) as error:
-            return Failed.because(error, lasting=True)
-        except Exception as error:  # one setting that cannot be tried does not end the search
-            return Failed.because(error, lasting=False)
+            return TrialError.from_exception(error, permanent=True)
+        except Exception as error:  # the error of one trial must not end the search
+            return TrialError.from_exception(error, permanent=False)
 
-    def _tried(self, bench: Bench) -> Trial:
-        settings = RegistrationConfig.from_toml(self.settings)
+    def _evaluate(self, evaluator: Evaluator) -> Trial:
+        config = RegistrationConfig.from_toml(self.settings)
         try:
-            return bench.try_out(settings, self.read_off)
+            return evaluator.evaluate(config, self.checkpoints)
         except (OutOfMemoryError, MemoryError, torch.cuda.OutOfMemoryError):
-            bench.clear()  # which may have taken what is missing
-        return bench.try_out(settings, self.read_off)
+            evaluator.clear()  # its cache may take the memory that is missing
+        return evaluator.evaluate(config, self.checkpoints)
 
 
-Next = Callable[[], Job | None]
-"""Returns the next job; ``None`` if there is none any more."""
+NextJob = Callable[[], Job | None]
+"""Returns the next job; ``None`` if there are no more."""
 
 
 class Executor(Protocol):
-    """Runs jobs, and hands over what they came to in the order in which they end."""
+    """Runs jobs and yields their outcomes in the order in which they end."""
 
-    def run(self, plan: BenchPlan, following: Next) -> Iterator[tuple[Job, Trial | Failed]]:
-        """Run jobs until there are none."""
+    def run(self, spec: EvaluatorSpec, next_job: NextJob) -> Iterator[tuple[Job, Trial | TrialError]]:
+        """Run jobs until there are no more."""
         ...
 
 
 @final
 class LocalExecutor:
-    """In this process, one after the other."""
+    """Runs jobs in this process, one after the other."""
 
     def __init__(self) -> None:
-        self._benches: dict[BenchPlan, Bench] = {}
+        self._evaluators: dict[EvaluatorSpec, Evaluator] = {}
 
-    def run(self, plan: BenchPlan, following: Next) -> Iterator[tuple[Job, Trial | Failed]]:
-        """Run jobs until there are none."""
-        bench = _bench_of(self._benches, plan)
-        while (job := following()) is not None:
-            yield job, job.done_on(bench)
+    def run(self, spec: EvaluatorSpec, next_job: NextJob) -> Iterator[tuple[Job, Trial | TrialError]]:
+        """Run jobs until there are no more."""
+        evaluator = _get_evaluator(self._evaluators, spec)
+        while (job := next_job()) is not None:
+            yield job, job.run(evaluator)
 
 
 @final
 class DaskExecutor:
-    """On the workers of a Dask cluster; the job of a worker that dies goes to another one.
+    """Runs jobs on the workers of a Dask cluster; the job of a worker that dies is given to another one.
 
     Parameters
     ----------
     client
         A `distributed.Client`.
-    ahead
-        Jobs begun or waiting for each thread of a worker, at least 1; with more than 1 none is idle.
+    jobs_per_thread
+        Jobs that run or wait for each thread of a worker, at least 1; with 2 no thread waits for its next job.
     """
 
-    def __init__(self, client: Any, *, ahead: int = 2) -> None:
-        self._client, self._ahead = client, ahead
+    def __init__(self, client: Any, *, jobs_per_thread: int = 2) -> None:
+        self._client, self._jobs_per_thread = client, jobs_per_thread
 
-    def run(self, plan: BenchPlan, following: Next) -> Iterator[tuple[Job, Trial | Failed]]:
-        """Run jobs until there are none."""
+    def run(self, spec: EvaluatorSpec, next_job: NextJob) -> Iterator[tuple[Job, Trial | TrialError]]:
+        """Run jobs until there are no more."""
         from distributed import wait
 
-        waiting: dict[Any, Job] = {}
+        pending: dict[Any, Job] = {}
         more = True
-        while more or waiting:
-            most = max(1, sum(self._client.nthreads().values())) * self._ahead
-            while more and len(waiting) < most:
-                job = following()
+        while more or pending:
+            # workers may come and go
+            limit = max(1, sum(self._client.nthreads().values())) * self._jobs_per_thread
+            while more and len(pending) < limit:
+                job = next_job()
                 more = job is not None
                 if job is not None:
-                    waiting[self._client.submit(_on_worker, plan, job, pure=False, retries=2)] = job
-            if not waiting:
+                    pending[self._client.submit(_run_on_worker, spec, job, pure=False, retries=2)] = job
+            if not pending:
                 return
-            for future in wait(list(waiting), return_when="FIRST_COMPLETED").done:
-                job = waiting.pop(future)
+            for future in wait(list(pending), return_when="FIRST_COMPLETED").done:
+                job = pending.pop(future)
                 error = future.exception()
                 if isinstance(error, (FileError, MissingExtraError)):
                     raise error
-                yield job, future.result() if error is None else Failed.because(error, lasting=False)
+                yield job, future.result() if error is None else TrialError.from_exception(error, permanent=False)
 
 
-def dask_client(address: str | None = None, *, slurm_jobs: int = 0) -> Any:
+def connect_dask(address: str | None = None, *, slurm_jobs: int = 0) -> Any:
     """Return a client of a Dask cluster.
 
     Parameters
     ----------
     address
-        Of a scheduler that runs, such as ``tcp://10.0.0.1:8786``; ``None`` starts a cluster.
+        Address of a running scheduler, such as ``tcp://10.0.0.1:8786``; ``None`` starts a cluster.
     slurm_jobs
-        Jobs of SLURM to start as workers, with what the configuration of dask-jobqueue says about them; 0 starts
-        workers on this machine.
+        Number of SLURM jobs to start as workers, as dask-jobqueue is configured; 0 starts workers on this machine.
 
     Raises
     ------
     MissingExtraError
         If Dask is not installed.
     ConfigError
-        If both an address and jobs come, the scheduler does not answer, or SLURM cannot be used.
+        If both ``address`` and ``slurm_jobs`` are given, the scheduler does not answer, or SLURM cannot be used.
     """
     if address and slurm_jobs:
-        raise ConfigError("the address of a scheduler and jobs of SLURM both came; give one of them")
+        raise ConfigError(
+            f"a client must have an address or slurm_jobs, got {address!r} and {slurm_jobs}; omit one of them"
+        )
     try:
         import distributed
 
         if slurm_jobs:
             from dask_jobqueue import SLURMCluster
     except ImportError as error:
-        raise MissingExtraError('spreading trials needs Dask; pip install "convexadam-torch[cohort]"') from error
+        raise MissingExtraError(
+            'trials on several workers need Dask; pip install "convexadam-torch[cohort]"'
+        ) from error
     client: Any = distributed.Client
     if address:
         try:
             return client(address)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"no scheduler of Dask answers at {address!r}: {error}") from error
+            raise ConfigError(
+                f"cannot connect to a Dask scheduler at {address!r}: {error}; check the address"
+            ) from error
     if not slurm_jobs:
         return client(threads_per_worker=1)
     try:
         cluster = SLURMCluster()
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"the jobs of SLURM are not configured ({error}); see jobqueue.slurm of dask-jobqueue"
-        ) from error
+        raise ConfigError(f"cannot start SLURM jobs: {error}; configure jobqueue.slurm of dask-jobqueue") from error
     cluster.scale(jobs=slurm_jobs)
     return client(cluster)
 
 
-_BENCHES: dict[BenchPlan, Bench] = {}
-"""Of this process, where it is a worker: what trials have in common stays from one to the next."""
+_EVALUATORS: dict[EvaluatorSpec, Evaluator] = {}
+"""The evaluator of this process if it is a worker, so that its cache serves all trials."""
+
+_LOCK = threading.Lock()
+"""A worker may have several threads, but an evaluator runs one trial at a time."""
 
 
-_ONE_AT_A_TIME = threading.Lock()
+def _run_on_worker(spec: EvaluatorSpec, job: Job) -> Trial | TrialError:
+    with _LOCK:
+        return job.run(_get_evaluator(_EVALUATORS, spec))
 
 
-def _on_worker(plan: BenchPlan, job: Job) -> Trial | Failed:
-    with _ONE_AT_A_TIME:  # a worker may have several threads
-        return job.done_on(_bench_of(_BENCHES, plan))
-
-
-K = TypeVar("K")
-
-
-def _bench_of(benches: dict[BenchPlan, Bench], plan: BenchPlan) -> Bench:
-    """Return the bench of a plan; those of other plans are let go."""
-    if plan not in benches:
-        benches.clear()
-        benches[plan] = plan.bench()
-    return benches[plan]
+def _get_evaluator(evaluators: dict[EvaluatorSpec, Evaluator], spec: EvaluatorSpec) -> Evaluator:
+    """Return the evaluator of a spec; one of another spec is dropped, with its cache."""
+    if spec not in evaluators:
+        evaluators.clear()
+        evaluators[spec] = spec.make()
+    return evaluators[spec]

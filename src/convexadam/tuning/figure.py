@@ -1,4 +1,4 @@
-"""A picture of what a search found."""
+"""Figure of the result of a search."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convexadam.io import atomic_path
-from convexadam.tuning.report import Tuning
+from convexadam.tuning.report import TuningResult
 from convexadam.viz import new_figure
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:  # annotations can be resolved without matplotlib
     Figure = object
 
-_NAMES = {
+_AXIS_LABELS = {
     "dice": "Dice",
     "tre_mm": "target registration error (mm)",
     "inverse_error_mm": "inverse-consistency error (mm)",
@@ -24,37 +24,37 @@ _NAMES = {
 }
 
 
-def tradeoff_figure(result: Tuning, *, path: Path | str | None = None) -> Figure:
-    """Draw accuracy against smoothness: a point for all that the second stage tried, the best of them and the first.
+def tradeoff_figure(result: TuningResult, *, path: Path | str | None = None) -> Figure:
+    """Plot accuracy against smoothness of all settings of the second stage, with the initial and the best ones marked.
 
     Parameters
     ----------
     result
-        Of a search.
+        Result of a search.
     path
-        Where to write a PNG. It appears whole or not at all.
+        PNG file to write.
 
     Raises
     ------
     FileError
-        If the picture cannot be written.
+        If the file cannot be written.
     MissingExtraError
         If matplotlib is not installed.
     """
-    accuracy = result.metrics[0]
-    smoothness = next(name for name in ("sdlogj", "folded_percent") if name in result.metrics)
+    accuracy = result.ranked_by[0]
+    smoothness = next(name for name in ("sdlogj", "folded_percent") if name in result.ranked_by)
 
-    def place(figures: Mapping[str, float]) -> tuple[float, float]:
-        return figures[smoothness], figures[accuracy]
+    def get_point(metrics: Mapping[str, float]) -> tuple[float, float]:
+        return metrics[smoothness], metrics[accuracy]
 
     figure = new_figure((6.0, 4.5))
     axes = figure.subplots()
-    tried = [place(c.figures) for c in result.candidates if c.stage == result.best.stage]
-    axes.plot(*zip(*tried, strict=True), ".", color="0.6", label="tried")
+    points = [get_point(c.metrics) for c in result.candidates if c.stage == result.best.stage]
+    axes.plot(*zip(*points, strict=True), ".", color="0.6", label="candidates")
     if result.base is not None:
-        axes.plot(*place(result.base.figures), "s", color="tab:blue", label="as begun")
-    axes.plot(*place(result.best.figures), "*", markersize=12, color="tab:red", label="best score")
-    axes.set(xlabel=_NAMES[smoothness], ylabel=_NAMES[accuracy])
+        axes.plot(*get_point(result.base.metrics), "s", color="tab:blue", label="base settings")
+    axes.plot(*get_point(result.best.metrics), "*", markersize=12, color="tab:red", label="best score")
+    axes.set(xlabel=_AXIS_LABELS[smoothness], ylabel=_AXIS_LABELS[accuracy])
     axes.legend()
     if path is not None:
         with atomic_path(path) as temporary:

@@ -1,4 +1,4 @@
-"""How good settings are beside each other, over metrics that have nothing in common."""
+"""Scores of settings beside each other, from the ranks by several metrics."""
 
 from __future__ import annotations
 
@@ -6,80 +6,79 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from convexadam.tuning.truth import HARDEST, HIGHER_IS_BETTER, Entries, hardest
+from convexadam.tuning.reference import HARDEST, HIGHER_IS_BETTER, Entries, find_hardest
 
 _WORST = 0.1
-"""Rank of the worst; the best has 1."""
+"""Rank of the worst settings; the best have 1."""
 
-_LEVEL = 0.05
-"""Of significance."""
+_SIGNIFICANCE_LEVEL = 0.05
 
 
-def linear_ranks(goodness: Sequence[float]) -> np.ndarray:
-    """Ranks from 1 for the largest down to 0.1 for the smallest, evenly; equals share the mean of theirs.
+def rank_linearly(values: Sequence[float]) -> np.ndarray:
+    """Return ranks from 1 for the largest value to 0.1 for the smallest, evenly spaced; ties share their mean rank.
 
-    NaN counts as smaller than all. A single one has the rank 1.
+    NaN ranks below all numbers. A single value has the rank 1.
 
     Examples
     --------
-    >>> linear_ranks([0.7, 0.9, 0.7, 0.1]).round(2).tolist()
+    >>> rank_linearly([0.7, 0.9, 0.7, 0.1]).round(2).tolist()
     [0.55, 1.0, 0.55, 0.1]
     """
     from scipy.stats import rankdata
 
-    values = np.asarray(goodness, dtype=np.float64)
-    if len(values) < 2:
-        return np.ones(len(values))
-    places = rankdata(np.where(np.isnan(values), -np.inf, values), method="average") - 1
-    ranks: np.ndarray = _WORST + (1 - _WORST) * places / (len(values) - 1)
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) < 2:
+        return np.ones(len(array))
+    places = rankdata(np.where(np.isnan(array), -np.inf, array), method="average") - 1
+    ranks: np.ndarray = _WORST + (1 - _WORST) * places / (len(array) - 1)
     return ranks
 
 
-def scored(ranks: Sequence[np.ndarray]) -> np.ndarray:
-    """Geometric mean of the ranks by several metrics."""
-    score: np.ndarray = np.exp(np.mean(np.log(np.stack(ranks)), axis=0))
-    return score
+def combine_ranks(ranks: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the geometric mean of the ranks by several metrics."""
+    scores: np.ndarray = np.exp(np.mean(np.log(np.stack(ranks)), axis=0))
+    return scores
 
 
-def by_figures(figures: Sequence[Mapping[str, float]], metrics: Sequence[str]) -> np.ndarray:
-    """Scores of settings by their figures over all pairs: the ranking of the published search.
+def score_by_metrics(metrics: Sequence[Mapping[str, float]], names: Sequence[str]) -> np.ndarray:
+    """Score settings by their metrics over all pairs, as the published search does.
 
-    Siebert, Hansen and Heinrich, IEEE TMI 2024: for each metric the sorted settings have ranks from 1 to 0.1; the
-    score is their geometric mean.
+    Siebert, Hansen and Heinrich, IEEE TMI 2024: for each metric the sorted settings get ranks from 1 to 0.1; the score
+    is their geometric mean.
     """
-    return scored([linear_ranks([_sign(name) * found[name] for found in figures]) for name in metrics])
+    return combine_ranks([rank_linearly([_sign(name) * of_one[name] for of_one in metrics]) for name in names])
 
 
-def by_significance(
-    entries: Sequence[Mapping[str, Entries]], before: Mapping[str, Entries], metrics: Sequence[str]
+def score_by_significance(
+    entries: Sequence[Mapping[str, Entries]], before: Mapping[str, Entries], names: Sequence[str]
 ) -> np.ndarray:
-    """Scores of settings as Learn2Reg ranks its participants: by how many others are significantly better.
+    """Score settings as Learn2Reg ranks its participants: by the number of others that are significantly better.
 
-    Two settings differ in a metric where a rank-sum test over labels, landmarks or pairs says so (p < 0.05, without
-    correction, as there); losses are turned into ranks as in `linear_ranks`.
+    Two settings differ in a metric if a rank-sum test over labels, landmarks or pairs says so (p < 0.05, without
+    correction for multiple tests, as in Learn2Reg); the numbers of losses are ranked by `rank_linearly`.
     """
-    return scored([linear_ranks([-n for n in _losses(_samples(entries, before, name), name)]) for name in metrics])
+    return combine_ranks([rank_linearly([-n for n in _count_losses(_tabulate(entries, before, m), m)]) for m in names])
 
 
-def _losses(samples: np.ndarray, metric: str) -> list[int]:
-    """How many of the other rows are significantly better than each row."""
+def _count_losses(table: np.ndarray, metric: str) -> list[int]:
+    """Count for each row how many others are significantly better."""
     from scipy.stats import ranksums
 
     losses = []
-    for mine in samples:
-        statistic, p = ranksums(samples, np.broadcast_to(mine, samples.shape), axis=1)
-        losses.append(int(np.sum((p < _LEVEL) & (_sign(metric) * statistic > 0))))
+    for row in table:
+        statistic, p = ranksums(table, np.broadcast_to(row, table.shape), axis=1)
+        losses.append(int(np.sum((p < _SIGNIFICANCE_LEVEL) & (_sign(metric) * statistic > 0))))
     return losses
 
 
-def _samples(entries: Sequence[Mapping[str, Entries]], before: Mapping[str, Entries], metric: str) -> np.ndarray:
-    """One row for each setting: a metric's entries of all pairs, those that are missing as bad as the worst."""
-    whole = {hardest: name for name, hardest in HARDEST.items()}.get(metric, metric)
-    rows = np.array([[value for case in found.values() for value in case.get(whole, [])] for found in entries])
+def _tabulate(entries: Sequence[Mapping[str, Entries]], before: Mapping[str, Entries], metric: str) -> np.ndarray:
+    """Return one row for each of the settings: the values of all pairs; missing ones are set to the worst value."""
+    whole = {name30: name for name, name30 in HARDEST.items()}.get(metric, metric)
+    table = np.array([[value for pair in of_one.values() for value in pair.get(whole, [])] for of_one in entries])
     if whole != metric:
-        rows = rows[:, hardest([value for case in before.values() for value in case.get(whole, [])], whole)]
-    worst = np.nanmin(_sign(metric) * rows) if np.isfinite(rows).any() else 0.0
-    return np.where(np.isnan(rows), _sign(metric) * worst, rows)
+        table = table[:, find_hardest([value for pair in before.values() for value in pair.get(whole, [])], whole)]
+    worst = np.nanmin(_sign(metric) * table) if np.isfinite(table).any() else 0.0
+    return np.where(np.isnan(table), _sign(metric) * worst, table)
 
 
 def _sign(metric: str) -> int:

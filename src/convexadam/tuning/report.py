@@ -1,4 +1,4 @@
-"""What a search found, and its files."""
+"""Result of a search, and the files it is written to."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ from convexadam.tuning.study import Candidate, Failure
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """What a search found.
+class TuningResult:
+    """Result of a search.
 
     Attributes
     ----------
     best
-        The settings with the best score of the second stage, those to begin with among them.
+        The settings with the highest score of the second stage.
+    base
+        The initial settings, as evaluated in the second stage; ``None`` if their evaluation failed.
     candidates, scores
-        All that was tried in both stages, and how good it was beside the others of its stage, from 0.1 to 1.
+        All settings evaluated in both stages, and their scores among those of the same stage, from 0.1 to 1.
     failures
-        What could not be tried, and why.
+        Trials that failed.
     before
-        Figures before registration.
-    metrics
-        What was ranked by.
+        Metrics before registration.
+    ranked_by
+        Names of the metrics that settings are ranked by.
     """
 
     best: Candidate
@@ -43,37 +45,37 @@ class Tuning:
     scores: tuple[float, ...]
     failures: tuple[Failure, ...]
     before: Mapping[str, float]
-    metrics: tuple[str, ...]
+    ranked_by: tuple[str, ...]
 
 
-def write_results(result: Tuning, folder: Path, arguments: Mapping[str, Any]) -> None:
-    """Write ``best.toml``, ``trials.csv`` and ``report.json`` (each whole or not at all).
+def write_results(result: TuningResult, folder: Path, arguments: Mapping[str, Any]) -> None:
+    """Write ``best.toml``, ``trials.csv`` and ``report.json``.
 
     Raises
     ------
     FileError
-        If one cannot be written.
+        If a file cannot be written.
     """
     result.best.settings.save(folder / "best.toml")
     with atomic_path(folder / "trials.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        rows = _rows(result)
+        rows = _make_rows(result)
         writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)
     with atomic_path(folder / "report.json") as temporary:
-        temporary.write_text(json.dumps(_report(result, arguments), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(_make_report(result, arguments), indent=2) + "\n", encoding="utf-8")
 
 
-def _rows(result: Tuning) -> list[dict[str, Any]]:
-    tried = [
+def _make_rows(result: TuningResult) -> list[dict[str, Any]]:
+    succeeded = [
         {
             "stage": candidate.stage,
             "trial": candidate.trial,
             "score": f"{score:.4f}",
-            **{name: f"{value:.5g}" for name, value in candidate.figures.items()},
+            **{name: f"{value:.5g}" for name, value in candidate.metrics.items()},
             "seconds": f"{candidate.seconds:.2f}",
             "error": "",
-            **_changes(candidate),
+            **_format_changes(candidate),
         }
         for candidate, score in zip(result.candidates, result.scores, strict=True)
     ]
@@ -81,33 +83,33 @@ def _rows(result: Tuning) -> list[dict[str, Any]]:
         {"stage": f.stage, "trial": f.trial, "error": f.error, **{k: json.dumps(v) for k, v in f.changes.items()}}
         for f in result.failures
     ]
-    return tried + failed
+    return succeeded + failed
 
 
-def _changes(candidate: Candidate) -> dict[str, str]:
-    """Return what was drawn, and what one run shows of several settings."""
-    found = {name: json.dumps(value) for name, value in candidate.changes.items()}
+def _format_changes(candidate: Candidate) -> dict[str, str]:
+    """Return the sampled settings, and those of the checkpoint."""
+    changes = {name: json.dumps(value) for name, value in candidate.changes.items()}
     refine = candidate.settings.continuous
     if candidate.stage == "continuous" and refine is not None:
-        found |= {"iterations": str(refine.levels[-1].iterations), "final_smoothing": str(refine.final_smoothing)}
-    return found
+        changes |= {"iterations": str(refine.levels[-1].iterations), "final_smoothing": str(refine.final_smoothing)}
+    return changes
 
 
-def _report(result: Tuning, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _make_report(result: TuningResult, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **arguments,
-        "metrics": list(result.metrics),
-        "before": _plain(result.before),
-        "base": None if result.base is None else _plain(result.base.figures),
-        "best": _plain(result.best.figures),
+        "ranked_by": list(result.ranked_by),
+        "before": _replace_nan(result.before),
+        "base": None if result.base is None else _replace_nan(result.base.metrics),
+        "best": _replace_nan(result.best.metrics),
         "best_trial": {"stage": result.best.stage, "trial": result.best.trial},
-        "tried": len(result.candidates),
+        "evaluated": len(result.candidates),
         "failed": len(result.failures),
         "seconds": sum({(c.stage, c.trial): c.seconds for c in result.candidates}.values()),
         "versions": {"convexadam": VERSION, "torch": torch.__version__, "python": platform.python_version()},
     }
 
 
-def _plain(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """Return figures for JSON, which knows no NaN."""
-    return {name: None if math.isnan(value) else value for name, value in figures.items()}
+def _replace_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Replace NaN, which JSON does not have, by null."""
+    return {name: None if math.isnan(value) else value for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""Which settings are tried: choices for each of two stages, in a file that is the user's to edit."""
+"""Search spaces: the settings that each of the two stages samples from, read from a TOML file."""
 
 from __future__ import annotations
 
@@ -11,28 +11,35 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
+from convexadam._checks import is_number
 from convexadam.errors import ConfigError, FileError
 from convexadam.registration import RegistrationConfig, preset
-from convexadam.registration.presets import PRESETS
-from convexadam.registration.saved import with_changes
+from convexadam.registration.presets import preset_names
+from convexadam.registration.toml import with_changes
 
-SCHEMA_VERSION = 1
-"""Of the file; raised by one whenever an older one could no longer be read as it was meant."""
+SCHEMA_VERSION = 2
+"""Version of the file format; increased whenever files of the previous version would be misread."""
 
 StageName: TypeAlias = Literal["discrete", "continuous"]
 
 STAGES: tuple[StageName, ...] = ("discrete", "continuous")
 
-_OWN_KEYS = ("draws", "kinds", "read_off")
+_RESERVED_KEYS = ("samples", "variants", "checkpoints")
 
-_MOST_TRIES = 1000
-"""Draws in a row that were there before, after which a space counts as exhausted."""
+_MAX_REPEATS = 1000
+"""Repeated samples in a row after which a space counts as exhausted."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Numbers from ``low`` to ``high``: all, those ``step`` apart, or evenly by their logarithm."""
+    """Numbers from ``low`` to ``high``, uniform: continuous, in multiples of ``step``, or continuous in the logarithm.
+
+    Raises
+    ------
+    ConfigError
+        If the range is empty, not finite, or has both a step and ``log``.
+    """
 
     low: float
     high: float
@@ -40,36 +47,41 @@ class Range:
     log: bool = False
 
     def __post_init__(self) -> None:
-        numbers = [self.low, self.high, *([] if self.step is None else [self.step])]
-        if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in numbers):
-            raise ConfigError(f"a range is of numbers, as in {{ from = 0.4, to = 1.6 }}, but {self} came")
+        numbers = (self.low, self.high, *(() if self.step is None else (self.step,)))
+        if not all(is_number(v) and math.isfinite(v) for v in numbers):
+            raise ConfigError(
+                f"a range must be of finite numbers, got {self}; write for example {{ from = 1, to = 2 }}"
+            )
         if not isinstance(self.log, bool):
-            raise ConfigError(f"log is true or false, but {self.log!r} came")
-        if not self.low < self.high or (self.step is not None and not self.step > 0) or (self.log and self.low <= 0):
-            raise ConfigError(f"a range rises (above 0, where log = true), and so does its step, but {self} came")
+            raise ConfigError(f"log must be true or false, got {self.log!r}")
+        if not self.low < self.high or (self.step is not None and not self.step > 0):
+            raise ConfigError(f"a range must have from < to and a step above 0, got {self}; swap or correct them")
+        if self.log and self.low <= 0:
+            raise ConfigError(f"a range with log = true must begin above 0, got {self}; leave log out")
         if self.log and self.step is not None:
-            raise ConfigError(f"a range has a step or log = true, not both, but {self} came")
+            raise ConfigError(f"a range must have a step or log = true, got both in {self}; leave one of them out")
 
     @property
-    def steps(self) -> int:
-        """How many steps there are."""
+    def n_steps(self) -> int:
+        """Number of steps between ``low`` and ``high``."""
+        # of 0.6 to 1.2 in steps of 0.2 the quotient is 2.999...
         return 0 if self.step is None else math.floor((self.high - self.low) / self.step + 1e-9)
 
 
 Options: TypeAlias = tuple[Any, ...] | Range
-"""What a setting may be: raw values as TOML has them, or a range of numbers."""
+"""Possible values of a setting: a list of raw values as in TOML, or a range of numbers."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ReadOff:
-    """What one run of the refinement shows of several settings: steps on its last level, smoothing at the end."""
+class Checkpoints:
+    """Settings evaluated from a single run: numbers of iterations on the last level, and smoothings of the result."""
 
     iterations: tuple[int, ...] = ()
     final_smoothing: tuple[Any, ...] = ()
 
-    def variants(self, config: RegistrationConfig) -> list[RegistrationConfig]:
-        """Return the settings that one run with these shows, those of the most steps last."""
+    def configs(self, config: RegistrationConfig) -> list[RegistrationConfig]:
+        """Return the settings of all checkpoints of a run with ``config``, those with most iterations last."""
         if config.continuous is None or not (self.iterations or self.final_smoothing):
             return [config]
         last = len(config.continuous.levels) - 1
@@ -84,86 +96,104 @@ class ReadOff:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Kind:
-    """One way to choose: options by the dotted names of settings, and how often to choose this way."""
+class Variant:
+    """One of several alternative sets of options of a stage.
+
+    Attributes
+    ----------
+    name
+        Unique within the stage.
+    share
+        Relative frequency of samples of this variant.
+    options
+        Options by the dotted names of settings.
+    own
+        Names of the settings whose options are not those of the whole stage.
+    checkpoints
+        Settings evaluated from each run.
+    """
 
     name: str
     share: float
     options: Mapping[str, Options]
     own: frozenset[str]
-    """Names of settings that other kinds do not share."""
-    read_off: ReadOff
+    checkpoints: Checkpoints
 
-    def parameter(self, setting: str) -> str:
-        """Return the name under which a study knows a setting."""
+    def get_parameter(self, setting: str) -> str:
+        """Return the name of a setting in a study; options that other variants do not share have a name of their own.
+
+        A sampler that learns would else mix up the indices of different options.
+        """
         return f"{self.name}: {setting}" if setting in self.own else setting
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Draw:
-    """One choice: a kind and, for each of its settings, the number of an option or step, or a value from a range."""
+class Sample:
+    """A variant and a choice for each of its settings.
 
-    kind: Kind
-    chosen: Mapping[str, float]
+    A choice is the index of an option or step, or a value of a continuous range.
+    """
 
+    variant: Variant
+    choices: Mapping[str, float]
+
+    @property
     def changes(self) -> dict[str, Any]:
-        """Return the raw values of the settings, by their dotted names."""
-        return {name: _picked(options, self.chosen[name]) for name, options in self.kind.options.items()}
+        """Raw values of the settings by their dotted names."""
+        return {name: _get_value(options, self.choices[name]) for name, options in self.variant.options.items()}
 
-    def applied(self, config: RegistrationConfig) -> RegistrationConfig:
-        """Return settings with those of the draw.
+    def apply(self, config: RegistrationConfig) -> RegistrationConfig:
+        """Return a copy of ``config`` with the settings of the sample.
 
         Raises
         ------
         ConfigError
-            If they do not go together.
+            If the settings contradict each other.
         """
-        return with_changes(config, [_nested(name, value) for name, value in self.changes().items()])
+        return with_changes(config, [_nest(name, value) for name, value in self.changes.items()])
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One of the two parts of a search: how many draws, of what kinds."""
+    """One of the two stages of a search: the number of samples, and the variants to sample from."""
 
     name: StageName
-    draws: int
-    kinds: tuple[Kind, ...]
+    samples: int
+    variants: tuple[Variant, ...]
 
-    def draw(self, chance: random.Random) -> Draw:
-        """Choose at random: a kind by the shares, then each setting for itself."""
-        kind = chance.choices(self.kinds, [kind.share for kind in self.kinds])[0]
-        return Draw(kind=kind, chosen={name: _drawn(options, chance) for name, options in kind.options.items()})
+    def sample(self, rng: random.Random) -> Sample:
+        """Choose a variant at random by the shares, then each of its settings independently."""
+        variant = rng.choices(self.variants, [variant.share for variant in self.variants])[0]
+        choices = {name: _choose(options, rng) for name, options in variant.options.items()}
+        return Sample(variant=variant, choices=choices)
 
-    def drawn(self, base: RegistrationConfig, chance: random.Random) -> Iterator[Draw]:
-        """Choose at random without end, but never twice what comes to the same settings.
-
-        Ends where it has found nothing new for long.
-        """
+    def iterate_samples(self, base: RegistrationConfig, rng: random.Random) -> Iterator[Sample]:
+        """Yield random samples that lead to distinct settings, other than ``base``, until the space is exhausted."""
         seen: set[object] = {base.to_toml()}
-        tries = 0
-        while tries < _MOST_TRIES:
-            draw, tries = self.draw(chance), tries + 1
-            choice = draw.kind.name, *draw.chosen.values()
-            if choice in seen:
+        repeats = 0
+        while repeats < _MAX_REPEATS:
+            sample, repeats = self.sample(rng), repeats + 1
+            choice = sample.variant.name, *sample.choices.values()
+            if choice in seen:  # a thousand times as fast as to compare settings
                 continue
-            identity = identity_of(draw, base)  # which takes a thousand times as long
-            if identity not in seen:
-                tries = 0
-                yield draw
-            seen |= {choice, identity}
+            key = make_key(sample, base)
+            if key not in seen:
+                repeats = 0
+                yield sample
+            seen |= {choice, key}
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Where to begin, what to choose from, and the text that says so.
+    """A search space: the settings to begin with, the two stages, and the text they were read from.
 
     Examples
     --------
     >>> space = Space.load("published")
-    >>> space.stages[0].draws, space.stages[1].draws
+    >>> space.stages[0].samples, space.stages[1].samples
     (100, 75)
     """
 
@@ -178,170 +208,186 @@ class Space:
         Parameters
         ----------
         name
-            One that comes with the library (`SPACES`), or a TOML file.
+            A space of the library (`SPACES`), or a TOML file.
 
         Raises
         ------
         FileError
             If the file cannot be read.
         ConfigError
-            If it holds no space; the message names what is wrong.
+            If it is not a space; the message names the file and the key.
         """
         if name in SPACES:
             return cls.from_toml(resources.files(__package__).joinpath(f"spaces/{name}.toml").read_text("utf-8"))
         path = Path(name)
         if not path.is_file():
-            raise FileError(f"there is no space {str(name)!r}: known are {', '.join(SPACES)}, and files that are there")
+            raise FileError(f"space must be one of {', '.join(SPACES)} or an existing TOML file, got {str(name)!r}")
         try:
             return cls.from_toml(path.read_text(encoding="utf-8"), folder=path.parent)
         except (OSError, UnicodeDecodeError) as error:
             raise FileError(f"cannot read the space {path}: {error}") from error
         except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
+            raise ConfigError(f"cannot read the space {path}: {error}") from error
 
     @classmethod
     def from_toml(cls, text: str, *, folder: Path = Path()) -> Space:
-        """Read a space from TOML text; a ``base`` that is a file is looked for in ``folder``.
+        """Read a space from TOML text; ``base`` may be a file relative to ``folder``.
 
         Raises
         ------
         ConfigError
-            If the text holds no space: no TOML, an unknown key, or options that make no settings.
+            If the text is not TOML, a key is unknown, or an option is not a valid setting.
+        FileError
+            If ``base`` is neither a preset nor a file that can be read.
         """
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"the space is not valid TOML: {error}") from error
-        if table.pop("schema_version", None) != SCHEMA_VERSION:
-            raise ConfigError(f"a space begins with schema_version = {SCHEMA_VERSION}")
-        named = str(table.pop("base", "default"))
-        base = preset(named) if named in PRESETS else RegistrationConfig.load(folder / named)
+            raise ConfigError(f"the space must be valid TOML, got an error: {error}") from error
+        if (version := table.pop("schema_version", None)) != SCHEMA_VERSION:
+            raise ConfigError(
+                f"schema_version must be {SCHEMA_VERSION}, got {version!r}; "
+                f"write schema_version = {SCHEMA_VERSION} and adapt the keys"
+            )
+        name = str(table.pop("base", "default"))
+        base = preset(name) if name in preset_names() else RegistrationConfig.load(folder / name)
         if sorted(table) != sorted(STAGES):
-            raise ConfigError(f"a space has the tables [discrete] and [continuous], but {sorted(table)} came")
-        discrete, continuous = (_stage(name, table[name], base) for name in STAGES)
+            raise ConfigError(f"a space must have the tables [discrete] and [continuous], got {sorted(table)}")
+        discrete, continuous = (_parse_stage(stage, table[stage], base) for stage in STAGES)
         return cls(base=base, stages=(discrete, continuous), text=text)
 
 
 SPACES = ("default", "published", "labels")
-"""Names that `Space.load` knows."""
+"""Names of the spaces of the library."""
 
 
-def without_refinement(config: RegistrationConfig) -> RegistrationConfig:
-    """Return settings of the first stage, which looks at the search alone."""
+def remove_refinement(config: RegistrationConfig) -> RegistrationConfig:
+    """Return the settings without the refinement: the first stage evaluates the search alone."""
     return with_changes(config, [{"continuous": "none", "continuous_features": "none"}])
 
 
-def identity_of(draw: Draw, base: RegistrationConfig) -> object:
-    """Return something equal for draws that come to the same settings."""
+def make_key(sample: Sample, base: RegistrationConfig) -> object:
+    """Return a value that is equal for samples that lead to the same settings."""
     try:
-        return draw.applied(base).to_toml()
+        return sample.apply(base).to_toml()
     except ConfigError:
-        return draw.kind.name, tuple(draw.chosen.items())
+        return sample.variant.name, tuple(sample.choices.items())
 
 
-def _stage(name: StageName, table: Any, base: RegistrationConfig) -> Stage:
+def _parse_stage(name: StageName, table: Any, base: RegistrationConfig) -> Stage:
     if not isinstance(table, dict):
-        raise ConfigError(f"[{name}] is a table, but {table!r} came")
-    draws = table.get("draws", 0)
-    if type(draws) is not int or draws < 0:
-        raise ConfigError(f"[{name}] draws is a whole number from 0, but {draws!r} came")
-    shared = _flat({key: value for key, value in table.items() if key not in _OWN_KEYS})
-    read_off, given = table.get("read_off", {}), table.get("kinds", [{"name": "any"}])
-    if not isinstance(given, list) or not given or not all(isinstance(kind, dict) for kind in given):
-        raise ConfigError(f"kinds of [{name}] are tables [[{name}.kinds]], but {given!r} came")
-    kinds = tuple(_kind({"read_off": read_off, **kind}, shared, name) for kind in given)
-    if len({kind.name for kind in kinds}) < len(kinds):
-        raise ConfigError(f"[{name}] has two kinds of one name")
-    stage = Stage(name=name, draws=draws, kinds=kinds)
-    for kind in kinds:
-        _check(kind, stage, base)
+        raise ConfigError(f"[{name}] must be a table, got {table!r}")
+    samples = table.get("samples", 0)
+    if type(samples) is not int or samples < 0:
+        raise ConfigError(f"[{name}] samples must be a whole number of at least 0, got {samples!r}")
+    shared = _flatten({key: value for key, value in table.items() if key not in _RESERVED_KEYS})
+    checkpoints, tables = table.get("checkpoints", {}), table.get("variants", [{"name": "any"}])
+    if not isinstance(tables, list) or not tables or not all(isinstance(entry, dict) for entry in tables):
+        raise ConfigError(f"variants of [{name}] must be tables [[{name}.variants]], got {tables!r}")
+    variants = tuple(_parse_variant({"checkpoints": checkpoints, **entry}, shared, name) for entry in tables)
+    names = [variant.name for variant in variants]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"names of [[{name}.variants]] must be unique, got {names}; rename one of them")
+    stage = Stage(name=name, samples=samples, variants=variants)
+    for variant in variants:
+        _check_variant(variant, stage, base)
     return stage
 
 
-def _kind(table: Any, shared: Mapping[str, Options], stage: str) -> Kind:
+def _parse_variant(table: Any, shared: Mapping[str, Options], stage: str) -> Variant:
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):
-        raise ConfigError(f"[[{stage}.kinds]] needs a name, but {table!r} came")
+        raise ConfigError(f'[[{stage}.variants]] must have a name, got {table!r}; add name = "..."')
     share = table.get("share", 1)
-    if not isinstance(share, (int, float)) or not 0 < share < math.inf:
-        raise ConfigError(f"[[{stage}.kinds]] share is above 0, but {share!r} came")
-    own = _flat({key: value for key, value in table.items() if key not in ("name", "share", "read_off")})
-    read_off = _read_off(table["read_off"], stage)
-    # what a kind says of its own comes first: whole components before settings of them that all kinds share
+    if not is_number(share) or not 0 < share < math.inf:
+        raise ConfigError(f"[[{stage}.variants]] share must be a finite number above 0, got {share!r}")
+    own = _flatten({key: value for key, value in table.items() if key not in ("name", "share", "checkpoints")})
+    checkpoints = _parse_checkpoints(table["checkpoints"], stage)
+    # those of the variant first: whole components are replaced before single settings of them change
     options = {**own, **{key: value for key, value in shared.items() if key not in own}}
-    return Kind(name=table["name"], share=share, options=options, own=frozenset(own), read_off=read_off)
+    return Variant(name=table["name"], share=share, options=options, own=frozenset(own), checkpoints=checkpoints)
 
 
-def _read_off(table: Any, stage: str) -> ReadOff:
+def _parse_checkpoints(table: Any, stage: str) -> Checkpoints:
     if not isinstance(table, dict) or set(table) - {"iterations", "final_smoothing"}:
-        raise ConfigError(f"[{stage}.read_off] has iterations and final_smoothing, but {table!r} came")
+        raise ConfigError(
+            f"[{stage}.checkpoints] must be a table of iterations and final_smoothing, got {table!r}; "
+            "remove all other keys"
+        )
+    if stage == "discrete" and table:
+        raise ConfigError(f"[discrete] must not have checkpoints, got {table!r}; move them to [continuous]")
     iterations, smoothings = table.get("iterations", []), table.get("final_smoothing", [])
     if not isinstance(iterations, list) or not all(type(n) is int and n >= 0 for n in iterations):
-        raise ConfigError(f"[{stage}.read_off] iterations is a list of whole numbers from 0, but {iterations!r} came")
-    if not isinstance(smoothings, list) or (stage == "discrete" and table):
-        raise ConfigError("only [continuous] has a table read_off, and its final_smoothing is a list")
-    return ReadOff(iterations=tuple(iterations), final_smoothing=tuple(smoothings))
+        raise ConfigError(
+            f"[{stage}.checkpoints] iterations must be a list of whole numbers of at least 0, got {iterations!r}"
+        )
+    if not isinstance(smoothings, list):
+        raise ConfigError(f"[{stage}.checkpoints] final_smoothing must be a list, got {smoothings!r}")
+    return Checkpoints(iterations=tuple(iterations), final_smoothing=tuple(smoothings))
 
 
-def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Options]:
-    """Options by dotted names: those in a list, a range of a table with ``from``, or else the value alone."""
-    found: dict[str, Options] = {}
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Options]:
+    """Return options by dotted names: a list, a range given as a table with ``from``, or a single value."""
+    flat: dict[str, Options] = {}
     for key, value in table.items():
-        name = f"{before}{key}"
+        name = f"{prefix}{key}"
         if isinstance(value, dict) and "from" in value:
             if unknown := set(value) - {"from", "to", "step", "log"}:
-                raise ConfigError(f"{name}: a range has from, to, step and log, but {sorted(unknown)[0]!r} came")
+                raise ConfigError(f"{name} must have only the keys from, to, step and log, got {sorted(unknown)[0]!r}")
             ends: dict[str, Any] = {"low": value["from"], "high": value.get("to")}
-            found[name] = Range(**ends, step=value.get("step"), log=value.get("log", False))
+            try:
+                flat[name] = Range(**ends, step=value.get("step"), log=value.get("log", False))
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from error
         elif isinstance(value, dict) and "type" not in value:
-            found |= _flat(value, f"{name}.")
+            flat |= _flatten(value, f"{name}.")
         elif isinstance(value, list):
             if not value:
-                raise ConfigError(f"{name} has no options; give at least one, or leave it out")
-            found[name] = tuple(value)
+                raise ConfigError(f"{name} must have at least one option, got an empty list; add one, or omit it")
+            flat[name] = tuple(value)
         else:
-            found[name] = (value,)
-    return found
+            flat[name] = (value,)
+    return flat
 
 
-def _check(kind: Kind, stage: Stage, base: RegistrationConfig) -> None:
-    """Make sure that each option makes settings, at least along with the first of all others."""
-    kind.read_off.variants(base)
-    first = {name: _ends(options)[0] for name, options in kind.options.items()}
-    for name, options in kind.options.items():
-        for chosen in _ends(options):
-            draw = Draw(kind=kind, chosen={**first, name: chosen})
+def _check_variant(variant: Variant, stage: Stage, base: RegistrationConfig) -> None:
+    """Raise unless each option is a valid setting, at least together with the first option of all others."""
+    variant.checkpoints.configs(base)
+    first = {name: _list_extremes(options)[0] for name, options in variant.options.items()}
+    for name, options in variant.options.items():
+        for choice in _list_extremes(options):
+            sample = Sample(variant=variant, choices={**first, name: choice})
             try:
-                kind.read_off.variants(draw.applied(base))
+                variant.checkpoints.configs(sample.apply(base))
             except ConfigError as error:
-                value = _picked(options, chosen)
-                raise ConfigError(f"[{stage.name}] {name} = {value!r} (kind {kind.name!r}): {error}") from error
+                value = _get_value(options, choice)
+                raise ConfigError(f"[{stage.name}] {name} = {value!r} (variant {variant.name!r}): {error}") from error
 
 
-def _ends(options: Options) -> Sequence[float]:
+def _list_extremes(options: Options) -> Sequence[float]:
     if not isinstance(options, Range):
         return range(len(options))
-    return (options.low, options.high) if options.step is None else (0, options.steps)
+    return (options.low, options.high) if options.step is None else (0, options.n_steps)
 
 
-def _drawn(options: Options, chance: random.Random) -> float:
+def _choose(options: Options, rng: random.Random) -> float:
     if not isinstance(options, Range):
-        return chance.randrange(len(options))
+        return rng.randrange(len(options))
     if options.step is not None:
-        return chance.randint(0, options.steps)
+        return rng.randint(0, options.n_steps)
     if options.log:
-        return math.exp(chance.uniform(math.log(options.low), math.log(options.high)))
-    return chance.uniform(options.low, options.high)
+        return math.exp(rng.uniform(math.log(options.low), math.log(options.high)))
+    return rng.uniform(options.low, options.high)
 
 
-def _picked(options: Options, chosen: float) -> Any:
+def _get_value(options: Options, choice: float) -> Any:
     if not isinstance(options, Range):
-        return options[int(chosen)]
+        return options[int(choice)]
     if options.step is None:
-        return float(f"{chosen:.6g}")
-    value = options.low + options.step * int(chosen)
+        return float(f"{choice:.6g}")
+    value = options.low + options.step * int(choice)
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
-def _nested(name: str, value: Any) -> dict[str, Any]:
+def _nest(name: str, value: Any) -> dict[str, Any]:
     first, _, rest = name.partition(".")
-    return {first: _nested(rest, value) if rest else value}
+    return {first: _nest(rest, value) if rest else value}

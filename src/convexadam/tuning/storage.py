@@ -1,4 +1,4 @@
-"""Where studies are kept: a file in the folder of the results, that one process at a time works on."""
+"""Storage of the studies: a file in the output folder, locked against a second process."""
 
 from __future__ import annotations
 
@@ -9,38 +9,40 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from convexadam.errors import ConfigError, FileError, MissingExtraError
+from convexadam._checks import check_choice
+from convexadam.errors import FileError, MissingExtraError
 
 StorageKind: TypeAlias = Literal["journal", "sqlite"]
 
 
 @contextmanager
-def opened(folder: Path, kind: StorageKind) -> Iterator[Any]:
-    """Open the storage of studies in a folder, with Optuna's own messages off.
+def open_storage(folder: Path, kind: StorageKind) -> Iterator[Any]:
+    """Open the storage of the studies in a folder, with the messages of Optuna switched off.
 
     Raises
     ------
     MissingExtraError
         If Optuna is not installed.
     FileError
-        If another process works there, or what is there cannot be read.
+        If another process uses the folder, or the file in it cannot be read.
+    ConfigError
+        If there is no such kind of storage.
     """
     try:
         import optuna
     except ImportError as error:
-        raise MissingExtraError('a search needs Optuna; pip install "convexadam-torch[tune]"') from error
-    if kind not in get_args(StorageKind):
-        raise ConfigError(f"a storage is one of {', '.join(get_args(StorageKind))}, but {kind!r} came")
+        raise MissingExtraError('tuning needs Optuna; pip install "convexadam-torch[tune]"') from error
+    check_choice(kind, "storage", get_args(StorageKind))
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.WARNING)
     path = folder / ("study.sqlite" if kind == "sqlite" else "study.journal")
     try:
-        with _alone(folder):
+        with _lock_folder(folder):
             try:
-                storage: Any = _sqlite(path) if kind == "sqlite" else _journal(path)
-            except Exception as error:  # whatever a damaged file leads to
+                storage: Any = _open_sqlite(path) if kind == "sqlite" else _open_journal(path)
+            except Exception as error:  # of any type, depending on how the file is damaged
                 raise FileError(
-                    f"cannot go on from {path} ({error}); move it away, or choose another folder"
+                    f"cannot read the study {path}: {error}; remove it, or choose another folder"
                 ) from error
             try:
                 yield storage
@@ -51,40 +53,47 @@ def opened(folder: Path, kind: StorageKind) -> Iterator[Any]:
         optuna.logging.set_verbosity(level)
 
 
-def _sqlite(path: Path) -> Any:
+def _open_sqlite(path: Path) -> Any:
     from optuna.storages import RDBStorage
     from sqlalchemy.pool import NullPool
 
-    # a name pasted into an address would end at the first # or ?
+    # not by a URL: it would end at the first # or ? in the path
     return RDBStorage("sqlite://", engine_kwargs={"creator": lambda: sqlite3.connect(path), "poolclass": NullPool})
 
 
-def _journal(path: Path) -> Any:
+def _open_journal(path: Path) -> Any:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)  # of a process that was killed: we are alone
+    path.with_name(f"{path.name}.lock").unlink(
+        missing_ok=True
+    )  # left by a killed process: the folder is locked by this one
     if path.exists():
         with path.open("r+b") as file:
-            whole = file.read().rfind(b"\n") + 1
-            file.truncate(whole)  # a killed process may leave half a line, which the next one would go on with
+            # a killed process may have written half a line, to which the next entry would be appended
+            file.truncate(file.read().rfind(b"\n") + 1)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder, where that is possible; the operating system lets it go with the process, however that ends."""
+def _lock_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder, if the system supports it; the operating system releases the lock when the process ends."""
     try:
         file = (folder / ".lock").open("w", encoding="utf-8")
     except OSError as error:
-        raise FileError(f"cannot write to {folder}: {error.strerror}; check permissions, or choose another") from error
+        raise FileError(
+            f"cannot write to {folder}: {error.strerror}; check permissions, or choose another folder"
+        ) from error
     with file:
         try:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise FileError(f"another search runs in {folder}; wait for it, or choose another folder") from error
-        except (ImportError, OSError):  # neither Windows nor every file system can: nobody checks
+            raise FileError(
+                f"the folder {folder} must not be in use by another search, got one that is; wait for it to end, or "
+                "choose another folder"
+            ) from error
+        except (ImportError, OSError):  # not supported by Windows and some file systems
             pass
         yield

@@ -1,4 +1,4 @@
-"""The draws of one stage: which come next, what they came to, and what is left after the process was killed."""
+"""One stage of a search as an Optuna study, which continues after the process was killed."""
 
 from __future__ import annotations
 
@@ -9,35 +9,51 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, final, get_args
 
+from convexadam._checks import check_choice
 from convexadam.errors import ConfigError
 from convexadam.registration import RegistrationConfig
-from convexadam.tuning.bench import Trial
-from convexadam.tuning.executors import Failed, Job
-from convexadam.tuning.space import Draw, Options, Range, ReadOff, Stage, identity_of, without_refinement
-from convexadam.tuning.truth import HIGHER_IS_BETTER, Entries, ranked_metrics, summarised
+from convexadam.tuning.evaluator import Trial
+from convexadam.tuning.executors import Job, TrialError
+from convexadam.tuning.reference import HIGHER_IS_BETTER, Entries, select_metrics, summarise
+from convexadam.tuning.space import Checkpoints, Options, Range, Sample, Stage, make_key, remove_refinement
 
 Sampler: TypeAlias = Literal["random", "tpe", "multi-objective"]
-"""How settings are chosen: as published, by what did well so far in accuracy, or in accuracy and smoothness."""
+"""Random as in the published search; TPE with accuracy as objective, or with accuracy and smoothness."""
 
 _SMOOTHNESS = ("sdlogj", "folded_percent")
 
-_BASE: Mapping[str, float] = {"base": 1}
-"""In place of what was drawn: the settings that the search began with."""
+_UNCHANGED: Mapping[str, float] = {"base": 1}
+"""Marks the record of settings that are evaluated as they are, in place of a sample."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """Settings that were tried, in the first stage without their refinement, and what they came to.
+    """Settings that were evaluated.
 
-    ``changes`` are what was drawn, ``is_base`` says that it was nothing: the settings that the search began with.
+    Attributes
+    ----------
+    stage, trial
+        Name of the stage, and number of the trial in it; the checkpoints of a run have the same number.
+    settings
+        The settings; the first stage ran them without the refinement.
+    entries
+        Values of each pair by metric.
+    metrics
+        Metrics over all pairs; see `summarise`.
+    seconds
+        Time of the whole trial.
+    changes
+        Sampled settings by their dotted names.
+    is_base
+        Whether these are the initial settings of the search.
     """
 
     stage: str
     trial: int
     settings: RegistrationConfig
     entries: Mapping[str, Entries]
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     seconds: float
     changes: Mapping[str, Any]
     is_base: bool
@@ -46,7 +62,7 @@ class Candidate:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Settings that could not be tried, and why."""
+    """Settings whose evaluation failed, and the error."""
 
     stage: str
     trial: int
@@ -56,26 +72,26 @@ class Failure:
 
 @final
 class StageStudy:
-    """A stage as an Optuna study, which a killed process leaves as it is and another one goes on with.
+    """A stage as an Optuna study: the storage keeps each trial, so that a later process continues with the others.
 
     Parameters
     ----------
     storage
-        Of Optuna.
+        Storage of Optuna.
     name
-        Of the study there.
+        Name of the study in the storage.
     stage
-        What to draw from.
+        The stage to sample from.
     base
-        Settings that draws change; they are tried as well, unchanged.
+        Settings that samples change; they are also evaluated unchanged.
     before
-        Figures of each pair before registration.
+        Values of each pair before registration.
     sampler
-        How to draw.
+        How to sample.
     seed
-        Decides what is drawn.
+        Seed of the samples.
     others
-        More settings that are tried unchanged.
+        More settings to evaluate unchanged.
     """
 
     def __init__(
@@ -92,230 +108,239 @@ class StageStudy:
     ) -> None:
         import optuna
 
-        if sampler not in get_args(Sampler):
-            raise ConfigError(f"a sampler is one of {', '.join(get_args(Sampler))}, but {sampler!r} came")
+        check_choice(sampler, "sampler", get_args(Sampler))
         self.stage, self.base, self.sampler, self._seed, self._before = stage, base, sampler, seed, before
         self._unchanged = (base, *others)
         self._states = optuna.trial.TrialState
-        aims: list[Any] = ["maximize"] * (2 if sampler == "multi-objective" else 1)
-        self.study = optuna.create_study(storage=storage, study_name=name, directions=aims, load_if_exists=True)
+        directions: list[Any] = ["maximize"] * (2 if sampler == "multi-objective" else 1)
+        self.study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
         self._running: dict[int, Any] = {}
-        self._again: set[int] = set()
-        self._exhausted = sampler == "random"  # which has all in its queue
-        self._chance = stage.drawn(base, random.Random(f"{seed} {stage.name}"))
-        self._forget_lost()
+        self._repeated: set[int] = set()
+        self._exhausted = sampler == "random"  # all samples are queued at once
+        self._samples = stage.iterate_samples(base, random.Random(f"{seed} {stage.name}"))
+        self._discard_lost()
         self._enqueue_missing()
 
     @property
-    def total(self) -> int:
-        """How many draws there are in the end, as far as one can tell."""
+    def n_total(self) -> int:
+        """Number of trials of the whole stage, as far as it is known."""
         if self._exhausted:
-            return self._begun()
-        return max(self.stage.draws + len(self._unchanged), self.done)
+            return self._count_started()
+        return max(self.stage.samples + len(self._unchanged), self.n_done)
 
     @property
-    def done(self) -> int:
-        """How many of them are done, well or not."""
-        return sum(self._counts(t) and t.state.is_finished() for t in self._trials())
+    def n_done(self) -> int:
+        """Number of trials that ended, with or without an error."""
+        return sum(self._is_counted(t) and t.state.is_finished() for t in self._get_trials())
 
     @property
-    def begun(self) -> int:
-        """How many of them are begun, done or not."""
-        return self.done + len(self._running)
+    def n_started(self) -> int:
+        """Number of trials that ended or run."""
+        return self.n_done + len(self._running)
 
-    def following(self) -> Job | None:
-        """Return the next draw to be tried; ``None`` where all are begun."""
+    def next_job(self) -> Job | None:
+        """Return the next settings to evaluate; ``None`` if all trials have started."""
         while True:
-            waiting = any(t.state == self._states.WAITING for t in self._trials())
-            if not waiting and (self._exhausted or self._begun() >= self.stage.draws + len(self._unchanged)):
+            is_waiting = any(t.state == self._states.WAITING for t in self._get_trials())
+            n_needed = self.stage.samples + len(self._unchanged)
+            if not is_waiting and (self._exhausted or self._count_started() >= n_needed):
                 return None
-            self.study.sampler = self._sampler()
+            self.study.sampler = self._make_sampler()
             trial = self.study.ask()
-            draw = self._queued(trial) if "draw" in trial.user_attrs else self._chosen(trial)
-            if draw is None:
+            sample = self._take_queued(trial) if "sample" in trial.user_attrs else self._sample_new(trial)
+            if sample is None:
                 continue
             try:
-                settings = self._settings(draw)
+                config = self._make_config(sample)
             except ConfigError as error:
                 self._fail(trial, f"ConfigError: {error}")
                 continue
             self._running[trial.number] = trial
-            return Job(number=trial.number, settings=settings.to_toml(), read_off=self._read_off(draw))
+            return Job(number=trial.number, settings=config.to_toml(), checkpoints=self._get_checkpoints(sample))
 
-    def told(self, job: Job, outcome: Trial | Failed) -> None:
-        """Take note of what a job came to."""
+    def record(self, job: Job, outcome: Trial | TrialError) -> None:
+        """Store the outcome of a job."""
         trial = self._running.pop(job.number)
-        if isinstance(outcome, Failed):
-            if not outcome.lasting:
-                trial.set_user_attr("passing", True)
-            self._fail(trial, outcome.error)
+        if isinstance(outcome, TrialError):
+            if not outcome.permanent:
+                trial.set_user_attr("transient", True)
+            self._fail(trial, outcome.message)
             return
-        aims = [self._aims(summarised(entries, self._before)) for entries in outcome.entries]
-        if not (aims := [found for found in aims if not any(map(math.isnan, found))]):
-            self._fail(trial, "no figures came of it")
+        objectives = [self._compute_objectives(summarise(entries, self._before)) for entries in outcome.entries]
+        if not (objectives := [values for values in objectives if not any(map(math.isnan, values))]):
+            self._fail(trial, "all metrics are NaN")
             return
-        trial.set_user_attr("entries", [_rounded(entries) for entries in outcome.entries])
+        trial.set_user_attr("entries", [_round_entries(entries) for entries in outcome.entries])
         trial.set_user_attr("seconds", outcome.seconds)
-        self.study.tell(trial, max(aims)[: len(self.study.directions)])
+        self.study.tell(trial, max(objectives)[: len(self.study.directions)])
 
-    def outcomes(self) -> tuple[list[Candidate], list[Failure]]:
-        """Return all that has been tried: each variant of each trial."""
+    def get_outcomes(self) -> tuple[list[Candidate], list[Failure]]:
+        """Return the outcomes of all trials, with each checkpoint as a candidate of its own."""
         candidates, failures = [], []
-        for trial in self._trials():
-            if not self._counts(trial) or not trial.state.is_finished():
+        for trial in self._get_trials():
+            if not self._is_counted(trial) or not trial.state.is_finished():
                 continue
-            draw = self._drawn(trial.user_attrs["draw"])
-            changes = {} if not isinstance(draw, Draw) else draw.changes()
+            sample = self._load_sample(trial.user_attrs["sample"])
+            changes = sample.changes if isinstance(sample, Sample) else {}
             common = {"stage": self.stage.name, "trial": trial.number, "changes": changes}
             if trial.state != self._states.COMPLETE:
                 failures.append(Failure(error=trial.user_attrs["error"], **common))
                 continue
-            variants = self._read_off(draw).variants(self._changed(draw))
-            for settings, entries in zip(variants, trial.user_attrs["entries"], strict=True):
+            configs = self._get_checkpoints(sample).configs(self._apply(sample))
+            for config, entries in zip(configs, trial.user_attrs["entries"], strict=True):
                 candidates.append(
                     Candidate(
-                        settings=settings,
+                        settings=config,
                         entries=entries,
-                        figures=summarised(entries, self._before),
+                        metrics=summarise(entries, self._before),
                         seconds=trial.user_attrs["seconds"],
-                        is_base=draw == len(self._unchanged) - 1,
+                        is_base=sample == len(self._unchanged) - 1,
                         **common,
                     )
                 )
         return candidates, failures
 
-    def _trials(self) -> list[Any]:
-        found: list[Any] = self.study.get_trials(deepcopy=False)
-        return found
+    def _get_trials(self) -> list[Any]:
+        trials: list[Any] = self.study.get_trials(deepcopy=False)
+        return trials
 
-    def _counts(self, trial: Any) -> bool:
-        """Whether a trial is neither lost nor the same as another, nor one to be tried again."""
+    def _is_counted(self, trial: Any) -> bool:
+        """Whether a trial is neither lost, nor a duplicate, nor to be repeated."""
         if trial.state != self._states.FAIL:
             return True
-        return "error" in trial.user_attrs and trial.number not in self._again
+        return "error" in trial.user_attrs and trial.number not in self._repeated
 
-    def _begun(self) -> int:
-        return sum(self._counts(trial) for trial in self._trials())
+    def _count_started(self) -> int:
+        return sum(self._is_counted(trial) for trial in self._get_trials())
 
-    def _forget_lost(self) -> None:
-        """End the trials that nobody runs any more, since the process that did was killed; forget bad luck."""
-        for trial in self._trials():
+    def _discard_lost(self) -> None:
+        """End the trials of a process that was killed; mark those with a transient error to be repeated."""
+        for trial in self._get_trials():
             if trial.state == self._states.RUNNING:
                 self.study.tell(trial.number, state=self._states.FAIL)
-        self._again = {t.number for t in self._trials() if "passing" in t.user_attrs}
+        self._repeated = {t.number for t in self._get_trials() if "transient" in t.user_attrs}
 
     def _enqueue_missing(self) -> None:
-        """Queue what has to be tried and is neither there nor has been, in its order."""
-        there = {_key(t.user_attrs["draw"]) for t in self._trials() if self._counts(t) and "draw" in t.user_attrs}
-        needed: list[Mapping[str, Any]] = [{**_BASE, "number": n} for n in range(len(self._unchanged))]
+        """Queue, in order, all samples that are needed and neither evaluated nor queued."""
+        trials = [t for t in self._get_trials() if "sample" in t.user_attrs]
+        present = {_to_key(t.user_attrs["sample"]) for t in trials if self._is_counted(t)}
+        needed: list[Mapping[str, Any]] = [{**_UNCHANGED, "number": n} for n in range(len(self._unchanged))]
         if self.sampler == "random":
-            needed += [_noted(draw) for draw, _ in zip(self._chance, range(self.stage.draws), strict=False)]
+            needed += [_to_record(s) for s, _ in zip(self._samples, range(self.stage.samples), strict=False)]
         else:
-            lost = [t for t in self._trials() if not self._counts(t) and "duplicate" not in t.user_attrs]
-            needed += [t.user_attrs["draw"] for t in lost if "draw" in t.user_attrs]
-        for noted in needed:
-            if _key(noted) not in there:
-                there.add(_key(noted))
-                self.study.enqueue_trial(self._parameters(self._drawn(noted)), user_attrs={"draw": dict(noted)})
+            lost = [t for t in trials if not self._is_counted(t) and "duplicate" not in t.user_attrs]
+            needed += [t.user_attrs["sample"] for t in lost]
+        for record in needed:
+            if _to_key(record) not in present:
+                present.add(_to_key(record))
+                self.study.enqueue_trial(
+                    self._get_parameters(self._load_sample(record)), user_attrs={"sample": dict(record)}
+                )
 
-    def _enqueue_fresh(self) -> None:
-        """Queue something at random that is not there yet, in place of a draw that was."""
-        seen = self._identities()
-        draw = next((draw for draw in self._chance if identity_of(draw, self.base) not in seen), None)
-        self._exhausted = draw is None
-        if draw is not None:
-            self.study.enqueue_trial(self._parameters(draw), user_attrs={"draw": _noted(draw)})
+    def _enqueue_random(self) -> None:
+        """Queue a random sample with new settings, in place of a duplicate."""
+        seen = self._make_keys()
+        sample = next((sample for sample in self._samples if make_key(sample, self.base) not in seen), None)
+        self._exhausted = sample is None
+        if sample is not None:
+            self.study.enqueue_trial(self._get_parameters(sample), user_attrs={"sample": _to_record(sample)})
 
-    def _identities(self, but: int | None = None) -> set[object]:
-        noted = [t.user_attrs["draw"] for t in self._trials() if "draw" in t.user_attrs and t.number != but]
-        draws = [draw for draw in map(self._drawn, noted) if isinstance(draw, Draw)]
-        return {self.base.to_toml(), *(identity_of(draw, self.base) for draw in draws)}
+    def _make_keys(self, without: int | None = None) -> set[object]:
+        records = [
+            t.user_attrs["sample"] for t in self._get_trials() if "sample" in t.user_attrs and t.number != without
+        ]
+        samples = [sample for sample in map(self._load_sample, records) if isinstance(sample, Sample)]
+        return {self.base.to_toml(), *(make_key(sample, self.base) for sample in samples)}
 
-    def _sampler(self) -> Any:
-        """Return a sampler whose choice depends on nothing but the seed and the trials so far."""
+    def _make_sampler(self) -> Any:
+        """Return a sampler that depends on nothing but the seed and the trials so far."""
         from optuna.samplers import RandomSampler, TPESampler
 
-        seed = random.Random(f"{self._seed} {self.stage.name} {len(self._trials())}").randrange(2**31)
+        seed = random.Random(f"{self._seed} {self.stage.name} {len(self._get_trials())}").randrange(2**31)
         return RandomSampler(seed=seed) if self.sampler == "random" else TPESampler(seed=seed)
 
-    def _suggested(self, trial: Any) -> Draw:
-        names = [kind.name for kind in self.stage.kinds]
-        kind = self.stage.kinds[names.index(trial.suggest_categorical("kind", names))]
-        chosen = {name: _suggest(trial, kind.parameter(name), options) for name, options in kind.options.items()}
-        return Draw(kind=kind, chosen=chosen)
+    def _suggest_sample(self, trial: Any) -> Sample:
+        names = [variant.name for variant in self.stage.variants]
+        variant = self.stage.variants[names.index(trial.suggest_categorical("variant", names))]
+        choices = {
+            name: _suggest(trial, variant.get_parameter(name), options) for name, options in variant.options.items()
+        }
+        return Sample(variant=variant, choices=choices)
 
-    def _queued(self, trial: Any) -> Draw | int:
-        """Return what was queued, and tell the study, so that its sampler learns from it."""
-        draw = self._drawn(trial.user_attrs["draw"])
-        if isinstance(draw, Draw):
-            self._suggested(trial)
-        return draw
+    def _take_queued(self, trial: Any) -> Sample | int:
+        """Return the queued sample, and register it in the study so that its sampler learns from it."""
+        sample = self._load_sample(trial.user_attrs["sample"])
+        if isinstance(sample, Sample):
+            self._suggest_sample(trial)
+        return sample
 
-    def _chosen(self, trial: Any) -> Draw | None:
-        """Return what the sampler chooses; where that was there before, queue something else in its place."""
-        draw = self._suggested(trial)
-        trial.set_user_attr("draw", _noted(draw))
-        if identity_of(draw, self.base) not in self._identities(but=trial.number):
-            return draw
+    def _sample_new(self, trial: Any) -> Sample | None:
+        """Return the choice of the sampler; if it is a duplicate, queue a random sample instead."""
+        sample = self._suggest_sample(trial)
+        trial.set_user_attr("sample", _to_record(sample))
+        if make_key(sample, self.base) not in self._make_keys(without=trial.number):
+            return sample
         trial.set_user_attr("duplicate", True)
         self.study.tell(trial, state=self._states.FAIL)
-        self._enqueue_fresh()
+        self._enqueue_random()
         return None
 
-    def _parameters(self, draw: Draw | int) -> dict[str, Any]:
-        if not isinstance(draw, Draw):
+    def _get_parameters(self, sample: Sample | int) -> dict[str, Any]:
+        if not isinstance(sample, Sample):
             return {}
-        options = draw.kind.options
-        chosen = {draw.kind.parameter(n): v for n, v in draw.chosen.items() if _is_choice(options[n])}
-        return {"kind": draw.kind.name, **chosen}
+        options = sample.variant.options
+        choices = {sample.variant.get_parameter(n): v for n, v in sample.choices.items() if _is_variable(options[n])}
+        return {"variant": sample.variant.name, **choices}
 
-    def _drawn(self, noted: Mapping[str, Any]) -> Draw | int:
-        """Return the draw that was noted, or the number of settings that are to stay unchanged."""
-        if "base" in noted:
-            return int(noted["number"])
-        kind = next(kind for kind in self.stage.kinds if kind.name == noted["kind"])
-        return Draw(kind=kind, chosen=dict(noted["chosen"]))
+    def _load_sample(self, record: Mapping[str, Any]) -> Sample | int:
+        """Return the sample of a record, or the number of the settings that are evaluated unchanged."""
+        if "base" in record:
+            return int(record["number"])
+        variant = next(variant for variant in self.stage.variants if variant.name == record["variant"])
+        return Sample(variant=variant, choices=dict(record["choices"]))
 
-    def _changed(self, draw: Draw | int) -> RegistrationConfig:
-        return draw.applied(self.base) if isinstance(draw, Draw) else self._unchanged[draw]
+    def _apply(self, sample: Sample | int) -> RegistrationConfig:
+        return sample.apply(self.base) if isinstance(sample, Sample) else self._unchanged[sample]
 
-    def _settings(self, draw: Draw | int) -> RegistrationConfig:
-        """Return what is run: in the first stage without the refinement."""
-        changed = self._changed(draw)
-        return without_refinement(changed) if self.stage.name == "discrete" else changed
+    def _make_config(self, sample: Sample | int) -> RegistrationConfig:
+        """Return the settings to run: in the first stage without the refinement."""
+        config = self._apply(sample)
+        return remove_refinement(config) if self.stage.name == "discrete" else config
 
-    def _read_off(self, draw: Draw | int) -> ReadOff:
-        return draw.kind.read_off if isinstance(draw, Draw) and self.stage.name == "continuous" else ReadOff()
+    def _get_checkpoints(self, sample: Sample | int) -> Checkpoints:
+        if isinstance(sample, Sample) and self.stage.name == "continuous":
+            return sample.variant.checkpoints
+        return Checkpoints()
 
     def _fail(self, trial: Any, error: str) -> None:
         trial.set_user_attr("error", error)
         self.study.tell(trial, state=self._states.FAIL)
 
-    def _aims(self, figures: Mapping[str, float]) -> tuple[float, float]:
-        """Accuracy and smoothness, larger is better; NaN makes neither."""
-        names = ranked_metrics(set(figures))
-        accuracy = figures[names[0]] if HIGHER_IS_BETTER[names[0]] else -figures[names[0]]
-        return accuracy, -figures[next(name for name in _SMOOTHNESS if name in names)]
+    def _compute_objectives(self, metrics: Mapping[str, float]) -> tuple[float, float]:
+        """Return accuracy and smoothness, larger is better; NaN if they are unknown."""
+        names = select_metrics(set(metrics))
+        accuracy = metrics[names[0]] if HIGHER_IS_BETTER[names[0]] else -metrics[names[0]]
+        return accuracy, -metrics[next(name for name in _SMOOTHNESS if name in names)]
 
 
-def _noted(draw: Draw) -> dict[str, Any]:
-    return {"kind": draw.kind.name, "chosen": dict(draw.chosen)}
+def _to_record(sample: Sample) -> dict[str, Any]:
+    return {"variant": sample.variant.name, "choices": dict(sample.choices)}
 
 
-def _key(noted: Mapping[str, Any]) -> str:
-    return json.dumps(noted, sort_keys=True)
+def _to_key(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, sort_keys=True)
 
 
-def _is_choice(options: Options) -> bool:
+def _is_variable(options: Options) -> bool:
     return isinstance(options, Range) or len(options) > 1
 
 
 def _suggest(trial: Any, name: str, options: Options) -> float:
-    """Let a study choose: numbers in their order, anything else without one."""
+    """Let the study choose: sorted numbers as an ordered parameter, other options as a categorical one."""
     if isinstance(options, Range) and options.step is None:
         return float(trial.suggest_float(name, options.low, options.high, log=options.log))
     if isinstance(options, Range):
-        return int(trial.suggest_int(name, 0, options.steps))
+        return int(trial.suggest_int(name, 0, options.n_steps))
     if len(options) < 2:
         return 0
     numbers = [v for v in options if isinstance(v, (int, float)) and not isinstance(v, bool)]
@@ -324,9 +349,9 @@ def _suggest(trial: Any, name: str, options: Options) -> float:
     return int(trial.suggest_categorical(name, range(len(options))))
 
 
-def _rounded(entries: Mapping[str, Entries]) -> dict[str, Entries]:
-    """Return figures with the digits that mean something, since there are many of them."""
+def _round_entries(entries: Mapping[str, Entries]) -> dict[str, Entries]:
+    """Round values to six digits: a study holds thousands of them as text."""
     return {
-        case: {name: [float(f"{value:.6g}") for value in values] for name, values in found.items()}
-        for case, found in entries.items()
+        pair: {name: [float(f"{value:.6g}") for value in values] for name, values in of_pair.items()}
+        for pair, of_pair in entries.items()
     }

@@ -1,4 +1,4 @@
-"""Self-configuration: first the search, then the refinement given its winner, on pairs of the user's."""
+"""Self-configuration: the search, then the refinement given the best search, are chosen on the pairs of a user."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ from typing import Literal, TypeAlias, final, get_args
 
 import numpy as np
 
-from convexadam._atomic import made_folder
+from convexadam._atomic import make_folder
+from convexadam._checks import check_choice, is_number
 from convexadam.errors import ConfigError, FileError, InputError
 from convexadam.io import PairFiles, atomic_path, read_manifest
-from convexadam.tuning.bench import MEMORY_BYTES
-from convexadam.tuning.executors import BenchPlan, Executor, Job, LocalExecutor
-from convexadam.tuning.ranks import by_figures, by_significance
-from convexadam.tuning.report import Tuning, write_results
+from convexadam.tuning.evaluator import MEMORY_BYTES
+from convexadam.tuning.executors import EvaluatorSpec, Executor, Job, LocalExecutor
+from convexadam.tuning.ranks import score_by_metrics, score_by_significance
+from convexadam.tuning.reference import Entries, select_metrics, summarise
+from convexadam.tuning.report import TuningResult, write_results
 from convexadam.tuning.space import Space, Stage
-from convexadam.tuning.storage import StorageKind, opened
+from convexadam.tuning.storage import StorageKind, open_storage
 from convexadam.tuning.study import Candidate, Failure, Sampler, StageStudy
-from convexadam.tuning.truth import Entries, ranked_metrics, summarised
 
 Ranking: TypeAlias = Literal["linear", "significance"]
-"""By figures, as published, or by how many others are significantly better, as Learn2Reg ranks."""
+"""By the metrics, as published, or by how many others are significantly better, as Learn2Reg ranks."""
+
+_RECORD = "search.json"
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """How far a search is: the stage, trials done and in all, and the seconds that are left, as far as one can tell."""
+    """Progress of a search: the stage, its trials done and in total, and an estimate of the seconds left (or NaN)."""
 
     stage: str
     done: int
@@ -50,7 +53,7 @@ def tune(
     output_dir: str | os.PathLike[str],
     *,
     space: Space | str | Path = "default",
-    draws: tuple[int, int] | None = None,
+    samples: tuple[int, int] | None = None,
     sampler: Sampler = "random",
     ranking: Ranking = "linear",
     seed: int = 0,
@@ -61,103 +64,103 @@ def tune(
     memory_bytes: int = MEMORY_BYTES,
     surface: bool = True,
     progress: Progress | None = None,
-) -> Tuning:
-    """Choose settings by what they reach on pairs: first the search, then the refinement given the best search.
+) -> TuningResult:
+    """Choose settings by their results on pairs: first the search, then the refinement given the best search.
 
-    Settings are tried on all pairs, and ranked by what the pairs offer: with labels by Dice, Dice of the hardest 30 per
-    cent, HD95 and SDlogJ; with landmarks by the target registration error, that of the hardest 30 per cent, and SDlogJ;
-    with neither by the inverse-consistency error, the difference of held-back features, and folding.
-    A search that was ended, however, goes on where it was when it is called again with the same folder and arguments.
+    All settings are evaluated on all pairs, and ranked by the metrics that the pairs allow: with label maps by Dice,
+    Dice of the hardest 30 per cent, HD95 and SDlogJ; with landmarks by the target registration error, that of the
+    hardest 30 per cent, and SDlogJ; with neither by the inverse-consistency error, the difference of held-out features,
+    and folding. An interrupted search continues when it is called again with the same folder and arguments.
 
     Parameters
     ----------
     pairs
         A list of pairs in a file (see `convexadam.io.read_manifest`), or the pairs.
     output_dir
-        Folder for ``best.toml`` (settings), ``trials.csv`` (all that was tried), ``report.json``, ``space.toml`` and
-        the study; made where it does not exist.
+        Folder for ``best.toml`` (settings), ``trials.csv`` (all trials), ``report.json``, ``space.toml`` and the study;
+        created if it does not exist.
     space
-        What is tried: the name of a space, a file of one, or a `Space`.
-    draws
-        How many settings are drawn in each stage; ``None``: as many as the space says.
+        The search space: a name, a file, or a `Space`.
+    samples
+        Number of samples of each stage; ``None`` takes those of the space.
     sampler
-        ``"random"`` as published; ``"tpe"`` draws near what was accurate so far; ``"multi-objective"`` near what was
-        both accurate and smooth.
+        ``"random"`` as published; ``"tpe"`` samples near the most accurate settings so far; ``"multi-objective"`` near
+        those that are accurate and smooth.
     ranking
         ``"linear"`` as published, or ``"significance"``.
     seed
-        Of the draws. Same arguments, same draws; but with several workers, those of other samplers than
-        ``"random"`` depend on which trial ends first.
+        Seed of the samples. The same arguments lead to the same samples; except that with several workers, those of
+        other samplers than ``"random"`` depend on the order in which trials end.
     budget_s
-        Seconds after which no new trial begins; the first stage takes a third of them at most. At least one trial of
-        each stage runs.
+        Seconds after which no new trial starts; the first stage may take a third of them. At least one trial of each
+        stage runs.
     storage
-        ``"journal"`` or ``"sqlite"``: the file of the study.
+        ``"journal"`` or ``"sqlite"``: the file format of the study.
     executor
-        Where trials run; ``None``: here. See `DaskExecutor`.
+        Where trials run; ``None`` for this process. See `DaskExecutor`.
     device
-        Where to compute.
+        Device to compute on.
     memory_bytes
-        Of images, features and results that are kept to be used again.
+        Memory for images, features and results that are reused by other trials.
     surface
-        Whether surface distances are measured: the slow part of judging labels.
+        Whether surface distances are computed: the slow part of the evaluation with label maps.
     progress
         Called after each trial.
 
     Returns
     -------
-    `Tuning`; its results are in the folder as well.
+    `TuningResult`, which is also written to the folder.
 
     Raises
     ------
     FileError, InputError
-        If files are missing or cannot be used, or no setting at all can be tried.
+        If files are missing or cannot be used, or all trials failed.
     ConfigError
-        If an argument is out of range, or the folder has a search with other arguments.
+        If an argument is out of range, or the folder holds a search with other arguments.
     MissingExtraError
         If Optuna is not installed.
     """
-    files = _resolved(read_manifest(pairs) if isinstance(pairs, (str, os.PathLike)) else tuple(pairs))
+    files = _resolve_paths(read_manifest(pairs) if isinstance(pairs, (str, os.PathLike)) else tuple(pairs))
     space = space if isinstance(space, Space) else Space.load(space)
-    stages = space.stages if draws is None else _with_draws(space.stages, draws)
-    _check(files, sampler, ranking, budget_s)
-    folder = made_folder(output_dir)
-    plan = BenchPlan(pairs=files, device=device, memory_bytes=memory_bytes, surface=surface)
-    arguments: dict[str, object] = {"draws": [stage.draws for stage in stages], "sampler": sampler, "seed": seed}
+    stages = space.stages if samples is None else _replace_samples(space.stages, samples)
+    _check_arguments(files, sampler, ranking, budget_s)
+    folder = make_folder(output_dir)
+    spec = EvaluatorSpec(pairs=files, device=device, memory_bytes=memory_bytes, surface=surface)
+    arguments: dict[str, object] = {"samples": [stage.samples for stage in stages], "sampler": sampler, "seed": seed}
     arguments |= {"surface": surface, "storage": storage}
     executor, clock = executor or LocalExecutor(), _Clock(budget_s)
-    ranked: list[_Ranked] = []
-    with opened(folder, storage) as store:
-        asked = {**arguments, "space": space.text, "pairs": [_fingerprint(pair) for pair in files]}
-        known = _known(folder, asked | {"base": space.base.to_toml()})
-        before = dataclasses.replace(plan, device="cpu").bench().before()
-        if not known:
-            _note(folder, space, asked | {"base": space.base.to_toml()})
-        base = space.base
+    results: list[_StageResult] = []
+    with open_storage(folder, storage) as store:
+        record = {**arguments, "space": space.text, "pairs": [_make_fingerprint(pair) for pair in files]}
+        record |= {"base": space.base.to_toml()}
+        continues = _check_record(folder, record)
+        before = dataclasses.replace(spec, device="cpu").make().score_before()
+        if not continues:  # only now: pairs that cannot be evaluated must not occupy the folder
+            _write_record(folder, space, record)
         for stage, share in zip(stages, (_FIRST_SHARE, 1.0), strict=True):
-            found = ranked[0].best.settings if ranked else base
-            name = f"{stage.name} {hashlib.sha256(found.to_toml().encode()).hexdigest()[:12]}"
-            others = (base,) if found != base else ()
-            study = StageStudy(store, name, stage, found, before, sampler=sampler, seed=seed, others=others)
-            _run(study, executor, plan, clock.until(share), progress)
-            ranked.append(_ranked(study, before, ranking))
-    result = _tuning(ranked, before)
+            base = results[0].best.settings if results else space.base
+            name = f"{stage.name} {hashlib.sha256(base.to_toml().encode()).hexdigest()[:12]}"
+            others = (space.base,) if base != space.base else ()
+            study = StageStudy(store, name, stage, base, before, sampler=sampler, seed=seed, others=others)
+            _run_stage(study, executor, spec, clock.until(share), progress)
+            results.append(_rank_stage(study, before, ranking))
+    result = _make_result(results, before)
     write_results(result, folder, {**arguments, "ranking": ranking, "pairs": [pair.name for pair in files]})
     return result
 
 
 _FIRST_SHARE = 1 / 3
-"""Of the time that the first stage may take."""
+"""Share of the budget that the first stage may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Ranked:
-    """What one stage came to."""
+class _StageResult:
+    """Ranked candidates of one stage."""
 
     candidates: list[Candidate]
     scores: list[float]
     failures: list[Failure]
-    metrics: tuple[str, ...]
+    ranked_by: tuple[str, ...]
 
     @property
     def best(self) -> Candidate:
@@ -166,123 +169,138 @@ class _Ranked:
 
 class _Clock:
     def __init__(self, budget_s: float) -> None:
-        self._began, self._budget_s = time.monotonic(), budget_s
+        self._start, self._budget_s = time.monotonic(), budget_s
 
     def until(self, share: float) -> Callable[[], float]:
-        """Return what tells the seconds left of a share of the budget."""
-        return lambda: self._began + share * self._budget_s - time.monotonic()
+        """Return a function for the seconds left of a share of the budget."""
+        return lambda: self._start + share * self._budget_s - time.monotonic()
 
 
-def _run(
-    study: StageStudy, executor: Executor, plan: BenchPlan, seconds_left: Callable[[], float], progress: Progress | None
+def _run_stage(
+    study: StageStudy,
+    executor: Executor,
+    spec: EvaluatorSpec,
+    get_seconds_left: Callable[[], float],
+    progress: Progress | None,
 ) -> None:
-    """Run the trials of a stage that are left, as long as there is time, but one at least."""
-    began, first = time.monotonic(), study.done
+    """Run the trials of a stage that are left while there is time, but at least one."""
+    start, done_before = time.monotonic(), study.n_done
 
     def report() -> None:
-        done, total = study.done, study.total
-        pace = (time.monotonic() - began) / (done - first) if done > first else math.nan
-        left = min(pace * (total - done), max(0.0, seconds_left()))
+        done, total = study.n_done, study.n_total
+        pace_s = (time.monotonic() - start) / (done - done_before) if done > done_before else math.nan
         if progress is not None:
-            progress(Status(stage=study.stage.name, done=done, total=total, seconds_left=left))
+            left_s = min(pace_s * (total - done), max(0.0, get_seconds_left()))
+            progress(Status(stage=study.stage.name, done=done, total=total, seconds_left=left_s))
 
-    def following() -> Job | None:
-        return study.following() if seconds_left() > 0 or not study.begun else None
+    def next_job() -> Job | None:
+        return study.next_job() if get_seconds_left() > 0 or not study.n_started else None
 
     report()
-    for job, outcome in executor.run(plan, following):
-        study.told(job, outcome)
+    for job, outcome in executor.run(spec, next_job):
+        study.record(job, outcome)
         report()
 
 
-def _ranked(study: StageStudy, before: Mapping[str, Entries], ranking: Ranking) -> _Ranked:
-    candidates, failures = study.outcomes()
+def _rank_stage(study: StageStudy, before: Mapping[str, Entries], ranking: Ranking) -> _StageResult:
+    candidates, failures = study.get_outcomes()
     if not candidates:
         raise InputError(
-            f"none of the {len(failures)} settings of the {study.stage.name} stage could be tried; the first error: "
-            f"{failures[0].error if failures else 'none was begun'}"
+            f"the {study.stage.name} stage must have a successful trial, got {len(failures)} failed ones; "
+            f"the first error: {failures[0].error if failures else 'no trial was started'}"
         )
-    metrics = ranked_metrics(set(candidates[0].figures))
+    ranked_by = select_metrics(set(candidates[0].metrics))
     if ranking == "linear":
-        scores = by_figures([candidate.figures for candidate in candidates], metrics)
+        scores = score_by_metrics([candidate.metrics for candidate in candidates], ranked_by)
     else:
-        scores = by_significance([candidate.entries for candidate in candidates], before, metrics)
-    return _Ranked(candidates=candidates, scores=scores.tolist(), failures=failures, metrics=metrics)
+        scores = score_by_significance([candidate.entries for candidate in candidates], before, ranked_by)
+    return _StageResult(candidates=candidates, scores=scores.tolist(), failures=failures, ranked_by=ranked_by)
 
 
-def _tuning(ranked: Sequence[_Ranked], before: Mapping[str, Entries]) -> Tuning:
-    last = ranked[-1]
-    return Tuning(
+def _make_result(results: Sequence[_StageResult], before: Mapping[str, Entries]) -> TuningResult:
+    last = results[-1]
+    return TuningResult(
         best=last.best,
         base=next((candidate for candidate in last.candidates if candidate.is_base), None),
-        candidates=tuple(candidate for stage in ranked for candidate in stage.candidates),
-        scores=tuple(score for stage in ranked for score in stage.scores),
-        failures=tuple(failure for stage in ranked for failure in stage.failures),
-        before=summarised(before, before),
-        metrics=last.metrics,
+        candidates=tuple(candidate for stage in results for candidate in stage.candidates),
+        scores=tuple(score for stage in results for score in stage.scores),
+        failures=tuple(failure for stage in results for failure in stage.failures),
+        before=summarise(before, before),
+        ranked_by=last.ranked_by,
     )
 
 
-def _with_draws(stages: tuple[Stage, Stage], draws: tuple[int, int]) -> tuple[Stage, Stage]:
-    if not isinstance(draws, (tuple, list)) or len(draws) != 2 or not all(type(n) is int and n >= 0 for n in draws):
-        raise ConfigError(f"draws are two whole numbers from 0, one for each stage, but {draws!r} came")
-    first, second = (dataclasses.replace(stage, draws=n) for stage, n in zip(stages, draws, strict=True))
+def _replace_samples(stages: tuple[Stage, Stage], samples: tuple[int, int]) -> tuple[Stage, Stage]:
+    if (
+        not isinstance(samples, (tuple, list))
+        or len(samples) != 2
+        or not all(type(n) is int and n >= 0 for n in samples)
+    ):
+        raise ConfigError(
+            f"samples must be two whole numbers of at least 0, one for each stage, got {samples!r}; "
+            "write for example (40, 60)"
+        )
+    first, second = (dataclasses.replace(stage, samples=n) for stage, n in zip(stages, samples, strict=True))
     return first, second
 
 
-def _check(files: Sequence[PairFiles], sampler: str, ranking: str, budget_s: float) -> None:
+def _check_arguments(files: Sequence[PairFiles], sampler: str, ranking: str, budget_s: float) -> None:
     names = [pair.name for pair in files]
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise InputError(f"{names.count(twice[0])} pairs have the name {twice[0]!r}; give each its own")
-    offered = {(pair.fixed_labels is None, pair.fixed_landmarks is None) for pair in files}
-    if len(offered) > 1:
-        raise InputError("all pairs need the same to be judged by: labels, landmarks, both or neither")
-    for name, value, kind in (("sampler", sampler, Sampler), ("ranking", ranking, Ranking)):
-        if value not in get_args(kind):
-            raise ConfigError(f"a {name} is one of {', '.join(get_args(kind))}, but {value!r} came")
-    if not budget_s > 0:
-        raise ConfigError(f"budget_s is seconds above 0, but {budget_s!r} came")
+    if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise InputError(
+            f"names of pairs must be unique, got {names.count(repeated[0])} named {repeated[0]!r}; rename them"
+        )
+    available = {(pair.fixed_labels is None, pair.fixed_landmarks is None) for pair in files}
+    if len(available) > 1:
+        raise InputError(
+            "all pairs must have the same reference data: labels, landmarks, both or neither, got several kinds; "
+            "complete the pairs, or tune on those alike"
+        )
+    check_choice(sampler, "sampler", get_args(Sampler))
+    check_choice(ranking, "ranking", get_args(Ranking))
+    if not is_number(budget_s) or not budget_s > 0:
+        raise ConfigError(f"budget_s must be a number of seconds above 0, got {budget_s!r}; omit it for no limit")
 
 
-def _resolved(pairs: Sequence[PairFiles]) -> tuple[PairFiles, ...]:
-    """Return pairs with whole paths, which mean the same to every worker."""
+def _resolve_paths(pairs: Sequence[PairFiles]) -> tuple[PairFiles, ...]:
+    """Return pairs with absolute paths, which are valid on every worker."""
     if not pairs or not all(isinstance(pair, PairFiles) for pair in pairs):
-        raise InputError(f"pairs are a file that lists some, or a sequence of PairFiles, but {pairs!r} came")
-    whole = []
+        raise InputError(f"pairs must be a file with a list of pairs or at least one PairFiles, got {pairs!r}")
+    resolved = []
     for pair in pairs:
         files = {name: Path(path).resolve() for name, path in vars(pair).items() if name != "name" and path is not None}
-        if gone := [str(path) for path in files.values() if not path.exists()]:
-            raise FileError(f"files of pair {pair.name} are not there: {', '.join(gone)}")
-        whole.append(PairFiles(name=pair.name, **files))
-    return tuple(whole)
+        if missing := [str(path) for path in files.values() if not path.exists()]:
+            raise FileError(f"files of pair {pair.name} must exist, missing: {', '.join(missing)}; check the list")
+        resolved.append(PairFiles(name=pair.name, **files))
+    return tuple(resolved)
 
 
-def _known(folder: Path, asked: Mapping[str, object]) -> bool:
-    """Whether a folder has a search already, which has to be the same."""
-    path = folder / "search.json"
+def _check_record(folder: Path, record: Mapping[str, object]) -> bool:
+    """Return whether a folder holds a search; raise if it is one with other arguments."""
+    path = folder / _RECORD
     if not path.exists():
         return False
     try:
-        known = dict(json.loads(path.read_text(encoding="utf-8")))
+        saved = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise FileError(f"cannot read {path}: {error}; choose another folder") from error
-    if changed := [name for name in asked if json.loads(json.dumps(asked[name])) != known.get(name)]:
+    if changed := [name for name in record if json.loads(json.dumps(record[name])) != saved.get(name)]:
         raise ConfigError(
-            f"{folder} has a search with other {', '.join(changed)}; choose another folder, or give the same again"
+            f"{', '.join(changed)} must be as in the search that {folder} holds, got others; "
+            "choose another folder, or repeat the arguments"
         )
     return True
 
 
-def _note(folder: Path, space: Space, asked: Mapping[str, object]) -> None:
-    """Write down what is searched."""
-    texts = {"search.json": json.dumps(asked, indent=2) + "\n", "space.toml": space.text}
+def _write_record(folder: Path, space: Space, record: Mapping[str, object]) -> None:
+    texts = {_RECORD: json.dumps(record, indent=2) + "\n", "space.toml": space.text}
     for name, text in texts.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
-def _fingerprint(pair: PairFiles) -> dict[str, str]:
-    """Names, sizes and times of files: whether they are still the same."""
+def _make_fingerprint(pair: PairFiles) -> dict[str, str]:
+    """Return paths, sizes and modification times of files, by which a change is noticed."""
     files = {name: path for name, path in vars(pair).items() if isinstance(path, Path)}
     stats = {name: (path, path.stat()) for name, path in files.items()}
     return {"name": pair.name} | {

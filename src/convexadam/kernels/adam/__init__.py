@@ -1,9 +1,9 @@
-"""The Adam update of one variable, in place."""
+"""In-place Adam update of a field."""
 
 from __future__ import annotations
 
 from convexadam._typing import Field, Shaped, Tensor
-from convexadam.kernels._backend import implementation
+from convexadam.kernels._backend import get_implementation
 
 __all__ = ["adam_step"]
 
@@ -20,22 +20,22 @@ def adam_step(
     betas: tuple[float, float] = (0.9, 0.999),
     accumulate: bool = True,
 ) -> None:
-    """Move ``variable`` by ``-learning_rate m / (sqrt(v) + eps)``, with bias-corrected moments ``m`` and ``v``.
+    """Add ``-learning_rate m / (sqrt(v) + eps)`` to a variable, with bias-corrected moments ``m`` and ``v``.
 
     Parameters
     ----------
     variable, gradient
-        ``[3, i, j, k]``; the variable changes in place.
+        ``[3, i, j, k]``; the variable is updated in place.
     first, second
-        Moments so far, zero before the first step; they change in place.
+        Exponential moving averages of the gradient and of its square, 0 before the first step; updated in place.
     step
-        Number of this step, from 1; a tensor on the device where steps are recorded (Triton only).
+        Number of this step, from 1; an integer tensor on the device if steps are recorded as a CUDA graph.
     learning_rate, eps, betas
-        Kingma and Ba, ICLR 2015; no weight decay.
+        Kingma and Ba, ICLR 2015; without weight decay.
     accumulate
-        Add the step to ``variable``; ``False`` leaves there the step alone, whatever was there before.
+        Add the step to ``variable``; ``False`` overwrites the variable with the step.
     """
-    module = implementation(__name__, variable, gradient, first, second)
+    module = get_implementation(__name__, variable, gradient, first, second)
     module.adam_step(
         variable,
         gradient,

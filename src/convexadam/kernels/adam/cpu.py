@@ -1,4 +1,4 @@
-"""The Adam update on the CPU, in one pass."""
+"""The Adam update on the CPU, in one pass over memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import no_type_check
 import numpy as np
 
 from convexadam._typing import Field
-from convexadam.kernels._cpu import compiled, in_slabs, views
+from convexadam.kernels._cpu import compile_kernel, make_constant, run_in_slabs, to_numpy
 
 
 def adam_step(
@@ -24,19 +24,20 @@ def adam_step(
 ) -> None:
     """See the package."""
     rate = learning_rate / (1 - betas[0] ** step)
-    shares = betas[0], 1 - betas[0], betas[1], 1 - betas[1]  # in float32 the differences would lose digits
+    # computed in double precision: 1 - 0.999 in float32 has an error of 1e-5
+    shares = betas[0], 1 - betas[0], betas[1], 1 - betas[1]
     numbers = [np.float32(v) for v in (*shares, 1 / (1 - betas[1] ** step), rate, eps)]
     state = variable, first, second
-    changed = [tensor.contiguous() for tensor in state]
-    arrays = [v.reshape(-1) for v in views(*changed, gradient)]
-    in_slabs(_update, len(arrays[0]), *arrays, *numbers, accumulate, multiple=1024)
-    for tensor, values in zip(state, changed, strict=True):
+    updated = [tensor.contiguous() for tensor in state]
+    arrays = [values.reshape(-1) for values in to_numpy(*updated, gradient)]
+    run_in_slabs(_update, len(arrays[0]), *arrays, *numbers, make_constant(accumulate), multiple=1024)
+    for tensor, values in zip(state, updated, strict=True):
         if values is not tensor:
             tensor.copy_(values)
 
 
 @no_type_check
-@compiled
+@compile_kernel
 def _update(
     first,
     last,
@@ -53,10 +54,12 @@ def _update(
     eps,
     accumulate,
 ):
-    for n in range(first, last):
+    for k in range(last - first):
+        # a signed index, which might be negative, prevents vectorisation: 2.5 x slower
+        n = np.uintp(first) + np.uintp(k)
         g = gradient[n]
         m = keep_mean * mean[n] + new_mean * g
         v = keep_square * square[n] + new_square * g * g
         mean[n], square[n] = m, v
         step = -rate * m / (np.sqrt(v * unbias) + eps)
-        variable[n] = variable[n] + step if accumulate else step
+        variable[n] = variable[n] + step if len(accumulate) > 0 else step

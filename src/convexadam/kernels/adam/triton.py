@@ -1,4 +1,4 @@
-"""The Adam update on the GPU, in one pass."""
+"""The Adam update on the GPU, in one pass over memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import triton.language as tl
 from convexadam._typing import Field, Shaped, Tensor
 
 _BLOCK = 1024
-"""Values of one program: two loads of 16 bytes for each thread and array."""
+"""Values per program: two loads of 16 bytes per thread and array."""
 
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 
@@ -31,7 +31,7 @@ def adam_step(
 ) -> None:
     """See the package.
 
-    ``step`` may be a whole number on the device: then a recorded CUDA graph can be replayed for every step.
+    ``step`` may be an integer tensor on the device, so that one CUDA graph can be replayed for all steps.
     """
     given = (variable, first, second)
     updated = [t.contiguous() for t in given]
@@ -39,7 +39,7 @@ def adam_step(
         counter, unbiased = step, tuple(math.log(max(b, 1e-30)) for b in betas)
     else:
         counter, unbiased = None, (1 / (1 - betas[0] ** step), 1 / (1 - betas[1] ** step))
-    # differences from 1 are taken in double precision: 1 - 0.999 in float32 is off by 1e-5
+    # computed in double precision: 1 - 0.999 in float32 has an error of 1e-5
     numbers = (float(learning_rate), float(eps), *betas, 1 - betas[0], 1 - betas[1], *unbiased)
     with torch.cuda.device(variable.get_device()):
         _update[(triton.cdiv(variable.numel(), _BLOCK),)](
@@ -80,9 +80,12 @@ def _update(
 ):
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     here = at < count
-    if counter is not None:  # then logarithms of the betas came
+    if counter is not None:  # then the other two arguments are the logarithms of the betas
         step = tl.load(counter).to(tl.float32)
-        unbias_mean, unbias_square = 1.0 / _one_less_exp(step * unbias_mean), 1.0 / _one_less_exp(step * unbias_square)
+        unbias_mean, unbias_square = (
+            1.0 / _one_minus_exp(step * unbias_mean),
+            1.0 / _one_minus_exp(step * unbias_square),
+        )
     g = tl.load(gradient + at, mask=here, other=0.0)
     m = keep_mean * tl.load(mean + at, mask=here, other=0.0) + add_mean * g
     v = keep_square * tl.load(square + at, mask=here, other=0.0) + add_square * (g * g)
@@ -96,8 +99,8 @@ def _update(
 
 @no_type_check
 @triton.jit
-def _one_less_exp(x):
-    """``1 - exp(x)`` of a number below 0; near 0, where the difference would lose its digits, from the series."""
+def _one_minus_exp(x):
+    """Compute ``1 - exp(x)`` for ``x < 0``; by its power series near 0, where the difference would cancel."""
     near = tl.maximum(x, -0.5)
     series = 1.0 + near / 8
     for n in tl.static_range(6):

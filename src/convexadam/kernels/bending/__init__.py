@@ -1,53 +1,41 @@
-"""Bending energy of a displacement and its gradient: second differences."""
+"""Bending energy of a displacement field and its gradient, by second differences."""
 
 from __future__ import annotations
 
-import math
+from convexadam._typing import Field, Float, Tensor
+from convexadam.kernels._backend import get_implementation
 
-from convexadam._typing import Field, Float, Tensor, Triple
-from convexadam.kernels._backend import implementation
-
-__all__ = ["bending", "bending_gradient", "largest_curvature"]
+__all__ = ["bending", "bending_gradient"]
 
 
-def bending(field: Field, *, weight: float = 1.0, onto: Field | None = None) -> tuple[Float[Tensor, ""], Field]:
+def bending(field: Field, *, weight: float = 1.0, add_to: Field | None = None) -> tuple[Float[Tensor, ""], Field]:
     """Compute ``weight / 3 mean_x sum_ab |d_a d_b u(x)|^2`` and its gradient with respect to ``u``.
 
     ``d_a d_a u(x) = u(x + e_a) - 2 u(x) + u(x - e_a)``, and for two axes
-    ``d_a d_b u(x) = u(x + e_a + e_b) - u(x + e_a) - u(x + e_b) + u(x)``, which counts twice: as ab and as ba. What
-    reaches outside is left out, so that affine displacements cost nothing. This is the energy of a thin plate as in
-    Rueckert et al., "Nonrigid registration using free-form deformations", IEEE TMI 1999.
+    ``d_a d_b u(x) = u(x + e_a + e_b) - u(x + e_a) - u(x + e_b) + u(x)``, which enters twice, as ab and as ba.
+    Differences that need values outside the grid are omitted, so that affine displacements have energy 0. This is the
+    thin-plate energy of Rueckert et al., "Nonrigid registration using free-form deformations", IEEE TMI 1999.
 
     Parameters
     ----------
     field
-        ``u``, ``[3, i, j, k]``, in nodes.
+        ``u``, ``[3, i, j, k]``, in grid units.
     weight
         Factor of the value and of the gradient.
-    onto
-        Where to add the gradient, in place (not ``field`` itself); ``None`` takes new memory.
+    add_to
+        Tensor to which the gradient is added in place, not ``field``; ``None`` for a new one.
 
     Returns
     -------
-    The value, and the gradient ``[3, i, j, k]``: ``onto``, with what it held before, where it was given.
+    The value, and the gradient ``[3, i, j, k]``, or ``add_to`` if given.
     """
-    result: tuple[Tensor, Tensor] = implementation(__name__, field, onto).bending(field, weight=weight, onto=onto)
+    result: tuple[Tensor, Tensor] = get_implementation(__name__, field, add_to).bending(
+        field, weight=weight, add_to=add_to
+    )
     return result
 
 
-def bending_gradient(field: Field, *, weight: float = 1.0, onto: Field | None = None) -> Field:
-    """Return the gradient of `bending` alone, which is quicker."""
-    gradient: Field = implementation(__name__, field, onto).bending_gradient(field, weight=weight, onto=onto)
+def bending_gradient(field: Field, *, weight: float = 1.0, add_to: Field | None = None) -> Field:
+    """Compute the gradient of `bending` only, which is faster."""
+    gradient: Field = get_implementation(__name__, field, add_to).bending_gradient(field, weight=weight, add_to=add_to)
     return gradient
-
-
-def largest_curvature(shape: Triple, *, weight: float = 1.0) -> float:
-    """Largest entry on the diagonal of the Hessian of `bending`, for a field of ``shape``.
-
-    The Hessian does not depend on ``u``. Away from the border the entry is ``28 weight / N`` for ``N`` nodes; no
-    eigenvalue is above ``96 weight / N``: the energy of a wave is that of its squared Laplacian, of at most ``12^2``.
-    """
-    # the middle node has all of it: its share in the differences along an axis, and how many steps hold it there
-    along = [{1: 0, 2: 0, 3: 4, 4: 5}.get(n, 6) for n in shape]
-    i, j, k = (min(n - 1, 2) for n in shape)
-    return 2 * weight * (sum(along) + 2 * (i * j + j * k + k * i)) / (3 * math.prod(shape))

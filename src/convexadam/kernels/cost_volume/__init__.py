@@ -1,11 +1,11 @@
-"""Costs of all displacements within a window."""
+"""Cost volume: dissimilarity of all displacements within a window."""
 
 from __future__ import annotations
 
 import torch
 
 from convexadam._typing import Channels, Float, Tensor, Volume
-from convexadam.kernels._backend import implementation
+from convexadam.kernels._backend import get_implementation
 from convexadam.kernels.window import Window
 
 __all__ = ["Window", "cost_volume"]
@@ -20,32 +20,33 @@ def cost_volume(
     moving_weight: Volume | None = None,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "n i j k"]:
-    """Cost of each displacement ``d`` of each cell: squared feature difference, averaged over neighbours.
+    """Compute the cost of each displacement ``d`` of each control point: mean squared feature difference.
 
     ``C(x, d) = sum_y k(y - x) w(y, d) |F(y) - M(y + d)|^2 / sum_y k(y - x) w(y, d)`` with
     ``w(y, d) = fixed_weight(y) moving_weight(y + d)``, 0 outside the moving volume, and ``k`` the kernel of
-    two 3x3x3 mean filters. Where no neighbour has evidence a displacement costs the mean of the cell's others, neither
-    for nor against it; a cell without any evidence gets 0 throughout, so that only its neighbours decide.
+    two 3x3x3 mean filters. If all weights of a displacement are 0, its cost is the mean of the other costs of the
+    control point, which neither favours nor penalises it; if that holds for all displacements, all costs are 0, so that
+    the result depends on the neighbours only.
 
-    The costs of the reverse direction are those of the two maps (and weights) swapped. Reading them off this volume
-    instead would be exact for the squared differences alone: the averages differ near the border.
+    The costs of the backward direction are those of exchanged maps (and weights). They cannot be read from this volume:
+    the squared differences are the same, but their averages differ near the border.
 
     Parameters
     ----------
     fixed, moving
         Pooled features ``[c, i, j, k]`` of one shape.
     window
-        The displacements, in cells.
+        Candidate displacements, in control-point spacings.
     fixed_weight, moving_weight
-        Evidence of each cell, ``[i, j, k]``, not negative; 1 where ``None``.
+        Weight of each control point, ``[i, j, k]``, not negative; ``None`` for 1.
     dtype
-        Type of the result; ``None`` takes that of the features. float16 halves the memory, and holds costs below 65504.
+        Type of the result; ``None`` for that of the features. float16 halves the memory, for costs up to 65504.
 
     Returns
     -------
     ``[n, i, j, k]`` in the order of ``window.steps``, finite.
     """
-    module = implementation(__name__, fixed, moving, fixed_weight, moving_weight)
+    module = get_implementation(__name__, fixed, moving, fixed_weight, moving_weight)
     costs: Float[Tensor, "n i j k"] = module.cost_volume(
         fixed,
         moving,

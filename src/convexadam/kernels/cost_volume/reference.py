@@ -15,7 +15,7 @@ Costs: TypeAlias = Float[Tensor, "n i j k"]
 Ranges: TypeAlias = tuple[slice, slice, slice]
 
 _TWO_MEANS = (1.0, 2.0, 3.0, 2.0, 1.0)
-"""Two mean filters of width 3 in a row, not normalised."""
+"""Coefficients of two successive mean filters of width 3, not normalised."""
 
 
 def cost_volume(
@@ -30,15 +30,15 @@ def cost_volume(
     """See the package."""
     distances = feature_distances(fixed, moving, window)
     costs = mean_over_neighbours(distances, window, fixed_weight=fixed_weight, moving_weight=moving_weight)
-    return fill_without_evidence(costs).to(dtype)
+    return fill_gaps(costs).to(dtype)
 
 
 def feature_distances(fixed: Channels, moving: Channels, window: Window) -> Costs:
-    """``|F(x) - M(x + d)|^2`` for all displacements of a window; infinite where ``x + d`` lies outside."""
+    """Compute ``|F(x) - M(x + d)|^2`` for all displacements of a window; infinite where ``x + d`` is outside."""
     shape = fixed.shape[1:]
     distances = torch.full((len(window.steps), *shape), torch.inf, dtype=fixed.dtype, device=fixed.device)
     for number, step in enumerate(window.steps):
-        ranges = _overlap(step, shape)
+        ranges = _overlap_ranges(step, shape)
         if ranges is None:
             continue
         (i, j, k), (to_i, to_j, to_k) = ranges
@@ -50,28 +50,25 @@ def feature_distances(fixed: Channels, moving: Channels, window: Window) -> Cost
 def mean_over_neighbours(
     distances: Costs, window: Window, *, fixed_weight: Volume | None = None, moving_weight: Volume | None = None
 ) -> Costs:
-    """Average each displacement's costs over neighbouring cells, in place; see `cost_volume`."""
+    """Average the costs of each displacement over neighbouring control points, in place; see `cost_volume`."""
     shape = distances.shape[1:]
     ones = torch.ones_like(distances[0])
     fixed_weight = ones if fixed_weight is None else fixed_weight
     moving_weight = ones if moving_weight is None else moving_weight
-    band_i, band_j, band_k = (_band(n, like=distances) for n in shape)
+    band_i, band_j, band_k = (_band_matrix(n, like=distances) for n in shape)
     for number, step in enumerate(window.steps):
         weights = torch.zeros_like(ones)
-        ranges = _overlap(step, shape)
+        ranges = _overlap_ranges(step, shape)
         if ranges is not None:
             weights[ranges[0]] = fixed_weight[ranges[0]] * moving_weight[ranges[1]]
         weighted = torch.where(weights > 0, distances[number] * weights, 0.0)
-        both = along_axes(torch.stack([weights, weighted]), (band_i, band_j, band_k))
-        distances[number] = torch.where(both[0] > 0, both[1] / both[0], torch.inf)
+        sums = along_axes(torch.stack([weights, weighted]), (band_i, band_j, band_k))
+        distances[number] = torch.where(sums[0] > 0, sums[1] / sums[0], torch.inf)
     return distances
 
 
-def fill_without_evidence(costs: Costs) -> Costs:
-    """Replace, in place, infinite costs by the mean of the cell's finite ones: neither for nor against.
-
-    A cell without any finite cost gets 0 throughout, so that only its neighbours decide.
-    """
+def fill_gaps(costs: Costs) -> Costs:
+    """Replace infinite costs by the mean of the finite ones of a point, or by 0 if there is none; in place."""
     total, count = torch.zeros_like(costs[0]), torch.zeros_like(costs[0])
     for part in costs:
         finite = part.isfinite()
@@ -83,8 +80,8 @@ def fill_without_evidence(costs: Costs) -> Costs:
     return costs
 
 
-def _overlap(step: Triple, shape: Sequence[int]) -> tuple[Ranges, Ranges] | None:
-    """Cells whose displaced partner is in the volume, and those partners; ``None`` where there are none."""
+def _overlap_ranges(step: Triple, shape: Sequence[int]) -> tuple[Ranges, Ranges] | None:
+    """Return the ranges of points that a step keeps in the volume, before and after it; ``None`` if there are none."""
     if any(abs(s) >= n for s, n in zip(step, shape, strict=True)):
         return None
     i, j, k = (slice(max(-s, 0), n - max(s, 0)) for s, n in zip(step, shape, strict=True))
@@ -92,7 +89,7 @@ def _overlap(step: Triple, shape: Sequence[int]) -> tuple[Ranges, Ranges] | None
     return (i, j, k), (to_i, to_j, to_k)
 
 
-def _band(size: int, *, like: Tensor) -> Tensor:
+def _band_matrix(size: int, *, like: Tensor) -> Tensor:
     matrix = like.new_zeros((size, size))
     for offset, tap in zip(range(-2, 3), _TWO_MEANS, strict=True):
         if abs(offset) < size:

@@ -1,11 +1,11 @@
-"""The cheapest displacement of each cell, with or without a pull towards a given field."""
+"""Displacement of minimal cost at each control point, with optional quadratic coupling to a field."""
 
 from __future__ import annotations
 
 import torch
 
 from convexadam._typing import Field, Float, Tensor
-from convexadam.kernels._backend import implementation
+from convexadam.kernels._backend import get_implementation
 from convexadam.kernels.window import Window
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -19,30 +19,30 @@ def coupled_argmin(
     *,
     toward: Field | None = None,
     theta: float = 0.0,
-    subcell: bool = False,
+    parabolic_fit: bool = False,
 ) -> Field:
-    """Find ``argmin_d C(x, d) + theta |d - toward(x)|^2`` for each cell ``x``; the sum is never stored.
+    """Compute ``argmin_d C(x, d) + theta |d - toward(x)|^2`` for each control point ``x``, without storing the sum.
 
     Parameters
     ----------
     costs
         Finite costs, ``[n, i, j, k]`` in the order of ``window.steps``; half precision is compared in float32.
     window
-        The displacements, in cells.
+        Candidate displacements, in control-point spacings.
     toward
-        Field ``[3, i, j, k]`` in cells; ``None`` leaves the second term out.
+        Field ``[3, i, j, k]`` in control-point spacings; ``None`` omits the coupling term.
     theta
-        Weight of the pull, in cost per squared cell.
-    subcell
-        Fit a parabola along each axis through the minimum and its two neighbours, where both are in the window, and
-        take its lowest point.
+        Coupling weight, in cost per squared control-point spacing.
+    parabolic_fit
+        Refine to the vertex of a parabola through the minimum and its two neighbours along each axis, if both are in
+        the window.
 
     Returns
     -------
-    Displacements ``[3, i, j, k]`` in cells, whole-numbered without ``subcell``. Of equal costs the smallest
-    displacement wins.
+    Displacements ``[3, i, j, k]`` in control points, integers without ``parabolic_fit``. Of equal costs that of the
+    shortest displacement is selected.
     """
     like = costs if costs.dtype not in _HALF else costs.new_empty(0, dtype=torch.float32)
-    module = implementation(__name__, like, toward)
-    found: Field = module.coupled_argmin(costs, window, toward=toward, theta=theta, subcell=subcell)
-    return found
+    module = get_implementation(__name__, like, toward)
+    displacement: Field = module.coupled_argmin(costs, window, toward=toward, theta=theta, parabolic_fit=parabolic_fit)
+    return displacement

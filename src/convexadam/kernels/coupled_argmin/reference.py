@@ -14,52 +14,52 @@ def coupled_argmin(
     *,
     toward: Field | None = None,
     theta: float = 0.0,
-    subcell: bool = False,
+    parabolic_fit: bool = False,
 ) -> Field:
     """See the package."""
     costs = costs.float() if costs.dtype in (torch.float16, torch.bfloat16) else costs
-    pulls = None if toward is None else [_pulls(toward[a], r, theta) for a, r in enumerate(window.radius)]
+    terms = None if toward is None else [_coupling_terms(toward[a], r, theta) for a, r in enumerate(window.radius)]
     best = torch.full_like(costs[0], torch.inf)
     chosen = torch.zeros(costs.shape[1:], dtype=torch.int64, device=costs.device)
-    candidate = torch.empty_like(best)
-    for number in window.by_length.tolist():
-        if pulls is None:
-            candidate = costs[number]
+    total = torch.empty_like(best)
+    for number in window.length_order.tolist():
+        if terms is None:
+            total = costs[number]
         else:
             a, b, c = (s + r for s, r in zip(window.steps[number], window.radius, strict=True))
-            torch.add(pulls[0][a], pulls[1][b], out=candidate)
-            candidate.add_(pulls[2][c]).add_(costs[number])
-        chosen.masked_fill_(candidate < best, number)
-        torch.minimum(best, candidate, out=best)
+            torch.add(terms[0][a], terms[1][b], out=total)
+            total.add_(terms[2][c]).add_(costs[number])
+        chosen.masked_fill_(total < best, number)
+        torch.minimum(best, total, out=best)
     steps = torch.from_numpy(window.table).to(costs.device)[chosen].movedim(-1, 0)
     displacement = steps.to(costs.dtype).contiguous()
-    if subcell:
-        displacement += _parabola_offsets(costs, window, chosen, steps, pulls)
+    if parabolic_fit:
+        displacement += _parabola_offsets(costs, window, chosen, steps, terms)
     return displacement
 
 
 def _parabola_offsets(
-    costs: Tensor, window: Window, chosen: Tensor, steps: Tensor, pulls: list[Tensor] | None
+    costs: Tensor, window: Window, chosen: Tensor, steps: Tensor, terms: list[Tensor] | None
 ) -> Tensor:
-    """Where the parabola through the minimum and its two neighbours is lowest, in (-1/2, 1/2) for each axis."""
-    here = costs.gather(0, chosen[None])[0]
-    beside = torch.from_numpy(window.beside).to(costs.device)[chosen]
+    """Compute the vertex of the parabola through the minimum and its two neighbours, in [-1/2, 1/2] for each axis."""
+    middle = costs.gather(0, chosen[None])[0]
+    neighbours = torch.from_numpy(window.neighbours).to(costs.device)[chosen]
     offsets = torch.zeros(steps.shape, dtype=costs.dtype, device=costs.device)
     for axis, radius in enumerate(window.radius):
-        between = (beside[..., axis, :] >= 0).all(-1)
+        inside = (neighbours[..., axis, :] >= 0).all(-1)
         sides = []
         for side, step in enumerate((-1, 1)):
-            difference = costs.gather(0, beside[..., axis, side].clamp_min(0)[None])[0] - here
-            if pulls is not None:
+            difference = costs.gather(0, neighbours[..., axis, side].clamp_min(0)[None])[0] - middle
+            if terms is not None:
                 at = steps[axis] + radius
-                pull = pulls[axis].gather(0, (at + step).clamp(0, 2 * radius)[None])[0]
-                difference += pull - pulls[axis].gather(0, at[None])[0]
+                term = terms[axis].gather(0, (at + step).clamp(0, 2 * radius)[None])[0]
+                difference += term - terms[axis].gather(0, at[None])[0]
             sides.append(difference)
         curvature = sides[0] + sides[1]
-        fitted = (sides[0] - sides[1]) / (2 * curvature.clamp_min(torch.finfo(costs.dtype).tiny))
-        offsets[axis] = torch.where(between & (curvature > 0), fitted.clamp(-0.5, 0.5), 0.0)
+        vertex = (sides[0] - sides[1]) / (2 * curvature.clamp_min(torch.finfo(costs.dtype).tiny))
+        offsets[axis] = torch.where(inside & (curvature > 0), vertex.clamp(-0.5, 0.5), 0.0)
     return offsets
 
 
-def _pulls(component: Float[Tensor, "i j k"], radius: int, theta: float) -> Float[Tensor, "width i j k"]:
+def _coupling_terms(component: Float[Tensor, "i j k"], radius: int, theta: float) -> Float[Tensor, "width i j k"]:
     return torch.stack([(component - d).square_().mul_(theta) for d in range(-radius, radius + 1)])

@@ -1,11 +1,11 @@
-"""A damped second-order step of each node, and what it should gain."""
+"""Damped second-order step of each control point, and the decrease of the loss that it predicts."""
 
 from __future__ import annotations
 
 import math
 
 from convexadam._typing import Field, Float, Tensor
-from convexadam.kernels._backend import implementation
+from convexadam.kernels._backend import get_implementation
 
 __all__ = ["damped_step"]
 
@@ -13,25 +13,25 @@ __all__ = ["damped_step"]
 def damped_step(
     slopes: Float[Tensor, "4 i j k"], means: Float[Tensor, "4 i j k"], *, damping: float, longest: float = math.inf
 ) -> tuple[Field, float]:
-    """Divide a gradient by a curvature: ``v = -means_012 / (means_3 + damping)``, cut to ``longest``.
+    """Divide a gradient by a curvature: ``v = -means_012 / (means_3 + damping)``, clipped to the length ``longest``.
 
     Parameters
     ----------
     slopes
         Gradient ``g`` (channels 0 to 2) and curvature ``h`` (channel 3) of a loss, ``[4, i, j, k]``.
     means
-        The same, smoothed: what the step is made of. The step overwrites its gradient.
+        Smoothed ``slopes``, from which the step is computed; the step overwrites channels 0 to 2.
     damping
-        More than 0, in units of the curvature.
+        Above 0, in units of the curvature.
     longest
-        Steps longer than this are shortened to it, in the same direction; in nodes.
+        Longer steps are shortened to this length, in grid units.
 
     Returns
     -------
-    The step ``[3, i, j, k]`` in nodes, part of the memory of ``means``; and by how much it should lower the loss,
+    The step ``[3, i, j, k]`` in grid units, a view of ``means``; and the predicted decrease of the loss,
     ``-sum_x (g . v + h |v|^2 / 2)``.
     """
-    module = implementation(__name__, slopes, means)
+    module = get_implementation(__name__, slopes, means)
     step: Field = means[:3]
     predicted: float = module.damped_step(slopes, means, damping=damping, longest=longest)
     return step, predicted

@@ -1,4 +1,4 @@
-"""A damped second-order step on the CPU, in one pass."""
+"""A damped second-order step on the CPU, in one pass over memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import no_type_check
 import numpy as np
 
 from convexadam._typing import Float, Tensor
-from convexadam.kernels._cpu import compiled, in_slabs, views
+from convexadam.kernels._cpu import compile_kernel, run_in_slabs, to_numpy
 
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 
@@ -15,31 +15,36 @@ _HALF, _ONE = np.float32(0.5), np.float32(1)
 def damped_step(
     slopes: Float[Tensor, "4 i j k"], means: Float[Tensor, "4 i j k"], *, damping: float, longest: float
 ) -> float:
-    """See the package; returns the predicted decrease."""
-    changed = means.contiguous()
-    arrays = [v.reshape(4, -1) for v in views(slopes, changed)]
+    """See the package; returns the predicted decrease only."""
+    result = means.contiguous()
+    arrays = [v.reshape(4, -1) for v in to_numpy(slopes, result)]
     shortest = np.float32(0 if np.isinf(longest) else 1 / longest**2)
-    decrease = sum(in_slabs(_step, arrays[0].shape[1], *arrays, np.float32(damping), shortest, multiple=1024))
-    if changed is not means:
-        means.copy_(changed)
+    decrease = sum(
+        run_in_slabs(_compute_step, arrays[0].shape[1], *arrays, np.float32(damping), shortest, multiple=1024)
+    )
+    if result is not means:
+        means.copy_(result)
     return float(decrease)
 
 
 @no_type_check
-@compiled
-def _step(first, last, slopes, means, damping, per_square):
-    """Write the steps of the nodes ``first ... last - 1`` and return what they should gain."""
-    total = 0.0
+@compile_kernel
+def _compute_step(first, last, slopes, means, damping, per_square):
+    """Store the steps of the points ``first ... last - 1`` and return the predicted decrease."""
+    total, size = 0.0, np.uintp(slopes.shape[1])
+    step, slope = means.reshape(-1), slopes.reshape(-1)
     for start in range(first, last, 1024):
         part = np.float32(0)
-        for n in range(start, min(start + 1024, last)):
-            factor = -_ONE / (means[3, n] + damping)
-            v0, v1, v2 = factor * means[0, n], factor * means[1, n], factor * means[2, n]
+        for k in range(min(1024, last - start)):
+            n = np.uintp(start) + np.uintp(k)  # a signed index, which might be negative, prevents vectorisation
+            n1, n2, n3 = n + size, n + size + size, n + size + size + size
+            factor = -_ONE / (step[n3] + damping)
+            v0, v1, v2 = factor * step[n], factor * step[n1], factor * step[n2]
             squared = v0 * v0 + v1 * v1 + v2 * v2
-            cut = _ONE / np.sqrt(max(squared * per_square, _ONE))
-            v0, v1, v2 = cut * v0, cut * v1, cut * v2
-            means[0, n], means[1, n], means[2, n] = v0, v1, v2
-            part -= slopes[0, n] * v0 + slopes[1, n] * v1 + slopes[2, n] * v2
-            part -= _HALF * slopes[3, n] * (v0 * v0 + v1 * v1 + v2 * v2)
+            clip = _ONE / np.sqrt(max(squared * per_square, _ONE))
+            v0, v1, v2 = clip * v0, clip * v1, clip * v2
+            step[n], step[n1], step[n2] = v0, v1, v2
+            part -= slope[n] * v0 + slope[n1] * v1 + slope[n2] * v2
+            part -= _HALF * slope[n3] * (v0 * v0 + v1 * v1 + v2 * v2)
         total += part
     return total

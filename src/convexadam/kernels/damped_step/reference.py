@@ -8,7 +8,7 @@ from convexadam._typing import Float, Tensor
 def damped_step(
     slopes: Float[Tensor, "4 i j k"], means: Float[Tensor, "4 i j k"], *, damping: float, longest: float
 ) -> float:
-    """See the package; returns the predicted decrease."""
+    """See the package; returns the predicted decrease only."""
     step = means[:3].div_(-(means[3] + damping))
     if longest < float("inf"):
         step /= (step.square().sum(0).sqrt_() / longest).clamp_min_(1)

@@ -1,38 +1,38 @@
-"""Diffusion energy of a displacement and its gradient: first differences."""
+"""Diffusion energy of a displacement field and its gradient, by first differences."""
 
 from __future__ import annotations
 
 from convexadam._typing import Field, Float, Tensor
-from convexadam.kernels._backend import implementation
+from convexadam.kernels._backend import get_implementation
 
 __all__ = ["diffusion", "diffusion_gradient"]
 
 
-def diffusion(field: Field, *, weight: float = 1.0, onto: Field | None = None) -> tuple[Float[Tensor, ""], Field]:
+def diffusion(field: Field, *, weight: float = 1.0, add_to: Field | None = None) -> tuple[Float[Tensor, ""], Field]:
     """Compute ``weight / 3 sum_a mean_x |u(x + e_a) - u(x)|^2`` and its gradient with respect to ``u``.
 
-    Forward differences; the outermost ones are left out, so that a constant shift costs nothing.
+    Forward differences; those that need values outside the grid are omitted, so that translations have energy 0.
 
     Parameters
     ----------
     field
-        ``u``, ``[3, i, j, k]``, in nodes.
+        ``u``, ``[3, i, j, k]``, in grid units.
     weight
         Factor of the value and of the gradient.
-    onto
-        Where to add the gradient, in place (not ``field`` itself); ``None`` takes new memory.
+    add_to
+        Tensor to which the gradient is added in place, not ``field``; ``None`` for a new one.
 
     Returns
     -------
-    The value, and the gradient ``[3, i, j, k]``: ``onto``, with what it held before, where it was given.
+    The value, and the gradient ``[3, i, j, k]``, or ``add_to`` if given.
     """
-    module = implementation(__name__, field, onto)
-    result: tuple[Tensor, Tensor] = module.diffusion(field, weight=weight, onto=onto)
+    module = get_implementation(__name__, field, add_to)
+    result: tuple[Tensor, Tensor] = module.diffusion(field, weight=weight, add_to=add_to)
     return result
 
 
-def diffusion_gradient(field: Field, *, weight: float = 1.0, onto: Field | None = None) -> Field:
-    """Return the gradient of `diffusion` alone."""
-    module = implementation(__name__, field, onto)
-    gradient: Field = module.diffusion_gradient(field, weight=weight, onto=onto)
+def diffusion_gradient(field: Field, *, weight: float = 1.0, add_to: Field | None = None) -> Field:
+    """Compute the gradient of `diffusion` only, which is faster."""
+    module = get_implementation(__name__, field, add_to)
+    gradient: Field = module.diffusion_gradient(field, weight=weight, add_to=add_to)
     return gradient

@@ -1,4 +1,4 @@
-"""Diffusion energy on the CPU, in one pass; and differences to neighbours, of which other kernels are made."""
+"""Diffusion energy on the CPU, in one pass over memory, and the Laplacian of a row for other kernels."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ import numpy as np
 import torch
 
 from convexadam._typing import Field, Float, Tensor
-from convexadam.kernels._cpu import addend, compiled, constant, in_slabs, minus, views
+from convexadam.kernels._cpu import compile_kernel, get_accumulator, make_constant, run_in_slabs, subtract, to_numpy
 
 
-def diffusion(field: Field, *, weight: float = 1.0, onto: Field | None = None) -> tuple[Float[Tensor, ""], Field]:
+def diffusion(field: Field, *, weight: float = 1.0, add_to: Field | None = None) -> tuple[Float[Tensor, ""], Field]:
     """See the package."""
-    total, gradient = _run(field, weight, onto, valued=1)
+    total, gradient = _run(field, weight, add_to, with_value=1)
     value = weight * total / (3 * field[0].numel())
     return torch.tensor(value, dtype=torch.float32, device="cpu"), gradient
 
 
-def diffusion_gradient(field: Field, *, weight: float = 1.0, onto: Field | None = None) -> Field:
+def diffusion_gradient(field: Field, *, weight: float = 1.0, add_to: Field | None = None) -> Field:
     """See the package."""
-    return _run(field, weight, onto, valued=0)[1]
+    return _run(field, weight, add_to, with_value=0)[1]
 
 
-def _run(field: Field, weight: float, onto: Field | None, *, valued: int) -> tuple[float, Field]:
-    gradient = addend(onto, like=field)
+def _run(field: Field, weight: float, add_to: Field | None, *, with_value: int) -> tuple[float, Field]:
+    gradient = get_accumulator(add_to, like=field)
     factor = np.float32(2 * weight / (3 * field[0].numel()))
-    parts = in_slabs(_planes, 3 * field.shape[1], *views(field, gradient), factor, constant(valued))
-    return sum(parts), gradient if onto is None or onto is gradient else onto.add_(gradient)
+    parts = run_in_slabs(
+        _add_gradient, 3 * field.shape[1], *to_numpy(field, gradient), factor, make_constant(with_value)
+    )
+    return sum(parts), gradient if add_to is None or add_to is gradient else add_to.add_(gradient)
 
 
 @no_type_check
-@compiled
-def _planes(first, last, u, out, factor, valued):
-    """Add the gradient of the planes ``first ... last - 1`` of all components in a row.
+@compile_kernel
+def _add_gradient(first, last, u, out, factor, with_value):
+    """Add the gradient of the planes ``first ... last - 1``, counted over all components.
 
-    Returns the sum of squared differences if ``valued``.
+    Returns the sum of squared differences if ``with_value``.
     """
     _, n0, n1, n2 = u.shape
     field, target = u.reshape(-1), out.reshape(-1)
@@ -44,18 +46,18 @@ def _planes(first, last, u, out, factor, valued):
         i = plane % n0
         for j in range(n1):
             start = (plane * n1 + j) * n2
-            beside = around(start, i, j, u.shape)
-            add_excess(field, start, beside, n2, target, start, factor)
-            if len(valued) > 0:
-                total += _squared(field, start, beside, n2)
+            neighbours = neighbour_rows(start, i, j, u.shape)
+            add_negative_laplacian(field, start, neighbours, n2, target, start, factor)
+            if len(with_value) > 0:
+                total += _sum_squares(field, start, neighbours, n2)
     return total
 
 
 @no_type_check
-@compiled
-def _squared(u, row, beside, size):
-    """Sum of the squared differences of a row's nodes to the next ones along each axis."""
-    start, below, far = np.uintp(row), np.uintp(beside[1]), np.uintp(beside[3])
+@compile_kernel
+def _sum_squares(u, row, neighbours, size):
+    """Sum the squared forward differences of a row along all axes."""
+    start, below, far = np.uintp(row), np.uintp(neighbours[1]), np.uintp(neighbours[3])
     total = np.float32(0)
     for k in range(size):
         at = np.uintp(k)
@@ -69,37 +71,37 @@ def _squared(u, row, beside, size):
 
 
 @no_type_check
-@compiled
-def around(start, i, j, shape):
-    """Where the rows before and after a row ``(i, j)`` start, along i, then along j; itself where there is none."""
+@compile_kernel
+def neighbour_rows(start, i, j, shape):
+    """Return the offsets of the previous and next rows of ``(i, j)`` along i and j; of the row itself at the border."""
     _, n0, n1, n2 = shape
     above, below = start - n1 * n2 if i > 0 else start, start + n1 * n2 if i < n0 - 1 else start
     return above, below, start - n2 if j > 0 else start, start + n2 if j < n1 - 1 else start
 
 
 @no_type_check
-@compiled
-def add_excess(u, row, beside, size, out, target, factor):
-    """Add ``factor`` times what the nodes of a row have over their six neighbours; a missing one counts as equal.
+@compile_kernel
+def add_negative_laplacian(u, row, neighbours, size, out, target, factor):
+    """Add ``factor`` times the negative Laplacian of a row, with zero flux through the border.
 
-    ``row`` and ``beside``, the four rows around it, are where they start in ``u``, and ``target`` where it does in
-    ``out``. With a factor of 1 this is the negative Laplacian without flux through the border.
+    ``row`` and ``neighbours`` are the offsets of the row and of its four neighbours in ``u``, and ``target`` is the
+    offset of the row in ``out``.
     """
-    start, above, below = np.uintp(row), np.uintp(beside[0]), np.uintp(beside[1])
-    near, far, end = np.uintp(beside[2]), np.uintp(beside[3]), np.uintp(target)
+    start, above, below = np.uintp(row), np.uintp(neighbours[0]), np.uintp(neighbours[1])
+    near, far, end = np.uintp(neighbours[2]), np.uintp(neighbours[3]), np.uintp(target)
     for k in range(1, size - 1):
         at = np.uintp(k)
-        here = u[start + at]
-        across = minus(here, u[above + at]) + minus(here, u[below + at])
-        across += minus(here, u[near + at]) + minus(here, u[far + at])
-        along_row = minus(here, u[start + at - np.uintp(1)]) + minus(here, u[start + at + np.uintp(1)])
+        value = u[start + at]
+        across = subtract(value, u[above + at]) + subtract(value, u[below + at])
+        across += subtract(value, u[near + at]) + subtract(value, u[far + at])
+        along_row = subtract(value, u[start + at - np.uintp(1)]) + subtract(value, u[start + at + np.uintp(1)])
         out[end + at] += factor * (across + along_row)
     for k in (0, size - 1):
         at, before, after = np.uintp(k), np.uintp(max(k - 1, 0)), np.uintp(min(k + 1, size - 1))
-        here = u[start + at]
-        across = minus(here, u[above + at]) + minus(here, u[below + at])
-        across += minus(here, u[near + at]) + minus(here, u[far + at])
-        along_row = minus(here, u[start + before]) + minus(here, u[start + after])
+        value = u[start + at]
+        across = subtract(value, u[above + at]) + subtract(value, u[below + at])
+        across += subtract(value, u[near + at]) + subtract(value, u[far + at])
+        along_row = subtract(value, u[start + before]) + subtract(value, u[start + after])
         out[end + at] += factor * (across + along_row)
         if size == 1:
             break

@@ -1,4 +1,4 @@
-"""Linear interpolation on the CPU: two neighbours along each axis, plane by plane."""
+"""Linear interpolation on the CPU, one axis after the other within each plane of the result."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ from typing import no_type_check
 import numpy as np
 
 from convexadam._typing import Channels, Float, Tensor
-from convexadam.kernels._cpu import compiled, empty, in_slabs, views
+from convexadam.kernels._cpu import compile_kernel, empty, run_in_slabs, to_numpy
 
 
-def interpolated(
+def interpolate(
     field: Channels, positions: tuple[Float[Tensor, " a"], Float[Tensor, " b"], Float[Tensor, " d"]]
 ) -> Float[Tensor, "c a b d"]:
     """See the package."""
     result = empty(len(field), *(len(p) for p in positions))
-    tables = [table for p, n in zip(positions, field.shape[1:], strict=True) for table in _table(p.numpy(), n)]
-    in_slabs(_planes, result.shape[0] * result.shape[1], *views(field, result), *tables)
+    tables = [
+        table for p, n in zip(positions, field.shape[1:], strict=True) for table in _find_neighbours(p.numpy(), n)
+    ]
+    run_in_slabs(_interpolate_planes, result.shape[0] * result.shape[1], *to_numpy(field, result), *tables)
     return result
 
 
-def _table(positions: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lower neighbour of each position, and the share of the upper one."""
-    where = np.clip(positions, 0, size - 1)
-    low = np.minimum(where.astype(np.int64), max(size - 2, 0))
-    return low, (where - low).astype(np.float32)
+def _find_neighbours(positions: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower neighbour of each position and the weight of the upper one."""
+    clamped = np.clip(positions, 0, size - 1)
+    low = np.minimum(clamped.astype(np.int64), max(size - 2, 0))
+    return low, (clamped - low).astype(np.float32)
 
 
 @no_type_check
-@compiled
-def _planes(first, last, field, out, low0, share0, low1, share1, low2, share2):
-    """Planes ``first ... last - 1`` of all channels in a row."""
+@compile_kernel
+def _interpolate_planes(first, last, field, out, low0, share0, low1, share1, low2, share2):
+    """Compute the planes ``first ... last - 1`` of the result, counted over all channels."""
     _, n0, n1, n2 = field.shape
     m0, m1, m2 = out.shape[1:]
     plane, row = np.empty((n1, n2), np.float32), np.empty(n2 + 1, np.float32)

@@ -1,4 +1,4 @@
-"""Linear interpolation in torch: a matrix for each axis."""
+"""Linear interpolation in torch, by a matrix for each axis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from convexadam._typing import Channels, Float, Tensor
 from convexadam.kernels.smooth import along_axes
 
 
-def interpolated(
+def interpolate(
     field: Channels, positions: tuple[Float[Tensor, " a"], Float[Tensor, " b"], Float[Tensor, " d"]]
 ) -> Float[Tensor, "c a b d"]:
     """See the package."""
@@ -17,11 +17,11 @@ def interpolated(
 
 
 def interpolation_matrix(positions: Float[Tensor, " n"], size: int, *, like: Tensor) -> Float[Tensor, "n size"]:
-    """Matrix that reads an axis of ``size`` samples at ``positions`` linearly, clamped to its ends."""
-    where = positions.to(torch.float64).clamp(0, size - 1)
-    low = where.floor().clamp_max(max(size - 2, 0)).to(torch.int64)
-    share = (where - low)[:, None]
-    matrix = torch.zeros((len(where), size), dtype=torch.float64, device=where.device)
+    """Return the matrix of linear interpolation of ``size`` samples at ``positions``, clamped to both ends."""
+    clamped = positions.to(torch.float64).clamp(0, size - 1)
+    low = clamped.floor().clamp_max(max(size - 2, 0)).to(torch.int64)
+    share = (clamped - low)[:, None]
+    matrix = torch.zeros((len(clamped), size), dtype=torch.float64, device=clamped.device)
     matrix.scatter_add_(1, low[:, None], 1 - share)
     matrix.scatter_add_(1, (low + 1).clamp_max(size - 1)[:, None], share)
     return matrix.to(like)

@@ -1,8 +1,8 @@
-"""Linear interpolation on a GPU: that of torch.
+"""Linear interpolation on the GPU, by the reference.
 
-Products with small matrices run close to the speed of a copy there, and only twice for a registration.
+Its products with small matrices run at almost the speed of a copy, twice in a registration.
 """
 
-from convexadam.kernels.interpolate.reference import interpolated
+from convexadam.kernels.interpolate.reference import interpolate
 
-__all__ = ["interpolated"]
+__all__ = ["interpolate"]

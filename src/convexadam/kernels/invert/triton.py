@@ -1,7 +1,4 @@
-"""Inverse on a GPU: that of torch.
-
-Few registrations ask for it, and there it takes milliseconds.
-"""
+"""Inversion on the GPU, by the reference: few registrations need it, and it takes milliseconds."""
 
 from convexadam.kernels.invert.reference import origins
 

@@ -1,18 +1,18 @@
-"""Local volume change of a displacement field."""
+"""Jacobian determinant of a displacement field."""
 
 from __future__ import annotations
 
 from convexadam._typing import Field, Volume
-from convexadam.kernels._backend import implementation
+from convexadam.kernels._backend import get_implementation
 
 __all__ = ["jacobian_determinant"]
 
 
 def jacobian_determinant(disp_vox: Field) -> Volume:
-    """Local volume change ``det(I + du/dx)``; 1 means unchanged, <= 0 means folded.
+    """Compute the local volume change ``det(I + du/dx)``: 1 without change of volume, 0 or less in folds.
 
-    Central differences inside, one-sided ones at the outer voxels; an axis of one voxel does not vary. The
-    determinant is the same in voxels and in mm.
+    Central differences inside, one-sided ones at the outer voxels; the derivative along an axis of one voxel is 0. The
+    determinant is equal in voxels and in mm.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def jacobian_determinant(disp_vox: Field) -> Volume:
 
     Returns
     -------
-    ``[i, j, k]``, no unit.
+    ``[i, j, k]``, without unit.
 
     Examples
     --------
@@ -30,5 +30,5 @@ def jacobian_determinant(disp_vox: Field) -> Volume:
     >>> jacobian_determinant(torch.zeros(3, 4, 5, 6)).unique().tolist()
     [1.0]
     """
-    determinant: Volume = implementation(__name__, disp_vox).jacobian_determinant(disp_vox)
+    determinant: Volume = get_implementation(__name__, disp_vox).jacobian_determinant(disp_vox)
     return determinant

@@ -1,4 +1,4 @@
-"""Jacobian determinants on the CPU, in one pass."""
+"""Jacobian determinants on the CPU, in one pass over memory."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 import torch
 
 from convexadam._typing import Field, Volume
-from convexadam.kernels._cpu import compiled, in_slabs, views
+from convexadam.kernels._cpu import compile_kernel, run_in_slabs, to_numpy
 
 
 def jacobian_determinant(disp_vox: Field) -> Volume:
     """See the package."""
     determinant = torch.empty(disp_vox.shape[1:], dtype=torch.float32, device="cpu")
-    in_slabs(_planes, disp_vox.shape[1], *views(disp_vox, determinant))
+    run_in_slabs(_compute_planes, disp_vox.shape[1], *to_numpy(disp_vox, determinant))
     return determinant
 
 
 @no_type_check
-@compiled
-def _planes(first, last, u, out):
+@compile_kernel
+def _compute_planes(first, last, u, out):
     _, _, n1, n2 = u.shape
     one = np.float32(1)
     slopes = np.empty((9, n2), np.float32)
@@ -36,9 +36,9 @@ def _planes(first, last, u, out):
 
 
 @no_type_check
-@compiled
+@compile_kernel
 def row_slopes(u, i, j, slopes):
-    """Slopes of a row ``(i, j)`` of a field: those of component ``c`` along axis ``a`` to ``slopes[3 * c + a]``."""
+    """Compute the derivatives of row ``(i, j)``, of component ``c`` along axis ``a`` in ``slopes[3 * c + a]``."""
     _, n0, n1, n2 = u.shape
     one, half = np.float32(1), np.float32(0.5)
     i0, i1, j0, j1 = max(i - 1, 0), min(i + 1, n0 - 1), max(j - 1, 0), min(j + 1, n1 - 1)

@@ -14,7 +14,7 @@ def jacobian_determinant(disp_vox: Field) -> Volume:
 
 
 def jacobian(disp_vox: Field) -> list[list[Volume]]:
-    """Entries of ``I + du/dx``: a row for each component, a column for each axis."""
+    """Return the entries of ``I + du/dx``, one row for each component and one column for each axis."""
     return [[_derivative(disp_vox[c], axis) + (1.0 if c == axis else 0.0) for axis in range(3)] for c in range(3)]
 
 

@@ -1,7 +1,4 @@
-"""Jacobian determinants on a GPU: those of torch.
-
-They run once for a registration, in slabs, as a handful of elementwise passes.
-"""
+"""Jacobian determinants on the GPU, by the reference: a few elementwise passes, once in a registration."""
 
 from convexadam.kernels.jacobian.reference import jacobian_determinant
 

@@ -1,7 +1,7 @@
-"""MIND-SSC on the CPU, pooled as it arises: slabs of planes, in two sweeps.
+"""MIND-SSC on the CPU, averaged over blocks during computation, in two passes over slabs of planes.
 
-The first sweep finds the average variance, the second describes; computing the patch distances twice costs less than
-writing twelve channels of the whole volume to memory once.
+The first pass computes the average of ``v``, the second one the descriptors; computing the patch distances twice takes
+less time than storing twelve channels at full resolution once.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import numpy as np
 from torch.nn import functional
 
 from convexadam._typing import Channels, Pooled, Triple, Volume
-from convexadam.kernels._cpu import compiled, constant, empty, in_slabs, views, weights_or_ones
+from convexadam.kernels._cpu import compile_kernel, empty, fill_weights, make_constant, run_in_slabs, to_numpy
 from convexadam.kernels.mind_ssc.reference import PAIRS
 
-_CACHE_BYTES = 2**20
-"""What the patch distances of a block of rows may take."""
+_BLOCK_BYTES = 2**20
+"""Memory for the patch distances of a block of rows, which should remain in the cache."""
 
 _PAIRS = np.array(PAIRS, dtype=np.int64)
-_CHANNELS = constant(len(PAIRS))
+_CHANNELS = make_constant(len(PAIRS))
 _LOG2_E, _LN2_HIGH, _LN2_LOW = np.float32(1 / math.log(2)), np.float32(0.693359375), np.float32(-2.12194440e-4)
-_LOWEST = np.float32(-87)
+_MIN_EXPONENT = np.float32(-87)
 _TAYLOR = tuple(np.float32(1 / math.factorial(n)) for n in range(7))
 
 
 def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volume | None = None) -> Channels:
     """See the package."""
-    return _described(volume, [(1, 1, 1)], radius, dilation, weight, pool_weight=None)[0]
+    return _extract(volume, [(1, 1, 1)], radius, dilation, weight, pool_weight=None)[0]
 
 
 def pooled_mind_ssc(
@@ -41,10 +41,10 @@ def pooled_mind_ssc(
     weight: Volume | None = None,
 ) -> tuple[Pooled, ...]:
     """See the package."""
-    return _described(volume, spacings, radius, dilation, weight, pool_weight=weight)
+    return _extract(volume, spacings, radius, dilation, weight, pool_weight=weight)
 
 
-def _described(
+def _extract(
     volume: Volume,
     spacings: Sequence[Triple],
     radius: int,
@@ -54,29 +54,29 @@ def _described(
     pool_weight: Volume | None,
 ) -> tuple[Pooled, ...]:
     image = functional.pad(volume[None, None], (dilation,) * 6, mode="replicate")[0, 0].numpy()
-    statistic, pooling = views(*weights_or_ones(weight, pool_weight, like=volume))
+    statistic, pooling = to_numpy(*fill_weights(weight, pool_weight, like=volume))
     blocks = [(a, b, c) for a, b, c in ([n // s for n, s in zip(volume.shape, t, strict=True)] for t in spacings)]
     starts = np.cumsum([0] + [math.prod(b) * len(PAIRS) for b in blocks])
     common = [math.lcm(*(t[axis] for t in spacings)) for axis in range(2)]
-    per_row = _CACHE_BYTES // (len(PAIRS) * (2 * radius + 1) * volume.shape[2] * 4)
+    per_row = _BLOCK_BYTES // (len(PAIRS) * (2 * radius + 1) * volume.shape[2] * 4)
     rows = common[1] * max(1, per_row // common[1])
-    window, n = constant(2 * radius + 1), volume.shape[0]
-    sums = in_slabs(_average, n, image, statistic, window, dilation, rows, multiple=common[0])
+    window, n = make_constant(2 * radius + 1), volume.shape[0]
+    sums = run_in_slabs(_sum_variance, n, image, statistic, window, dilation, rows, multiple=common[0])
     weighted, total, plain = (sum(column) for column in zip(*sums, strict=True))
     average = weighted / total if weighted > 0 else plain / volume.numel()
     out = empty(int(starts[-1]))
     limits = np.float32(1e-3 * average), np.float32(1e3 * average)
     sizes = np.array(spacings, dtype=np.int64)
     arrays = image, pooling, out.numpy(), sizes, starts[:-1]
-    in_slabs(_describe, n, *arrays, *limits, window, dilation, rows, multiple=common[0])
+    run_in_slabs(_write_descriptors, n, *arrays, *limits, window, dilation, rows, multiple=common[0])
     parts = [out[a:b] for a, b in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)]
     return tuple(part.reshape(*b, len(PAIRS)).permute(3, 0, 1, 2) for part, b in zip(parts, blocks, strict=True))
 
 
 @no_type_check
-@compiled
-def _patches(image, i, first, last, pairs, window, dilation, differences, line, out):
-    """Squared differences of plane ``i``, summed over the window along j and k, for the rows ``first ... last - 1``."""
+@compile_kernel
+def _sum_patches(image, i, first, last, pairs, window, dilation, differences, line, out):
+    """Sum squared differences over the window along j and k, for the rows ``first ... last - 1`` of plane ``i``."""
     n1, n2 = image.shape[1] - 2 * dilation, image.shape[2] - 2 * dilation
     radius = len(window) // 2
     for c in range(len(pairs)):
@@ -86,8 +86,8 @@ def _patches(image, i, first, last, pairs, window, dilation, differences, line, 
             at = min(max(j, 0), n1 - 1)
             a, b, row = image[i + a0, at + a1, a2:], image[i + b0, at + b1, b2:], differences[j - first + radius]
             for k in range(n2):
-                apart = a[k] - b[k]
-                row[k] = apart * apart
+                difference = a[k] - b[k]
+                row[k] = difference * difference
         middle = line[radius : radius + n2]
         for j in range(last - first):
             block, target = differences[j:], out[c, j]
@@ -106,11 +106,11 @@ def _patches(image, i, first, last, pairs, window, dilation, differences, line, 
 
 
 @no_type_check
-@compiled
-def _row(ring, slots, j, scale, distances, lowest, variance, channels):
-    """Distances of one row of voxels, their minimum, and the mean of what they exceed it by."""
+@compile_kernel
+def _compute_row(ring, slots, j, scale, distances, minimum, variance, channels):
+    """Compute the patch distances of one row of voxels, their minimum, and the mean of their excess over it."""
     n2 = distances.shape[1]
-    lowest[:], variance[:] = np.inf, 0
+    minimum[:], variance[:] = np.inf, 0
     for c in range(len(channels)):
         row, last = distances[c], ring[slots[-1], c, j]
         row[:] = 0
@@ -120,21 +120,21 @@ def _row(ring, slots, j, scale, distances, lowest, variance, channels):
                 row[k] += plane[k]
         for k in range(n2):
             total = scale * (row[k] + last[k])
-            row[k], lowest[k] = total, min(lowest[k], total)
+            row[k], minimum[k] = total, min(minimum[k], total)
             variance[k] += total
     for k in range(n2):
-        variance[k] = variance[k] / np.float32(len(channels)) - lowest[k]
+        variance[k] = variance[k] / np.float32(len(channels)) - minimum[k]
 
 
 @no_type_check
-@compiled
-def _average(first, last, image, weight, window, dilation, rows):
-    """Return sums of variance times weight, of the weight, and of the variance."""
+@compile_kernel
+def _sum_variance(first, last, image, weight, window, dilation, rows):
+    """Return the sums of ``v`` times weight, of the weight, and of ``v``, over the planes ``first ... last - 1``."""
     n0, n1, n2 = weight.shape
     radius, channels, scale = len(window) // 2, len(_PAIRS), np.float32(1 / len(window) ** 3)
     ring = np.empty((len(window), channels, rows, n2), np.float32)
     differences, line = np.empty((rows + 2 * radius, n2), np.float32), np.empty(n2 + 2 * radius, np.float32)
-    distances, lowest, variance = (
+    distances, minimum, variance = (
         np.empty((channels, n2), np.float32),
         np.empty(n2, np.float32),
         np.empty(n2, np.float32),
@@ -143,34 +143,34 @@ def _average(first, last, image, weight, window, dilation, rows):
     weighted, weights, plain = 0.0, 0.0, 0.0
     for start in range(0, n1, rows):
         stop = min(start + rows, n1)
-        ready = max(first - radius, 0) - 1
+        last_plane = max(first - radius, 0) - 1
         for i in range(first, last):
-            while ready < min(i + radius, n0 - 1):
-                ready += 1
-                target = ring[ready % len(window)]
-                _patches(image, ready, start, stop, _PAIRS, window, dilation, differences, line, target)
+            while last_plane < min(i + radius, n0 - 1):
+                last_plane += 1
+                target = ring[last_plane % len(window)]
+                _sum_patches(image, last_plane, start, stop, _PAIRS, window, dilation, differences, line, target)
             for o in range(len(window)):
                 slots[o] = min(max(i + o - radius, 0), n0 - 1) % len(window)
             for j in range(start, stop):
-                _row(ring, slots, j - start, scale, distances, lowest, variance, _CHANNELS)
-                part, share, all_of_it = np.float32(0), np.float32(0), np.float32(0)
+                _compute_row(ring, slots, j - start, scale, distances, minimum, variance, _CHANNELS)
+                part, share, unweighted = np.float32(0), np.float32(0), np.float32(0)
                 for k in range(n2):
                     part += variance[k] * weight[i, j, k]
                     share += weight[i, j, k]
-                    all_of_it += variance[k]
-                weighted, weights, plain = weighted + part, weights + share, plain + all_of_it
+                    unweighted += variance[k]
+                weighted, weights, plain = weighted + part, weights + share, plain + unweighted
     return weighted, weights, plain
 
 
 @no_type_check
-@compiled
-def _describe(first, last, image, weight, out, spacings, starts, least, most, window, dilation, rows):
-    """Descriptors of the planes ``first ... last - 1``, averaged over the blocks of each spacing."""
+@compile_kernel
+def _write_descriptors(first, last, image, weight, out, spacings, starts, lower, upper, window, dilation, rows):
+    """Compute the descriptors of the planes ``first ... last - 1``, averaged over the blocks of each spacing."""
     n0, n1, n2 = weight.shape
     radius, channels, scale = len(window) // 2, len(_PAIRS), np.float32(1 / len(window) ** 3)
     ring = np.empty((len(window), channels, rows, n2), np.float32)
     differences, line = np.empty((rows + 2 * radius, n2), np.float32), np.empty(n2 + 2 * radius, np.float32)
-    distances, lowest, variance = (
+    distances, minimum, variance = (
         np.empty((channels, n2), np.float32),
         np.empty(n2, np.float32),
         np.empty(n2, np.float32),
@@ -180,34 +180,37 @@ def _describe(first, last, image, weight, out, spacings, starts, least, most, wi
     shares = np.zeros((len(spacings), rows, n2), np.float32)
     for start in range(0, n1, rows):
         stop = min(start + rows, n1)
-        ready = max(first - radius, 0) - 1
+        last_plane = max(first - radius, 0) - 1
         totals[:], shares[:] = 0, 0
         for i in range(first, last):
-            while ready < min(i + radius, n0 - 1):
-                ready += 1
-                target = ring[ready % len(window)]
-                _patches(image, ready, start, stop, _PAIRS, window, dilation, differences, line, target)
+            while last_plane < min(i + radius, n0 - 1):
+                last_plane += 1
+                target = ring[last_plane % len(window)]
+                _sum_patches(image, last_plane, start, stop, _PAIRS, window, dilation, differences, line, target)
             for o in range(len(window)):
                 slots[o] = min(max(i + o - radius, 0), n0 - 1) % len(window)
             for j in range(start, stop):
-                _row(ring, slots, j - start, scale, distances, lowest, variance, _CHANNELS)
+                _compute_row(ring, slots, j - start, scale, distances, minimum, variance, _CHANNELS)
                 for k in range(n2):
-                    spread = min(max(variance[k], least), most)
-                    variance[k] = np.float32(-1) / spread if spread > np.float32(0) else np.float32(-1)
-                here = weight[i, j]
+                    clamped = min(max(variance[k], lower), upper)
+                    variance[k] = np.float32(-1) / clamped if clamped > np.float32(0) else np.float32(-1)
+                weights = weight[i, j]
                 for c in range(channels):
-                    _exponential(distances[c], lowest, variance)
+                    _exponential(distances[c], minimum, variance)
                 for s in range(len(spacings)):
-                    share, cell = shares[s, (j - start) // spacings[s, 1]], totals[s, (j - start) // spacings[s, 1]]
+                    share, block_total = (
+                        shares[s, (j - start) // spacings[s, 1]],
+                        totals[s, (j - start) // spacings[s, 1]],
+                    )
                     for k in range(n2):
-                        share[k] += here[k]
+                        share[k] += weights[k]
                     for c in range(channels):
-                        row, total = distances[c], cell[c]
+                        row, total = distances[c], block_total[c]
                         for k in range(n2):
-                            total[k] += here[k] * row[k]
+                            total[k] += weights[k] * row[k]
             for s in range(len(spacings)):
                 if (i + 1) % spacings[s, 0] == 0:
-                    _finish(
+                    _write_blocks(
                         i // spacings[s, 0],
                         start,
                         stop,
@@ -221,11 +224,11 @@ def _describe(first, last, image, weight, out, spacings, starts, least, most, wi
 
 
 @no_type_check
-@compiled
-def _exponential(row, lowest, factor):
-    """Replace ``row`` by ``exp((row - lowest) * factor)``, for exponents of at most 0, to float32's precision."""
+@compile_kernel
+def _exponential(row, minimum, factor):
+    """Compute ``exp((row - minimum) * factor)`` in place, for exponents of at most 0, to the precision of float32."""
     for k in range(len(row)):
-        x = max((row[k] - lowest[k]) * factor[k], _LOWEST)
+        x = max((row[k] - minimum[k]) * factor[k], _MIN_EXPONENT)
         whole = np.int32(x * _LOG2_E - np.float32(0.5))
         x = (x - np.float32(whole) * _LN2_HIGH) - np.float32(whole) * _LN2_LOW
         total = _TAYLOR[6]
@@ -239,9 +242,9 @@ def _exponential(row, lowest, factor):
 
 
 @no_type_check
-@compiled
-def _finish(i, start, stop, shape, spacing, totals, shares, out):
-    """Sum along k, divide, and write one plane of blocks."""
+@compile_kernel
+def _write_blocks(i, start, stop, shape, spacing, totals, shares, out):
+    """Sum along k, divide by the weight, and store one plane of blocks."""
     m0, m1, m2 = shape[0] // spacing[0], shape[1] // spacing[1], shape[2] // spacing[2]
     channels = totals.shape[1]
     if i >= m0:

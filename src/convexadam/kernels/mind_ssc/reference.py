@@ -12,7 +12,7 @@ from convexadam.kernels.resize import pool
 
 
 def _neighbour_pairs() -> tuple[tuple[Triple, Triple], ...]:
-    """Pairs of the six face neighbours that are not opposite each other, in a fixed order."""
+    """Return the pairs of the six face neighbours that are not opposite, in a fixed order."""
     neighbours: list[Triple] = [(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)]
     return tuple(
         (p, q)
@@ -31,16 +31,17 @@ def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volu
     padded = functional.pad(volume[None, None], (dilation,) * 6, mode="replicate")[0, 0]
     features = torch.empty((len(PAIRS), *volume.shape), dtype=volume.dtype, device=volume.device)
     for channel, (p, q) in enumerate(PAIRS):
-        difference = _shifted(padded, p, dilation, volume) - _shifted(padded, q, dilation, volume)
+        difference = _shift(padded, p, dilation, volume) - _shift(padded, q, dilation, volume)
         features[channel] = _box_mean(difference.square_(), radius)
     features -= features.amin(0)
     variance = features.mean(0)
     average = variance.mean()
     if weight is not None:
         weighted = (variance * weight).sum() / weight.sum()
-        average = torch.where(weighted > 0, weighted, average)  # no weight, or no contrast under it
+        # if all weights are 0, or the weighted voxels have no contrast
+        average = torch.where(weighted > 0, weighted, average)
     variance = variance.clamp(1e-3 * average, 1e3 * average)
-    variance = torch.where(variance > 0, variance, torch.ones_like(variance))  # no contrast: S = 0, feature = 1
+    variance = torch.where(variance > 0, variance, torch.ones_like(variance))  # without contrast S = 0, which gives 1
     return features.div_(variance).neg_().exp_()
 
 
@@ -53,18 +54,18 @@ def pooled_mind_ssc(
     weight: Volume | None = None,
 ) -> tuple[Pooled, ...]:
     """See the package."""
-    described = mind_ssc(volume, radius=radius, dilation=dilation, weight=weight)
-    return tuple(pool(described, spacing, weight=weight) for spacing in spacings)
+    features = mind_ssc(volume, radius=radius, dilation=dilation, weight=weight)
+    return tuple(pool(features, spacing, weight=weight) for spacing in spacings)
 
 
-def _shifted(padded: Tensor, step: Triple, dilation: int, like: Tensor) -> Tensor:
+def _shift(padded: Tensor, step: Triple, dilation: int, like: Tensor) -> Tensor:
     starts = [dilation + dilation * s for s in step]
     i, j, k = (slice(start, start + n) for start, n in zip(starts, like.shape, strict=True))
     return padded[i, j, k]
 
 
 def _box_mean(volume: Tensor, radius: int) -> Tensor:
-    """Mean over the cube of side ``2 radius + 1``, edges replicated, one axis after the other."""
+    """Average over the cube of side ``2 radius + 1`` with edge replication, one axis after the other."""
     if radius == 0:
         return volume
     width = 2 * radius + 1

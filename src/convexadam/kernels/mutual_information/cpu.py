@@ -1,4 +1,4 @@
-"""Normalised mutual information and its gradient on the CPU: a gather, a histogram, and a look-up for each node."""
+"""Normalised mutual information and its gradient on the CPU: a gather, a histogram, and a pointwise look-up."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 import torch
 
 from convexadam._typing import Field, Float, Tensor, Volume
-from convexadam.kernels._cpu import compiled, empty, in_slabs, views, written_to
-from convexadam.kernels.diffusion.cpu import add_excess, around
-from convexadam.kernels.lncc.cpu import given_or_none, warp_with_slopes
-from convexadam.kernels.mutual_information.reference import loss_and_slopes, span
+from convexadam.kernels._cpu import compile_kernel, empty, get_output, run_in_slabs, to_numpy
+from convexadam.kernels.diffusion.cpu import add_negative_laplacian, neighbour_rows
+from convexadam.kernels.lncc.cpu import prepare_optional_weights, warp_with_slopes
+from convexadam.kernels.mutual_information.reference import intensity_range, loss_and_slopes
 
 _ZERO, _HALF, _TWO_THIRDS, _ONE, _SIX = (np.float32(number) for number in (0, 0.5, 2 / 3, 1, 6))
 
 
 class MutualInformation:
-    """See `convexadam.kernels.mutual_information.shared`."""
+    """See `convexadam.kernels.mutual_information.prepare_mutual_information`."""
 
     def __init__(
         self,
@@ -29,71 +29,71 @@ class MutualInformation:
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
     ) -> None:
-        self._maps = views(fixed[0], moving[0])
-        self._weights = given_or_none(fixed_weight, moving_weight)
-        spans = *span(fixed, fixed_weight, bins - 1), *span(moving, moving_weight, bins - 3)
+        self._maps = to_numpy(fixed[0], moving[0])
+        self._weights = prepare_optional_weights(fixed_weight, moving_weight)
+        spans = *intensity_range(fixed, fixed_weight, bins - 1), *intensity_range(moving, moving_weight, bins - 3)
         self._bins, self._spans = bins, tuple(np.float32(number.item()) for number in spans)
 
     def __call__(
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
-        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
         return self._run(displacement, diffusion, out)
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
-        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
         return self._run(displacement, diffusion, out)[1]
 
     def curvature(
         self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
-        """See `convexadam.kernels.warp_ssd.Comparison`."""
-        found = empty(4, *displacement.shape[1:]) if out is None or not out.is_contiguous() else out
-        value, _ = self._run(displacement, diffusion, found[:3], found[3:])
-        return value, found if out is None or out is found else out.copy_(found)
+        """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
+        result = empty(4, *displacement.shape[1:]) if out is None or not out.is_contiguous() else out
+        value, _ = self._run(displacement, diffusion, result[:3], result[3:])
+        return value, result if out is None or out is result else out.copy_(result)
 
     def _run(
         self, displacement: Field, diffusion: float, out: Field | None, length: Float[Tensor, "1 i j k"] | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
-        gradient, asked = written_to(out, like=displacement), empty(0, 1, 1, 1) if length is None else length
-        u, target, lengths = views(displacement, gradient, asked)
+        gradient, optional = get_output(out, like=displacement), empty(0, 1, 1, 1) if length is None else length
+        u, target, lengths = to_numpy(displacement, gradient, optional)
         fixed, moving = self._maps
-        moved, weight = views(*empty(2, *u.shape[1:]))
+        warped, weight = to_numpy(*empty(2, *u.shape[1:]))
         planes, rough = len(weight), np.float32(2 * diffusion / (3 * weight.size))
-        in_slabs(warp_with_slopes, planes, moving, u, *self._weights, moved, weight, target)
-        counted = fixed, moved, weight, *self._spans
-        joint = sum(in_slabs(_count, planes, *counted, self._bins))
+        run_in_slabs(warp_with_slopes, planes, moving, u, *self._weights, warped, weight, target)
+        samples = fixed, warped, weight, *self._spans
+        joint = sum(run_in_slabs(_compute_histogram, planes, *samples, self._bins))
         loss, slopes = loss_and_slopes(torch.as_tensor(joint, device="cpu"))
-        in_slabs(_gradient, planes, *counted, *views(slopes), u, target, lengths, rough)
+        run_in_slabs(_gradient, planes, *samples, *to_numpy(slopes), u, target, lengths, rough)
         return loss.float(), gradient if out is None or out is gradient else out.copy_(gradient)
 
 
 @no_type_check
-@compiled
-def _placed(value, low, scale, first, last):
-    """Bin below a value, how far on to the next it is, and whether it lies between the outer bins or is put there."""
-    given = (value - low) * scale + first
-    place = min(max(given, first), last)
-    lower = min(int(place), int(last) - 1)
-    return lower, place - np.float32(lower), given == place
+@compile_kernel
+def _find_bin(value, low, scale, first, last):
+    """Return the bin below a value, its distance from it in bins, and whether the value was not clamped."""
+    unclamped = (value - low) * scale + first
+    position = min(max(unclamped, first), last)
+    lower = min(int(position), int(last) - 1)
+    return lower, position - np.float32(lower), unclamped == position
 
 
 @no_type_check
-@compiled
-def _count(first, last, fixed, moved, evidence, low_f, scale_f, low_m, scale_m, bins):
-    """Joint histogram of the planes ``first ... last - 1``."""
+@compile_kernel
+def _compute_histogram(first, last, fixed, warped, overlap, low_f, scale_f, low_m, scale_m, bins):
+    """Compute the joint histogram of the planes ``first ... last - 1``."""
     _, n1, n2 = fixed.shape
     joint = np.zeros((bins, bins), np.float64)
     counts, end_f, end_m = joint.reshape(-1), np.float32(bins - 1), np.float32(bins - 2)
     for i in range(first, last):
         for j in range(n1):
-            values, others, weights = fixed[i, j], moved[i, j], evidence[i, j]
+            values, others, weights = fixed[i, j], warped[i, j], overlap[i, j]
             for k in range(n2):
                 weight = weights[k]
                 if weight <= _ZERO:
                     continue
-                row, f, _ = _placed(values[k], low_f, scale_f, _ZERO, end_f)
-                column, x, _ = _placed(others[k], low_m, scale_m, _ONE, end_m)
+                row, f, _ = _find_bin(values[k], low_f, scale_f, _ZERO, end_f)
+                column, x, _ = _find_bin(others[k], low_m, scale_m, _ONE, end_m)
                 y = _ONE - x
                 cubic = (
                     y * y * y / _SIX,
@@ -110,11 +110,12 @@ def _count(first, last, fixed, moved, evidence, low_f, scale_f, low_m, scale_m, 
 
 
 @no_type_check
-@compiled
-def _gradient(first, last, fixed, moved, evidence, low_f, scale_f, low_m, scale_m, slopes, u, gradient, length, rough):
-    """Gradient of the planes ``first ... last - 1`` in place of the slopes of the warped map; and its length, if asked.
+@compile_kernel
+def _gradient(first, last, fixed, warped, overlap, low_f, scale_f, low_m, scale_m, slopes, u, gradient, length, rough):
+    """Compute the gradient of the planes ``first ... last - 1``, and optionally its magnitude.
 
-    ``slopes`` are those of the loss by the entries of the histogram.
+    The gradient overwrites the spatial derivatives of the warped map. ``slopes`` are the derivatives of the loss by the
+    entries of the histogram.
     """
     n0, n1, n2 = fixed.shape
     bins, volume = len(slopes), n0 * n1 * n2
@@ -122,24 +123,24 @@ def _gradient(first, last, fixed, moved, evidence, low_f, scale_f, low_m, scale_
     change = np.empty(n2, np.float32)
     for i in range(first, last):
         for j in range(n1):
-            values, others, weights = fixed[i, j], moved[i, j], evidence[i, j]
+            values, others, weights = fixed[i, j], warped[i, j], overlap[i, j]
             for k in range(n2):
-                row, f, _ = _placed(values[k], low_f, scale_f, _ZERO, end_f)
-                column, x, free = _placed(others[k], low_m, scale_m, _ONE, end_m)
-                x64, y64 = np.float64(x), 1.0 - np.float64(x)  # what all bins of a row share has to cancel
+                row, f, _ = _find_bin(values[k], low_f, scale_f, _ZERO, end_f)
+                column, x, inside = _find_bin(others[k], low_m, scale_m, _ONE, end_m)
+                x64, y64 = np.float64(x), 1.0 - np.float64(x)  # in float64, because constants along a row must cancel
                 by = -0.5 * y64 * y64, x64 * (1.5 * x64 - 2.0), y64 * (2.0 - 1.5 * y64), 0.5 * x64 * x64
                 lower = np.uintp(row * bins + column - 1)
                 upper, near, far = lower + np.uintp(bins), 0.0, 0.0
                 for b in range(4):
                     near += by[b] * table[lower + np.uintp(b)]
                     far += by[b] * table[upper + np.uintp(b)]
-                found = weights[k] * scale_m * np.float32(near + f * (far - near))
-                change[k] = found if free else _ZERO
+                result = weights[k] * scale_m * np.float32(near + f * (far - near))
+                change[k] = result if inside else _ZERO
             for a in range(3):
                 target = gradient[a, i, j]
                 for k in range(n2):
                     target[k] *= change[k]
-            if len(length) > 0:  # squares of 64 bits, which do not vanish
+            if len(length) > 0:  # squares in float64, which do not underflow
                 for k in range(n2):
                     x, y, z = gradient[0, i, j, k], gradient[1, i, j, k], gradient[2, i, j, k]
                     squared = np.float64(x) * x + np.float64(y) * y + np.float64(z) * z
@@ -147,5 +148,5 @@ def _gradient(first, last, fixed, moved, evidence, low_f, scale_f, low_m, scale_
             if rough != _ZERO:
                 for a in range(3):
                     row = a * volume + (i * n1 + j) * n2
-                    beside = around(row, i, j, u.shape)
-                    add_excess(u.reshape(-1), row, beside, n2, gradient.reshape(-1), row, rough)
+                    neighbours = neighbour_rows(row, i, j, u.shape)
+                    add_negative_laplacian(u.reshape(-1), row, neighbours, n2, gradient.reshape(-1), row, rough)

@@ -1,11 +1,11 @@
-"""Separable smoothing, exact at borders: no energy leaks out of the volume."""
+"""Separable symmetric filters with truncation at the border."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from convexadam._typing import Channels, Volume
-from convexadam.kernels._backend import implementation
+from convexadam.kernels._backend import get_implementation
 from convexadam.kernels.smooth.reference import along_axes, smoothing_matrix
 
 __all__ = ["along_axes", "smooth", "smoothing_matrix"]
@@ -19,26 +19,26 @@ def smooth(
     after: Volume | None = None,
     out: Channels | None = None,
 ) -> Channels:
-    """Return ``after * T(before * field)``, with ``T`` a symmetric filter along each axis in turn.
+    """Compute ``after * T(before * field)``, with ``T`` a symmetric filter along each axis in turn.
 
-    Taps that fall outside the volume are left out, so that ``T`` is its own adjoint, and swapping ``before`` and
-    ``after`` gives the adjoint of the whole. A mean comes out where ``after = 1 / T(before)``.
+    Taps outside the volume are omitted, so that ``T`` is self-adjoint, and exchanging ``before`` and ``after`` gives
+    the adjoint operator. With ``after = 1 / T(before)`` the result is a weighted mean.
 
     Parameters
     ----------
     field
         ``[c, i, j, k]``.
     taps
-        An odd number of weights, symmetric.
+        Filter coefficients, symmetric and odd in number.
     before, after
-        Factors ``[i, j, k]``; 1 where ``None``.
+        Factors ``[i, j, k]``; ``None`` for 1.
     out
-        Where to write the result (not ``field`` itself); ``None`` takes new memory.
+        Tensor to which the result is written, not ``field``; ``None`` for a new one.
 
     Returns
     -------
-    ``[c, i, j, k]``, ``out`` where it was given.
+    ``[c, i, j, k]``; ``out`` if given.
     """
-    module = implementation(__name__, field, before, after, out)
+    module = get_implementation(__name__, field, before, after, out)
     result: Channels = module.smooth(field, taps, before=before, after=after, out=out)
     return result

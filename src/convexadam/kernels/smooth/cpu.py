@@ -1,4 +1,4 @@
-"""Separable smoothing on the CPU: the three passes of a plane happen while it is in the cache."""
+"""Separable filters on the CPU: all three passes of a plane are done while it is in the cache."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import no_type_check
 import numpy as np
 
 from convexadam._typing import Channels, Volume
-from convexadam.kernels._cpu import compiled, in_slabs, views, written_to
+from convexadam.kernels._cpu import compile_kernel, get_output, run_in_slabs, to_numpy
 
-_NONE = np.empty((0, 0, 0), np.float32)
+_NO_FACTOR = np.empty((0, 0, 0), np.float32)
 
 
 def smooth(
@@ -22,41 +22,41 @@ def smooth(
     out: Channels | None = None,
 ) -> Channels:
     """See the package."""
-    result = written_to(out, like=field)
+    result = get_output(out, like=field)
     one_side = tuple(np.float32(t) for t in taps[len(taps) // 2 :])
-    source, target = views(field, result)
-    factors = [_NONE if f is None else views(f)[0] for f in (before, after)]
-    in_slabs(_planes, field.shape[0] * field.shape[1], source, *factors, target, one_side)
+    source, target = to_numpy(field, result)
+    factors = [_NO_FACTOR if f is None else to_numpy(f)[0] for f in (before, after)]
+    run_in_slabs(_smooth_planes, field.shape[0] * field.shape[1], source, *factors, target, one_side)
     return result if out is None or out is result else out.copy_(result)
 
 
 @no_type_check
-@compiled
-def _planes(first, last, field, before, after, out, taps):
-    """Smooth the planes ``first ... last - 1`` of all channels in a row; ``taps`` from the middle outwards."""
+@compile_kernel
+def _smooth_planes(first, last, field, before, after, out, taps):
+    """Smooth the planes ``first ... last - 1``, counted over all channels; ``taps`` from the central one outwards."""
     _, n0, n1, n2 = field.shape
-    reach = len(taps) - 1
+    radius = len(taps) - 1
     plane = n1 * n2
     rows = np.empty(plane, np.float32)
-    columns = np.zeros((n1, n2 + 2 * reach), np.float32)
+    columns = np.zeros((n1, n2 + 2 * radius), np.float32)
     weight = before.reshape(-1)
     for number in range(first, last):
         channel, i = number // n0, number % n0
         source = field[channel].reshape(-1)
-        low, high = min(reach, i), min(reach, n0 - 1 - i)
-        inner = low == high == reach
+        low, high = min(radius, i), min(radius, n0 - 1 - i)
+        inner = low == high == radius
         if inner and before.size == 0:
             for n in range(plane):
                 at = np.uintp(i * plane + n)
                 total = taps[0] * source[at]
-                for o in range(1, reach + 1):
+                for o in range(1, radius + 1):
                     total += taps[o] * (source[at - np.uintp(o * plane)] + source[at + np.uintp(o * plane)])
                 rows[n] = total
         elif inner:
             for n in range(plane):
                 at = np.uintp(i * plane + n)
                 total = taps[0] * source[at] * weight[at]
-                for o in range(1, reach + 1):
+                for o in range(1, radius + 1):
                     below, above = at - np.uintp(o * plane), at + np.uintp(o * plane)
                     total += taps[o] * (source[below] * weight[below] + source[above] * weight[above])
                 rows[n] = total
@@ -72,14 +72,14 @@ def _planes(first, last, field, before, after, out, taps):
                     for n in range(plane):
                         rows[n] += tap * factor[n] * values[n]
         for j in range(n1):
-            target = columns[j, reach : reach + n2]
-            low, high = min(reach, j), min(reach, n1 - 1 - j)
-            if low == high == reach:
+            target = columns[j, radius : radius + n2]
+            low, high = min(radius, j), min(radius, n1 - 1 - j)
+            if low == high == radius:
                 start = j * n2
                 for k in range(n2):
                     at = np.uintp(start + k)
                     total = taps[0] * rows[at]
-                    for o in range(1, reach + 1):
+                    for o in range(1, radius + 1):
                         total += taps[o] * (rows[at - np.uintp(o * n2)] + rows[at + np.uintp(o * n2)])
                     target[k] = total
             else:
@@ -91,9 +91,9 @@ def _planes(first, last, field, before, after, out, taps):
         for j in range(n1):
             values, target = columns[j], out[channel, i, j]
             for k in range(n2):
-                at = np.uintp(k + reach)
+                at = np.uintp(k + radius)
                 total = taps[0] * values[at]
-                for o in range(1, reach + 1):
+                for o in range(1, radius + 1):
                     total += taps[o] * (values[at - np.uintp(o)] + values[at + np.uintp(o)])
                 target[k] = total
             if after.size > 0:

@@ -1,4 +1,4 @@
-"""Separable linear maps in torch: one small dense matrix for each axis."""
+"""Separable linear operators in torch, by one dense matrix for each axis."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from convexadam._typing import Channels, Float, Tensor, Volume
 
 
 def smoothing_matrix(taps: Sequence[float], size: int, *, like: Tensor) -> Float[Tensor, "n n"]:
-    """Matrix of a symmetric filter along an axis of ``size`` voxels, each row normalised to sum 1.
+    """Return the matrix of a symmetric filter along an axis of ``size`` voxels, with rows normalised to sum 1.
 
-    Near a border the taps that fall outside are left out and the rest is scaled up, so that a constant
-    stays the same constant. The adjoint of the filter is the transposed matrix.
+    Taps outside the axis are omitted and the others are scaled up, so that constants are reproduced. The adjoint of the
+    filter is the transposed matrix.
 
     Parameters
     ----------
     taps
-        An odd number of weights, centred.
+        Filter coefficients, odd in number.
     size
         Length of the axis.
     like
-        A tensor whose type and device the matrix takes.
+        Tensor with the type and device of the result.
     """
-    matrix = _banded(taps, size)
+    matrix = _band_matrix(taps, size)
     matrix /= matrix.sum(1, keepdim=True)
     return matrix.to(like)
 
@@ -38,7 +38,7 @@ def smooth(
     out: Channels | None = None,
 ) -> Channels:
     """See the package."""
-    i, j, k = (_banded(taps, n).to(field) for n in field.shape[1:])
+    i, j, k = (_band_matrix(taps, n).to(field) for n in field.shape[1:])
     result = along_axes(field if before is None else field * before, (i, j, k))
     if after is not None:
         result = result * after
@@ -50,7 +50,7 @@ def along_axes(
 ) -> Float[Tensor, "c a b d"]:
     """Apply one matrix along each axis of ``[c, i, j, k]``: smoothing, its adjoint, or resampling.
 
-    The cost is ``n`` multiply-adds for each voxel and axis, as dense matrix products; the last axis goes first.
+    Dense matrix products, of ``n`` multiply-adds for each voxel and axis of length ``n``, starting at the last axis.
     """
     a, b, d = matrices
     volume = volume @ d.T
@@ -59,8 +59,8 @@ def along_axes(
     return (a @ volume.reshape(c, i, j * k)).reshape(c, a.shape[0], j, k)
 
 
-def _banded(taps: Sequence[float], size: int) -> Float[Tensor, "n n"]:
-    """Matrix of a filter along an axis of ``size`` voxels: what falls outside is left out; float64, on the CPU."""
+def _band_matrix(taps: Sequence[float], size: int) -> Float[Tensor, "n n"]:
+    """Return the matrix of a filter along an axis of ``size`` voxels, truncated at both ends; float64, on the CPU."""
     half = len(taps) // 2
     matrix = torch.zeros((size, size), dtype=torch.float64, device="cpu")
     for offset, tap in zip(range(-half, half + 1), taps, strict=True):

@@ -1,4 +1,4 @@
-"""Cost of volume changes in torch."""
+"""Penalty of volume changes in torch."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import torch
 from convexadam._typing import Field, Float, Tensor, Volume
 from convexadam.kernels.jacobian.reference import jacobian
 
-LEAST = 0.05
-"""Determinant below which the cost goes on along its tangent."""
+MIN_DETERMINANT = 0.05
+"""Jacobian determinant below which the penalty is continued by its tangent."""
 
 
 def volume_change(
-    field: Field, *, soft_mask: Volume | None = None, weight: float = 1.0, onto: Field | None = None
+    field: Field, *, soft_mask: Volume | None = None, weight: float = 1.0, add_to: Field | None = None
 ) -> tuple[Float[Tensor, ""], Field]:
     """See the package."""
     a, b, c = (torch.stack(row) for row in jacobian(field))
     cofactors = torch.linalg.cross(b, c, dim=0), torch.linalg.cross(c, a, dim=0), torch.linalg.cross(a, b, dim=0)
     determinant = (a * cofactors[0]).sum(0)
-    safe = determinant.clamp_min(LEAST)
-    log = safe.log()
-    share = weight / determinant.numel() * (torch.ones_like(determinant) if soft_mask is None else soft_mask)
-    slope = 2 * log / safe
-    value = (share * (log.square() + slope * (determinant - safe))).sum()
+    clamped = determinant.clamp_min(MIN_DETERMINANT)
+    log = clamped.log()
+    weights = weight / determinant.numel() * (torch.ones_like(determinant) if soft_mask is None else soft_mask)
+    slope = 2 * log / clamped
+    value = (weights * (log.square() + slope * (determinant - clamped))).sum()
     gradient = torch.zeros_like(field)
     for component, row in zip(gradient, cofactors, strict=True):
         for axis in range(3):
-            _add_transposed(component, share * slope * row[axis], axis)
-    return value, gradient if onto is None else onto.add_(gradient)
+            _add_transposed_gradient(component, weights * slope * row[axis], axis)
+    return value, gradient if add_to is None else add_to.add_(gradient)
 
 
-def _add_transposed(out: Volume, values: Volume, axis: int) -> None:
-    """Add what the transposed map of ``torch.gradient`` along an axis makes of values."""
+def _add_transposed_gradient(out: Volume, values: Volume, axis: int) -> None:
+    """Apply the transpose of ``torch.gradient`` along an axis and add the result."""
     n = out.shape[axis]
     if n > 1:
         scaled = values / 2

@@ -1,4 +1,4 @@
-"""Cost of volume changes on a GPU: that of torch, a few dozen elementwise passes."""
+"""Penalty of volume changes on the GPU, by the reference: a few dozen elementwise passes."""
 
 from convexadam.kernels.volume_change.reference import volume_change
 

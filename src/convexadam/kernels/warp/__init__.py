@@ -1,11 +1,11 @@
-"""Sampling of volumes at arbitrary positions, and composition."""
+"""Interpolation of volumes at arbitrary positions, and composition of displacement fields."""
 
 from __future__ import annotations
 
 import math
 
 from convexadam._typing import Field
-from convexadam.kernels._backend import implementation
+from convexadam.kernels._backend import get_implementation
 from convexadam.kernels.warp.reference import identity_positions, inside, sample_linear, sample_nearest
 
 __all__ = ["add_step", "identity_positions", "inside", "sample_linear", "sample_nearest"]
@@ -19,24 +19,24 @@ def add_step(
     factors: tuple[float, float] = (1.0, 1.0),
     out: Field | None = None,
 ) -> Field:
-    """Compose a displacement with a step: ``a v(x) + b u(x + v(x))``, with ``v`` the step cut to ``longest``.
+    """Compose a displacement with a step: ``a v(x) + b u(x + v(x))``, ``v`` being the step clipped to ``longest``.
 
     Parameters
     ----------
     displacement, step
-        ``u`` and the step, ``[3, i, j, k]`` in voxels (or nodes) of one grid; linear, edge values outside.
+        ``u`` and the step, ``[3, i, j, k]`` in grid units; ``u`` is interpolated linearly, with edge values outside.
     longest
-        Steps longer than this are shortened to it, in the same direction.
+        Longer steps are shortened to this length.
     factors
-        ``a`` and ``b``; 1 and 1 for the composition itself.
+        ``a`` and ``b``.
     out
-        Where to write the result, also over the step, but not over the displacement; ``None`` takes new memory.
+        Tensor to which the result is written, which may be ``step``, not ``displacement``; ``None`` for a new one.
 
     Returns
     -------
-    ``[3, i, j, k]``, ``out`` where it was given.
+    ``[3, i, j, k]``; ``out`` if given.
     """
-    result: Field = implementation(__name__, displacement, step, out).add_step(
+    result: Field = get_implementation(__name__, displacement, step, out).add_step(
         displacement, step, longest=longest, factors=factors, out=out
     )
     return result

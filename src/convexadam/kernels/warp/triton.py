@@ -1,6 +1,6 @@
-"""Composition of displacements on the GPU, and what kernels share that read between nodes.
+"""Composition of displacement fields on the GPU, and trilinear interpolation for other kernels.
 
-Kernels take boxes of nodes, small in all directions, so that the nodes they read between are in the first cache.
+Programs process boxes of points that are short along all axes, so that neighbouring points are in the L1 cache.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import triton.language as tl
 from convexadam._typing import Field, Triple
 
 _BOX = (2, 4, 32)
-"""Nodes of one program: whole warps along the innermost axis, whose values lie side by side."""
+"""Points per program: whole warps along the innermost axis, so that loads are coalesced."""
 
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 
@@ -28,18 +28,18 @@ def add_step(
     out: Field | None = None,
 ) -> Field:
     """See the package."""
-    given, step = displacement.contiguous(), step.contiguous()
-    result = out if out is not None and out.is_contiguous() else torch.empty_like(given)
-    n0, n1, n2 = given.shape[1:]
-    with torch.cuda.device(given.get_device()):
-        _add_step[boxes((n0, n1, n2), _BOX)](
-            given, step, result, n0, n1, n2, float(longest), *factors, *_BOX, **_OPTIONS
+    source, step = displacement.contiguous(), step.contiguous()
+    result = out if out is not None and out.is_contiguous() else torch.empty_like(source)
+    n0, n1, n2 = source.shape[1:]
+    with torch.cuda.device(source.get_device()):
+        _add_step[launch_grid((n0, n1, n2), _BOX)](
+            source, step, result, n0, n1, n2, float(longest), *factors, *_BOX, **_OPTIONS
         )
     return result if out is None or result is out else out.copy_(result)
 
 
-def boxes(shape: Triple, box: Triple) -> Triple:
-    """Launch grid that covers a volume; the innermost axis comes first, so that neighbours run at the same time."""
+def launch_grid(shape: Triple, box: Triple) -> Triple:
+    """Return the launch grid of a volume, innermost axis first, so that neighbouring boxes run at the same time."""
     i, j, k = (-(-n // b) for n, b in zip(shape, box, strict=True))
     return k, j, i
 
@@ -47,30 +47,53 @@ def boxes(shape: Triple, box: Triple) -> Triple:
 @no_type_check
 @triton.jit(do_not_specialize=["n0", "n1", "n2"])
 def _add_step(
-    u, step, out, n0, n1, n2, longest, own, other, box0: tl.constexpr, box1: tl.constexpr, box2: tl.constexpr
+    u,
+    step,
+    out,
+    n0,
+    n1,
+    n2,
+    longest,
+    step_factor,
+    displacement_factor,
+    box0: tl.constexpr,
+    box1: tl.constexpr,
+    box2: tl.constexpr,
 ):
-    i, j, k, node, here = nodes_of_box(n0, n1, n2, box0, box1, box2)
-    second = node + (node * 0 + n0) * n1 * n2  # 64 bits: three components may hold more than 2^31 values
-    third = second + (second - node)
-    v0 = tl.load(step + node, mask=here, other=0.0)
-    v1 = tl.load(step + second, mask=here, other=0.0)
-    v2 = tl.load(step + third, mask=here, other=0.0)
+    i, j, k, point, valid = points_of_box(n0, n1, n2, box0, box1, box2)
+    second = point + (point * 0 + n0) * n1 * n2  # 64 bits: three components may have more than 2^31 values
+    third = second + (second - point)
+    v0 = tl.load(step + point, mask=valid, other=0.0)
+    v1 = tl.load(step + second, mask=valid, other=0.0)
+    v2 = tl.load(step + third, mask=valid, other=0.0)
     scale = 1 / tl.maximum(tl.sqrt(v0 * v0 + v1 * v1 + v2 * v2) / longest, 1.0)
     v0, v1, v2 = v0 * scale, v1 * scale, v2 * scale
-    first, s0, s1, s2, f0, f1, f2 = cell(
+    first, s0, s1, s2, f0, f1, f2 = find_cell(
         i.to(tl.float32) + v0, j.to(tl.float32) + v1, k.to(tl.float32) + v2, n0, n1, n2
     )
-    tl.store(out + node, own * v0 + other * _between(u, first, s0, s1, s2, f0, f1, f2, here), mask=here)
-    first += second - node
-    tl.store(out + second, own * v1 + other * _between(u, first, s0, s1, s2, f0, f1, f2, here), mask=here)
-    first += second - node
-    tl.store(out + third, own * v2 + other * _between(u, first, s0, s1, s2, f0, f1, f2, here), mask=here)
+    tl.store(
+        out + point,
+        step_factor * v0 + displacement_factor * _interpolate(u, first, s0, s1, s2, f0, f1, f2, valid),
+        mask=valid,
+    )
+    first += second - point
+    tl.store(
+        out + second,
+        step_factor * v1 + displacement_factor * _interpolate(u, first, s0, s1, s2, f0, f1, f2, valid),
+        mask=valid,
+    )
+    first += second - point
+    tl.store(
+        out + third,
+        step_factor * v2 + displacement_factor * _interpolate(u, first, s0, s1, s2, f0, f1, f2, valid),
+        mask=valid,
+    )
 
 
 @no_type_check
 @triton.jit
-def nodes_of_box(n0, n1, n2, box0: tl.constexpr, box1: tl.constexpr, box2: tl.constexpr):
-    """Return the indices of this program's nodes along the axes and in memory (64 bits), and which of them exist."""
+def points_of_box(n0, n1, n2, box0: tl.constexpr, box1: tl.constexpr, box2: tl.constexpr):
+    """Return the indices of this program's points along the axes and in memory (64 bits), and which are in the grid."""
     lane = tl.arange(0, box0 * box1 * box2)
     i = tl.program_id(2) * box0 + lane // (box1 * box2)
     j = tl.program_id(1) * box1 + lane // box2 % box1
@@ -80,28 +103,28 @@ def nodes_of_box(n0, n1, n2, box0: tl.constexpr, box1: tl.constexpr, box2: tl.co
 
 @no_type_check
 @triton.jit
-def cell(p0, p1, p2, n0, n1, n2):
-    """Where to read at a position: the first of eight nodes, the steps to the others, the shares of the others."""
-    a0, s0, f0 = _along(p0, n0)
-    a1, s1, f1 = _along(p1, n1)
-    a2, s2, f2 = _along(p2, n2)
+def find_cell(p0, p1, p2, n0, n1, n2):
+    """Find the cell of a position: the first of its eight points, the steps to the others, and their weights."""
+    a0, s0, f0 = _find_neighbours(p0, n0)
+    a1, s1, f1 = _find_neighbours(p1, n1)
+    a2, s2, f2 = _find_neighbours(p2, n2)
     first = (a0 * n1 + a1) * n2 + a2
     return first, s0 * n1 * n2, s1 * n2, s2, f0, f1, f2
 
 
 @no_type_check
 @triton.jit
-def _along(position, n):
+def _find_neighbours(position, n):
     clamped = tl.minimum(tl.maximum(position, 0.0), n - 1.0)
     low = tl.minimum(clamped.to(tl.int32), tl.maximum(n - 2, 0))
-    high = tl.minimum(low + 1, n - 1)  # one node alone is its own neighbour
+    high = tl.minimum(low + 1, n - 1)  # along an axis of one point, it is its own neighbour
     return low.to(tl.int64), (high - low).to(tl.int64), clamped - low.to(tl.float32)
 
 
 @no_type_check
 @triton.jit
-def corners(values, first, s0, s1, s2, mask):
-    """Values at the eight nodes of a cell, the innermost axis running fastest."""
+def load_corners(values, first, s0, s1, s2, mask):
+    """Load the values at the eight corners of a cell, the innermost axis fastest."""
     low, high = values + first, values + first + s0
     return (
         tl.load(low, mask=mask, other=0.0),
@@ -117,8 +140,8 @@ def corners(values, first, s0, s1, s2, mask):
 
 @no_type_check
 @triton.jit
-def mixed(v000, v001, v010, v011, v100, v101, v110, v111, f0, f1, f2):
-    """Trilinear mean of eight values."""
+def interpolate_corners(v000, v001, v010, v011, v100, v101, v110, v111, f0, f1, f2):
+    """Interpolate eight values trilinearly."""
     v00, v01 = v000 + f2 * (v001 - v000), v010 + f2 * (v011 - v010)
     v10, v11 = v100 + f2 * (v101 - v100), v110 + f2 * (v111 - v110)
     v0, v1 = v00 + f1 * (v01 - v00), v10 + f1 * (v11 - v10)
@@ -127,6 +150,6 @@ def mixed(v000, v001, v010, v011, v100, v101, v110, v111, f0, f1, f2):
 
 @no_type_check
 @triton.jit
-def _between(values, first, s0, s1, s2, f0, f1, f2, mask):
-    v000, v001, v010, v011, v100, v101, v110, v111 = corners(values, first, s0, s1, s2, mask)
-    return mixed(v000, v001, v010, v011, v100, v101, v110, v111, f0, f1, f2)
+def _interpolate(values, first, s0, s1, s2, f0, f1, f2, mask):
+    v000, v001, v010, v011, v100, v101, v110, v111 = load_corners(values, first, s0, s1, s2, mask)
+    return interpolate_corners(v000, v001, v010, v011, v100, v101, v110, v111, f0, f1, f2)

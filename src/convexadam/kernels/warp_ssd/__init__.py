@@ -1,88 +1,99 @@
-"""Squared feature difference under a displacement, its gradient and, on request, its curvature."""
+"""Sum of squared feature differences under a displacement, its gradient and its curvature."""
 
 from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
-from convexadam.kernels._backend import implementation
+from convexadam.kernels._backend import get_implementation
 from convexadam.kernels.diffusion import diffusion_gradient
 from convexadam.kernels.warp_ssd.reference import ssd
 
-__all__ = ["Comparison", "as_compared", "compared", "diffusion_gradient", "evidence_under", "ssd", "warp_ssd"]
+__all__ = [
+    "SimilarityTerm",
+    "diffusion_gradient",
+    "overlap_weight",
+    "prepare_ssd",
+    "ssd",
+    "to_channels_last",
+    "warp_ssd",
+]
 
 
 @runtime_checkable
-class Comparison(Protocol):
-    """Two feature maps, ready to be compared many times."""
+class SimilarityTerm(Protocol):
+    """Dissimilarity of two prepared feature maps as a function of a displacement ``[3, i, j, k]``, in grid units."""
 
     def __call__(
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
-        """Return `ssd`, and its gradient plus ``diffusion`` times `diffusion_gradient`, ``[3, i, j, k]``.
+        """Compute the value, and its gradient plus ``diffusion`` times `diffusion_gradient`, ``[3, i, j, k]``.
 
-        The gradient is written to ``out`` where that is given.
+        The gradient is written to ``out`` if given.
         """
         ...
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
-        """Return the gradient alone, which is quicker."""
+        """Compute the gradient only, which is faster."""
         ...
 
     def curvature(
         self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
-        """Return the value, and the gradient with a fourth channel: ``2/(3N) w(x) sum_c |dM_c|^2`` of each node.
+        """Compute the value, and the gradient with a curvature at each point as fourth channel.
 
-        ``dM_c`` is the derivative of ``M_c(x + u(x))`` with respect to ``u(x)``, and the weight is held constant: it is
-        a third of the trace of the node's Gauss-Newton block, the second derivative of `ssd` without that of the
-        features. A component that is clamped to the volume moves nothing, and counts 0. With an ``outlier``, each node
-        has the weight of its gradient. The roughness has no part in it: its second derivative is the constant operator
-        of `diffusion_gradient`. Value and gradient are those of a call. All is written to ``out`` where that is given.
+        For `ssd` the curvature is ``2/(3N) w(x) sum_c |dM_c|^2``, a third of the trace of the Gauss-Newton block of the
+        point, with ``dM_c`` the derivative of ``M_c(x + u(x))`` by ``u(x)``, 0 along axes where the position is clamped
+        to the volume, and a constant weight. With an ``outlier`` it has the weight of the gradient. The diffusion
+        energy is not included, because its second derivative is the constant operator of `diffusion_gradient`. Value
+        and gradient are those of a call. The result is written to ``out`` if given.
         """
         ...
 
 
-def compared(
+def prepare_ssd(
     fixed: Channels,
     moving: Channels,
     *,
     fixed_weight: Volume | None = None,
     moving_weight: Volume | None = None,
     outlier: float | None = None,
-) -> Comparison:
-    """Prepare two feature maps for `Comparison`: what does not depend on the displacement is done once.
+) -> SimilarityTerm:
+    """Prepare two feature maps for `ssd`, with all computations that do not depend on the displacement.
 
     Parameters
     ----------
     fixed, moving
-        Features ``[c, i, j, k]`` of one shape. They are not copied if memory has the channels last.
+        Features ``[c, i, j, k]`` of one shape. The CPU kernel does not copy them if the channels are last in memory.
     fixed_weight, moving_weight
-        Evidence of each node, ``[i, j, k]``, not negative; 1 where ``None``. See `ssd`.
+        Weight of each point, ``[i, j, k]``, not negative; ``None`` for 1. See `ssd`.
     outlier
-        Squared difference at which a node counts half as much as it would without outliers, more than 0; ``None`` for
-        all alike. See `ssd`.
+        Squared difference at which the robust loss is half the squared difference, above 0; ``None`` for the plain
+        squared difference. See `ssd`.
     """
-    prepared: Comparison = implementation(__name__, fixed, moving, fixed_weight, moving_weight).WarpSsd(
+    term: SimilarityTerm = get_implementation(__name__, fixed, moving, fixed_weight, moving_weight).WarpSsd(
         fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight, outlier=outlier
     )
-    return prepared
+    return term
 
 
-def as_compared(features: Channels) -> Channels:
-    """Return features ``[c, i, j, k]`` in memory that `compared` takes without a copy; on a GPU it makes its own."""
+def to_channels_last(features: Channels) -> Channels:
+    """Return features ``[c, i, j, k]`` with channels last in memory, so that `prepare_ssd` does not copy them.
+
+    Features on a GPU are returned unchanged, because the kernel there needs its own layout.
+    """
     if features.device.type != "cpu":
         return features
     return features.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
 
 
-def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
-    """Weight of each node under a displacement: ``fixed_weight(x) moving_weight(x + u(x))``, 0 outside; no gradient.
+def overlap_weight(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
+    """Compute ``fixed_weight(x) moving_weight(x + u(x))`` for each point, 0 outside the field of view; no gradient.
 
-    A moving feature is a mixture of eight nodes: where one of those that count has no weight, neither has the mixture.
+    It is 0 as well if one of the eight points between which moving features are interpolated has zero weight.
     """
-    module = implementation(__name__, displacement.detach(), fixed_weight, moving_weight)
-    weight: Volume = module.evidence_under(displacement.detach(), fixed_weight, moving_weight)
+    module = get_implementation(__name__, displacement.detach(), fixed_weight, moving_weight)
+    weight: Volume = module.overlap_weight(displacement.detach(), fixed_weight, moving_weight)
     return weight
 
 
@@ -95,6 +106,6 @@ def warp_ssd(
     moving_weight: Volume | None = None,
     diffusion: float = 0.0,
 ) -> tuple[Float[Tensor, ""], Field]:
-    """Compare once: `compared` features under one displacement ``[3, i, j, k]``, in nodes."""
-    comparison = compared(fixed.detach(), moving.detach(), fixed_weight=fixed_weight, moving_weight=moving_weight)
-    return comparison(displacement.detach(), diffusion=diffusion)
+    """Compute `ssd` and its gradient for one displacement ``[3, i, j, k]``, in grid units; see `SimilarityTerm`."""
+    term = prepare_ssd(fixed.detach(), moving.detach(), fixed_weight=fixed_weight, moving_weight=moving_weight)
+    return term(displacement.detach(), diffusion=diffusion)

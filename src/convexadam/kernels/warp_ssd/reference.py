@@ -8,11 +8,11 @@ from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
 from convexadam.kernels.diffusion.reference import diffusion_gradient
 from convexadam.kernels.warp import identity_positions, inside, sample_linear
 
-_ALL_KNOWN = 0.999
-"""A feature is interpolated between eight nodes; where one of them has no evidence, neither has the mixture."""
+_MIN_KNOWN = 0.999
+"""Smallest interpolation weight of points of positive weight; 1 up to rounding. See `overlap_weight`."""
 
 _ROUNDINGS = 32
-"""A slope is a sum of eight values with both signs: as many roundings of the largest one, or fewer, are none."""
+"""A slope, a difference of sums of eight values, counts as 0 up to this many rounding errors of the largest value."""
 
 
 def ssd(
@@ -26,27 +26,27 @@ def ssd(
 ) -> Float[Tensor, ""]:
     """Compute ``1/N sum_x w(x) r(x)``, ``r(x) = sum_c (M_c(x + u(x)) - F_c(x))^2``; differentiable.
 
-    With an ``outlier`` ``t`` it is ``1/N sum_x w(x) r / (1 + r / t)`` (Geman and McClure, Bulletin of the ISI 1987):
-    what has no partner in the other image, ``r >> t``, costs the same wherever it is moved.
+    With an ``outlier`` ``t`` it is ``1/N sum_x w(x) r / (1 + r / t)`` (Geman and McClure, Bulletin of the ISI 1987),
+    which tends to the constant ``t`` where the images do not correspond, ``r >> t``.
 
-    ``w(x) = fixed_weight(x) moving_weight(x + u(x))``, and 0 where ``x + u(x)`` leaves the field of view: there
-    is no evidence. The weight itself is held constant in the gradient.
+    ``w(x) = fixed_weight(x) moving_weight(x + u(x))``, and 0 where ``x + u(x)`` is outside the field of view; see
+    `convexadam.kernels.warp_ssd.overlap_weight`. It is constant in the gradient.
 
     Parameters
     ----------
     fixed, moving
         Features ``[c, i, j, k]`` of one shape.
     displacement
-        ``u``, ``[3, i, j, k]``, in nodes.
+        ``u``, ``[3, i, j, k]``, in grid units.
     fixed_weight, moving_weight
-        ``[i, j, k]``, not negative; 1 where ``None``.
+        ``[i, j, k]``, not negative; ``None`` for 1.
     outlier
-        ``t``, more than 0; ``None`` for no limit.
+        ``t``, above 0; ``None`` for infinity.
     """
     residual = _residual(fixed, moving, displacement)
     if outlier is not None:
         residual = residual / (1 + residual / outlier)
-    return (residual * evidence_under(displacement, fixed_weight, moving_weight)).mean()
+    return (residual * overlap_weight(displacement, fixed_weight, moving_weight)).mean()
 
 
 def _residual(fixed: Channels, moving: Channels, displacement: Field) -> Volume:
@@ -55,23 +55,23 @@ def _residual(fixed: Channels, moving: Channels, displacement: Field) -> Volume:
     return (sample_linear(moving, positions) - fixed).square().sum(0)
 
 
-def evidence_under(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
+def overlap_weight(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:
     """See the package."""
     shape: Triple = (displacement.shape[1], displacement.shape[2], displacement.shape[3])
     with torch.no_grad():
         positions = displacement + identity_positions(shape, like=displacement)
         weight = inside(positions, shape).to(displacement.dtype)
         if moving_weight is not None:
-            known = (moving_weight > 0).to(weight.dtype)
-            sampled, share = sample_linear(torch.stack([moving_weight, known]), positions)
-            weight *= torch.where(share > _ALL_KNOWN, sampled, 0.0)
+            positive = (moving_weight > 0).to(weight.dtype)
+            sampled, share = sample_linear(torch.stack([moving_weight, positive]), positions)
+            weight *= torch.where(share > _MIN_KNOWN, sampled, 0.0)
         if fixed_weight is not None:
             weight *= fixed_weight
     return weight
 
 
 class WarpSsd:
-    """See `convexadam.kernels.warp_ssd.compared`."""
+    """See `convexadam.kernels.warp_ssd.prepare_ssd`."""
 
     def __init__(
         self,
@@ -88,40 +88,40 @@ class WarpSsd:
     def __call__(
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
-        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
         with torch.enable_grad():
-            moved = displacement.detach().requires_grad_()
+            variable = displacement.detach().requires_grad_()
             weights = {"fixed_weight": self._fixed_weight, "moving_weight": self._moving_weight}
-            loss = ssd(self._fixed, self._moving, moved, **weights, outlier=self._outlier)
-            (gradient,) = torch.autograd.grad(loss, moved)
+            loss = ssd(self._fixed, self._moving, variable, **weights, outlier=self._outlier)
+            (gradient,) = torch.autograd.grad(loss, variable)
         if diffusion:
             gradient += diffusion * diffusion_gradient(displacement.detach())
         return loss.detach(), gradient if out is None else out.copy_(gradient)
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
-        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
         return self(displacement, diffusion=diffusion, out=out)[1]
 
     def curvature(
         self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
-        """See `convexadam.kernels.warp_ssd.Comparison`."""
+        """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
         u = displacement.detach()
-        weight = evidence_under(u, self._fixed_weight, self._moving_weight)
+        weight = overlap_weight(u, self._fixed_weight, self._moving_weight)
         if self._outlier is not None:
             weight /= (1 + _residual(self._fixed, self._moving, u) / self._outlier).square()
         squared = sum(squared_slope(channel, u) for channel in self._moving[:, None])
         value, gradient = self(u, diffusion=diffusion)
-        found = torch.cat([gradient, 2 / (3 * weight.numel()) * weight[None] * squared])
-        return value, found if out is None else out.copy_(found)
+        result = torch.cat([gradient, 2 / (3 * weight.numel()) * weight[None] * squared])
+        return value, result if out is None else out.copy_(result)
 
 
 def squared_slope(channel: Channels, displacement: Field) -> Volume:
-    """Square the derivative of one warped channel ``[1, i, j, k]`` at each node by the displacement there."""
+    """Compute the squared derivative of one warped channel ``[1, i, j, k]`` by the displacement at each point."""
     shape: Triple = (displacement.shape[1], displacement.shape[2], displacement.shape[3])
     with torch.enable_grad():
-        moved = displacement.detach().requires_grad_()
-        warped = sample_linear(channel, moved + identity_positions(shape, like=moved))
-        (slopes,) = torch.autograd.grad(warped.sum(), moved)
-    least = _ROUNDINGS * torch.finfo(channel.dtype).eps * channel.abs().amax()
-    return torch.where(slopes.abs() > least, slopes, 0.0).square().sum(0)
+        variable = displacement.detach().requires_grad_()
+        warped = sample_linear(channel, variable + identity_positions(shape, like=variable))
+        (slopes,) = torch.autograd.grad(warped.sum(), variable)
+    threshold = _ROUNDINGS * torch.finfo(channel.dtype).eps * channel.abs().amax()
+    return torch.where(slopes.abs() > threshold, slopes, 0.0).square().sum(0)

@@ -1,0 +1,371 @@
+"""Write the generated tables of README.md and docs/*.md: ``python docs/generate.py``, or ``--check`` to compare only.
+
+A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``. What is written there comes from the code
+(settings, presets, formats) or from ``benchmarks/results`` (figures), so that no page repeats either by hand.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+MARKED = re.compile(r"(?P<begin><!-- generated: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL)
+
+EXPORTS = {
+    "registration": "RegistrationConfig IsotropicGrid AutoForeground LandmarkTerm",
+    "linear": "LinearAlignment",
+    "discrete": "ConvexSearch",
+    "features": "MindSSC Intensity LabelFeatures ProbabilityFeatures NNUNetFeatures TorchScriptFeatures Precomputed "
+    "Concat",
+    "continuous": "Refinement Level Ssd Lncc MutualInformation WeightedSum Diffusion Bending VolumePreserving Adam "
+    "LevenbergMarquardt Compositional StationaryVelocity BoxSmoothing GaussianSmoothing KovesiSmoothing "
+    "BilateralSmoothing",
+}
+COMPONENTS = {name: f"convexadam.{module}" for module, names in EXPORTS.items() for name in names.split()}
+"""Components with settings, and the module that exports them."""
+
+PAIRS = {
+    "lung_ct_elastix": ("lung CT", "TRE, mm"),
+    "liver_mr_eth_18": ("liver MR 18", "TRE, mm"),
+    "liver_mr_eth_19": ("liver MR 19", "TRE, mm"),
+    "brain_mr_openms07_T1_T2_syn": ("brain, T1 and T2", "TRE, mm"),
+    "brain_mr_openms26_T1_FLAIR_syn": ("brain, T1 and FLAIR", "TRE, mm"),
+    "brain_t1_vxm": ("T1 brains (vxm)", "Dice"),
+    "brain_t1_malf_1000_1001": ("T1 brains (malf 1000)", "Dice"),
+    "brain_t1_malf_1003_1010": ("T1 brains (malf 1003)", "Dice"),
+}
+"""Folders of the benchmark: their names in the tables, and the measure of the pair."""
+
+SEPARATE = {
+    "lung_ct_elastix": ("niftyreg †", 1.371, 0.044),
+    "liver_mr_eth_18": ("deedsBCV †", 2.811, 0.046),
+    "liver_mr_eth_19": ("deedsBCV †", 1.311, 0.024),
+    "brain_mr_openms07_T1_T2_syn": ("deedsBCV †", 0.850, 0.041),
+    "brain_mr_openms26_T1_FLAIR_syn": ("niftyreg †", 1.219, 0.048),
+    "brain_t1_vxm": ("niftyreg †", 0.756, 0.079),
+}
+"""Tool, TRE or Dice, and SDlogJ of single runs outside the benchmark, where they beat every other tool in it.
+
+The benchmark does not run these tools, so that no result file holds the figures. They are shown, and marked, because
+the comparison would look better than it is without them.
+"""
+
+OWN, PUBLISHED = "convexadam-torch ", "convexAdam 0.2.0"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table in Markdown."""
+    header = list(header)
+    lines = [header, ["---"] * len(header), *(list(row) for row in rows)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
+    """Return the rows of a file of results."""
+    with (RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def code(value: Any) -> str:
+    """Return a value as code, or nothing for nothing."""
+    return "" if value is None else f"`{value}`"
+
+
+# Settings
+
+
+def settings(name: str) -> str:
+    """Return a table of the settings of a component, by its fields and its docstring."""
+    component = getattr(importlib.import_module(COMPONENTS[name]), name)
+    meanings = attributes(component.__doc__ or "")
+    rows = []
+    for field in dataclasses.fields(component):
+        names = [known for known in meanings if field.name in known.split(", ")]
+        if not names:
+            raise SystemExit(f"the docstring of {name} must describe {field.name}; add it to Attributes")
+        rows.append([f"`{field.name}`", default(field), meanings[names[0]]])
+    return table(("setting", "default", "meaning"), rows)
+
+
+def default(field: dataclasses.Field[Any]) -> str:
+    """Return the default of a setting as code."""
+    if field.default is not dataclasses.MISSING:
+        return f"`{short(field.default)}`"
+    if field.default_factory is not dataclasses.MISSING:
+        return f"`{short(field.default_factory())}`"
+    return "required"
+
+
+def short(value: Any) -> str:
+    """Return a component without the settings that have their defaults."""
+    if isinstance(value, tuple):
+        return "(" + ", ".join(short(v) for v in value) + ("," if len(value) == 1 else "") + ")"
+    if not dataclasses.is_dataclass(value):
+        return repr(value)
+    changed = []
+    for field in dataclasses.fields(value):
+        made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        if getattr(value, field.name) != made:
+            changed.append(f"{field.name}={short(getattr(value, field.name))}")
+    return f"{type(value).__name__}({', '.join(changed)})"
+
+
+def attributes(docstring: str) -> dict[str, str]:
+    """Return the section Attributes of a docstring of numpy's style: names, and their text on one line."""
+    found: dict[str, str] = {}
+    lines = iter(docstring.expandtabs().splitlines())
+    indent = next((len(line) - len(line.lstrip()) for line in lines if line.strip() == "Attributes"), None)
+    if indent is None:
+        return found
+    next(lines)  # the underline
+    name, above = "", ""
+    for line in lines:
+        if set(line.strip()) == {"-"} and len(line) - len(line.lstrip()) == indent:
+            found.pop(above, None)  # it was the title of the next section
+            break
+        if line.strip() and len(line) - len(line.lstrip()) == indent:
+            name = above = line.strip()
+            found[name] = ""
+        elif line.strip():
+            found[name] = f"{found[name]} {line.strip()}".strip()
+    return {name: markdown(text) for name, text in found.items()}
+
+
+def markdown(text: str) -> str:
+    """Turn the marks of a docstring into those of Markdown, within a table."""
+    return re.sub(r"``(.+?)``", r"`\1`", text).replace("|", "\\|")
+
+
+# Presets
+
+
+def presets() -> str:
+    """Return the settings of the presets side by side, where they differ, without those that are defaults."""
+    from convexadam.registration.presets import preset, preset_names
+
+    names = list(preset_names())
+    columns = [dict(parts(preset(name))) for name in names]
+    keys = list(dict.fromkeys(key for column in columns for key in column))
+    rows = [
+        [f"`{key}`", *(code(column.get(key)) for column in columns)]
+        for key in keys
+        if len({column.get(key) for column in columns}) > 1
+    ]
+    return table(("setting", *(f"`{name}`" for name in names)), rows)
+
+
+def parts(config: Any) -> Iterable[tuple[str, str]]:
+    """Yield the settings of a registration as code, those of the refinement one by one."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name == "continuous" and value is not None:
+            yield from ((f"continuous.{f.name}", short(getattr(value, f.name))) for f in dataclasses.fields(value))
+        else:
+            yield field.name, short(value)
+
+
+# Formats
+
+
+def formats() -> str | None:
+    """Return the formats of transforms, or ``None`` where the library cannot list them yet."""
+    try:
+        module = importlib.import_module("convexadam.io.formats")
+    except ModuleNotFoundError:
+        return None
+    return str(module.formats_markdown()).strip() + "\n" if hasattr(module, "formats_markdown") else None
+
+
+# Figures
+
+
+def score(row: dict[str, str]) -> float:
+    """Return the landmark error or the overlap of a row."""
+    return float(row["tre_mm"] or row["dice"])
+
+
+def accuracy(*, roughness: bool = False) -> str:
+    """Return TRE or Dice of each pair: presets, the published package, and the best of all other tools."""
+    found: dict[str, dict[str, tuple[float, float]]] = {pair: {} for pair in PAIRS}
+    before = {}
+    for row in rows_of("pairs"):
+        found[row["pair"]][row["tool"]] = score(row), float(row["sdlogj"])
+        before[row["pair"]] = float(row["tre_before_mm"] or row["dice_before"])
+    names = ("default", "accurate", "same-contrast")
+    rows = []
+    for pair, (title, measure) in PAIRS.items():
+        better = max if measure == "Dice" else min
+        tools = found[pair]
+        others = {t: v for t, v in tools.items() if not t.startswith(OWN) and t != PUBLISHED}
+        if pair in SEPARATE:
+            others[SEPARATE[pair][0]] = SEPARATE[pair][1:]
+        best = better(others, key=lambda tool: others[tool][0])
+        own = {name: tools[OWN + name] for name in names}
+        first = better(v[0] for v in (*own.values(), tools[PUBLISHED], others[best]))
+        rows.append(
+            [
+                title,
+                measure,
+                f"{before[pair]:.3f}",
+                *(figure(value, first, roughness=roughness) for value in (*own.values(), tools[PUBLISHED])),
+                f"{best}: {figure(others[best], first, roughness=roughness)}",
+            ]
+        )
+    return table(
+        ("pair", "measure", "before", *(f"`{name}`" for name in names), PUBLISHED, "best other tool"),
+        rows,
+    )
+
+
+def figure(value: tuple[float, float], first: float, *, roughness: bool) -> str:
+    """Return a figure, set off where it is the best of its row."""
+    shown = f"**{value[0]:.3f}**" if value[0] == first else f"{value[0]:.3f}"
+    return f"{shown} ({value[1]:.3f})" if roughness else shown
+
+
+def accuracy_with_roughness() -> str:
+    """Return the same with SDlogJ in brackets."""
+    return accuracy(roughness=True)
+
+
+def speed() -> str:
+    """Return seconds, largest memory and accuracy of the tools on two pairs."""
+    tools = {
+        OWN + "default": "`default`",
+        OWN + "published": "`published`",
+        PUBLISHED: "convexAdam 0.2.0",
+        "greedy NCC": "greedy",
+        "ANTs SyNOnly": "ANTs SyNOnly",
+        "SimpleITK demons": "demons",
+    }
+    found = {(row["pair"], row["tool"]): row for row in rows_of("speed")}
+    rows = []
+    for pair, voxels in (("lung_ct_elastix", "2.3 million voxels"), ("brain_t1_vxm", "6.9 million voxels")):
+        title, measure = PAIRS[pair]
+        rows.append([f"{title}, {voxels}: s", *(f"{float(found[pair, t]['seconds']):.3g}" for t in tools)])
+        rows.append(["MB", *(found[pair, t]["peak_mb"] for t in tools)])
+        rows.append([measure, *(f"{score(found[pair, t]):.3f}" for t in tools)])
+    return table(("", *tools.values()), rows)
+
+
+def speedups() -> str:
+    """Return how many times faster the presets are than the published package, pair by pair."""
+    found = {(row["pair"], row["tool"]): float(row["seconds"]) for row in rows_of("pairs")}
+    rows = [
+        [
+            PAIRS[pair][0],
+            f"{found[pair, PUBLISHED]:.1f}",
+            *(f"{s:.1f} ({found[pair, PUBLISHED] / s:.1f})" for s in (found[pair, OWN + n] for n in names)),
+        ]
+        for names in [("published", "default", "accurate")]
+        for pair in PAIRS
+    ]
+    return table(("pair", "convexAdam 0.2.0: s", "`published`: s (times)", "`default`", "`accurate`"), rows)
+
+
+def ablation() -> str:
+    """Return TRE and SDlogJ of the preset ``accurate`` without one component at a time."""
+    pairs = {
+        "lung_ct_elastix": "lung",
+        "liver_mr_eth_18": "liver 18: in, out",
+        "liver_mr_eth_19": "liver 19: in, out",
+        "brain_mr_openms07_T1_T2_syn": "brain, T1 and T2",
+    }
+    found = {(r["pair"], r["without"]): r for r in rows_of("ablation") if r["preset"] == "accurate"}
+    order = (
+        *("nothing", "linear alignment", "second search", "both directions", "full-resolution level", "coarse level"),
+        *("outlier weights", "wide window", "field smoothing", "composition", "Levenberg-Marquardt", "kept voxels"),
+    )
+    rows = []
+    for without in order:
+        cells = []
+        for pair in pairs:
+            row = found[pair, without]
+            errors = ", ".join(f"{float(row[c]):.3f}" for c in ("tre_mm", "tre_outside_mm") if row[c])
+            cells.append(f"{errors} ({float(row['sdlogj']):.3f})")
+        rows.append([without, *cells])
+    return table(("without", *pairs.values()), rows)
+
+
+def optimisers() -> str:
+    """Return what each optimiser reaches from one start: TRE or Dice (SDlogJ); steps; MB."""
+    names = ("Adam", "Adam, tolerance", "Levenberg-Marquardt", "Levenberg-Marquardt, tolerance")
+    found = {(row["pair"], row["optimiser"]): row for row in rows_of("optimisers")}
+
+    def cell(row: dict[str, str]) -> str:
+        text = f"{score(row):.3f} ({float(row['sdlogj']):.3f})"
+        return f"{text}; {row['iterations']}; {row['peak_mb']}" if row["peak_mb"] else text
+
+    rows = [
+        [PAIRS[pair][0], *(cell(found[pair, name]) for name in ("none: the start", *names)),] for pair in PAIRS
+    ]  # fmt: skip
+    return table(("pair", "start", *names), rows)
+
+
+def scaling() -> str:
+    """Return seconds and memory over the number of voxels."""
+    sizes: dict[str, dict[str, dict[str, str]]] = {}
+    for row in rows_of("scaling"):
+        sizes.setdefault(row["edge"], {})[row["preset"]] = row
+    rows = [
+        [
+            f"{int(edge)}³",
+            *(f"{float(row[p]['seconds']):.2f} s, {float(row[p]['bytes_per_voxel']):.0f}" for p in row),
+        ]
+        for edge, row in sorted(sizes.items())
+    ]
+    return table(("voxels", "`default`: seconds, bytes a voxel", "`published`"), rows)
+
+
+MAKERS: dict[str, Callable[[], str | None]] = {
+    **{f"settings of {name}": lambda name=name: settings(name) for name in COMPONENTS},  # type: ignore[misc]
+    "presets": presets,
+    "formats": formats,
+    "accuracy": accuracy,
+    "accuracy with SDlogJ": accuracy_with_roughness,
+    "speed": speed,
+    "speedups": speedups,
+    "ablation": ablation,
+    "optimisers": optimisers,
+    "scaling": scaling,
+}
+
+
+def generated(text: str) -> str:
+    """Return a page with all of its marked tables made anew; what cannot be made yet stays."""
+
+    def made(match: re.Match[str]) -> str:
+        if match["name"] not in MAKERS:
+            raise SystemExit(f"there is no generated table {match['name']!r}; known: {', '.join(MAKERS)}")
+        body = MAKERS[match["name"]]()
+        return match[0] if body is None else f"{match['begin']}\n{body}\n{match['end']}"
+
+    return MARKED.sub(made, text)
+
+
+def main() -> int:
+    """Write the tables, or name the pages whose tables are out of date."""
+    stale = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        new = generated(text)
+        if new != text:
+            stale.append(str(page.relative_to(ROOT)))
+            if "--check" not in sys.argv:
+                page.write_text(new, encoding="utf-8")
+    sys.stdout.write("".join(f"{'stale' if '--check' in sys.argv else 'written'}: {name}\n" for name in stale))
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

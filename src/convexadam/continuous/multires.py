@@ -1,0 +1,398 @@
+"""The continuous stage: minimise a similarity plus regularisers over a displacement, coarse to fine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar, final
+
+from convexadam._axes import Unit, check_unit, check_whole_voxels, spacing_in_voxels
+from convexadam._checks import check_component, check_number
+from convexadam._typing import Channels, Field, Float, Guide, Tensor, Triple, Volume
+from convexadam.continuous.adam import Adam
+from convexadam.continuous.convergence import Convergence
+from convexadam.continuous.level import Level
+from convexadam.continuous.objective import RegistrationObjective, mean_curvature
+from convexadam.continuous.parametrisation import Additive
+from convexadam.continuous.protocols import (
+    HasTotalSmoothing,
+    MaskedRegulariser,
+    Optimiser,
+    Parametrisation,
+    Regulariser,
+    Similarity,
+)
+from convexadam.continuous.regularisers import Diffusion
+from convexadam.continuous.similarity import Ssd
+from convexadam.continuous.smoothing import BilateralSmoothing, BoxSmoothing, Smoother, Smoothing
+from convexadam.continuous.volume_mask import volume_mask
+from convexadam.errors import ConfigError
+from convexadam.kernels._precision import full_precision
+from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward, complete_weight
+from convexadam.kernels.inverse_consistency import estimate_inverse, make_inverse_consistent
+from convexadam.kernels.landmarks import LandmarkCost
+from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
+from convexadam.kernels.warp import identity_positions, sample_linear, sample_nearest
+from convexadam.kernels.warp_ssd import overlap_weight
+
+T = TypeVar("T")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """Minimise a similarity plus regularisers over a smooth displacement, coarse to fine.
+
+    With the defaults, ``E(u) = mean_x sum_c (M_c(x + u(x)) - F_c(x))^2 + weight / 3 sum_a mean_x |d_a u|^2`` with ``u``
+    in control points.
+
+    Attributes
+    ----------
+    levels
+        Spacing and iterations, coarse to fine; each level starts from the result of the one before.
+    unit
+        ``"voxel"`` or ``"mm"``, of the levels' spacing.
+    similarity
+        How features are compared: `Ssd`, `Lncc`, `MutualInformation`, a `WeightedSum` of them, or any `Similarity`.
+    regularisers
+        Costs of the displacement alone: `Diffusion`, `Bending`, `VolumePreserving`, or any `Regulariser`; with none,
+        smoothing is the only regularisation. The default weight of 1.25 suits squared differences of the 12 channels
+        of `MindSSC`; features on another scale need another weight.
+    optimiser
+        `Adam`, `LevenbergMarquardt`, or any `Optimiser`.
+    update_smoothing
+        ``B``: of the whole field (`Additive`) or of each update (`Compositional`, `StationaryVelocity`), in control
+        points; ``None`` for none. For `LevenbergMarquardt` the window of the local least-squares problem.
+    parametrisation
+        How updates become a displacement: `Additive` as published, `Compositional`, `StationaryVelocity`, or any
+        `Parametrisation`.
+    tolerance
+        A level ends early once five iterations lower the value by less than this share of it; 0 runs all of them. The
+        first five always run.
+    final_smoothing
+        Applied once to the displacement at full resolution (in voxels); ``None`` for none.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is out of range or of the wrong type.
+
+    Notes
+    -----
+    Siebert, Hansen, Heinrich, "ConvexAdam: Self-configuring dual-optimisation-based 3D multitask medical image
+    registration", IEEE TMI 2024. The displacement after the last step is returned.
+    """
+
+    levels: tuple[Level, ...] = (Level(),)
+    unit: Unit = "voxel"
+    similarity: Similarity = field(default_factory=Ssd)
+    regularisers: tuple[Regulariser, ...] = (Diffusion(weight=1.25),)
+    optimiser: Optimiser = field(default_factory=Adam)
+    update_smoothing: Smoothing | None = field(default_factory=BoxSmoothing)
+    parametrisation: Parametrisation = field(default_factory=Additive)
+    tolerance: float = 0.0
+    final_smoothing: Smoothing | None = None
+
+    def __post_init__(self) -> None:
+        check_unit(self.unit)
+        check_number(self.tolerance, "tolerance")
+        if not isinstance(self.levels, tuple) or not self.levels:
+            raise ConfigError(
+                f"levels must be a tuple of at least one Level, got {self.levels!r}; write (Level(spacing=2),) for one"
+            )
+        if not isinstance(self.regularisers, tuple):
+            raise ConfigError(
+                f"regularisers must be a tuple, got {self.regularisers!r}; write (Diffusion(weight=0.2),) for one"
+            )
+        for level in self.levels:
+            check_component(level, Level, "each of levels")
+            check_whole_voxels(level.spacing, "spacing", self.unit)
+        forward_only = [level.forward_only for level in self.levels]
+        if forward_only != sorted(forward_only):
+            raise ConfigError(
+                f"forward_only must not be followed by levels without it, got {forward_only}; "
+                "after a forward-only level there is no backward field to continue from"
+            )
+        for regulariser in self.regularisers:
+            check_component(regulariser, Regulariser, "each of regularisers")
+        for name, allowed in (
+            ("similarity", Similarity),
+            ("optimiser", Optimiser),
+            ("update_smoothing", Smoothing | None),
+            ("final_smoothing", Smoothing | None),
+            ("parametrisation", Parametrisation),
+        ):
+            check_component(getattr(self, name), allowed, name)
+
+    @full_precision
+    def __call__(
+        self,
+        fixed: Channels,
+        moving: Channels,
+        *,
+        start: Field | None = None,
+        fixed_weight: Volume | None = None,
+        moving_weight: Volume | None = None,
+        guide: Guide | None = None,
+        soft_mask: Volume | None = None,
+        voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    ) -> Field:
+        """Refine a displacement from fixed to moving.
+
+        Parameters
+        ----------
+        fixed, moving
+            Features ``[c, i, j, k]`` of one shape, at full resolution.
+        start
+            Displacement ``[3, i, j, k]`` in voxels to begin with; ``None`` for zero.
+        fixed_weight, moving_weight
+            Weight of each voxel, ``[i, j, k]``, not negative; ``None`` for 1 everywhere.
+        guide
+            What a `BilateralSmoothing` preserves the edges of, ``[c, i, j, k]`` on the voxels of ``fixed``.
+        soft_mask
+            Where `VolumePreserving` acts, ``[i, j, k]`` in [0, 1]; ``None`` leaves that to its ``region``.
+        voxel_mm
+            Size of a voxel; only used where ``unit`` is ``"mm"``.
+
+        Returns
+        -------
+        Displacement ``[3, i, j, k]`` in voxels, at full resolution.
+        """
+        shape: Triple = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
+        spacings = self.control_point_spacings(shape, voxel_mm)
+
+        def extract(number: int) -> FeatureLevel:
+            spacing = spacings[number]
+            return FeatureLevel(
+                fixed=pool(fixed, spacing, weight=fixed_weight),
+                moving=pool(moving, spacing, weight=moving_weight),
+                fixed_weight=None if fixed_weight is None else complete_weight(fixed_weight, spacing),
+                moving_weight=None if moving_weight is None else complete_weight(moving_weight, spacing),
+                fixed_guide=None if guide is None else pool(guide, spacing),
+                spacing=spacing,
+            )
+
+        if start is None:
+            coarse = [n // s for n, s in zip(shape, spacings[0], strict=True)]
+            initial = ForwardBackward(forward=fixed.new_zeros((3, *coarse)), spacing=spacings[0])
+        else:
+            initial = ForwardBackward(forward=start)
+        fields = _take_last(self.refine(extract, initial, shape, soft_mask=soft_mask)).fields
+        return self.upsample(scale_to_voxels(fields.forward, fields.spacing), fields.spacing, shape)
+
+    def control_point_spacings(
+        self, shape: Triple, voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    ) -> tuple[Triple, ...]:
+        """Spacing of each level's control points in voxels, for a volume of ``shape`` with voxels of ``voxel_mm``."""
+        return tuple(spacing_in_voxels(level.spacing, self.unit, voxel_mm, shape) for level in self.levels)
+
+    def refine(
+        self,
+        extract: Callable[[int], FeatureLevel],
+        start: ForwardBackward,
+        shape: Triple,
+        *,
+        symmetric: bool = False,
+        soft_mask: Volume | None = None,
+        iterations: tuple[int, ...] = (),
+    ) -> Iterator[Snapshot]:
+        """Refine coarse to fine: the one loop over levels, for `register` and all who watch it.
+
+        Parameters
+        ----------
+        extract
+            Returns the features of a level, by its number.
+        start
+            Displacements to begin with, at any spacing.
+        shape
+            Of the working grid, in voxels.
+        symmetric
+            Refine forward and backward, and make them inverse of each other at the end of each level that is not
+            ``forward_only``.
+        soft_mask
+            Where `VolumePreserving` acts, ``[i, j, k]`` in [0, 1] on the working grid.
+        iterations
+            Of the last level, after which to yield as well.
+
+        Yields
+        ------
+        Snapshot
+            At the beginning (iteration 0, with the displacements of the level before) and the end of each level and,
+            on the last one, after each of ``iterations`` that it reaches.
+        """
+        if soft_mask is None and self.estimates_volume_mask:
+            soft_mask = self._estimate_volume_mask(extract, start, shape, symmetric=symmetric)
+        fields, last = start, len(self.levels) - 1
+        for number in range(last + 1):
+            features = extract(number)
+            begin = fields.resample(features.spacing, shape)
+            mask = pool_weight(soft_mask, features.spacing)
+            yield Snapshot(level=number, iteration=0, fields=begin, features=features)
+            both = symmetric and not self.levels[number].forward_only
+            refine = self._refine_both if both else self._refine_forward
+            for iteration, fields in refine(number, features, begin, mask, iterations if number == last else ()):
+                yield Snapshot(level=number, iteration=iteration, fields=fields, features=features)
+
+    @full_precision
+    def refine_level(
+        self, features: FeatureLevel, start: Field | None = None, *, level: int = 0, soft_mask: Volume | None = None
+    ) -> Field:
+        """Refine a displacement on the control points of one level, from fixed to moving.
+
+        Parameters
+        ----------
+        features
+            Of the control points.
+        start
+            Displacement ``[3, i, j, k]`` in control points; ``None`` for zero.
+        level
+            Which of ``levels``.
+        soft_mask
+            Where `VolumePreserving` acts, ``[i, j, k]`` in [0, 1]; ``None`` for everywhere.
+
+        Returns
+        -------
+        Displacement ``[3, i, j, k]`` in control points, after the last step.
+        """
+        start = features.zero_displacement() if start is None else start
+        return _take_last(self._minimise(level, features, start, soft_mask))[1]
+
+    def upsample(self, displacement: Field, spacing: Triple, shape: Triple) -> Float[Tensor, "3 a b d"]:
+        """Interpolate at the voxels of a volume of ``shape``, with `final_smoothing`; of any unit, which is kept."""
+        fine = control_points_to_voxels(displacement, spacing, shape)
+        return fine if self.final_smoothing is None else Smoother(self.final_smoothing, fine)(fine)
+
+    @property
+    def preserves_volume(self) -> bool:
+        """Whether a regulariser acts within a soft mask."""
+        return any(isinstance(r, MaskedRegulariser) for r in self.regularisers)
+
+    @property
+    def estimates_volume_mask(self) -> bool:
+        """Whether, without a soft mask, one is estimated by a first refinement."""
+        return any(isinstance(r, MaskedRegulariser) and r.region == "auto" for r in self.regularisers)
+
+    def needs_guide(self, level: int = 0) -> bool:
+        """Whether the smoothing of a level needs a guide."""
+        parametrisation = self._parametrisation_of(self.levels[level])
+        return isinstance(parametrisation, HasTotalSmoothing) and isinstance(
+            parametrisation.total_smoothing, BilateralSmoothing
+        )
+
+    def _refine_forward(
+        self,
+        number: int,
+        features: FeatureLevel,
+        start: ForwardBackward,
+        soft_mask: Volume | None,
+        iterations: tuple[int, ...],
+    ) -> Iterator[tuple[int, ForwardBackward]]:
+        """Yield the iterations asked for and the last one, with displacements of their own memory."""
+        for iteration, forward in _select(self._minimise(number, features, start.forward, soft_mask), iterations):
+            yield iteration, ForwardBackward(forward=forward, spacing=features.spacing)
+
+    def _refine_both(
+        self,
+        number: int,
+        features: FeatureLevel,
+        start: ForwardBackward,
+        soft_mask: Volume | None,
+        iterations: tuple[int, ...],
+    ) -> Iterator[tuple[int, ForwardBackward]]:
+        """Do as `_refine_forward`, in both directions: one after the other, which takes the memory of one."""
+        backward_start = estimate_inverse(start.forward) if start.backward is None else start.backward
+        reverse, reverse_mask = _swap(features, backward_start, soft_mask)
+        forward = list(_select(self._minimise(number, features, start.forward, soft_mask), iterations))
+        backward = list(_select(self._minimise(number, reverse, backward_start, reverse_mask), iterations))
+        last = max(forward[-1][0], backward[-1][0])
+        for iteration in sorted({n for n in iterations if n < last} | {last}):
+            # a direction that converged before has its last displacement
+            pair = (dict(steps).get(iteration, steps[-1][1]) for steps in (forward, backward))
+            u, v = make_inverse_consistent(*pair)
+            yield iteration, ForwardBackward(forward=u, backward=v, spacing=features.spacing)
+
+    def _minimise(
+        self, number: int, features: FeatureLevel, start: Field, soft_mask: Volume | None
+    ) -> Iterator[tuple[int, Field]]:
+        """Yield the number of each iteration, from 0, and the displacement, whose memory the next one overwrites."""
+        level = self.levels[number]
+        smoothing = level.update_smoothing or self.update_smoothing
+        term = self.similarity.prepare(features.fixed, features.moving, start, features.weights)
+        regularisers = list(self.regularisers)
+        if features.landmarks is not None:
+            scale = mean_curvature(term, start)
+            regularisers.append(LandmarkCost(features.landmarks, start, curvature=scale))
+        compared = (features.fixed, features.moving, *features.weights)
+        objective = RegistrationObjective(term, regularisers, compared, soft_mask=soft_mask)
+        weight = overlap_weight(start, *features.weights)
+        state = self._parametrisation_of(level).initialise(start, smoothing, weight, features.fixed_guide)
+        yield 0, state.displacement
+        for iteration in self.optimiser.minimise(
+            objective, state, Convergence(level.iterations, self.tolerance), smoothing
+        ):
+            yield iteration, state.displacement
+
+    def _estimate_volume_mask(
+        self, extract: Callable[[int], FeatureLevel], start: ForwardBackward, shape: Triple, *, symmetric: bool
+    ) -> Volume:
+        """Refine without the masked regularisers, and find where volume changes unlike elsewhere (`volume_mask`)."""
+        others = tuple(r for r in self.regularisers if not isinstance(r, MaskedRegulariser))
+        free = dataclasses.replace(self, regularisers=others)
+        last = _take_last(free.refine(extract, start, shape, symmetric=symmetric))
+        mask = volume_mask(last.fields.forward, mask=last.features.fixed_weight)
+        return control_points_to_voxels(mask[None], last.fields.spacing, shape)[0]
+
+    def _parametrisation_of(self, level: Level) -> Parametrisation:
+        if level.total_smoothing is None or not isinstance(self.parametrisation, HasTotalSmoothing):
+            return self.parametrisation
+        return self.parametrisation.with_total_smoothing(level.total_smoothing)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Snapshot:
+    """Displacements during a refinement.
+
+    Attributes
+    ----------
+    level, iteration
+        Numbers: of the level from 0, of the iterations done there.
+    fields
+        On the control points of the level; ``backward`` is ``None`` if the level refines forward only.
+    features
+        What the level compares.
+    """
+
+    level: int
+    iteration: int
+    fields: ForwardBackward
+    features: FeatureLevel
+
+
+def _take_last(steps: Iterator[T]) -> T:
+    """Return the last of at least one, without keeping those before it."""
+    return deque(steps, maxlen=1).pop()
+
+
+def _select(steps: Iterator[tuple[int, Field]], iterations: tuple[int, ...]) -> Iterator[tuple[int, Field]]:
+    """Yield copies of the steps asked for, and the last step; the next step overwrites the memory of a step."""
+    number, displacement = 0, None
+    for number, displacement in steps:
+        if number in iterations:
+            yield number, displacement.clone()
+    if displacement is not None and number not in iterations:
+        yield number, displacement
+
+
+def _swap(features: FeatureLevel, backward: Field, soft_mask: Volume | None) -> tuple[FeatureLevel, Volume | None]:
+    """Exchange the images; what is known on the fixed image alone is resampled to the moving one."""
+    reverse = features.swap()
+    guide = features.fixed_guide if features.moving_guide is None else None
+    if soft_mask is None and guide is None:
+        return reverse, None
+    positions = identity_positions(features.shape, like=backward) + backward
+    if guide is not None:
+        reverse = dataclasses.replace(reverse, fixed_guide=sample_nearest(guide, positions))
+    return reverse, None if soft_mask is None else sample_linear(soft_mask[None], positions)[0]

@@ -1,0 +1,102 @@
+"""What is minimised on one level: a similarity plus regularisers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, final
+
+from convexadam._typing import Channels, Field, Float, Tensor, Volume
+from convexadam.continuous.protocols import HasCurvature, Regulariser, SimilarityTerm
+from convexadam.continuous.regularisers import Diffusion
+from convexadam.kernels.diffusion import diffusion
+
+_RESOLUTION = 0.01
+"""Control points. Gradients that stand for less are noise to Adam, which would scale them to full steps."""
+
+
+@final
+class RegistrationObjective:
+    """Value, gradient and curvature of a similarity plus regularisers; see `convexadam.continuous.Objective`.
+
+    Parameters
+    ----------
+    term
+        The similarity, lower is better.
+    regularisers
+        Costs of the displacement alone.
+    compared
+        Both feature maps and both weights.
+    soft_mask
+        Where volume is to be preserved, ``[i, j, k]`` in [0, 1].
+    """
+
+    def __init__(
+        self,
+        term: SimilarityTerm,
+        regularisers: Sequence[Regulariser],
+        compared: tuple[Channels, Channels, Volume | None, Volume | None],
+        *,
+        soft_mask: Volume | None = None,
+    ) -> None:
+        self.compared = compared
+        self._term, self._soft_mask = term, soft_mask
+        self._diffusion, self._others = 0.0, list(regularisers)
+        if _fuses_diffusion(term):  # the library's kernels add the gradient of first differences nearly for free
+            self._diffusion = sum((r.weight for r in regularisers if isinstance(r, Diffusion)), 0.0)
+            self._others = [r for r in regularisers if not isinstance(r, Diffusion)]
+        self._fused: dict[str, Any] = {"diffusion": self._diffusion} if self._diffusion else {}
+
+    def __call__(self, displacement: Field, *, out: Field) -> tuple[float, Field]:
+        """Return the value, and the gradient in ``out``."""
+        value, gradient = self._term(displacement, out=out, **self._fused)
+        return float(value) + self._regularise(displacement, gradient), gradient
+
+    def gradient(self, displacement: Field, *, out: Field) -> Field:
+        """Return the gradient, in ``out``."""
+        gradient = self._term.gradient(displacement, out=out, **self._fused)
+        for regulariser in self._others:
+            regulariser(displacement, add_to=gradient, soft_mask=self._soft_mask)
+        return gradient
+
+    def curvature(
+        self, displacement: Field, *, out: Float[Tensor, "4 i j k"]
+    ) -> tuple[float, Float[Tensor, "4 i j k"], float]:
+        """Return the value; in ``out`` gradient and mean curvature of each control point; the scale of the latter.
+
+        Regularisers with `HasCurvature` add to the curvature. The scale is the mean over control points for the
+        similarity alone, so that a regulariser that is stiff in one place does not change the damping elsewhere.
+        """
+        value, derivatives = self._term.curvature(displacement, out=out, **self._fused)
+        total, scale = float(value) + self._regularise(displacement, derivatives[:3]), float(derivatives[3].mean())
+        for regulariser in self._others:
+            if isinstance(regulariser, HasCurvature):
+                regulariser.curvature(displacement, add_to=derivatives[3], soft_mask=self._soft_mask)
+        return total, derivatives, scale
+
+    def least_gradient(self, displacement: Field) -> float:
+        """Return the gradient that an error of `_RESOLUTION` control points causes at the mean curvature.
+
+        A fixed number, as usual for Adam's ``eps``, would mean another length for each kind of image.
+        """
+        mean = mean_curvature(self._term, displacement)
+        return _RESOLUTION * mean if mean > 0 else 1.0
+
+    def _regularise(self, displacement: Field, gradient: Field) -> float:
+        """Return the cost of the displacement alone; its gradient is added, except where the similarity added it."""
+        total = 0.0
+        if self._diffusion:
+            total += float(diffusion(displacement, weight=self._diffusion)[0])
+        for regulariser in self._others:
+            total += float(regulariser(displacement, add_to=gradient, soft_mask=self._soft_mask)[0])
+        return total
+
+
+def mean_curvature(term: SimilarityTerm, displacement: Field) -> float:
+    """Mean curvature of a similarity over the control points that have any; 0 if none has."""
+    curvature = term.curvature(displacement)[1][3]
+    return float(curvature.sum() / (curvature > 0).sum().clamp_min(1))
+
+
+def _fuses_diffusion(term: SimilarityTerm) -> bool:
+    return "diffusion" in inspect.signature(term.gradient).parameters

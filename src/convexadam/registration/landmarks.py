@@ -1,0 +1,211 @@
+"""Landmarks that support a registration: how much they weigh, and where they lie on the working grid."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+
+from convexadam._checks import check_number
+from convexadam._typing import Float, Points, Shaped, Tensor, Triple
+from convexadam.errors import InputError
+from convexadam.geometry import Affine, DisplacementField, Grid, Transform
+from convexadam.io.landmarks import read_landmarks
+from convexadam.kernels.landmarks import LandmarkPairs
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LandmarkTerm:
+    """How much pairs of landmarks weigh beside the similarity, in the search and in the refinement.
+
+    Each pair costs ``w |u(p) - (q - p)|^2``, with ``u(p)`` the Gaussian mean of the displacement around ``p``, and
+    distances in control points. The pairs are no constraints: the displacement fits them as closely as the similarity
+    and smoothness permit.
+
+    Attributes
+    ----------
+    weight
+        Weight of a landmark for the control points around it, in multiples of that of the similarity: of its mean
+        curvature or, in a search, of the mean excess of the costs over the smallest one. 0 ignores the landmarks.
+    sigma_mm
+        Standard deviation of the Gaussian around each landmark; 0 uses the nearest control points only.
+    robust_scale_mm
+        Distance at which the cost of a pair is half its squared distance; pairs that are farther off pull less and
+        less (Geman and McClure, Bulletin of the ISI 1987), so that wrong pairs do little harm. It must exceed the
+        distances that the search has to bridge. ``None`` trusts all pairs.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is out of range.
+    """
+
+    weight: float = 1.0
+    sigma_mm: float = 5.0
+    robust_scale_mm: float | None = None
+
+    def __post_init__(self) -> None:
+        check_number(self.weight, "weight")
+        check_number(self.sigma_mm, "sigma_mm")
+        if self.robust_scale_mm is not None:
+            check_number(self.robust_scale_mm, "robust_scale_mm", above=True)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Landmarks:
+    """Pairs of points in mm RAS+, float64 on the CPU, within the fixed image; ``outside`` counts those left out."""
+
+    fixed_mm: Points
+    moving_mm: Points
+    weights: Float[Tensor, " n"]
+    outside: int
+
+    def to_working_grid(
+        self, term: LandmarkTerm, grid: Grid, start: Transform, grids: tuple[Grid, Grid]
+    ) -> WorkingLandmarks | None:
+        """Return the pairs in voxels of a working grid, or ``None`` if all weights are 0.
+
+        Moving points are mapped back through the start; ``grids`` are those of the images.
+        """
+        weights = term.weight * self.weights
+        used = weights > 0
+        if not bool(used.any()):
+            return None
+        moving_mm = _invert_start(start, grids).warp_points(self.moving_mm[used], space="mm").cpu().double()
+        return WorkingLandmarks(
+            fixed=grid.world_to_index(self.fixed_mm[used]),
+            moving=grid.world_to_index(moving_mm),
+            weights=weights[used],
+            term=term,
+            grid=grid,
+        )
+
+    def summary(self, transform: Transform) -> dict[str, float]:
+        """Return how many pairs there are, and their distance after a transform."""
+        mapped = transform.warp_points(self.fixed_mm, space="mm").cpu().double()
+        error_mm = (mapped - self.moving_mm).norm(dim=1)
+        return {
+            "landmarks_used": float((self.weights > 0).sum()),
+            "landmarks_outside": float(self.outside),
+            "landmark_error_mean_mm": float(error_mm.mean()),
+            "landmark_error_max_mm": float(error_mm.max()),
+        }
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WorkingLandmarks:
+    """Pairs of points in voxels of the working grid."""
+
+    fixed: Points
+    moving: Points
+    weights: Float[Tensor, " n"]
+    term: LandmarkTerm
+    grid: Grid
+
+    def swap(self) -> WorkingLandmarks | None:
+        """Return the pairs from moving to fixed; points outside the grid are left out."""
+        inside = _is_inside(self.moving, self.grid.shape)
+        if not bool(inside.any()):
+            return None
+        return WorkingLandmarks(
+            fixed=self.moving[inside],
+            moving=self.fixed[inside],
+            weights=self.weights[inside],
+            term=self.term,
+            grid=self.grid,
+        )
+
+    def to_control_points(self, spacing: Triple) -> LandmarkPairs:
+        """Return the pairs in units of control points ``spacing`` voxels apart."""
+        per_axis = torch.tensor(spacing, dtype=torch.float64, device="cpu")
+        i, j, k = (n * mm for n, mm in zip(spacing, self.grid.spacing_mm, strict=True))
+        robust_scale_mm = math.inf if self.term.robust_scale_mm is None else self.term.robust_scale_mm
+        sigma_mm = self.term.sigma_mm
+        return LandmarkPairs(
+            points=(self.fixed - (per_axis - 1) / 2) / per_axis,
+            displacements=(self.moving - self.fixed) / per_axis,
+            weights=self.weights,
+            sigma=(sigma_mm / i, sigma_mm / j, sigma_mm / k),
+            robust_scale=robust_scale_mm / (i * j * k) ** (1 / 3),
+        )
+
+
+def parse_landmarks(fixed: Any, moving: Any, weights: Any, grids: tuple[Grid, Grid]) -> Landmarks | None:
+    """Return pairs of two lists of points or files; ``grids`` are those of the images.
+
+    Raises
+    ------
+    InputError
+        If they are no pairs of finite points, or none lies within the fixed image.
+    """
+    if fixed is None and moving is None and weights is None:
+        return None
+    if fixed is None or moving is None:
+        given = "landmark_weights" if fixed is moving else "fixed_landmarks" if moving is None else "moving_landmarks"
+        raise InputError(f"fixed_landmarks and moving_landmarks must be given together, got {given} alone; pass both")
+    fixed_mm, moving_mm = _parse_points(fixed, grids[0], "fixed"), _parse_points(moving, grids[1], "moving")
+    if len(fixed_mm) != len(moving_mm):
+        raise InputError(
+            f"fixed_landmarks and moving_landmarks must be pairs, row by row, got {len(fixed_mm)} and "
+            f"{len(moving_mm)} points; remove those without a partner"
+        )
+    n = len(fixed_mm)
+    each = torch.ones(n, dtype=torch.float64, device="cpu") if weights is None else _parse_numbers(weights)
+    if each.shape != (n,) or not bool((each.isfinite() & (each >= 0)).all()):
+        smallest = f" and minimum {float(each.min()):g}" if each.numel() else ""
+        raise InputError(
+            f"landmark_weights must be {n} finite numbers of at least 0, one for each pair, got shape "
+            f"{tuple(each.shape)}{smallest}"
+        )
+    inside = _is_inside(grids[0].world_to_index(fixed_mm), grids[0].shape)
+    if not bool(inside.any()):
+        raise InputError(
+            f"fixed_landmarks must lie within the fixed image, got {n} points outside; they are in mm RAS+ "
+            "(convert voxel indices with grid.index_to_world; ITK and Slicer files hold LPS: flip the first two signs)"
+        )
+    return Landmarks(
+        fixed_mm=fixed_mm[inside],
+        moving_mm=moving_mm[inside],
+        weights=each[inside],
+        outside=int((~inside).sum()),
+    )
+
+
+def _parse_points(value: Any, grid: Grid, name: str) -> Points:
+    """Return points in mm RAS+; files hold indices of their own image."""
+    if isinstance(value, (str, os.PathLike)):
+        return grid.index_to_world(read_landmarks(value))
+    points = _parse_numbers(value)
+    if points.ndim != 2 or points.shape[1] != 3 or not len(points):
+        raise InputError(f"{name}_landmarks must be points (n, 3) in mm RAS+, got shape {tuple(points.shape)}")
+    if not bool(points.isfinite().all()):
+        raise InputError(f"{name}_landmarks must be finite, got NaN or Inf; remove such pairs from both lists")
+    return points
+
+
+def _parse_numbers(value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value, device="cpu").detach().double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"landmarks must be a tensor or array of numbers, or the path of a file, got a {type(value).__name__}"
+        ) from error
+
+
+def _is_inside(points_vox: Points, shape: Triple) -> Shaped[Tensor, " n"]:
+    last = torch.tensor(shape, dtype=torch.float64, device="cpu") - 0.5
+    return ((points_vox >= -0.5) & (points_vox <= last)).all(1)
+
+
+def _invert_start(start: Transform, grids: tuple[Grid, Grid]) -> Transform:
+    """Return the inverse of a start; of a displacement field on the grid of the moving image."""
+    if isinstance(start, Affine):
+        return start.inverse()
+    field = start if isinstance(start, DisplacementField) else start.to_displacement_field(grids[0])
+    return field.inverse(grids[1])

@@ -1,0 +1,186 @@
+"""Both images on the working grid, and their features on the control points of each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from convexadam._typing import Channels, Float, Guide, Tensor, Triple, Volume
+from convexadam.continuous import ChannelsLast
+from convexadam.features import Extractor, FeatureInput, Intensity, extract_features
+from convexadam.geometry import Grid, Image
+from convexadam.kernels.feature_level import FeatureLevel, complete_weight
+from convexadam.kernels.resize import pool_weight, scale_to_voxels
+from convexadam.kernels.warp import identity_positions, sample_nearest
+from convexadam.kernels.warp_ssd import to_channels_last
+from convexadam.registration.config import RegistrationConfig
+from convexadam.registration.inputs import ImagePair, extract_checked
+from convexadam.registration.landmarks import WorkingLandmarks
+
+_DIAGNOSTIC_SPACING: Triple = (2, 2, 2)
+"""Spacing at which the similarity is measured if no stage runs."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WorkingPair:
+    """Both images on the working grid, with what belongs to them.
+
+    Attributes
+    ----------
+    config
+        The settings.
+    images
+        Fixed image, and moving image seen through the linear alignment.
+    weights
+        Of each voxel, ``[i, j, k]``; ``None`` for 1 everywhere.
+    segmentations
+        What features compare beside the images.
+    sliding_regions, volume_preserving_mask
+        Labels and weights of the fixed image, ``[i, j, k]``.
+    landmarks
+        In voxels.
+    """
+
+    config: RegistrationConfig
+    images: tuple[Image, Image]
+    weights: tuple[Volume | None, Volume | None]
+    segmentations: ImagePair = (None, None)
+    sliding_regions: Volume | None = None
+    volume_preserving_mask: Volume | None = None
+    landmarks: WorkingLandmarks | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """The working grid."""
+        return self.images[0].grid
+
+    def extract(self) -> tuple[Iterator[FeatureLevel], FeatureLevel | None]:
+        """Extract the features of all searches and, if it takes no second pass, of the only level of the refinement.
+
+        Without a search, the first ones are those of the refinement's first level; without a refinement either, those
+        of the diagnostics. The iterator releases each level as it moves on.
+        """
+        searches, levels = search_spacings(self.config, self.grid), refinement_spacings(self.config, self.grid)
+        if levels and not searches:
+            first = self.extract_refinement(0)
+            return iter([first]), first
+        shared = levels if len(levels) == 1 and self._refinement_extractor == self.config.features else []
+        searches = searches or [fit_spacing(_DIAGNOSTIC_SPACING, self.grid.shape)]
+        every = tuple(dict.fromkeys([*searches, *shared]))
+        features = dict(zip(every, extract_checked(self.config.features, self._inputs, every), strict=True))
+        coarse = [self._level(features[spacing], spacing, pool_weight) for spacing in searches]
+        fine = self._refinement_level(features[shared[0]], 0) if shared else None
+        return _release_in_order(coarse), fine
+
+    def extract_refinement(self, number: int) -> FeatureLevel:
+        """Extract the features of one level of the refinement."""
+        spacing = refinement_spacings(self.config, self.grid)[number]
+        maps = extract_checked(self._refinement_extractor, self._inputs, (spacing,)).pop()
+        refine = self.config.continuous
+        if refine is not None and isinstance(refine.similarity, ChannelsLast) and refine.similarity.channels_last:
+            # one map at a time: the similarity would copy both, and keep the originals
+            fixed, moving = maps
+            del maps
+            fixed = to_channels_last(fixed)
+            maps = fixed, to_channels_last(moving)
+        return self._refinement_level(maps, number)
+
+    @property
+    def _refinement_extractor(self) -> Extractor:
+        return self.config.continuous_features or self.config.features
+
+    @property
+    def _inputs(self) -> tuple[FeatureInput, FeatureInput]:
+        fixed, moving = (
+            FeatureInput(image=image, weight=weight, segmentation=segmentation)
+            for image, weight, segmentation in zip(self.images, self.weights, self.segmentations, strict=True)
+        )
+        return fixed, moving
+
+    def _refinement_level(self, features: tuple[Channels, Channels], number: int) -> FeatureLevel:
+        spacing = refinement_spacings(self.config, self.grid)[number]
+        return self._level(features, spacing, complete_weight, self._guides(number, spacing))
+
+    def _guides(self, number: int, spacing: Triple) -> tuple[Guide | None, Guide | None]:
+        """Return what an edge-preserving smoothing is guided by: regions, or intensities relative to their range."""
+        config = self.config
+        if config.continuous is None or not config.continuous.needs_guide(number):
+            return None, None
+        if self.sliding_regions is not None:
+            return _sample_labels(self.sliding_regions, spacing), None
+        fixed, moving = (
+            extract_features(Intensity(), image, (spacing,), weight=weight)[0]
+            for image, weight in zip(self.images, self.weights, strict=True)
+        )
+        return fixed, moving if config.symmetric else None
+
+    def _level(
+        self,
+        features: tuple[Channels, Channels],
+        spacing: Triple,
+        pool_weight: Callable[[Volume, Triple], Volume | None],
+        guides: tuple[Guide | None, Guide | None] = (None, None),
+    ) -> FeatureLevel:
+        fixed_weight, moving_weight = (None if w is None else pool_weight(w, spacing) for w in self.weights)
+        reverse = None if self.landmarks is None else self.landmarks.swap()
+        return FeatureLevel(
+            fixed=features[0],
+            moving=features[1],
+            fixed_weight=fixed_weight,
+            moving_weight=moving_weight,
+            fixed_guide=guides[0],
+            moving_guide=guides[1],
+            landmarks=None if self.landmarks is None else self.landmarks.to_control_points(spacing),
+            reverse_landmarks=None if reverse is None else reverse.to_control_points(spacing),
+            spacing=spacing,
+        )
+
+
+def search_spacings(config: RegistrationConfig, grid: Grid) -> list[Triple]:
+    """Spacing of each search's control points in voxels."""
+    return [search.control_grid(grid.shape, grid.spacing_mm)[0] for search in config.searches]
+
+
+def refinement_spacings(config: RegistrationConfig, grid: Grid) -> list[Triple]:
+    """Spacing of the control points of each level of the refinement in voxels."""
+    refine = config.continuous
+    return [] if refine is None else list(refine.control_point_spacings(grid.shape, grid.spacing_mm))
+
+
+def fit_spacing(spacing: Triple, shape: Triple) -> Triple:
+    """Return a spacing that does not exceed the volume."""
+    i, j, k = (min(s, n) for s, n in zip(spacing, shape, strict=True))
+    return i, j, k
+
+
+def has_contrast(level: FeatureLevel) -> bool:
+    """Whether the features of both images vary; without contrast nothing can be matched."""
+    return not (_is_flat(level.fixed, level.fixed_weight) or _is_flat(level.moving, level.moving_weight))
+
+
+def _release_in_order(levels: list[FeatureLevel]) -> Iterator[FeatureLevel]:
+    """Yield levels, and drop each: the features of several searches need not be in memory at once."""
+    while levels:
+        yield levels.pop(0)
+
+
+def _sample_labels(labels: Volume, spacing: Triple) -> Float[Tensor, "1 a b d"]:
+    """Labels of the voxels nearest to the control points; averages of labels would be other labels."""
+    n0, n1, n2 = (n // s for n, s in zip(labels.shape, spacing, strict=True))
+    like = torch.empty(0, device=labels.device)
+    centres = [(s - 1) / 2 for s in spacing]
+    first = torch.tensor(centres, device=labels.device).reshape(3, 1, 1, 1)
+    return sample_nearest(labels[None], scale_to_voxels(identity_positions((n0, n1, n2), like=like), spacing) + first)
+
+
+def _is_flat(features: Channels, weight: Volume | None) -> bool:
+    """Whether each channel is constant where there is weight, up to the rounding of an average."""
+    low = high = features
+    if weight is not None:
+        low, high = (features.masked_fill(weight <= 0, value) for value in (torch.inf, -torch.inf))
+    low, high = low.amin((1, 2, 3)), high.amax((1, 2, 3))
+    return bool((high - low <= 1e-6 * torch.maximum(high.abs(), low.abs())).all())

@@ -1,0 +1,302 @@
+"""A registration step by step: initialise, resample to the working grid, search, refine, finish.
+
+`register` runs these steps once; self-configuration and benchmarks run them too, and keep what settings share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+
+from convexadam._typing import Field, Volume
+from convexadam.continuous import Snapshot
+from convexadam.errors import InputError
+from convexadam.features import receptive_radius
+from convexadam.geometry import Affine, DisplacementField, Grid, Image, Transform, compose
+from convexadam.geometry.determinants import full_box, iterate_determinants
+from convexadam.geometry.resample import resample, transform_vectors
+from convexadam.geometry.to_grid import (
+    fill_outside_mask,
+    resample_labels_to_grid,
+    resample_to_grid,
+    select_mask_mode,
+    to_floating,
+    weight_on_grid,
+)
+from convexadam.geometry.unfold import MIN_DETERMINANT, UnfoldResult, unfold
+from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
+from convexadam.kernels.resize import control_points_to_voxels, scale_to_voxels
+from convexadam.kernels.warp_ssd import overlap_weight, prepare_ssd
+from convexadam.linear import LinearFit
+from convexadam.registration.config import RegistrationConfig
+from convexadam.registration.inputs import ImagePair, RegistrationInputs
+from convexadam.registration.pair import WorkingPair, has_contrast
+
+_WHOLE = 0.999
+"""Interpolated coverage of a voxel below which its neighbourhood is partly outside the moving image."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Initialisation:
+    """Start of the deformable stages, result of the linear alignment if it ran, and masks, given or estimated."""
+
+    start: Transform
+    linear: LinearFit | None
+    masks: ImagePair
+
+
+def initialise(inputs: RegistrationInputs, config: RegistrationConfig) -> Initialisation:
+    """Estimate the masks that are not given, and align linearly."""
+    fixed_mask, moving_mask = inputs.masks
+    if config.foreground is not None:
+        fixed_mask = config.foreground(inputs.fixed) if fixed_mask is None else fixed_mask
+        moving_mask = config.foreground(inputs.moving) if moving_mask is None else moving_mask
+    masks, initial = (fixed_mask, moving_mask), inputs.initial
+    if config.linear is None or not (initial is None or isinstance(initial, Affine)):
+        return Initialisation(start=Affine() if initial is None else initial, linear=None, masks=masks)
+    fit = config.linear(inputs.fixed, inputs.moving, fixed_mask=fixed_mask, moving_mask=moving_mask, initial=initial)
+    return Initialisation(start=fit.transform, linear=fit, masks=masks)
+
+
+def resample_to_working_grid(
+    inputs: RegistrationInputs, initialisation: Initialisation, config: RegistrationConfig
+) -> WorkingPair:
+    """Resample the images, and all that belongs to them, to the working grid.
+
+    Raises
+    ------
+    InputError
+        If no voxel has weight.
+    """
+    grid, start = config.grid(inputs.fixed.grid), initialisation.start
+    fixed_mask, moving_mask = initialisation.masks
+    margin = max(map(receptive_radius, config.extractors))
+    # features near the edge of a mask must not depend on what lies outside
+    reach_mm = margin * max(grid.spacing_mm)
+    fixed = fill_outside_mask(inputs.fixed, fixed_mask, reach_mm)
+    moving = fill_outside_mask(inputs.moving, moving_mask, reach_mm)
+    warped, warped_weight = _warp_moving(moving, moving_mask, start, grid, margin)
+    weights = weight_on_grid(fixed, fixed_mask, grid, margin), warped_weight
+    if any(weight is not None and not bool((weight > 0).any()) for weight in weights):
+        raise InputError(
+            "the images must overlap within the field of view of the fixed image and the masks, got no voxel in both; "
+            "check affines and masks, or pass an initial_transform"
+        )
+    landmarks = None
+    if inputs.landmarks is not None and config.landmarks is not None:
+        grids = inputs.fixed.grid, inputs.moving.grid
+        landmarks = inputs.landmarks.to_working_grid(config.landmarks, grid, start, grids)
+    segmentations = inputs.segmentations
+    if segmentations[0] is not None and segmentations[1] is not None:
+        segmentations = resample_labels_to_grid(segmentations[0], grid), _warp_labels(segmentations[1], start, grid)
+    return WorkingPair(
+        config=config,
+        images=(resample_to_grid(fixed, grid), warped),
+        weights=weights,
+        segmentations=segmentations,
+        landmarks=landmarks,
+        volume_preserving_mask=_resample_mask(inputs.volume_preserving_mask, grid),
+        sliding_regions=_resample_mask(inputs.sliding_regions, grid),
+    )
+
+
+def search(pair: WorkingPair, levels: Iterator[FeatureLevel]) -> tuple[ForwardBackward | None, FeatureLevel]:
+    """Run all searches, each around the result of the one before.
+
+    Parameters
+    ----------
+    pair
+        The images.
+    levels
+        Features of each search, as `WorkingPair.extract` returns them; of any stage if there is no search.
+
+    Returns
+    -------
+    Displacements on the control points of the last level, or ``None`` if an image has no contrast; and that level.
+
+    Raises
+    ------
+    InputError
+        If the weights of both images overlap nowhere, neither before nor after the search.
+    """
+    level = next(levels)
+    if not has_contrast(level):
+        return None, level
+    fields, grid = None, pair.grid
+    for number, search in enumerate(pair.config.searches):
+        if number:
+            level = next(levels)
+        start = None if fields is None else fields.resample(level.spacing, grid.shape)
+        fields = search.search_features(level, search.control_grid(grid.shape, grid.spacing_mm)[1], start=start)
+    zero = level.zero_displacement()
+    if not _overlap(level, zero) and not (fields is not None and _overlap(level, fields.forward)):
+        raise InputError(
+            "the masks must overlap within the reach of the search, got no overlap; check masks and affines, or pass "
+            "an initial_transform"
+        )
+    return fields or ForwardBackward(forward=zero, spacing=level.spacing), level
+
+
+def refine(
+    pair: WorkingPair,
+    start: ForwardBackward,
+    extract: Callable[[int], FeatureLevel] | None = None,
+    *,
+    iterations: tuple[int, ...] = (),
+) -> Iterator[Snapshot]:
+    """Refine coarse to fine; see `Refinement.refine`, whose snapshots these are.
+
+    ``extract`` returns the features of a level, by its number; ``None`` takes `WorkingPair.extract_refinement`.
+    """
+    config = pair.config
+    if config.continuous is not None:
+        yield from config.continuous.refine(
+            extract or pair.extract_refinement,
+            start,
+            pair.grid.shape,
+            symmetric=config.symmetric,
+            soft_mask=pair.volume_preserving_mask,
+            iterations=iterations,
+        )
+
+
+def finish(
+    inputs: RegistrationInputs,
+    initialisation: Initialisation,
+    config: RegistrationConfig,
+    grid: Grid,
+    fields: ForwardBackward,
+) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
+    """Return the transform on the fixed grid, its inverse if the settings are symmetric, and diagnostics.
+
+    ``grid`` is the working grid.
+    """
+    fixed = inputs.fixed.grid
+    transform, diagnostics = make_transform(inputs, initialisation, config, grid, fields)
+    if inputs.landmarks is not None:
+        diagnostics |= inputs.landmarks.summary(transform)
+    if not config.symmetric:
+        return transform, None, diagnostics
+    if fields.backward is None:  # the last levels were forward-only
+        return transform, transform.inverse(inputs.moving), diagnostics
+    backward_mm = _upsample(config, fields.backward, fields, grid).to_displacement_field(fixed).disp_mm
+    backward, _ = _unfold(backward_mm, fixed, fold_free=_is_fold_free(config))
+    start = initialisation.start
+    identity = isinstance(start, Affine) and start.is_identity
+    return transform, backward if identity else compose(start.inverse(), backward), diagnostics
+
+
+def make_transform(
+    inputs: RegistrationInputs,
+    initialisation: Initialisation,
+    config: RegistrationConfig,
+    grid: Grid,
+    fields: ForwardBackward,
+) -> tuple[DisplacementField, dict[str, float]]:
+    """Return the transform from fixed to moving on the fixed grid, the start included, and its diagnostics."""
+    fixed = inputs.fixed.grid
+    disp_mm = _upsample(config, fields.forward, fields, grid).to_displacement_field(fixed).disp_mm
+    disp_mm = initialisation.start.displacement_on(fixed, disp_mm, disp_mm)
+    return _unfold(disp_mm, fixed, fold_free=_is_fold_free(config))
+
+
+def measure_similarity(level: FeatureLevel, displacement: Field) -> dict[str, float]:
+    """Mean squared feature difference before and after, summed over channels, and overlap in percent of the volume."""
+    term = prepare_ssd(level.fixed, level.moving, fixed_weight=level.fixed_weight, moving_weight=level.moving_weight)
+    before, after = (term(u)[0] for u in (torch.zeros_like(displacement), displacement))
+    overlap = (overlap_weight(displacement, *level.weights) > 0).float().mean()
+    return {
+        "dissimilarity_before": float(before),
+        "dissimilarity_after": float(after),
+        "overlap_percent": 100 * float(overlap),
+    }
+
+
+def measure_field(transform: DisplacementField) -> dict[str, float]:
+    """Folding, volume change and size of a displacement field, over all voxels.
+
+    (`convexadam.metrics` excludes the outermost voxels, as Learn2Reg does.) No voxel is folded if and only if the
+    smallest determinant is above 0.
+    """
+    to_index = np.linalg.inv(transform.grid.affine)
+    ends, folded = [], torch.zeros((), dtype=torch.int64, device=transform.disp_mm.device)
+    box = full_box(transform.grid.shape)
+    for _, determinants in iterate_determinants(transform.disp_mm, box, lambda part: transform_vectors(to_index, part)):
+        ends.append(torch.stack(torch.aminmax(determinants)))
+        folded = folded + (determinants <= 0).sum()
+    low, high = torch.stack(ends).unbind(1)
+    squared = torch.addcmul(transform.disp_mm[0].square(), transform.disp_mm[1], transform.disp_mm[1])
+    length = squared.addcmul_(transform.disp_mm[2], transform.disp_mm[2]).sqrt_()
+    return {
+        "folded_percent": 100 * float(folded) / transform.grid.n_voxels,
+        "jacobian_min": float(low.min()),
+        "jacobian_max": float(high.max()),
+        "displacement_mean_mm": float(length.mean()),
+        "displacement_max_mm": float(length.max()),
+    }
+
+
+def _warp_moving(
+    moving: Image, mask: Image | None, start: Transform, grid: Grid, margin: int
+) -> tuple[Image, Volume | None]:
+    """Return the moving image through a transform on a grid of fixed space, with the weight of each voxel."""
+    if isinstance(start, Affine):
+        seen = Grid(grid.shape, start.matrix @ grid.affine)
+        return Image(resample_to_grid(moving, seen).data, grid), weight_on_grid(moving, mask, seen, margin)
+    image = to_floating(moving)
+    ones = Image(torch.ones_like(image.data[:1]), image.grid)
+    weight = start.warp(ones, grid, mode="linear", fill_value=0.0).data[0]
+    if mask is not None:
+        weight = weight * start.warp(mask, grid, mode=select_mask_mode(mask), fill_value=0.0).data[0]
+    return start.warp(image, grid, mode="linear"), torch.where(weight > _WHOLE, weight, torch.zeros_like(weight))
+
+
+def _warp_labels(labels: Image, start: Transform, grid: Grid) -> Image:
+    """Return a segmentation of the moving image through a transform; whole numbers stay whole."""
+    if isinstance(start, Affine):
+        return Image(resample_labels_to_grid(labels, Grid(grid.shape, start.matrix @ grid.affine)).data, grid)
+    return start.warp(labels, grid, mode="label" if labels.is_label else "linear")
+
+
+def _resample_mask(mask: Image | None, grid: Grid) -> Volume | None:
+    return None if mask is None else resample(mask, grid, fill_value=0).data[0].float()
+
+
+def _overlap(level: FeatureLevel, displacement: Field) -> bool:
+    """Whether any point has weight in both images."""
+    return bool((overlap_weight(displacement, *level.weights) > 0).any())
+
+
+def _upsample(
+    config: RegistrationConfig, displacement: Field, fields: ForwardBackward, grid: Grid
+) -> DisplacementField:
+    """Return displacements in control points as a field in mm on the working grid."""
+    disp_mm = transform_vectors(
+        grid.affine, scale_to_voxels(displacement, fields.spacing)
+    )  # while there are few points
+    if config.continuous is not None:
+        return DisplacementField(config.continuous.upsample(disp_mm, fields.spacing, grid.shape), grid)
+    return DisplacementField(control_points_to_voxels(disp_mm, fields.spacing, grid.shape), grid)
+
+
+def _is_fold_free(config: RegistrationConfig) -> bool:
+    return config.continuous is not None and config.continuous.parametrisation.fold_free
+
+
+def _unfold(disp_mm: Field, grid: Grid, *, fold_free: bool) -> tuple[DisplacementField, dict[str, float]]:
+    """Make a transform, with folds repaired in place if it has to be free of them, and measure it."""
+    transform, repair = DisplacementField(disp_mm, grid), UnfoldResult()
+    diagnostics = measure_field(transform)
+    if fold_free and diagnostics["jacobian_min"] <= MIN_DETERMINANT:
+        repair = unfold(disp_mm, grid)
+        transform = DisplacementField(disp_mm, grid)
+        diagnostics = measure_field(transform)
+    return transform, diagnostics | {
+        "repaired_voxels": repair.changed_voxels,
+        "repaired_largest_mm": repair.max_change_mm,
+    }
