@@ -12,8 +12,17 @@ from convexadam.kernels._backend import (
     backend_for,
     check_backend,
     compiled_for_float32,
+    override_backend,
     requested_backend,
     use_backend,
 )
 
-__all__ = ["Backend", "backend_for", "check_backend", "compiled_for_float32", "requested_backend", "use_backend"]
+__all__ = [
+    "Backend",
+    "backend_for",
+    "check_backend",
+    "compiled_for_float32",
+    "override_backend",
+    "requested_backend",
+    "use_backend",
+]

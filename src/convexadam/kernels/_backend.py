@@ -54,6 +54,13 @@ def compiled_for_float32(values: torch.Tensor) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def override_backend(backend: Backend) -> Iterator[None]:
+    """Use a backend; ``"auto"`` keeps that of the enclosing `use_backend` block."""
+    with use_backend(requested_backend() if backend == "auto" else backend):
+        yield
+
+
 def check_backend(backend: Backend) -> Backend:
     """Return the name of a backend; raise `ConfigError` if it is unknown."""
     if backend not in get_args(Backend):

@@ -12,7 +12,7 @@ import torch
 
 from convexadam.errors import ConfigError, OutOfMemoryError
 from convexadam.geometry import Image
-from convexadam.kernels import backend_for, requested_backend, use_backend
+from convexadam.kernels import backend_for, override_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
 from convexadam.registration.config import RegistrationConfig
@@ -158,8 +158,7 @@ def register(
     if inputs.landmarks is not None and config.landmarks is None:
         raise ConfigError("config.landmarks must be a LandmarkTerm if landmarks are given, got None")
     clock = _Clock(progress, fixed_image.data.device)
-    backend = requested_backend() if config.backend == "auto" else config.backend
-    with _translate_memory_errors(_memory_advice(fixed_image)), use_backend(backend):
+    with _translate_memory_errors(_memory_advice(fixed_image)), override_backend(config.backend):
         with clock.stage("linear"):
             initialisation = initialise(inputs, config)
         with clock.stage("resample"):

@@ -15,7 +15,7 @@ from convexadam.errors import InputError
 from convexadam.features import receptive_radius, uses_labels
 from convexadam.geometry import DisplacementField, Grid, Image
 from convexadam.io import PairFiles
-from convexadam.kernels import Backend, requested_backend, use_backend
+from convexadam.kernels import override_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
 from convexadam.registration import RegistrationConfig
@@ -122,7 +122,7 @@ class Evaluator:
     def _run(self, files: PairFiles, config: RegistrationConfig, variants: Sequence[RegistrationConfig]) -> _Run:
         """Run what the variants share: all but the last iterations and the final smoothing."""
         inputs = self._inputs(files, config)
-        with use_backend(_backend(config)):
+        with override_backend(config.backend):
             key: Key = (files, config.backend, config.linear, config.foreground)
             initialisation = self._reuse(("initialisation", *key), lambda: initialise(inputs, config))
             margin = max(map(receptive_radius, config.extractors))
@@ -227,17 +227,13 @@ class _Run:
     @full_precision
     def transform(self, config: RegistrationConfig) -> DisplacementField:
         """Return the transform of one variant."""
-        with use_backend(_backend(config)):
+        with override_backend(config.backend):
             fields = self.fields[_iterations(config)]
             return make_transform(self.inputs, self.initialisation, config, self.grid, fields)[0]
 
 
 def _iterations(config: RegistrationConfig) -> int:
     return 0 if config.continuous is None else config.continuous.levels[-1].iterations
-
-
-def _backend(config: RegistrationConfig) -> Backend:
-    return requested_backend() if config.backend == "auto" else config.backend
 
 
 def _swap_pair(files: PairFiles) -> PairFiles:
