@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -12,7 +13,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core, so one thr
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
+SHAPES = ("architecture", "continuous", "discrete", "features", "kernels", "metrics", "parity")
+"""Folders of tests about code that only tensors enter."""
+
 collect_ignore = ["parity/make_golden.py"]  # runs with the published package, in an environment of its own
+
+
+@pytest.fixture(autouse=True)
+def check_annotated_shapes(request: pytest.FixtureRequest) -> None:
+    """Check the shapes in annotations where they are under test, and in long tests; it takes a third of the time."""
+    under_test = request.path.parent.name in SHAPES or request.node.get_closest_marker("long") is not None
+    jaxtyping.config.update("jaxtyping_disable", not under_test)
 
 
 @pytest.fixture(scope="session")

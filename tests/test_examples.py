@@ -22,7 +22,11 @@ def test_it_is_short_and_has_cells(path: Path) -> None:
     assert sum(line.startswith("assert ") for line in lines) >= 1
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [EXAMPLES[0], *(pytest.param(path, marks=pytest.mark.long) for path in EXAMPLES[1:])],
+    ids=lambda path: path.stem,
+)
 def test_it_runs(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

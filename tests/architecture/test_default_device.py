@@ -248,7 +248,7 @@ def test_new_tensors_name_their_device() -> None:
 
 
 @pytest.mark.usefixtures("elsewhere")
-@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("backend", ["auto", pytest.param("reference", marks=pytest.mark.long)])
 def test_a_registration(backend: Any) -> None:
     volumes = [
         torch.from_numpy(np.random.default_rng(seed).random((14, 13, 12), dtype=np.float32)) for seed in range(2)

@@ -65,7 +65,9 @@ def _start() -> torch.Tensor:
     return oracles.uniform(3, *SHAPE, seed=4, low=0.1, high=0.3)
 
 
-@pytest.mark.parametrize("name", REGULARISERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name == "all")) for name in REGULARISERS]
+)
 @pytest.mark.parametrize("masked", [False, True])
 def test_value_and_gradient_are_sums(name: str, masked: bool) -> None:
     regularisers, soft_mask = [*REGULARISERS[name], Pull(0.05)], oracles.uniform(*SHAPE, seed=5) if masked else None

@@ -93,7 +93,7 @@ def test_exchanging_the_images_exchanges_the_directions() -> None:
 
 
 @pytest.mark.parametrize("iterations", [0, 15])
-@pytest.mark.parametrize("backend", ["reference", "auto"])
+@pytest.mark.parametrize("backend", [pytest.param("reference", marks=pytest.mark.long), "auto"])
 def test_a_second_search_finds_displacements_beyond_the_radius_of_the_first(iterations: int, backend: Any) -> None:
     shape, shift = (26, 24, 22), (5.0, -4.0, 3.0)
     fixed, moving = (t.float() for t in _shifted(shape, shift, sigma=3.0))

@@ -298,7 +298,7 @@ def _apart(results: tuple[RegistrationResult, RegistrationResult]) -> torch.Tens
     return torch.linalg.vector_norm(fused - plain, dim=0)
 
 
-@pytest.mark.parametrize("name", ["default", "published"])
+@pytest.mark.parametrize("name", [pytest.param("default", marks=pytest.mark.long), "published"])
 def test_backends_agree(name: str, images: tuple[Image, Image], monkeypatch: pytest.MonkeyPatch) -> None:
     # Kernels keep costs in half precision, torch does not: here neither does.
     monkeypatch.setattr(importlib.import_module("convexadam.discrete.search"), "backend_for", lambda *_: "reference")
@@ -306,7 +306,7 @@ def test_backends_agree(name: str, images: tuple[Image, Image], monkeypatch: pyt
     assert (apart <= 0.02).float().mean() >= 0.999
 
 
-@pytest.mark.parametrize("name", ["default", "published"])
+@pytest.mark.parametrize("name", [pytest.param("default", marks=pytest.mark.long), "published"])
 @pytest.mark.parametrize("parabolic_fit", ["true", "false"])
 def test_backends_agree_as_well_as_digits_let_them(name: str, parabolic_fit: str, images: tuple[Image, Image]) -> None:
     # Costs in half precision are wrong by 2^-11, and so are the fractions of cells that come of them. A search of whole

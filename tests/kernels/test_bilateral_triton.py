@@ -34,7 +34,17 @@ def _options(radius: int, sigma_field: float | None) -> dict[str, Any]:
     return {"radius": radius, "sigma": 1.1, "sigma_guide": 0.7, "sigma_field": sigma_field}
 
 
-@pytest.mark.parametrize(("shape", "radius", "sigma_field"), pairwise(SHAPES, [1, 2], [None, 1.3]))
+def _is_long(shape: Shape, radius: int) -> bool:
+    return radius > 1 and min(shape) > 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "radius", "sigma_field"),
+    [
+        pytest.param(shape, radius, sigma, marks=[pytest.mark.long] * _is_long(shape, radius))
+        for shape, radius, sigma in pairwise(SHAPES, [1, 2], [None, 1.3])
+    ],
+)
 def test_errs_no_more_than_torch(shape: Shape, radius: int, sigma_field: float | None) -> None:
     given = _noise(3, shape), _noise(2, shape, 1)
     assert_within_budget(bilateral, reference.bilateral, *given, **_options(radius, sigma_field))

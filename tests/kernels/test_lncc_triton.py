@@ -71,7 +71,7 @@ def _torch(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("channels", "radius"), [(1, 2), (3, 1)])
+@pytest.mark.parametrize(("channels", "radius"), [(1, 2), pytest.param(3, 1, marks=pytest.mark.long)])
 def test_errs_no_more_than_torch(shape: Shape, channels: int, radius: int) -> None:
     options: dict[str, Any] = {"radius": radius, "floor": FLOOR, "diffusion": 0.7}
     assert_within_budget(_fused, _torch, *_pair(channels, shape), _off_kinks(shape), **options)

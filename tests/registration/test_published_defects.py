@@ -197,6 +197,7 @@ def test_12_the_device_can_be_chosen() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory of a process as Linux reports it")
+@pytest.mark.long
 def test_13_features_need_less_memory() -> None:
     """Published: about 144 bytes for each voxel."""
     program = (

@@ -118,6 +118,7 @@ ONE_CHANGE = {
 }
 
 
+@pytest.mark.long
 def test_settings_that_differ_in_one_component_do_not_share_its_results(displaced: PairFiles) -> None:
     """With one evaluator, in both orders: each gives the result of a registration of its own."""
     evaluator = Evaluator([displaced])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -36,14 +35,13 @@ class Window:
     @cached_property
     def steps(self) -> tuple[Triple, ...]:
         """Displacements along i, j and k; the last axis varies fastest."""
-        along_i, along_j, along_k = (range(-r, r + 1) for r in self.radius)
-        box = itertools.product(along_i, along_j, along_k)
-        return tuple(step for step in box if not self.ball or self._is_within(step))
+        return tuple((i, j, k) for i, j, k in self.table.tolist())
 
     @cached_property
     def table(self) -> np.ndarray:
         """`steps` as ``[n, 3]``, int64."""
-        return np.array(self.steps, dtype=np.int64)
+        table: np.ndarray = np.ascontiguousarray(np.argwhere(self._inside)) - np.array(self.radius)
+        return table
 
     @cached_property
     def length_order(self) -> np.ndarray:
@@ -53,12 +51,17 @@ class Window:
     @cached_property
     def neighbours(self) -> np.ndarray:
         """Indices of the steps smaller and larger by 1 along each axis, ``[n, 3, 2]``; -1 if not in the window."""
-        numbers = {step: number for number, step in enumerate(self.steps)}
-        neighbours = np.full((len(self.steps), 3, 2), -1, dtype=np.int64)
-        for (number, step), axis, side in itertools.product(enumerate(self.steps), range(3), range(2)):
-            near = [s + (2 * side - 1) * (a == axis) for a, s in enumerate(step)]
-            neighbours[number, axis, side] = numbers.get((near[0], near[1], near[2]), -1)
+        numbers = np.full([2 * r + 3 for r in self.radius], -1, dtype=np.int64)  # with a border of steps not in it
+        numbers[1:-1, 1:-1, 1:-1][self._inside] = np.arange(len(self.table))
+        offsets = np.eye(3, dtype=np.int64)[:, None] * np.array([[-1], [1]])
+        near = (self.table + np.array(self.radius) + 1)[:, None, None] + offsets
+        neighbours: np.ndarray = np.ascontiguousarray(numbers[near[..., 0], near[..., 1], near[..., 2]])
         return neighbours
 
-    def _is_within(self, step: Triple) -> bool:
-        return sum((s / r) ** 2 for s, r in zip(step, self.radius, strict=True) if r > 0) <= 1 + 1e-9
+    @cached_property
+    def _inside(self) -> np.ndarray:
+        box = np.indices([2 * r + 1 for r in self.radius]) - np.array(self.radius).reshape(3, 1, 1, 1)
+        if not self.ball:
+            return np.ones(box.shape[1:], dtype=bool)
+        lengths = box / np.maximum(self.radius, 1).reshape(3, 1, 1, 1)
+        return np.asarray((lengths**2).sum(0) <= 1 + 1e-9)

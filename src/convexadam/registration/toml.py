@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import importlib
 import numbers
 import tomllib
@@ -289,6 +290,7 @@ def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
         raise ConfigError(f"{where}: {kind.__name__} must accept its settings, got an error: {error}") from error
 
 
+@functools.cache
 def _type_hints(kind: type) -> dict[str, Any]:
     try:
         return typing.get_type_hints(kind)
