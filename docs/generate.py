@@ -27,7 +27,7 @@ EXPORTS = {
     "discrete": "ConvexSearch",
     "features": "MindSSC Intensity LabelFeatures ProbabilityFeatures NNUNetFeatures TorchScriptFeatures Precomputed "
     "Concat",
-    "continuous": "Refinement Level Ssd Lncc MutualInformation WeightedSum Diffusion Bending VolumePreserving Adam "
+    "continuous": "Refinement Level Ssd Lncc WeightedSum Diffusion Bending VolumePreserving Adam "
     "LevenbergMarquardt Compositional StationaryVelocity BoxSmoothing GaussianSmoothing KovesiSmoothing "
     "BilateralSmoothing",
 }

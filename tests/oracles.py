@@ -402,7 +402,7 @@ def ssd_weights(
 ) -> np.ndarray:
     """``w(x)``: the product of both weights; 0 where ``x + u(x)`` leaves the field of view.
 
-    0 also where nodes without weight make up a thousandth or more of what is interpolate there.
+    0 also where nodes without weight make up a thousandth or more of what is interpolated there.
     """
     shape = displacement.shape[1:]
     out = inside(displacement + indices(shape), shape).astype(float)
@@ -531,54 +531,6 @@ def lncc_blocks(
         # `gauss_newton` of one channel, with weights of its own
         out += gauss_newton(moving[c : c + 1], displacement, weights * h) / 2
     return out
-
-
-def cubic_spline(x: float) -> float:
-    """Cubic B-spline: the convolution of four boxes of width 1."""
-    away = abs(x)
-    if away < 1:
-        return (4 - 6 * away**2 + 3 * away**3) / 6
-    return (2 - away) ** 3 / 6 if away < 2 else 0.0
-
-
-def joint_histogram(
-    f: np.ndarray,
-    m: np.ndarray,
-    weights: np.ndarray,
-    *,
-    bins: int,
-    ranges: tuple[tuple[float, float], tuple[float, float]],
-) -> np.ndarray:
-    """Weights of the pairs of values, ``[fixed, moving]``: tents along the fixed ones, cubic splines along the others.
-
-    The outer values of the fixed map lie on its outer bins, those of the moving one on the next bins inwards.
-    """
-    (low_f, high_f), (low_m, high_m) = ranges
-    out = np.zeros((bins, bins))
-    for x in np.argwhere(weights > 0):
-        at = tuple(x)
-        row = (f[at] - low_f) / (high_f - low_f) * (bins - 1) if high_f > low_f else 0.0
-        column = 1 + ((m[at] - low_m) / (high_m - low_m) * (bins - 3) if high_m > low_m else 0.0)
-        tents = [max(0.0, 1 - abs(row - b)) for b in range(bins)]
-        splines = [cubic_spline(column - b) for b in range(bins)]
-        out += weights[at] * np.outer(tents, splines)
-    return out
-
-
-def nmi_loss(
-    fixed: np.ndarray,
-    moving: np.ndarray,
-    displacement: np.ndarray,
-    weights: np.ndarray,
-    *,
-    bins: int,
-    ranges: tuple[tuple[float, float], tuple[float, float]],
-) -> float:
-    """``2 - (H(F) + H(M)) / H(F, M)`` of the joint histogram."""
-    joint = joint_histogram(fixed[0], compose(moving, displacement)[0], weights, bins=bins, ranges=ranges)
-    p = joint / joint.sum()
-    entropies = [-sum(q * math.log(q) for q in part.ravel() if q > 0) for part in (p.sum(0), p.sum(1), p)]
-    return 2 - (entropies[0] + entropies[1]) / entropies[2]
 
 
 def damped_step(

@@ -487,20 +487,12 @@ def test_counts_of_interpolation_inverses_and_determinants_by_hand(kernels: Any)
     assert (counted.bytes, counted.operations) == (4 * 4 * 24, 24 * (18 + 3 + 14))
 
 
-def test_counts_of_correlation_and_information_by_hand(kernels: Any) -> None:
+def test_counts_of_correlation_by_hand(kernels: Any) -> None:
     correlation = importlib.import_module("bench_lncc").count_work
     # two maps, two fields, two weights and a curvature; nine sums of 2 x 3 more along three axes, a weighted square
     counted = correlation((2, 3, 4), radius=3, weights=2, curved=1)
     assert counted.bytes == 24 * 4 * (2 + 6 + 2 + 1)
     assert counted.operations == 24 * (50 + 28 + 5 + 24 + 9 + 36 + 9 * 6 * 3 + 8)
-    # a cube takes 2 more than a square; eight products and as many sums for the histogram, and for a mean of its slopes
-    information = importlib.import_module("bench_mutual_information").count_work
-    counted = information((2, 3, 4), weights=2)
-    each = 50 + 28 + 2 * 14 + 22 + 16 + 14 + 16 + 6 + 36
-    assert (counted.bytes, counted.operations) == (24 * 4 * (2 + 6 + 2), 24 * each)
-    # three squares, two sums and a root
-    counted = information((2, 3, 4), curved=1)
-    assert (counted.bytes, counted.operations) == (24 * 4 * (2 + 6 + 1), 24 * (each + 6))
 
 
 def test_counts_of_a_curvature_by_hand(kernels: Any) -> None:

@@ -269,27 +269,6 @@ def test_variance_of_some_nodes() -> None:
     assert oracles.variance(_line([1, 3])[0]) == 1
 
 
-def test_cubic_spline() -> None:
-    assert [oracles.cubic_spline(x) for x in (0, 1, -1, 2, 2.5)] == pytest.approx([2 / 3, 1 / 6, 1 / 6, 0, 0])
-    assert oracles.cubic_spline(0.5) == pytest.approx(23 / 48)
-    assert sum(oracles.cubic_spline(0.3 - b) for b in range(-3, 4)) == pytest.approx(1)
-
-
-def test_joint_histogram_and_its_information() -> None:
-    fixed, moving, weights = _line([0, 10, 20])[0], _line([-1, 1, 0])[0], np.array([[[1.0, 2.0, 0.0]]])
-    ranges = ((0.0, 20.0), (-1.0, 1.0))
-    found = oracles.joint_histogram(fixed, moving, weights, bins=4, ranges=ranges)
-    # 0 on bin 0, 10 half-way between 1 and 2; -1 on bin 1, 1 on bin 2
-    spline = np.array([1, 4, 1, 0]) / 6
-    assert found == pytest.approx(np.outer([1, 0, 0, 0], spline) + 2 * np.outer([0, 0.5, 0.5, 0], spline[::-1]))
-    still = np.zeros((3, 1, 1, 3))
-    loss = oracles.nmi_loss(fixed[None], moving[None], still, weights, bins=4, ranges=ranges)
-    p = np.array([[1, 4, 1, 0], [0, 1, 4, 1], [0, 1, 4, 1]]) / 18
-    both = -sum(q * math.log(q) for q in p.ravel() if q)
-    alone = math.log(3) - sum(q * math.log(q) for q in np.array([1, 6, 9, 2]) / 18)
-    assert loss == pytest.approx(2 - alone / both)
-
-
 def test_damped_step() -> None:
     slopes = np.array([3.0, 0.0, -4.0, 2.0]).reshape(4, 1, 1, 1)
     # curvature 2 and damping 3: a fifth of the gradient, of length 1; 3 * 3/5 + 4 * 4/5 - 2 / 2

@@ -92,7 +92,7 @@ COMPONENTS = [
     'features={type="TorchScriptFeatures", path="model.pt"}',
     'grid={type="NativeGrid"}',
     'foreground={type="AutoForeground"}',
-    *(f'continuous.similarity={{type="{name}"}}' for name in ("Lncc", "MutualInformation")),
+    'continuous.similarity={type="Lncc"}',
     *(f'continuous.regularisers=[{{type="{name}"}}]' for name in ("Bending", "VolumePreserving")),
     *(f'continuous.levels.0.total_smoothing={{type="{name}"}}' for name in ("GaussianSmoothing", "BilateralSmoothing")),
     'continuous.optimiser={type="LevenbergMarquardt"}',

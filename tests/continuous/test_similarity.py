@@ -19,7 +19,6 @@ from convexadam.continuous import (
     Level,
     LevenbergMarquardt,
     Lncc,
-    MutualInformation,
     Refinement,
     Similarity,
     Ssd,
@@ -29,12 +28,11 @@ from convexadam.data import PhantomPair, phantom_pair
 from convexadam.errors import ConfigError, InputError
 from convexadam.features import MindSSC
 from convexadam.kernels.lncc import prepare_lncc
-from convexadam.kernels.mutual_information import prepare_mutual_information
 from convexadam.kernels.warp_ssd import prepare_ssd
 
 SHAPE = (5, 6, 4)
 NO_WEIGHTS = (None, None)
-SUM = WeightedSum(terms=(Lncc(radius=1), MutualInformation(bins=8), Ssd()), weights=(0.5, 2.0, 3.0), channels=(2, 1, 2))
+SUM = WeightedSum(terms=(Lncc(radius=1), Ssd(robust_scale=0.5), Ssd()), weights=(0.5, 2.0, 3.0), channels=(2, 1, 2))
 OF_ALL = WeightedSum(terms=(Ssd(), Lncc(radius=1)), weights=(2.0, 0.5))
 
 
@@ -68,7 +66,6 @@ def test_each_prepares_its_kernel_with_its_settings(weighted: bool, dtype: torch
         (Ssd(), prepare_ssd(fixed, moving, **given)),
         (Ssd(robust_scale=0.5), prepare_ssd(fixed, moving, outlier=0.5 * mean, **given)),
         (Lncc(radius=1, variance_floor=0.1), prepare_lncc(fixed, moving, radius=1, floor=0.1, **given)),
-        (MutualInformation(bins=7), prepare_mutual_information(fixed, moving, bins=7, **given)),
     ]
     for similarity, expected in pairs:
         term = similarity.prepare(fixed, moving, start, weights)
@@ -84,13 +81,6 @@ def test_equal_maps_have_no_robust_scale() -> None:
     value, gradient = Ssd(robust_scale=1.0).prepare(fixed, fixed, zero, NO_WEIGHTS)(zero)
     assert value == 0
     assert not gradient.any()
-
-
-def test_mutual_information_needs_one_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    # without the run-time check of shapes, which only the tests have and which would raise first
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(InputError, match="features for MutualInformation must have one channel, got 2; use Intensity"):
-        Refinement(similarity=MutualInformation(), levels=(Level(iterations=1),))(*_maps(2))
 
 
 # Sums -------------------------------------------------------------------------------------------------------------
@@ -223,8 +213,6 @@ def test_another_number_of_channels_raises(channels: int) -> None:
         (Lncc, {"radius": 0}, "radius"),
         (Lncc, {"radius": 1.5}, "radius"),
         (Lncc, {"variance_floor": 0.0}, "variance_floor"),
-        (MutualInformation, {"bins": 3}, "bins"),
-        (MutualInformation, {"bins": True}, "bins"),
         (
             WeightedSum,
             {"terms": (), "weights": (), "channels": ()},
@@ -294,16 +282,6 @@ def test_local_correlation_is_invariant_to_uneven_brightness(waved: Any, optimis
     assert _error(brighter, moving, truth, Ssd(), optimiser) > 0.9
     # without the change of brightness, squared differences find as much
     assert _error(fixed, moving, truth, Ssd(), optimiser) < 0.6
-
-
-@pytest.mark.parametrize("optimiser", [Adam(learning_rate=0.3), LevenbergMarquardt()])
-def test_mutual_information_is_invariant_to_contrast(waved: Any, optimiser: Any) -> None:
-    fixed, moving, truth = waved
-    initial = float(truth.norm(dim=0).mean())
-    other = -fixed.abs()  # inverted, and not monotonic
-    # mutual information finds more than half of the displacement, squared differences increase the error
-    assert _error(other, moving, truth, MutualInformation(), optimiser) < 0.5 * initial
-    assert _error(other, moving, truth, Ssd(), optimiser) > initial
 
 
 @pytest.fixture(scope="module")

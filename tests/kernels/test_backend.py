@@ -29,7 +29,6 @@ from convexadam.kernels.invert import origins
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.kernels.lncc import prepare_lncc
 from convexadam.kernels.mind_ssc import mind_ssc, pooled_mind_ssc
-from convexadam.kernels.mutual_information import prepare_mutual_information
 from convexadam.kernels.smooth import smooth
 from convexadam.kernels.warp import add_step
 from convexadam.kernels.warp_ssd import overlap_weight, prepare_ssd
@@ -56,7 +55,6 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "cost_volume": lambda t: cost_volume(t(FIELD), t(FIELD), WINDOW, fixed_weight=t(VOLUME).abs()),
     "coupled_argmin": lambda t: coupled_argmin(t(FIELD), WINDOW, toward=t(FIELD), theta=1.0),
     "prepare_lncc": lambda t: prepare_lncc(t(FIELD), t(FIELD)),
-    "prepare_mutual_information": lambda t: prepare_mutual_information(t(FIELD[:1]), t(FIELD[:1])),
     "prepare_ssd": lambda t: prepare_ssd(t(FIELD), t(FIELD)),
     "overlap_weight": lambda t: overlap_weight(t(FIELD), t(VOLUME), None),
 }

@@ -43,7 +43,6 @@ from convexadam.continuous import (
     Level,
     LevenbergMarquardt,
     Lncc,
-    MutualInformation,
     Ssd,
     StationaryVelocity,
     VolumePreserving,
@@ -188,7 +187,6 @@ CONFIGS = {
     ),
     "robust": RegistrationConfig(continuous=Refinement(similarity=Ssd(robust_scale=2.0), regularisers=())),
     "correlation": RegistrationConfig(continuous=Refinement(similarity=Lncc(radius=3, variance_floor=0.01))),
-    "information": RegistrationConfig(continuous=Refinement(similarity=MutualInformation(bins=20))),
     "several similarities of all features": RegistrationConfig(
         continuous=Refinement(similarity=WeightedSum(terms=(Lncc(), Ssd()), weights=(1.0, 2.0)))
     ),

@@ -24,12 +24,8 @@ from convexadam import (
     register,
 )
 from convexadam.continuous import (
-    Adam,
-    Compositional,
-    Diffusion,
     Level,
     Lncc,
-    MutualInformation,
     Ssd,
     WeightedSum,
 )
@@ -208,23 +204,6 @@ def test_the_same_features_once_more_change_nothing(pair: PhantomPair) -> None:
         for f in (None, MindSSC())
     )
     assert torch.equal(plain, again)
-
-
-def test_mutual_information_of_two_contrasts(thick: PhantomPair) -> None:
-    def found(similarity: Any) -> float:
-        refinement = Refinement(
-            levels=(Level(iterations=30),),
-            similarity=similarity,
-            regularisers=(Diffusion(weight=0.01),),
-            optimiser=Adam(learning_rate=0.3),
-            parametrisation=Compositional(),
-        )
-        config = dataclasses.replace(QUICK, discrete=None, continuous=refinement, continuous_features=Intensity())
-        return error(register(thick.fixed, thick.moving, config), thick)
-
-    # mutual information finds more than half of the displacement, squared differences of intensities do not
-    half = 0.5 * still(thick)
-    assert found(MutualInformation()) < half < found(Ssd())
 
 
 class WithRadius:

@@ -23,7 +23,7 @@ from convexadam.continuous.protocols import (
     UpdateRule,
 )
 from convexadam.continuous.regularisers import Bending, Diffusion, VolumePreserving
-from convexadam.continuous.similarity import Lncc, MutualInformation, Ssd, WeightedSum
+from convexadam.continuous.similarity import Lncc, Ssd, WeightedSum
 from convexadam.continuous.smoothing import (
     BilateralSmoothing,
     BoxSmoothing,
@@ -55,7 +55,6 @@ __all__ = [
     "LevenbergMarquardt",
     "Lncc",
     "MaskedRegulariser",
-    "MutualInformation",
     "Objective",
     "Optimiser",
     "Parametrisation",

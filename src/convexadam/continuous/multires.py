@@ -55,7 +55,7 @@ class Refinement:
     unit
         ``"voxel"`` or ``"mm"``, of the levels' spacing.
     similarity
-        How features are compared: `Ssd`, `Lncc`, `MutualInformation`, a `WeightedSum` of them, or any `Similarity`.
+        How features are compared: `Ssd`, `Lncc`, a `WeightedSum` of them, or any `Similarity`.
     regularisers
         Costs of the displacement alone: `Diffusion`, `Bending`, `VolumePreserving`, or any `Regulariser`; with none,
         smoothing is the only regularisation. The default weight of 1.25 suits squared differences of the 12 channels

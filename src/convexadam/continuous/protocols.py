@@ -121,6 +121,11 @@ class ChannelsLast(Protocol):
         ...
 
 
+def prefers_channels_last(similarity: Similarity) -> bool:
+    """Whether a similarity copies feature maps unless channels come last in memory."""
+    return isinstance(similarity, ChannelsLast) and similarity.channels_last
+
+
 @runtime_checkable
 class CopiesFeatures(Protocol):
     """A similarity that says how many feature channels it copies, for `convexadam.estimate_memory`."""

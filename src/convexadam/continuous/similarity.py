@@ -13,7 +13,6 @@ from convexadam._typing import Channels, Field, Float, Tensor
 from convexadam.continuous.protocols import CopiesFeatures, Similarity, SimilarityTerm, Weights
 from convexadam.errors import ConfigError, InputError
 from convexadam.kernels.lncc import prepare_lncc
-from convexadam.kernels.mutual_information import prepare_mutual_information
 from convexadam.kernels.warp_ssd import prepare_ssd
 
 
@@ -97,45 +96,6 @@ class Lncc:
             floor=self.variance_floor,
             fixed_weight=weights[0],
             moving_weight=weights[1],
-        )
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class MutualInformation:
-    """Two minus the normalised mutual information of two maps of one channel; use it with `Adam`.
-
-    Attributes
-    ----------
-    bins
-        Of the joint histogram, along each axis.
-
-    Raises
-    ------
-    ConfigError
-        If there are fewer than 4 bins.
-    """
-
-    bins: int = 32
-
-    def __post_init__(self) -> None:
-        check_count(self.bins, "bins", least=4)
-
-    def prepare(self, fixed: Channels, moving: Channels, start: Field, weights: Weights) -> SimilarityTerm:
-        """Return the similarity of two maps of one channel; see `convexadam.continuous.Similarity`.
-
-        Raises
-        ------
-        InputError
-            If there are more channels.
-        """
-        if len(fixed) != 1:
-            raise InputError(
-                f"features for MutualInformation must have one channel, got {len(fixed)}; use Intensity, or a "
-                "WeightedSum whose channels assign it one"
-            )
-        return prepare_mutual_information(
-            fixed, moving, bins=self.bins, fixed_weight=weights[0], moving_weight=weights[1]
         )
 
 

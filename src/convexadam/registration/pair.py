@@ -9,7 +9,7 @@ from typing import final
 import torch
 
 from convexadam._typing import Channels, Float, Guide, Tensor, Triple, Volume
-from convexadam.continuous import ChannelsLast
+from convexadam.continuous.protocols import prefers_channels_last
 from convexadam.features import Extractor, FeatureInput, Intensity, extract_features
 from convexadam.geometry import Grid, Image
 from convexadam.kernels.feature_level import FeatureLevel, complete_weight
@@ -81,7 +81,7 @@ class WorkingPair:
         spacing = refinement_spacings(self.config, self.grid)[number]
         maps = extract_checked(self._refinement_extractor, self._inputs, (spacing,)).pop()
         refine = self.config.continuous
-        if refine is not None and isinstance(refine.similarity, ChannelsLast) and refine.similarity.channels_last:
+        if refine is not None and prefers_channels_last(refine.similarity):
             # one map at a time: the similarity would copy both, and keep the originals
             fixed, moving = maps
             del maps

@@ -66,9 +66,9 @@ class RegistrationResult:
 
     @property
     def moved(self) -> Image:
-        """The moving image on the fixed grid, interpolate linearly; computed anew at each access.
+        """The moving image on the fixed grid, interpolated linearly; computed anew at each access.
 
-        Whole numbers (a CT in int16, say) are interpolate as well, and rounded; warp label maps with
+        Whole numbers (a CT in int16, say) are interpolated as well, and rounded; warp label maps with
         ``transform.warp``.
         """
         return self.transform.warp(self.moving, mode="linear", fill_value=float(self.moving.data.detach().min()))

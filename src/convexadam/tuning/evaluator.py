@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar, final
 
 import torch
 
-from convexadam.continuous import ChannelsLast
+from convexadam.continuous.protocols import prefers_channels_last
 from convexadam.errors import InputError
 from convexadam.features import receptive_radius, uses_labels
 from convexadam.geometry import DisplacementField, Grid, Image
@@ -105,16 +105,17 @@ class Evaluator:
         return Trial(entries=tuple(found), seconds=time.perf_counter() - began)
 
     def _evaluate_variants(self, files: PairFiles, variants: Sequence[RegistrationConfig]) -> Iterator[Entries]:
-        truth = self._reference(files)
-        there = self._run(files, variants[-1], variants)
-        if truth.is_available:
-            yield from (truth.evaluate(there.transform(variant)) for variant in variants)
+        reference = self._reference(files)
+        forward = self._run(files, variants[-1], variants)
+        if reference.is_available:
+            yield from (reference.evaluate(forward.transform(variant)) for variant in variants)
             return
         fixed, moving = self._images(files)
-        back = self._run(_swap_pair(files), variants[-1], variants)
+        backward = self._run(_swap_pair(files), variants[-1], variants)
         for variant in variants:
-            here = there.transform(variant)
-            yield {**truth.evaluate(here), **evaluate_without_reference(fixed, moving, here, back.transform(variant))}
+            transform = forward.transform(variant)
+            consistency = evaluate_without_reference(fixed, moving, transform, backward.transform(variant))
+            yield {**reference.evaluate(transform), **consistency}
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -160,10 +161,9 @@ class Evaluator:
         settings, spacings = config.continuous, refinement_spacings(config, pair.grid)
 
         def extract(number: int) -> FeatureLevel:
-            similarity = settings.similarity
-            layout = isinstance(similarity, ChannelsLast) and similarity.channels_last
             guide = settings.needs_guide(number) and (config.symmetric,)
-            kind = (config.continuous_features or config.features, spacings[number], layout, guide)
+            extractor = config.continuous_features or config.features
+            kind = (extractor, spacings[number], prefers_channels_last(settings.similarity), guide)
             return self._reuse(("refinement level", *key, *kind), lambda: pair.extract_refinement(number))
 
         # without a search the features of the refinement decide, as in `register`
