@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -183,3 +185,20 @@ def test_the_decorator_keeps_name_and_arguments() -> None:
     assert join("a", b="b") == "ab"
     assert join.__name__ == "join"
     assert join.__doc__ == "Join two strings."
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9 has no such setting")
+@pytest.mark.parametrize("where", ["torch.backends", "torch.backends.cuda.matmul"])
+def test_fp32_precision_set_by_the_caller(where: str) -> None:
+    # in a process of its own: after this setting torch refuses the older one for good
+    program = f"""
+import torch
+from convexadam.kernels._precision import full_precision
+{where}.fp32_precision = "tf32"
+products = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+before = [product.fp32_precision for product in products]
+found = full_precision(lambda: [product.fp32_precision for product in products])()
+assert found == ["ieee", "ieee"], found
+assert [product.fp32_precision for product in products] == before
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,69 @@
+"""Stand-ins for the kernels: they write plausible numbers at once, where interpreting a kernel would take minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Arguments = dict[str, Any]
+
+
+def run_stub(name: str, arguments: Arguments) -> None:
+    """Write what a kernel would write, roughly.
+
+    Raises
+    ------
+    KeyError
+        If there is no stand-in for the kernel.
+    """
+    STUBS[name](arguments)
+
+
+def _fill(**values: float | tuple[float, float]) -> Callable[[Arguments], None]:
+    """Fill outputs with a number, or with random numbers in a range; an output may be ``None``."""
+
+    def write(arguments: Arguments) -> None:
+        for name, value in values.items():
+            out = arguments.get(name)
+            if isinstance(out, torch.Tensor):
+                out.uniform_(*value) if isinstance(value, tuple) else out.fill_(value)
+
+    return write
+
+
+def _copy(source: str) -> Callable[[Arguments], None]:
+    def write(arguments: Arguments) -> None:
+        arguments["out"].copy_(arguments[source].reshape(arguments["out"].shape))
+
+    return write
+
+
+def _take_means(arguments: Arguments) -> None:
+    arguments["means"][:3].uniform_(-0.01, 0.01)
+    arguments["parts"].fill_(1e-3)
+
+
+STUBS: dict[str, Callable[[Arguments], None]] = {
+    "_add": _fill(out=0.0),
+    "_add_gradient": _fill(out=0.0, parts=1e-3),
+    "_add_step": _copy("step"),
+    "_compute_overlap": _fill(out=1.0),
+    "_compute_step": _take_means,
+    "_correlate": _fill(factors=0.1, parts=1e-3),
+    "_distances": _fill(costs=(0.01, 1.0), shares=1.0),
+    "_fill_gaps": _fill(),
+    "_filter": _copy("u"),
+    "_filter_axis": _copy("source"),
+    "_find_minima": _fill(out=(-0.4, 0.4)),
+    "_gradient": _fill(gradient=(-1e-3, 1e-3), trace=1e-3, parts=1e-3),
+    "_laplacian": _fill(out=0.0, parts=1e-3),
+    "_means": _fill(),
+    "_multiply": _fill(products=0.5),
+    "_sum_variance": _fill(sums=1.0, weighted_sums=1.0),
+    "_update": lambda arguments: arguments["variable"].mul_(0.99),
+    "_write_block_descriptors": _fill(out=(0.01, 1.0)),
+    "_write_descriptors": _fill(out=(0.01, 1.0)),
+    "warp_with_slopes": _fill(warped=0.5, overlap=1.0, slopes=0.1),
+}
