@@ -75,20 +75,25 @@ class _Quadratic:
         out[:3] = CURVATURE * (displacement - self.goal)
         return float(CURVATURE / 2 * (displacement - self.goal).square().sum())
 
-    def __call__(self, displacement: torch.Tensor, *, out: torch.Tensor) -> tuple[float, torch.Tensor]:
+    is_recordable = False
+
+    def __call__(self, displacement: torch.Tensor, *, out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         step = (displacement - self._start).flatten()
         longest = int(step.abs().argmax())
         self.dampings.append(float((-self._gradient.flatten()[longest] / step[longest] - CURVATURE) / SCALE))
-        return self._after(self._before, self._evaluate(displacement, out)), out
+        value = self._after(self._before, self._evaluate(displacement, out))
+        return torch.tensor(value, dtype=torch.float64), out
 
     def gradient(self, displacement: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError  # only first-order methods use it
 
-    def curvature(self, displacement: torch.Tensor, *, out: torch.Tensor) -> tuple[float, torch.Tensor, float]:
+    def curvature(
+        self, displacement: torch.Tensor, *, out: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         out[3] = CURVATURE
         self._before = self._evaluate(displacement, out)
         self._start, self._gradient = displacement.clone(), out[:3].clone()
-        return self._before, out, SCALE
+        return torch.tensor(self._before, dtype=torch.float64), out, torch.tensor(SCALE, dtype=torch.float64)
 
     def least_gradient(self, displacement: torch.Tensor) -> float:
         raise NotImplementedError  # only first-order methods use it
@@ -275,7 +280,9 @@ def test_ends_early_once_the_value_hardly_falls(tolerance: float) -> None:
     class Recorded(RegistrationObjective):
         """Records the value at the beginning of each iteration."""
 
-        def curvature(self, displacement: torch.Tensor, *, out: torch.Tensor) -> tuple[float, torch.Tensor, float]:
+        def curvature(
+            self, displacement: torch.Tensor, *, out: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             value, found, scale = super().curvature(displacement, out=out)
             values.append(value)
             return value, found, scale

@@ -106,13 +106,13 @@ def test_all_methods_agree(name: str, dtype: torch.dtype) -> None:
     close = 20 * torch.finfo(dtype).eps
     torch.testing.assert_close(out, gradient, rtol=0, atol=close)
     assert found is four
-    assert again == pytest.approx(value, rel=close)
+    assert float(again) == pytest.approx(float(value), rel=close)
     torch.testing.assert_close(found[:3], gradient, rtol=0, atol=close)
     # only `VolumePreserving` has a curvature, which does not count in the scale
     plain = term.curvature(u)[1][3]
     own = 1.5 / soft_mask.numel() * soft_mask if name == "all" else 0
     torch.testing.assert_close(found[3], plain + own, rtol=0, atol=close)
-    assert scale == pytest.approx(float(plain.mean()), rel=close)
+    assert float(scale) == pytest.approx(float(plain.mean()), rel=close)
     assert u.equal(_start().to(dtype))
 
 

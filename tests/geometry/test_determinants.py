@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import oracles
 import pytest
@@ -26,7 +28,9 @@ def test_equal_those_of_the_whole_field(
 ) -> None:
     shape, box = BOXES[name]
     monkeypatch.setattr(
-        determinants, "_CHUNK_VOXELS", rows * (box[1].stop - box[1].start) * (box[2].stop - box[2].start)
+        determinants,
+        "_CHUNK_VOXELS",
+        dict.fromkeys(("cpu", "gpu"), rows * math.prod(s.stop - s.start for s in box[1:])),
     )
     field = oracles.noise(3, *shape)
     found = torch.full(shape, torch.nan, dtype=torch.float64)
@@ -41,7 +45,7 @@ def test_equal_those_of_the_whole_field(
 
 
 def test_a_slab_has_at_least_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(determinants, "_CHUNK_VOXELS", 1)
+    monkeypatch.setattr(determinants, "_CHUNK_VOXELS", {"cpu": 1, "gpu": 1})
     slabs = [slab for slab, _ in iterate_determinants(oracles.noise(3, 4, 5, 6), full_box((4, 5, 6)), lambda u: u)]
     assert [slab[0] for slab in slabs] == [slice(n, n + 1) for n in range(4)]
 

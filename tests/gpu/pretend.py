@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
@@ -92,6 +92,10 @@ class Record:
         return sorted({*self.mixed, *self.unguarded})
 
 
+Memory: TypeAlias = list[tuple[torch.UntypedStorage, torch.UntypedStorage]]
+"""Storages, and copies of their values."""
+
+
 class PretendedTensor(torch.Tensor):
     """A tensor on `DEVICE`, whose values are those of ``inner``, on the CPU."""
 
@@ -113,6 +117,7 @@ class PretendedTensor(torch.Tensor):
 
     def __init__(self, inner: torch.Tensor, gpu: PretendedGpu) -> None:
         self.inner, self._gpu = inner, gpu
+        gpu.register(self)
         weakref.finalize(self, gpu.release, gpu.hold(inner))
 
     @classmethod
@@ -124,7 +129,7 @@ class PretendedTensor(torch.Tensor):
         return f"PretendedTensor({self.inner!r})"
 
     def tolist(self) -> Any:
-        self._gpu.record.waits[f"tolist {_caller()}"] += 1
+        self._gpu.note_wait(f"tolist {_caller()}")
         return self.inner.tolist()
 
     def data_ptr(self) -> int:
@@ -150,7 +155,10 @@ class PretendedGpu(TorchDispatchMode):
     def __init__(self, guard: Path, execute: Callable[[str, dict[str, Any]], None] | None = None) -> None:
         super().__init__()
         self.record, self._execute = Record(), execute
-        self._guard, self._current, self._alive = guard, 0, {}
+        self._guard, self._current = guard, 0
+        self._alive: dict[int, list[int]] = {}
+        self._tensors: weakref.WeakSet[PretendedTensor] = weakref.WeakSet()
+        self._captured: list[Callable[[], None]] | None = None
         self._stack = contextlib.ExitStack()
 
     # The device ------------------------------------------------------------------------------------------------
@@ -168,7 +176,13 @@ class PretendedGpu(TorchDispatchMode):
             "current_device": lambda: self._current,
             "device_count": lambda: 2,
             "get_device_properties": lambda *_: _Properties(),
+            "Event": _Event,
+            "Stream": _Stream,
+            "stream": lambda _: contextlib.nullcontext(),
+            "current_stream": lambda *_: _Stream(self),
+            "CUDAGraph": lambda: _Graph(self),
         }
+        self._replace(torch.Tensor, "pin_memory", _pin)
         for name, value in cuda.items():
             self._replace(torch.cuda, name, value)
         self._pretend_compiler()
@@ -191,6 +205,55 @@ class PretendedGpu(TorchDispatchMode):
                 self.record.bytes_peak, self.record.peak_at = self.record.bytes_alive, _caller()
         return key
 
+    def register(self, tensor: PretendedTensor) -> None:
+        """Know of a tensor, whose values a recording must not change."""
+        self._tensors.add(tensor)
+
+    def note_wait(self, at: str) -> None:
+        """Note that the host waits, which no recording can."""
+        self.record.waits[at] += 1
+        if self._captured is not None:
+            self.record.unguarded[f"{at}: waits within a recording"] += 1
+
+    # Recordings ------------------------------------------------------------------------------------------------
+
+    def begin_recording(self) -> Memory:
+        """Record what follows; return what was in memory, because recording it must not run it."""
+        self._captured = []
+        if self._execute is not None:  # stand-ins write no meaningful values
+            return []
+        storages = {t.inner.untyped_storage().data_ptr(): t.inner.untyped_storage() for t in list(self._tensors)}
+        return [(storage, storage.clone()) for storage in storages.values()]
+
+    def end_recording(self, before: Memory) -> list[Callable[[], None]]:
+        """Restore the memory, and return what was recorded."""
+        recorded, self._captured = self._captured or [], None
+        for storage, values in before:
+            storage.copy_(values)
+        return recorded
+
+    def replay(self, recorded: list[Callable[[], None]]) -> None:
+        """Run a recording, with one launch."""
+        self.record.launches["replay"] += 1
+        if self._execute is None:
+            for run in recorded:
+                run()
+
+    def _capture(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        assert self._captured is not None
+        outputs, mutable = tree_flatten(result)[0], func._schema.is_mutable
+
+        def run() -> None:
+            with torch._C._DisableTorchDispatch():
+                found = tree_flatten(func(*args, **kwargs))[0]
+            for out, values in zip(outputs, found, strict=True):
+                if not mutable and isinstance(out, torch.Tensor):
+                    out.copy_(values)
+
+        self._captured.append(run)
+
+    # Memory ----------------------------------------------------------------------------------------------------
+
     def release(self, key: int) -> None:
         """Count a tensor as freed."""
         held = self._alive[key]
@@ -209,7 +272,7 @@ class PretendedGpu(TorchDispatchMode):
             self._current = before
 
     def _synchronize(self, *_: Any) -> None:
-        self.record.waits[f"synchronize {_caller()}"] += 1
+        self.note_wait(f"synchronize {_caller()}")
 
     def _replace(self, owner: Any, name: str, value: Any) -> None:
         self._stack.callback(setattr, owner, name, getattr(owner, name))
@@ -235,6 +298,8 @@ class PretendedGpu(TorchDispatchMode):
             if name == "aten._to_copy" and target is not None:
                 plain["non_blocking"] = False
             result = func(*_unwrap(args), **plain)
+        if self._captured is not None and not _is_view(func) and name not in _FREE:
+            self._capture(func, _unwrap(args), plain, result)
         if name == "aten._local_scalar_dense" or (name == "aten._to_copy" and target is not None and not to_device):
             return result
         if func._schema.is_mutable:
@@ -258,14 +323,15 @@ class PretendedGpu(TorchDispatchMode):
                 record.mixed[f"{at}: on {target}"] += 1
         if name in _COPYING:
             if ours and target is not None and target.type == "cpu":
-                record.waits[at] += 1
-            if others and (name != "aten._to_copy" or (target is not None and target.type == "cuda")):
+                self.note_wait(at)
+            arrives = name != "aten._to_copy" or (target is not None and target.type == "cuda")
+            if any(not hasattr(t, "is_pinned_here") for t in others) and arrives:
                 record.copies_to_device[at] += 1
         elif ours and any(t.dim() for t in others):  # a number on the CPU is passed by value
             record.mixed[f"{at}: {[tuple(t.shape) for t in others]}"] += 1
         by_mask = name in _INDEXING and any(t.dtype in (torch.bool, torch.uint8) for t in ours[1:])
         if ours and (name in _WAITING or by_mask):
-            record.waits[at] += 1
+            self.note_wait(at)
         if name not in _FREE and not _is_view(func):
             record.operations[at] += 1
 
@@ -288,12 +354,18 @@ class PretendedGpu(TorchDispatchMode):
 
         def launch(executor: Any, *args: Any, **kwargs: Any) -> None:
             self._note_launch(executor.fn, args, kwargs)
-            with torch._C._DisableTorchDispatch():
-                if self._execute is None:
-                    interpret(executor, *_unwrap(args), **_unwrap(kwargs))
-                else:
-                    named = dict(zip(executor.arg_names, _unwrap(args), strict=False)) | _unwrap(kwargs)
-                    self._execute(executor.fn.__name__, named)
+            plain, named = _unwrap(args), _unwrap(kwargs)
+
+            def run() -> None:
+                with torch._C._DisableTorchDispatch():
+                    if self._execute is None:
+                        interpret(executor, *plain, **named)
+                    else:
+                        self._execute(executor.fn.__name__, dict(zip(executor.arg_names, plain, strict=False)) | named)
+
+            run()
+            if self._captured is not None:
+                self._captured.append(run)
 
         self._replace(_backend, "_find_obstacle", without_interpreter)
         self._replace(GridExecutor, "__call__", launch)
@@ -314,6 +386,56 @@ class PretendedGpu(TorchDispatchMode):
                 self.record.mixed[f"{at} {_caller()}: {tuple(value.shape)} is not contiguous"] += 1
 
 
+class _Graph:
+    """A recording."""
+
+    def __init__(self, gpu: PretendedGpu) -> None:
+        self._gpu = gpu
+
+    def capture_begin(self, **_: Any) -> None:
+        self._before = self._gpu.begin_recording()
+
+    def capture_end(self) -> None:
+        self._recorded = self._gpu.end_recording(self._before)
+
+    def replay(self) -> None:
+        self._gpu.replay(self._recorded)
+
+
+class _Stream:
+    """A queue of the device, which is never behind."""
+
+    def __init__(self, gpu: PretendedGpu | None = None) -> None:
+        self._gpu = gpu
+
+    def wait_stream(self, _: _Stream) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        assert self._gpu is not None
+        self._gpu.note_wait(f"synchronize {_caller()}")
+
+
+class _Event:
+    """A mark among what the device has to do."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def record(self) -> None:
+        pass
+
+    def elapsed_time(self, _: _Event) -> float:
+        return 1.0
+
+
+def _pin(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy to memory that the device can read by itself."""
+    pinned = tensor.clone()
+    pinned.is_pinned_here = True  # type: ignore[attr-defined]
+    return pinned
+
+
 @dataclass(frozen=True)
 class _Properties:
     """Of the device, as far as the library asks."""
@@ -326,7 +448,16 @@ def build_guard(folder: Path) -> Path:
     """Compile the library by which torch knows of the device; raise `OSError` where there is no compiler."""
     root, library = Path(torch.__file__).parent, folder / "libguard.so"
     source = Path(__file__).with_name("guard.cpp")
-    command = ["g++", "-shared", "-fPIC", "-O1", "-std=c++17", f"-I{root / 'include'}", str(source), f"-L{root / 'lib'}"]
+    command = [
+        "g++",
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-std=c++17",
+        f"-I{root / 'include'}",
+        str(source),
+        f"-L{root / 'lib'}",
+    ]
     subprocess.run([*command, "-lc10", "-o", str(library)], check=True, capture_output=True)
     return library
 

@@ -49,6 +49,7 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_add": _fill(out=0.0),
     "_add_gradient": _fill(out=0.0, parts=1e-3),
     "_add_step": _copy("step"),
+    "_compute_determinant": _fill(out=1.0),
     "_compute_overlap": _fill(out=1.0),
     "_compute_step": _take_means,
     "_correlate": _fill(factors=0.1, parts=1e-3),
@@ -62,8 +63,9 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_means": _fill(),
     "_multiply": _fill(products=0.5),
     "_sum_variance": _fill(sums=1.0, weighted_sums=1.0),
-    "_update": lambda arguments: arguments["variable"].mul_(0.99),
+    "_update": _fill(variable=(-0.01, 0.01)),
     "_write_block_descriptors": _fill(out=(0.01, 1.0)),
+    "_write_rows": _fill(rows=(0.01, 1.0)),
     "_write_descriptors": _fill(out=(0.01, 1.0)),
     "warp_with_slopes": _fill(warped=0.5, overlap=1.0, slopes=0.1),
 }

@@ -91,4 +91,4 @@ def test_non_contiguous_maps() -> None:
     step, predicted = damped_step(slopes, means, damping=0.2, longest=0.5)
     assert torch.equal(step, means[:3])
     torch.testing.assert_close(step, expected[0], rtol=1e-14, atol=0)
-    assert predicted == pytest.approx(expected[1], rel=1e-12)
+    assert float(predicted) == pytest.approx(float(expected[1]), rel=1e-12)

@@ -336,11 +336,11 @@ def test_too_little_memory_in_the_refinement(images: tuple[Image, Image]) -> Non
         register(*images, RegistrationConfig(discrete=None, continuous=refinement))
 
 
-@pytest.mark.parametrize("step", ["parse_image", "parse_mask"])
+@pytest.mark.parametrize("step", ["parse_images", "parse_mask"])
 def test_too_little_memory_for_the_images(
     step: str, images: tuple[Image, Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise OUT_OF_MEMORY[0]
 
     monkeypatch.setattr(importlib.import_module("convexadam.registration.register"), step, fail)

@@ -33,7 +33,7 @@ from convexadam.io import read_image, write_image, write_learn2reg
 from convexadam.linear import LinearAlignment
 from convexadam.linear.centres import geometric_centre
 from convexadam.registration import RegistrationConfig, RegistrationResult, preset, register
-from convexadam.registration.inputs import parse_image
+from convexadam.registration.inputs import parse_images
 
 HELP_ALL = "--help-all"
 
@@ -159,8 +159,7 @@ class Register:
         """Return both images and the initial transform; some of its file formats need the grids of the images."""
         if self.initial_transform is None:
             return self.fixed, self.moving, None
-        fixed = parse_image(self.fixed, None, self.device, "fixed")
-        moving = parse_image(self.moving, None, self.device, "moving")
+        fixed, moving = parse_images(self.fixed, self.moving, self.device)
         path = self.initial_transform
         initial = compose(load_transform(path, fixed=fixed.grid, moving=moving.grid, device=fixed.data.device))
         if self.linear not in (None, "none") and not isinstance(initial, Affine):

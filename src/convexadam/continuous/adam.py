@@ -9,12 +9,13 @@ from typing import final
 import torch
 
 from convexadam._checks import check_number
-from convexadam._typing import Field
+from convexadam._typing import Field, Float, Tensor
 from convexadam.continuous.convergence import Convergence
+from convexadam.continuous.objective import is_recordable
 from convexadam.continuous.protocols import DisplacementState, Objective
 from convexadam.continuous.smoothing import Smoothing
 from convexadam.kernels.adam import adam_step
-from convexadam.kernels.recording import recordable, repeat
+from convexadam.kernels.recording import repeat
 
 
 @final
@@ -46,7 +47,7 @@ class Adam:
         smoothing: Smoothing | None = None,
     ) -> Iterator[int]:
         """Move until convergence; see `convexadam.continuous.Optimiser`. The state smooths the updates itself."""
-        record = not convergence.monitored and recordable(*objective.compared, iterations=convergence.max_iterations)
+        record = is_recordable(objective, state, convergence)
         moments = Moments(
             state.displacement,
             learning_rate=self.learning_rate,
@@ -75,7 +76,7 @@ class Moments:
         *,
         learning_rate: float,
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        eps: float | Float[Tensor, ""] = 1e-8,
         counted_on_device: bool = False,
     ) -> None:
         self._first = torch.zeros_like(like, memory_format=torch.contiguous_format)

@@ -10,9 +10,11 @@ import torch
 
 from convexadam._checks import check_number
 from convexadam.continuous.convergence import Convergence
+from convexadam.continuous.objective import is_recordable
 from convexadam.continuous.protocols import DisplacementState, Objective
 from convexadam.continuous.smoothing import Smoothing
 from convexadam.kernels.damped_step import damped_step
+from convexadam.kernels.recording import repeat
 from convexadam.kernels.smooth import smooth
 
 _GOOD, _POOR = 0.75, 0.25
@@ -64,23 +66,32 @@ class LevenbergMarquardt:
 
         ``smoothing`` is the window ``B``, and a rejected step counts as an iteration.
         """
-        damping = self.damping
+        record = is_recordable(objective, state, convergence)
         taps = (1.0,) if smoothing is None else smoothing.taps()
         # gradient and curvature share one tensor, which the next value overwrites: nothing else is kept per step
         derivatives = torch.empty_like(state.displacement[:1]).expand(4, -1, -1, -1).contiguous()
         smoothed = torch.empty_like(derivatives)
-        for iteration in convergence:
-            value, derivatives, mean = objective.curvature(state.displacement, out=derivatives)
+        # numbers that decide stay on the device, where a recorded step reads and writes them
+        damping = torch.full((), self.damping, dtype=torch.float64, device=derivatives.device)
+        is_flat = False
+
+        def step() -> None:
+            nonlocal is_flat
+            value, slopes, mean = objective.curvature(state.displacement, out=derivatives)
             if convergence.due:
                 convergence.record(value)
-            if mean <= 0:  # no slope anywhere: any step would be arbitrary
+            if not mean.is_cuda and mean <= 0:  # no slope anywhere: any step would be arbitrary
+                is_flat = True
                 return
-            smoothed = smooth(derivatives, taps, out=smoothed)
-            step, predicted = damped_step(derivatives, smoothed, damping=damping * mean, longest=state.longest)
-            new_value, _ = objective(state.propose(step), out=derivatives[:3])
+            means = smooth(slopes, taps, out=smoothed)
+            change, predicted = damped_step(slopes, means, damping=damping * mean, longest=state.longest)
+            new_value, _ = objective(state.propose(change), out=derivatives[:3])
             decrease = value - new_value
-            if decrease >= 0:
-                state.accept()
-            damping *= _FALL if decrease > _GOOD * predicted else _RISE if decrease < _POOR * predicted else 1.0
-            damping = min(max(damping, self.damping), _MOST)
+            state.accept((decrease >= 0) & (mean > 0))
+            rise = torch.where(decrease < _POOR * predicted, _RISE, 1.0)
+            damping.mul_(torch.where(decrease > _GOOD * predicted, _FALL, rise)).clamp_(self.damping, _MOST)
+
+        for iteration in repeat(step, convergence, record_on=derivatives.device if record else None):
+            if is_flat:
+                return
             yield iteration

@@ -322,7 +322,7 @@ class Refinement:
         term = self.similarity.prepare(features.fixed, features.moving, start, features.weights)
         regularisers = list(self.regularisers)
         if features.landmarks is not None:
-            scale = mean_curvature(term, start)
+            scale = float(mean_curvature(term, start))
             regularisers.append(LandmarkCost(features.landmarks, start, curvature=scale))
         compared = (features.fixed, features.moving, *features.weights)
         objective = RegistrationObjective(term, regularisers, compared, soft_mask=soft_mask)

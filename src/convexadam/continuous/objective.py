@@ -6,10 +6,14 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, final
 
+import torch
+
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
-from convexadam.continuous.protocols import HasCurvature, Regulariser, SimilarityTerm
+from convexadam.continuous.convergence import Convergence
+from convexadam.continuous.protocols import DisplacementState, HasCurvature, Objective, Regulariser, SimilarityTerm
 from convexadam.continuous.regularisers import Diffusion
 from convexadam.kernels.diffusion import diffusion
+from convexadam.kernels.recording import recordable
 
 _RESOLUTION = 0.01
 """Control points. Gradients that stand for less are noise to Adam, which would scale them to full steps."""
@@ -47,10 +51,15 @@ class RegistrationObjective:
             self._others = [r for r in regularisers if not isinstance(r, Diffusion)]
         self._fused: dict[str, Any] = {"diffusion": self._diffusion} if self._diffusion else {}
 
-    def __call__(self, displacement: Field, *, out: Field) -> tuple[float, Field]:
-        """Return the value, and the gradient in ``out``."""
+    @property
+    def is_recordable(self) -> bool:
+        """Whether it is made of the library's components, none of which keeps count on the host."""
+        return all(type(part).__module__.startswith("convexadam.") for part in (self._term, *self._others))
+
+    def __call__(self, displacement: Field, *, out: Field) -> tuple[Float[Tensor, ""], Field]:
+        """Return the value, float64, and the gradient in ``out``."""
         value, gradient = self._term(displacement, out=out, **self._fused)
-        return float(value) + self._regularise(displacement, gradient), gradient
+        return self._regularise(value, displacement, gradient), gradient
 
     def gradient(self, displacement: Field, *, out: Field) -> Field:
         """Return the gradient, in ``out``."""
@@ -61,41 +70,54 @@ class RegistrationObjective:
 
     def curvature(
         self, displacement: Field, *, out: Float[Tensor, "4 i j k"]
-    ) -> tuple[float, Float[Tensor, "4 i j k"], float]:
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"], Float[Tensor, ""]]:
         """Return the value; in ``out`` gradient and mean curvature of each control point; the scale of the latter.
 
         Regularisers with `HasCurvature` add to the curvature. The scale is the mean over control points for the
         similarity alone, so that a regulariser that is stiff in one place does not change the damping elsewhere.
         """
         value, derivatives = self._term.curvature(displacement, out=out, **self._fused)
-        total, scale = float(value) + self._regularise(displacement, derivatives[:3]), float(derivatives[3].mean())
+        total, scale = self._regularise(value, displacement, derivatives[:3]), derivatives[3].mean().double()
         for regulariser in self._others:
             if isinstance(regulariser, HasCurvature):
                 regulariser.curvature(displacement, add_to=derivatives[3], soft_mask=self._soft_mask)
         return total, derivatives, scale
 
-    def least_gradient(self, displacement: Field) -> float:
+    def least_gradient(self, displacement: Field) -> float | Float[Tensor, ""]:
         """Return the gradient that an error of `_RESOLUTION` control points causes at the mean curvature.
 
-        A fixed number, as usual for Adam's ``eps``, would mean another length for each kind of image.
+        A fixed number, as usual for Adam's ``eps``, would mean another length for each kind of image. On a GPU it stays
+        there.
         """
-        mean = mean_curvature(self._term, displacement)
-        return _RESOLUTION * mean if mean > 0 else 1.0
+        mean = mean_curvature(self._term, displacement).double()
+        least = torch.where(mean > 0, _RESOLUTION * mean, 1.0)
+        return least.float() if least.is_cuda else float(least)
 
-    def _regularise(self, displacement: Field, gradient: Field) -> float:
-        """Return the cost of the displacement alone; its gradient is added, except where the similarity added it."""
-        total = 0.0
+    def _regularise(self, value: Float[Tensor, ""], displacement: Field, gradient: Field) -> Float[Tensor, ""]:
+        """Add the cost of the displacement alone; its gradient is added, except where the similarity added it."""
+        cost = torch.zeros_like(value, dtype=torch.float64)
         if self._diffusion:
-            total += float(diffusion(displacement, weight=self._diffusion)[0])
+            cost += diffusion(displacement, weight=self._diffusion)[0]
         for regulariser in self._others:
-            total += float(regulariser(displacement, add_to=gradient, soft_mask=self._soft_mask)[0])
-        return total
+            cost += regulariser(displacement, add_to=gradient, soft_mask=self._soft_mask)[0]
+        return value.double() + cost
 
 
-def mean_curvature(term: SimilarityTerm, displacement: Field) -> float:
+def is_recordable(objective: Objective, state: DisplacementState, convergence: Convergence) -> bool:
+    """Whether the steps of a minimisation are recorded as a CUDA graph.
+
+    Components from outside the library may keep state on the host, which a recording would freeze.
+    """
+    known = objective.is_recordable and type(state).__module__.startswith("convexadam.")
+    return (
+        known and not convergence.monitored and recordable(*objective.compared, iterations=convergence.max_iterations)
+    )
+
+
+def mean_curvature(term: SimilarityTerm, displacement: Field) -> Float[Tensor, ""]:
     """Mean curvature of a similarity over the control points that have any; 0 if none has."""
     curvature = term.curvature(displacement)[1][3]
-    return float(curvature.sum() / (curvature > 0).sum().clamp_min(1))
+    return curvature.sum() / (curvature > 0).sum().clamp_min(1)
 
 
 def _fuses_diffusion(term: SimilarityTerm) -> bool:

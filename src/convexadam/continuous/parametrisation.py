@@ -8,7 +8,7 @@ from typing import ClassVar, TypeAlias, final
 import torch
 
 from convexadam._checks import check_component, check_number
-from convexadam._typing import Field, Guide, Volume
+from convexadam._typing import Field, Guide, Shaped, Tensor, Volume
 from convexadam.continuous.protocols import DisplacementState, UpdateRule
 from convexadam.continuous.smoothing import (
     GaussianSmoothing,
@@ -147,6 +147,14 @@ class StationaryVelocity:
 
 _AnySmoother: TypeAlias = Smoother | GuidedSmoother
 
+Condition: TypeAlias = Shaped[Tensor, ""] | None
+"""Truth value on the device, which the host does not wait for if that is a GPU; ``None`` for true."""
+
+
+def _assign(target: Field, values: Field, condition: Tensor) -> None:
+    """Overwrite a field if a condition on the device holds; in place, as a recorded step has to."""
+    torch.where(condition, values, target, out=target)
+
 
 class _AdditiveState:
     longest = float("inf")
@@ -165,8 +173,13 @@ class _AdditiveState:
         self._step = step
         return self._smooth(self._parameters + step, out=self._buffer)
 
-    def accept(self) -> None:
-        if self._step is not None:
+    def accept(self, condition: Condition = None) -> None:
+        if self._step is None:
+            return
+        if condition is not None and condition.is_cuda:
+            self._parameters += self._step.where(condition, 0.0)
+            _assign(self.displacement, self._buffer, condition)
+        elif condition is None or condition:
             self._parameters += self._step
             self.displacement, self._buffer = self._buffer, self.displacement
 
@@ -192,8 +205,12 @@ class _CompositionalState:
         self._proposal = add_step(self.displacement, step, longest=self.longest, out=step)
         return self._proposal
 
-    def accept(self) -> None:
-        if self._proposal is not None:
+    def accept(self, condition: Condition = None) -> None:
+        if self._proposal is None:
+            return
+        if condition is not None and condition.is_cuda:
+            _assign(self.displacement, self._smooth_total(self._proposal), condition)
+        elif condition is None or condition:
             self.displacement = self._smooth_total(self._proposal, out=self.displacement)
 
 
@@ -214,8 +231,13 @@ class _VelocityState:
         self._proposal = self._integrate(self._new_velocity)
         return self._proposal
 
-    def accept(self) -> None:
-        self._velocity = self._smooth_total(self._new_velocity, out=self._velocity)
+    def accept(self, condition: Condition = None) -> None:
+        if condition is not None and condition.is_cuda:
+            _assign(self._velocity, self._smooth_total(self._new_velocity), condition)
+        elif condition is None or condition:
+            self._velocity = self._smooth_total(self._new_velocity, out=self._velocity)
+        else:
+            return
         self.displacement.copy_(self._integrate(self._velocity))  # a recorded step reads where it has written
 
     def _add(self, step: Field) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from convexadam._typing import Channels, Field, Float, Guide, Tensor, Volume
+from convexadam._typing import Channels, Field, Float, Guide, Shaped, Tensor, Volume
 from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.smoothing import Smoothing, TotalSmoothing
 
@@ -185,8 +185,8 @@ class DisplacementState(Protocol):
         """Return the displacement after a smooth step, whose memory it may take; `accept` makes it the current one."""
         ...
 
-    def accept(self) -> None:
-        """Take the step proposed last."""
+    def accept(self, condition: Shaped[Tensor, ""] | None = None) -> None:
+        """Take the step proposed last, if ``condition`` holds; without one, in any case."""
         ...
 
 
@@ -241,8 +241,13 @@ class Objective(Protocol):
         """Both feature maps and both weights."""
         ...
 
-    def __call__(self, displacement: Field, *, out: Field) -> tuple[float, Field]:
-        """Return the value, and the gradient in ``out``."""
+    @property
+    def is_recordable(self) -> bool:
+        """Whether its steps may be recorded as a CUDA graph: it keeps no state on the host."""
+        ...
+
+    def __call__(self, displacement: Field, *, out: Field) -> tuple[Float[Tensor, ""], Field]:
+        """Return the value, float64, and the gradient in ``out``."""
         ...
 
     def gradient(self, displacement: Field, *, out: Field) -> Field:
@@ -251,12 +256,12 @@ class Objective(Protocol):
 
     def curvature(
         self, displacement: Field, *, out: Float[Tensor, "4 i j k"]
-    ) -> tuple[float, Float[Tensor, "4 i j k"], float]:
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"], Float[Tensor, ""]]:
         """Return the value; in ``out`` gradient and mean curvature of each control point; the scale of the latter."""
         ...
 
-    def least_gradient(self, displacement: Field) -> float:
-        """Return the gradient below which there is only noise."""
+    def least_gradient(self, displacement: Field) -> float | Float[Tensor, ""]:
+        """Return the gradient below which there is only noise; on a GPU a tensor, so that nothing waits for it."""
         ...
 
 

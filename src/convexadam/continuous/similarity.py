@@ -54,11 +54,12 @@ class Ssd:
     def prepare(self, fixed: Channels, moving: Channels, start: Field, weights: Weights) -> SimilarityTerm:
         """Return the similarity of two feature maps; see `convexadam.continuous.Similarity`."""
         plain = prepare_ssd(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1])
-        mean = 0.0 if self.robust_scale is None else float(plain(start)[0])
-        if self.robust_scale is None or mean <= 0:
+        if self.robust_scale is None:
             return plain
-        outlier = self.robust_scale * mean
-        return prepare_ssd(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1], outlier=outlier)
+        outlier = self.robust_scale * plain(start)[0].double()
+        if not outlier.is_cuda:
+            return plain.with_outlier(float(outlier)) if outlier > 0 else plain
+        return plain.with_outlier(torch.where(outlier > 0, outlier, torch.inf).float())  # nothing waits for the device
 
 
 @final

@@ -169,7 +169,7 @@ class ConvexSearch:
         window = Window(radius, ball=self.window == "ball")
         moving, moving_weight = features.moving, features.moving_weight
         half = backend_for(features.fixed, moving, *features.weights) != "reference"
-        scale = _cost_scale(features.fixed, moving)
+        scale = _cost_scale(features)
         if start is not None:
             moving, moving_weight = _warp(moving, moving_weight, start)
         costs = cost_volume(
@@ -204,12 +204,10 @@ def _warp(features: Channels, weight: Volume | None, displacement: Field) -> tup
     return warped, overlap_weight(displacement, None, weight)
 
 
-def _cost_scale(fixed: Channels, moving: Channels) -> float:
+def _cost_scale(features: FeatureLevel) -> float:
     """Power of two to multiply features by, so that costs fill the range of float16; multiplying by it is exact.
 
     Costs and coupling weights grow by its square, which leaves every argmin unchanged.
     """
-    ends = [torch.stack([f.flatten(1).amin(1), f.flatten(1).amax(1)]) for f in (fixed, moving)]
-    span = torch.maximum(ends[0][1], ends[1][1]) - torch.minimum(ends[0][0], ends[1][0])
-    largest = float(span.double().square().sum().sqrt())
+    largest = features.range.span
     return 2.0 ** math.floor(math.log2(_SQRT_MAX_COST / largest)) if largest > 0 else 1.0

@@ -14,8 +14,10 @@ from convexadam.errors import ConfigError
 from convexadam.features.protocol import full_memory_bytes
 from convexadam.geometry import Image
 from convexadam.geometry.tensors import finest_float
+from convexadam.kernels._device import chunk_size
 
-_CHUNK_VOXELS = 2**17
+_CHUNK_VOXELS = {"cpu": 2**17, "gpu": 2**23}
+"""Voxels whose float64 copy is in memory at a time: on the CPU it fits into the cache."""
 
 _SAMPLES = 2**20
 """Largest number of evenly spaced voxels from which quantiles are computed."""
@@ -118,7 +120,7 @@ def rescale_channels(data: Shaped[Tensor, "c i j k"]) -> Channels:
         low, high = (end.to(finest) for end in torch.aminmax(channel))
         half = (high / 2 - low / 2).clamp_min(torch.finfo(finest).tiny)
         middle = low / 2 + high / 2
-        rows = max(1, _CHUNK_VOXELS // channel[0].numel())  # the float64 copy of a chunk fits into the cache
+        rows = max(1, chunk_size(channel, **_CHUNK_VOXELS) // channel[0].numel())
         for part, out in zip(channel.split(rows), target.split(rows), strict=True):
             out.copy_((part.to(finest) - middle).div_(half))
     return scaled

@@ -7,13 +7,14 @@ from typing import TypeAlias
 
 from convexadam._typing import Field, Tensor, Volume
 from convexadam.kernels import compiled_for_float32
+from convexadam.kernels._device import chunk_size
 from convexadam.kernels.jacobian import jacobian_determinant
 
 Box: TypeAlias = tuple[slice, slice, slice]
 """The voxels from ``start`` to before ``stop`` along each axis."""
 
-_CHUNK_VOXELS = 2**20
-"""Voxels per slab. The nine derivatives of a 256^3 volume would take 600 MB in float32."""
+_CHUNK_VOXELS = {"cpu": 2**20, "gpu": 2**23}
+"""Voxels per slab, whose displacements in voxels are in memory."""
 
 
 def iterate_determinants(field: Field, box: Box, to_voxels: Callable[[Tensor], Tensor]) -> Iterator[tuple[Box, Volume]]:
@@ -31,7 +32,8 @@ def iterate_determinants(field: Field, box: Box, to_voxels: Callable[[Tensor], T
         Converts a part of the field, ``[3, a, b, d]``, to displacements in voxels.
     """
     shape, (along_i, along_j, along_k) = field.shape[1:], box
-    rows = max(1, _CHUNK_VOXELS // ((along_j.stop - along_j.start) * (along_k.stop - along_k.start)))
+    plane = (along_j.stop - along_j.start) * (along_k.stop - along_k.start)
+    rows = max(1, chunk_size(field, **_CHUNK_VOXELS) // plane)
     for first in range(along_i.start, along_i.stop, rows):
         slab = slice(first, min(first + rows, along_i.stop)), along_j, along_k
         around = expand_box(slab, 1, shape)  # central differences need one neighbour on each side

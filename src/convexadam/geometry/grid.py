@@ -13,6 +13,7 @@ import torch
 from convexadam._typing import Field, Points, Tensor, Triple
 from convexadam.errors import GeometryError
 from convexadam.geometry.tensors import to_finest_float, to_matrix, working_dtype
+from convexadam.kernels._device import send
 
 _SAME_VOXELS = 1e-3
 """Largest distance of corresponding corners of two grids that count as equal, in voxels."""
@@ -196,7 +197,7 @@ def evaluate_affine(matrix: np.ndarray, shape: Triple, like: Tensor) -> Field:
         i, j, k = (
             torch.arange(n, dtype=torch.float64, device="cpu") * matrix[component, a] for a, n in enumerate(shape)
         )
-        i, j, k = (ticks.to(kind).to(like.device) for ticks in (i + matrix[component, 3], j, k))
+        i, j, k = (send(ticks, result) for ticks in (i + matrix[component, 3], j, k))
         result[component] = (i[:, None] + j)[:, :, None]
         result[component] += k
     return result

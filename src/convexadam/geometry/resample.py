@@ -16,6 +16,7 @@ from convexadam.geometry.image import Image
 from convexadam.geometry.sampling import Mode, make_sampler
 from convexadam.geometry.tensors import all_finite, to_finest_float, working_dtype
 from convexadam.kernels import compiled_for_float32
+from convexadam.kernels._device import send
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.interpolate import interpolate
 from convexadam.kernels.smooth import along_axes, smoothing_matrix
@@ -93,16 +94,18 @@ def resample(
         return Image(image.data, reference)
     if fill_value is None:
         zero = mode == "label" or (mode == "nearest" and image.is_label)
-        fill_value = 0.0 if zero else float(image.data.detach().min())
+        value: float | Tensor = 0.0 if zero else _find_minimum(image.data)
+    else:
+        value = fill_value
     if mode in ("nearest", "label"):
-        data = resample_tensor(image.data, image.grid, reference, mode=mode, fill_value=fill_value, disp_mm=disp_mm)
+        data = resample_tensor(image.data, image.grid, reference, mode=mode, fill_value=value, disp_mm=disp_mm)
         return Image(data, reference)
-    source = _to_interpolation_dtype(image.data, fill_value)
+    source = _to_interpolation_dtype(image.data, value)
     if mode == "cubic" and not all_finite(source):
         raise InputError("image must be finite for mode='cubic', got NaN or Inf, which would spread; use mode='linear'")
     if antialias:
         source = _smooth_before_downsampling(source, image.grid, reference)
-    result = resample_tensor(source, image.grid, reference, mode=mode, fill_value=fill_value, disp_mm=disp_mm)
+    result = resample_tensor(source, image.grid, reference, mode=mode, fill_value=value, disp_mm=disp_mm)
     return Image(_cast_to(result, image.data.dtype), reference)
 
 
@@ -112,7 +115,7 @@ def resample_tensor(
     reference: Grid,
     *,
     mode: Mode = "linear",
-    fill_value: float | None = None,
+    fill_value: float | Tensor | None = None,
     disp_mm: Float[Tensor, "3 a b d"] | None = None,
 ) -> Shaped[Tensor, "c a b d"]:
     """Sample ``data`` on ``grid`` at the voxels of ``reference``; ``fill_value=None`` repeats edge values outside."""
@@ -130,7 +133,7 @@ def resample_tensor(
         positions = voxel_positions(reference, first, last, grid, disp_mm, data)
         values = read(positions)
         if fill_value is not None:
-            values = torch.where(inside(positions, grid.shape), values, values.new_tensor(fill_value))
+            values = values.masked_fill(~inside(positions, grid.shape), fill_value)
         result[:, first:last] = values
     return result
 
@@ -148,11 +151,20 @@ def _axis_positions(grid: Grid, reference: Grid) -> tuple[Tensor, Tensor, Tensor
     return i, j, k
 
 
-def _fill_outside(values: Tensor, ticks: tuple[Tensor, Tensor, Tensor], grid: Grid, fill_value: float) -> Tensor:
+def _find_minimum(data: Tensor) -> float | Tensor:
+    """Return the smallest value; of floating-point data on a GPU as a tensor, for which nothing waits."""
+    smallest = data.detach().min()
+    return smallest if smallest.is_cuda and smallest.is_floating_point() else float(smallest)
+
+
+def _fill_outside(
+    values: Tensor, ticks: tuple[Tensor, Tensor, Tensor], grid: Grid, fill_value: float | Tensor
+) -> Tensor:
     """Replace values outside the field of view of ``grid``, in place."""
     for axis, (index, size) in enumerate(zip(ticks, grid.shape, strict=True)):
         outside = ((index < -0.5 - _ROUNDING / 10) | (index > size - 0.5 + _ROUNDING / 10)).nonzero()[:, 0]
-        values.index_fill_(axis + 1, outside.to(values.device), fill_value)
+        outside = send(outside, torch.empty(0, dtype=torch.int64, device=values.device))
+        values.index_fill_(axis + 1, outside, fill_value)
     return values
 
 
@@ -165,23 +177,38 @@ def coverage(grid: Grid, reference: Grid, *, like: Tensor, margin: int = 0) -> S
     matrix = grid.index_map_from(reference)
     result = torch.ones((1, 1, 1), dtype=like.dtype, device=like.device)  # broadcast axis by axis
     for axis, size in enumerate(grid.shape):
-        edge = min(margin * float(np.linalg.norm(matrix[axis, :3])), size // 8) - 0.5
+        edge = _edge(matrix, axis, size, margin)
         where = torch.full((1, 1, 1), float(matrix[axis, 3]), dtype=torch.float32, device=like.device)
         for along, n in enumerate(reference.shape):
             if abs(matrix[axis, along]) * n > _ROUNDING / 10:  # parallel axes need one line of positions, not a volume
                 ticks = torch.arange(n, dtype=torch.float64, device="cpu") * float(matrix[axis, along])
-                where = where + ticks.to(like.device, torch.float32).reshape(
-                    [-1 if a == along else 1 for a in range(3)]
-                )
+                where = where + send(ticks, where).reshape([-1 if a == along else 1 for a in range(3)])
         result = result * ((where >= edge - _ROUNDING) & (where <= size - 1 - edge + _ROUNDING))
     return result.expand(reference.shape).contiguous()
+
+
+def covers(grid: Grid, reference: Grid, *, margin: int = 0) -> bool:
+    """Whether `coverage` is 1 everywhere; known from the corners, without a volume."""
+    matrix = grid.index_map_from(reference)
+    for axis, size in enumerate(grid.shape):
+        reached = [m * (n - 1) for m, n in zip(matrix[axis, :3], reference.shape, strict=True)]
+        low, high = (float(matrix[axis, 3]) + sum(end(0.0, r) for r in reached) for end in (min, max))
+        edge = _edge(matrix, axis, size, margin)
+        if low < edge - _ROUNDING or high > size - 1 - edge + _ROUNDING:
+            return False
+    return True
+
+
+def _edge(matrix: np.ndarray, axis: int, size: int, margin: int) -> float:
+    """Return where the field of view of ``size`` voxels begins, without a margin in voxels of the other grid."""
+    return min(margin * float(np.linalg.norm(matrix[axis, :3])), size // 8) - 0.5
 
 
 @full_precision
 def transform_vectors(matrix: np.ndarray, vectors: Tensor) -> Tensor:
     """Apply the 3x3 part of a 4x4 matrix to vectors ``[3, ...]``; float32 or float64."""
     vectors = vectors.to(working_dtype(vectors))
-    part = torch.from_numpy(np.array(matrix[:3, :3])).to(vectors.dtype).to(vectors.device)
+    part = send(torch.from_numpy(np.array(matrix[:3, :3])), vectors)
     return (part @ vectors.reshape(3, -1)).reshape(vectors.shape)
 
 
@@ -190,23 +217,24 @@ def voxel_positions(reference: Grid, first: int, last: int, source: Grid, disp_m
     dtype = working_dtype(like)
     matrix = source.index_map_from(reference)
     shape: Triple = (last - first, reference.shape[1], reference.shape[2])
-    offset = torch.from_numpy(matrix[:3, 3] + matrix[:3, 0] * first)
-    result = offset.to(dtype).to(like.device).reshape(3, 1, 1, 1).expand(3, *shape).clone()
+    # the columns of the matrix, and the position of the first voxel
+    columns = np.column_stack([matrix[:3, :3], matrix[:3, 3] + matrix[:3, 0] * first])
+    sent = send(torch.from_numpy(columns), torch.empty(0, dtype=dtype, device=like.device))
+    result = sent[:, 3].reshape(3, 1, 1, 1).expand(3, *shape).clone()
     for axis in range(3):
         ticks = torch.arange(shape[axis], dtype=dtype, device=like.device)
         ticks = ticks.reshape([-1 if a == axis else 1 for a in range(3)])
-        column = torch.from_numpy(matrix[:3, axis].copy()).to(dtype).to(like.device).reshape(3, 1, 1, 1)
-        result += column * ticks
+        result += sent[:, axis].reshape(3, 1, 1, 1) * ticks
     if disp_mm is not None:
         result += transform_vectors(np.linalg.inv(source.affine), disp_mm[:, first:last].to(like.device, dtype))
     return result
 
 
-def _to_interpolation_dtype(data: Tensor, fill_value: float) -> Tensor:
+def _to_interpolation_dtype(data: Tensor, fill_value: float | Tensor) -> Tensor:
     """Convert to float32, or to float64 if the data or ``fill_value`` has integers that float32 does not represent."""
     if data.dtype in (torch.int32, torch.int64) and data.numel():
         low, high = (int(v) for v in torch.aminmax(data))
-        if max(-low, high, abs(fill_value)) > _WHOLE_FLOAT32:
+        if max(-low, high, abs(float(fill_value))) > _WHOLE_FLOAT32:
             return to_finest_float(data, data.device)
     return data.to(working_dtype(data))
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexadam._typing import Tensor
+from convexadam._typing import Shaped, Tensor
 
 _WITHOUT_FLOAT64 = ("mps",)
 """Types of devices without float64."""
@@ -38,8 +38,13 @@ def to_device(values: Tensor, device: torch.device | str) -> Tensor:
 
 def all_finite(values: Tensor) -> bool:
     """Whether a floating-point tensor has neither NaN nor Inf, without a temporary of its size."""
+    return bool(finiteness(values))
+
+
+def finiteness(values: Tensor) -> Shaped[Tensor, ""]:
+    """Return `all_finite` as a tensor on the device."""
     low, high = torch.aminmax(values.detach())  # both are NaN if any value is
-    return bool(low.isfinite() & high.isfinite())
+    return low.isfinite() & high.isfinite()
 
 
 def to_matrix(values: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from convexadam._typing import Volume
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
-from convexadam.geometry.resample import coverage, resample
+from convexadam.geometry.resample import coverage, covers, resample
 from convexadam.geometry.sampling import Mode
 from convexadam.geometry.tensors import to_finest_float
 from convexadam.kernels.resize import pool
@@ -67,10 +67,14 @@ def weight_on_grid(image: Image, mask: Image | None, grid: Grid, margin: int) ->
     0 outside the field of view and within ``margin`` voxels of its edge, where features depend on extrapolated values;
     else the value of the mask: 0 or 1 for integer masks, in [0, 1] for others.
     """
+    covered = covers(image.grid, grid, margin=margin)
+    if covered and mask is None:
+        return None
     weight = coverage(image.grid, grid, like=torch.empty(0, device=image.data.device), margin=margin)
-    if mask is not None:
-        weight = weight * _resample_mask(mask, grid)
-    return None if bool((weight == 1).all()) else weight
+    if mask is None:
+        return weight
+    weight = weight * _resample_mask(mask, grid)
+    return None if covered and bool((weight == 1).all()) else weight
 
 
 def block_average(image: Image, side_mm: float, mask: Image | None = None) -> Image:

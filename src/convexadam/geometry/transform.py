@@ -226,6 +226,14 @@ class DisplacementField(Transform):
         return f"DisplacementField(up to {float(self.disp_mm.detach().norm(dim=0).max()):.3g} mm, {self.grid!r})"
 
     @classmethod
+    def from_finite(cls, disp_mm: Field, grid: Grid, inverse_error_mm: float | None = None) -> DisplacementField:
+        """Make a transform of displacements that are known to be finite, without waiting for a GPU to say so."""
+        field = object.__new__(cls)
+        for name, value in (("disp_mm", disp_mm), ("grid", grid), ("inverse_error_mm", inverse_error_mm)):
+            object.__setattr__(field, name, value)
+        return field
+
+    @classmethod
     def from_voxels(cls, disp_vox: Field, grid: Grid) -> DisplacementField:
         """Make a transform from displacements in voxels of ``grid``, component ``a`` along tensor axis ``a``.
 
@@ -280,12 +288,13 @@ class DisplacementField(Transform):
                 "no inverse where it folds: see jacobian()",
                 stacklevel=2,
             )
-        return DisplacementField(inverse, grid, inverse_error_mm)
+        return DisplacementField.from_finite(inverse, grid, inverse_error_mm)
 
     def to_displacement_field(self, reference: Grid | Image) -> DisplacementField:
         """Resample the displacements on another grid: linear interpolation, edge values outside."""
         grid = self._resolve_grid(reference)
-        return DisplacementField(self.displacement_on(grid, None, self.disp_mm), grid, self.inverse_error_mm)
+        resampled = self.displacement_on(grid, None, self.disp_mm)
+        return DisplacementField.from_finite(resampled, grid, self.inverse_error_mm)
 
     def displacement_on(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
         """See `Transform`."""

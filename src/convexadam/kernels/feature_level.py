@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import final
 
 import torch
 
-from convexadam._typing import Channels, Field, Float, Guide, Tensor, Triple, Volume
+from convexadam._typing import Channels, Field, Float, Guide, Shaped, Tensor, Triple, Volume
+from convexadam.kernels._device import read_numbers
 from convexadam.kernels.landmarks import LandmarkPairs
 from convexadam.kernels.resize import pool, resample_control_points, scale_to_control_points, scale_to_voxels
+from convexadam.kernels.warp_ssd import overlap_weight
 
 _WHOLE = 0.999
 """Share of voxels with weight from which on a control point is complete."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class FeatureRange:
+    """What the values of two feature maps decide on, as numbers on the host.
+
+    Attributes
+    ----------
+    largest
+        Largest absolute value; NaN if any value is.
+    span
+        Norm, over channels, of the difference between the largest and the smallest value of both maps.
+    contrast
+        Whether a channel of each map varies where there is weight; without contrast nothing can be matched.
+    weighted
+        Whether some control point has weight, in each image.
+    overlap
+        Whether some control point has weight in both images.
+    """
+
+    largest: float
+    span: float
+    contrast: bool
+    weighted: bool
+    overlap: bool
 
 
 @final
@@ -32,6 +61,8 @@ class FeatureLevel:
         Pairs of landmarks, fixed to moving and moving to fixed.
     spacing
         Distance of the control points, in voxels of the working grid.
+    known_range
+        Of the features, if it was measured; see `measure_ranges`.
     """
 
     fixed: Channels
@@ -43,6 +74,12 @@ class FeatureLevel:
     landmarks: LandmarkPairs | None = None
     reverse_landmarks: LandmarkPairs | None = None
     spacing: Triple = (1, 1, 1)
+    known_range: FeatureRange | None = None
+
+    @property
+    def range(self) -> FeatureRange:
+        """Range of the features; measured, for which a GPU is waited for, unless it is known."""
+        return self.known_range or measure_ranges([self])[0]
 
     @property
     def shape(self) -> Triple:
@@ -71,6 +108,7 @@ class FeatureLevel:
             landmarks=self.reverse_landmarks,
             reverse_landmarks=self.landmarks,
             spacing=self.spacing,
+            known_range=self.known_range,
         )
 
 
@@ -124,4 +162,62 @@ def complete_weight(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
     """
     pooled, share = (pool(w[None], spacing)[0] for w in (weight, (weight > 0).to(weight.dtype)))
     complete = torch.where(share > _WHOLE, pooled, 0.0)
-    return complete if bool((complete > 0).any()) else pooled
+    return torch.where(complete.amax() > 0, complete, pooled)
+
+
+def measure_ranges(levels: Sequence[FeatureLevel], others: Sequence[FeatureLevel] = ()) -> list[FeatureRange]:
+    """Measure the range of the features of several levels; a GPU is waited for once.
+
+    Of ``others`` only the largest value counts, as if it were one of the first level.
+    """
+    names = [field.name for field in fields(FeatureRange)]
+    numbers: dict[str, Tensor] = {}
+    for n, level in enumerate(levels):
+        largest = torch.stack([largest_value(part) for part in ((level,) if n else (level, *others))]).amax()
+        numbers |= {f"{n} {name}": value for name, value in zip(names, (largest, *_range(level)), strict=True)}
+    found = read_numbers(numbers)
+    ranges = [{name: found[f"{n} {name}"] for name in names} for n in range(len(levels))]
+    return [
+        FeatureRange(
+            largest=r["largest"],
+            span=r["span"],
+            contrast=r["contrast"] > 0,
+            weighted=r["weighted"] > 0,
+            overlap=r["overlap"] > 0,
+        )
+        for r in ranges
+    ]
+
+
+def largest_value(level: FeatureLevel) -> Float[Tensor, ""]:
+    """Largest absolute value of both maps, on the device; NaN if any value is."""
+    maps = (f if f.is_contiguous() else f.movedim(0, -1) for f in (level.fixed, level.moving))  # faster in that order
+    return torch.stack([end for features in maps for end in torch.aminmax(features)]).abs().amax()
+
+
+def _range(level: FeatureLevel) -> tuple[Tensor, ...]:
+    """Return all but the largest value of a `FeatureRange`, on the device."""
+    fixed, moving = _ends(level.fixed, None), _ends(level.moving, None)
+    span = torch.maximum(fixed[1], moving[1]) - torch.minimum(fixed[0], moving[0])
+    within = [
+        ends if weight is None else _ends(features, weight)
+        for features, weight, ends in zip((level.fixed, level.moving), level.weights, (fixed, moving), strict=True)
+    ]
+    contrast = _varies(*within[0]) & _varies(*within[1])
+    overlap = (overlap_weight(level.zero_displacement(), *level.weights) > 0).any()
+    weights = [weight.amax() for weight in level.weights if weight is not None]
+    weighted = torch.stack(weights).amin() if weights else torch.ones_like(overlap)
+    return span.double().square().sum().sqrt(), contrast, weighted, overlap
+
+
+def _ends(features: Channels, weight: Volume | None) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
+    """Return the smallest and largest value of each channel, where there is weight."""
+    low = high = features
+    if weight is not None:
+        low, high = (features.masked_fill(weight <= 0, value) for value in (torch.inf, -torch.inf))
+    return low.amin((1, 2, 3)), high.amax((1, 2, 3))
+
+
+def _varies(low: Float[Tensor, " c"], high: Float[Tensor, " c"]) -> Shaped[Tensor, ""]:
+    """Whether any channel varies by more than the rounding of an average."""
+    return ((high - low) > 1e-6 * torch.maximum(high.abs(), low.abs())).any()

@@ -35,12 +35,12 @@ def centre_of_mass(image: Image, mask: Image | None = None) -> np.ndarray:
     faces = [values.select(axis, end).flatten() for axis in range(3) for end in (0, -1)]
     mass = (values - torch.cat(faces).median()).abs()
     # torch.quantile refuses more than 16 million values
-    mass = mass.clamp(max=float(torch.quantile(mass.flatten()[:: max(1, mass.numel() // 100_000)], _MASS_QUANTILE)))
+    mass = mass.clamp(max=torch.quantile(mass.flatten()[:: max(1, mass.numel() // 100_000)], _MASS_QUANTILE))
     if mask is not None:
         mass = mass * resample(mask, image.grid, mode="linear", fill_value=0.0).data[0]
-    total = float(mass.double().sum())
+    sums = [mass.double().sum([a for a in range(3) if a != axis]) for axis in range(3)]
+    moments = [(s * torch.arange(len(s), device=s.device)).sum() for s in sums]
+    total, *along = torch.stack([mass.double().sum(), *moments]).tolist()  # waits for a GPU once
     if total <= 0:
         return geometric_centre(image.grid)
-    sums = [mass.double().sum([a for a in range(3) if a != axis]) for axis in range(3)]
-    centre = [float((s * torch.arange(len(s), device=s.device)).sum()) / total for s in sums]
-    return np.asarray((image.grid.affine @ np.append(centre, 1.0))[:3])
+    return np.asarray((image.grid.affine @ np.append([moment / total for moment in along], 1.0))[:3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -45,7 +46,7 @@ class DissimilarityMap:
     values: Volume
     weight: Volume
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """Weighted mean; control points without data of the moving image count as unrelated, with the value 1."""
         return float((self.weight * self.values).sum() + 1 - self.weight.sum())
@@ -57,9 +58,11 @@ class DissimilarityMap:
         `mean`, so that a transform cannot win by moving most of the image out of the field of view.
         """
         overlap = torch.minimum(self.weight, other.weight)
-        if overlap.sum() < max(float(self.weight.sum()), float(other.weight.sum())) / 2:
-            return self.mean < (1 - min_improvement) * other.mean
-        return bool((overlap * self.values).sum() < (1 - min_improvement) * (overlap * other.values).sum())
+        sums = overlap, self.weight, other.weight, overlap * self.values, overlap * other.values
+        common, own_weight, other_weight, own, others = torch.stack([s.sum() for s in sums]).tolist()
+        if common < max(own_weight, other_weight) / 2:
+            own, others = self.mean, other.mean
+        return bool(own < (1 - min_improvement) * others)
 
 
 @final
@@ -159,9 +162,9 @@ class LinearLevel:
         disp = self.search.search_features(level, radius).forward
         grid = self.grid.pool(self.spacing)
         index = np.indices(grid.shape).reshape(3, -1).T
-        target = index + disp.reshape(3, -1).T.double().cpu().numpy()
         weights = self.structure if weight is None else self.structure * (weight > 0.5)
-        return _to_mm(grid, index), _to_mm(grid, target), weights.flatten().double().cpu().numpy()
+        found = torch.cat([disp, weights[None].to(disp)]).flatten(1).double().cpu().numpy()
+        return _to_mm(grid, index), _to_mm(grid, index + found[:3].T), found[3]
 
     def compute_dissimilarity(self, matrix: np.ndarray) -> DissimilarityMap:
         """Compare the fixed image with the moving image resampled with ``matrix``, weighted by the structure.
@@ -214,8 +217,8 @@ def compute_structure(features: Channels, weight: Volume | None) -> Volume:
         total.narrow(axis - 1, 1, n - 1).add_(difference)
         total.narrow(axis - 1, 0, n - 1).add_(difference)
     # torch.quantile refuses more than 16 million values
-    scale = float(torch.quantile(total.flatten()[:: max(1, total.numel() // 1_000_000)], 0.95))
-    structure = total / scale if scale > 0 else total.clamp(max=1)
+    scale = torch.quantile(total.flatten()[:: max(1, total.numel() // 1_000_000)], 0.95)
+    structure = torch.where(scale > 0, total / scale, total.clamp(max=1))
     return torch.where(structure > _MIN_STRUCTURE, structure.clamp(max=1), torch.zeros_like(structure)) * valid
 
 

@@ -14,8 +14,9 @@ from convexadam._typing import Channels, Triple
 from convexadam.errors import ConfigError, InputError
 from convexadam.features import Extractor, FeatureInput, extract_pair_features, uses_labels
 from convexadam.geometry import Affine, Image, Transform
-from convexadam.geometry.tensors import all_finite
+from convexadam.geometry.tensors import all_finite, finiteness
 from convexadam.io import as_image, has_affine, read_transform
+from convexadam.kernels._device import read_numbers
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.landmarks import Landmarks
 
@@ -44,22 +45,37 @@ class RegistrationInputs:
     initial: Transform | None = None
 
 
-def parse_image(value: Any, affine: Any, device: torch.device | str | None, name: str) -> Image:
-    """Return an image that can be registered, from any form that `as_image` takes."""
+def parse_images(
+    fixed: Any,
+    moving: Any,
+    device: torch.device | str | None = None,
+    *,
+    fixed_affine: Any = None,
+    moving_affine: Any = None,
+) -> tuple[Image, Image]:
+    """Return images that can be registered, from any form that `as_image` takes; on the device of the fixed one."""
+    images = {"fixed": _parse_image(fixed, fixed_affine, device)}
+    images["moving"] = _parse_image(moving, moving_affine, images["fixed"].data.device)
+    floating = {name: image for name, image in images.items() if image.data.is_floating_point()}
+    if floating:
+        found = read_numbers({name: finiteness(image.data) for name, image in floating.items()})  # waits for a GPU once
+        for name in (name for name, finite in found.items() if not finite):
+            data = images[name].data
+            raise InputError(
+                f"the {name} image must be finite, got {int((~data.isfinite()).sum())} NaN or Inf in {data.numel()} "
+                "values; replace them, for example by the background value"
+            )
+    return images["fixed"], images["moving"]
+
+
+def _parse_image(value: Any, affine: Any, device: torch.device | str | None) -> Image:
     try:
         target = None if device is None else torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
             f"device must be one that torch can use here, got {str(device)!r} ({_first_line(error)}); use 'cpu'"
         ) from error
-    image = as_image(value, affine, device=target)
-    if image.data.is_floating_point() and not all_finite(image.data):
-        count = int((~image.data.isfinite()).sum())
-        raise InputError(
-            f"the {name} image must be finite, got {count} NaN or Inf in {image.data.numel()} values; "
-            "replace them, for example by the background value"
-        )
-    return image
+    return as_image(value, affine, device=target)
 
 
 def parse_mask(value: Any, image: Image, name: str, *, belongs_to: str | None = None) -> Image | None:
@@ -155,26 +171,27 @@ def parse_initial(value: Any, fixed: Image, moving: Image) -> Transform | None:
     )
 
 
-def extract_checked(
+def extract_pair(
     extractor: Extractor, images: tuple[FeatureInput, FeatureInput], spacings: tuple[Triple, ...]
 ) -> list[tuple[Channels, Channels]]:
-    """Extract features of both images at each spacing, and make sure that they can be compared."""
-    fixed, moving = zip(*extract_pair_features(extractor, *images, spacings), strict=True)
-    if fixed[0].shape[0] != moving[0].shape[0]:
+    """Extract features of both images at each spacing, with as many channels for both."""
+    pairs = list(extract_pair_features(extractor, *images, spacings))
+    counts = [len(features) for features in pairs[0]]
+    if counts[0] != counts[1]:
         raise ConfigError(
-            f"features must have as many channels for both images, got {fixed[0].shape[0]} and {moving[0].shape[0]} "
-            f"from {extractor!r}"
+            f"features must have as many channels for both images, got {counts[0]} and {counts[1]} from {extractor!r}"
         )
-    in_memory = (f if f.is_contiguous() else f.movedim(0, -1) for f in (*fixed, *moving))  # faster in that order
-    ends = torch.stack([end for features in in_memory for end in torch.aminmax(features)])
-    largest = float(ends.abs().max())
+    return pairs
+
+
+def check_features(extractor: Extractor, largest: float) -> None:
+    """Raise unless features can be compared, given their largest absolute value."""
     if not math.isfinite(largest):
         raise ConfigError(f"features must be finite, got NaN or Inf from {extractor!r}")
     if largest > _MAX_FEATURE:
         raise ConfigError(
             f"features must be small enough to square, got up to {largest:g} from {extractor!r}; scale them to about 1"
         )
-    return list(zip(fixed, moving, strict=True))
 
 
 def _parse_segmentation(image: Image, value: Any, name: str) -> Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -12,12 +12,12 @@ from convexadam._typing import Channels, Float, Guide, Tensor, Triple, Volume
 from convexadam.continuous.protocols import prefers_channels_last
 from convexadam.features import Extractor, FeatureInput, Intensity, extract_features
 from convexadam.geometry import Grid, Image
-from convexadam.kernels.feature_level import FeatureLevel, complete_weight
+from convexadam.kernels.feature_level import FeatureLevel, complete_weight, largest_value, measure_ranges
 from convexadam.kernels.resize import pool_weight, scale_to_voxels
 from convexadam.kernels.warp import identity_positions, sample_nearest
 from convexadam.kernels.warp_ssd import to_channels_last
 from convexadam.registration.config import RegistrationConfig
-from convexadam.registration.inputs import ImagePair, extract_checked
+from convexadam.registration.inputs import ImagePair, check_features, extract_pair
 from convexadam.registration.landmarks import WorkingLandmarks
 
 _DIAGNOSTIC_SPACING: Triple = (2, 2, 2)
@@ -71,15 +71,15 @@ class WorkingPair:
         shared = levels if len(levels) == 1 and self._refinement_extractor == self.config.features else []
         searches = searches or [fit_spacing(_DIAGNOSTIC_SPACING, self.grid.shape)]
         every = tuple(dict.fromkeys([*searches, *shared]))
-        features = dict(zip(every, extract_checked(self.config.features, self._inputs, every), strict=True))
-        coarse = [self._level(features[spacing], spacing, pool_weight) for spacing in searches]
-        fine = self._refinement_level(features[shared[0]], 0) if shared else None
-        return _release_in_order(coarse), fine
+        maps = dict(zip(every, extract_pair(self.config.features, self._inputs, every), strict=True))
+        coarse = [self._level(maps[spacing], spacing, pool_weight) for spacing in searches]
+        fine = self._refinement_level(maps[shared[0]], 0) if shared else None
+        return _release_in_order(self._measure(coarse, fine)), fine
 
     def extract_refinement(self, number: int) -> FeatureLevel:
         """Extract the features of one level of the refinement."""
         spacing = refinement_spacings(self.config, self.grid)[number]
-        maps = extract_checked(self._refinement_extractor, self._inputs, (spacing,)).pop()
+        maps = extract_pair(self._refinement_extractor, self._inputs, (spacing,)).pop()
         refine = self.config.continuous
         if refine is not None and prefers_channels_last(refine.similarity):
             # one map at a time: the similarity would copy both, and keep the originals
@@ -87,7 +87,15 @@ class WorkingPair:
             del maps
             fixed = to_channels_last(fixed)
             maps = fixed, to_channels_last(moving)
-        return self._refinement_level(maps, number)
+        level = self._refinement_level(maps, number)
+        check_features(self._refinement_extractor, float(largest_value(level)))
+        return level
+
+    def _measure(self, levels: list[FeatureLevel], fine: FeatureLevel | None) -> list[FeatureLevel]:
+        """Return levels that know their range, after a check that features can be compared."""
+        ranges = measure_ranges(levels, others=[] if fine is None else [fine])
+        check_features(self.config.features, max(r.largest for r in ranges))
+        return [replace(level, known_range=found) for level, found in zip(levels, ranges, strict=True)]
 
     @property
     def _refinement_extractor(self) -> Extractor:
@@ -157,11 +165,6 @@ def fit_spacing(spacing: Triple, shape: Triple) -> Triple:
     return i, j, k
 
 
-def has_contrast(level: FeatureLevel) -> bool:
-    """Whether the features of both images vary; without contrast nothing can be matched."""
-    return not (_is_flat(level.fixed, level.fixed_weight) or _is_flat(level.moving, level.moving_weight))
-
-
 def _release_in_order(levels: list[FeatureLevel]) -> Iterator[FeatureLevel]:
     """Yield levels, and drop each: the features of several searches need not be in memory at once."""
     while levels:
@@ -175,12 +178,3 @@ def _sample_labels(labels: Volume, spacing: Triple) -> Float[Tensor, "1 a b d"]:
     centres = [(s - 1) / 2 for s in spacing]
     first = torch.tensor(centres, device=labels.device).reshape(3, 1, 1, 1)
     return sample_nearest(labels[None], scale_to_voxels(identity_positions((n0, n1, n2), like=like), spacing) + first)
-
-
-def _is_flat(features: Channels, weight: Volume | None) -> bool:
-    """Whether each channel is constant where there is weight, up to the rounding of an average."""
-    low = high = features
-    if weight is not None:
-        low, high = (features.masked_fill(weight <= 0, value) for value in (torch.inf, -torch.inf))
-    low, high = low.amin((1, 2, 3)), high.amax((1, 2, 3))
-    return bool((high - low <= 1e-6 * torch.maximum(high.abs(), low.abs())).all())

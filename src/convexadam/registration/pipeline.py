@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 import torch
 
-from convexadam._typing import Field, Volume
+from convexadam._typing import Field, Tensor, Volume
 from convexadam.continuous import Snapshot
-from convexadam.errors import InputError
+from convexadam.errors import GeometryError, InputError
 from convexadam.features import receptive_radius
 from convexadam.geometry import Affine, DisplacementField, Grid, Image, Transform, compose
 from convexadam.geometry.determinants import full_box, iterate_determinants
@@ -28,13 +29,14 @@ from convexadam.geometry.to_grid import (
     weight_on_grid,
 )
 from convexadam.geometry.unfold import MIN_DETERMINANT, UnfoldResult, unfold
+from convexadam.kernels._device import read_numbers
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
 from convexadam.kernels.resize import control_points_to_voxels, scale_to_voxels
 from convexadam.kernels.warp_ssd import overlap_weight, prepare_ssd
 from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import ImagePair, RegistrationInputs
-from convexadam.registration.pair import WorkingPair, has_contrast
+from convexadam.registration.pair import WorkingPair
 
 _WHOLE = 0.999
 """Interpolated coverage of a voxel below which its neighbourhood is partly outside the moving image."""
@@ -66,13 +68,7 @@ def initialise(inputs: RegistrationInputs, config: RegistrationConfig) -> Initia
 def resample_to_working_grid(
     inputs: RegistrationInputs, initialisation: Initialisation, config: RegistrationConfig
 ) -> WorkingPair:
-    """Resample the images, and all that belongs to them, to the working grid.
-
-    Raises
-    ------
-    InputError
-        If no voxel has weight.
-    """
+    """Resample the images, and all that belongs to them, to the working grid."""
     grid, start = config.grid(inputs.fixed.grid), initialisation.start
     fixed_mask, moving_mask = initialisation.masks
     margin = max(map(receptive_radius, config.extractors))
@@ -82,11 +78,6 @@ def resample_to_working_grid(
     moving = fill_outside_mask(inputs.moving, moving_mask, reach_mm)
     warped, warped_weight = _warp_moving(moving, moving_mask, start, grid, margin)
     weights = weight_on_grid(fixed, fixed_mask, grid, margin), warped_weight
-    if any(weight is not None and not bool((weight > 0).any()) for weight in weights):
-        raise InputError(
-            "the images must overlap within the field of view of the fixed image and the masks, got no voxel in both; "
-            "check affines and masks, or pass an initial_transform"
-        )
     landmarks = None
     if inputs.landmarks is not None and config.landmarks is not None:
         grids = inputs.fixed.grid, inputs.moving.grid
@@ -122,10 +113,15 @@ def search(pair: WorkingPair, levels: Iterator[FeatureLevel]) -> tuple[ForwardBa
     Raises
     ------
     InputError
-        If the weights of both images overlap nowhere, neither before nor after the search.
+        If an image has no weight anywhere, or the weights of both overlap nowhere, neither before nor after the search.
     """
     level = next(levels)
-    if not has_contrast(level):
+    if not level.range.weighted:
+        raise InputError(
+            "the images must overlap within the field of view of the fixed image and the masks, got no voxel in both; "
+            "check affines and masks, or pass an initial_transform"
+        )
+    if not level.range.contrast:
         return None, level
     fields, grid = None, pair.grid
     for number, search in enumerate(pair.config.searches):
@@ -133,13 +129,12 @@ def search(pair: WorkingPair, levels: Iterator[FeatureLevel]) -> tuple[ForwardBa
             level = next(levels)
         start = None if fields is None else fields.resample(level.spacing, grid.shape)
         fields = search.search_features(level, search.control_grid(grid.shape, grid.spacing_mm)[1], start=start)
-    zero = level.zero_displacement()
-    if not _overlap(level, zero) and not (fields is not None and _overlap(level, fields.forward)):
+    if not level.range.overlap and not (fields is not None and _overlap(level, fields.forward)):
         raise InputError(
             "the masks must overlap within the reach of the search, got no overlap; check masks and affines, or pass "
             "an initial_transform"
         )
-    return fields or ForwardBackward(forward=zero, spacing=level.spacing), level
+    return fields or ForwardBackward(forward=level.zero_displacement(), spacing=level.spacing), level
 
 
 def refine(
@@ -171,13 +166,14 @@ def finish(
     config: RegistrationConfig,
     grid: Grid,
     fields: ForwardBackward,
+    measured: Mapping[str, Tensor] | None = None,
 ) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
     """Return the transform on the fixed grid, its inverse if the settings are symmetric, and diagnostics.
 
-    ``grid`` is the working grid.
+    ``grid`` is the working grid; ``measured`` are diagnostics that the device may still compute.
     """
     fixed = inputs.fixed.grid
-    transform, diagnostics = make_transform(inputs, initialisation, config, grid, fields)
+    transform, diagnostics = make_transform(inputs, initialisation, config, grid, fields, measured)
     if inputs.landmarks is not None:
         diagnostics |= inputs.landmarks.summary(transform)
     if not config.symmetric:
@@ -185,7 +181,7 @@ def finish(
     if fields.backward is None:  # the last levels were forward-only
         return transform, transform.inverse(inputs.moving), diagnostics
     backward_mm = _upsample(config, fields.backward, fields, grid).to_displacement_field(fixed).disp_mm
-    backward, _ = _unfold(backward_mm, fixed, fold_free=_is_fold_free(config))
+    backward, _ = _unfold(backward_mm, fixed, {}, fold_free=_is_fold_free(config))
     start = initialisation.start
     identity = isinstance(start, Affine) and start.is_identity
     return transform, backward if identity else compose(start.inverse(), backward), diagnostics
@@ -197,28 +193,32 @@ def make_transform(
     config: RegistrationConfig,
     grid: Grid,
     fields: ForwardBackward,
+    measured: Mapping[str, Tensor] | None = None,
 ) -> tuple[DisplacementField, dict[str, float]]:
     """Return the transform from fixed to moving on the fixed grid, the start included, and its diagnostics."""
     fixed = inputs.fixed.grid
     disp_mm = _upsample(config, fields.forward, fields, grid).to_displacement_field(fixed).disp_mm
     disp_mm = initialisation.start.displacement_on(fixed, disp_mm, disp_mm)
-    return _unfold(disp_mm, fixed, fold_free=_is_fold_free(config))
+    return _unfold(disp_mm, fixed, measured or {}, fold_free=_is_fold_free(config))
 
 
-def measure_similarity(level: FeatureLevel, displacement: Field) -> dict[str, float]:
-    """Mean squared feature difference before and after, summed over channels, and overlap in percent of the volume."""
+def measure_similarity(level: FeatureLevel, displacement: Field) -> dict[str, Tensor]:
+    """Mean squared feature difference before and after, summed over channels, and overlap in percent of the volume.
+
+    0-dimensional tensors on the device, which need not have computed them yet.
+    """
     term = prepare_ssd(level.fixed, level.moving, fixed_weight=level.fixed_weight, moving_weight=level.moving_weight)
     before, after = (term(u)[0] for u in (torch.zeros_like(displacement), displacement))
     overlap = (overlap_weight(displacement, *level.weights) > 0).float().mean()
     return {
-        "dissimilarity_before": float(before),
-        "dissimilarity_after": float(after),
-        "overlap_percent": 100 * float(overlap),
+        "dissimilarity_before": before,
+        "dissimilarity_after": after,
+        "overlap_percent": 100 * overlap.double(),
     }
 
 
-def measure_field(transform: DisplacementField) -> dict[str, float]:
-    """Folding, volume change and size of a displacement field, over all voxels.
+def measure_field(transform: DisplacementField) -> dict[str, Tensor]:
+    """Folding, volume change and size of a displacement field, over all voxels, as `measure_similarity` returns them.
 
     (`convexadam.metrics` excludes the outermost voxels, as Learn2Reg does.) No voxel is folded if and only if the
     smallest determinant is above 0.
@@ -233,11 +233,11 @@ def measure_field(transform: DisplacementField) -> dict[str, float]:
     squared = torch.addcmul(transform.disp_mm[0].square(), transform.disp_mm[1], transform.disp_mm[1])
     length = squared.addcmul_(transform.disp_mm[2], transform.disp_mm[2]).sqrt_()
     return {
-        "folded_percent": 100 * float(folded) / transform.grid.n_voxels,
-        "jacobian_min": float(low.min()),
-        "jacobian_max": float(high.max()),
-        "displacement_mean_mm": float(length.mean()),
-        "displacement_max_mm": float(length.max()),
+        "folded_percent": 100 * folded.double() / transform.grid.n_voxels,
+        "jacobian_min": low.min(),
+        "jacobian_max": high.max(),
+        "displacement_mean_mm": length.mean(),
+        "displacement_max_mm": length.max(),
     }
 
 
@@ -280,22 +280,29 @@ def _upsample(
         grid.affine, scale_to_voxels(displacement, fields.spacing)
     )  # while there are few points
     if config.continuous is not None:
-        return DisplacementField(config.continuous.upsample(disp_mm, fields.spacing, grid.shape), grid)
-    return DisplacementField(control_points_to_voxels(disp_mm, fields.spacing, grid.shape), grid)
+        return DisplacementField.from_finite(config.continuous.upsample(disp_mm, fields.spacing, grid.shape), grid)
+    return DisplacementField.from_finite(control_points_to_voxels(disp_mm, fields.spacing, grid.shape), grid)
 
 
 def _is_fold_free(config: RegistrationConfig) -> bool:
     return config.continuous is not None and config.continuous.parametrisation.fold_free
 
 
-def _unfold(disp_mm: Field, grid: Grid, *, fold_free: bool) -> tuple[DisplacementField, dict[str, float]]:
-    """Make a transform, with folds repaired in place if it has to be free of them, and measure it."""
-    transform, repair = DisplacementField(disp_mm, grid), UnfoldResult()
-    diagnostics = measure_field(transform)
+def _unfold(
+    disp_mm: Field, grid: Grid, measured: Mapping[str, Tensor], *, fold_free: bool
+) -> tuple[DisplacementField, dict[str, float]]:
+    """Make a transform, with folds repaired in place if it has to be free of them, and measure it.
+
+    ``measured`` are other diagnostics, which are read together with those of the field.
+    """
+    transform, repair = DisplacementField.from_finite(disp_mm, grid), UnfoldResult()
+    diagnostics = read_numbers({**measured, **measure_field(transform)})
+    if not math.isfinite(diagnostics["displacement_mean_mm"]):
+        raise GeometryError("displacements must be finite, got NaN or Inf; check the scale of features and weights")
     if fold_free and diagnostics["jacobian_min"] <= MIN_DETERMINANT:
         repair = unfold(disp_mm, grid)
         transform = DisplacementField(disp_mm, grid)
-        diagnostics = measure_field(transform)
+        diagnostics |= read_numbers(measure_field(transform))
     return transform, diagnostics | {
         "repaired_voxels": repair.changed_voxels,
         "repaired_largest_mm": repair.max_change_mm,

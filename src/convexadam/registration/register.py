@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
@@ -18,7 +19,7 @@ from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import (
     RegistrationInputs,
-    parse_image,
+    parse_images,
     parse_initial,
     parse_mask,
     parse_segmentations,
@@ -139,9 +140,9 @@ def register(
     if not isinstance(config, RegistrationConfig):
         raise ConfigError(f"config must be a RegistrationConfig, got {config!r}; preset('default') returns one")
     with _translate_memory_errors(f"{device or 'the device'} {_NO_MEMORY_FOR_IMAGES}"):
-        fixed_image = parse_image(fixed, fixed_affine, device, "fixed")
-        moving_image = parse_image(moving, moving_affine, fixed_image.data.device, "moving")
-        images, grids = (fixed_image, moving_image), (fixed_image.grid, moving_image.grid)
+        images = parse_images(fixed, moving, device, fixed_affine=fixed_affine, moving_affine=moving_affine)
+        fixed_image, moving_image = images
+        grids = fixed_image.grid, moving_image.grid
         inputs = RegistrationInputs(
             fixed=fixed_image,
             moving=moving_image,
@@ -167,9 +168,9 @@ def register(
         level, fields = _search_and_refine(pair, clock)
         del pair
         with clock.stage("finish"):
-            diagnostics = measure_similarity(level, fields.forward)
+            similarity = measure_similarity(level, fields.forward)
             del level  # before fields at full resolution are made
-            transform, inverse, measured = finish(inputs, initialisation, config, grid, fields)
+            transform, inverse, diagnostics = finish(inputs, initialisation, config, grid, fields, similarity)
         used_backend = backend_for(transform.disp_mm)
     return RegistrationResult(
         linear=initialisation.linear,
@@ -178,8 +179,8 @@ def register(
         fixed=fixed_image,
         moving=moving_image,
         config=config,
-        timings=clock.timings,
-        diagnostics=diagnostics | measured,
+        timings=clock.timings(),
+        diagnostics=diagnostics,
         backend=used_backend,
         moving_type=Image if isinstance(moving, (str, os.PathLike)) else type(moving),
     )
@@ -208,23 +209,38 @@ def _search_and_refine(pair: WorkingPair, clock: _Clock) -> tuple[FeatureLevel, 
 
 
 class _Clock:
-    """Report and time the stages; wait for the device only at the end of a stage."""
+    """Report and time the stages; a GPU, which has its own clock, is waited for once, at the end."""
 
     def __init__(self, progress: Progress | None, device: torch.device) -> None:
         self._progress, self._device = progress, device
-        self.timings: dict[str, float] = {}
+        self._marks = [self._mark()]
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         if self._progress is not None:
             self._progress(name, _STAGES.index(name) / len(_STAGES))
-        start = time.perf_counter()
         yield
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        self.timings[name] = time.perf_counter() - start
+        self._marks.append(self._mark())
         if self._progress is not None and name == _STAGES[-1]:
             self._progress("done", 1.0)
+
+    def timings(self) -> dict[str, float]:
+        """Return the time of each stage in seconds."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+            seconds = [a.elapsed_time(b) / 1e3 for a, b in pairwise(self._marks)]
+        else:
+            seconds = [b - a for a, b in pairwise(self._marks)]
+        return dict(zip(_STAGES, seconds, strict=True))
+
+    def _mark(self) -> Any:
+        """Return the time, or an event that the GPU will reach when all that was launched has run."""
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        with torch.cuda.device(self._device):
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record()
+        return event
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from convexadam.kernels import override_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
 from convexadam.registration import RegistrationConfig
-from convexadam.registration.inputs import RegistrationInputs, parse_image, parse_mask, parse_segmentations
-from convexadam.registration.pair import WorkingPair, has_contrast, refinement_spacings, search_spacings
+from convexadam.registration.inputs import RegistrationInputs, parse_images, parse_mask, parse_segmentations
+from convexadam.registration.pair import WorkingPair, refinement_spacings, search_spacings
 from convexadam.registration.pipeline import (
     Initialisation,
     initialise,
@@ -167,7 +167,7 @@ class Evaluator:
             return self._reuse(("refinement level", *key, *kind), lambda: pair.extract_refinement(number))
 
         # without a search the features of the refinement decide, as in `register`
-        if not (searched_contrast if config.searches else has_contrast(extract(0))):
+        if not (searched_contrast if config.searches else extract(0).range.contrast):
             return dict.fromkeys(iterations, start)
         last, fields, snapshots = len(spacings) - 1, start, {}
         for snapshot in refine(pair, start, extract, iterations=iterations):
@@ -197,8 +197,7 @@ class Evaluator:
 
     def _images(self, files: PairFiles) -> tuple[Image, Image]:
         def read() -> tuple[Image, Image]:
-            fixed = parse_image(files.fixed, None, self._device, "fixed")
-            return fixed, parse_image(files.moving, None, self._device, "moving")
+            return parse_images(files.fixed, files.moving, self._device)
 
         try:
             return self._reuse(("images", files), read)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convexadam._typing import Field, Shaped, Tensor
+from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.kernels._backend import get_implementation
 
 __all__ = ["adam_step"]
@@ -16,7 +16,7 @@ def adam_step(
     *,
     step: int | Shaped[Tensor, ""],
     learning_rate: float,
-    eps: float,
+    eps: float | Float[Tensor, ""],
     betas: tuple[float, float] = (0.9, 0.999),
     accumulate: bool = True,
 ) -> None:
@@ -31,7 +31,7 @@ def adam_step(
     step
         Number of this step, from 1; an integer tensor on the device if steps are recorded as a CUDA graph.
     learning_rate, eps, betas
-        Kingma and Ba, ICLR 2015; without weight decay.
+        Kingma and Ba, ICLR 2015; without weight decay. ``eps`` may be a tensor on the device.
     accumulate
         Add the step to ``variable``; ``False`` overwrites the variable with the step.
     """

@@ -6,7 +6,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from convexadam._typing import Field
+from convexadam._typing import Field, Float, Tensor
 from convexadam.kernels._cpu import compile_kernel, make_constant, run_in_slabs, to_numpy
 
 
@@ -18,7 +18,7 @@ def adam_step(
     *,
     step: int,
     learning_rate: float,
-    eps: float,
+    eps: float | Float[Tensor, ""],
     betas: tuple[float, float] = (0.9, 0.999),
     accumulate: bool = True,
 ) -> None:
@@ -26,7 +26,7 @@ def adam_step(
     rate = learning_rate / (1 - betas[0] ** step)
     # computed in double precision: 1 - 0.999 in float32 has an error of 1e-5
     shares = betas[0], 1 - betas[0], betas[1], 1 - betas[1]
-    numbers = [np.float32(v) for v in (*shares, 1 / (1 - betas[1] ** step), rate, eps)]
+    numbers = [np.float32(v) for v in (*shares, 1 / (1 - betas[1] ** step), rate, float(eps))]
     state = variable, first, second
     updated = [tensor.contiguous() for tensor in state]
     arrays = [values.reshape(-1) for values in to_numpy(*updated, gradient)]

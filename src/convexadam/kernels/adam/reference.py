@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convexadam._typing import Field
+from convexadam._typing import Field, Float, Tensor
 
 
 def adam_step(
@@ -13,7 +13,7 @@ def adam_step(
     *,
     step: int,
     learning_rate: float,
-    eps: float,
+    eps: float | Float[Tensor, ""],
     betas: tuple[float, float] = (0.9, 0.999),
     accumulate: bool = True,
 ) -> None:

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from convexadam._typing import Field, Shaped, Tensor
+from convexadam._typing import Field, Float, Shaped, Tensor
 
 _BLOCK = 1024
 """Values per program: two loads of 16 bytes per thread and array."""
@@ -25,7 +25,7 @@ def adam_step(
     *,
     step: int | Shaped[Tensor, ""],
     learning_rate: float,
-    eps: float,
+    eps: float | Float[Tensor, ""],
     betas: tuple[float, float] = (0.9, 0.999),
     accumulate: bool = True,
 ) -> None:
@@ -39,14 +39,16 @@ def adam_step(
         counter, unbiased = step, tuple(math.log(max(b, 1e-30)) for b in betas)
     else:
         counter, unbiased = None, (1 / (1 - betas[0] ** step), 1 / (1 - betas[1] ** step))
+    least, floor = (eps, 0.0) if isinstance(eps, torch.Tensor) else (None, float(eps))
     # computed in double precision: 1 - 0.999 in float32 has an error of 1e-5
-    numbers = (float(learning_rate), float(eps), *betas, 1 - betas[0], 1 - betas[1], *unbiased)
+    numbers = (float(learning_rate), floor, *betas, 1 - betas[0], 1 - betas[1], *unbiased)
     with torch.cuda.device(variable.get_device()):
         _update[(triton.cdiv(variable.numel(), _BLOCK),)](
             updated[0],
             gradient.contiguous(),
             *updated[1:],
             counter,
+            least,
             variable.numel(),
             *numbers,
             accumulate,
@@ -66,6 +68,7 @@ def _update(
     mean,
     square,
     counter,
+    least,
     count,
     rate,
     eps,
@@ -86,6 +89,8 @@ def _update(
             1.0 / _one_minus_exp(step * unbias_mean),
             1.0 / _one_minus_exp(step * unbias_square),
         )
+    if least is not None:
+        eps = tl.load(least)
     g = tl.load(gradient + at, mask=here, other=0.0)
     m = keep_mean * tl.load(mean + at, mask=here, other=0.0) + add_mean * g
     v = keep_square * tl.load(square + at, mask=here, other=0.0) + add_square * (g * g)

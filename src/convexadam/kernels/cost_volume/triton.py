@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from convexadam._typing import Channels, Float, Tensor, Triple, Volume
+from convexadam.kernels._device import send
 from convexadam.kernels.window import Window
 
 # Fixed sizes, because autotuning at run time would delay the first call by seconds.
@@ -66,8 +67,8 @@ def cost_volume(
 
 @functools.lru_cache(maxsize=32)
 def _steps(window: Window, device: torch.device) -> Tensor:
-    """Return the displacements ``[n, 3]`` on the device; cached, because a copy to the device synchronises."""
-    return torch.from_numpy(window.table).to(torch.int32).contiguous().to(device)
+    """Return the displacements ``[n, 3]`` on the device."""
+    return send(torch.from_numpy(window.table), torch.empty(0, dtype=torch.int32, device=device))
 
 
 def _launch_distances(

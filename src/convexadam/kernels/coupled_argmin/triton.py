@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from convexadam._typing import Field, Float, Tensor
+from convexadam.kernels._device import send
 from convexadam.kernels.window import Window
 
 # Fixed sizes, because autotuning at run time would delay the first call by seconds.
@@ -59,11 +60,11 @@ def coupled_argmin(
 def _table(window: Window, device: torch.device) -> Tensor:
     """Return index, displacement and the indices of the six neighbouring steps, ``[10, n]``, in order of length.
 
-    Of equal costs the first one is selected. Cached, because a copy to the device synchronises.
+    Of equal costs the first one is selected.
     """
     order = window.length_order
     rows = np.concatenate([order[None], window.table[order].T, window.neighbours[order].reshape(-1, 6).T])
-    return torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int32)).to(device)
+    return send(torch.from_numpy(rows), torch.empty(0, dtype=torch.int32, device=device))
 
 
 @no_type_check

@@ -11,8 +11,12 @@ __all__ = ["damped_step"]
 
 
 def damped_step(
-    slopes: Float[Tensor, "4 i j k"], means: Float[Tensor, "4 i j k"], *, damping: float, longest: float = math.inf
-) -> tuple[Field, float]:
+    slopes: Float[Tensor, "4 i j k"],
+    means: Float[Tensor, "4 i j k"],
+    *,
+    damping: float | Float[Tensor, ""],
+    longest: float = math.inf,
+) -> tuple[Field, Float[Tensor, ""]]:
     """Divide a gradient by a curvature: ``v = -means_012 / (means_3 + damping)``, clipped to the length ``longest``.
 
     Parameters
@@ -22,16 +26,16 @@ def damped_step(
     means
         Smoothed ``slopes``, from which the step is computed; the step overwrites channels 0 to 2.
     damping
-        Above 0, in units of the curvature.
+        Above 0, in units of the curvature; a tensor is read on its device.
     longest
         Longer steps are shortened to this length, in grid units.
 
     Returns
     -------
     The step ``[3, i, j, k]`` in grid units, a view of ``means``; and the predicted decrease of the loss,
-    ``-sum_x (g . v + h |v|^2 / 2)``.
+    ``-sum_x (g . v + h |v|^2 / 2)``, float64, on the device.
     """
     module = get_implementation(__name__, slopes, means)
     step: Field = means[:3]
-    predicted: float = module.damped_step(slopes, means, damping=damping, longest=longest)
+    predicted: Float[Tensor, ""] = module.damped_step(slopes, means, damping=damping, longest=longest)
     return step, predicted

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import no_type_check
 
 import numpy as np
+import torch
 
 from convexadam._typing import Float, Tensor
 from convexadam.kernels._cpu import compile_kernel, run_in_slabs, to_numpy
@@ -13,18 +14,22 @@ _HALF, _ONE = np.float32(0.5), np.float32(1)
 
 
 def damped_step(
-    slopes: Float[Tensor, "4 i j k"], means: Float[Tensor, "4 i j k"], *, damping: float, longest: float
-) -> float:
+    slopes: Float[Tensor, "4 i j k"],
+    means: Float[Tensor, "4 i j k"],
+    *,
+    damping: float | Float[Tensor, ""],
+    longest: float,
+) -> Float[Tensor, ""]:
     """See the package; returns the predicted decrease only."""
     result = means.contiguous()
     arrays = [v.reshape(4, -1) for v in to_numpy(slopes, result)]
     shortest = np.float32(0 if np.isinf(longest) else 1 / longest**2)
     decrease = sum(
-        run_in_slabs(_compute_step, arrays[0].shape[1], *arrays, np.float32(damping), shortest, multiple=1024)
+        run_in_slabs(_compute_step, arrays[0].shape[1], *arrays, np.float32(float(damping)), shortest, multiple=1024)
     )
     if result is not means:
         means.copy_(result)
-    return float(decrease)
+    return torch.tensor(decrease, dtype=torch.float64, device="cpu")
 
 
 @no_type_check

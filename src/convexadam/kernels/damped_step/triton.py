@@ -15,26 +15,33 @@ _BLOCK = 1024
 
 
 def damped_step(
-    slopes: Float[Tensor, "4 i j k"], means: Float[Tensor, "4 i j k"], *, damping: float, longest: float
-) -> float:
+    slopes: Float[Tensor, "4 i j k"],
+    means: Float[Tensor, "4 i j k"],
+    *,
+    damping: float | Float[Tensor, ""],
+    longest: float,
+) -> Float[Tensor, ""]:
     """See the package; returns the predicted decrease only."""
     source, result = slopes.contiguous(), means.contiguous()
     points = source[0].numel()
     blocks = triton.cdiv(points, _BLOCK)
     parts = torch.empty(blocks, dtype=torch.float32, device=source.device)
     per_square = 0.0 if math.isinf(longest) else 1 / longest**2
+    given, number = (damping.float(), 0.0) if isinstance(damping, torch.Tensor) else (None, float(damping))
     with torch.cuda.device(source.get_device()):
-        _compute_step[(blocks,)](source, result, parts, points, damping, per_square, _BLOCK)
+        _compute_step[(blocks,)](source, result, parts, given, points, number, per_square, _BLOCK)
     if result is not means:
         means.copy_(result)
-    return float(parts.sum())
+    return parts.sum(dtype=torch.float64)
 
 
 @no_type_check
 @triton.jit(do_not_specialize=["points"])
-def _compute_step(slopes, means, parts, points, damping, per_square, block: tl.constexpr):
+def _compute_step(slopes, means, parts, given, points, damping, per_square, block: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     valid, second, third, fourth = at < points, at + points, at + 2 * points, at + 3 * points
+    if given is not None:
+        damping = tl.load(given)
     factor = -1.0 / (tl.load(means + fourth, mask=valid, other=1.0) + damping)
     v0 = factor * tl.load(means + at, mask=valid, other=0.0)
     v1 = factor * tl.load(means + second, mask=valid, other=0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from convexadam._typing import Channels, Float, Tensor
+from convexadam.kernels._device import send
 from convexadam.kernels.smooth import along_axes
 
 
@@ -24,4 +25,4 @@ def interpolation_matrix(positions: Float[Tensor, " n"], size: int, *, like: Ten
     matrix = torch.zeros((len(clamped), size), dtype=torch.float64, device=clamped.device)
     matrix.scatter_add_(1, low[:, None], 1 - share)
     matrix.scatter_add_(1, (low + 1).clamp_max(size - 1)[:, None], share)
-    return matrix.to(like)
+    return send(matrix, like) if matrix.device.type == "cpu" else matrix.to(like)

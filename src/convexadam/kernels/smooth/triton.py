@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from convexadam._typing import Channels, Float, Tensor, Volume
+from convexadam.kernels._device import send
 
 _ACROSS = (1, 16, 64)
 """Values per program (outer, along, inner) of a filter across rows: values that they share are in the cache."""
@@ -64,8 +65,8 @@ def _launch_axis(
 
 @functools.lru_cache(maxsize=32)
 def _taps_on_device(taps: tuple[float, ...], device: torch.device) -> Float[Tensor, " t"]:
-    # cached, because a copy from the host synchronises, and cannot be recorded in a CUDA graph
-    return torch.tensor(taps, dtype=torch.float32, device=device)
+    # cached, because a copy from the host cannot be recorded in a CUDA graph
+    return send(torch.tensor(taps, device="cpu"), torch.empty(0, device=device))
 
 
 @no_type_check

@@ -51,14 +51,22 @@ class SimilarityTerm(Protocol):
         ...
 
 
+class SquaredDifferences(SimilarityTerm, Protocol):
+    """Squared differences, with or without a robust weight."""
+
+    def with_outlier(self, outlier: float | Float[Tensor, ""]) -> SquaredDifferences:
+        """Return the same with another ``outlier``; the prepared features are shared."""
+        ...
+
+
 def prepare_ssd(
     fixed: Channels,
     moving: Channels,
     *,
     fixed_weight: Volume | None = None,
     moving_weight: Volume | None = None,
-    outlier: float | None = None,
-) -> SimilarityTerm:
+    outlier: float | Float[Tensor, ""] | None = None,
+) -> SquaredDifferences:
     """Prepare two feature maps for `ssd`, with all computations that do not depend on the displacement.
 
     Parameters
@@ -69,9 +77,9 @@ def prepare_ssd(
         Weight of each point, ``[i, j, k]``, not negative; ``None`` for 1. See `ssd`.
     outlier
         Squared difference at which the robust loss is half the squared difference, above 0; ``None`` for the plain
-        squared difference. See `ssd`.
+        squared difference. A tensor is read on its device. See `ssd`.
     """
-    term: SimilarityTerm = get_implementation(__name__, fixed, moving, fixed_weight, moving_weight).WarpSsd(
+    term: SquaredDifferences = get_implementation(__name__, fixed, moving, fixed_weight, moving_weight).WarpSsd(
         fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight, outlier=outlier
     )
     return term

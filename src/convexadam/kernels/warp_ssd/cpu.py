@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import no_type_check
 
 import numpy as np
@@ -36,12 +37,18 @@ class WarpSsd:
         *,
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
-        outlier: float | None = None,
+        outlier: float | Float[Tensor, ""] | None = None,
     ) -> None:
-        self._limit = np.float32(0 if outlier is None else 1 / outlier)
+        self._limit = _limit(outlier)
         self._features = view_channels_last(fixed), view_channels_last(moving)
         self._weights = _prepare_weights(fixed[0], fixed_weight, moving_weight)
         self._channels = make_constant(fixed.shape[0])
+
+    def with_outlier(self, outlier: float | Float[Tensor, ""]) -> WarpSsd:
+        """See `convexadam.kernels.warp_ssd.SquaredDifferences`."""
+        other = copy.copy(self)
+        other._limit = _limit(outlier)
+        return other
 
     def __call__(
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
@@ -79,6 +86,10 @@ class WarpSsd:
         value = sum(run_in_slabs(_gradient, displacement.shape[1], *arrays, *scales, *constants)) / points
         result = gradient if out is None or out is gradient else out.copy_(gradient)
         return torch.tensor(value, dtype=torch.float32, device="cpu"), result
+
+
+def _limit(outlier: float | Float[Tensor, ""] | None) -> np.float32:
+    return np.float32(0 if outlier is None else 1 / float(outlier))
 
 
 def overlap_weight(displacement: Field, fixed_weight: Volume | None, moving_weight: Volume | None) -> Volume:

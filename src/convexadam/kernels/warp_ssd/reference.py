@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
@@ -22,7 +24,7 @@ def ssd(
     *,
     fixed_weight: Volume | None = None,
     moving_weight: Volume | None = None,
-    outlier: float | None = None,
+    outlier: float | Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     """Compute ``1/N sum_x w(x) r(x)``, ``r(x) = sum_c (M_c(x + u(x)) - F_c(x))^2``; differentiable.
 
@@ -80,10 +82,16 @@ class WarpSsd:
         *,
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
-        outlier: float | None = None,
+        outlier: float | Float[Tensor, ""] | None = None,
     ) -> None:
         self._fixed, self._moving, self._outlier = fixed, moving, outlier
         self._fixed_weight, self._moving_weight = fixed_weight, moving_weight
+
+    def with_outlier(self, outlier: float | Float[Tensor, ""]) -> WarpSsd:
+        """See `convexadam.kernels.warp_ssd.SquaredDifferences`."""
+        other = copy.copy(self)
+        other._outlier = outlier
+        return other
 
     def __call__(
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None

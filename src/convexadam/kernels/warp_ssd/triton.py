@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import no_type_check
 
 import torch
@@ -20,6 +21,9 @@ _LONG_BOX = (2, 4, 32)
 
 _CHANNELS = 16
 """Channels per iteration: in half precision 32 bytes, one memory sector."""
+
+_POINTS_OF_ROWS = 64
+"""Points per program that writes rows."""
 
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 
@@ -42,10 +46,10 @@ class WarpSsd:
         *,
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
-        outlier: float | None = None,
+        outlier: float | Float[Tensor, ""] | None = None,
         storage: torch.dtype | None = None,
     ) -> None:
-        self._limit = 0.0 if outlier is None else 1 / outlier
+        self._outlier = outlier
         storage = storage or (torch.float16 if fixed.is_cuda else torch.float32)
         scale = None if storage == torch.float32 else _power_of_two_above(fixed, moving)
         self._features = _to_padded_rows(fixed, storage, scale), _to_padded_rows(moving, storage, scale)
@@ -54,6 +58,12 @@ class WarpSsd:
         self._shape = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
         self._grid = launch_grid(self._shape, _BOX)
         self._parts = torch.empty(self._grid[::-1], dtype=torch.float32, device=fixed.device)
+
+    def with_outlier(self, outlier: float | Float[Tensor, ""]) -> WarpSsd:
+        """See `convexadam.kernels.warp_ssd.SquaredDifferences`."""
+        other = copy.copy(self)
+        other._outlier, other._parts = outlier, torch.empty_like(self._parts)
+        return other
 
     def __call__(
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
@@ -80,9 +90,11 @@ class WarpSsd:
         field = displacement.contiguous()
         gradient = out if out is not None and out.is_contiguous() else torch.empty_like(field)
         points, channels = field[0].numel(), self._features[0].shape[-1]
-        numbers = 1 / points, 2 * diffusion / (3 * points), self._limit
-        arrays = (*self._features, field, *self._weights, self._squared_scale, gradient, trace, self._parts)
-        switches, sizes = (diffusion != 0, self._limit > 0), (channels, min(channels, _CHANNELS), *_BOX)
+        given = self._outlier if isinstance(self._outlier, torch.Tensor) else None
+        limit = 0.0 if self._outlier is None or given is not None else 1 / self._outlier
+        numbers = 1 / points, 2 * diffusion / (3 * points), limit
+        arrays = (*self._features, field, *self._weights, self._squared_scale, given, gradient, trace, self._parts)
+        switches, sizes = (diffusion != 0, self._outlier is not None), (channels, min(channels, _CHANNELS), *_BOX)
         with torch.cuda.device(field.get_device()):
             _gradient[self._grid](*arrays, *self._shape, *numbers, *switches, *sizes, **_OPTIONS)
         return gradient if out is None or gradient is out else out.copy_(gradient)
@@ -108,9 +120,13 @@ def _to_padded_rows(
     count = features.shape[0]
     # a power of two up to one block, then complete blocks; at least four, so that a load is a whole word
     width = max(4, min(triton.next_power_of_2(count), -(-count // _CHANNELS) * _CHANNELS))
-    rows = torch.zeros((*features.shape[1:], width), dtype=storage, device=features.device)
-    last = features.detach().permute(1, 2, 3, 0)
-    rows[..., :count] = last if scale is None else last / scale
+    source = features.detach().contiguous()
+    rows = torch.empty((*source.shape[1:], width), dtype=storage, device=source.device)
+    points = source[0].numel()
+    with torch.cuda.device(source.get_device()):
+        _write_rows[(triton.cdiv(points, _POINTS_OF_ROWS),)](
+            source, scale, rows, points, count, width, triton.next_power_of_2(width), _POINTS_OF_ROWS, **_OPTIONS
+        )
     return rows
 
 
@@ -118,6 +134,22 @@ def _power_of_two_above(*features: Channels) -> Float[Tensor, ""]:
     """Return a power of two, on the device, division by which maps all values to at most 1 without rounding."""
     largest = torch.stack([f.detach().abs().amax() for f in features]).amax()
     return torch.exp2(torch.log2(largest.clamp_min(1e-18)).ceil())  # so that its square is a normal number
+
+
+@no_type_check
+@triton.jit(do_not_specialize=["points"])
+def _write_rows(
+    features, scale, rows, points, count: tl.constexpr, width: tl.constexpr, wide: tl.constexpr, block: tl.constexpr
+):
+    """Store ``[c, n]`` divided by the scale as ``[n, width]``, with zeros for the channels that there are not."""
+    point = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    channel = tl.arange(0, wide)
+    at = channel[None, :].to(tl.int64) * points + point[:, None]
+    valid = (point < points)[:, None]
+    values = tl.load(features + at, mask=valid & (channel < count)[None, :], other=0.0)
+    if scale is not None:
+        values /= tl.load(scale)
+    tl.store(rows + point[:, None] * width + channel[None, :], values, mask=valid & (channel < width)[None, :])
 
 
 @no_type_check
@@ -129,6 +161,7 @@ def _gradient(
     fixed_weight,
     moving_weight,
     squared_scale,
+    outlier,
     gradient,
     trace,
     parts,
@@ -167,6 +200,8 @@ def _gradient(
         squared = part
         if squared_scale is not None:
             squared *= tl.load(squared_scale)
+        if outlier is not None:
+            limit = 1.0 / tl.load(outlier)
         share_ = 1.0 / (1.0 + squared * limit)
         part *= share_
         share_ *= share_

@@ -1,0 +1,28 @@
+"""What differs between a CPU and a GPU besides the kernels: how much is in flight, and what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from convexadam._typing import Shaped, Tensor
+
+
+def send(values: Shaped[Tensor, ...], like: Tensor) -> Tensor:
+    """Copy a few numbers from the CPU to the device and type of a tensor; a GPU is not waited for."""
+    values = values.to(like.dtype).contiguous()
+    if like.device.type != "cuda":
+        return values.to(like.device)
+    return values.pin_memory().to(like.device, non_blocking=True)
+
+
+def chunk_size(like: Tensor, *, cpu: int, gpu: int) -> int:
+    """Return how many voxels to process at a time: few stay in the cache of a CPU, many keep a GPU busy."""
+    return gpu if like.is_cuda else cpu
+
+
+def read_numbers(numbers: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return 0-dimensional tensors of one device as numbers; a GPU is waited for once."""
+    values = torch.stack([value.detach().double() for value in numbers.values()]).tolist()
+    return dict(zip(numbers, values, strict=True))
