@@ -1,7 +1,7 @@
 """Time of whole registrations, of their stages and of each kernel on a GPU, beside what its memory allows.
 
 Kernels run at the settings of the published package: nodes of 2 voxels, cells of 6, windows of 4 cells each way. Pairs
-are smooth random volumes made on the device. All times are medians, warm, in milliseconds.
+are smooth random volumes. All times are medians, warm, in milliseconds.
 
 ms           kernels: on the device alone; registrations and their stages: as the caller waits for them
 host_ms      kernels: one of ten calls in a row, as the caller waits; more than ``ms`` where launching takes longer
@@ -9,11 +9,12 @@ bytes, operations   the least that the kernel has to do (``work.py``)
 floor_ms     time of these bytes at the speed of a copy on this device, measured first
 ratio        ``ms`` over ``floor_ms``
 peak_mb      largest memory that torch held, inputs included
-value        agreement with the CPU; version of the published package
+value        difference from the CPU in voxels, mean and largest; version of the published package
 
-With ``CONVEXADAM_CUDA_GRAPH=1`` the rows of registrations are named ``recorded``, beside those without.
+With ``CONVEXADAM_CUDA_GRAPH=0`` steps are not recorded, and the rows of registrations are named ``plain``.
 
-Needs nothing from the network, and neither nibabel nor SimpleITK. Without a GPU it says what did not run.
+Rows are written as they come, the sizes that matter most first. Needs nothing from the network, and neither nibabel nor
+SimpleITK. Without a GPU it says what did not run.
 """
 
 from __future__ import annotations
@@ -49,16 +50,20 @@ from convexadam.kernels.recording import SWITCH  # noqa: E402
 
 Triple = tuple[int, int, int]
 
-SIZES: tuple[Triple, ...] = ((128, 128, 128), (192, 160, 192), (256, 256, 256), (512, 512, 600))
+SIZES: tuple[Triple, ...] = ((256, 256, 256), (192, 160, 192), (128, 128, 128), (512, 512, 600))
 CPU_VOXELS = 192 * 160 * 192
 """Largest volume that is also registered on the CPU."""
+
+BUFFER = 2**28
+"""Values that are copied to measure the speed of the memory, and to keep the device busy."""
 
 ENVIRONMENT = ("gpu", "driver", "torch", "triton", "version")
 MEASURES = ("ms", "host_ms", "bytes", "operations", "floor_ms", "ratio", "peak_mb", "value", "error")
 KEY = ("gpu", "size", "what", "name")
 COLUMNS = (*ENVIRONMENT[:1], "size", "what", "name", *MEASURES, *ENVIRONMENT[1:])
 
-AGREED_VOXEL, AGREED_PERCENT = 0.02, 99.9
+AGREED_MEAN, AGREED_LARGEST, AGREED_SIMILARITY = 0.02, 0.3, 0.002
+"""Adam does not repeat more closely: a change of features by 1e-6 moves single voxels by up to 0.16."""
 BOX3 = tuple(t / 27 for t in (1, 3, 6, 7, 6, 3, 1))
 
 Row = dict[str, str]
@@ -94,8 +99,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", type=_size, default=list(SIZES), metavar="IxJxK", help="voxels")
     parser.add_argument("--presets", nargs="*", default=["default", "published"], metavar="PRESET")
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="calls of which the median counts (>= 5)")
-    parser.add_argument("--output", type=Path, default=HERE.parent / "results" / "gpu.csv", metavar="CSV")
+    parser.add_argument("--output", type=Path, default=HERE.parent / "results", metavar="DIR", help="of gpu.csv")
     options = parser.parse_args(arguments)
+    options.output = options.output / "gpu.csv"
     if options.repeats < 5:
         parser.error("--repeats is at least 5")
     return options
@@ -134,7 +140,7 @@ def environment() -> dict[str, str]:
 
 def measured_bandwidth() -> float:
     """Bytes per second of a copy of 1 GiB on the device, read and written."""
-    source = torch.zeros(2**28, device="cuda")
+    source = torch.zeros(BUFFER, device="cuda")
     target = torch.empty_like(source)
     return work.copied(source.numel()).bytes / (1e-3 * device_ms(lambda: target.copy_(source), 10))
 
@@ -145,7 +151,7 @@ def device_ms(call: Callable[[], Any], repeats: int) -> float:
     Each call is queued behind copies that take longer than the host needs to launch it, so that the device never
     waits; they also displace what the call before left in the cache.
     """
-    ahead = torch.empty(2, 2**28, dtype=torch.uint8, device="cuda")
+    ahead = torch.empty(2, BUFFER, dtype=torch.uint8, device="cuda")
     for _ in range(3):
         call()
     found = []
@@ -232,23 +238,24 @@ def registered(size: Triple, name: str, repeats: int) -> list[Row]:
         for stage, seconds in register(fixed, moving, config).timings.items():
             stages.setdefault(stage, []).append(1e3 * seconds)
 
-    label = f"{name}, recorded" if os.environ.get(SWITCH) == "1" else name
+    label = f"{name}, plain" if os.environ.get(SWITCH) == "0" else name
     total = {"name": label, "ms": f"{host_ms(call, repeats):.2f}", "peak_mb": _peak_mb()}
     each = [{"name": f"{label}: {stage}", "ms": f"{statistics.median(found):.2f}"} for stage, found in stages.items()]
     return [total, *each]
 
 
 def agreement(size: Triple, name: str) -> Row:
-    """Share of voxels whose displacement on the GPU is that on the CPU."""
+    """Difference between the displacements on the GPU and on the CPU, and between the similarities reached."""
     fixed, moving = pair(size)
     config = preset(name)
-    found = [
-        register(f, m, config).transform.to_voxels().cpu() for f, m in ((fixed, moving), (fixed.cpu(), moving.cpu()))
-    ]
-    apart = (found[0] - found[1]).norm(dim=0)
-    percent = 100 * float((apart <= AGREED_VOXEL).double().mean())
-    row = {"value": f"{percent:.3f} % within {AGREED_VOXEL} voxel"}
-    return row if percent >= AGREED_PERCENT else row | {"error": f"less than {AGREED_PERCENT} % agree"}
+    found = [register(f, m, config) for f, m in ((fixed, moving), (fixed.cpu(), moving.cpu()))]
+    fields = [result.transform.to_voxels().cpu() for result in found]
+    apart = (fields[0] - fields[1]).norm(dim=0)
+    after = [result.diagnostics["dissimilarity_after"] for result in found]
+    mean, largest, ratio = float(apart.mean()), float(apart.max()), abs(after[0] / after[1] - 1)
+    row = {"value": f"mean {mean:.4f}, largest {largest:.3f} voxel; similarity {100 * ratio:.3f} %"}
+    agree = mean <= AGREED_MEAN and largest <= AGREED_LARGEST and ratio <= AGREED_SIMILARITY
+    return row if agree else row | {"error": f"must be at most {AGREED_MEAN}, {AGREED_LARGEST}, {AGREED_SIMILARITY}"}
 
 
 def published(size: Triple, repeats: int) -> Row:
@@ -256,7 +263,7 @@ def published(size: Triple, repeats: int) -> Row:
     if importlib.util.find_spec("convexAdam") is None:
         return {"value": "not installed"}
     for module in ("SimpleITK", "nibabel"):
-        if importlib.util.find_spec(module) is None:
+        if module not in sys.modules and importlib.util.find_spec(module) is None:
             sys.modules[module] = _stand_in(module)
     convex_adam_pt = importlib.import_module("convexAdam.convex_adam_MIND").convex_adam_pt
     fixed, moving = pair(size)
@@ -290,10 +297,10 @@ def _peak_mb() -> str:
 
 def pair(size: Triple, device: str = "cuda") -> tuple[torch.Tensor, torch.Tensor]:
     """Two smooth random volumes, the second displaced by up to some 4 voxels, made where they are needed."""
-    generator = torch.Generator(device=device).manual_seed(0)
+    generator = torch.Generator().manual_seed(0)  # the same volumes on every device
 
     def smooth(channels: int, cell: int) -> torch.Tensor:
-        coarse = torch.randn((1, channels, *(-(-n // cell) + 1 for n in size)), generator=generator, device=device)
+        coarse = torch.randn((1, channels, *(-(-n // cell) + 1 for n in size)), generator=generator).to(device)
         return torch.nn.functional.interpolate(coarse, size=size, mode="trilinear", align_corners=True)[0]
 
     fixed = sum((cell**0.5 * smooth(1, cell) for cell in (3, 6, 12, 24)), torch.zeros((), device=device))
@@ -309,7 +316,7 @@ def pair(size: Triple, device: str = "cuda") -> tuple[torch.Tensor, torch.Tensor
 
 
 def _random(*shape: int) -> torch.Tensor:
-    return torch.rand(shape, generator=torch.Generator(device="cuda").manual_seed(0), device="cuda")
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to("cuda")
 
 
 def _halved(size: Triple, by: int) -> Triple:
@@ -332,13 +339,15 @@ def _mind_ssc(size: Triple) -> tuple[Callable[[], Any], Work]:
 
 
 def _cost_volume(size: Triple) -> tuple[Callable[[], Any], Work]:
-    from convexadam.kernels.cost_volume import Window, cost_volume
+    from convexadam.kernels.cost_volume import cost_volume
+    from convexadam.kernels.window import Window
 
     cells = _halved(size, 6)
     fixed, moving = _random(12, *cells), _random(12, *cells).flip(1).contiguous()
+    weights = {f"{name}_weight": _random(*cells) for name in ("fixed", "moving")}  # as in every registration
     window = Window((4, 4, 4))
     found = work.compared_over_windows(cells, len(window.steps))
-    return lambda: cost_volume(fixed, moving, window, dtype=torch.float16), found
+    return lambda: cost_volume(fixed, moving, window, dtype=torch.float16, **weights), found
 
 
 def _coupled_argmin(size: Triple) -> tuple[Callable[[], Any], Work]:
@@ -351,14 +360,15 @@ def _coupled_argmin(size: Triple) -> tuple[Callable[[], Any], Work]:
     return lambda: coupled_argmin(costs, window, toward=toward, theta=0.1), work.cheapest(cells, len(window.steps))
 
 
-def _warp_ssd(size: Triple) -> tuple[Callable[[], Any], Work]:
+def _warp_ssd(size: Triple, *, weights: int = 2) -> tuple[Callable[[], Any], Work]:
     from convexadam.kernels.warp_ssd import prepare_ssd
 
     nodes = _halved(size, 2)
-    comparison = prepare_ssd(_random(12, *nodes), _random(12, *nodes).flip(1))
+    given = {f"{name}_weight": _random(*nodes) for name in ("fixed", "moving")[:weights]}  # as in every registration
+    term = prepare_ssd(_random(12, *nodes), _random(12, *nodes).flip(1), **given)
     u = _field(nodes)
     out = torch.empty_like(u)
-    return lambda: comparison(u, diffusion=1.25, out=out), work.gradient(nodes)
+    return lambda: term(u, diffusion=1.25, out=out), work.gradient(nodes, weights=weights)
 
 
 def _smooth(size: Triple) -> tuple[Callable[[], Any], Work]:
@@ -393,6 +403,7 @@ KERNELS: dict[str, Callable[[Triple], tuple[Callable[[], Any], Work]]] = {
     "cost_volume": _cost_volume,
     "coupled_argmin": _coupled_argmin,
     "warp_ssd": _warp_ssd,
+    "warp_ssd without weights": lambda size: _warp_ssd(size, weights=0),
     "smooth": _smooth,
     "adam": _adam,
     "add_step": _add_step,

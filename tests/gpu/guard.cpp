@@ -29,3 +29,5 @@ struct PretendedGuard final : c10::impl::DeviceGuardImplInterface {
 PretendedGuard guard;
 const bool registered = (c10::impl::registerDeviceGuard(DeviceType::CUDA, &guard), true);
 }  // namespace
+
+extern "C" void select_device(int index) { current = static_cast<DeviceIndex>(index); }

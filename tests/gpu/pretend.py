@@ -164,7 +164,7 @@ class PretendedGpu(TorchDispatchMode):
     # The device ------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> PretendedGpu:
-        ctypes.CDLL(str(self._guard))
+        self._library = ctypes.CDLL(str(self._guard))
         before = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)
         self._stack.callback(torch._C._set_only_lift_cpu_tensors, before)
@@ -265,11 +265,16 @@ class PretendedGpu(TorchDispatchMode):
     @contextlib.contextmanager
     def _select(self, device: Any = None) -> Iterator[None]:
         index = device if isinstance(device, int) else None if device is None else torch.device(device).index
-        before, self._current = self._current, self._current if index is None or index < 0 else index
+        before = self._current
+        self._make_current(before if index is None or index < 0 else index)
         try:
             yield
         finally:
-            self._current = before
+            self._make_current(before)
+
+    def _make_current(self, index: int) -> None:
+        self._current = index
+        self._library.select_device(index)
 
     def _synchronize(self, *_: Any) -> None:
         self.note_wait(f"synchronize {_caller()}")

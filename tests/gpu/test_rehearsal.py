@@ -1,0 +1,52 @@
+"""The benchmark of the GPU, rehearsed on the pretended one: every part of it runs, and writes its rows."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pretend import DEVICE, PretendedGpu
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    monkeypatch.delitem(sys.modules, "work", raising=False)
+    spec = importlib.util.spec_from_file_location("gpu_benchmark_rehearsed", FOLDER / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "BUFFER", 2**10)
+    for name, value in {
+        "is_available": lambda: True,
+        "get_device_name": lambda: "pretended",
+        "empty_cache": lambda: None,
+        "reset_peak_memory_stats": lambda: None,
+        "max_memory_allocated": lambda: 10**6,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    return module
+
+
+@pytest.mark.long
+def test_every_part_writes_its_rows(counted: PretendedGpu, bench: Any, tmp_path: Path) -> None:
+    with torch.cuda.device(DEVICE):  # the benchmark takes the current device
+        bench.main(["--sizes", "32x28x24", "26x24x22", "--repeats", "5", "--output", str(tmp_path)])
+    rows = list(csv.DictReader((tmp_path / "gpu.csv").read_text(encoding="utf-8").splitlines()))
+    # the stand-ins compute nothing, so that the fields cannot agree
+    failed = {row["name"]: row["error"] for row in rows if row["error"] and row["what"] != "agreement"}
+    assert failed == {}
+    assert {row["size"] for row in rows} == {"32x28x24", "26x24x22"}
+    for what in ("kernel", "register", "published", "agreement"):
+        assert any(row["what"] == what for row in rows), what
+    stages = {row["name"] for row in rows if row["what"] == "register"}
+    assert {"default", "default: discrete", "published: continuous"} <= stages
+    assert counted.record.faults() == []
