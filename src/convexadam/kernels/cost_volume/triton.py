@@ -136,7 +136,7 @@ def _options() -> dict[str, Any]:
 
 
 @no_type_check
-@triton.jit(do_not_specialize=["first", "last", "groups"])
+@triton.jit(do_not_specialize=["first", "last", "n0", "n1", "n2", "channels", "blocks", "groups"])
 def _distances(
     fixed,
     moving,
@@ -212,7 +212,7 @@ def _distances(
 
 
 @no_type_check
-@triton.jit(do_not_specialize=["first"])
+@triton.jit(do_not_specialize=["first", "n0", "n1", "n2", "blocks", "bands"])
 def _means(
     totals,
     shares,
@@ -285,7 +285,7 @@ def _count_valid(x, d, n):
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=["points", "labels"])
 def _fill_gaps(costs, points, labels, block_labels: tl.constexpr, block: tl.constexpr):
     """Replace infinite costs by the mean of the finite ones of the control point, or by 0 if there is none."""
     point = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)[None, :]

@@ -68,7 +68,7 @@ def _table(window: Window, device: torch.device) -> Tensor:
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=["points", "labels"])
 def _find_minima(
     costs,
     toward,

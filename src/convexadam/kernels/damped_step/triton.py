@@ -13,6 +13,8 @@ from convexadam._typing import Float, Tensor
 
 _BLOCK = 1024
 
+_OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
+
 
 def damped_step(
     slopes: Float[Tensor, "4 i j k"],
@@ -29,7 +31,7 @@ def damped_step(
     per_square = 0.0 if math.isinf(longest) else 1 / longest**2
     given, number = (damping.float(), 0.0) if isinstance(damping, torch.Tensor) else (None, float(damping))
     with torch.cuda.device(source.get_device()):
-        _compute_step[(blocks,)](source, result, parts, given, points, number, per_square, _BLOCK)
+        _compute_step[(blocks,)](source, result, parts, given, points, number, per_square, _BLOCK, **_OPTIONS)
     if result is not means:
         means.copy_(result)
     return parts.sum(dtype=torch.float64)

@@ -127,7 +127,7 @@ def _coarsen(divisors: Tensor, spacing: Triple, to: Triple, weight: Tensor | Non
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=["n0", "n1", "n2", "blocks"])
 def _sum_variance(
     volume,
     weight,
@@ -159,7 +159,7 @@ def _sum_variance(
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=["n0", "n1", "n2", "blocks"])
 def _write_descriptors(
     volume,
     average,
@@ -211,7 +211,7 @@ def _write_descriptors(
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=["n0", "n1", "n2", "spacing0", "spacing1", "spacing2", "m0", "m1", "m2", "blocks"])
 def _write_block_descriptors(  # one variable per channel, because Triton has no arrays in registers
     volume,
     weight,
