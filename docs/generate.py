@@ -327,6 +327,17 @@ def scaling() -> str:
     return table(("voxels", "`default`: seconds, bytes a voxel", "`published`"), rows)
 
 
+def gpu_budgets() -> str:
+    """Return what a registration may ask of a GPU, and what it is meant to."""
+    names = "launches", "waits", "bytes_per_voxel"
+    with (ROOT / "tests/gpu/budgets.csv").open(encoding="utf-8", newline="") as file:
+        rows = [
+            [f"`{row['preset']}`", f"{row['size']}³", *(f"{row[name]} ({row[f'goal_{name}']})" for name in names)]
+            for row in csv.DictReader(file)
+        ]
+    return table(("preset", "voxels", "operations and launches (goal)", "waits (goal)", "bytes per voxel (goal)"), rows)
+
+
 MAKERS: dict[str, Callable[[], str | None]] = {
     **{f"settings of {name}": lambda name=name: settings(name) for name in COMPONENTS},  # type: ignore[misc]
     "presets": presets,
@@ -338,6 +349,7 @@ MAKERS: dict[str, Callable[[], str | None]] = {
     "ablation": ablation,
     "optimisers": optimisers,
     "scaling": scaling,
+    "GPU budgets": gpu_budgets,
 }
 
 

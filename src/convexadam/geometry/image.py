@@ -108,7 +108,8 @@ class Image:
         """Return the image on ``grid.canonical()``: axes are permuted and flipped, nothing is interpolated."""
         axes, flips = self.grid.canonical_axes()
         data = self.data.permute(0, *(a + 1 for a in axes))
-        data = data.flip([n + 1 for n, flip in enumerate(flips) if flip])
+        if any(flips):  # flipping no axis would copy
+            data = data.flip([n + 1 for n, flip in enumerate(flips) if flip])
         return Image(data.contiguous(), self.grid.canonical())
 
     def numpy(self) -> np.ndarray:

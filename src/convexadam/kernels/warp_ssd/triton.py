@@ -132,7 +132,7 @@ def _to_padded_rows(
 
 def _power_of_two_above(*features: Channels) -> Float[Tensor, ""]:
     """Return a power of two, on the device, division by which maps all values to at most 1 without rounding."""
-    largest = torch.stack([f.detach().abs().amax() for f in features]).amax()
+    largest = torch.stack([end for f in features for end in torch.aminmax(f.detach())]).abs().amax()
     return torch.exp2(torch.log2(largest.clamp_min(1e-18)).ceil())  # so that its square is a normal number
 
 
