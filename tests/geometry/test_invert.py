@@ -183,7 +183,7 @@ def test_slabs_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     transform = field(swirl)
     whole = transform.inverse()
     for voxels in (1, 3000):
-        monkeypatch.setattr(sys.modules["convexadam.geometry.invert"], "_CHUNK_VOXELS", voxels)
+        monkeypatch.setattr(sys.modules["convexadam.geometry.invert"], "_CHUNK_VOXELS", {"cpu": voxels, "gpu": voxels})
         found = transform.inverse()
         # Whether plain steps go on depends on the company, so that the same is solved only as closely as promised.
         assert (found.disp_mm - whole.disp_mm).abs().max() <= 2 * CLOSE_MM * 3

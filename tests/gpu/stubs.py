@@ -59,6 +59,7 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_filter_axis": _copy("source"),
     "_find_minima": _fill(out=(-0.4, 0.4)),
     "_gradient": _fill(gradient=(-1e-3, 1e-3), trace=1e-3, parts=1e-3),
+    "_invert_points": _fill(points=1.0, residuals=0.0),
     "_laplacian": _fill(out=0.0, parts=1e-3),
     "_means": _fill(),
     "_multiply": _fill(products=0.5),

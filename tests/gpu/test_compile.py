@@ -20,7 +20,10 @@ pytestmark = pytest.mark.long
 
 MAX_SHARED = 4096
 MAX_REGISTERS = {"cuda": 128, "hip": 192}
-MAX_VARIANTS = {"published": 25, "accurate": 40}
+MORE_REGISTERS = {"invert._invert_points": 1.5}
+"""As a factor: the state of a point that is solved stays in registers."""
+
+MAX_VARIANTS = {"published": 26, "accurate": 41}
 """Of three sizes that differ in what divides them; each takes about half a second at the first call."""
 
 
@@ -28,7 +31,7 @@ def _record_signatures(gpu: PretendedGpu, name: str) -> list[Any]:
     gpu.record.start()
     for size in ((32, 48, 64), (36, 34, 38), (25, 27, 31)):
         fixed, moving = (torch.rand(size, generator=torch.Generator().manual_seed(s)).to(DEVICE) for s in range(2))
-        register(fixed, moving, preset(name))
+        register(fixed, moving, preset(name)).transform.inverse()
     return sorted(gpu.record.signatures, key=str)
 
 
@@ -59,4 +62,5 @@ def test_kernels_fit_the_device(counted: PretendedGpu, name: str, target: str, t
     for row in rows:
         assert row["spills"] == 0, row
         assert row["shared"] <= MAX_SHARED, row
-        assert row["registers"] <= MAX_REGISTERS[target.split(":", maxsplit=1)[0]], row
+        allowed = MAX_REGISTERS[target.split(":")[0]] * MORE_REGISTERS.get(row["kernel"], 1)
+        assert row["registers"] <= allowed, row

@@ -11,6 +11,7 @@ from convexadam._typing import Field, Float, Tensor, Triple
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.resample import transform_vectors, voxel_positions
 from convexadam.kernels import compiled_for_float32
+from convexadam.kernels._device import chunk_size, send
 from convexadam.kernels.invert import origins
 
 _SINGULAR = 1e-4
@@ -19,8 +20,8 @@ _SINGULAR = 1e-4
 _FIT_VOXELS = 24
 """Largest number of voxels along each axis to which the affine motion is fitted."""
 
-_CHUNK_VOXELS = 2**20
-"""Points per chunk; the solver holds about 50 numbers for each."""
+_CHUNK_VOXELS = {"cpu": 2**20, "gpu": 2**23}
+"""Points per chunk; the solver in torch holds about 50 numbers for each."""
 
 
 @torch.no_grad()
@@ -48,18 +49,18 @@ def invert_field(disp_mm: Field, grid: Grid, reference: Grid) -> tuple[Field, fl
         disp_vox.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
     )  # the three components of a voxel are adjacent in memory, which the solver reads together
     result = disp_vox.new_empty((3, *reference.shape))
-    inverse_error_mm, overall = 0.0, _invert_affine_part(disp_vox)
-    rows = max(1, _CHUNK_VOXELS // math.prod(reference.shape[1:]))
+    errors_mm, overall = [], _invert_affine_part(disp_vox)
+    rows = max(1, chunk_size(disp_vox, **_CHUNK_VOXELS) // math.prod(reference.shape[1:]))
     for first in range(0, reference.shape[0], rows):
         last = min(first + rows, reference.shape[0])
         targets = voxel_positions(reference, first, last, grid, None, disp_vox).flatten(1)
-        guess = transform_vectors(overall, targets) + targets.new_tensor(overall[:3, 3:])
+        guess = transform_vectors(overall, targets) + send(torch.from_numpy(overall[:3, 3:]), targets)
         with compiled_for_float32(disp_vox):
             sources, off = origins(disp_vox, targets, guess)
         result[:, first:last] = transform_vectors(grid.affine, sources - targets).reshape(3, -1, *reference.shape[1:])
         off_mm = transform_vectors(grid.affine, off).norm(dim=0)
-        inverse_error_mm = max(inverse_error_mm, float((off_mm * _is_between_centres(sources, grid.shape)).max()))
-    return result, inverse_error_mm
+        errors_mm.append((off_mm * _is_between_centres(sources, grid.shape)).max())
+    return result, float(torch.stack(errors_mm).max())
 
 
 def fit_linear_displacement(disp: Field) -> np.ndarray:

@@ -288,7 +288,7 @@ class DisplacementField(Transform):
                 "no inverse where it folds: see jacobian()",
                 stacklevel=2,
             )
-        return DisplacementField.from_finite(inverse, grid, inverse_error_mm)
+        return DisplacementField(inverse, grid, inverse_error_mm)
 
     def to_displacement_field(self, reference: Grid | Image) -> DisplacementField:
         """Resample the displacements on another grid: linear interpolation, edge values outside."""

@@ -73,19 +73,19 @@ def _add_step(
     )
     tl.store(
         out + point,
-        step_factor * v0 + displacement_factor * _interpolate(u, first, s0, s1, s2, f0, f1, f2, valid),
+        step_factor * v0 + displacement_factor * sample_trilinear(u, first, s0, s1, s2, f0, f1, f2, valid),
         mask=valid,
     )
     first += second - point
     tl.store(
         out + second,
-        step_factor * v1 + displacement_factor * _interpolate(u, first, s0, s1, s2, f0, f1, f2, valid),
+        step_factor * v1 + displacement_factor * sample_trilinear(u, first, s0, s1, s2, f0, f1, f2, valid),
         mask=valid,
     )
     first += second - point
     tl.store(
         out + third,
-        step_factor * v2 + displacement_factor * _interpolate(u, first, s0, s1, s2, f0, f1, f2, valid),
+        step_factor * v2 + displacement_factor * sample_trilinear(u, first, s0, s1, s2, f0, f1, f2, valid),
         mask=valid,
     )
 
@@ -150,6 +150,7 @@ def interpolate_corners(v000, v001, v010, v011, v100, v101, v110, v111, f0, f1, 
 
 @no_type_check
 @triton.jit
-def _interpolate(values, first, s0, s1, s2, f0, f1, f2, mask):
+def sample_trilinear(values, first, s0, s1, s2, f0, f1, f2, mask):
+    """Load the corners of a cell, and interpolate."""
     v000, v001, v010, v011, v100, v101, v110, v111 = load_corners(values, first, s0, s1, s2, mask)
     return interpolate_corners(v000, v001, v010, v011, v100, v101, v110, v111, f0, f1, f2)
