@@ -62,5 +62,5 @@ def test_kernels_fit_the_device(counted: PretendedGpu, name: str, target: str, t
     for row in rows:
         assert row["spills"] == 0, row
         assert row["shared"] <= MAX_SHARED, row
-        allowed = MAX_REGISTERS[target.split(":")[0]] * MORE_REGISTERS.get(row["kernel"], 1)
+        allowed = MAX_REGISTERS[target.split(":", maxsplit=1)[0]] * MORE_REGISTERS.get(row["kernel"], 1)
         assert row["registers"] <= allowed, row
