@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from convexadam.errors import InputError
 from convexadam.geometry import Affine, DisplacementField, Grid, Image, resample
-from convexadam.geometry.sampling import sample_cubic, spline_coefficients
+from convexadam.geometry.sampling import find_mixed_cells, sample_cubic, sample_label, spline_coefficients
 
 SHAPE = (7, 9, 6)
 SOURCE = Grid(SHAPE, oracles.oblique_affine(flips=(True, True, False)))
@@ -193,6 +193,15 @@ def test_label_at_half_a_voxel_is_that_of_nearest(axis: int) -> None:
         found, nearest = (moved.warp(labels, mode=mode).data for mode in ("label", "nearest"))
         inner = tuple(slice(0, n - (a == axis)) for a, n in enumerate(SHAPE))
         assert torch.equal(found[(0, *inner)], nearest[(0, *inner)])
+
+
+def test_choosing_everywhere_gives_the_labels_of_mixed_cells_alone() -> None:
+    # as on a GPU, which would have to be waited for to know how many cells are mixed
+    labels = (oracles.uniform(2, *SHAPE) * 3).int()
+    positions = oracles.uniform(3, 6, 7, 8, seed=1, low=-2, high=max(SHAPE) + 1)
+    mixed = find_mixed_cells(labels)
+    assert 0 < mixed.float().mean() < 1
+    assert torch.equal(sample_label(labels, None, positions), sample_label(labels, mixed, positions))
 
 
 def test_whole_numbers_are_labels_by_default() -> None:

@@ -169,6 +169,21 @@ def test_what_follows_a_registration(counted: PretendedGpu) -> None:
     assert counted.record.faults() == []
 
 
+def test_what_the_host_waits_for(counted: PretendedGpu) -> None:
+    field = DisplacementField(torch.full((3, *SHAPE), 0.4).to(DEVICE), GRID)
+    image, labels = Image(_volume(2)[None].to(DEVICE), GRID), Image((3 * _volume(3)[None]).int().to(DEVICE), GRID)
+    allowed = {  # an inverse tells its error, and whether it is finite
+        "warp": (lambda: field.warp(image), 0),
+        "labels": (lambda: field.warp(labels), 0),
+        "jacobian": (field.jacobian, 0),
+        "inverse": (field.inverse, 3),
+    }
+    for name, (run, waits) in allowed.items():
+        counted.record.start()
+        run()
+        assert sum(counted.record.waits.values()) + sum(counted.record.copies_to_device.values()) <= waits, name
+
+
 def test_faults_are_seen(counted: PretendedGpu) -> None:
     ours, theirs = torch.ones(3).to(DEVICE), torch.ones(3)
     ours + 2.0

@@ -31,7 +31,8 @@ def make_sampler(volume: Shaped[Tensor, "c i j k"], mode: Mode) -> Sampler:
         return functools.partial(sample_cubic, spline_coefficients(volume))
     if mode == "nearest":
         return functools.partial(sample_nearest, volume)
-    return functools.partial(sample_label, volume, find_mixed_cells(volume))
+    # on a GPU choosing among all positions is quicker than waiting for their number
+    return functools.partial(sample_label, volume, None if volume.is_cuda else find_mixed_cells(volume))
 
 
 @full_precision
@@ -90,19 +91,22 @@ def find_mixed_cells(labels: Shaped[Tensor, "c i j k"]) -> Shaped[Tensor, "c a b
 
 
 def sample_label(
-    labels: Shaped[Tensor, "c i j k"], mixed: Shaped[Tensor, "c x y z"], positions: Float[Tensor, "3 a b d"]
+    labels: Shaped[Tensor, "c i j k"],
+    mixed: Shaped[Tensor, "c x y z"] | None,
+    positions: Float[Tensor, "3 a b d"],
 ) -> Shaped[Tensor, "c a b d"]:
     """Sample labels: of the eight voxels around a position, the value with the largest sum of trilinear weights.
 
     This is the label with the largest interpolated indicator function. Ties are resolved in favour of the nearest
-    voxel. Outside, the value of the nearest edge voxel is returned.
+    voxel. Outside, the value of the nearest edge voxel is returned. ``mixed`` are the cells where there is a choice;
+    ``None`` for all.
     """
     result = sample_nearest(labels, positions)
     cell: Any = [
         positions[axis].floor().clamp(0, max(n - 2, 0)).to(torch.int64) for axis, n in enumerate(labels.shape[1:])
     ]
     for c, channel in enumerate(labels):
-        undecided = mixed[(c, *cell)]
+        undecided: Any = ... if mixed is None else mixed[(c, *cell)]
         low = [at[undecided] for at in cell]
         above = [(positions[a][undecided].clamp(0, n - 1) - low[a]).clamp(0, 1) for a, n in enumerate(channel.shape)]
         values, weights = [], []
