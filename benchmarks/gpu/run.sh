@@ -23,7 +23,7 @@ if [ "$step" != benchmark ]; then
         echo "pytest, xdist or hypothesis is not installed. These did not run: the tests on a GPU"
     else
         # without the plug-ins and the import hook that the project's own settings ask for
-        PYTHONPATH=src:tests "$python" -m pytest -q -n "${PROCESSES:-8}" -p no:cacheprovider \
+        PYTHONPATH=src:tests "$python" -m pytest -q -n "${PROCESSES:-8}" -W default -p no:cacheprovider \
             -o addopts=--import-mode=importlib tests/kernels/test_*_triton.py tests/gpu/test_device.py || status=1
     fi
 fi
