@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import os
 import subprocess
 import sys
@@ -465,11 +464,6 @@ def build_guard(folder: Path) -> Path:
     ]
     subprocess.run([*command, "-lc10", "-o", str(library)], check=True, capture_output=True)
     return library
-
-
-def count_bytes(values: int, shape: tuple[int, ...]) -> float:
-    """Return bytes as a number per voxel."""
-    return values / math.prod(shape)
 
 
 def _unwrap(values: Any) -> Any:

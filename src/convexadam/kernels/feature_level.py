@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import final
 
 import torch
@@ -76,7 +77,7 @@ class FeatureLevel:
     spacing: Triple = (1, 1, 1)
     known_range: FeatureRange | None = None
 
-    @property
+    @cached_property
     def range(self) -> FeatureRange:
         """Range of the features; measured, for which a GPU is waited for, unless it is known."""
         return self.known_range or measure_ranges([self])[0]

@@ -94,7 +94,8 @@ class WorkingPair:
     def _measure(self, levels: list[FeatureLevel], fine: FeatureLevel | None) -> list[FeatureLevel]:
         """Return levels that know their range, after a check that features can be compared."""
         ranges = measure_ranges(levels, others=[] if fine is None else [fine])
-        check_features(self.config.features, max(r.largest for r in ranges))
+        for found in ranges:  # one by one: the largest of several numbers need not be the one that is NaN
+            check_features(self.config.features, found.largest)
         return [replace(level, known_range=found) for level, found in zip(levels, ranges, strict=True)]
 
     @property
