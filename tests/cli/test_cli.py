@@ -119,7 +119,7 @@ def test_preset(run: Any, files: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        RegistrationConfig(grid=NativeGrid(), features=MindSSC(radius=2), discrete=None, continuous=None),
+        RegistrationConfig(grid=NativeGrid(), linear=None, features=MindSSC(radius=2), discrete=None, continuous=None),
         RegistrationConfig(
             features=Concat(parts=(MindSSC(), Intensity()), weights=(1.0, 0.5)),
             discrete=ConvexSearch(spacing=(3, 4, 2), radius=(1, 2, 2)),

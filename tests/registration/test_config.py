@@ -425,6 +425,7 @@ def test_an_unknown_preset() -> None:
     with pytest.raises(ConfigError, match=r"preset.*'publishd'.*did you mean 'published'\?"):
         preset("publishd")
     with pytest.raises(
-        ConfigError, match=r"preset must be one of default, accurate, same-contrast, published, got 'x'"
+        ConfigError,
+        match=r"preset must be one of default, accurate, same-contrast, published, rigid, similarity, affine, got 'x'",
     ):
         preset("x")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     Preset = Annotated[
         Literal[preset_names()],
-        tyro.conf.arg(metavar="NAME", help=f"Settings: {', '.join(preset_names())}."),
+        tyro.conf.arg(metavar="NAME", help=f"Settings: {', '.join(preset_names())}.", help_behavior_hint=""),
     ]
 
 T = TypeVar("T")

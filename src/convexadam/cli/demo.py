@@ -71,7 +71,8 @@ class Demo:
 
 def _write_figure(result: RegistrationResult, path: Path) -> list[Path]:
     try:
-        registration_figure(result.fixed, result.moving, result.moved, result.transform.disp_mm, path=path)
+        disp_mm = result.transform.to_displacement_field(result.fixed).disp_mm
+        registration_figure(result.fixed, result.moving, result.moved, disp_mm, path=path)
     except MissingExtraError as error:
         say(f"convexadam: no figure written: {error}")
         return []

@@ -18,6 +18,7 @@ from convexadam.cli.common import OptionalFile, OptionalOutput, Preset, UsageErr
 from convexadam.cli.matrices import decompose_matrix
 from convexadam.cli.results import (
     LABELS,
+    MATRIX,
     MOVED,
     REPORT,
     TRANSFORM,
@@ -43,7 +44,8 @@ class Register:
     """Register MOVING to FIXED; write moved.nii.gz, transform.nii.gz and report.json.
 
     transform.nii.gz maps fixed to moving space, with the linear alignment and the initial transform included. It is a
-    displacement field as ITK, ANTs and Slicer read it: 5-D, intent 1007, in mm LPS.
+    displacement field as ITK, ANTs and Slicer read it: 5-D, intent 1007, in mm LPS. With --preset rigid, similarity or
+    affine it is a matrix instead, transform.tfm.
 
     Fields marked {fixed} and other components are set with --set, such as
     --set 'continuous.update_smoothing={type="GaussianSmoothing", sigma=1.5}'.
@@ -135,10 +137,10 @@ class Register:
             )
         written = write_result(result, self.output_dir)
         if labels is not None:
-            write_image(result.transform.warp(labels, mode="label"), self.output_dir / LABELS)
+            write_image(result.transform.warp(labels, result.fixed, mode="label"), self.output_dir / LABELS)
             written.append(self.output_dir / LABELS)
         if self.learn2reg is not None:
-            write_learn2reg(result.transform, self.learn2reg)
+            write_learn2reg(result.transform.to_displacement_field(result.fixed), self.learn2reg)
             written.append(self.learn2reg)
         if not self.quiet:
             say(f"{_summarise(result)}; wrote {', '.join(map(str, written))}")
@@ -146,7 +148,9 @@ class Register:
     def _check_outputs(self) -> None:
         """Raise before the registration, not after it, if the results cannot be written."""
         check_folder(self.output_dir)
-        names = [MOVED, TRANSFORM, REPORT] + [LABELS] * (self.warp_labels is not None)
+        names = [MOVED, MATRIX if self.base.is_linear else TRANSFORM, REPORT] + [LABELS] * (
+            self.warp_labels is not None
+        )
         results = [self.output_dir / name for name in names]
         if self.learn2reg is not None:
             check_learn2reg_path(self.learn2reg, self.output_dir)
@@ -239,13 +243,12 @@ def _summarise_alignment(result: RegistrationResult) -> str:
     if fit is None:
         return "no linear alignment"
     matrix, centre = fit.transform.matrix, geometric_centre(result.fixed.grid)
-    if fit.model is None:
+    if not fit.accepted:
         kept = "identity" if np.array_equal(matrix, np.eye(4)) else "initial transform"
         return f"linear alignment: {kept} kept (nothing better found)"
     shift_mm = np.linalg.norm(matrix[:3, :3] @ centre + matrix[:3, 3] - centre)
     degrees = decompose_matrix(matrix)["rotation_degrees"]
     return (
         f"linear alignment: {fit.model}, rotation {degrees:.1f} degrees, translation of the centre {shift_mm:.1f} mm, "
-        f"dissimilarity {fit.dissimilarity_before:.3f} -> {fit.dissimilarity_after:.3f}, "
-        f"residual {fit.residual_mm:.2f} mm"
+        f"dissimilarity {fit.dissimilarity_before:.3f} -> {fit.dissimilarity_after:.3f}"
     )

@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from convexadam.errors import FileError
-from convexadam.io import check_learn2reg_name, write_image, write_itk_field
+from convexadam.geometry import Affine
+from convexadam.io import check_learn2reg_name, write_image, write_transform
 from convexadam.registration import RegistrationResult
 
-MOVED, TRANSFORM, REPORT, LABELS = "moved.nii.gz", "transform.nii.gz", "report.json", "labels_moved.nii.gz"
+MOVED, REPORT, LABELS = "moved.nii.gz", "report.json", "labels_moved.nii.gz"
+
+TRANSFORM, MATRIX = "transform.nii.gz", "transform.tfm"
+"""Name of the transform: of a displacement field, and of a linear one."""
 
 
 def check_folder(folder: Path) -> None:
@@ -50,6 +54,7 @@ def write_result(result: RegistrationResult, folder: Path) -> list[Path]:
             f"cannot create the output folder {folder}: {error.strerror}; choose another --output-dir"
         ) from error
     write_image(result.moved, folder / MOVED)
-    write_itk_field(result.transform, folder / TRANSFORM)
+    name = MATRIX if isinstance(result.transform, Affine) else TRANSFORM
+    write_transform(result.transform, folder / name)
     result.save_report(folder / REPORT)
-    return [folder / name for name in (MOVED, TRANSFORM, REPORT)]
+    return [folder / written for written in (MOVED, name, REPORT)]

@@ -16,6 +16,7 @@ from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Tran
 from convexadam.geometry.tensors import to_device
 from convexadam.io.headers import hdf5_contains
 from convexadam.io.itk import LPS, flip_lps, grid_from_itk, image_to_itk, import_simpleitk
+from convexadam.io.itk_text import format_affine, parse_affine
 from convexadam.io.nifti import StrPath
 from convexadam.io.transform_format import FileHeader
 
@@ -27,6 +28,9 @@ ITK_TEXT = b"#Insight Transform File"
 
 MATLAB_ORDER = {b"\0\0\0\0": "<", b"\0\0\x03\xe8": ">", b"\n\0\0\0": "<", b"\0\0\x03\xf2": ">"}
 """First bytes of files of MATLAB version 4, float64 or float32, and their byte order."""
+
+_LARGEST_TEXT = 10_000
+"""Bytes that the text of one matrix does not exceed."""
 
 _MATLAB_HEADER = 20
 _MATLAB_NAME = re.compile(rb"\w+_(?:double|float)_\d+_\d+\0|fixed\0")
@@ -53,9 +57,8 @@ def write_itk_transform(transform: Transform, path: StrPath) -> None:
     GeometryError
         If the axes of a field's grid are not orthogonal: ITK has no such grids.
     MissingExtraError
-        If SimpleITK is not installed.
+        If SimpleITK is not installed, which all but one matrix as text needs.
     """
-    sitk = import_simpleitk("writing a transform file of ITK")
     ending = Path(path).suffix
     if ending not in ITK_SUFFIXES:
         raise FileError(
@@ -66,6 +69,11 @@ def write_itk_transform(transform: Transform, path: StrPath) -> None:
             f"the transform in a .mat file of ITK must be an Affine, got {type(transform).__name__} for {path}; "
             "call it *.h5"
         )
+    if ending in (".tfm", ".txt") and isinstance(transform, Affine):
+        with atomic_path(path) as temporary:
+            temporary.write_text(format_affine(transform), encoding="ascii")
+        return
+    sitk = import_simpleitk("writing a transform file of ITK")
     made = _to_itk(sitk, transform)
     with atomic_path(path) as temporary:
         try:
@@ -97,8 +105,10 @@ def read_itk_transform(source: Path, fixed: Grid | None = None, device: torch.de
     MissingExtraError
         If SimpleITK is not installed.
     """
-    sitk = import_simpleitk("reading a transform file of ITK")
     _check_complete(source)
+    if detected := _read_affine_text(source):
+        return detected
+    sitk = import_simpleitk("reading a transform file of ITK")
     try:
         found = sitk.ReadTransform(str(source))
     except RuntimeError as error:
@@ -106,6 +116,13 @@ def read_itk_transform(source: Path, fixed: Grid | None = None, device: torch.de
             f"cannot read a transform of ITK from {source}: {_format_reason(error)}; check whether it is damaged"
         ) from error
     return _from_itk(sitk, found, fixed, device or "cpu")
+
+
+def _read_affine_text(source: Path) -> Affine | None:
+    if source.stat().st_size > _LARGEST_TEXT:
+        return None
+    content = source.read_bytes()
+    return parse_affine(content.decode("ascii")) if content.startswith(ITK_TEXT) and content.isascii() else None
 
 
 def detect_itk_transform(header: FileHeader) -> bool:

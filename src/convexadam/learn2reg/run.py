@@ -268,12 +268,14 @@ def _register_pair(
     try:
         path.unlink(missing_ok=True)
         result = register(pair.fixed.path, pair.moving.path, config, device=device, progress=progress, **inputs)
-        if result.transform.grid.shape != task.get_shape(pair):
+        shape = result.fixed.grid.shape
+        if shape != task.get_shape(pair):
             raise FileError(
                 f"shape of {pair.fixed.path} must be that of the task, {task.get_shape(pair)}, "
-                f"got {result.transform.grid.shape}; check tensorImageShape in dataset.json"
+                f"got {shape}; check tensorImageShape in dataset.json"
             )
-        write_field(result.transform, path, field_format, moving=result.moving.grid)
+        transform = result.transform.to_displacement_field(result.fixed)
+        write_field(transform, path, field_format, moving=result.moving.grid)
         check_field(path, task, pair, field_format)
     except Exception as error:  # must not stop the other pairs
         with suppress(OSError):

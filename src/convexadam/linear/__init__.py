@@ -1,5 +1,6 @@
-"""Linear pre-alignment: a rigid, similarity or affine transform estimated before the deformable stages."""
+"""Linear registration: a rigid, similarity or affine transform, alone or before the deformable stages."""
 
 from convexadam.linear.alignment import LinearAlignment, LinearFit
+from convexadam.linear.fit import Model
 
-__all__ = ["LinearAlignment", "LinearFit"]
+__all__ = ["LinearAlignment", "LinearFit", "Model"]

@@ -1,4 +1,4 @@
-"""Linear alignment: least-squares fits to the displacements of a coupled-convex search, coarse to fine."""
+"""Linear alignment: least-squares fits to the displacements of a search, and a refinement by mutual information."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from convexadam.geometry import Affine, Grid, Image
 from convexadam.linear.centres import geometric_centre
 from convexadam.linear.fit import Model, fit_trimmed
 from convexadam.linear.level import LinearLevel
+from convexadam.linear.refinement import refine_transform
 
 Init: TypeAlias = Literal["best", "header", "geometry", "moments"]
 
@@ -44,17 +45,23 @@ class LinearFit:
         Model of ``transform``; ``None`` if the initial transform was kept.
     dissimilarity_before, dissimilarity_after
         Mean squared feature difference with the initial transform and with ``transform``, on the finest level that was
-        computed: 0 for equal images, about 1 for unrelated ones.
-    residual_mm
-        Root mean square distance between ``transform`` and the displacements of the inliers that it was fitted to; 0
-        if the initial transform was kept.
+        searched: 0 for equal images, about 1 for unrelated ones.
+    mutual_information_before, mutual_information_after
+        Mutual information in nats, at the resolution of the images, with the transform that the refinement was to
+        improve on and with ``transform``; ``None`` if it did not run.
     """
 
     transform: Affine
     model: Model | None
     dissimilarity_before: float
     dissimilarity_after: float
-    residual_mm: float
+    mutual_information_before: float | None = None
+    mutual_information_after: float | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a transform was found that is better than the initial one."""
+        return self.model is not None
 
 
 @final
@@ -64,8 +71,13 @@ class LinearAlignment:
 
     On each level, coarse to fine: features of both images are extracted, the coupled-convex search finds a displacement
     for each control point, and a trimmed least-squares fit to those with enough structure updates the transform; the
-    moving image is resampled with it and the next iteration follows. If the coarsest level does not show the
-    ``min_improvement``, the initial transform is kept and the finer levels are skipped.
+    moving image is resampled with it and the next iteration follows.
+
+    Before deformable stages (``refine=False``) this is all: if the coarsest level does not show the
+    ``min_improvement``, the initial transform is kept and the finer levels are skipped. Alone, only the coarsest level
+    is searched; from what it finds and from the initial transform, mutual information is maximised coarse to fine to
+    the resolution of the images (see `convexadam.linear.refinement`), for the ``model`` as given. The result is
+    accepted if the likelihood of the samples rises by more than the number of parameters.
 
     Attributes
     ----------
@@ -79,14 +91,15 @@ class LinearAlignment:
         Feature extractor; ``None`` selects MIND-SSC of radius and dilation 1 for images of one channel, and the
         channels themselves for others.
     voxels_per_level
-        Approximate number of voxels of each level; no level is finer than the fixed image.
+        Approximate number of voxels of each level of the search; no level is finer than the fixed image.
     iterations
         Largest number of fits on each level.
     min_improvement
-        Share by which the dissimilarity has to decrease for the initial transform to be replaced. Small misalignments
-        are left to the deformable stages, and an image that is not resampled stays sharp.
+        Share by which the dissimilarity has to decrease for the initial transform to be replaced before deformable
+        stages, which correct small misalignments themselves: an image that is not resampled stays sharp.
     min_model_improvement
-        Share by which the dissimilarity has to decrease for a richer model to be preferred to a simpler one.
+        Share by which the dissimilarity has to decrease for a richer model to be preferred to a simpler one before
+        deformable stages.
     inlier_fraction
         Share of the control points with structure that the fit uses; the others count as outliers.
 
@@ -134,6 +147,7 @@ class LinearAlignment:
         fixed_mask: Image | None = None,
         moving_mask: Image | None = None,
         initial: Affine | None = None,
+        refine: bool = True,
     ) -> LinearFit:
         """Align two images.
 
@@ -145,6 +159,8 @@ class LinearAlignment:
             Weight of each voxel, 0 or 1 (integers) or in [0, 1], on any grids.
         initial
             Initial transform from fixed to moving space; ``None`` computes it as ``init`` says.
+        refine
+            Refine to the resolution of the images; ``False`` leaves that to deformable stages.
 
         Returns
         -------
@@ -170,27 +186,48 @@ class LinearAlignment:
         candidates = [fallback] if initial is not None else self._make_candidates(level, fixed.grid, moving.grid)
         model: Model = "rigid" if self.model == "rigid" else "similarity"
         fits = [self._fit(level, candidate.matrix, model) for candidate in candidates]
+        if refine:
+            return self._refine(level, (fixed, moving), masks, fallback, fits)
         best, matrix = min(((level.compute_dissimilarity(fit), fit) for fit in fits), key=lambda pair: pair[0].mean)
         before = level.compute_dissimilarity(fallback.matrix)
         if not best.improves_on(before, self.min_improvement):  # nor would it on the finer levels
             return LinearFit(
-                transform=fallback,
-                model=None,
-                dissimilarity_before=before.mean,
-                dissimilarity_after=before.mean,
-                residual_mm=0.0,
+                transform=fallback, model=None, dissimilarity_before=before.mean, dissimilarity_after=before.mean
             )
         for prepare in prepare_finer:
             level = prepare()
             matrix = self._fit(level, matrix, self.model)
         return self._select_model(level, fallback, matrix)
 
+    def _refine(
+        self,
+        level: LinearLevel,
+        images: tuple[Image, Image],
+        masks: tuple[Image | None, Image | None],
+        fallback: Affine,
+        fits: list[np.ndarray],
+    ) -> LinearFit:
+        """Refine the fits and the initial transform, and accept the best result if it is better than the latter."""
+        refined = refine_transform(
+            images, masks, [fallback.matrix, *fits], model=self.model, coarsest_mm=level.grid.spacing_mm[0]
+        )
+        accepted = refined.is_significant and _is_plausible(np.linalg.solve(fallback.matrix, refined.matrix))
+        before = level.compute_dissimilarity(fallback.matrix).mean
+        return LinearFit(
+            transform=Affine(refined.matrix) if accepted else fallback,
+            model=self.model if accepted else None,
+            dissimilarity_before=before,
+            dissimilarity_after=level.compute_dissimilarity(refined.matrix).mean if accepted else before,
+            mutual_information_before=refined.before,
+            mutual_information_after=refined.after if accepted else refined.before,
+        )
+
     def _fit(self, level: LinearLevel, matrix: np.ndarray, model: Model) -> np.ndarray:
         for _ in range(self.iterations):
             points, targets, weights = level.find_matches(matrix)
             if not weights.any():
                 break
-            update, _ = fit_trimmed(points, targets, weights, model=model, inlier_fraction=self.inlier_fraction)
+            update = fit_trimmed(points, targets, weights, model=model, inlier_fraction=self.inlier_fraction)
             if not _is_plausible(matrix @ update):
                 break
             matrix = matrix @ update
@@ -202,19 +239,17 @@ class LinearAlignment:
     def _select_model(self, level: LinearLevel, fallback: Affine, matrix: np.ndarray) -> LinearFit:
         """Choose the initial transform, or the simplest model that no richer one improves on by enough."""
         before = best = level.compute_dissimilarity(fallback.matrix)
-        best_matrix, best_model, best_residual_mm = fallback.matrix, None, 0.0
+        best_matrix, best_model = fallback.matrix, None
         points, targets, weights = level.find_matches(matrix)
         moving_points = targets @ matrix[:3, :3].T + matrix[:3, 3]
         for model in _MODELS[: _MODELS.index(self.model) + 1] if weights.any() else ():
-            fit, residual_mm = fit_trimmed(
-                points, moving_points, weights, model=model, inlier_fraction=self.inlier_fraction
-            )
+            fit = fit_trimmed(points, moving_points, weights, model=model, inlier_fraction=self.inlier_fraction)
             if not _is_plausible(fit):
                 continue
             dissimilarity = level.compute_dissimilarity(fit)
             required = self.min_improvement if best_model is None else self.min_model_improvement
             if dissimilarity.improves_on(best, required):
-                best, best_matrix, best_model, best_residual_mm = dissimilarity, fit, model, residual_mm
+                best, best_matrix, best_model = dissimilarity, fit, model
         if best_model is not None and best_model != self.model:
             # a simpler model was fitted to displacements found with the richest one: iterate with its own
             best_matrix = self._fit(level, best_matrix, best_model)
@@ -224,7 +259,6 @@ class LinearAlignment:
             model=best_model,
             dissimilarity_before=before.mean,
             dissimilarity_after=best.mean,
-            residual_mm=best_residual_mm,
         )
 
     def _make_candidates(self, level: LinearLevel, fixed: Grid, moving: Grid) -> list[Affine]:

@@ -13,8 +13,9 @@ _MAX_ITERATIONS = 20
 _MAX_POINTS = 20_000
 """Points used at most: many more than the twelve numbers of an affine fit need; of more, every second, third, ..."""
 
-_CONVERGED_MM = 1e-3
-"""Largest change of a transformed point between two iterations at which the trimmed fit has converged."""
+_CONVERGED = 1e-5
+"""Largest change of a transformed point between two iterations, as a share of the extent of the points, at which the
+trimmed fit has converged."""
 
 _RIDGE = 1e-3
 """Ridge term of the affine fit, as a share of the mean variance of the points along an axis."""
@@ -22,7 +23,7 @@ _RIDGE = 1e-3
 
 def fit_trimmed(
     points: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, model: Model, inlier_fraction: float
-) -> tuple[np.ndarray, float]:
+) -> np.ndarray:
     """Fit a transform by least trimmed squares: only the ``inlier_fraction`` with the smallest residuals counts.
 
     Alternates between a fit to the inliers and the choice of the smallest residuals (Rousseeuw and Van Driessen, Data
@@ -41,7 +42,7 @@ def fit_trimmed(
 
     Returns
     -------
-    The 4x4 matrix, and the weighted root mean square residual of the inliers in mm.
+    The 4x4 matrix.
     """
     (used,) = np.nonzero(weights)
     used = used[:: -(-len(used) // _MAX_POINTS)]
@@ -49,13 +50,13 @@ def fit_trimmed(
     count = max(1, round(inlier_fraction * len(used)))
     inliers = np.arange(len(used))
     matrix = fit_weighted(points, targets, weights, model=model)
+    close = (_CONVERGED * np.linalg.norm(np.ptp(points, axis=0))) ** 2
     for _ in range(_MAX_ITERATIONS):
         inliers = np.argpartition(_squared_residuals(matrix, points, targets), count - 1)[:count]
         last, matrix = matrix, fit_weighted(points[inliers], targets[inliers], weights[inliers], model=model)
-        if _squared_residuals(matrix, points, points @ last[:3, :3].T + last[:3, 3]).max() < _CONVERGED_MM**2:
+        if _squared_residuals(matrix, points, points @ last[:3, :3].T + last[:3, 3]).max() <= close:
             break
-    squared = _squared_residuals(matrix, points[inliers], targets[inliers])
-    return matrix, float(np.sqrt(np.average(squared, weights=weights[inliers])))
+    return matrix
 
 
 def fit_weighted(points: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, model: Model) -> np.ndarray:

@@ -35,7 +35,8 @@ class RegistrationConfig:
         Estimates a mask for each image that has none, such as `AutoForeground`; ``None`` uses all of an image.
     linear
         Linear alignment, which keeps the start unless it finds a better one; ``None`` trusts the headers (or the
-        initial transform).
+        initial transform). With neither ``discrete`` nor ``continuous`` it is refined to the resolution of the images,
+        and the result is a matrix, as of ``preset("rigid")``.
     features
         What the search compares: a component of `convexadam.features`, or any callable with the signature of
         `Features`.
@@ -104,6 +105,11 @@ class RegistrationConfig:
             ("landmarks", LandmarkTerm | None),
         ):
             check_component(getattr(self, name), kind, name)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the linear alignment is the only stage."""
+        return self.linear is not None and not self.searches and self.continuous is None
 
     @property
     def searches(self) -> tuple[ConvexSearch, ...]:

@@ -61,7 +61,14 @@ def initialise(inputs: RegistrationInputs, config: RegistrationConfig) -> Initia
     masks, initial = (fixed_mask, moving_mask), inputs.initial
     if config.linear is None or not (initial is None or isinstance(initial, Affine)):
         return Initialisation(start=Affine() if initial is None else initial, linear=None, masks=masks)
-    fit = config.linear(inputs.fixed, inputs.moving, fixed_mask=fixed_mask, moving_mask=moving_mask, initial=initial)
+    fit = config.linear(
+        inputs.fixed,
+        inputs.moving,
+        fixed_mask=fixed_mask,
+        moving_mask=moving_mask,
+        initial=initial,
+        refine=config.is_linear,
+    )
     return Initialisation(start=fit.transform, linear=fit, masks=masks)
 
 

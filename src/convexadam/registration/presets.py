@@ -20,6 +20,7 @@ from convexadam.continuous import (
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, did_you_mean
 from convexadam.features import Concat, Intensity, MindSSC
+from convexadam.linear import LinearAlignment, Model
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.working_grid import IsotropicGrid, NativeGrid
 
@@ -179,6 +180,10 @@ def _make_published() -> RegistrationConfig:
     )
 
 
+def _make_linear(model: Model) -> RegistrationConfig:
+    return RegistrationConfig(linear=LinearAlignment(model=model), discrete=None, continuous=None, landmarks=None)
+
+
 _BUILT_IN = (
     Preset(
         name="default",
@@ -202,5 +207,20 @@ _BUILT_IN = (
         summary="The defaults of the published ConvexAdam package (radius 1, dilation 2, spacing 6, radius 4, 80 Adam "
         "iterations at spacing 2, weight 1.25), on the native grid, without linear alignment.",
         make=_make_published,
+    ),
+    Preset(
+        name="rigid",
+        summary="Rotation and translation alone, to a fraction of a voxel, for any contrasts.",
+        make=partial(_make_linear, "rigid"),
+    ),
+    Preset(
+        name="similarity",
+        summary="Rotation, translation and one scale alone, to a fraction of a voxel.",
+        make=partial(_make_linear, "similarity"),
+    ),
+    Preset(
+        name="affine",
+        summary="Affine transform alone, to a fraction of a voxel.",
+        make=partial(_make_linear, "affine"),
     ),
 )

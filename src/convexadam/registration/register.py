@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import torch
 
 from convexadam.errors import ConfigError, OutOfMemoryError
-from convexadam.geometry import Image
+from convexadam.geometry import Affine, DisplacementField, Image, Transform
+from convexadam.geometry.to_grid import to_floating
 from convexadam.kernels import backend_for, override_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
@@ -27,9 +28,11 @@ from convexadam.registration.inputs import (
     parse_volume_preserving_mask,
 )
 from convexadam.registration.landmarks import parse_landmarks
+from convexadam.registration.linear_result import measure_linear
 from convexadam.registration.memory import release_memory
 from convexadam.registration.pair import WorkingPair
 from convexadam.registration.pipeline import (
+    Initialisation,
     finish,
     initialise,
     measure_similarity,
@@ -113,7 +116,8 @@ def register(
 
     Returns
     -------
-    `RegistrationResult` with the transform on the grid of the fixed image.
+    `RegistrationResult` with the transform: a displacement field on the grid of the fixed image, or an `Affine` if the
+    linear alignment is the only stage.
 
     Raises
     ------
@@ -126,6 +130,11 @@ def register(
         ``sliding_regions`` are not used by the settings, or segmentations are missing.
     OutOfMemoryError
         If the device has too little memory.
+
+    Warns
+    -----
+    UserWarning
+        If the linear alignment is the only stage, and found nothing better than the initial transform.
 
     Examples
     --------
@@ -162,16 +171,15 @@ def register(
     with _translate_memory_errors(_memory_advice(fixed_image)), override_backend(config.backend):
         with clock.stage("linear"):
             initialisation = initialise(inputs, config)
-        with clock.stage("resample"):
-            pair = resample_to_working_grid(inputs, initialisation, config)
-        grid = pair.grid
-        level, fields = _search_and_refine(pair, clock)
-        del pair
-        with clock.stage("finish"):
-            similarity = measure_similarity(level, fields.forward)
-            del level  # before fields at full resolution are made
-            transform, inverse, diagnostics = finish(inputs, initialisation, config, grid, fields, similarity)
-        used_backend = backend_for(transform.disp_mm)
+        start, fit = initialisation.start, initialisation.linear
+        transform: DisplacementField | Affine
+        if config.is_linear and fit is not None and isinstance(start, Affine):
+            inverse: Transform | None = start.inverse() if config.symmetric else None
+            with clock.stage("finish"):
+                transform, diagnostics = start, measure_linear(inputs, initialisation.masks, fit)
+        else:
+            transform, inverse, diagnostics = _register_deformably(inputs, initialisation, config, clock)
+        used_backend = backend_for(to_floating(fixed_image).data)
     return RegistrationResult(
         linear=initialisation.linear,
         transform=transform,
@@ -184,6 +192,21 @@ def register(
         backend=used_backend,
         moving_type=Image if isinstance(moving, (str, os.PathLike)) else type(moving),
     )
+
+
+def _register_deformably(
+    inputs: RegistrationInputs, initialisation: Initialisation, config: RegistrationConfig, clock: _Clock
+) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
+    """Return the transform, its inverse if the settings are symmetric, and diagnostics."""
+    with clock.stage("resample"):
+        pair = resample_to_working_grid(inputs, initialisation, config)
+    grid = pair.grid
+    level, fields = _search_and_refine(pair, clock)
+    del pair
+    with clock.stage("finish"):
+        similarity = measure_similarity(level, fields.forward)
+        del level  # before fields at full resolution are made
+        return finish(inputs, initialisation, config, grid, fields, similarity)
 
 
 def _search_and_refine(pair: WorkingPair, clock: _Clock) -> tuple[FeatureLevel, ForwardBackward]:
@@ -213,7 +236,7 @@ class _Clock:
 
     def __init__(self, progress: Progress | None, device: torch.device) -> None:
         self._progress, self._device = progress, device
-        self._marks = [self._mark()]
+        self._marks, self._names = [self._mark()], list[str]()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -221,17 +244,18 @@ class _Clock:
             self._progress(name, _STAGES.index(name) / len(_STAGES))
         yield
         self._marks.append(self._mark())
+        self._names.append(name)
         if self._progress is not None and name == _STAGES[-1]:
             self._progress("done", 1.0)
 
     def timings(self) -> dict[str, float]:
-        """Return the time of each stage in seconds."""
+        """Return the time of each stage that ran, in seconds."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
             seconds = [a.elapsed_time(b) / 1e3 for a, b in pairwise(self._marks)]
         else:
             seconds = [b - a for a, b in pairwise(self._marks)]
-        return dict(zip(_STAGES, seconds, strict=True))
+        return dict(zip(self._names, seconds, strict=True))
 
     def _mark(self) -> Any:
         """Return the time, or an event that the GPU will reach when all that was launched has run."""

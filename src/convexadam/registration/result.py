@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from convexadam._version import VERSION
-from convexadam.geometry import DisplacementField, Image, Transform
+from convexadam.geometry import Affine, DisplacementField, Image, Transform
 from convexadam.io import atomic_path, convert_image
 from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
@@ -27,7 +27,8 @@ class RegistrationResult:
     Attributes
     ----------
     transform
-        Fixed to moving space, in mm RAS+, on the fixed image's grid.
+        Fixed to moving space, in mm RAS+: a field on the fixed image's grid, or an `Affine` if the linear alignment was
+        the only stage.
     inverse
         Moving to fixed space, estimated together with ``transform``; ``None`` unless the settings are ``symmetric``.
         (`transform.inverse()` computes the inverse of any transform.)
@@ -36,7 +37,7 @@ class RegistrationResult:
     config
         The settings.
     timings
-        Time of each stage in seconds.
+        Time of each stage that ran, in seconds.
     diagnostics
         ``dissimilarity_before``/``_after`` (mean squared feature difference summed over channels, before any repair of
         folds), ``overlap_percent`` (share of the volume with weight in both images), ``folded_percent`` (voxels with a
@@ -53,7 +54,7 @@ class RegistrationResult:
         Class of the moving image that was passed; `Image` for a path.
     """
 
-    transform: DisplacementField
+    transform: DisplacementField | Affine
     fixed: Image
     moving: Image
     config: RegistrationConfig
@@ -71,7 +72,9 @@ class RegistrationResult:
         Whole numbers (a CT in int16, say) are interpolated as well, and rounded; warp label maps with
         ``transform.warp``.
         """
-        return self.transform.warp(self.moving, mode="linear", fill_value=float(self.moving.data.detach().min()))
+        return self.transform.warp(
+            self.moving, self.fixed, mode="linear", fill_value=float(self.moving.data.detach().min())
+        )
 
     def to_type(self, kind: type | None = None) -> Any:
         """Return `moved` as an object of another package.

@@ -1,0 +1,275 @@
+"""Refinement of a linear transform: the maximum of mutual information, coarse to fine, at sample points."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import numpy as np
+import torch
+
+from convexadam._typing import Channels, Float, Points, Shaped, Tensor
+from convexadam.geometry import Grid, Image
+from convexadam.geometry.resample import resample
+from convexadam.geometry.to_grid import block_average, fill_outside_mask, select_mask_mode
+from convexadam.kernels._device import send
+from convexadam.kernels.mutual_information import BINS, MARGIN, MutualInformation, mutual_information
+from convexadam.kernels.warp import sample_nearest
+from convexadam.linear.fit import Model
+
+_SAMPLES = 100_000, 25_000
+"""Points at which the images are compared, on the finest level and on the others."""
+
+_ITERATIONS = 16
+"""Largest number of steps on a level."""
+
+_CLOSE = 3e-3, 2e-2
+"""Longest displacement by a step, in voxels of the level, at which the finest and another level has converged."""
+
+_FACTORS, _FALL = (0.25, 4.0), 0.25
+"""Range of the factor by which a step is longer than the information says, and its fall after a step that failed."""
+
+_QUANTILES = (0.001, 0.999)
+"""Range of the intensities that has bins of its own; values beyond share the outer bins."""
+
+_RIDGE = 1e-6
+"""Share of the diagonal added to the information: a direction without slope (one slice) is left alone."""
+
+_NO_INFORMATION = 1e-4
+"""Information added to all parameters, in nats per squared radius of the points: images have 10 to 1000."""
+
+_REACH = 4
+"""Voxels of the level by which values are extended beyond a mask: further than the samples move on a level."""
+
+_EDGE = 1e-3
+"""Voxels outside the outer voxel centres that are taken for rounding (an axis of one voxel has no inside)."""
+
+_Pair: TypeAlias = tuple[Image, Image]
+_Masks: TypeAlias = tuple[Image | None, Image | None]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RefinedTransform:
+    """A refined transform, and the mutual information of the finest level.
+
+    Attributes
+    ----------
+    matrix
+        4x4, mm RAS+, fixed to moving space.
+    before, after
+        Mutual information in nats with the first start, and with ``matrix``.
+    samples
+        Number of independent samples: of points, or of voxels of the fixed image if there are fewer.
+    parameters
+        Number of parameters of the model.
+    """
+
+    matrix: np.ndarray
+    before: float
+    after: float
+    samples: int
+    parameters: int
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the log-likelihood rises by more than the number of parameters (Akaike, IEEE TAC 1974)."""
+        return self.samples * (self.after - self.before) > self.parameters
+
+
+def refine_transform(
+    images: _Pair, masks: _Masks, starts: list[np.ndarray], *, model: Model, coarsest_mm: float
+) -> RefinedTransform:
+    """Maximise mutual information over a linear model, from voxels of half ``coarsest_mm`` to those of the images.
+
+    Each step is that of Newton, with the Fisher information of the samples in place of the Hessian (Fisher scoring),
+    times the ratio of information to curvature along the step before (Barzilai and Borwein, IMA J. Numer. Anal. 1988);
+    across contrasts the information exceeds the curvature. A step that lowers the value is rejected. It moves both
+    images by half, in opposite directions, from the same points: measured on the grid of one of them, mutual
+    information would prefer transforms that enlarge the other one (by 0.15 % for a brain).
+
+    Parameters
+    ----------
+    images, masks
+        Fixed and moving; see `convexadam.linear.LinearAlignment`.
+    starts
+        4x4 matrices, mm RAS+, fixed to moving space: the first is what the result is compared with. From the coarsest
+        level on only the best is refined.
+    model
+        What is estimated.
+    coarsest_mm
+        Voxel size at which ``starts`` were found; the finest level has the smallest spacing of the coarser image.
+    """
+    finest_mm = max(min(image.grid.spacing_mm) for image in images)
+    level = max(0, math.floor(math.log2(coarsest_mm / finest_mm) - 0.5))
+    like = images[0].data.new_empty(0, dtype=torch.float64)
+    generators = send(torch.from_numpy(make_generators(model)), like)
+    first, *others = (send(torch.from_numpy(np.array(start)), like) for start in starts)
+    best, best_score = first, -math.inf
+    for start in _drop_similar([first, *others], images[0].grid, finest_mm * 2**level):
+        objective = _Objective(images, masks, start, finest_mm, level)
+        refined = _maximise(objective, start, generators)
+        score = float(objective.overlap * objective(objective.place(refined)).value)
+        if score > best_score:
+            best, best_score = refined, score
+    while level > 0:
+        level -= 1
+        objective = _Objective(images, masks, best, finest_mm, level)
+        best = _maximise(objective, best, generators)
+    values = [objective(objective.place(matrix)).value for matrix in (first, best)]
+    before, after = torch.stack(values).tolist()
+    return RefinedTransform(
+        matrix=best.cpu().numpy(), before=before, after=after, samples=objective.samples, parameters=len(generators)
+    )
+
+
+def _drop_similar(matrices: list[Tensor], grid: Grid, distance_mm: float) -> list[Tensor]:
+    """Return the transforms without those that move all corners of a grid like an earlier one, within a distance."""
+    ends = [(0.0, n - 1.0) for n in grid.shape]
+    index = torch.tensor(list(itertools.product(*ends)), dtype=torch.float64, device="cpu")
+    corners = send(grid.index_to_world(index), matrices[0])
+    kept: list[Tensor] = []
+    for matrix in matrices:
+        moved = [corners @ (matrix - other)[:3, :3].T + (matrix - other)[:3, 3] for other in kept]
+        if all(float(difference.norm(dim=1).max()) > distance_mm for difference in moved):
+            kept.append(matrix)
+    return kept
+
+
+def make_generators(model: Model) -> np.ndarray:
+    """Return the generators of a model, ``[k, 4, 4]``: translations, and rotations, with scale, or all linear maps."""
+    translations = np.zeros((3, 4, 4))
+    translations[range(3), range(3), 3] = 1
+    linear = np.zeros((3, 3, 4, 4))
+    for a in range(3):
+        for b in range(3):
+            linear[a, b, a, b] = 1
+    if model == "affine":
+        return np.concatenate([translations, linear.reshape(9, 4, 4)])
+    rotations = [linear[a, b] - linear[b, a] for a, b in ((1, 0), (2, 0), (2, 1))]
+    scale = [linear[range(3), range(3)].sum(0)] if model == "similarity" else []
+    return np.stack([*translations, *rotations, *scale])
+
+
+@dataclass(frozen=True, eq=False)
+class _Placement:
+    """Maps from normalised points to fixed and to moving space, 4x4; the transform is ``moving fixed^-1``."""
+
+    fixed: Float[Tensor, "4 4"]
+    moving: Float[Tensor, "4 4"]
+
+    def move(self, generator: Float[Tensor, "4 4"]) -> _Placement:
+        """Move both images by half the exponential of a generator, in opposite directions."""
+        half = torch.linalg.matrix_exp(generator / 2)
+        return _Placement(self.fixed @ torch.linalg.inv(half), self.moving @ half)
+
+    def where(self, condition: Shaped[Tensor, ""], other: _Placement) -> _Placement:
+        return _Placement(
+            torch.where(condition, self.fixed, other.fixed), torch.where(condition, self.moving, other.moving)
+        )
+
+
+class _Objective:
+    """Mutual information of both images at one level, as a function of the transform, near a first one."""
+
+    def __init__(
+        self, images: _Pair, masks: _Masks, matrix: Float[Tensor, "4 4"], finest_mm: float, level: int
+    ) -> None:
+        self.side_mm, self.close = finest_mm * 2**level, _CLOSE[min(level, 1)]
+        coarse = [
+            fill_outside_mask(block_average(image, self.side_mm, mask), mask, _REACH * self.side_mm)
+            for image, mask in zip(images, masks, strict=True)
+        ]
+        points = _draw_points(images[0].grid, _SAMPLES[min(level, 1)], like=matrix)
+        in_both = _have_data(images[0].grid, masks[0], points)
+        in_both &= _have_data(images[1].grid, masks[1], points @ matrix[:3, :3].T + matrix[:3, 3])
+        self.overlap = float(in_both.double().mean())
+        points = points[in_both] if self.overlap > 0 else points[:1]  # without overlap any step is as good
+        self.samples = min(len(points), coarse[0].data[0].numel())
+        centre = points.mean(0)
+        self.radius = (points - centre).square().sum(1).mean().sqrt().clamp_min(self.side_mm)
+        self._points = ((points - centre) / self.radius).float()
+        self._to_mm = torch.eye(4, dtype=points.dtype, device=points.device)
+        self._to_mm[:3, :3] *= self.radius
+        self._to_mm[:3, 3] = centre
+        self._to_index = [send(torch.from_numpy(np.linalg.inv(image.grid.affine)), points) for image in coarse]
+        self._channels = list(zip(_to_bins(coarse[0]), _to_bins(coarse[1]), strict=True))
+
+    def place(self, matrix: Float[Tensor, "4 4"]) -> _Placement:
+        """Return the placement of both images for a transform in mm."""
+        return _Placement(self._to_mm, matrix @ self._to_mm)
+
+    def __call__(self, placement: _Placement) -> MutualInformation:
+        """Return the mutual information, the mean of all channels, and its derivatives."""
+        to_fixed, to_moving = self._to_index[0] @ placement.fixed, self._to_index[1] @ placement.moving
+        parts = [
+            mutual_information(self._points, fixed, moving, to_fixed[:3], to_moving[:3])
+            for fixed, moving in self._channels
+        ]
+        return MutualInformation(*(torch.stack(values).mean(0) for values in zip(*parts, strict=True)))
+
+
+def _maximise(
+    objective: _Objective, matrix: Float[Tensor, "4 4"], generators: Float[Tensor, "k 4 4"]
+) -> Float[Tensor, "4 4"]:
+    placement, factor = objective.place(matrix), matrix.new_ones(())
+    current = objective(placement)
+    entries = generators[:, :3].reshape(len(generators), 12)
+    for _ in range(_ITERATIONS):
+        gradient, information = entries @ current.gradient.flatten(), entries @ current.information @ entries.T
+        diagonal = information.diagonal()
+        ridge = torch.diag(_RIDGE * (diagonal + diagonal.mean()) + _NO_INFORMATION)
+        step = factor * torch.linalg.solve_ex(information + ridge, gradient)[0]
+        proposed = placement.move((step[:, None, None] * generators).sum(0))
+        new = objective(proposed)
+        accept = new.value > current.value
+        # the curvature along the step, of which the information is an estimate
+        change = step @ (gradient - entries @ new.gradient.flatten())
+        ratio = torch.where(change > 0, (step @ information @ step) / change, _FACTORS[1])
+        factor = torch.where(accept, ratio.clamp(*_FACTORS), factor * _FALL)
+        placement = proposed.where(accept, placement)
+        current = MutualInformation(*(torch.where(accept, b, a) for a, b in zip(current, new, strict=True)))
+        # on a GPU, to know that it has converged would be to wait
+        if not matrix.is_cuda and step.abs().max() * objective.radius < objective.close * objective.side_mm:
+            break
+    result: Tensor = placement.moving @ torch.linalg.inv(placement.fixed)
+    return result
+
+
+def _draw_points(grid: Grid, count: int, like: Tensor) -> Points:
+    """Return points in mm, ``(n, 3)`` float64, spread evenly over the field of view.
+
+    They follow an additive recurrence of low discrepancy (Roberts, 2018, after Korobov), off the voxel centres, so that
+    interpolation smooths both images alike at any transform.
+    """
+    root = 1.2207440846057596  # of x^4 = x + 1
+    steps = torch.tensor([root**-1, root**-2, root**-3], dtype=torch.float64, device="cpu")
+    share = (0.5 + torch.arange(1, count + 1, dtype=torch.float64, device="cpu")[:, None] * steps) % 1.0
+    last = torch.tensor(grid.shape, dtype=torch.float64, device="cpu") - 1
+    return grid.index_to_world(send(share * last, like))
+
+
+def _have_data(grid: Grid, mask: Image | None, points: Points) -> Shaped[Tensor, " n"]:
+    """Return which points lie within the outer voxel centres of a grid, and in the mask."""
+    index = grid.world_to_index(points)
+    last = torch.tensor(grid.shape, dtype=index.dtype, device=index.device) - 1
+    inside = ((index >= -_EDGE) & (index <= last + _EDGE)).all(1)
+    if mask is None:
+        return inside
+    weight = sample_nearest(
+        resample(mask, grid, mode=select_mask_mode(mask), fill_value=0.0).data, index.T[..., None, None]
+    )
+    return inside & (weight[0, :, 0, 0] > 0.5)
+
+
+def _to_bins(image: Image) -> Channels:
+    """Return the intensities in bins; values beyond the quantiles are clipped."""
+    channels = []
+    for values in image.data:
+        some = values.flatten()[:: max(1, values.numel() // _SAMPLES[0])]  # torch.quantile refuses more than 16 million
+        low, high = torch.quantile(some, torch.tensor(_QUANTILES, dtype=some.dtype, device=some.device))
+        share = torch.where(high > low, (values - low) / (high - low), 0.0)
+        channels.append(share.clamp(0, 1) * (BINS - 1 - 2 * MARGIN) + MARGIN)
+    return torch.stack(channels)
