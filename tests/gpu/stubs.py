@@ -48,6 +48,7 @@ def _take_means(arguments: Arguments) -> None:
 STUBS: dict[str, Callable[[Arguments], None]] = {
     "_add": _fill(out=0.0),
     "_add_gradient": _fill(out=0.0, parts=1e-3),
+    "_add_opposite_steps": _fill(out_u=0.5, out_v=-0.5),
     "_add_step": _copy("step"),
     "_compute_determinant": _fill(out=1.0),
     "_compute_overlap": _fill(out=1.0),
@@ -56,7 +57,9 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_distances": _fill(costs=(0.01, 1.0), shares=1.0),
     "_fill_gaps": _fill(),
     "_filter": _copy("u"),
+    "_filter_all_axes": _copy("source"),
     "_filter_axis": _copy("source"),
+    "_filter_columns": _copy("source"),
     "_find_minima": _fill(out=(-0.4, 0.4)),
     "_gradient": _fill(gradient=(-1e-3, 1e-3), trace=1e-3, parts=1e-3),
     "_invert_points": _fill(points=1.0, residuals=0.0),

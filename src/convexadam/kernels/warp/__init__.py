@@ -8,7 +8,7 @@ from convexadam._typing import Field
 from convexadam.kernels._backend import get_implementation
 from convexadam.kernels.warp.reference import identity_positions, inside, sample_linear, sample_nearest
 
-__all__ = ["add_step", "identity_positions", "inside", "sample_linear", "sample_nearest"]
+__all__ = ["add_opposite_steps", "add_step", "identity_positions", "inside", "sample_linear", "sample_nearest"]
 
 
 def add_step(
@@ -39,4 +39,19 @@ def add_step(
     result: Field = get_implementation(__name__, displacement, step, out).add_step(
         displacement, step, longest=longest, factors=factors, out=out
     )
+    return result
+
+
+def add_opposite_steps(forward: Field, backward: Field, *, factors: tuple[float, float]) -> tuple[Field, Field]:
+    """Compute ``a u(x) + b v(x + u(x))`` and ``a v(x) + b u(x + v(x))``, each as `add_step` does.
+
+    Parameters
+    ----------
+    forward, backward
+        ``u`` and ``v``, ``[3, i, j, k]`` in grid units.
+    factors
+        ``a`` and ``b``.
+    """
+    module = get_implementation(__name__, forward, backward)
+    result: tuple[Field, Field] = module.add_opposite_steps(forward, backward, factors=factors)
     return result
