@@ -62,6 +62,7 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_filter_columns": _copy("source"),
     "_find_minima": _fill(out=(-0.4, 0.4)),
     "_gradient": _fill(gradient=(-1e-3, 1e-3), trace=1e-3, parts=1e-3),
+    "_judge": _fill(accepted=1.0, damping=0.1),
     "_invert_points": _fill(points=1.0, residuals=0.0),
     "_laplacian": _fill(out=0.0, parts=1e-3),
     "_means": _fill(),

@@ -247,7 +247,7 @@ class Objective(Protocol):
         ...
 
     def __call__(self, displacement: Field, *, out: Field) -> tuple[Float[Tensor, ""], Field]:
-        """Return the value, float64, and the gradient in ``out``."""
+        """Return the value, and the gradient in ``out``."""
         ...
 
     def gradient(self, displacement: Field, *, out: Field) -> Field:

@@ -52,7 +52,7 @@ def smooth(
         result.copy_(out)
     with torch.cuda.device(field.get_device()):
         if len(taps) // 2 <= _MAX_RADII[0]:
-            _launch_all_axes(field, weights, result, *factors, condition)
+            _launch_all_axes(field, weights, result, factors[0], factors[1], condition)
         elif len(taps) // 2 <= _MAX_RADII[1]:
             buffer = torch.empty_like(field)
             _launch_columns(field, weights, buffer, factors[0])
