@@ -90,9 +90,10 @@ class RegistrationObjective:
         A fixed number, as usual for Adam's ``eps``, would mean another length for each kind of image. On a GPU it stays
         there.
         """
-        mean = mean_curvature(self._term, displacement).double()
-        least = torch.where(mean > 0, _RESOLUTION * mean, 1.0)
-        return least.float() if least.is_cuda else float(least)
+        mean = mean_curvature(self._term, displacement)
+        if mean.is_cuda:
+            return (_RESOLUTION * mean).masked_fill_(mean <= 0, 1.0)
+        return _RESOLUTION * float(mean) if mean > 0 else 1.0
 
     def _regularise(self, value: Float[Tensor, ""], displacement: Field, gradient: Field) -> Float[Tensor, ""]:
         """Add the cost of the displacement alone; its gradient is added, except where the similarity added it."""

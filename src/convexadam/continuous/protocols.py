@@ -113,16 +113,16 @@ class MaskedRegulariser(Regulariser, Protocol):
 
 @runtime_checkable
 class ChannelsLast(Protocol):
-    """A similarity that copies feature maps unless channels come last in memory."""
+    """A similarity that copies feature maps unless they come from `convexadam.kernels.warp_ssd.pack_features`."""
 
     @property
     def channels_last(self) -> bool:
-        """Whether `convexadam.kernels.warp_ssd.to_channels_last` saves that copy."""
+        """Whether ``prepare`` takes what that returns: channels last in memory, or `FeatureRows` on GPUs."""
         ...
 
 
 def prefers_channels_last(similarity: Similarity) -> bool:
-    """Whether a similarity copies feature maps unless channels come last in memory."""
+    """Whether a similarity copies feature maps unless they are packed for it."""
     return isinstance(similarity, ChannelsLast) and similarity.channels_last
 
 

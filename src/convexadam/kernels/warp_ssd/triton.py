@@ -12,6 +12,7 @@ import triton.language as tl
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.kernels.diffusion.triton import negative_laplacian
 from convexadam.kernels.warp.triton import find_cell, interpolate_corners, launch_grid, load_corners, points_of_box
+from convexadam.kernels.warp_ssd.feature_rows import FeatureMap, FeatureRows, unpack
 
 _BOX = (2, 4, 8)
 """Points per program: they load about 3 x 5 x 9 rows of the moving map, two per point; the other six are cached."""
@@ -41,20 +42,24 @@ class WarpSsd:
 
     def __init__(
         self,
-        fixed: Channels,
-        moving: Channels,
+        fixed: FeatureMap,
+        moving: FeatureMap,
         *,
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
         outlier: float | Float[Tensor, ""] | None = None,
         storage: torch.dtype | None = None,
     ) -> None:
-        self._outlier = outlier
-        storage = storage or (torch.float16 if fixed.is_cuda else torch.float32)
-        scale = None if storage == torch.float32 else _power_of_two_above(fixed, moving)
-        self._features = _to_padded_rows(fixed, storage, scale), _to_padded_rows(moving, storage, scale)
+        self._outlier, scale = outlier, None
+        if isinstance(fixed, FeatureRows) and isinstance(moving, FeatureRows) and fixed.scale is moving.scale:
+            self._features, scale = (fixed.rows, moving.rows), fixed.scale
+        else:
+            maps = [unpack(fixed), unpack(moving)]
+            storage = storage or (torch.float16 if maps[0].is_cuda else torch.float32)
+            scale = None if storage == torch.float32 else _find_scale(maps[0], maps[1])[1]
+            self._features = _to_padded_rows(maps[0], storage, scale), _to_padded_rows(maps[1], storage, scale)
         self._weights = [None if w is None else w.contiguous() for w in (fixed_weight, moving_weight)]
-        self._squared_scale = None if scale is None else scale.square()
+        self._scale = scale
         self._shape = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
         self._grid = launch_grid(self._shape, _BOX)
         self._parts = torch.empty(self._grid[::-1], dtype=torch.float32, device=fixed.device)
@@ -93,7 +98,7 @@ class WarpSsd:
         given = self._outlier if isinstance(self._outlier, torch.Tensor) else None
         limit = 0.0 if self._outlier is None or given is not None else 1 / self._outlier
         numbers = 1 / points, 2 * diffusion / (3 * points), limit
-        arrays = (*self._features, field, *self._weights, self._squared_scale, given, gradient, trace, self._parts)
+        arrays = (*self._features, field, *self._weights, self._scale, given, gradient, trace, self._parts)
         switches, sizes = (diffusion != 0, self._outlier is not None), (channels, min(channels, _CHANNELS), *_BOX)
         with torch.cuda.device(field.get_device()):
             _gradient[self._grid](*arrays, *self._shape, *numbers, *switches, *sizes, **_OPTIONS)
@@ -113,6 +118,18 @@ def overlap_weight(displacement: Field, fixed_weight: Volume | None, moving_weig
     return result
 
 
+def pack_rows(maps: list[Channels]) -> tuple[FeatureRows, FeatureRows]:
+    """Do as `convexadam.kernels.warp_ssd.pack_features`."""
+    largest, scale = _find_scale(*maps)
+    fixed, moving = (
+        FeatureRows(
+            rows=_to_padded_rows(features, torch.float16, scale), scale=scale, largest=largest, channels=len(features)
+        )
+        for features in (maps.pop(0) for _ in range(2))
+    )
+    return fixed, moving
+
+
 def _to_padded_rows(
     features: Channels, storage: torch.dtype, scale: Float[Tensor, ""] | None
 ) -> Float[Tensor, "i j k d"]:
@@ -130,10 +147,25 @@ def _to_padded_rows(
     return rows
 
 
-def _power_of_two_above(*features: Channels) -> Float[Tensor, ""]:
-    """Return a power of two, on the device, division by which maps all values to at most 1 without rounding."""
-    largest = torch.stack([end for f in features for end in torch.aminmax(f.detach())]).abs().amax()
-    return torch.exp2(torch.log2(largest.clamp_min(1e-18)).ceil())  # so that its square is a normal number
+def _find_scale(fixed: Channels, moving: Channels) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Return the largest absolute value, and a power of two by which values of at most 1 result, without rounding."""
+    ends = [torch.linalg.vector_norm(f.detach().reshape(-1), torch.inf) for f in (fixed, moving)]
+    result = torch.empty(2, dtype=torch.float32, device=fixed.device)
+    with torch.cuda.device(fixed.get_device()):
+        _round_up[(1,)](*ends, result, num_warps=1)
+    return result[0], result[1]
+
+
+@no_type_check
+@triton.jit
+def _round_up(first, second, out):
+    """Store the larger of two numbers, and the smallest power of two that is not below it."""
+    a, b = tl.load(first), tl.load(second)
+    largest = tl.where(a <= b, b, tl.where(b < a, a, float("nan")))
+    bits = tl.maximum(largest, 1e-18).to(tl.int32, bitcast=True)  # so that its square is a normal number
+    power = tl.where((bits & 0x7FFFFF) == 0, bits, (bits & 0x7F800000) + 0x800000).to(tl.float32, bitcast=True)
+    tl.store(out, largest)
+    tl.store(out + 1, power)
 
 
 @no_type_check
@@ -160,7 +192,7 @@ def _gradient(
     u,
     fixed_weight,
     moving_weight,
-    squared_scale,
+    scale,
     outlier,
     gradient,
     trace,
@@ -194,12 +226,14 @@ def _gradient(
     )
 
     weight *= share
-    if squared_scale is not None:
-        weight *= tl.load(squared_scale)
+    if scale is not None:
+        unit = tl.load(scale)
+        unit *= unit
+        weight *= unit
     if has_outlier_limit:
         squared = part
-        if squared_scale is not None:
-            squared *= tl.load(squared_scale)
+        if scale is not None:
+            squared *= unit
         if outlier is not None:
             limit = 1.0 / tl.load(outlier)
         share_ = 1.0 / (1.0 + squared * limit)
