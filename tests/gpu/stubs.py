@@ -69,6 +69,7 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_means": _fill(),
     "_multiply": _fill(products=0.5),
     "_round_up": _fill(out=1.0),
+    "_sample": _fill(out=0.5),
     "_sum_variance": _fill(sums=1.0, weighted_sums=1.0),
     "_update": _fill(variable=(-0.01, 0.01)),
     "_write_block_descriptors": _fill(out=(0.01, 1.0)),

@@ -321,8 +321,7 @@ class Refinement:
         smoothing = level.update_smoothing or self.update_smoothing
         # features that are no tensors were packed for a similarity that says that it takes them
         fixed, moving = cast("tuple[Channels, Channels]", (features.fixed, features.moving))
-        term = self.similarity.prepare(fixed, moving, start, features.weights)
-        regularisers = list(self.regularisers)
+        term, regularisers = self.similarity.prepare(fixed, moving, start, features.weights), list(self.regularisers)
         if features.landmarks is not None:
             scale = float(mean_curvature(term, start))
             regularisers.append(LandmarkCost(features.landmarks, start, curvature=scale))

@@ -212,15 +212,16 @@ def _range(level: FeatureLevel) -> tuple[Tensor, ...]:
     every = torch.stack([torch.stack(pair) for pair in ends])
     span = every[:, 1].amax(0) - every[:, 0].amin(0)
     overlap = overlap_weight(level.zero_displacement(), *level.weights).amax()
-    if level.fixed_weight is None and level.moving_weight is None:
-        return every.abs().amax(), span.double().square().sum().sqrt(), _varies(every), torch.ones_like(overlap), overlap
+    sizes = every.abs().amax(), span.double().square().sum().sqrt()
+    weights = [weight.amax() for weight in level.weights if weight is not None]
+    if not weights:
+        return *sizes, _varies(every), torch.ones_like(overlap), overlap
     within = [
         pair if weight is None else _ends(features, weight)
         for features, weight, pair in zip(maps, level.weights, ends, strict=True)
     ]
-    weighted = torch.stack([weight.amax() for weight in level.weights if weight is not None]).amin()
     contrast = _varies(torch.stack([torch.stack(pair) for pair in within]))
-    return every.abs().amax(), span.double().square().sum().sqrt(), contrast, weighted, overlap
+    return *sizes, contrast, torch.stack(weights).amin(), overlap
 
 
 def _ends(features: Channels, weight: Volume | None) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:

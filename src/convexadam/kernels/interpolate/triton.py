@@ -1,4 +1,4 @@
-"""Linear interpolation on the GPU: eight values for each of the result, where the neighbours of each axis are tabled."""
+"""Linear interpolation on the GPU, with a table of the neighbours along each axis."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _interpolate(
     box1: tl.constexpr,
     box2: tl.constexpr,
 ):
-    """Interpolate all channels; ``neighbours`` has lower indices, then weights of the upper ones, for all three axes."""
+    """Interpolate; ``neighbours`` has the lower indices along all three axes, then the weights of the upper ones."""
     plane, j, k, at, valid = points_of_box(planes, m1, m2, box0, box1, box2)
     i, total = plane % m0, m0 + m1 + m2
     low0, f0 = _load_neighbour(neighbours, i, total, valid)

@@ -11,10 +11,13 @@ import torch
 import triton
 import triton.language as tl
 
-from convexadam._typing import Field, Triple
+from convexadam._typing import Field, Float, Tensor, Triple
 
 _BOX = (2, 4, 32)
 """Points per program: whole warps along the innermost axis, so that loads are coalesced."""
+
+_BLOCK = 256
+"""Points per program, where they are anywhere."""
 
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 
@@ -46,6 +49,16 @@ def add_opposite_steps(forward: Field, backward: Field, *, factors: tuple[float,
     with torch.cuda.device(u.get_device()):
         _add_opposite_steps[launch_grid((n0, n1, n2), _BOX)](u, v, *out, n0, n1, n2, *factors, *_BOX, **_OPTIONS)
     return out
+
+
+def sample_linear(volume: Float[Tensor, "c i j k"], positions: Float[Tensor, "3 a b d"]) -> Float[Tensor, "c a b d"]:
+    """See the package."""
+    source, at = volume.contiguous(), positions.contiguous()
+    result = source.new_empty((len(source), *at.shape[1:]))
+    points = at[0].numel()
+    with torch.cuda.device(source.get_device()):
+        _sample[(triton.cdiv(points, _BLOCK),)](source, at, result, points, *source.shape, _BLOCK, **_OPTIONS)
+    return result
 
 
 def launch_grid(shape: Triple, box: Triple) -> Triple:
@@ -93,6 +106,23 @@ def _add_opposite_steps(
     i, j, k, point, valid = points_of_box(n0, n1, n2, box0, box1, box2)
     _compose(v, u, out_u, i, j, k, point, valid, n0, n1, n2, None, step_factor, displacement_factor)
     _compose(u, v, out_v, i, j, k, point, valid, n0, n1, n2, None, step_factor, displacement_factor)
+
+
+@no_type_check
+@triton.jit(do_not_specialize=["points", "channels", "n0", "n1", "n2"])
+def _sample(volume, positions, out, points, channels, n0, n1, n2, block: tl.constexpr):
+    """Interpolate all channels at ``points`` positions."""
+    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    valid, step = at < points, at * 0 + points  # 64 bits
+    p0 = tl.load(positions + at, mask=valid, other=0.0)
+    p1 = tl.load(positions + at + step, mask=valid, other=0.0)
+    p2 = tl.load(positions + at + 2 * step, mask=valid, other=0.0)
+    first, s0, s1, s2, f0, f1, f2 = find_cell(p0, p1, p2, n0, n1, n2)
+    size = (at * 0 + n0) * n1 * n2
+    for _ in range(channels):
+        tl.store(out + at, sample_trilinear(volume, first, s0, s1, s2, f0, f1, f2, valid), mask=valid)
+        first += size
+        at += step
 
 
 @no_type_check
