@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
 import torch
 
-from convexadam._typing import Channels, Field, Float, Guide, Shaped, Tensor, Triple, Volume
-from convexadam.kernels._device import read_numbers
+from convexadam._typing import Field, Float, Guide, Tensor, Triple, Volume
+from convexadam.kernels.feature_range import measure_range
 from convexadam.kernels.landmarks import LandmarkPairs
 from convexadam.kernels.resize import pool, resample_control_points, scale_to_control_points, scale_to_voxels
-from convexadam.kernels.warp_ssd import FeatureMap, FeatureRows, overlap_weight, unpack
+from convexadam.kernels.warp_ssd import FeatureMap, FeatureRows, unpack
 
 _WHOLE = 0.999
 """Share of voxels with weight from which on a control point is complete."""
@@ -175,24 +176,17 @@ def measure_ranges(levels: Sequence[FeatureLevel], others: Sequence[FeatureLevel
 
     Of ``others`` only the largest value counts, as if it were one of the first level.
     """
-    names = [field.name for field in fields(FeatureRange)]
-    numbers: dict[str, Tensor] = {}
-    for n, level in enumerate(levels):
-        largest, *rest = _range(level)
-        for other in () if n else others:
-            largest = torch.maximum(largest, largest_value(other))
-        numbers |= {f"{n} {name}": value for name, value in zip(names, (largest, *rest), strict=True)}
-    found = read_numbers(numbers)
-    ranges = [{name: found[f"{n} {name}"] for name in names} for n in range(len(levels))]
+    measured = [
+        measure_range(unpack(level.fixed), unpack(level.moving), level.fixed_weight, level.moving_weight)
+        for level in levels
+    ]
+    sizes = [largest_value(other).double().reshape(1) for other in others]
+    numbers, count = torch.cat([*measured, *sizes]).tolist(), 5 * len(levels)
+    found = [numbers[n : n + 5] for n in range(0, count, 5)]
+    found[0][0] = max([found[0][0], *numbers[count:]], key=lambda size: (math.isnan(size), size))
     return [
-        FeatureRange(
-            largest=r["largest"],
-            span=r["span"],
-            contrast=r["contrast"] > 0,
-            weighted=r["weighted"] > 0,
-            overlap=r["overlap"] > 0,
-        )
-        for r in ranges
+        FeatureRange(largest=largest, span=span, contrast=contrast > 0, weighted=weighted > 0, overlap=overlap > 0)
+        for largest, span, contrast, weighted, overlap in found
     ]
 
 
@@ -203,36 +197,3 @@ def largest_value(level: FeatureLevel) -> Float[Tensor, ""]:
     maps = (unpack(f) for f in (level.fixed, level.moving))
     in_memory_order = (f if f.is_contiguous() else f.movedim(0, -1) for f in maps)  # faster
     return torch.stack([end for features in in_memory_order for end in torch.aminmax(features)]).abs().amax()
-
-
-def _range(level: FeatureLevel) -> tuple[Tensor, ...]:
-    """Return the numbers of a `FeatureRange`, on the device."""
-    maps = unpack(level.fixed), unpack(level.moving)
-    ends = [_ends(features, None) for features in maps]
-    every = torch.stack([torch.stack(pair) for pair in ends])
-    span = every[:, 1].amax(0) - every[:, 0].amin(0)
-    overlap = overlap_weight(level.zero_displacement(), *level.weights).amax()
-    sizes = every.abs().amax(), span.double().square().sum().sqrt()
-    weights = [weight.amax() for weight in level.weights if weight is not None]
-    if not weights:
-        return *sizes, _varies(every), torch.ones_like(overlap), overlap
-    within = [
-        pair if weight is None else _ends(features, weight)
-        for features, weight, pair in zip(maps, level.weights, ends, strict=True)
-    ]
-    contrast = _varies(torch.stack([torch.stack(pair) for pair in within]))
-    return *sizes, contrast, torch.stack(weights).amin(), overlap
-
-
-def _ends(features: Channels, weight: Volume | None) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
-    """Return the smallest and largest value of each channel, where there is weight."""
-    low = high = features
-    if weight is not None:
-        unknown = weight <= 0
-        low, high = (features.masked_fill(unknown, value) for value in (torch.inf, -torch.inf))
-    return low.amin((1, 2, 3)), high.amax((1, 2, 3))
-
-
-def _varies(ends: Float[Tensor, "2 2 c"]) -> Shaped[Tensor, ""]:
-    """Whether in both maps any channel varies by more than the rounding of an average, given its ends."""
-    return ((ends[:, 1] - ends[:, 0]) > 1e-6 * ends.abs().amax(1)).any(1).all()
