@@ -9,7 +9,7 @@ from typing import Any, final
 
 import torch
 
-from convexadam._typing import Channels, Field, Float, Tensor, Volume
+from convexadam._typing import Field, Float, Tensor, Volume
 from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.protocols import DisplacementState, HasCurvature, Objective, Regulariser, SimilarityTerm
 from convexadam.continuous.regularisers import Diffusion
@@ -31,7 +31,7 @@ class RegistrationObjective:
     regularisers
         Costs of the displacement alone.
     compared
-        Both feature maps and both weights.
+        Both feature maps, or tensors of their device and type, and both weights.
     soft_mask
         Where volume is to be preserved, ``[i, j, k]`` in [0, 1].
     """
@@ -40,7 +40,7 @@ class RegistrationObjective:
         self,
         term: SimilarityTerm,
         regularisers: Sequence[Regulariser],
-        compared: tuple[Channels, Channels, Volume | None, Volume | None],
+        compared: tuple[Tensor, Tensor, Volume | None, Volume | None],
         *,
         soft_mask: Volume | None = None,
     ) -> None:

@@ -237,8 +237,8 @@ class Objective(Protocol):
     """What an optimiser minimises: similarity plus regularisers, as functions of the displacement."""
 
     @property
-    def compared(self) -> tuple[Channels, Channels, Volume | None, Volume | None]:
-        """Both feature maps and both weights."""
+    def compared(self) -> tuple[Tensor, Tensor, Volume | None, Volume | None]:
+        """Both feature maps, or tensors of their device and type, and both weights."""
         ...
 
     @property

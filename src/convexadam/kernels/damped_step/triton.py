@@ -67,11 +67,12 @@ def _compute_step(slopes, means, parts, given, scale, points, damping, per_squar
         if scale is not None:
             damping *= tl.load(scale)
         damping = damping.to(tl.float32)
-    factor = -1.0 / (tl.load(means + fourth, mask=valid, other=1.0) + damping)
+    # `/` and tl.sqrt are approximate on a GPU: off by up to two units in the last place
+    factor = tl.div_rn(-1.0, tl.load(means + fourth, mask=valid, other=1.0) + damping)
     v0 = factor * tl.load(means + at, mask=valid, other=0.0)
     v1 = factor * tl.load(means + second, mask=valid, other=0.0)
     v2 = factor * tl.load(means + third, mask=valid, other=0.0)
-    cut = 1.0 / tl.sqrt(tl.maximum((v0 * v0 + v1 * v1 + v2 * v2) * per_square, 1.0))
+    cut = tl.div_rn(1.0, tl.sqrt_rn(tl.maximum((v0 * v0 + v1 * v1 + v2 * v2) * per_square, 1.0)))
     v0, v1, v2 = cut * v0, cut * v1, cut * v2
     tl.store(means + at, v0, mask=valid)
     tl.store(means + second, v1, mask=valid)

@@ -180,7 +180,7 @@ def _write_rows(
     valid = (point < points)[:, None]
     values = tl.load(features + at, mask=valid & (channel < count)[None, :], other=0.0)
     if scale is not None:
-        values /= tl.load(scale)
+        values = tl.div_rn(values, tl.load(scale))  # exact
     tl.store(rows + point[:, None] * width + channel[None, :], values, mask=valid & (channel < width)[None, :])
 
 
