@@ -148,7 +148,7 @@ def _filter_all_axes(
     if after is not None:
         total *= tl.load(after + factor, mask=valid, other=0.0)
     if condition is not None:
-        valid = valid & (tl.load(condition) != 0)
+        valid = valid & (tl.load(condition + at * 0) != 0)
     tl.store(out + at, total, mask=valid)
 
 
@@ -243,5 +243,5 @@ def _filter_axis(
     if after is not None:
         total *= tl.load(after + factor, mask=valid, other=0.0)
     if condition is not None:
-        valid = valid & (tl.load(condition) != 0)
+        valid = valid & (tl.load(condition + at * 0) != 0)
     tl.store(out + at, total, mask=valid)
