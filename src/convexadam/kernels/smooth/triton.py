@@ -26,9 +26,9 @@ _COLUMN = (32, 4, 64)
 _BOX = (2, 4, 32)
 """Values per program that filters along all axes at once."""
 
-_MAX_RADII = 1, 3
-"""Up to which all axes are filtered at once (27 values are loaded, instead of 9 in three passes), and up to
-which planes fit into registers."""
+_RADII = 1, 3
+"""Up to which all axes are filtered at once (27 values are loaded, instead of 9 in three passes), and for which as many
+planes fit into registers."""
 
 _OPTIONS = {"num_warps": 8, "num_stages": 1, "enable_fp_fusion": True}
 _FEW_WARPS = {**_OPTIONS, "num_warps": 4}
@@ -46,14 +46,16 @@ def smooth(
     """See the package."""
     field = field.contiguous()
     result = out if out is not None and out.is_contiguous() else torch.empty_like(field)
+    if len(taps) == 5:
+        taps = 0.0, *taps, 0.0  # which takes less time than to compile further variants of the kernels
     weights = _taps_on_device(tuple(taps), field.device)
     factors = [None if f is None else f.contiguous() for f in (before, after)]
     if result is not out and condition is not None and out is not None:
         result.copy_(out)
     with torch.cuda.device(field.get_device()):
-        if len(taps) // 2 <= _MAX_RADII[0]:
+        if len(taps) // 2 <= _RADII[0]:
             _launch_all_axes(field, weights, result, factors[0], factors[1], condition)
-        elif len(taps) // 2 <= _MAX_RADII[1]:
+        elif len(taps) // 2 == _RADII[1]:
             buffer = torch.empty_like(field)
             _launch_columns(field, weights, buffer, factors[0])
             _launch_axis(buffer, 2, weights, result, after=factors[1], condition=condition)
@@ -182,10 +184,7 @@ def _filter_columns(
         i = tl.zeros((1,), tl.int32) + (first + number - radius)
         inside = valid & (i >= 0) & (i < n0)
         p0 = _filter_row(source, before, taps, column + i * area, factor + i * area, k, n2, inside, radius)
-        if radius == 2:
-            total = middle * p2 + w1 * (p1 + p3) + tl.load(taps) * (p0 + p4)
-        else:
-            total = middle * p3 + w1 * (p2 + p4) + tl.load(taps + 1) * (p1 + p5) + tl.load(taps) * (p0 + p6)
+        total = middle * p3 + w1 * (p2 + p4) + tl.load(taps + 1) * (p1 + p5) + tl.load(taps) * (p0 + p6)
         target = i - radius
         tl.store(out + column + target * area, total, mask=valid & (target >= first) & (target < n0))
         p6, p5, p4, p3, p2, p1 = p5, p4, p3, p2, p1, p0
