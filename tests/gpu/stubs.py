@@ -46,8 +46,8 @@ def _take_means(arguments: Arguments) -> None:
 
 
 def _write_gradient(arguments: Arguments) -> None:
-    gradient = arguments["gradient"].uniform_(-1e-3, 1e-3)
-    arguments["parts"].fill_(1e-3)
+    _fill(gradient=(-1e-3, 1e-3), trace=1e-3, parts=1e-3)(arguments)
+    gradient = arguments["gradient"]
     if arguments.get("with_trace"):  # the curvature follows in memory
         gradient.as_strided((4, *gradient.shape[1:]), gradient.stride())[3].fill_(1e-3)
 
