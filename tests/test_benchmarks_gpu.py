@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,30 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu"
-
-
-def _loaded(name: str, patch: pytest.MonkeyPatch) -> Any:
-    patch.setattr(sys, "path", [str(FOLDER), *sys.path])
-    patch.delitem(sys.modules, "work", raising=False)
-    spec = importlib.util.spec_from_file_location(f"gpu_benchmark_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    patch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+from gpu_benchmark import FOLDER, load_benchmark
 
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return _loaded("work", monkeypatch)
+    return load_benchmark("work", monkeypatch)
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return _loaded("run", monkeypatch)
+    return load_benchmark("run", monkeypatch)
 
 
 def test_without_a_gpu_says_what_did_not_run(tmp_path: Path) -> None:

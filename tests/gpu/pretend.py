@@ -65,7 +65,8 @@ _FREE = {  # no kernel runs
 class Record:
     """What ran on the pretended device, each with the line of the library that asked for it.
 
-    ``waits`` are those of the host for the device, copies from it included.
+    ``waits`` are those of the host for the device, copies from it included. ``launches`` of ``replay`` are those of
+    recordings, which the host asks for once, and ``replayed`` the operations and kernels that the device runs for them.
     """
 
     operations: Counter[str] = field(default_factory=Counter)
@@ -75,6 +76,7 @@ class Record:
     mixed: Counter[str] = field(default_factory=Counter)
     unguarded: Counter[str] = field(default_factory=Counter)
     signatures: Counter[Any] = field(default_factory=Counter)
+    replayed: int = 0
     bytes_alive: int = 0
     bytes_peak: int = 0
     peak_at: str = ""
@@ -84,7 +86,7 @@ class Record:
         for counter in vars(self).values():
             if isinstance(counter, Counter):
                 counter.clear()
-        self.bytes_peak, self.peak_at = self.bytes_alive, ""
+        self.replayed, self.bytes_peak, self.peak_at = 0, self.bytes_alive, ""
 
     def faults(self) -> list[str]:
         """Mixtures of devices, and launches on a device that is not current."""
@@ -234,6 +236,7 @@ class PretendedGpu(TorchDispatchMode):
     def replay(self, recorded: list[Callable[[], None]]) -> None:
         """Run a recording, with one launch."""
         self.record.launches["replay"] += 1
+        self.record.replayed += len(recorded)
         if self._execute is None:
             for run in recorded:
                 run()

@@ -45,9 +45,17 @@ def _take_means(arguments: Arguments) -> None:
     arguments["parts"].fill_(1e-3)
 
 
+def _write_gradient(arguments: Arguments) -> None:
+    _fill(gradient=(-1e-3, 1e-3), trace=1e-3, parts=1e-3)(arguments)
+    gradient = arguments["gradient"]
+    if arguments.get("with_trace"):  # the curvature follows in memory
+        gradient.as_strided((4, *gradient.shape[1:]), gradient.stride())[3].fill_(1e-3)
+
+
 STUBS: dict[str, Callable[[Arguments], None]] = {
     "_add": _fill(out=0.0),
     "_add_gradient": _fill(out=0.0, parts=1e-3),
+    "_add_opposite_steps": _fill(out_u=0.5, out_v=-0.5),
     "_add_step": _copy("step"),
     "_compute_determinant": _fill(out=1.0),
     "_compute_overlap": _fill(out=1.0),
@@ -56,17 +64,24 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_distances": _fill(costs=(0.01, 1.0), shares=1.0),
     "_fill_gaps": _fill(),
     "_filter": _copy("u"),
+    "_filter_all_axes": _copy("source"),
     "_filter_axis": _copy("source"),
+    "_filter_columns": _copy("source"),
+    "_find_ends": _fill(ends=0.5, weights=1.0),
     "_find_minima": _fill(out=(-0.4, 0.4)),
-    "_gradient": _fill(gradient=(-1e-3, 1e-3), trace=1e-3, parts=1e-3),
+    "_gradient": _write_gradient,
+    "_interpolate": _fill(out=0.25),
+    "_judge": _fill(accepted=1.0, damping=0.1),
     "_invert_points": _fill(points=1.0, residuals=0.0),
     "_laplacian": _fill(out=0.0, parts=1e-3),
     "_means": _fill(),
     "_multiply": _fill(products=0.5),
+    "_sample": _fill(out=0.5),
+    "_summarise": _fill(out=1.0),
     "_sum_variance": _fill(sums=1.0, weighted_sums=1.0),
     "_update": _fill(variable=(-0.01, 0.01)),
     "_write_block_descriptors": _fill(out=(0.01, 1.0)),
-    "_write_rows": _fill(rows=(0.01, 1.0)),
+    "_write_rows": _fill(rows=(0.01, 1.0), found=1.0),
     "_write_descriptors": _fill(out=(0.01, 1.0)),
     "warp_with_slopes": _fill(warped=0.5, overlap=1.0, slopes=0.1),
 }

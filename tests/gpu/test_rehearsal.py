@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from gpu_benchmark import load_benchmark
 from pretend import DEVICE, PretendedGpu
-
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
-    monkeypatch.delitem(sys.modules, "work", raising=False)
-    spec = importlib.util.spec_from_file_location("gpu_benchmark_rehearsed", FOLDER / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_benchmark("run", monkeypatch)
     monkeypatch.setattr(module, "BUFFER", 2**10)
     for name, value in {
         "is_available": lambda: True,

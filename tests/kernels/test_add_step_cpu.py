@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from budget import assert_within_budget
 from compiled import NODES, SHAPES, Shape, noise, on_cpu, scattered
 from pairwise import pairwise
 
-from convexadam.kernels.warp import add_step, reference
+from convexadam.kernels.warp import add_opposite_steps, add_step, reference
 
 LENGTHS = [0.3, 1.0, 1.0001, 7.5]
 
@@ -114,3 +115,14 @@ def test_non_contiguous_inputs(longest: float) -> None:
     assert not displacement.is_contiguous()
     assert not step.is_contiguous()
     assert_within_budget(on_cpu(add_step), reference.add_step, displacement, step, longest=longest)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("implementation", [on_cpu(add_opposite_steps), reference.add_opposite_steps])
+def test_opposite_steps(implementation: Any) -> None:
+    forward, backward = _fields((5, 7, 6))
+    factors = (0.5, -0.25)
+    found = implementation(forward, backward, factors=factors)
+    step = reference.add_step if implementation is reference.add_opposite_steps else on_cpu(add_step)
+    assert torch.equal(found[0], step(backward, forward, longest=math.inf, factors=factors))
+    assert torch.equal(found[1], step(forward, backward, longest=math.inf, factors=factors))

@@ -15,7 +15,7 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton")
 
 from convexadam.kernels.warp import reference
-from convexadam.kernels.warp.triton import add_step
+from convexadam.kernels.warp.triton import add_opposite_steps, add_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*TRITON_DEFAULT_FP_FUSION")
 
@@ -80,3 +80,15 @@ def test_writes_where_it_is_told_and_leaves_its_other_inputs_alone() -> None:
     assert torch.equal(step, kept[1])
     assert add_step(displacement, step, longest=0.5, out=step) is step
     assert torch.equal(step, out)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_opposite_steps(shape: Shape) -> None:
+    options = {"factors": (0.5, -0.25)}
+    forward, backward = _fields(shape)
+    assert_within_budget(add_opposite_steps, reference.add_opposite_steps, 3 * forward, backward, **options)
+    scattered = [torch.empty(*shape, 3, device=DEVICE).movedim(-1, 0).copy_(field) for field in (forward, backward)]
+    for found, expected in zip(
+        add_opposite_steps(*scattered, **options), add_opposite_steps(forward, backward, **options), strict=True
+    ):
+        assert torch.equal(found, expected)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairwise import pairwise
 
-from convexadam.kernels.damped_step import damped_step
+from convexadam.kernels.damped_step import damped_step, judge_step
 
 Shape = tuple[int, int, int]
 
@@ -92,3 +92,39 @@ def test_non_contiguous_maps() -> None:
     assert torch.equal(step, means[:3])
     torch.testing.assert_close(step, expected[0], rtol=1e-14, atol=0)
     assert float(predicted) == pytest.approx(float(expected[1]), rel=1e-12)
+
+
+def test_the_scale_multiplies_the_damping() -> None:
+    slopes, means = _maps((3, 4, 6))
+    expected, gain = damped_step(slopes, means.clone(), damping=0.75)
+    damping, scale = torch.tensor(1.5, dtype=torch.float64), torch.tensor(0.5)
+    step, predicted = damped_step(slopes, means, damping=damping, scale=scale)
+    assert step.equal(expected)
+    assert predicted == gain
+
+
+@pytest.mark.parametrize(
+    ("decrease", "scale", "taken", "factor"),
+    [
+        (0.9, 2.0, True, 0.5),
+        (0.75, 2.0, True, 1.0),
+        (0.3, 2.0, True, 1.0),
+        (0.2, 2.0, True, 3.0),
+        (0.0, 2.0, True, 3.0),
+        (-0.1, 2.0, False, 3.0),
+        (0.9, 0.0, False, 0.5),
+        (math.nan, 2.0, False, 1.0),
+    ],
+)
+def test_judges_by_the_decrease(decrease: float, scale: float, taken: bool, factor: float) -> None:
+    damping = torch.tensor(8.0, dtype=torch.float64)
+    value, new_value, predicted = (torch.tensor(v, dtype=torch.float64) for v in (4.0, 4 - 4 * decrease, 4.0))
+    assert bool(judge_step(damping, value, new_value, predicted, torch.tensor(scale), least=0.5)) == taken
+    assert damping == 8 * factor
+
+
+@pytest.mark.parametrize(("decrease", "before", "after"), [(1.0, 0.75, 0.5), (0.0, 5e5, 1e6)])
+def test_damping_has_limits(decrease: float, before: float, after: float) -> None:
+    damping, one = torch.tensor(before, dtype=torch.float64), torch.tensor(1.0)
+    judge_step(damping, torch.tensor(decrease), torch.tensor(0.0), one, one, least=0.5)
+    assert damping == after

@@ -16,7 +16,7 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton")
 
 from convexadam.kernels.damped_step import reference
-from convexadam.kernels.damped_step.triton import damped_step
+from convexadam.kernels.damped_step.triton import damped_step, judge_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*TRITON_DEFAULT_FP_FUSION")
 
@@ -81,3 +81,29 @@ def test_leaves_the_rest_alone() -> None:
     assert not torch.equal(means[:3], before[1][:3])
     assert torch.equal(means[3], before[1][3])
     assert torch.equal(slopes, before[0])
+
+
+def test_damping_and_its_scale_may_be_on_the_device() -> None:
+    slopes, means = _maps((5, 7, 6))
+    damping, scale = torch.tensor(1.5, dtype=torch.float64, device=DEVICE), torch.tensor(0.5, device=DEVICE)
+    expected, found = means.clone(), means.clone()
+    gain = damped_step(slopes, expected, damping=0.75, longest=0.5)
+    assert damped_step(slopes, found, damping=damping, scale=scale, longest=0.5) == gain
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("decrease", [0.9, 0.5, 0.2, 0.0, -0.1, math.nan])
+@pytest.mark.parametrize("scale", [2.0, 0.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("before", [0.75, 8.0, 5e5])
+def test_judges_as_torch_does(decrease: float, scale: float, dtype: torch.dtype, before: float) -> None:
+    numbers = [torch.tensor(v, dtype=dtype, device=DEVICE) for v in (4.0, 4 - 4 * decrease)]
+    predicted, steep = torch.tensor(4.0, dtype=torch.float64, device=DEVICE), torch.tensor(scale, device=DEVICE)
+    dampings = [torch.tensor(before, dtype=torch.float64, device=DEVICE) for _ in range(2)]
+    taken = [
+        judge(damping, *numbers, predicted, steep, least=0.5)
+        for judge, damping in zip((judge_step, reference.judge_step), dampings, strict=True)
+    ]
+    assert taken[0].dtype == torch.bool
+    assert taken[0] == taken[1]
+    assert dampings[0] == dampings[1]

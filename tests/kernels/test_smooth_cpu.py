@@ -84,3 +84,13 @@ def test_non_contiguous_inputs() -> None:
     field, before, after = scattered(noise(3, *shape)), scattered(gaps(*shape)), scattered(gaps(*shape, seed=2))
     assert not any(t.is_contiguous() for t in (field, before, after))
     assert_within_budget(on_cpu(smooth), reference.smooth, field, _taps(7), before=before, after=after)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("implementation", [on_cpu(smooth), reference.smooth])
+def test_writes_only_if_a_condition_holds(implementation: Any) -> None:
+    field, kept = noise(3, 4, 5, 6), noise(3, 4, 5, 6, seed=1)
+    for holds in (False, True):
+        out = kept.clone()
+        assert implementation(field, _taps(5), out=out, condition=torch.tensor(holds)) is out
+        assert torch.equal(out, implementation(field, _taps(5)) if holds else kept)

@@ -19,8 +19,14 @@ from convexadam.kernels.smooth.triton import smooth
 pytestmark = pytest.mark.filterwarnings("ignore:.*TRITON_DEFAULT_FP_FUSION")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SHAPES = [(1, 1, 1), (1, 7, 5), (2, 3, 130), (7, 17, 9)]
-TAPS = [(1.0,), (0.25, 0.5, 0.25), tuple(t / 27 for t in (1, 3, 6, 7, 6, 3, 1))]
+SHAPES = [(1, 1, 1), (1, 7, 5), (2, 3, 130), (7, 17, 9), (35, 2, 3)]
+TAPS = [
+    (1.0,),
+    (0.25, 0.5, 0.25),
+    (0.1, 0.2, 0.4, 0.2, 0.1),
+    tuple(t / 27 for t in (1, 3, 6, 7, 6, 3, 1)),
+    (0.05, 0.1, 0.1, 0.15, 0.2, 0.15, 0.1, 0.1, 0.05),
+]
 
 Shape = tuple[int, int, int]
 
@@ -39,14 +45,15 @@ def test_errs_no_more_than_torch(shape: Shape, taps: tuple[float, ...]) -> None:
     assert_within_budget(smooth, reference.smooth, _field(3, shape), taps)
 
 
+@pytest.mark.parametrize("taps", TAPS)
 @pytest.mark.parametrize(("channels", "factors"), [(1, "before"), (1, "after"), (3, "both")])
-def test_factors(channels: int, factors: str) -> None:
+def test_factors(taps: tuple[float, ...], channels: int, factors: str) -> None:
     shape = (5, 18, 7)
     options = {
         "before": _weight(shape, 1) if factors in ("before", "both") else None,
         "after": _weight(shape, 2) if factors in ("after", "both") else None,
     }
-    assert_within_budget(smooth, reference.smooth, _field(channels, shape), TAPS[-1], **options)
+    assert_within_budget(smooth, reference.smooth, _field(channels, shape), taps, **options)
 
 
 def test_more_taps_than_nodes() -> None:
@@ -58,8 +65,8 @@ def test_swapped_factors_are_the_adjoint() -> None:
     shape = (4, 6, 5)
     x, y = _field(3, shape), _field(3, shape, seed=1)
     a, b = _weight(shape, 2), _weight(shape, 3)
-    left = (smooth(x, TAPS[-1], before=a, after=b).double() * y).sum()
-    right = (x.double() * smooth(y, TAPS[-1], before=b, after=a)).sum()
+    left = (smooth(x, TAPS[3], before=a, after=b).double() * y).sum()
+    right = (x.double() * smooth(y, TAPS[3], before=b, after=a)).sum()
     # 360 products of numbers up to 4 * 2 * 2 * 4, each right to some 30 roundings
     assert (left - right).abs() < 360 * 64 * 30 * torch.finfo(torch.float32).eps
 
@@ -69,15 +76,25 @@ def test_non_contiguous_inputs_and_output() -> None:
     weight = _weight((6, 5, 7), 1).permute(2, 1, 0)
     out = torch.empty(7, 5, 6, 3, device=DEVICE).movedim(-1, 0)
     assert not any(t.is_contiguous() for t in (field, weight, out))
-    assert_within_budget(smooth, reference.smooth, field, TAPS[-1], before=weight, after=weight)
-    expected = smooth(field, TAPS[-1], before=weight, after=weight)
-    assert smooth(field, TAPS[-1], before=weight, after=weight, out=out) is out
+    assert_within_budget(smooth, reference.smooth, field, TAPS[3], before=weight, after=weight)
+    expected = smooth(field, TAPS[3], before=weight, after=weight)
+    assert smooth(field, TAPS[3], before=weight, after=weight, out=out) is out
     assert torch.equal(out, expected)
 
 
 def test_writes_where_it_is_told_and_leaves_its_inputs_alone() -> None:
     field, weight = _field(3, (3, 4, 5)), _weight((3, 4, 5), 1)
     kept, out = field.clone(), torch.full_like(field, float("nan"))
-    assert smooth(field, TAPS[-1], before=weight, out=out) is out
-    assert torch.equal(out, smooth(field, TAPS[-1], before=weight))
+    assert smooth(field, TAPS[3], before=weight, out=out) is out
+    assert torch.equal(out, smooth(field, TAPS[3], before=weight))
     assert torch.equal(field, kept)
+
+
+@pytest.mark.parametrize("taps", TAPS)
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_writes_only_if_a_condition_holds(taps: tuple[float, ...], contiguous: bool) -> None:
+    field, kept = _field(3, (4, 5, 6)), _field(3, (4, 5, 6), seed=1)
+    for holds in (False, True):
+        out = kept.clone() if contiguous else kept.transpose(1, 3).contiguous().transpose(1, 3)
+        smooth(field, taps, out=out, condition=torch.tensor(holds, device=DEVICE))
+        assert torch.equal(out, smooth(field, taps) if holds else kept)

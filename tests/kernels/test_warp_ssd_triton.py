@@ -17,7 +17,7 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton")
 
 from convexadam.kernels.warp_ssd import reference
-from convexadam.kernels.warp_ssd.triton import WarpSsd, overlap_weight
+from convexadam.kernels.warp_ssd.triton import WarpSsd, overlap_weight, pack_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*TRITON_DEFAULT_FP_FUSION")
 
@@ -233,3 +233,33 @@ def test_maps_without_contrast_in_half_precision() -> None:
     loss, gradient = WarpSsd(zero, zero, storage=torch.float16)(_off_kinks((2, 3, 4)))
     assert loss == 0
     assert not gradient.any()
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 300.0])
+def test_errs_no_more_than_torch_with_packed_features(factor: float) -> None:
+    fixed, moving = (factor * f for f in _features(5, (3, 4, 5)))
+    maps = [fixed, moving]
+    packed = pack_rows(maps)
+    assert maps == []
+    largest = torch.stack([fixed, moving]).abs().max()
+    scale = packed[0].scale
+    assert packed[1].scale is scale
+    assert scale.log2() == scale.log2().round()
+    assert 0.5 < largest / scale <= 1
+    for rows, features in zip(packed, (fixed, moving), strict=True):
+        assert rows.shape == features.shape
+        assert rows.largest == largest
+        torch.testing.assert_close(rows.unpack(), features, rtol=2**-11, atol=float(largest) * 2**-24)
+    u = _off_kinks((3, 4, 5))
+    value, gradient = WarpSsd(*packed)(u)
+    expected, exact = WarpSsd(fixed, moving, storage=torch.float16)(u)
+    assert torch.equal(value, expected)
+    assert torch.equal(gradient, exact)
+
+
+def test_nan_is_the_largest_value_of_packed_features() -> None:
+    for number in range(2):
+        maps = list(_features(2, (3, 4, 5)))
+        maps[number] = maps[number].clone()
+        maps[number][1, 2, 3, 4] = float("nan")
+        assert pack_rows(maps)[0].largest.isnan()

@@ -13,14 +13,9 @@ from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.objective import is_recordable
 from convexadam.continuous.protocols import DisplacementState, Objective
 from convexadam.continuous.smoothing import Smoothing
-from convexadam.kernels.damped_step import damped_step
+from convexadam.kernels.damped_step import damped_step, judge_step
 from convexadam.kernels.recording import repeat
 from convexadam.kernels.smooth import smooth
-
-_GOOD, _POOR = 0.75, 0.25
-"""Share of the predicted decrease above which damping falls, and below which it rises."""
-
-_FALL, _RISE, _MOST = 0.5, 3.0, 1e6
 
 
 @final
@@ -84,12 +79,9 @@ class LevenbergMarquardt:
                 is_flat = True
                 return
             means = smooth(slopes, taps, out=smoothed)
-            change, predicted = damped_step(slopes, means, damping=damping * mean, longest=state.longest)
+            change, predicted = damped_step(slopes, means, damping=damping, scale=mean, longest=state.longest)
             new_value, _ = objective(state.propose(change), out=derivatives[:3])
-            decrease = value - new_value
-            state.accept((decrease >= 0) & (mean > 0))
-            rise = torch.where(decrease < _POOR * predicted, _RISE, 1.0)
-            damping.mul_(torch.where(decrease > _GOOD * predicted, _FALL, rise)).clamp_(self.damping, _MOST)
+            state.accept(judge_step(damping, value, new_value, predicted, mean, least=self.damping))
 
         for iteration in repeat(step, convergence, record_on=derivatives.device if record else None):
             if is_flat:

@@ -6,7 +6,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar, final
+from typing import TypeVar, cast, final
 
 from convexadam._axes import Unit, check_unit, check_whole_voxels, spacing_in_voxels
 from convexadam._checks import check_component, check_number
@@ -35,7 +35,7 @@ from convexadam.kernels.inverse_consistency import estimate_inverse, make_invers
 from convexadam.kernels.landmarks import LandmarkCost
 from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
 from convexadam.kernels.warp import identity_positions, sample_linear, sample_nearest
-from convexadam.kernels.warp_ssd import overlap_weight
+from convexadam.kernels.warp_ssd import overlap_weight, tensor_of
 
 T = TypeVar("T")
 
@@ -224,7 +224,7 @@ class Refinement:
         """
         if soft_mask is None and self.estimates_volume_mask:
             soft_mask = self._estimate_volume_mask(extract, start, shape, symmetric=symmetric)
-        fields, last = start, len(self.levels) - 1
+        fields, last = start if symmetric else dataclasses.replace(start, backward=None), len(self.levels) - 1
         for number in range(last + 1):
             features = extract(number)
             begin = fields.resample(features.spacing, shape)
@@ -319,15 +319,17 @@ class Refinement:
         """Yield the number of each iteration, from 0, and the displacement, whose memory the next one overwrites."""
         level = self.levels[number]
         smoothing = level.update_smoothing or self.update_smoothing
-        term = self.similarity.prepare(features.fixed, features.moving, start, features.weights)
-        regularisers = list(self.regularisers)
+        # features that are no tensors were packed for a similarity that says that it takes them
+        fixed, moving = cast("tuple[Channels, Channels]", (features.fixed, features.moving))
+        term, regularisers = self.similarity.prepare(fixed, moving, start, features.weights), list(self.regularisers)
         if features.landmarks is not None:
             scale = float(mean_curvature(term, start))
             regularisers.append(LandmarkCost(features.landmarks, start, curvature=scale))
-        compared = (features.fixed, features.moving, *features.weights)
+        compared = (tensor_of(features.fixed), tensor_of(features.moving), *features.weights)
         objective = RegistrationObjective(term, regularisers, compared, soft_mask=soft_mask)
-        weight = overlap_weight(start, *features.weights)
-        state = self._parametrisation_of(level).initialise(start, smoothing, weight, features.fixed_guide)
+        state = self._parametrisation_of(level).initialise(
+            start, smoothing, overlap_weight(start, *features.weights), features.fixed_guide
+        )
         yield 0, state.displacement
         for iteration in self.optimiser.minimise(
             objective, state, Convergence(level.iterations, self.tolerance), smoothing

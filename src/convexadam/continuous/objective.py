@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, final
 
 import torch
 
-from convexadam._typing import Channels, Field, Float, Tensor, Volume
+from convexadam._typing import Field, Float, Tensor, Volume
 from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.protocols import DisplacementState, HasCurvature, Objective, Regulariser, SimilarityTerm
 from convexadam.continuous.regularisers import Diffusion
@@ -30,7 +31,7 @@ class RegistrationObjective:
     regularisers
         Costs of the displacement alone.
     compared
-        Both feature maps and both weights.
+        Both feature maps, or tensors of their device and type, and both weights.
     soft_mask
         Where volume is to be preserved, ``[i, j, k]`` in [0, 1].
     """
@@ -39,7 +40,7 @@ class RegistrationObjective:
         self,
         term: SimilarityTerm,
         regularisers: Sequence[Regulariser],
-        compared: tuple[Channels, Channels, Volume | None, Volume | None],
+        compared: tuple[Tensor, Tensor, Volume | None, Volume | None],
         *,
         soft_mask: Volume | None = None,
     ) -> None:
@@ -57,7 +58,7 @@ class RegistrationObjective:
         return all(type(part).__module__.startswith("convexadam.") for part in (self._term, *self._others))
 
     def __call__(self, displacement: Field, *, out: Field) -> tuple[Float[Tensor, ""], Field]:
-        """Return the value, float64, and the gradient in ``out``."""
+        """Return the value, and the gradient in ``out``."""
         value, gradient = self._term(displacement, out=out, **self._fused)
         return self._regularise(value, displacement, gradient), gradient
 
@@ -77,7 +78,7 @@ class RegistrationObjective:
         similarity alone, so that a regulariser that is stiff in one place does not change the damping elsewhere.
         """
         value, derivatives = self._term.curvature(displacement, out=out, **self._fused)
-        total, scale = self._regularise(value, displacement, derivatives[:3]), derivatives[3].mean().double()
+        total, scale = self._regularise(value, displacement, derivatives[:3]), derivatives[3].mean()
         for regulariser in self._others:
             if isinstance(regulariser, HasCurvature):
                 regulariser.curvature(displacement, add_to=derivatives[3], soft_mask=self._soft_mask)
@@ -89,18 +90,18 @@ class RegistrationObjective:
         A fixed number, as usual for Adam's ``eps``, would mean another length for each kind of image. On a GPU it stays
         there.
         """
-        mean = mean_curvature(self._term, displacement).double()
-        least = torch.where(mean > 0, _RESOLUTION * mean, 1.0)
-        return least.float() if least.is_cuda else float(least)
+        mean = mean_curvature(self._term, displacement)
+        if mean.is_cuda:
+            return (_RESOLUTION * mean).masked_fill_(mean <= 0, 1.0)
+        return _RESOLUTION * float(mean) if mean > 0 else 1.0
 
     def _regularise(self, value: Float[Tensor, ""], displacement: Field, gradient: Field) -> Float[Tensor, ""]:
         """Add the cost of the displacement alone; its gradient is added, except where the similarity added it."""
-        cost = torch.zeros_like(value, dtype=torch.float64)
-        if self._diffusion:
-            cost += diffusion(displacement, weight=self._diffusion)[0]
-        for regulariser in self._others:
-            cost += regulariser(displacement, add_to=gradient, soft_mask=self._soft_mask)[0]
-        return value.double() + cost
+        costs = [diffusion(displacement, weight=self._diffusion)[0]] if self._diffusion else []
+        costs += [
+            regulariser(displacement, add_to=gradient, soft_mask=self._soft_mask)[0] for regulariser in self._others
+        ]
+        return value.double() + reduce(torch.add, [cost.double() for cost in costs]) if costs else value
 
 
 def is_recordable(objective: Objective, state: DisplacementState, convergence: Convergence) -> bool:

@@ -151,9 +151,9 @@ Condition: TypeAlias = Shaped[Tensor, ""] | None
 """Truth value on the device, which the host does not wait for if that is a GPU; ``None`` for true."""
 
 
-def _assign(target: Field, values: Field, condition: Tensor) -> None:
-    """Overwrite a field if a condition on the device holds; in place, as a recorded step has to."""
-    torch.where(condition, values, target, out=target)
+def _is_refused(condition: Condition) -> bool:
+    """Whether a condition is known not to hold; of one on a GPU the host knows nothing."""
+    return condition is not None and not condition.is_cuda and not condition
 
 
 class _AdditiveState:
@@ -174,12 +174,12 @@ class _AdditiveState:
         return self._smooth(self._parameters + step, out=self._buffer)
 
     def accept(self, condition: Condition = None) -> None:
-        if self._step is None:
+        if self._step is None or _is_refused(condition):
             return
-        if condition is not None and condition.is_cuda:
+        if condition is not None and condition.is_cuda:  # in place, as a recorded step has to
             self._parameters += self._step.where(condition, 0.0)
-            _assign(self.displacement, self._buffer, condition)
-        elif condition is None or condition:
+            torch.where(condition, self._buffer, self.displacement, out=self.displacement)
+        else:
             self._parameters += self._step
             self.displacement, self._buffer = self._buffer, self.displacement
 
@@ -206,12 +206,8 @@ class _CompositionalState:
         return self._proposal
 
     def accept(self, condition: Condition = None) -> None:
-        if self._proposal is None:
-            return
-        if condition is not None and condition.is_cuda:
-            _assign(self.displacement, self._smooth_total(self._proposal), condition)
-        elif condition is None or condition:
-            self.displacement = self._smooth_total(self._proposal, out=self.displacement)
+        if self._proposal is not None:
+            self.displacement = self._smooth_total(self._proposal, out=self.displacement, condition=condition)
 
 
 class _VelocityState:
@@ -232,21 +228,19 @@ class _VelocityState:
         return self._proposal
 
     def accept(self, condition: Condition = None) -> None:
-        if condition is not None and condition.is_cuda:
-            _assign(self._velocity, self._smooth_total(self._new_velocity), condition)
-        elif condition is None or condition:
-            self._velocity = self._smooth_total(self._new_velocity, out=self._velocity)
-        else:
+        if _is_refused(condition):
             return
-        self.displacement.copy_(self._integrate(self._velocity))  # a recorded step reads where it has written
+        self._velocity = self._smooth_total(self._new_velocity, out=self._velocity, condition=condition)
+        # a recorded step reads where it has written
+        self.displacement = self._integrate(self._velocity, out=self.displacement)
 
     def _add(self, step: Field) -> None:
         length = step.square().sum(0, keepdim=True).sqrt_()
         scale = (length / self.longest).clamp_min_(1)
         self._new_velocity = torch.addcdiv(self._velocity, step, scale, out=self._new_velocity)
 
-    def _integrate(self, velocity: Field) -> Field:
+    def _integrate(self, velocity: Field, *, out: Field | None = None) -> Field:
         flow = velocity / 2**_SQUARINGS
         for _ in range(_SQUARINGS):
             flow = add_step(flow, flow)
-        return add_step(self._start, flow)
+        return add_step(self._start, flow, out=out)

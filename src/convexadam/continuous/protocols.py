@@ -113,16 +113,16 @@ class MaskedRegulariser(Regulariser, Protocol):
 
 @runtime_checkable
 class ChannelsLast(Protocol):
-    """A similarity that copies feature maps unless channels come last in memory."""
+    """A similarity that copies feature maps unless they come from `convexadam.kernels.warp_ssd.pack_features`."""
 
     @property
     def channels_last(self) -> bool:
-        """Whether `convexadam.kernels.warp_ssd.to_channels_last` saves that copy."""
+        """Whether ``prepare`` takes what that returns: channels last in memory, or `FeatureRows` on GPUs."""
         ...
 
 
 def prefers_channels_last(similarity: Similarity) -> bool:
-    """Whether a similarity copies feature maps unless channels come last in memory."""
+    """Whether a similarity copies feature maps unless they are packed for it."""
     return isinstance(similarity, ChannelsLast) and similarity.channels_last
 
 
@@ -237,8 +237,8 @@ class Objective(Protocol):
     """What an optimiser minimises: similarity plus regularisers, as functions of the displacement."""
 
     @property
-    def compared(self) -> tuple[Channels, Channels, Volume | None, Volume | None]:
-        """Both feature maps and both weights."""
+    def compared(self) -> tuple[Tensor, Tensor, Volume | None, Volume | None]:
+        """Both feature maps, or tensors of their device and type, and both weights."""
         ...
 
     @property
@@ -247,7 +247,7 @@ class Objective(Protocol):
         ...
 
     def __call__(self, displacement: Field, *, out: Field) -> tuple[Float[Tensor, ""], Field]:
-        """Return the value, float64, and the gradient in ``out``."""
+        """Return the value, and the gradient in ``out``."""
         ...
 
     def gradient(self, displacement: Field, *, out: Field) -> Field:

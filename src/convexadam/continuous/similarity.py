@@ -13,7 +13,7 @@ from convexadam._typing import Channels, Field, Float, Tensor
 from convexadam.continuous.protocols import CopiesFeatures, Similarity, SimilarityTerm, Weights
 from convexadam.errors import ConfigError, InputError
 from convexadam.kernels.lncc import prepare_lncc
-from convexadam.kernels.warp_ssd import prepare_ssd
+from convexadam.kernels.warp_ssd import FeatureMap, prepare_ssd
 
 
 @final
@@ -51,7 +51,7 @@ class Ssd:
         """Return how many channels are copied; see `convexadam.continuous.CopiesFeatures`."""
         return 0 if channels_last or channels == 1 else channels
 
-    def prepare(self, fixed: Channels, moving: Channels, start: Field, weights: Weights) -> SimilarityTerm:
+    def prepare(self, fixed: FeatureMap, moving: FeatureMap, start: Field, weights: Weights) -> SimilarityTerm:
         """Return the similarity of two feature maps; see `convexadam.continuous.Similarity`."""
         plain = prepare_ssd(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1])
         if self.robust_scale is None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from convexadam._checks import check_count, check_number
-from convexadam._typing import Field, Guide, Volume
+from convexadam._typing import Field, Guide, Shaped, Tensor, Volume
 from convexadam.errors import ConfigError, InputError
 from convexadam.kernels.bilateral import bilateral
 from convexadam.kernels.smooth import smooth
@@ -188,11 +188,11 @@ class Smoother:
         known = torch.ones_like(self._like) if self._weight is None else self._weight
         return smooth(known[None], self._taps)[0].reciprocal_()
 
-    def __call__(self, field: Field, *, out: Field | None = None) -> Field:
-        """Smooth a field ``[3, i, j, k]``, into ``out`` if given."""
+    def __call__(self, field: Field, *, out: Field | None = None, condition: Shaped[Tensor, ""] | None = None) -> Field:
+        """Smooth a field ``[3, i, j, k]``, into ``out`` if given, and if a ``condition`` on the device holds."""
         if not self._taps:
-            return field if out is None else out.copy_(field)
-        return smooth(field, self._taps, before=self._weight, after=self._mean, out=out)
+            return field if out is None else _assign(out, field, condition)
+        return smooth(field, self._taps, before=self._weight, after=self._mean, out=out, condition=condition)
 
     def adjoint(self, field: Field, *, out: Field | None = None) -> Field:
         """Apply the transposed map, which carries gradients back."""
@@ -209,18 +209,19 @@ class GuidedSmoother:
         self._smoothing, self._guide = smoothing, guide
         self._radius = math.ceil(2 * smoothing.sigma)
 
-    def __call__(self, field: Field, *, out: Field | None = None) -> Field:
-        """Smooth a field ``[3, i, j, k]``, into ``out`` if given."""
+    def __call__(self, field: Field, *, out: Field | None = None, condition: Shaped[Tensor, ""] | None = None) -> Field:
+        """Smooth a field ``[3, i, j, k]``, into ``out`` if given, and if a ``condition`` on the device holds."""
         settings = self._smoothing
-        return bilateral(
+        smoothed = bilateral(
             field,
             self._guide,
             sigma=settings.sigma,
             sigma_guide=settings.sigma_guide,
             sigma_field=settings.sigma_field,
             radius=self._radius,
-            out=out,
+            out=out if condition is None else None,
         )
+        return smoothed if out is None or condition is None else _assign(out, smoothed, condition)
 
 
 def make_total_smoother(
@@ -242,6 +243,11 @@ def make_total_smoother(
             "intensities there"
         )
     return GuidedSmoother(smoothing, guide.to(like).contiguous())
+
+
+def _assign(out: Field, values: Field, condition: Shaped[Tensor, ""] | None) -> Field:
+    """Overwrite a field, if a condition on the device holds."""
+    return out.copy_(values) if condition is None else torch.where(condition, values, out, out=out)
 
 
 def _convolve_boxes(widths: list[int]) -> tuple[float, ...]:

@@ -21,7 +21,7 @@ from convexadam.kernels.inverse_consistency import estimate_inverse, make_invers
 from convexadam.kernels.landmarks import add_landmark_costs
 from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
 from convexadam.kernels.warp import add_step, identity_positions, sample_linear
-from convexadam.kernels.warp_ssd import overlap_weight
+from convexadam.kernels.warp_ssd import overlap_weight, unpack
 
 _SQRT_MAX_COST = 128.0
 """Costs stay below its square, well within float16."""
@@ -167,13 +167,13 @@ class ConvexSearch:
     def _search(self, features: FeatureLevel, radius: Triple, start: Field | None) -> Field:
         """Search from fixed to moving, around a start if there is one."""
         window = Window(radius, ball=self.window == "ball")
-        moving, moving_weight = features.moving, features.moving_weight
-        half = backend_for(features.fixed, moving, *features.weights) != "reference"
+        fixed, moving, moving_weight = unpack(features.fixed), unpack(features.moving), features.moving_weight
+        half = backend_for(fixed, moving, *features.weights) != "reference"
         scale = _cost_scale(features)
         if start is not None:
             moving, moving_weight = _warp(moving, moving_weight, start)
         costs = cost_volume(
-            features.fixed * scale,
+            fixed * scale,
             moving * scale,
             window,
             fixed_weight=features.fixed_weight,

@@ -10,9 +10,9 @@ from convexadam._typing import Shaped, Tensor
 
 
 def send(values: Shaped[Tensor, ...], like: Tensor) -> Tensor:
-    """Copy a few numbers from the CPU to the device and type of a tensor; a GPU is not waited for."""
+    """Copy a few numbers to the device and type of a tensor; a GPU is not waited for, also not from the CPU."""
     values = values.to(like.dtype).contiguous()
-    if like.device.type != "cuda":
+    if like.device.type != "cuda" or values.device.type != "cpu":
         return values.to(like.device)
     return values.pin_memory().to(like.device, non_blocking=True)
 
@@ -24,5 +24,6 @@ def chunk_size(like: Tensor, *, cpu: int, gpu: int) -> int:
 
 def read_numbers(numbers: Mapping[str, Tensor]) -> dict[str, float]:
     """Return 0-dimensional tensors of one device as numbers; a GPU is waited for once."""
-    values = torch.stack([value.detach().double() for value in numbers.values()]).tolist()
+    first, *others = (value.detach() for value in numbers.values())
+    values = torch.stack([first.double(), *others]).tolist()  # which converts the others
     return dict(zip(numbers, values, strict=True))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
 import torch
 
-from convexadam._typing import Channels, Field, Float, Guide, Shaped, Tensor, Triple, Volume
-from convexadam.kernels._device import read_numbers
+from convexadam._typing import Field, Float, Guide, Tensor, Triple, Volume
+from convexadam.kernels.feature_range import measure_range
 from convexadam.kernels.landmarks import LandmarkPairs
 from convexadam.kernels.resize import pool, resample_control_points, scale_to_control_points, scale_to_voxels
-from convexadam.kernels.warp_ssd import overlap_weight
+from convexadam.kernels.warp_ssd import FeatureMap, FeatureRows, unpack
 
 _WHOLE = 0.999
 """Share of voxels with weight from which on a control point is complete."""
@@ -66,8 +67,8 @@ class FeatureLevel:
         Of the features, if it was measured; see `measure_ranges`.
     """
 
-    fixed: Channels
-    moving: Channels
+    fixed: FeatureMap
+    moving: FeatureMap
     fixed_weight: Volume | None = None
     moving_weight: Volume | None = None
     fixed_guide: Guide | None = None
@@ -95,6 +96,8 @@ class FeatureLevel:
 
     def zero_displacement(self) -> Field:
         """Return zeros, ``[3, i, j, k]``."""
+        if isinstance(self.fixed, FeatureRows):
+            return torch.zeros((3, *self.shape), device=self.fixed.device)
         return self.fixed.new_zeros((3, *self.shape))
 
     def swap(self) -> FeatureLevel:
@@ -161,8 +164,10 @@ def complete_weight(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
 
     If a mask is so thin that no control point is complete, partial ones count.
     """
-    pooled, share = (pool(w[None], spacing)[0] for w in (weight, (weight > 0).to(weight.dtype)))
-    complete = torch.where(share > _WHOLE, pooled, 0.0)
+    if spacing == (1, 1, 1):
+        return weight
+    pooled, share = (pool(w[None], spacing)[0] for w in (weight, weight.sign()))
+    complete = pooled.masked_fill(share <= _WHOLE, 0.0)
     return torch.where(complete.amax() > 0, complete, pooled)
 
 
@@ -171,54 +176,24 @@ def measure_ranges(levels: Sequence[FeatureLevel], others: Sequence[FeatureLevel
 
     Of ``others`` only the largest value counts, as if it were one of the first level.
     """
-    names = [field.name for field in fields(FeatureRange)]
-    numbers: dict[str, Tensor] = {}
-    for n, level in enumerate(levels):
-        largest = torch.stack([largest_value(part) for part in ((level,) if n else (level, *others))]).amax()
-        numbers |= {f"{n} {name}": value for name, value in zip(names, (largest, *_range(level)), strict=True)}
-    found = read_numbers(numbers)
-    ranges = [{name: found[f"{n} {name}"] for name in names} for n in range(len(levels))]
+    measured = [
+        measure_range(unpack(level.fixed), unpack(level.moving), level.fixed_weight, level.moving_weight)
+        for level in levels
+    ]
+    sizes = [largest_value(other).double().reshape(1) for other in others]
+    numbers, count = torch.cat([*measured, *sizes]).tolist(), 5 * len(levels)
+    found = [numbers[n : n + 5] for n in range(0, count, 5)]
+    found[0][0] = max([found[0][0], *numbers[count:]], key=lambda size: (math.isnan(size), size))
     return [
-        FeatureRange(
-            largest=r["largest"],
-            span=r["span"],
-            contrast=r["contrast"] > 0,
-            weighted=r["weighted"] > 0,
-            overlap=r["overlap"] > 0,
-        )
-        for r in ranges
+        FeatureRange(largest=largest, span=span, contrast=contrast > 0, weighted=weighted > 0, overlap=overlap > 0)
+        for largest, span, contrast, weighted, overlap in found
     ]
 
 
 def largest_value(level: FeatureLevel) -> Float[Tensor, ""]:
     """Largest absolute value of both maps, on the device; NaN if any value is."""
-    maps = (f if f.is_contiguous() else f.movedim(0, -1) for f in (level.fixed, level.moving))  # faster in that order
-    return torch.stack([end for features in maps for end in torch.aminmax(features)]).abs().amax()
-
-
-def _range(level: FeatureLevel) -> tuple[Tensor, ...]:
-    """Return all but the largest value of a `FeatureRange`, on the device."""
-    fixed, moving = _ends(level.fixed, None), _ends(level.moving, None)
-    span = torch.maximum(fixed[1], moving[1]) - torch.minimum(fixed[0], moving[0])
-    within = [
-        ends if weight is None else _ends(features, weight)
-        for features, weight, ends in zip((level.fixed, level.moving), level.weights, (fixed, moving), strict=True)
-    ]
-    contrast = _varies(*within[0]) & _varies(*within[1])
-    overlap = (overlap_weight(level.zero_displacement(), *level.weights) > 0).any()
-    weights = [weight.amax() for weight in level.weights if weight is not None]
-    weighted = torch.stack(weights).amin() if weights else torch.ones_like(overlap)
-    return span.double().square().sum().sqrt(), contrast, weighted, overlap
-
-
-def _ends(features: Channels, weight: Volume | None) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
-    """Return the smallest and largest value of each channel, where there is weight."""
-    low = high = features
-    if weight is not None:
-        low, high = (features.masked_fill(weight <= 0, value) for value in (torch.inf, -torch.inf))
-    return low.amin((1, 2, 3)), high.amax((1, 2, 3))
-
-
-def _varies(low: Float[Tensor, " c"], high: Float[Tensor, " c"]) -> Shaped[Tensor, ""]:
-    """Whether any channel varies by more than the rounding of an average."""
-    return ((high - low) > 1e-6 * torch.maximum(high.abs(), low.abs())).any()
+    if isinstance(level.fixed, FeatureRows):
+        return level.fixed.largest
+    maps = (unpack(f) for f in (level.fixed, level.moving))
+    in_memory_order = (f if f.is_contiguous() else f.movedim(0, -1) for f in maps)  # faster
+    return torch.stack([end for features in in_memory_order for end in torch.aminmax(features)]).abs().amax()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convexadam._typing import Field
-from convexadam.kernels.warp import add_step
+from convexadam.kernels.warp import add_opposite_steps, add_step
 
 
 def make_inverse_consistent(forward: Field, backward: Field, *, iterations: int = 15) -> tuple[Field, Field]:
@@ -25,10 +25,7 @@ def make_inverse_consistent(forward: Field, backward: Field, *, iterations: int 
     Heinrich, Papiez, Schnabel, Handels, "Non-parametric discrete registration with convex optimisation", WBIR 2014.
     """
     for _ in range(iterations):
-        forward, backward = (
-            add_step(backward, forward, factors=(0.5, -0.5)),
-            add_step(forward, backward, factors=(0.5, -0.5)),
-        )
+        forward, backward = add_opposite_steps(forward, backward, factors=(0.5, -0.5))
     return forward, backward
 
 

@@ -48,7 +48,9 @@ def scale_to_control_points(field: Field, spacing: Triple) -> Field:
     return field / _per_axis(spacing, field)
 
 
-def _per_axis(spacing: Triple, like: Tensor) -> Tensor:
+def _per_axis(spacing: Triple, like: Tensor) -> Tensor | float:
+    if len(set(spacing)) == 1:
+        return float(spacing[0])
     return send(torch.tensor(spacing, device="cpu"), like).reshape(3, 1, 1, 1)
 
 

@@ -15,7 +15,7 @@ from convexadam.geometry import Grid, Image
 from convexadam.kernels.feature_level import FeatureLevel, complete_weight, largest_value, measure_ranges
 from convexadam.kernels.resize import pool_weight, scale_to_voxels
 from convexadam.kernels.warp import identity_positions, sample_nearest
-from convexadam.kernels.warp_ssd import to_channels_last
+from convexadam.kernels.warp_ssd import FeatureMap, pack_features
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import ImagePair, check_features, extract_pair
 from convexadam.registration.landmarks import WorkingLandmarks
@@ -73,23 +73,24 @@ class WorkingPair:
         every = tuple(dict.fromkeys([*searches, *shared]))
         maps = dict(zip(every, extract_pair(self.config.features, self._inputs, every), strict=True))
         coarse = [self._level(maps[spacing], spacing, pool_weight) for spacing in searches]
-        fine = self._refinement_level(maps[shared[0]], 0) if shared else None
+        fine = self._refinement_level(self._pack(list(maps.pop(shared[0]))), 0) if shared else None
         return _release_in_order(self._measure(coarse, fine)), fine
 
     def extract_refinement(self, number: int) -> FeatureLevel:
         """Extract the features of one level of the refinement."""
         spacing = refinement_spacings(self.config, self.grid)[number]
-        maps = extract_pair(self._refinement_extractor, self._inputs, (spacing,)).pop()
-        refine = self.config.continuous
-        if refine is not None and prefers_channels_last(refine.similarity):
-            # one map at a time: the similarity would copy both, and keep the originals
-            fixed, moving = maps
-            del maps
-            fixed = to_channels_last(fixed)
-            maps = fixed, to_channels_last(moving)
-        level = self._refinement_level(maps, number)
+        level = self._refinement_level(
+            self._pack(list(extract_pair(self._refinement_extractor, self._inputs, (spacing,)).pop())), number
+        )
         check_features(self._refinement_extractor, float(largest_value(level)))
         return level
+
+    def _pack(self, maps: list[Channels]) -> tuple[FeatureMap, FeatureMap]:
+        """Return the features of a level of the refinement as its similarity needs them; empties the list."""
+        refine = self.config.continuous
+        if refine is not None and prefers_channels_last(refine.similarity):
+            return pack_features(maps)  # the similarity would copy both, and keep the originals
+        return maps.pop(0), maps.pop()
 
     def _measure(self, levels: list[FeatureLevel], fine: FeatureLevel | None) -> list[FeatureLevel]:
         """Return levels that know their range, after a check that features can be compared."""
@@ -110,7 +111,7 @@ class WorkingPair:
         )
         return fixed, moving
 
-    def _refinement_level(self, features: tuple[Channels, Channels], number: int) -> FeatureLevel:
+    def _refinement_level(self, features: tuple[FeatureMap, FeatureMap], number: int) -> FeatureLevel:
         spacing = refinement_spacings(self.config, self.grid)[number]
         return self._level(features, spacing, complete_weight, self._guides(number, spacing))
 
@@ -129,7 +130,7 @@ class WorkingPair:
 
     def _level(
         self,
-        features: tuple[Channels, Channels],
+        features: tuple[FeatureMap, FeatureMap],
         spacing: Triple,
         pool_weight: Callable[[Volume, Triple], Volume | None],
         guides: tuple[Guide | None, Guide | None] = (None, None),

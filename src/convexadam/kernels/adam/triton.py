@@ -61,7 +61,7 @@ def adam_step(
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _update(
     variable,
     gradient,
@@ -86,15 +86,16 @@ def _update(
     if counter is not None:  # then the other two arguments are the logarithms of the betas
         step = tl.load(counter).to(tl.float32)
         unbias_mean, unbias_square = (
-            1.0 / _one_minus_exp(step * unbias_mean),
-            1.0 / _one_minus_exp(step * unbias_square),
+            tl.div_rn(1.0, _one_minus_exp(step * unbias_mean)),
+            tl.div_rn(1.0, _one_minus_exp(step * unbias_square)),
         )
     if least is not None:
         eps = tl.load(least)
     g = tl.load(gradient + at, mask=here, other=0.0)
     m = keep_mean * tl.load(mean + at, mask=here, other=0.0) + add_mean * g
     v = keep_square * tl.load(square + at, mask=here, other=0.0) + add_square * (g * g)
-    moved = -rate * unbias_mean * m / (tl.sqrt(v * unbias_square) + eps)
+    # `/` and tl.sqrt are approximate on a GPU: off by up to two units in the last place
+    moved = tl.div_rn(-rate * unbias_mean * m, tl.sqrt_rn(v * unbias_square) + eps)
     if accumulate:
         moved += tl.load(variable + at, mask=here, other=0.0)
     tl.store(mean + at, m, mask=here)

@@ -1,13 +1,13 @@
-"""Damped second-order step of each control point, and the decrease of the loss that it predicts."""
+"""Damped second-order step of each control point, and what follows from the decrease of the loss."""
 
 from __future__ import annotations
 
 import math
 
-from convexadam._typing import Field, Float, Tensor
+from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.kernels._backend import get_implementation
 
-__all__ = ["damped_step"]
+__all__ = ["damped_step", "judge_step"]
 
 
 def damped_step(
@@ -15,6 +15,7 @@ def damped_step(
     means: Float[Tensor, "4 i j k"],
     *,
     damping: float | Float[Tensor, ""],
+    scale: Float[Tensor, ""] | None = None,
     longest: float = math.inf,
 ) -> tuple[Field, Float[Tensor, ""]]:
     """Divide a gradient by a curvature: ``v = -means_012 / (means_3 + damping)``, clipped to the length ``longest``.
@@ -27,6 +28,8 @@ def damped_step(
         Smoothed ``slopes``, from which the step is computed; the step overwrites channels 0 to 2.
     damping
         Above 0, in units of the curvature; a tensor is read on its device.
+    scale
+        Multiplies a ``damping`` that is a tensor; ``None`` for 1.
     longest
         Longer steps are shortened to this length, in grid units.
 
@@ -37,5 +40,37 @@ def damped_step(
     """
     module = get_implementation(__name__, slopes, means)
     step: Field = means[:3]
-    predicted: Float[Tensor, ""] = module.damped_step(slopes, means, damping=damping, longest=longest)
+    predicted: Float[Tensor, ""] = module.damped_step(slopes, means, damping=damping, scale=scale, longest=longest)
     return step, predicted
+
+
+def judge_step(
+    damping: Float[Tensor, ""],
+    value: Float[Tensor, ""],
+    new_value: Float[Tensor, ""],
+    predicted: Float[Tensor, ""],
+    scale: Float[Tensor, ""],
+    *,
+    least: float,
+) -> Shaped[Tensor, ""]:
+    """Return whether a step is to be taken, and adapt the damping, in place; on the device, which is not waited for.
+
+    A step is taken if it does not increase the loss. Damping is halved if the decrease is above three quarters of the
+    predicted one, and tripled if it is below a quarter, within ``[least, 1e6]``.
+
+    Parameters
+    ----------
+    damping
+        That of this step, float64; overwritten by that of the next.
+    value, new_value
+        The loss before and after the step.
+    predicted
+        Its decrease, from `damped_step`.
+    scale
+        Mean curvature; without any, no step is taken.
+    least
+        Smallest damping.
+    """
+    module = get_implementation(__name__, scale)
+    accepted: Shaped[Tensor, ""] = module.judge_step(damping, value, new_value, predicted, scale, least=least)
+    return accepted

@@ -9,6 +9,9 @@ import torch
 
 from convexadam._typing import Float, Tensor
 from convexadam.kernels._cpu import compile_kernel, run_in_slabs, to_numpy
+from convexadam.kernels.damped_step.reference import judge_step
+
+__all__ = ["damped_step", "judge_step"]
 
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 
@@ -18,15 +21,15 @@ def damped_step(
     means: Float[Tensor, "4 i j k"],
     *,
     damping: float | Float[Tensor, ""],
+    scale: Float[Tensor, ""] | None = None,
     longest: float,
 ) -> Float[Tensor, ""]:
     """See the package; returns the predicted decrease only."""
+    total = float(damping if scale is None else damping * scale)
     result = means.contiguous()
     arrays = [v.reshape(4, -1) for v in to_numpy(slopes, result)]
     shortest = np.float32(0 if np.isinf(longest) else 1 / longest**2)
-    decrease = sum(
-        run_in_slabs(_compute_step, arrays[0].shape[1], *arrays, np.float32(float(damping)), shortest, multiple=1024)
-    )
+    decrease = sum(run_in_slabs(_compute_step, arrays[0].shape[1], *arrays, np.float32(total), shortest, multiple=1024))
     if result is not means:
         means.copy_(result)
     return torch.tensor(decrease, dtype=torch.float64, device="cpu")

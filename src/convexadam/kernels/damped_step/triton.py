@@ -9,7 +9,8 @@ import torch
 import triton
 import triton.language as tl
 
-from convexadam._typing import Float, Tensor
+from convexadam._typing import Float, Shaped, Tensor
+from convexadam.kernels.damped_step.reference import FALL, GOOD, MOST, POOR, RISE
 
 _BLOCK = 1024
 
@@ -21,6 +22,7 @@ def damped_step(
     means: Float[Tensor, "4 i j k"],
     *,
     damping: float | Float[Tensor, ""],
+    scale: Float[Tensor, ""] | None = None,
     longest: float,
 ) -> Float[Tensor, ""]:
     """See the package; returns the predicted decrease only."""
@@ -29,26 +31,48 @@ def damped_step(
     blocks = triton.cdiv(points, _BLOCK)
     parts = torch.empty(blocks, dtype=torch.float32, device=source.device)
     per_square = 0.0 if math.isinf(longest) else 1 / longest**2
-    given, number = (damping.float(), 0.0) if isinstance(damping, torch.Tensor) else (None, float(damping))
+    given, number = (damping, 0.0) if isinstance(damping, torch.Tensor) else (None, float(damping))
     with torch.cuda.device(source.get_device()):
-        _compute_step[(blocks,)](source, result, parts, given, points, number, per_square, _BLOCK, **_OPTIONS)
+        _compute_step[(blocks,)](source, result, parts, given, scale, points, number, per_square, _BLOCK, **_OPTIONS)
     if result is not means:
         means.copy_(result)
     return parts.sum(dtype=torch.float64)
 
 
+def judge_step(
+    damping: Float[Tensor, ""],
+    value: Float[Tensor, ""],
+    new_value: Float[Tensor, ""],
+    predicted: Float[Tensor, ""],
+    scale: Float[Tensor, ""],
+    *,
+    least: float,
+) -> Shaped[Tensor, ""]:
+    """See the package."""
+    accepted = torch.empty((), dtype=torch.bool, device=damping.device)
+    with torch.cuda.device(damping.get_device()):
+        _judge[(1,)](
+            damping, value, new_value, predicted, scale, accepted, least, GOOD, POOR, FALL, RISE, MOST, num_warps=1
+        )
+    return accepted
+
+
 @no_type_check
 @triton.jit(do_not_specialize=["points"])
-def _compute_step(slopes, means, parts, given, points, damping, per_square, block: tl.constexpr):
+def _compute_step(slopes, means, parts, given, scale, points, damping, per_square, block: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     valid, second, third, fourth = at < points, at + points, at + 2 * points, at + 3 * points
     if given is not None:
         damping = tl.load(given)
-    factor = -1.0 / (tl.load(means + fourth, mask=valid, other=1.0) + damping)
+        if scale is not None:
+            damping *= tl.load(scale)
+        damping = damping.to(tl.float32)
+    # `/` and tl.sqrt are approximate on a GPU: off by up to two units in the last place
+    factor = tl.div_rn(-1.0, tl.load(means + fourth, mask=valid, other=1.0) + damping)
     v0 = factor * tl.load(means + at, mask=valid, other=0.0)
     v1 = factor * tl.load(means + second, mask=valid, other=0.0)
     v2 = factor * tl.load(means + third, mask=valid, other=0.0)
-    cut = 1.0 / tl.sqrt(tl.maximum((v0 * v0 + v1 * v1 + v2 * v2) * per_square, 1.0))
+    cut = tl.div_rn(1.0, tl.sqrt_rn(tl.maximum((v0 * v0 + v1 * v1 + v2 * v2) * per_square, 1.0)))
     v0, v1, v2 = cut * v0, cut * v1, cut * v2
     tl.store(means + at, v0, mask=valid)
     tl.store(means + second, v1, mask=valid)
@@ -58,3 +82,26 @@ def _compute_step(slopes, means, parts, given, points, damping, per_square, bloc
     gain += v2 * tl.load(slopes + third, mask=valid, other=0.0)
     gain += 0.5 * tl.load(slopes + fourth, mask=valid, other=0.0) * (v0 * v0 + v1 * v1 + v2 * v2)
     tl.store(parts + tl.program_id(0), -tl.sum(gain, 0))
+
+
+@no_type_check
+@triton.jit
+def _judge(
+    damping,
+    value,
+    new_value,
+    predicted,
+    scale,
+    accepted,
+    least,
+    good: tl.constexpr,
+    poor: tl.constexpr,
+    fall: tl.constexpr,
+    rise: tl.constexpr,
+    most: tl.constexpr,
+):
+    decrease = tl.load(value).to(tl.float64) - tl.load(new_value).to(tl.float64)
+    promised = tl.load(predicted).to(tl.float64)
+    factor = tl.where(decrease > good * promised, fall, tl.where(decrease < poor * promised, rise, 1.0))
+    tl.store(damping, tl.minimum(tl.maximum(tl.load(damping) * factor, least), most))
+    tl.store(accepted, (decrease >= 0) & (tl.load(scale) > 0))

@@ -19,10 +19,16 @@ def interpolate(
 
 def interpolation_matrix(positions: Float[Tensor, " n"], size: int, *, like: Tensor) -> Float[Tensor, "n size"]:
     """Return the matrix of linear interpolation of ``size`` samples at ``positions``, clamped to both ends."""
+    low, share = find_neighbours(positions, size)
+    low, share = low.to(torch.int64)[:, None], share[:, None]
+    matrix = torch.zeros((len(positions), size), dtype=torch.float64, device=positions.device)
+    matrix.scatter_add_(1, low, 1 - share)
+    matrix.scatter_add_(1, (low + 1).clamp_max(size - 1), share)
+    return send(matrix, like)
+
+
+def find_neighbours(positions: Float[Tensor, " n"], size: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Return the lower neighbour of each position, clamped to both ends, and the weight of the upper one."""
     clamped = positions.to(torch.float64).clamp(0, size - 1)
-    low = clamped.floor().clamp_max(max(size - 2, 0)).to(torch.int64)
-    share = (clamped - low)[:, None]
-    matrix = torch.zeros((len(clamped), size), dtype=torch.float64, device=clamped.device)
-    matrix.scatter_add_(1, low[:, None], 1 - share)
-    matrix.scatter_add_(1, (low + 1).clamp_max(size - 1)[:, None], share)
-    return send(matrix, like) if matrix.device.type == "cpu" else matrix.to(like)
+    low = clamped.floor().clamp_max(max(size - 2, 0))
+    return low, clamped - low

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convexadam._typing import Channels, Volume
+from convexadam._typing import Channels, Shaped, Tensor, Volume
 from convexadam.kernels._backend import get_implementation
 from convexadam.kernels.smooth.reference import along_axes, smoothing_matrix
 
@@ -18,6 +18,7 @@ def smooth(
     before: Volume | None = None,
     after: Volume | None = None,
     out: Channels | None = None,
+    condition: Shaped[Tensor, ""] | None = None,
 ) -> Channels:
     """Compute ``after * T(before * field)``, with ``T`` a symmetric filter along each axis in turn.
 
@@ -34,11 +35,13 @@ def smooth(
         Factors ``[i, j, k]``; ``None`` for 1.
     out
         Tensor to which the result is written, not ``field``; ``None`` for a new one.
+    condition
+        Truth value on the device, unless which ``out``, which must be given, keeps its values; ``None`` for true.
 
     Returns
     -------
     ``[c, i, j, k]``; ``out`` if given.
     """
     module = get_implementation(__name__, field, before, after, out)
-    result: Channels = module.smooth(field, taps, before=before, after=after, out=out)
+    result: Channels = module.smooth(field, taps, before=before, after=after, out=out, condition=condition)
     return result

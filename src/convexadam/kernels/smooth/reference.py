@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from convexadam._typing import Channels, Float, Tensor, Volume
+from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
 
 
 def smoothing_matrix(taps: Sequence[float], size: int, *, like: Tensor) -> Float[Tensor, "n n"]:
@@ -36,12 +36,15 @@ def smooth(
     before: Volume | None = None,
     after: Volume | None = None,
     out: Channels | None = None,
+    condition: Shaped[Tensor, ""] | None = None,
 ) -> Channels:
     """See the package."""
     i, j, k = (_band_matrix(taps, n).to(field) for n in field.shape[1:])
     result = along_axes(field if before is None else field * before, (i, j, k))
     if after is not None:
         result = result * after
+    if out is not None and condition is not None:
+        result = torch.where(condition, result, out)
     return result if out is None else out.copy_(result)
 
 

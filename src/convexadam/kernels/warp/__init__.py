@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
-from convexadam._typing import Field
-from convexadam.kernels._backend import get_implementation
-from convexadam.kernels.warp.reference import identity_positions, inside, sample_linear, sample_nearest
+import torch
 
-__all__ = ["add_step", "identity_positions", "inside", "sample_linear", "sample_nearest"]
+from convexadam._typing import Field, Float, Tensor
+from convexadam.kernels._backend import get_implementation
+from convexadam.kernels.warp import reference
+from convexadam.kernels.warp.reference import identity_positions, inside, sample_nearest
+
+__all__ = ["add_opposite_steps", "add_step", "identity_positions", "inside", "sample_linear", "sample_nearest"]
 
 
 def add_step(
@@ -40,3 +43,28 @@ def add_step(
         displacement, step, longest=longest, factors=factors, out=out
     )
     return result
+
+
+def add_opposite_steps(forward: Field, backward: Field, *, factors: tuple[float, float]) -> tuple[Field, Field]:
+    """Compute ``a u(x) + b v(x + u(x))`` and ``a v(x) + b u(x + v(x))``, each as `add_step` does.
+
+    Parameters
+    ----------
+    forward, backward
+        ``u`` and ``v``, ``[3, i, j, k]`` in grid units.
+    factors
+        ``a`` and ``b``.
+    """
+    module = get_implementation(__name__, forward, backward)
+    result: tuple[Field, Field] = module.add_opposite_steps(forward, backward, factors=factors)
+    return result
+
+
+def sample_linear(volume: Float[Tensor, "c i j k"], positions: Float[Tensor, "3 a b d"]) -> Float[Tensor, "c a b d"]:
+    """Interpolate ``[c, i, j, k]`` trilinearly at ``positions``, with edge values outside; differentiable."""
+    given = volume, positions
+    differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    if differentiable or not all(t.is_cuda and t.dtype == torch.float32 for t in given):
+        return reference.sample_linear(volume, positions)
+    sampled: Float[Tensor, "c a b d"] = get_implementation(__name__, *given).sample_linear(volume, positions)
+    return sampled

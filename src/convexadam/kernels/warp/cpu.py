@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import no_type_check
 
 import numpy as np
@@ -29,6 +30,14 @@ def add_step(
     else:
         run_in_slabs(_add_long_steps, displacement.shape[1], *arrays, limit, *(np.float32(f) for f in factors))
     return result if out is None or out is result else out.copy_(result)
+
+
+def add_opposite_steps(forward: Field, backward: Field, *, factors: tuple[float, float]) -> tuple[Field, Field]:
+    """See the package."""
+    return (
+        add_step(backward, forward, longest=math.inf, factors=factors),
+        add_step(forward, backward, longest=math.inf, factors=factors),
+    )
 
 
 @no_type_check

@@ -6,6 +6,7 @@ outer centres the nearest edge value is used, also outside the field of view.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -60,6 +61,14 @@ def add_step(
     step = step / (torch.linalg.vector_norm(step, dim=0) / longest).clamp_min(1)
     result = factors[0] * step + factors[1] * compose(displacement, step)
     return result if out is None else out.copy_(result)
+
+
+def add_opposite_steps(forward: Field, backward: Field, *, factors: tuple[float, float]) -> tuple[Field, Field]:
+    """See the package."""
+    return (
+        add_step(backward, forward, longest=math.inf, factors=factors),
+        add_step(forward, backward, longest=math.inf, factors=factors),
+    )
 
 
 def compose(field: Channels, displacement: Field) -> Channels:

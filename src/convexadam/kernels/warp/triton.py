@@ -11,10 +11,13 @@ import torch
 import triton
 import triton.language as tl
 
-from convexadam._typing import Field, Triple
+from convexadam._typing import Field, Float, Tensor, Triple
 
 _BOX = (2, 4, 32)
 """Points per program: whole warps along the innermost axis, so that loads are coalesced."""
+
+_BLOCK = 256
+"""Points per program, where they are anywhere."""
 
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 
@@ -36,6 +39,26 @@ def add_step(
             source, step, result, n0, n1, n2, float(longest), *factors, *_BOX, **_OPTIONS
         )
     return result if out is None or result is out else out.copy_(result)
+
+
+def add_opposite_steps(forward: Field, backward: Field, *, factors: tuple[float, float]) -> tuple[Field, Field]:
+    """See the package."""
+    u, v = forward.contiguous(), backward.contiguous()
+    out = torch.empty_like(u), torch.empty_like(v)
+    n0, n1, n2 = u.shape[1:]
+    with torch.cuda.device(u.get_device()):
+        _add_opposite_steps[launch_grid((n0, n1, n2), _BOX)](u, v, *out, n0, n1, n2, *factors, *_BOX, **_OPTIONS)
+    return out
+
+
+def sample_linear(volume: Float[Tensor, "c i j k"], positions: Float[Tensor, "3 a b d"]) -> Float[Tensor, "c a b d"]:
+    """See the package."""
+    source, at = volume.contiguous(), positions.contiguous()
+    result = source.new_empty((len(source), *at.shape[1:]))
+    points = at[0].numel()
+    with torch.cuda.device(source.get_device()):
+        _sample[(triton.cdiv(points, _BLOCK),)](source, at, result, points, *source.shape, _BLOCK, **_OPTIONS)
+    return result
 
 
 def launch_grid(shape: Triple, box: Triple) -> Triple:
@@ -61,33 +84,68 @@ def _add_step(
     box2: tl.constexpr,
 ):
     i, j, k, point, valid = points_of_box(n0, n1, n2, box0, box1, box2)
+    _compose(u, step, out, i, j, k, point, valid, n0, n1, n2, longest, step_factor, displacement_factor)
+
+
+@no_type_check
+@triton.jit(do_not_specialize=["n0", "n1", "n2"])
+def _add_opposite_steps(
+    u,
+    v,
+    out_u,
+    out_v,
+    n0,
+    n1,
+    n2,
+    step_factor,
+    displacement_factor,
+    box0: tl.constexpr,
+    box1: tl.constexpr,
+    box2: tl.constexpr,
+):
+    i, j, k, point, valid = points_of_box(n0, n1, n2, box0, box1, box2)
+    _compose(v, u, out_u, i, j, k, point, valid, n0, n1, n2, None, step_factor, displacement_factor)
+    _compose(u, v, out_v, i, j, k, point, valid, n0, n1, n2, None, step_factor, displacement_factor)
+
+
+@no_type_check
+@triton.jit(do_not_specialize=["points", "channels", "n0", "n1", "n2"])
+def _sample(volume, positions, out, points, channels, n0, n1, n2, block: tl.constexpr):
+    """Interpolate all channels at ``points`` positions."""
+    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    valid, step = at < points, at * 0 + points  # 64 bits
+    p0 = tl.load(positions + at, mask=valid, other=0.0)
+    p1 = tl.load(positions + at + step, mask=valid, other=0.0)
+    p2 = tl.load(positions + at + 2 * step, mask=valid, other=0.0)
+    first, s0, s1, s2, f0, f1, f2 = find_cell(p0, p1, p2, n0, n1, n2)
+    size = (at * 0 + n0) * n1 * n2
+    for _ in range(channels):
+        tl.store(out + at, sample_trilinear(volume, first, s0, s1, s2, f0, f1, f2, valid), mask=valid)
+        first += size
+        at += step
+
+
+@no_type_check
+@triton.jit
+def _compose(u, step, out, i, j, k, point, valid, n0, n1, n2, longest, step_factor, displacement_factor):
+    """Store ``step_factor v(x) + displacement_factor u(x + v(x))``, ``v`` being the step clipped to ``longest``."""
     second = point + (point * 0 + n0) * n1 * n2  # 64 bits: three components may have more than 2^31 values
     third = second + (second - point)
     v0 = tl.load(step + point, mask=valid, other=0.0)
     v1 = tl.load(step + second, mask=valid, other=0.0)
     v2 = tl.load(step + third, mask=valid, other=0.0)
-    scale = 1 / tl.maximum(tl.sqrt(v0 * v0 + v1 * v1 + v2 * v2) / longest, 1.0)
-    v0, v1, v2 = v0 * scale, v1 * scale, v2 * scale
+    if longest is not None:
+        scale = 1 / tl.maximum(tl.sqrt(v0 * v0 + v1 * v1 + v2 * v2) / longest, 1.0)
+        v0, v1, v2 = v0 * scale, v1 * scale, v2 * scale
     first, s0, s1, s2, f0, f1, f2 = find_cell(
         i.to(tl.float32) + v0, j.to(tl.float32) + v1, k.to(tl.float32) + v2, n0, n1, n2
     )
-    tl.store(
-        out + point,
-        step_factor * v0 + displacement_factor * sample_trilinear(u, first, s0, s1, s2, f0, f1, f2, valid),
-        mask=valid,
-    )
-    first += second - point
-    tl.store(
-        out + second,
-        step_factor * v1 + displacement_factor * sample_trilinear(u, first, s0, s1, s2, f0, f1, f2, valid),
-        mask=valid,
-    )
-    first += second - point
-    tl.store(
-        out + third,
-        step_factor * v2 + displacement_factor * sample_trilinear(u, first, s0, s1, s2, f0, f1, f2, valid),
-        mask=valid,
-    )
+    w0 = sample_trilinear(u, first, s0, s1, s2, f0, f1, f2, valid)
+    w1 = sample_trilinear(u, first + (second - point), s0, s1, s2, f0, f1, f2, valid)
+    w2 = sample_trilinear(u, first + (third - point), s0, s1, s2, f0, f1, f2, valid)
+    tl.store(out + point, step_factor * v0 + displacement_factor * w0, mask=valid)
+    tl.store(out + second, step_factor * v1 + displacement_factor * w1, mask=valid)
+    tl.store(out + third, step_factor * v2 + displacement_factor * w2, mask=valid)
 
 
 @no_type_check

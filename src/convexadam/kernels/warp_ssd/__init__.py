@@ -5,17 +5,23 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
-from convexadam.kernels._backend import get_implementation
+from convexadam.kernels._backend import backend_for, get_implementation
 from convexadam.kernels.diffusion import diffusion_gradient
+from convexadam.kernels.warp_ssd.feature_rows import FeatureMap, FeatureRows, tensor_of, unpack
 from convexadam.kernels.warp_ssd.reference import ssd
 
 __all__ = [
+    "FeatureMap",
+    "FeatureRows",
     "SimilarityTerm",
     "diffusion_gradient",
     "overlap_weight",
+    "pack_features",
     "prepare_ssd",
     "ssd",
+    "tensor_of",
     "to_channels_last",
+    "unpack",
     "warp_ssd",
 ]
 
@@ -60,8 +66,8 @@ class SquaredDifferences(SimilarityTerm, Protocol):
 
 
 def prepare_ssd(
-    fixed: Channels,
-    moving: Channels,
+    fixed: FeatureMap,
+    moving: FeatureMap,
     *,
     fixed_weight: Volume | None = None,
     moving_weight: Volume | None = None,
@@ -72,24 +78,38 @@ def prepare_ssd(
     Parameters
     ----------
     fixed, moving
-        Features ``[c, i, j, k]`` of one shape. The CPU kernel does not copy them if the channels are last in memory.
+        Features ``[c, i, j, k]`` of one shape, which are not copied if they come from `pack_features`, both at once.
     fixed_weight, moving_weight
         Weight of each point, ``[i, j, k]``, not negative; ``None`` for 1. See `ssd`.
     outlier
         Squared difference at which the robust loss is half the squared difference, above 0; ``None`` for the plain
         squared difference. A tensor is read on its device. See `ssd`.
     """
-    term: SquaredDifferences = get_implementation(__name__, fixed, moving, fixed_weight, moving_weight).WarpSsd(
+    module = get_implementation(__name__, tensor_of(fixed), tensor_of(moving), fixed_weight, moving_weight)
+    if module.__name__ != f"{__name__}.triton":
+        fixed, moving = unpack(fixed), unpack(moving)
+    term: SquaredDifferences = module.WarpSsd(
         fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight, outlier=outlier
     )
     return term
 
 
-def to_channels_last(features: Channels) -> Channels:
-    """Return features ``[c, i, j, k]`` with channels last in memory, so that `prepare_ssd` does not copy them.
+def pack_features(maps: list[Channels]) -> tuple[FeatureMap, FeatureMap]:
+    """Return two feature maps ``[c, i, j, k]`` in the form in which `prepare_ssd` does not copy them.
 
-    Features on a GPU are returned unchanged, because the kernel there needs its own layout.
+    That is `to_channels_last` on the CPU, and `FeatureRows` for the kernel of a GPU. The list is emptied, so that only
+    one of the maps is in memory twice.
     """
+    if backend_for(*maps) == "triton" and maps[0].is_cuda:
+        from convexadam.kernels.warp_ssd.triton import pack_rows  # which imports triton
+
+        return pack_rows(maps)
+    fixed = to_channels_last(maps.pop(0))
+    return fixed, to_channels_last(maps.pop())
+
+
+def to_channels_last(features: Channels) -> Channels:
+    """Return features ``[c, i, j, k]`` with channels last in memory, unless they are on a GPU."""
     if features.device.type != "cpu":
         return features
     return features.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)

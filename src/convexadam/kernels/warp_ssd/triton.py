@@ -12,6 +12,7 @@ import triton.language as tl
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.kernels.diffusion.triton import negative_laplacian
 from convexadam.kernels.warp.triton import find_cell, interpolate_corners, launch_grid, load_corners, points_of_box
+from convexadam.kernels.warp_ssd.feature_rows import FeatureMap, FeatureRows, unpack
 
 _BOX = (2, 4, 8)
 """Points per program: they load about 3 x 5 x 9 rows of the moving map, two per point; the other six are cached."""
@@ -41,20 +42,25 @@ class WarpSsd:
 
     def __init__(
         self,
-        fixed: Channels,
-        moving: Channels,
+        fixed: FeatureMap,
+        moving: FeatureMap,
         *,
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
         outlier: float | Float[Tensor, ""] | None = None,
         storage: torch.dtype | None = None,
     ) -> None:
-        self._outlier = outlier
-        storage = storage or (torch.float16 if fixed.is_cuda else torch.float32)
-        scale = None if storage == torch.float32 else _power_of_two_above(fixed, moving)
-        self._features = _to_padded_rows(fixed, storage, scale), _to_padded_rows(moving, storage, scale)
+        self._outlier, scale = outlier, None
+        if isinstance(fixed, FeatureRows) and isinstance(moving, FeatureRows) and fixed.scale is moving.scale:
+            self._features, scale = (fixed.rows, moving.rows), fixed.scale
+        else:
+            maps = [unpack(fixed), unpack(moving)]
+            storage = storage or (torch.float16 if maps[0].is_cuda else torch.float32)
+            ends = None if storage == torch.float32 else _Ends(*maps)
+            self._features = _to_padded_rows(maps[0], storage, ends), _to_padded_rows(maps[1], storage, ends)
+            scale = None if ends is None else ends.scale
         self._weights = [None if w is None else w.contiguous() for w in (fixed_weight, moving_weight)]
-        self._squared_scale = None if scale is None else scale.square()
+        self._scale = scale
         self._shape = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
         self._grid = launch_grid(self._shape, _BOX)
         self._parts = torch.empty(self._grid[::-1], dtype=torch.float32, device=fixed.device)
@@ -74,27 +80,29 @@ class WarpSsd:
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
-        return self._run(displacement, diffusion, out, None)
+        return self._run(displacement, diffusion, out)
 
     def curvature(
         self, displacement: Field, *, diffusion: float = 0.0, out: Float[Tensor, "4 i j k"] | None = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
         """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
         result = out if out is not None and out.is_contiguous() else displacement.new_empty(4, *self._shape)
-        self._run(displacement, diffusion, result[:3], result[3:])
+        self._run(displacement, diffusion, result[:3], with_trace=True)
         return self._parts.sum(), result if out is None or result is out else out.copy_(result)
 
-    def _run(
-        self, displacement: Field, diffusion: float, out: Field | None, trace: Float[Tensor, "1 i j k"] | None
-    ) -> Field:
+    def _run(self, displacement: Field, diffusion: float, out: Field | None, *, with_trace: bool = False) -> Field:
+        """Write the gradient and, if ``with_trace``, the curvature, which follows it in memory."""
         field = displacement.contiguous()
         gradient = out if out is not None and out.is_contiguous() else torch.empty_like(field)
         points, channels = field[0].numel(), self._features[0].shape[-1]
         given = self._outlier if isinstance(self._outlier, torch.Tensor) else None
         limit = 0.0 if self._outlier is None or given is not None else 1 / self._outlier
         numbers = 1 / points, 2 * diffusion / (3 * points), limit
-        arrays = (*self._features, field, *self._weights, self._squared_scale, given, gradient, trace, self._parts)
-        switches, sizes = (diffusion != 0, self._outlier is not None), (channels, min(channels, _CHANNELS), *_BOX)
+        arrays = (*self._features, field, *self._weights, self._scale, given, gradient, self._parts)
+        switches, sizes = (
+            (diffusion != 0, self._outlier is not None, with_trace),
+            (channels, min(channels, _CHANNELS), *_BOX),
+        )
         with torch.cuda.device(field.get_device()):
             _gradient[self._grid](*arrays, *self._shape, *numbers, *switches, *sizes, **_OPTIONS)
         return gradient if out is None or gradient is out else out.copy_(gradient)
@@ -113,9 +121,31 @@ def overlap_weight(displacement: Field, fixed_weight: Volume | None, moving_weig
     return result
 
 
-def _to_padded_rows(
-    features: Channels, storage: torch.dtype, scale: Float[Tensor, ""] | None
-) -> Float[Tensor, "i j k d"]:
+def pack_rows(maps: list[Channels]) -> tuple[FeatureRows, FeatureRows]:
+    """Do as `convexadam.kernels.warp_ssd.pack_features`."""
+    ends = _Ends(*maps)
+    fixed, moving = (
+        FeatureRows(
+            rows=_to_padded_rows(features, torch.float16, ends),
+            scale=ends.scale,
+            largest=ends.largest,
+            channels=len(features),
+        )
+        for features in (maps.pop(0) for _ in range(2))
+    )
+    return fixed, moving
+
+
+class _Ends:
+    """The largest absolute values of two maps, and a power of two that is not below, which `_write_rows` finds."""
+
+    def __init__(self, fixed: Channels, moving: Channels) -> None:
+        self.of_each = [torch.linalg.vector_norm(features.detach(), torch.inf) for features in (fixed, moving)]
+        self.found = torch.empty(2, dtype=torch.float32, device=fixed.device)
+        self.scale, self.largest = self.found[0], self.found[1]
+
+
+def _to_padded_rows(features: Channels, storage: torch.dtype, ends: _Ends | None) -> Float[Tensor, "i j k d"]:
     """Return features with channels last, zero-padded to complete blocks of channels, which add nothing to the loss."""
     count = features.shape[0]
     # a power of two up to one block, then complete blocks; at least four, so that a load is a whole word
@@ -123,32 +153,47 @@ def _to_padded_rows(
     source = features.detach().contiguous()
     rows = torch.empty((*source.shape[1:], width), dtype=storage, device=source.device)
     points = source[0].numel()
+    scale = (None, None, None) if ends is None else (*ends.of_each, ends.found)
     with torch.cuda.device(source.get_device()):
         _write_rows[(triton.cdiv(points, _POINTS_OF_ROWS),)](
-            source, scale, rows, points, count, width, triton.next_power_of_2(width), _POINTS_OF_ROWS, **_OPTIONS
+            source, *scale, rows, points, count, width, triton.next_power_of_2(width), _POINTS_OF_ROWS, **_OPTIONS
         )
     return rows
-
-
-def _power_of_two_above(*features: Channels) -> Float[Tensor, ""]:
-    """Return a power of two, on the device, division by which maps all values to at most 1 without rounding."""
-    largest = torch.stack([end for f in features for end in torch.aminmax(f.detach())]).abs().amax()
-    return torch.exp2(torch.log2(largest.clamp_min(1e-18)).ceil())  # so that its square is a normal number
 
 
 @no_type_check
 @triton.jit(do_not_specialize=["points"])
 def _write_rows(
-    features, scale, rows, points, count: tl.constexpr, width: tl.constexpr, wide: tl.constexpr, block: tl.constexpr
+    features,
+    fixed_end,
+    moving_end,
+    found,
+    rows,
+    points,
+    count: tl.constexpr,
+    width: tl.constexpr,
+    wide: tl.constexpr,
+    block: tl.constexpr,
 ):
-    """Store ``[c, n]`` divided by the scale as ``[n, width]``, with zeros for the channels that there are not."""
+    """Store ``[c, n]`` as ``[n, width]``, with zeros for the channels that there are not.
+
+    If the largest values are given, features are divided by a power of two that is not below, which is stored too.
+    """
     point = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     channel = tl.arange(0, wide)
     at = channel[None, :].to(tl.int64) * points + point[:, None]
     valid = (point < points)[:, None]
     values = tl.load(features + at, mask=valid & (channel < count)[None, :], other=0.0)
-    if scale is not None:
-        values /= tl.load(scale)
+    if fixed_end is not None:
+        a, b = tl.load(fixed_end), tl.load(moving_end)
+        known, larger = (a <= b) | (b < a), tl.where(a <= b, b, a)
+        # not so small that its square is no normal number
+        bits = tl.where(known, tl.maximum(larger, 1e-18), 1.0).to(tl.int32, bitcast=True)
+        power = tl.where((bits & 0x7FFFFF) == 0, bits, (bits & 0x7F800000) + 0x800000).to(tl.float32, bitcast=True)
+        values = tl.div_rn(values, power)  # exact
+        if tl.program_id(0) == 0:
+            tl.store(found, power)
+            tl.store(found + 1, tl.where(known, larger, float("nan")))
     tl.store(rows + point[:, None] * width + channel[None, :], values, mask=valid & (channel < width)[None, :])
 
 
@@ -160,10 +205,9 @@ def _gradient(
     u,
     fixed_weight,
     moving_weight,
-    squared_scale,
+    scale,
     outlier,
     gradient,
-    trace,
     parts,
     n0,
     n1,
@@ -173,6 +217,7 @@ def _gradient(
     limit,
     diffuse: tl.constexpr,
     has_outlier_limit: tl.constexpr,
+    with_trace: tl.constexpr,
     channels: tl.constexpr,
     block: tl.constexpr,
     box0: tl.constexpr,
@@ -188,18 +233,19 @@ def _gradient(
     first, s0, s1, s2, f0, f1, f2 = find_cell(p0, p1, p2, n0, n1, n2)
     in_view = valid & inside(p0, n0) & inside(p1, n1) & inside(p2, n2)
     weight = compute_weight(fixed_weight, moving_weight, point, first, s0, s1, s2, f0, f1, f2, in_view)
-    with_trace: tl.constexpr = trace is not None
     part, g0, g1, g2, h0, h1, h2 = _accumulate_channels(
         fixed, moving, point, first, s0, s1, s2, f0, f1, f2, weight > 0, with_trace, channels, block
     )
 
     weight *= share
-    if squared_scale is not None:
-        weight *= tl.load(squared_scale)
+    if scale is not None:
+        unit = tl.load(scale)
+        unit *= unit
+        weight *= unit
     if has_outlier_limit:
         squared = part
-        if squared_scale is not None:
-            squared *= tl.load(squared_scale)
+        if scale is not None:
+            squared *= unit
         if outlier is not None:
             limit = 1.0 / tl.load(outlier)
         share_ = 1.0 / (1.0 + squared * limit)
@@ -217,7 +263,7 @@ def _gradient(
     g2 = tl.where(free2, weight * g2, 0.0)
     if with_trace:
         squared = tl.where(free0, h0, 0.0) + tl.where(free1, h1, 0.0) + tl.where(free2, h2, 0.0)
-        tl.store(trace + point, weight * squared / 3, mask=valid)
+        tl.store(gradient + point + 3 * component, weight * squared / 3, mask=valid)
     if diffuse:
         g0 += rough * negative_laplacian(u, u0, point, i, j, k, n0, n1, n2, valid)
         g1 += rough * negative_laplacian(u, u1, point + component, i, j, k, n0, n1, n2, valid)
