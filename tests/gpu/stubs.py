@@ -65,7 +65,6 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_multiply": _fill(products=0.5),
     "_sum_variance": _fill(sums=1.0, weighted_sums=1.0),
     "_update": _fill(variable=(-0.01, 0.01)),
-    "_write_block_descriptors": _fill(out=(0.01, 1.0)),
     "_write_rows": _fill(rows=(0.01, 1.0)),
     "_write_descriptors": _fill(out=(0.01, 1.0)),
     "warp_with_slopes": _fill(warped=0.5, overlap=1.0, slopes=0.1),
