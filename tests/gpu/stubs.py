@@ -63,7 +63,7 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_laplacian": _fill(out=0.0, parts=1e-3),
     "_means": _fill(),
     "_multiply": _fill(products=0.5),
-    "_sum_variance": _fill(sums=1.0, weighted_sums=1.0),
+    "_sum_variance": _fill(sums=1.0),
     "_update": _fill(variable=(-0.01, 0.01)),
     "_write_rows": _fill(rows=(0.01, 1.0)),
     "_write_descriptors": _fill(out=(0.01, 1.0)),

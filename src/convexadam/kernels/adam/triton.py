@@ -61,7 +61,7 @@ def adam_step(
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _update(
     variable,
     gradient,

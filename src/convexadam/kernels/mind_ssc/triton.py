@@ -79,7 +79,6 @@ def _average_variance(volume: Tensor, weight: Tensor | None, radius: int, dilati
         volume,
         volume if weight is None else weight,
         sums,
-        sums[-1],
         n0,
         n1,
         n2,
@@ -142,7 +141,6 @@ def _sum_variance(
     volume,
     weight,
     sums,
-    weighted_sums,
     n0,
     n1,
     n2,
@@ -175,7 +173,7 @@ def _sum_variance(
             weighted_total += variance * tl.load(weight + i * plane + at)
     tl.store(sums + program, tl.sum(tl.where(valid, total, 0.0), axis=0))
     if weighted:
-        tl.store(weighted_sums + program, tl.sum(tl.where(valid, weighted_total, 0.0), axis=0))
+        tl.store(sums + tl.num_programs(0) + program, tl.sum(tl.where(valid, weighted_total, 0.0), axis=0))
 
 
 @no_type_check
