@@ -351,6 +351,54 @@ def gpu_budgets() -> str:
     return table(header, rows)
 
 
+GPU_GOALS = {("published", "256x256x256"): 40, ("published", "192x160x192"): 20, ("default", "256x256x256"): 60}
+"""Milliseconds that a registration is meant to take on an H200."""
+
+
+def gpu_predicted() -> str:
+    """Return the predicted milliseconds of the stages on a GPU: of the device, and of the host."""
+    rows = rows_of("gpu_predicted")
+    lines = []
+    for (name, size), goal in GPU_GOALS.items():
+        device: dict[str, float] = {}
+        host: dict[str, float] = {}
+        for row in rows:
+            if (row["preset"], row["size"]) == (name, size):
+                stage = row["stage"] if row["stage"] in GPU_STAGES else "other"
+                device[stage] = device.get(stage, 0.0) + float(row["device_ms"])
+                host[row["stage"]] = float(row["stage_host_ms"])
+        waits = {s: sum(v for n, v in host.items() if (n if n in GPU_STAGES else "other") == s) for s in device}
+        total = sum(max(device[s], waits[s]) for s in device)
+        cells = [f"{device[s]:.1f} / {waits[s]:.1f}" if s in device else "" for s in (*GPU_STAGES, "other")]
+        lines.append([f"`{name}`", size, *cells, f"{total:.0f} ({goal})"])
+    return table(("preset", "voxels", *GPU_STAGES, "other", "ms (goal)"), lines)
+
+
+GPU_STAGES = ("linear", "features", "discrete", "continuous")
+
+
+def gpu_predicted_kernels() -> str:
+    """Return what the kernels of a registration execute, and their predicted milliseconds."""
+    found: dict[str, list[float]] = {}
+    for row in rows_of("gpu_predicted"):
+        if (row["preset"], row["size"]) == ("published", "256x256x256"):
+            new = [float(row[n]) for n in ("launches", "million_instructions", "mb", "device_ms")]
+            old = found.get(row["kernel"], [0.0] * 4)
+            found[row["kernel"]] = [a + b for a, b in zip(old, new, strict=True)]
+    found["torch operations"] = found.pop("torch")
+    lines = [
+        [
+            f"`{kernel}`" if "." in kernel else kernel,
+            f"{n:.0f}",
+            f"{m / 1e3:.2f}" if m else "",
+            f"{b / 1e3:.2f}",
+            f"{t:.2f}",
+        ]
+        for kernel, (n, m, b, t) in sorted(found.items(), key=lambda item: -item[1][3])
+    ]
+    return table(("kernel", "launches", "10⁹ instructions of a warp", "GB", "ms"), lines)
+
+
 MAKERS: dict[str, Callable[[], str | None]] = {
     **{f"settings of {name}": lambda name=name: settings(name) for name in COMPONENTS},  # type: ignore[misc]
     "presets": presets,
@@ -363,6 +411,8 @@ MAKERS: dict[str, Callable[[], str | None]] = {
     "optimisers": optimisers,
     "scaling": scaling,
     "GPU budgets": gpu_budgets,
+    "GPU predicted": gpu_predicted,
+    "GPU predicted kernels": gpu_predicted_kernels,
 }
 
 

@@ -76,16 +76,26 @@ class _Pointer:
         return 2**40 + self._alignment
 
 
+def set_target(target: GPUTarget) -> None:
+    """Compile for a device from now on."""
+    triton.runtime.driver.set_active(_Driver(target))
+
+
+def compile_signature(module: str, name: str, args: Any, kwargs: Any) -> Any:
+    """Compile a kernel for the arguments with which it was launched."""
+    kernel = getattr(importlib.import_module(module), name)
+    return kernel[(1,)](*map(_restore, args), **{key: _restore(value) for key, value in kwargs})
+
+
 def compile_signatures(signatures: list[Any], target: GPUTarget) -> list[dict[str, Any]]:
     """Compile each signature, and return what the variants need."""
-    triton.runtime.driver.set_active(_Driver(target))
+    set_target(target)
     rows: dict[str, dict[str, Any]] = {}
     for module, name, args, kwargs in signatures:
-        kernel = getattr(importlib.import_module(module), name)
-        given = {key: _restore(value) for key, value in kwargs}
-        compiled = kernel[(1,)](*map(_restore, args), **given)
+        compiled = compile_signature(module, name, args, kwargs)
         if compiled.hash not in rows:
-            rows[compiled.hash] = {"kernel": f"{module.split('.')[-2]}.{name}", **_measure(compiled, target)}
+            needs = {"kernel": f"{module.split('.')[-2]}.{name}", **_measure(compiled, target)}
+            rows[compiled.hash] = {**needs, "triton": triton.__version__}
     return list(rows.values())
 
 

@@ -23,8 +23,12 @@ MAX_REGISTERS = {"cuda": 128, "hip": 192}
 MORE_REGISTERS = {"invert._invert_points": 1.5}
 """As a factor: the state of a point that is solved stays in registers."""
 
-MAX_VARIANTS = {"published": 26, "accurate": 41}
-"""Of three sizes that differ in what divides them; each takes about half a second at the first call."""
+MAX_VARIANTS = {"published": 23, "accurate": 36}
+"""Of three sizes that differ in what divides them; each takes one or two seconds at the first call.
+
+None is due to a size. `published` has 14 kernels, those of the inverse included; 7 variants are filters of the
+smoothing and 4 are gradients.
+"""
 
 
 def _record_signatures(gpu: PretendedGpu, name: str) -> list[Any]:
@@ -57,6 +61,7 @@ def _compile(signatures: list[Any], target: str, folder: Path) -> list[dict[str,
 )
 def test_kernels_fit_the_device(counted: PretendedGpu, name: str, target: str, tmp_path: Path) -> None:
     rows = _compile(_record_signatures(counted, name), target, tmp_path)
+    sys.stdout.write(f"compiled by triton {rows[0]['triton']}\n")  # shown by -rA, and where the test fails
     assert len(rows) >= 15  # the kernels of all stages
     assert len(rows) <= MAX_VARIANTS[name], sorted(row["kernel"] for row in rows)
     for row in rows:

@@ -225,6 +225,13 @@ def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, backend: A
         backend_for(torch.zeros(2))
 
 
+def test_an_old_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_backend, "_triton_version", lambda: (3, 2))
+    monkeypatch.setattr(_backend, "_is_installed", lambda package: True)
+    with use_backend("triton"), pytest.raises(ConfigError, match=r"triton must be 3\.3 or newer .*, got 3\.2"):
+        backend_for(torch.zeros(2))
+
+
 def test_reference_takes_everything() -> None:
     with use_backend("reference"):
         for tensor in (torch.zeros(2), torch.zeros(2).double(), torch.zeros(2, device="meta")):

@@ -52,12 +52,28 @@ def test_small_volumes(shape, setting: tuple[int, int], weighted: bool, device: 
     assert_within_budget(fused.mind_ssc, reference.mind_ssc, _volume(shape, device), **options)
 
 
+@pytest.mark.parametrize(("segment", "block"), [(32, 64), (2, 128)])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_several_programs_for_each_plane(monkeypatch: pytest.MonkeyPatch, weighted: bool, device: str) -> None:
-    monkeypatch.setattr(fused, "_BLOCK", 128)
-    shape = (3, 17, 9) if device == "cpu" else (13, 17, 9)
-    weight = _gaps(shape, device) if weighted else None
-    assert_within_budget(fused.mind_ssc, reference.mind_ssc, _volume(shape, device), weight=weight)
+def test_several_programs_along_each_axis(
+    monkeypatch: pytest.MonkeyPatch, segment: int, block: int, weighted: bool, device: str
+) -> None:
+    monkeypatch.setattr(fused, "_BLOCK", block)
+    monkeypatch.setattr(fused, "_SEGMENT", segment)
+    shape = (3, 15, 9) if device == "cpu" else (13, 17, 9)
+    options = {"weight": _gaps(shape, device) if weighted else None}
+    volume = _volume(shape, device)
+    assert_within_budget(fused.mind_ssc, reference.mind_ssc, volume, **options)
+    assert_within_budget(fused.pooled_mind_ssc, reference.pooled_mind_ssc, volume, [(1, 3, 2)], **options)
+
+
+@pytest.mark.parametrize("spacing", [(2, 5, 6), (1, 4, 3)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_blocks_wider_than_a_program(monkeypatch: pytest.MonkeyPatch, spacing, weighted: bool, device: str) -> None:
+    _few_programs(monkeypatch, device)
+    monkeypatch.setattr(fused, "_MAX_WIDTH", 3)
+    volume = _volume((3, 10, 7), device)
+    options = {"radius": 0, "weight": _gaps((3, 10, 7), device) if weighted else None}
+    assert_within_budget(fused.pooled_mind_ssc, reference.pooled_mind_ssc, volume, [spacing], **options)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)

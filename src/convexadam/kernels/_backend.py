@@ -105,6 +105,8 @@ def _find_obstacle(backend: Literal["cpu", "triton"], tensors: list[torch.Tensor
     package = "numba" if backend == "cpu" else "triton"
     if not _is_installed(package):
         return f"{package} must be installed for the backend {backend!r}, got no such package"
+    if backend == "triton" and (version := _triton_version()) < _OLDEST_TRITON:
+        return f"triton must be 3.3 or newer for the backend 'triton', got {'.'.join(map(str, version))}"
     interpreted = backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
     device = "cpu" if backend == "cpu" or interpreted else "cuda"
     for tensor in tensors:
@@ -115,6 +117,16 @@ def _find_obstacle(backend: Literal["cpu", "triton"], tensors: list[torch.Tensor
         if tensor.requires_grad and torch.is_grad_enabled():
             return f"tensors must not require a gradient for the backend {backend!r}, got one that does"
     return ""
+
+
+_OLDEST_TRITON = (3, 3)
+"""The first version whose kernels may keep tuples in loops."""
+
+
+@functools.cache
+def _triton_version() -> tuple[int, int]:
+    major, minor, *_ = importlib.import_module("triton").__version__.split(".")
+    return int(major), int(minor)
 
 
 @functools.cache

@@ -40,13 +40,12 @@ def coupled_argmin(
     with torch.cuda.device_of(costs):  # type: ignore[no-untyped-call]  # has no effect on the CPU
         _find_minima[(triton.cdiv(points, _BLOCK_POINTS),)](
             costs,
-            costs if toward is None else toward.contiguous(),
+            displacement if toward is None else toward.contiguous(),
             table,
             displacement,
             points,
             table.shape[1],
-            float(theta),
-            coupled=toward is not None,
+            0.0 if toward is None else float(theta),  # the terms of the coupling are 0: no variant without them
             parabolic_fit=parabolic_fit,
             block_labels=_BLOCK_LABELS,
             block_points=_BLOCK_POINTS,
@@ -77,7 +76,6 @@ def _find_minima(
     points,
     labels,
     theta,
-    coupled: tl.constexpr,
     parabolic_fit: tl.constexpr,
     block_labels: tl.constexpr,
     block_points: tl.constexpr,
@@ -85,13 +83,10 @@ def _find_minima(
     """Compute the displacements of ``block_points`` points; labels are counted in the order of ``table``."""
     point = tl.program_id(0).to(tl.int64) * block_points + tl.arange(0, block_points)
     valid = point < points
-    target0 = tl.zeros((block_points,), tl.float32)
-    target1 = tl.zeros((block_points,), tl.float32)
-    target2 = tl.zeros((block_points,), tl.float32)
-    if coupled:
-        target0 = tl.load(toward + point, mask=valid, other=0.0)
-        target1 = tl.load(toward + points + point, mask=valid, other=0.0)
-        target2 = tl.load(toward + points + points + point, mask=valid, other=0.0)
+    given = valid & (theta != 0.0)
+    target0 = tl.load(toward + point, mask=given, other=0.0)
+    target1 = tl.load(toward + points + point, mask=given, other=0.0)
+    target2 = tl.load(toward + points + points + point, mask=given, other=0.0)
     best = tl.full((block_labels, block_points), float("inf"), tl.float32)
     number = tl.zeros((block_labels, block_points), tl.int32)
     for first in range(0, labels, block_labels):
@@ -100,14 +95,11 @@ def _find_minima(
         label = tl.load(table + candidate, mask=in_range, other=0).to(tl.int64)
         at = costs + label[:, None] * points + point[None, :]
         total = tl.load(at, mask=in_range[:, None] & valid[None, :], other=float("inf")).to(tl.float32)
-        if coupled:
-            step0 = tl.load(table + labels + candidate, mask=in_range, other=0)
-            step1 = tl.load(table + 2 * labels + candidate, mask=in_range, other=0)
-            step2 = tl.load(table + 3 * labels + candidate, mask=in_range, other=0)
-            term = _coupling(target0[None, :], step0[:, None], theta) + _coupling(
-                target1[None, :], step1[:, None], theta
-            )
-            total += term + _coupling(target2[None, :], step2[:, None], theta)
+        step0 = tl.load(table + labels + candidate, mask=in_range, other=0)
+        step1 = tl.load(table + 2 * labels + candidate, mask=in_range, other=0)
+        step2 = tl.load(table + 3 * labels + candidate, mask=in_range, other=0)
+        term = _coupling(target0[None, :], step0[:, None], theta) + _coupling(target1[None, :], step1[:, None], theta)
+        total += term + _coupling(target2[None, :], step2[:, None], theta)
         better = total < best
         best = tl.where(better, total, best)
         number = tl.where(better, candidate[:, None], number)
@@ -121,13 +113,9 @@ def _find_minima(
     d0, d1, d2 = step0.to(tl.float32), step1.to(tl.float32), step2.to(tl.float32)
     if parabolic_fit:
         neighbours = table + 4 * labels + chosen
-        d0 += _parabola(costs, point, valid, points, label, neighbours, labels, step0, target0, theta, coupled)
-        d1 += _parabola(
-            costs, point, valid, points, label, neighbours + 2 * labels, labels, step1, target1, theta, coupled
-        )
-        d2 += _parabola(
-            costs, point, valid, points, label, neighbours + 4 * labels, labels, step2, target2, theta, coupled
-        )
+        d0 += _parabola(costs, point, valid, points, label, neighbours, labels, step0, target0, theta)
+        d1 += _parabola(costs, point, valid, points, label, neighbours + 2 * labels, labels, step1, target1, theta)
+        d2 += _parabola(costs, point, valid, points, label, neighbours + 4 * labels, labels, step2, target2, theta)
     tl.store(out + point, d0, mask=valid)
     tl.store(out + points + point, d1, mask=valid)
     tl.store(out + points + points + point, d2, mask=valid)
@@ -142,7 +130,7 @@ def _coupling(target, step, theta):
 
 @no_type_check
 @triton.jit
-def _parabola(costs, point, valid, points, label, neighbours, labels, step, target, theta, coupled: tl.constexpr):
+def _parabola(costs, point, valid, points, label, neighbours, labels, step, target, theta):
     """Compute the vertex of the parabola through a minimum and its two neighbours, in [-1/2, 1/2].
 
     From differences to the minimum, because the curvature is small compared with the costs.
@@ -152,10 +140,9 @@ def _parabola(costs, point, valid, points, label, neighbours, labels, step, targ
     middle = tl.load(costs + label.to(tl.int64) * points + point, mask=inside, other=0.0).to(tl.float32)
     low = tl.load(costs + below.to(tl.int64) * points + point, mask=inside, other=0.0).to(tl.float32) - middle
     high = tl.load(costs + above.to(tl.int64) * points + point, mask=inside, other=0.0).to(tl.float32) - middle
-    if coupled:
-        term = _coupling(target, step, theta)
-        low += _coupling(target, step - 1, theta) - term
-        high += _coupling(target, step + 1, theta) - term
+    term = _coupling(target, step, theta)
+    low += _coupling(target, step - 1, theta) - term
+    high += _coupling(target, step + 1, theta) - term
     curvature = low + high
     vertex = (low - high) / (2.0 * tl.maximum(curvature, 1.1754944e-38))
     return tl.where(inside & (curvature > 0.0), tl.minimum(tl.maximum(vertex, -0.5), 0.5), 0.0)

@@ -1,0 +1,132 @@
+"""Count the instructions that launches of kernels execute, from machine code for a GPU that is not there.
+
+    python machine_code.py LAUNCHES.pkl 90 > counts.json
+
+Prints one row for each launch: what one warp executes. In a process of its own, because the interpreter that records
+launches cannot be switched off.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pickle
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "gpu"))
+
+import compile_kernels
+import triton
+from triton.backends.compiler import GPUTarget
+
+Arguments = dict[str, Any]
+
+_INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]+)\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*?);", re.MULTILINE)
+_LABEL = re.compile(r"^(\.L_\w+):", re.MULTILINE)
+_BITS = {"64": 2, "128": 4}
+
+
+def _cdiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+TRIPS: dict[str, Callable[[Arguments], list[int]]] = {
+    "cost_volume._distances": lambda a: [min(a["segment"], a["n0"]) + 4, a["channels"] // a["unrolled"]],
+    "cost_volume._fill_gaps": lambda a: [_cdiv(a["labels"], a["block_labels"])] * 2,
+    "cost_volume._means": lambda a: [a["n1"] + 2],
+    "coupled_argmin._find_minima": lambda a: [_cdiv(a["labels"], a["block_labels"])],
+    "mind_ssc._sum_variance": lambda a: [
+        2 * a["radius"],
+        2 * a["radius"] + 1,
+        min(a["segment"], a["n0"]),
+        2 * a["radius"] + 1,
+    ],
+    "mind_ssc._write_descriptors": lambda a: [
+        2 * a["radius"],
+        2 * a["radius"] + 1,
+        min(a["segment"], a["m0"]),
+        a["spacing0"],
+        2 * a["radius"] + 1,
+    ],
+}
+"""How often each loop of a kernel runs, in the order in which loops begin in the machine code."""
+
+
+@dataclass
+class Counts:
+    """What one warp executes in a launch: instructions, cycles of the load-store unit, and special functions."""
+
+    instructions: int = 0
+    memory: int = 0
+    special: int = 0
+
+
+def count(code: str, kernel: str, arguments: Arguments) -> Counts:
+    """Count instructions in disassembled code; raise `ValueError` where its loops are not those of `TRIPS`."""
+    instructions = [(int(m[1], 16), m[2], m[3]) for m in _INSTRUCTION.finditer(code) if not m[2].startswith("NOP")]
+    loops = _find_loops(code, instructions)
+    trips = TRIPS.get(kernel, lambda _: [])(arguments)
+    if len(loops) != len(trips):
+        raise ValueError(f"TRIPS must have {len(loops)} loops of {kernel}, got {len(trips)}; compare the machine code")
+    counts = Counts()
+    for address, name, _ in instructions:
+        times = 1
+        for (first, last), trip in zip(loops, trips, strict=True):
+            times *= trip if first <= address <= last else 1
+        operation, *modifiers = name.split(".")
+        counts.instructions += times
+        if operation in ("LDG", "STG", "LDS", "STS", "SHFL"):
+            counts.memory += times * max((_BITS.get(m, 1) for m in modifiers), default=1)
+        if operation == "MUFU":
+            counts.special += times
+    return counts
+
+
+def _find_loops(code: str, instructions: list[tuple[int, str, str]]) -> list[tuple[int, int]]:
+    """Return the addresses between which a branch goes backwards, but for the endless loop after the end."""
+    labels = {}
+    for match in _LABEL.finditer(code):
+        following = _INSTRUCTION.search(code, match.end())
+        if following is not None:
+            labels[match[1]] = int(following[1], 16)
+    found = set()
+    for address, name, operands in instructions:
+        target = re.search(r"`\((\.L_\w+)\)", operands) if name.startswith("BRA") else None
+        if target is not None and labels.get(target[1], address) < address:
+            found.add((labels[target[1]], address))
+    return sorted(found)
+
+
+def _disassemble(cubin: bytes) -> str:
+    tools = Path(triton.__file__).parent / "backends/nvidia/bin"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        Path(file.name).write_bytes(cubin)
+        command = [str(tools / "nvdisasm"), "-c", file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def main() -> None:
+    """Compile the kernels of all launches, and print what each executes."""
+    compile_kernels.set_target(GPUTarget("cuda", int(sys.argv[2]), 32))
+    code: dict[str, str] = {}
+    rows = []
+    for module, name, args, kwargs in pickle.loads(Path(sys.argv[1]).read_bytes()):
+        kernel = getattr(importlib.import_module(module), name)
+        compiled = compile_kernels.compile_signature(module, name, args, kwargs)
+        if compiled.hash not in code:
+            code[compiled.hash] = _disassemble(compiled.asm["cubin"])
+        values = {n: v[1] for n, v in (*zip(kernel.arg_names, args, strict=False), *kwargs)}
+        counts = count(code[compiled.hash], f"{module.split('.')[-2]}.{name}", values)
+        rows.append({**vars(counts), "warps": compiled.metadata.num_warps})
+    json.dump({"triton": triton.__version__, "rows": rows}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
