@@ -34,7 +34,7 @@ class OutOfMemoryError(ConvexAdamError):
     """The device does not have enough memory for the settings."""
 
 
-def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+def did_you_mean(word: object, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """Return the most similar known word as " (did you mean 'word'?)"; an empty string if there is none."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff) if isinstance(word, str) else []
     return f" (did you mean {close[0]!r}?)" if close else ""

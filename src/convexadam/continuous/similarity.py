@@ -15,6 +15,9 @@ from convexadam.errors import ConfigError, InputError
 from convexadam.kernels.lncc import prepare_lncc
 from convexadam.kernels.warp_ssd import prepare_ssd
 
+_MOST_RADIUS = 1000
+"""Control points, far beyond the size of any volume."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ class Lncc:
     variance_floor: float = 1e-3
 
     def __post_init__(self) -> None:
-        check_count(self.radius, "radius", least=1)
+        check_count(self.radius, "radius", least=1, most=_MOST_RADIUS)
         check_number(self.variance_floor, "variance_floor", above=True)
 
     def prepare(self, fixed: Channels, moving: Channels, start: Field, weights: Weights) -> SimilarityTerm:

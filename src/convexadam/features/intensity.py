@@ -8,7 +8,7 @@ from typing import final
 
 import torch
 
-from convexadam._checks import check_number
+from convexadam._checks import check_number, shorten
 from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
 from convexadam.errors import ConfigError
 from convexadam.features.protocol import full_memory_bytes
@@ -54,7 +54,7 @@ class Intensity:
     def __post_init__(self) -> None:
         if not isinstance(self.quantiles, tuple) or len(self.quantiles) != 2:
             raise ConfigError(
-                f"quantiles must be a tuple of two numbers, got {self.quantiles!r}; write quantiles=(low, high)"
+                f"quantiles must be a tuple of two numbers, got {shorten(self.quantiles)}; write quantiles=(low, high)"
             )
         for quantile in self.quantiles:
             check_number(quantile, "each of quantiles")

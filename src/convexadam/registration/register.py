@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from convexadam._checks import shorten
 from convexadam.errors import ConfigError, OutOfMemoryError
 from convexadam.geometry import Image
 from convexadam.kernels import backend_for, override_backend
@@ -39,6 +40,7 @@ from convexadam.registration.pipeline import (
 )
 from convexadam.registration.presets import preset
 from convexadam.registration.result import RegistrationResult
+from convexadam.registration.work import check_work
 
 Progress: TypeAlias = Callable[[str, float], None]
 """Called at the beginning of a stage with its name and the fraction of stages completed, in [0, 1]."""
@@ -138,7 +140,9 @@ def register(
     """
     config = preset() if config is None else config
     if not isinstance(config, RegistrationConfig):
-        raise ConfigError(f"config must be a RegistrationConfig, got {config!r}; preset('default') returns one")
+        raise ConfigError(f"config must be a RegistrationConfig, got {shorten(config)}; preset('default') returns one")
+    if progress is not None and not callable(progress):
+        raise ConfigError(f"progress must be a function (stage, fraction), got {shorten(progress)}; pass print, say")
     with _translate_memory_errors(f"{device or 'the device'} {_NO_MEMORY_FOR_IMAGES}"):
         images = parse_images(fixed, moving, device, fixed_affine=fixed_affine, moving_affine=moving_affine)
         fixed_image, moving_image = images
@@ -158,6 +162,7 @@ def register(
         )
     if inputs.landmarks is not None and config.landmarks is None:
         raise ConfigError("config.landmarks must be a LandmarkTerm if landmarks are given, got None")
+    check_work(fixed_image, config)
     clock = _Clock(progress, fixed_image.data.device)
     with _translate_memory_errors(_memory_advice(fixed_image)), override_backend(config.backend):
         with clock.stage("linear"):
