@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from convexadam._checks import check_choice, is_finite, shorten
+from convexadam._checks import check_choice, is_finite, show
 from convexadam._typing import PerAxis, Triple
 from convexadam.errors import ConfigError
 
@@ -20,7 +20,7 @@ def per_axis(value: PerAxis, name: str, *, least: float, above: bool = False) ->
     if len(values) != 3 or not all(is_finite(v) and (v > least if above else v >= least) for v in values):
         raise ConfigError(
             f"{name} must be one number or a tuple of three (one per axis), each {'above' if above else 'at least'} "
-            f"{least:g}, got {shorten(value)}; write 2 or (2, 2, 1), for example"
+            f"{least:g}, got {show(value)}; write 2 or (2, 2, 1), for example"
         )
     return float(values[0]), float(values[1]), float(values[2])
 
@@ -34,7 +34,7 @@ def check_whole_voxels(value: PerAxis, name: str, unit: Unit) -> None:
     """Raise unless a length is positive and, in voxels, whole."""
     values = per_axis(value, name, least=1.0 if unit == "voxel" else 0.0, above=unit == "mm")
     if unit == "voxel" and any(v != int(v) for v in values):
-        raise ConfigError(f'{name} must be a whole number of voxels, got {shorten(value)}; round it, or set unit="mm"')
+        raise ConfigError(f'{name} must be a whole number of voxels, got {show(value)}; round it, or set unit="mm"')
 
 
 def spacing_in_voxels(spacing: PerAxis, unit: Unit, voxel_mm: tuple[float, float, float], shape: Triple) -> Triple:

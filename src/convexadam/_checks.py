@@ -27,7 +27,7 @@ def is_finite(value: object) -> TypeGuard[float]:
         return False
 
 
-def shorten(value: object) -> str:
+def show(value: object) -> str:
     """Return the ``repr`` of a value for a message: never longer than a few lines, whatever the value is."""
     try:
         text = repr(value)
@@ -41,7 +41,7 @@ def check_count(value: object, name: str, *, least: int = 0, most: int | None = 
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
         allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ConfigError(f"{name} must be a whole number {allowed}, got {shorten(value)}")
+        raise ConfigError(f"{name} must be a whole number {allowed}, got {show(value)}")
 
 
 def check_number(
@@ -52,19 +52,19 @@ def check_number(
     if not fits:
         relation = "above" if above else "of at least"
         upper = "" if most is None else f" and at most {most:g}"
-        raise ConfigError(f"{name} must be a finite number {relation} {least:g}{upper}, got {shorten(value)}")
+        raise ConfigError(f"{name} must be a finite number {relation} {least:g}{upper}, got {show(value)}")
 
 
 def check_flag(value: object, name: str) -> None:
     """Raise unless ``value`` is ``True`` or ``False``."""
     if not isinstance(value, bool):
-        raise ConfigError(f"{name} must be True or False, got {shorten(value)}")
+        raise ConfigError(f"{name} must be True or False, got {show(value)}")
 
 
 def check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
     """Raise unless ``value`` is one of the choices."""
     if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shorten(value)}")
+        raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, got {show(value)}")
 
 
 def check_length(value: object, name: str, *, most: int) -> None:
@@ -80,4 +80,4 @@ def check_component(value: object, kind: Any, name: str) -> None:
         raise ConfigError(f"{name} must be an instance, got the class {value.__name__}; write {value.__name__}(...)")
     if not isinstance(value, kind):
         names = " or ".join("None" if k is types.NoneType else k.__name__ for k in kinds)
-        raise ConfigError(f"{name} must be {names}, got {shorten(value)}")
+        raise ConfigError(f"{name} must be {names}, got {show(value)}")

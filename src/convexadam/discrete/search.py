@@ -9,7 +9,7 @@ from typing import Literal, final
 import torch
 
 from convexadam._axes import Unit, check_unit, check_whole_voxels, per_axis, spacing_in_voxels
-from convexadam._checks import check_choice, check_count, check_flag, check_length, check_number, shorten
+from convexadam._checks import check_choice, check_count, check_flag, check_length, check_number, show
 from convexadam._typing import Channels, Field, PerAxis, Triple, Volume
 from convexadam.discrete.coupled_convex import COUPLING_WEIGHTS, coupled_convex
 from convexadam.errors import ConfigError
@@ -83,7 +83,7 @@ class ConvexSearch:
         check_choice(self.window, "window", ("box", "ball"))
         check_flag(self.parabolic_fit, "parabolic_fit")
         if not isinstance(self.coupling_weights, tuple):
-            raise ConfigError(f"coupling_weights must be a tuple of numbers, got {shorten(self.coupling_weights)}")
+            raise ConfigError(f"coupling_weights must be a tuple of numbers, got {show(self.coupling_weights)}")
         check_length(self.coupling_weights, "coupling_weights", most=_MOST_COUPLINGS)
         for weight in self.coupling_weights:
             check_number(weight, "each of coupling_weights")

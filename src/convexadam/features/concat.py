@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import final
 
 import torch
 
-from convexadam._checks import check_number, shorten
+from convexadam._checks import check_number, show
 from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.errors import ConfigError
 from convexadam.features.protocol import (
@@ -19,10 +19,10 @@ from convexadam.features.protocol import (
     Pair,
     check_extractor,
     count_channels,
-    extract_features,
     extract_pair_features,
     memory_bytes_per_voxel,
     receptive_radius,
+    run_extractor,
     segmentation_bytes_per_voxel,
     uses_labels,
 )
@@ -57,7 +57,7 @@ class Concat:
     def __post_init__(self) -> None:
         if not isinstance(self.parts, tuple) or not self.parts:
             raise ConfigError(
-                f"parts must be a tuple of at least one feature extractor, got {shorten(self.parts)}; write for "
+                f"parts must be a tuple of at least one feature extractor, got {show(self.parts)}; write for "
                 "example parts=(MindSSC(), Intensity())"
             )
         for part in self.parts:
@@ -72,7 +72,7 @@ class Concat:
         if not isinstance(self.weights, tuple) or len(self.weights) != len(self.parts):
             raise ConfigError(
                 f"weights must be a tuple of {len(self.parts)} numbers, one weight for each part, got "
-                f"{shorten(self.weights)}; omit it to weight all parts by 1"
+                f"{show(self.weights)}; omit it to weight all parts by 1"
             )
         for weight in self.weights:
             check_number(weight, "each of weights")
@@ -144,7 +144,7 @@ class Concat:
                     f"parts must extract features from a single image here, got {part!r}, which needs both images; "
                     "call extract_pair"
                 )
-            maps.append(extract_features(part, image, ((1, 1, 1),), weight=weight)[0] * factor)
+            maps.append(run_extractor(part, partial(part, image, weight=weight)) * factor)
         return torch.cat(maps)
 
     def extract_pair(self, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:

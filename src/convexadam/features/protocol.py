@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeAlias, TypeVar, final, runtime_checkable
 
 import torch
 
-from convexadam._checks import shorten
+from convexadam._checks import show
 from convexadam._typing import Channels, Pooled, Triple, Volume
-from convexadam.errors import ConfigError, ConvexAdamError
+from convexadam.errors import ConfigError, ConvexAdamError, is_about_memory
 from convexadam.geometry import Image
 from convexadam.geometry.tensors import find_obstacle
 from convexadam.kernels.resize import pool
@@ -192,8 +193,7 @@ def extract_pair_features(
         If the extractor cannot use the segmentations.
     """
     if isinstance(features, PairFeatures):
-        extract = features.extract_pair
-        return run_extractor(features, lambda: extract(fixed, moving, spacings))
+        return run_extractor(features, partial(features.extract_pair, fixed, moving, spacings))
     fixed_maps, moving_maps = (extract_features(features, s.image, spacings, weight=s.weight) for s in (fixed, moving))
     return tuple(zip(fixed_maps, moving_maps, strict=True))
 
@@ -209,9 +209,8 @@ def extract_features(
         If the extractor does not return a tensor ``[f, i, j, k]`` on the image's voxels and device.
     """
     if isinstance(features, PooledFeatures):
-        pooled = features.extract_pooled
-        return run_extractor(features, lambda: pooled(image, spacings, weight=weight))
-    maps = run_extractor(features, lambda: features(image, weight=weight))
+        return run_extractor(features, partial(features.extract_pooled, image, spacings, weight=weight))
+    maps = run_extractor(features, partial(features, image, weight=weight))
     obstacle = find_obstacle(maps) if isinstance(maps, torch.Tensor) else ""
     if obstacle or not isinstance(maps, torch.Tensor) or maps.ndim != 4 or maps.shape[1:] != image.data.shape[1:]:
         shape = tuple(maps.shape) if isinstance(maps, torch.Tensor) and not obstacle else type(maps).__name__
@@ -236,12 +235,12 @@ def run_extractor(features: Extractor, extract: Callable[[], T]) -> T:
         return extract()
     except Exception as error:
         own = str(getattr(features, "__module__", "")).startswith("convexadam.")
-        if own or isinstance(error, (ConvexAdamError, MemoryError)) or "memory" in str(error):
+        if own or isinstance(error, ConvexAdamError) or is_about_memory(error):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(
             f"features must accept (image, *, weight=None) and return a tensor [f, i, j, k], got the error {reason} "
-            f"from {shorten(features)}; correct the function"
+            f"from {show(features)}; correct the function"
         ) from error
 
 
@@ -253,7 +252,7 @@ def check_extractor(value: object, name: str, *, pairs: bool = True) -> None:
         return
     if not callable(value) or not _fits_signature(value):
         raise ConfigError(
-            f"{name} must be a component or a function (image, *, weight=None), got {shorten(value)}; accept the image "
+            f"{name} must be a component or a function (image, *, weight=None), got {show(value)}; accept the image "
             "and the keyword weight, which is None or the weight of each voxel"
         )
 

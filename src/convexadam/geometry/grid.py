@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from convexadam._checks import is_finite, shorten
+from convexadam._checks import is_finite, show
 from convexadam._typing import Field, Points, Tensor, Triple
 from convexadam.errors import GeometryError
 from convexadam.geometry.tensors import check_allocation, parse_points, to_finest_float, to_matrix, working_dtype
@@ -26,6 +26,9 @@ _FARTHEST = 1e12
 """Distance of the origin in voxels at which float64 still resolves a thousandth of a voxel."""
 
 _MAX_VOXELS = 2**40
+
+_MIN_RATIO = 1e-8
+"""Length of the shortest to that of the longest edge of a voxel."""
 
 _MIN_VOLUME = 1e-6
 """Volume of a voxel, as a share of that of a box with the same edges, below which its axes lie in a plane."""
@@ -114,11 +117,11 @@ class Grid:
             steps = [operator.index(s) for s in spacing]
         except TypeError as error:
             raise GeometryError(
-                f"spacing must be three whole numbers of voxels, got {shorten(spacing)}; round them"
+                f"spacing must be three whole numbers of voxels, got {show(spacing)}; round them"
             ) from error
         if len(steps) != 3 or not all(1 <= s <= n for s, n in zip(steps, self.shape, strict=True)):
             raise GeometryError(
-                f"spacing must be three numbers of voxels from 1 to {self.shape}, got {shorten(spacing)}; choose others"
+                f"spacing must be three numbers of voxels from 1 to {self.shape}, got {show(spacing)}; choose others"
             )
         scale = np.diag([*map(float, steps), 1.0])
         scale[:3, 3] = [(s - 1) / 2 for s in steps]
@@ -223,14 +226,14 @@ def _parse_shape(shape: Any) -> Triple:
         numbers = tuple(operator.index(n) for n in shape)
     except TypeError as error:
         raise GeometryError(
-            f"shape must be three whole numbers, got {shorten(shape)}; pass a tuple of integers"
+            f"shape must be three whole numbers, got {show(shape)}; pass a tuple of integers"
         ) from error
     if len(numbers) != 3 or min(numbers) < 1:
         raise GeometryError(
-            f"shape must be three sizes of at least 1, got {shorten(numbers)}; only 3-D volumes are supported"
+            f"shape must be three sizes of at least 1, got {show(numbers)}; only 3-D volumes are supported"
         )
     if math.prod(numbers) > _MAX_VOXELS:
-        raise GeometryError(f"shape must have at most 2^40 voxels, got {shorten(numbers)}; correct the header")
+        raise GeometryError(f"shape must have at most 2^40 voxels, got {show(numbers)}; correct the header")
     return numbers[0], numbers[1], numbers[2]
 
 
@@ -246,8 +249,8 @@ def check_spacing(spacing_mm: Any) -> tuple[float, float, float]:
     values = tuple(v.item() if isinstance(v, torch.Tensor) and v.numel() == 1 else v for v in values)
     if len(values) != 3 or not all(is_finite(s) and _MIN_MM <= s <= _MAX_MM for s in values):
         raise GeometryError(
-            f"spacing_mm must be three numbers from {_MIN_MM:g} to {_MAX_MM:g}, got {shorten(spacing_mm)}; pass mm "
-            "along i, j and k"
+            f"spacing_mm must be three positive numbers from {_MIN_MM:g} to {_MAX_MM:g}, got {show(spacing_mm)}; "
+            "pass mm along i, j and k"
         )
     return float(values[0]), float(values[1]), float(values[2])
 
@@ -255,7 +258,7 @@ def check_spacing(spacing_mm: Any) -> tuple[float, float, float]:
 def is_singular(linear: np.ndarray) -> bool:
     """Whether the columns of a 3x3 matrix lie in a plane, whatever their lengths."""
     lengths = np.linalg.norm(linear, axis=0)
-    return bool(lengths.min() <= 0 or not abs(np.linalg.det(linear / lengths)) >= _MIN_VOLUME)
+    return bool(lengths.min() <= _MIN_RATIO * lengths.max() or not abs(np.linalg.det(linear / lengths)) >= _MIN_VOLUME)
 
 
 def parse_affine_matrix(matrix: Any, name: str, meaning: str) -> np.ndarray:
@@ -264,7 +267,7 @@ def parse_affine_matrix(matrix: Any, name: str, meaning: str) -> np.ndarray:
         parsed = to_matrix(matrix)
     except (TypeError, ValueError, OverflowError) as error:
         raise GeometryError(
-            f"{name} must be a 4x4 array of numbers, got {shorten(matrix)}; pass an array or nested lists"
+            f"{name} must be a 4x4 array of numbers, got {show(matrix)}; pass an array or nested lists"
         ) from error
     if parsed.shape != (4, 4):
         raise GeometryError(f"{name} must have shape (4, 4), got {parsed.shape}; pass {meaning}")
@@ -279,7 +282,7 @@ def parse_affine_matrix(matrix: Any, name: str, meaning: str) -> np.ndarray:
 def _parse_affine(affine: Any) -> np.ndarray:
     matrix = parse_affine_matrix(affine, "affine", "the map from voxel indices to mm RAS+, or correct the header")
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
-    if lengths.max() == 0 or (lengths.min() > 0 and (lengths.min() < _MIN_MM or lengths.max() > _MAX_MM)):
+    if lengths.min() > 0 and (lengths.min() < _MIN_MM or lengths.max() > _MAX_MM):
         raise GeometryError(
             f"affine must have voxel sizes from {_MIN_MM:g} to {_MAX_MM:g} mm, got {lengths.tolist()}; correct the "
             "header, or pass an affine"

@@ -8,11 +8,11 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from convexadam._checks import shorten
+from convexadam._checks import show
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
 from convexadam.geometry.grid import Grid
-from convexadam.geometry.tensors import check_tensor, to_device
+from convexadam.geometry.tensors import check_tensor, check_values, to_device
 
 
 @final
@@ -46,7 +46,7 @@ class Image:
                 f"data must be a tensor [channels, i, j, k], got {_summarise(self.data)}; see Image.from_array"
             )
         if not isinstance(self.grid, Grid):
-            raise InputError(f"grid must be a Grid, got {shorten(self.grid)}; see Image.from_array")
+            raise InputError(f"grid must be a Grid, got {show(self.grid)}; see Image.from_array")
         if tuple(self.data.shape[1:]) != self.grid.shape:
             raise InputError(
                 f"data must have the shape of its grid {self.grid.shape}, got {tuple(self.data.shape[1:])}; "
@@ -135,7 +135,7 @@ def _summarise(value: Any) -> str:
 
 def _to_tensor(array: Any) -> Tensor:
     if isinstance(array, torch.Tensor):
-        check_tensor(array, "array")
+        check_values(array, "array")
         return array
     n_masked = int(np.ma.getmaskarray(array).sum()) if isinstance(array, np.ma.MaskedArray) else 0
     if n_masked:
@@ -146,7 +146,7 @@ def _to_tensor(array: Any) -> Tensor:
     try:
         values = np.asarray(array)
     except Exception as error:  # of a class from outside the library
-        raise InputError(f"array must hold real numbers, got {shorten(array)}; convert it") from error
+        raise InputError(f"array must hold real numbers, got {show(array)}; convert it") from error
     if values.dtype.kind not in "biuf":
         raise InputError(f"array must hold real numbers, got type {values.dtype}; convert it")
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convexadam._checks import shorten
+from convexadam._checks import show
 from convexadam._typing import Points, Shaped, Tensor
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 
@@ -71,7 +71,7 @@ def finiteness(values: Tensor) -> Shaped[Tensor, ""]:
 def to_matrix(values: Any) -> np.ndarray:
     """Copy real numbers (lists, an array, a tensor) to a float64 array; TypeError or ValueError for others."""
     if isinstance(values, torch.Tensor):
-        if obstacle := find_obstacle(values):
+        if obstacle := find_obstacle(values) or ("has no values" if values.device.type == "meta" else ""):
             raise TypeError(f"values must be real numbers, got a tensor that {obstacle}")
         values = values.detach().cpu()
         values = values.double() if values.is_floating_point() else values
@@ -82,22 +82,20 @@ def to_matrix(values: Any) -> np.ndarray:
 
 
 def parse_device(device: Any) -> torch.device:
-    """Return a device that holds values.
+    """Return a device that torch can use.
 
     Raises
     ------
     ConfigError
-        If torch cannot use it here, or it is the meta device, which holds none.
+        If torch cannot use it here.
     """
     try:
         target = torch.empty(0, dtype=torch.float32, device=device).device
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"device must be one that torch can use here, got {shorten(str(device))} ({reason}); use 'cpu'"
+            f"device must be one that torch can use here, got {show(str(device))} ({reason}); use 'cpu'"
         ) from error
-    if target.type == "meta":
-        raise ConfigError("device must be one that holds values, got 'meta'; use 'cpu'")
     return target
 
 
@@ -105,12 +103,10 @@ def find_obstacle(values: Tensor) -> str:
     """Return what keeps a tensor from being computed with, as in "a tensor that is sparse"; empty if nothing does."""
     if values.is_nested or values.layout != torch.strided:
         return "is nested" if values.is_nested else "is sparse"
-    if values.device.type == "meta":
-        return "is on the meta device, without values"
     if values.is_quantized:
         return "is quantised"
     if values.is_complex():
-        return "has complex numbers"
+        return f"has the type {values.dtype}"
     return "" if values.dtype in _TYPES else f"has the type {values.dtype}"
 
 
@@ -123,6 +119,13 @@ def check_tensor(values: Tensor, name: str) -> None:
         )
 
 
+def check_values(values: Tensor, name: str) -> None:
+    """Raise as `check_tensor`, and for tensors on the meta device, which have no values."""
+    check_tensor(values, name)
+    if values.device.type == "meta":
+        raise InputError(f"{name} must have values, got a tensor on the meta device; pass it on another device")
+
+
 def parse_points(points: Any, name: str = "points", *, finite: bool = False) -> Points:
     """Return points (a tensor, an array or nested lists) as a tensor ``(n, 3)`` of a floating-point type.
 
@@ -132,15 +135,14 @@ def parse_points(points: Any, name: str = "points", *, finite: bool = False) -> 
         If they are not real numbers of that shape, or not finite if they have to be.
     """
     if isinstance(points, torch.Tensor):
-        check_tensor(points, name)
+        check_values(points, name)
         values = points
     else:
         try:
             values = torch.from_numpy(to_matrix(points))
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(
-                f"{name} must be a tensor or array (n, 3) of real numbers, got {shorten(points)}; pass one row per "
-                "point"
+                f"{name} must be a tensor or array (n, 3) of real numbers, got {show(points)}; pass one row per point"
             ) from error
     if values.ndim != 2 or values.shape[1] != 3:
         raise InputError(f"{name} must have shape (n, 3), got {tuple(values.shape)}; pass one row per point")

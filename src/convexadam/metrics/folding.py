@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from convexadam._checks import shorten
+from convexadam._checks import show
 from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.errors import InputError
 from convexadam.geometry.determinants import Box, iterate_determinants
@@ -108,7 +108,7 @@ def inner_determinant(disp_vox: Field, dtype: torch.dtype = torch.float64) -> Fl
     """
     if not isinstance(disp_vox, torch.Tensor) or disp_vox.ndim != 4 or disp_vox.shape[0] != 3:
         raise InputError(
-            f"disp_vox must be a tensor [3, i, j, k], got {shorten(disp_vox)}; pass transform.to_voxels() of a field"
+            f"disp_vox must be a tensor [3, i, j, k], got {show(disp_vox)}; pass transform.to_voxels() of a field"
         )
     check_tensor(disp_vox, "disp_vox")
     disp_vox = disp_vox.detach()
@@ -151,7 +151,7 @@ def _select(determinants: Tensor, disp_vox: Tensor, mask: Tensor | None) -> Tens
     if mask is None:
         return determinants
     if not isinstance(mask, torch.Tensor) or mask.shape != disp_vox.shape[1:]:
-        found = tuple(mask.shape) if isinstance(mask, torch.Tensor) else shorten(mask)
+        found = tuple(mask.shape) if isinstance(mask, torch.Tensor) else show(mask)
         raise InputError(
             f"mask must be a tensor of the shape of the field, {tuple(disp_vox.shape[1:])}, got {found}; resample it "
             "to the grid of the field"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from convexadam._checks import shorten
+from convexadam._checks import show
 from convexadam._typing import Float, Points, Tensor
 from convexadam.errors import InputError
 from convexadam.geometry import Transform
@@ -51,7 +51,7 @@ def tre(fixed_points_mm: Points, moving_points_mm: Points, transform: Transform 
             "fixed_points_mm and moving_points_mm must contain at least one landmark, got none; check the lists"
         )
     if transform is not None and not isinstance(transform, Transform):
-        raise InputError(f"transform must be a Transform, got {shorten(transform)}; wrap matrices in Affine(...)")
+        raise InputError(f"transform must be a Transform, got {show(transform)}; wrap matrices in Affine(...)")
     mapped = fixed if transform is None else transform.warp_points(fixed, space="mm").cpu()
     distances: Tensor = torch.linalg.vector_norm(mapped - moving, dim=1)
     return distances

@@ -10,15 +10,18 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from convexadam._checks import shorten
+from convexadam._checks import show
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
 from convexadam.geometry import Image
 from convexadam.geometry.image import to_signed
-from convexadam.geometry.tensors import check_tensor
+from convexadam.geometry.tensors import check_values
 
 LabelMap: TypeAlias = Shaped[Tensor, "i j k"] | np.ndarray | Image
 """Labels of each voxel, of an integer type."""
+
+AnyLabels: TypeAlias = Shaped[Tensor, "..."] | np.ndarray | Image
+"""Labels of an integer type, of any shape."""
 
 _MAX_BINS = 2**16
 """Largest range of labels that is counted in a histogram instead of by sorting."""
@@ -71,7 +74,7 @@ def dice(
     return result
 
 
-def common_labels(fixed_labels: LabelMap, moving_labels: LabelMap) -> list[int]:
+def common_labels(fixed_labels: AnyLabels, moving_labels: AnyLabels) -> list[int]:
     """Return the non-zero labels that both images have, in ascending order: those that Learn2Reg evaluates.
 
     The images may have different grids; pass the moving labels before warping.
@@ -96,7 +99,7 @@ def check_label_maps(fixed_labels: LabelMap, moved_labels: LabelMap) -> tuple[Te
     return fixed, moved.to(fixed.device)
 
 
-def to_labels(values: LabelMap, name: str) -> Tensor:
+def to_labels(values: AnyLabels, name: str) -> Tensor:
     """Return the labels of a tensor, an array or an `Image` of one channel; raise unless they are whole numbers."""
     if isinstance(values, Image):
         if values.data.shape[0] != 1:
@@ -107,10 +110,10 @@ def to_labels(values: LabelMap, name: str) -> Tensor:
         values = to_signed(torch.from_numpy(np.ascontiguousarray(native)))
     if not isinstance(values, torch.Tensor):
         raise InputError(
-            f"{name} must be a tensor, an array or an Image of an integer type, got {shorten(values)}; read files with "
+            f"{name} must be a tensor, an array or an Image of an integer type, got {show(values)}; read files with "
             "convexadam.read_image"
         )
-    check_tensor(values, name)
+    check_values(values, name)
     if values.is_floating_point():
         raise InputError(
             f"{name} must be of an integer type, got {values.dtype}; convert it with .round().to(torch.int32) if "
@@ -130,7 +133,7 @@ def select_labels(present: Iterable[int], labels: Iterable[int] | None) -> list[
     try:
         return sorted({operator.index(n) for n in labels} if labels is not None else {int(n) for n in present} - {0})
     except TypeError as error:
-        raise InputError(f"labels must be whole numbers, got {shorten(labels)}; pass a list of them") from error
+        raise InputError(f"labels must be whole numbers, got {show(labels)}; pass a list of them") from error
 
 
 def _count_voxels(values: Tensor) -> dict[int, int]:

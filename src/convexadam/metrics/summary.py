@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import torch
 
-from convexadam._checks import is_finite, shorten
+from convexadam._checks import is_finite, show
 from convexadam._typing import Points, Tensor
 from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry import DisplacementField, Grid, Image, Transform, resample
@@ -80,7 +80,7 @@ def tail_mean(values: Iterable[float], share: float = 0.3, *, highest: bool) -> 
     0.6
     """
     if not is_finite(share) or not 0 < share <= 1:
-        raise ConfigError(f"share must be above 0 and at most 1, got {shorten(share)}; 0.3 averages the worst 30 %")
+        raise ConfigError(f"share must be above 0 and at most 1, got {show(share)}; 0.3 averages the worst 30 %")
     ordered = sorted((float(v) for v in values if not math.isnan(v)), reverse=highest)
     return mean_ignoring_nan(ordered[: max(1, math.ceil(share * len(ordered)))])
 
@@ -139,11 +139,11 @@ def evaluate_transform(
     (0.0, 1.732)
     """
     if not isinstance(transform, Transform):
-        raise InputError(f"transform must be a Transform, got {shorten(transform)}; wrap matrices in Affine(...)")
+        raise InputError(f"transform must be a Transform, got {show(transform)}; wrap matrices in Affine(...)")
     for name, image in (("fixed_labels", fixed_labels), ("moving_labels", moving_labels), ("mask", mask)):
         if image is not None and not isinstance(image, Image):
             raise InputError(
-                f"{name} must be an Image, got {shorten(image)}; convert it with convexadam.as_image, which "
+                f"{name} must be an Image, got {show(image)}; convert it with convexadam.as_image, which "
                 "takes paths and arrays"
             )
     field = _to_field(transform, fixed_labels, mask, transform.fixed_grid)

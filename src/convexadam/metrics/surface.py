@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from convexadam._checks import show
 from convexadam._typing import Float, Points, Shaped, Tensor
 from convexadam.errors import GeometryError, InputError
 from convexadam.geometry.grid import check_spacing
@@ -67,7 +68,9 @@ def hd95(
     try:
         spacing_mm = check_spacing(spacing_mm)
     except GeometryError as error:
-        raise InputError(str(error)) from error
+        raise InputError(
+            f"spacing_mm must be three positive voxel sizes in mm, got {show(spacing_mm)}; pass grid.spacing_mm"
+        ) from error
     selected = select_labels(torch.unique(fixed_map).tolist() if labels is None else (), labels)
     if fixed_map.device.type != "cpu":
         return {n: hd95_on_device(fixed_map == n, moved_map == n, spacing_mm) for n in selected}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from convexadam._checks import check_component, check_flag, check_length, shorten
+from convexadam._checks import check_component, check_flag, check_length, show
 from convexadam.continuous import Compositional, Diffusion, Level, Refinement
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, FileError
@@ -97,7 +97,7 @@ class RegistrationConfig:
         check_flag(self.symmetric, "symmetric")
         if self.discrete == () or not all(isinstance(search, ConvexSearch) for search in self.searches):
             raise ConfigError(
-                f"discrete must be a ConvexSearch, a tuple of at least one, or None, got {shorten(self.discrete)}"
+                f"discrete must be a ConvexSearch, a tuple of at least one, or None, got {show(self.discrete)}"
             )
         check_length(self.discrete, "discrete", most=_MOST_STAGES)
         if isinstance(self.continuous, Refinement):
@@ -197,7 +197,7 @@ class RegistrationConfig:
                 raise FileError(f"cannot read the settings file {path}: it must be a file; pass the path of one")
             text = source.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError, TypeError) as error:
-            raise FileError(f"cannot read the settings file {shorten(path)}: {error}") from error
+            raise FileError(f"cannot read the settings file {show(path)}: {error}") from error
         try:
             return cls.from_toml(text)
         except ConfigError as error:

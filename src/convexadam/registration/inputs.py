@@ -15,7 +15,7 @@ from convexadam._typing import Channels, Triple
 from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.features import Extractor, FeatureInput, extract_pair_features, uses_labels
 from convexadam.geometry import Affine, Image, Transform
-from convexadam.geometry.tensors import all_finite, check_tensor, finiteness, parse_device
+from convexadam.geometry.tensors import all_finite, check_values, finiteness, parse_device
 from convexadam.io import as_image, has_affine, read_transform
 from convexadam.kernels._device import read_numbers
 from convexadam.registration.config import RegistrationConfig
@@ -63,6 +63,7 @@ def parse_images(
     images = {"fixed": _parse_image(fixed, fixed_affine, device)}
     images["moving"] = _parse_image(moving, moving_affine, images["fixed"].data.device)
     for name, image in images.items():
+        check_values(image.data, f"the {name} image")
         _check_shape_of_voxels(image, name)
     floating = {name: image for name, image in images.items() if image.data.is_floating_point()}
     if floating:
@@ -242,7 +243,7 @@ def _parse_segmentation(image: Image, value: Any, name: str) -> Image:
 def _parse_on_grid_of(image: Image, value: Any, name: str, belongs_to: str, *, channels: bool = False) -> Image:
     """Return what belongs to an image, with one channel unless there may be more; an array takes its grid."""
     if isinstance(value, torch.Tensor):
-        check_tensor(value, name)
+        check_values(value, name)
     is_array = not has_affine(type(value))
     if is_array and isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
         value = value[0]
@@ -254,6 +255,7 @@ def _parse_on_grid_of(image: Image, value: Any, name: str, belongs_to: str, *, c
         )
     affine = image.grid.affine if is_array else None
     found = as_image(value, affine, channels=channels, device=image.data.device)
+    check_values(found.data, name)
     if found.data.shape[0] != 1 and not channels:
         raise InputError(f"{name} must have one channel, got {found.data.shape[0]}")
     return found

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from convexadam._checks import check_number, shorten
+from convexadam._checks import check_number, show
 from convexadam._typing import Float, Points, Shaped, Tensor, Triple
 from convexadam.errors import InputError
 from convexadam.geometry import Affine, DisplacementField, Grid, Transform
@@ -22,7 +22,7 @@ from convexadam.kernels.landmarks import LandmarkPairs
 _SIGMA = 1 / 40
 """Standard deviation of the Gaussians, as a share of the mean side of the field of view."""
 
-_MOST_CONTROL_POINTS = 2**24
+_MOST_PAIRS, _MOST_CONTROL_POINTS = 20_000, 2**24
 
 
 @final
@@ -209,7 +209,7 @@ def _parse_numbers(value: Any, name: str) -> Tensor:
         return torch.from_numpy(to_matrix(value))
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
-            f"{name} must be a tensor or array of real numbers, or the path of a file, got {shorten(value)}"
+            f"{name} must be a tensor or array of real numbers, or the path of a file, got {show(value)}"
         ) from error
 
 
@@ -224,6 +224,8 @@ def _merge_equal(fixed: Points, moving: Points, weights: Tensor) -> tuple[Points
 
 def _check_reach(count: int, sigma: tuple[float, float, float]) -> None:
     """Raise if the tables of all landmarks together would be endless."""
+    if count > _MOST_PAIRS:
+        raise InputError(f"landmarks must be at most {_MOST_PAIRS} different pairs, got {count}; pass fewer of them")
     around = math.prod(2 * math.ceil(2 * s) + 2 for s in sigma)
     if count * around > _MOST_CONTROL_POINTS:
         raise InputError(

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from convexadam._checks import check_component, check_count, shorten
+from convexadam._checks import check_component, check_count, show
 from convexadam._typing import Triple
 from convexadam.continuous import CopiesFeatures, HasMemory
 from convexadam.discrete import ConvexSearch
@@ -133,7 +133,7 @@ def _channels(features: Extractor, default: int | None = None) -> int:
     count = default if count is None else count
     if count is None:
         raise ConfigError(
-            f"channels must be given for features that do not know theirs, got {shorten(features)}; pass channels="
+            f"channels must be given for features that do not know theirs, got {show(features)}; pass channels="
         )
     return count
 

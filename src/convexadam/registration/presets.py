@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, final
 
-from convexadam._checks import shorten
+from convexadam._checks import show
 from convexadam.continuous import (
     Compositional,
     GaussianSmoothing,
@@ -68,7 +68,7 @@ def preset(name: str = "default") -> RegistrationConfig:
     """
     table = preset_table()
     if not isinstance(name, str) or name not in table:
-        found = f"{shorten(name)}{did_you_mean(name, table)}"
+        found = f"{show(name)}{did_you_mean(name, table)}"
         raise ConfigError(f"preset must be one of {', '.join(table)}, got {found}")
     return table[name].make()
 

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import torch
 
-from convexadam._checks import shorten
-from convexadam.errors import ConfigError, OutOfMemoryError
+from convexadam._checks import show
+from convexadam.errors import ConfigError, OutOfMemoryError, is_about_memory
 from convexadam.geometry import Image
 from convexadam.kernels import backend_for, override_backend
 from convexadam.kernels._precision import full_precision
@@ -140,9 +140,9 @@ def register(
     """
     config = preset() if config is None else config
     if not isinstance(config, RegistrationConfig):
-        raise ConfigError(f"config must be a RegistrationConfig, got {shorten(config)}; preset('default') returns one")
+        raise ConfigError(f"config must be a RegistrationConfig, got {show(config)}; preset('default') returns one")
     if progress is not None and not callable(progress):
-        raise ConfigError(f"progress must be a function (stage, fraction), got {shorten(progress)}; pass print, say")
+        raise ConfigError(f"progress must be a function (stage, fraction), got {show(progress)}; pass print, say")
     with _translate_memory_errors(f"{device or 'the device'} {_NO_MEMORY_FOR_IMAGES}"):
         images = parse_images(fixed, moving, device, fixed_affine=fixed_affine, moving_affine=moving_affine)
         fixed_image, moving_image = images
@@ -254,15 +254,9 @@ def _translate_memory_errors(advice: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if _is_about_memory(error):
+        if is_about_memory(error):
             raise OutOfMemoryError(advice) from error
         raise
-
-
-def _is_about_memory(error: Exception) -> bool:
-    """Whether an error of torch or Python is about memory; each device words it differently."""
-    words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(w in str(error) for w in words)
 
 
 def _memory_advice(fixed: Image) -> str:

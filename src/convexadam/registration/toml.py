@@ -20,7 +20,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
 from convexadam import continuous, discrete, features, linear
-from convexadam._checks import is_finite, shorten
+from convexadam._checks import is_finite, show
 from convexadam.errors import ConfigError, did_you_mean
 from convexadam.registration import foreground, landmarks, working_grid
 
@@ -164,13 +164,13 @@ def with_overrides(config: T, assignments: Sequence[str]) -> T:
             changes.append(_parse(assignment))
         except _UNREADABLE as error:
             raise ConfigError(
-                f"a setting must be KEY=VALUE in TOML, got {shorten(assignment)}: {_describe(error)}; write "
+                f"a setting must be KEY=VALUE in TOML, got {show(assignment)}: {_describe(error)}; write "
                 'discrete.spacing=5 or grid={type="NativeGrid"}'
             ) from error
     try:
         return with_changes(config, changes)
     except RecursionError as error:
-        raise ConfigError(f"settings must not be nested so deeply, got {shorten(assignments)}; flatten them") from error
+        raise ConfigError(f"settings must not be nested so deeply, got {show(assignments)}; flatten them") from error
 
 
 _UNREADABLE = (tomllib.TOMLDecodeError, RecursionError)
@@ -178,7 +178,7 @@ _UNREADABLE = (tomllib.TOMLDecodeError, RecursionError)
 
 def _parse(text: str) -> dict[str, Any]:
     if not isinstance(text, str) or len(text) > _MOST_CHARACTERS:
-        found = f"{len(text)} characters" if isinstance(text, str) else shorten(text)
+        found = f"{len(text)} characters" if isinstance(text, str) else show(text)
         raise ConfigError(f"the settings must be TOML text of at most {_MOST_CHARACTERS} characters, got {found}")
     try:
         return tomllib.loads(text)
@@ -292,7 +292,7 @@ def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
             raise ConfigError(f"{where}: keys must be among {', '.join(names)}, got {key!r}{_suggest(key, names)}")
         values[key] = _parse_value(raw, f"{where}: {key}")
         if not _fits(values[key], hints[key]):
-            raise ConfigError(f"{where}: {key} must be {_name_type(hints[key])}, got {shorten(raw)}")
+            raise ConfigError(f"{where}: {key} must be {_name_type(hints[key])}, got {show(raw)}")
         if hints[key] is float and is_finite(values[key]):  # the component refuses other numbers
             values[key] = float(values[key])
     missing = [

@@ -48,8 +48,8 @@ def check_work(fixed: Image, config: RegistrationConfig) -> None:
     needed, memory = estimate_on_grid(config, fixed.grid, grid, default_channels=_CHANNELS), memory_of_machine()
     if needed > memory:
         raise OutOfMemoryError(
-            f"cpu has too little memory to register {shape} voxels with these settings, which take "
-            f"{needed / 1e9:.3g} GB of {memory / 1e9:.3g}; raise grid.spacing_mm or lower grid.max_voxels "
+            f"cpu must have {needed / 1e9:.3g} GB of memory to register {shape} voxels with these settings, got "
+            f"{memory / 1e9:.3g}; raise grid.spacing_mm or lower grid.max_voxels "
             "(IsotropicGrid), raise discrete.spacing or lower discrete.radius"
         )
     hours = count_operations(config, grid, fixed.data.shape[0]) / _OPERATIONS_PER_S / torch.get_num_threads() / 3600

@@ -49,8 +49,8 @@ class IsotropicGrid:
         Edge of a voxel in mm, from a tenth of the finest spacing of the fixed image to half its longest side; ``None``
         takes the finest spacing.
     max_voxels
-        Upper bound of the number of voxels; a finer grid is coarsened to it, or to 100 voxels for each one of the fixed
-        image.
+        Upper bound of the number of voxels; a finer grid is coarsened to it and, without ``spacing_mm``, to 100 voxels
+        for each one of the fixed image.
     max_anisotropy
         Ratio of the coarsest to the finest spacing up to which the voxels of the fixed image are used as they are, at
         least 1: interpolation between slices blurs more than cubic voxels gain. Ignored if ``spacing_mm`` is given.
@@ -74,7 +74,9 @@ class IsotropicGrid:
     def __call__(self, fixed: Grid) -> Grid:
         """Return the working grid for a fixed grid."""
         self._check_spacing(fixed)
-        canonical, most = fixed.canonical(), min(self.max_voxels, _MOST_PER_VOXEL * fixed.n_voxels)
+        canonical, most = fixed.canonical(), self.max_voxels
+        if self.spacing_mm is None:
+            most = min(most, _MOST_PER_VOXEL * fixed.n_voxels)
         edge = self.spacing_mm or min(fixed.spacing_mm)
         volume_mm3 = math.prod(n * s for n, s in zip(canonical.shape, canonical.spacing_mm, strict=True))
         anisotropy = max(fixed.spacing_mm) / min(fixed.spacing_mm)
