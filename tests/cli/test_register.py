@@ -166,3 +166,14 @@ def test_an_unknown_linear_model(run: Any, files: Path, tmp_path: Path) -> None:
     places = [files / "fixed.nii.gz", files / "moving.nii.gz", "--output-dir", tmp_path]
     assert run("register", *places, "--linear", "projective").status == 2
     assert run("register", *places, "--linear.min_improvement", "0.2").status == 2
+
+
+def test_a_sheared_fixed_image_is_refused_before_the_work(run: Any, files: Path, tmp_path: Path) -> None:
+    image = read_image(files / "fixed.nii.gz")
+    shear = np.eye(4)
+    shear[0, 1] = 0.2
+    write_image(Image(image.data, Grid(image.grid.shape, image.grid.affine @ shear)), tmp_path / "sheared.nii.gz")
+    ran = run("register", tmp_path / "sheared.nii.gz", files / "moving.nii.gz", "--output-dir", tmp_path / "out", *FAST)
+    assert ran.status == 1
+    assert "the fixed image must have axes at right angles" in ran.error
+    assert not list((tmp_path / "out").glob("*"))
