@@ -151,7 +151,13 @@ def _to_tensor(array: Any) -> Tensor:
         raise InputError(f"array must hold real numbers, got type {values.dtype}; convert it")
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:
         values = values.astype(np.float64)
-    return to_signed(torch.from_numpy(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("=")))))
+    return to_signed(torch.from_numpy(to_native(values)))
+
+
+def to_native(values: np.ndarray) -> np.ndarray:
+    """Return a contiguous copy of numbers in the byte order of the machine, of a type that torch knows."""
+    native = np.dtype(f"{values.dtype.kind}{values.dtype.itemsize}")
+    return np.array(values, dtype=native, order="C").view(native)  # two types of C may have the same size
 
 
 _SIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}

@@ -14,7 +14,7 @@ from convexadam._checks import show
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
 from convexadam.geometry import Image
-from convexadam.geometry.image import to_signed
+from convexadam.geometry.image import to_native, to_signed
 from convexadam.geometry.tensors import check_values
 
 LabelMap: TypeAlias = Shaped[Tensor, "i j k"] | np.ndarray | Image
@@ -106,8 +106,7 @@ def to_labels(values: AnyLabels, name: str) -> Tensor:
             raise InputError(f"{name} must have one channel, got {values.data.shape[0]}; pass one label map")
         values = values.data[0]
     elif isinstance(values, np.ndarray) and values.dtype.kind in "biu" and values.ndim:
-        native = values.astype(values.dtype.newbyteorder("="))
-        values = to_signed(torch.from_numpy(np.ascontiguousarray(native)))
+        values = to_signed(torch.from_numpy(to_native(values)))
     if not isinstance(values, torch.Tensor):
         raise InputError(
             f"{name} must be a tensor, an array or an Image of an integer type, got {show(values)}; read files with "

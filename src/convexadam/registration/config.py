@@ -95,7 +95,8 @@ class RegistrationConfig:
         if self.continuous_features is not None:
             check_extractor(self.continuous_features, "continuous_features")
         check_flag(self.symmetric, "symmetric")
-        if self.discrete == () or not all(isinstance(search, ConvexSearch) for search in self.searches):
+        none = isinstance(self.discrete, tuple) and not self.discrete
+        if none or not all(isinstance(search, ConvexSearch) for search in self.searches):
             raise ConfigError(
                 f"discrete must be a ConvexSearch, a tuple of at least one, or None, got {show(self.discrete)}"
             )
