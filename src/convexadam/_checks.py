@@ -10,36 +10,67 @@ from typing import Any, TypeGuard
 
 from convexadam.errors import ConfigError
 
+_LONGEST = 200
+"""Characters of a value that a message shows."""
+
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a real number, of whatever type; truth values are none."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def check_count(value: object, name: str, *, least: int = 0) -> None:
-    """Raise unless ``value`` is a whole number of at least ``least``."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number that float64 can hold."""
+    try:
+        return is_number(value) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
-def check_number(value: object, name: str, *, least: float = 0.0, above: bool = False) -> None:
-    """Raise unless ``value`` is finite and at least (or above) ``least``."""
-    fits = is_number(value) and math.isfinite(value) and (value > least if above else value >= least)
+def show(value: object) -> str:
+    """Return the ``repr`` of a value for a message: never longer than a few lines, whatever the value is."""
+    try:
+        text = repr(value)
+    except Exception:  # of a class from outside the library, or an integer with too many digits
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def check_count(value: object, name: str, *, least: int = 0, most: int | None = None) -> None:
+    """Raise unless ``value`` is a whole number from ``least`` to ``most``."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ConfigError(f"{name} must be a whole number {allowed}, got {show(value)}")
+
+
+def check_number(
+    value: object, name: str, *, least: float = 0.0, above: bool = False, most: float | None = None
+) -> None:
+    """Raise unless ``value`` is finite, at least (or above) ``least``, and at most ``most``."""
+    fits = is_finite(value) and (value > least if above else value >= least) and (most is None or value <= most)
     if not fits:
         relation = "above" if above else "of at least"
-        raise ConfigError(f"{name} must be a finite number {relation} {least:g}, got {value!r}")
+        upper = "" if most is None else f" and at most {most:g}"
+        raise ConfigError(f"{name} must be a finite number {relation} {least:g}{upper}, got {show(value)}")
 
 
 def check_flag(value: object, name: str) -> None:
     """Raise unless ``value`` is ``True`` or ``False``."""
     if not isinstance(value, bool):
-        raise ConfigError(f"{name} must be True or False, got {value!r}")
+        raise ConfigError(f"{name} must be True or False, got {show(value)}")
 
 
 def check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
     """Raise unless ``value`` is one of the choices."""
-    if value not in choices:
-        raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, got {show(value)}")
+
+
+def check_length(value: object, name: str, *, most: int) -> None:
+    """Raise if a tuple has more than ``most`` elements."""
+    if isinstance(value, tuple) and len(value) > most:
+        raise ConfigError(f"{name} must have at most {most} elements, got {len(value)}")
 
 
 def check_component(value: object, kind: Any, name: str) -> None:
@@ -49,4 +80,4 @@ def check_component(value: object, kind: Any, name: str) -> None:
         raise ConfigError(f"{name} must be an instance, got the class {value.__name__}; write {value.__name__}(...)")
     if not isinstance(value, kind):
         names = " or ".join("None" if k is types.NoneType else k.__name__ for k in kinds)
-        raise ConfigError(f"{name} must be {names}, got {value!r}")
+        raise ConfigError(f"{name} must be {names}, got {show(value)}")

@@ -34,7 +34,13 @@ class OutOfMemoryError(ConvexAdamError):
     """The device does not have enough memory for the settings."""
 
 
-def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+def is_about_memory(error: BaseException) -> bool:
+    """Whether an error of torch or Python is about memory; each device words it differently."""
+    words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
+
+
+def did_you_mean(word: object, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """Return the most similar known word as " (did you mean 'word'?)"; an empty string if there is none."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff) if isinstance(word, str) else []
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -178,3 +178,14 @@ def test_a_linear_preset_writes_a_matrix(run: Any, files: Path, rotated: Path, t
     found = read_transform(tmp_path / "transform.tfm")
     assert isinstance(found, Affine)
     np.testing.assert_array_equal(found.matrix, matrix)
+
+
+def test_a_sheared_fixed_image_is_refused_before_the_work(run: Any, files: Path, tmp_path: Path) -> None:
+    image = read_image(files / "fixed.nii.gz")
+    shear = np.eye(4)
+    shear[0, 1] = 0.2
+    write_image(Image(image.data, Grid(image.grid.shape, image.grid.affine @ shear)), tmp_path / "sheared.nii.gz")
+    ran = run("register", tmp_path / "sheared.nii.gz", files / "moving.nii.gz", "--output-dir", tmp_path / "out", *FAST)
+    assert ran.status == 1
+    assert "the fixed image must have axes at right angles" in ran.error
+    assert not list((tmp_path / "out").glob("*"))

@@ -738,8 +738,11 @@ def test_a_mask_outside_its_image() -> None:
     affine[0, 3] = 100
     mask = Image(torch.ones(1, 4, 4, 4), Grid((4, 4, 4), affine))
     for which in ("fixed", "moving"):
-        with pytest.raises(
-            InputError, match=r"the images must overlap within .* the masks, got no voxel in both; check aff"
+        with (
+            pytest.warns(UserWarning, match=rf"{which}_mask covers 0\.\d+ % of the {which} image"),
+            pytest.raises(
+                InputError, match=r"the images must overlap within .* the masks, got no voxel in both; check aff"
+            ),
         ):
             register(*pair(), QUICK, **{f"{which}_mask": mask})
 

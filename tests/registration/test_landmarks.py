@@ -232,7 +232,7 @@ P = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
         (P, P, [1.0], r"landmark_weights must be 2 finite numbers .*, got shape \(1,\)"),
         (P, P, [1.0, np.inf], "landmark_weights must be 2 finite numbers"),
         (P + 1e4, P, None, "fixed_landmarks must lie within the fixed image, got 2 points outside"),
-        (object(), P, None, "landmarks must be a tensor or array of numbers, .*, got a object"),
+        (object(), P, None, "fixed_landmarks must be a tensor or array of real numbers, .*, got <object"),
     ],
 )
 def test_unusable_landmarks(fixed: Any, moving: Any, weights: Any, message: str) -> None:

@@ -370,10 +370,10 @@ def test_other_messages_about_memory(error: Exception, images: tuple[Image, Imag
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), KeyError("name"), ValueError("odd")], ids=repr)
-def test_other_errors_propagate(error: Exception, images: tuple[Image, Image]) -> None:
-    with pytest.raises(type(error)) as caught:
+def test_other_errors_name_the_features(error: Exception, images: tuple[Image, Image]) -> None:
+    with pytest.raises(ConfigError, match=r"features must accept \(image, \*, weight=None\).*Failing") as caught:
         register(*images, RegistrationConfig(features=Failing(error)))
-    assert caught.value is error
+    assert caught.value.__cause__ is error
 
 
 def test_the_smallest_report_is_finite() -> None:

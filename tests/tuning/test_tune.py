@@ -474,3 +474,26 @@ def test_the_evaluator_of_a_spec(labelled: tuple[PairFiles, ...]) -> None:
     evaluator = EvaluatorSpec(pairs=labelled, device="cpu", memory_bytes=10, surface=False).make()
     assert isinstance(evaluator, Evaluator)
     assert "hd95_mm" not in evaluator.evaluate(RegistrationConfig(continuous=None)).entries[0]["pair 0"]
+
+
+def test_a_refused_search_leaves_no_study(blind: tuple[PairFiles, ...], space: Space, tmp_path: Path) -> None:
+    """Landmarks of another number than the others are known only when the pairs are read."""
+    bad = tmp_path / "bad.csv"
+    bad.write_text("1,2,3\n", encoding="utf-8")
+    worse = tmp_path / "worse.csv"
+    worse.write_text("1,2,3\n4,5,6\n", encoding="utf-8")
+    pairs = [dataclasses.replace(pair, fixed_landmarks=bad, moving_landmarks=worse) for pair in blind]
+    for storage in ("sqlite", "journal"):
+        output = tmp_path / storage
+        with pytest.raises(InputError, match="row by row"):
+            tune(pairs, output, space=space, storage=storage)
+        assert not (output / "study.sqlite").exists()
+
+
+def test_the_files_of_a_killed_process_are_swept(
+    landmarked: tuple[PairFiles, ...], space: Space, tmp_path: Path
+) -> None:
+    part = tmp_path / ".0123456789ab.part.report.json"
+    part.write_text("{", encoding="utf-8")
+    tune(landmarked, tmp_path, space=space, samples=(0, 0), surface=False)
+    assert not part.exists()

@@ -18,6 +18,7 @@ from convexadam.cli.learn2reg import Learn2Reg
 from convexadam.cli.registering import HELP_ALL, Register, make_register_command
 from convexadam.cli.transforms import Compose, Convert, Invert
 from convexadam.cli.tuning import Tune
+from convexadam.cli.warming import Warmup
 from convexadam.cli.warping import Warp
 from convexadam.errors import ConvexAdamError
 
@@ -31,6 +32,7 @@ _COMMANDS: dict[str, Any] = {
     "tune": Tune,
     "learn2reg": Learn2Reg,
     "demo": Demo,
+    "warmup": Warmup,
 }
 
 _STYLE = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)

@@ -28,9 +28,10 @@ from convexadam.cli.results import (
     write_result,
 )
 from convexadam.cli.transform_files import load_transform
-from convexadam.errors import ConfigError
+from convexadam.errors import ConfigError, GeometryError
 from convexadam.geometry import Affine, Transform, compose
 from convexadam.io import read_image, write_image, write_learn2reg
+from convexadam.io.nifti import has_right_angles
 from convexadam.linear import LinearAlignment
 from convexadam.linear.centres import geometric_centre
 from convexadam.registration import RegistrationConfig, RegistrationResult, preset, register
@@ -161,9 +162,14 @@ class Register:
 
     def _read_images(self) -> tuple[Any, Any, Transform | None]:
         """Return both images and the initial transform; some of its file formats need the grids of the images."""
-        if self.initial_transform is None:
-            return self.fixed, self.moving, None
         fixed, moving = parse_images(self.fixed, self.moving, self.device)
+        if not has_right_angles(fixed.grid):  # known before the registration, not when its result is written
+            raise GeometryError(
+                f"the fixed image must have axes at right angles, which {TRANSFORM} needs, got a sheared grid in "
+                f"{self.fixed}; resample it, or use convexadam.register in Python"
+            )
+        if self.initial_transform is None:
+            return fixed, moving, None
         path = self.initial_transform
         initial = compose(load_transform(path, fixed=fixed.grid, moving=moving.grid, device=fixed.data.device))
         if self.linear not in (None, "none") and not isinstance(initial, Affine):

@@ -10,6 +10,8 @@ from convexadam._checks import check_component, check_count, check_flag
 from convexadam._typing import PerAxis
 from convexadam.continuous.smoothing import Smoothing, TotalSmoothing
 
+_MOST_ITERATIONS = 100_000
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,8 @@ class Level:
     forward_only: bool = False
 
     def __post_init__(self) -> None:
-        per_axis(self.spacing, "spacing", least=1e-3)
-        check_count(self.iterations, "iterations")
+        per_axis(self.spacing, "spacing", least=0.0, above=True)
+        check_count(self.iterations, "iterations", most=_MOST_ITERATIONS)
         check_component(self.update_smoothing, Smoothing | None, "update_smoothing")
         check_component(self.total_smoothing, TotalSmoothing | None, "total_smoothing")
         check_flag(self.forward_only, "forward_only")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -12,8 +13,12 @@ from convexadam._checks import check_component, check_count, check_number
 from convexadam._typing import Channels, Field, Float, Tensor
 from convexadam.continuous.protocols import CopiesFeatures, Similarity, SimilarityTerm, Weights
 from convexadam.errors import ConfigError, InputError
+from convexadam.kernels import use_backend
 from convexadam.kernels.lncc import prepare_lncc
 from convexadam.kernels.warp_ssd import FeatureMap, prepare_ssd
+
+_MOST_RADIUS = 1000
+"""Control points, far beyond the size of any volume."""
 
 
 @final
@@ -53,10 +58,11 @@ class Ssd:
 
     def prepare(self, fixed: FeatureMap, moving: FeatureMap, start: Field, weights: Weights) -> SimilarityTerm:
         """Return the similarity of two feature maps; see `convexadam.continuous.Similarity`."""
-        plain = prepare_ssd(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1])
+        with _reference_if_differentiated(start):
+            plain = prepare_ssd(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1])
         if self.robust_scale is None:
             return plain
-        outlier = self.robust_scale * plain(start)[0].double()
+        outlier = self.robust_scale * plain(start.detach())[0].detach().double()
         if not outlier.is_cuda:
             return plain.with_outlier(float(outlier)) if outlier > 0 else plain
         return plain.with_outlier(torch.where(outlier > 0, outlier, torch.inf).float())  # nothing waits for the device
@@ -85,19 +91,20 @@ class Lncc:
     variance_floor: float = 1e-3
 
     def __post_init__(self) -> None:
-        check_count(self.radius, "radius", least=1)
+        check_count(self.radius, "radius", least=1, most=_MOST_RADIUS)
         check_number(self.variance_floor, "variance_floor", above=True)
 
     def prepare(self, fixed: Channels, moving: Channels, start: Field, weights: Weights) -> SimilarityTerm:
         """Return the similarity of two feature maps; see `convexadam.continuous.Similarity`."""
-        return prepare_lncc(
-            fixed,
-            moving,
-            radius=self.radius,
-            floor=self.variance_floor,
-            fixed_weight=weights[0],
-            moving_weight=weights[1],
-        )
+        with _reference_if_differentiated(start):
+            return prepare_lncc(
+                fixed,
+                moving,
+                radius=self.radius,
+                floor=self.variance_floor,
+                fixed_weight=weights[0],
+                moving_weight=weights[1],
+            )
 
 
 @final
@@ -175,6 +182,11 @@ class WeightedSum:
             factors.append(weight / curvature if curvature > 0 else 0.0)
         scale = next((1 / factor for factor in factors if factor > 0), 1.0)
         return _SumTerm(terms, [scale * factor for factor in factors])
+
+
+def _reference_if_differentiated(start: Field) -> AbstractContextManager[None]:
+    """Select torch for a displacement that requires a gradient: compiled kernels record none."""
+    return use_backend("reference") if start.requires_grad and torch.is_grad_enabled() else nullcontext()
 
 
 @final

@@ -16,6 +16,14 @@ from convexadam.errors import ConfigError, InputError
 from convexadam.kernels.bilateral import bilateral
 from convexadam.kernels.smooth import smooth
 
+_MOST_SIGMA = 1000.0
+"""Standard deviation in control points, far beyond the size of any volume."""
+
+_MOST_TAPS = 10_000
+"""Width of a kernel in control points."""
+
+_MOST_PASSES = 1000
+
 
 @runtime_checkable
 class Smoothing(Protocol):
@@ -48,10 +56,15 @@ class BoxSmoothing:
     passes: int = 3
 
     def __post_init__(self) -> None:
-        check_count(self.width, "width", least=1)
-        check_count(self.passes, "passes")
+        check_count(self.width, "width", least=1, most=_MOST_TAPS)
+        check_count(self.passes, "passes", most=_MOST_PASSES)
         if self.width % 2 == 0:
             raise ConfigError(f"width must be odd, got {self.width}; a mean filter of even width would shift the field")
+        if (self.width - 1) * self.passes >= _MOST_TAPS:
+            raise ConfigError(
+                f"width and passes must give a kernel of less than {_MOST_TAPS} control points, got {self.width} and "
+                f"{self.passes}; lower one of them"
+            )
 
     def taps(self) -> tuple[float, ...]:
         """Weights along one axis, symmetric, with sum 1."""
@@ -77,7 +90,7 @@ class GaussianSmoothing:
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        check_number(self.sigma, "sigma", above=True)
+        check_number(self.sigma, "sigma", above=True, most=_MOST_SIGMA)
 
     def taps(self) -> tuple[float, ...]:
         """Weights along one axis, symmetric, with sum 1."""
@@ -112,8 +125,8 @@ class KovesiSmoothing:
     passes: int = 4
 
     def __post_init__(self) -> None:
-        check_number(self.sigma, "sigma", above=True)
-        check_count(self.passes, "passes", least=1)
+        check_number(self.sigma, "sigma", above=True, most=_MOST_SIGMA)
+        check_count(self.passes, "passes", least=1, most=_MOST_PASSES)
 
     def taps(self) -> tuple[float, ...]:
         """Weights along one axis, symmetric, with sum 1."""

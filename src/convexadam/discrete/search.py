@@ -9,7 +9,7 @@ from typing import Literal, final
 import torch
 
 from convexadam._axes import Unit, check_unit, check_whole_voxels, per_axis, spacing_in_voxels
-from convexadam._checks import check_choice, check_count, check_flag, check_number
+from convexadam._checks import check_choice, check_count, check_flag, check_length, check_number, show
 from convexadam._typing import Channels, Field, PerAxis, Triple, Volume
 from convexadam.discrete.coupled_convex import COUPLING_WEIGHTS, coupled_convex
 from convexadam.errors import ConfigError
@@ -25,6 +25,8 @@ from convexadam.kernels.warp_ssd import overlap_weight, unpack
 
 _SQRT_MAX_COST = 128.0
 """Costs stay below its square, well within float16."""
+
+_MOST_ITERATIONS, _MOST_COUPLINGS = 10_000, 1000
 
 _CHANNELS_AT_ONCE = 4
 """Channels that are warped together: sampling all of them at once would double the memory of the features."""
@@ -77,11 +79,12 @@ class ConvexSearch:
         check_unit(self.unit)
         for name in ("spacing", "radius"):
             check_whole_voxels(getattr(self, name), name, self.unit)
-        check_count(self.inverse_consistency, "inverse_consistency")
+        check_count(self.inverse_consistency, "inverse_consistency", most=_MOST_ITERATIONS)
         check_choice(self.window, "window", ("box", "ball"))
         check_flag(self.parabolic_fit, "parabolic_fit")
         if not isinstance(self.coupling_weights, tuple):
-            raise ConfigError(f"coupling_weights must be a tuple of numbers, got {self.coupling_weights!r}")
+            raise ConfigError(f"coupling_weights must be a tuple of numbers, got {show(self.coupling_weights)}")
+        check_length(self.coupling_weights, "coupling_weights", most=_MOST_COUPLINGS)
         for weight in self.coupling_weights:
             check_number(weight, "each of coupling_weights")
 

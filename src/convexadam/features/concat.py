@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import final
 
 import torch
 
-from convexadam._checks import check_number
+from convexadam._checks import check_number, show
 from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.errors import ConfigError
 from convexadam.features.protocol import (
@@ -21,10 +22,13 @@ from convexadam.features.protocol import (
     extract_pair_features,
     memory_bytes_per_voxel,
     receptive_radius,
+    run_extractor,
     segmentation_bytes_per_voxel,
     uses_labels,
 )
 from convexadam.geometry import Image
+
+_MOST_PARTS = 100
 
 
 @final
@@ -53,27 +57,43 @@ class Concat:
     def __post_init__(self) -> None:
         if not isinstance(self.parts, tuple) or not self.parts:
             raise ConfigError(
-                f"parts must be a tuple of at least one feature extractor, got {self.parts!r}; write for example "
-                "parts=(MindSSC(), Intensity())"
+                f"parts must be a tuple of at least one feature extractor, got {show(self.parts)}; write for "
+                "example parts=(MindSSC(), Intensity())"
             )
         for part in self.parts:
             check_extractor(part, "each of parts")
+        if self.size > _MOST_PARTS or self.depth > _MOST_PARTS:
+            raise ConfigError(
+                f"parts must hold at most {_MOST_PARTS} extractors, nested at most as deep, got {self.size} in "
+                f"{self.depth} levels; write each of them once, in one Concat"
+            )
         if self.weights is None:
             return
         if not isinstance(self.weights, tuple) or len(self.weights) != len(self.parts):
             raise ConfigError(
-                f"weights must be a tuple of {len(self.parts)} numbers, one weight for each part, got {self.weights!r};"
-                " omit it to weight all parts by 1"
+                f"weights must be a tuple of {len(self.parts)} numbers, one weight for each part, got "
+                f"{show(self.weights)}; omit it to weight all parts by 1"
             )
         for weight in self.weights:
             check_number(weight, "each of weights")
 
-    @property
+    @cached_property
+    def size(self) -> int:
+        """Number of extractors, those of parts that are a `Concat` counted one by one."""
+        return sum(part.size if isinstance(part, Concat) else 1 for part in self.parts)
+
+    @cached_property
+    def depth(self) -> int:
+        """Number of `Concat` within each other."""
+        return 1 + max(part.depth if isinstance(part, Concat) else 0 for part in self.parts)
+
+    # kept, because whoever asks whether this fits a protocol reads them as well, at each level of nesting
+    @cached_property
     def receptive_radius(self) -> int:
         """Largest receptive radius of the parts, in voxels."""
         return max(receptive_radius(part) for part in self.parts)
 
-    @property
+    @cached_property
     def uses_labels(self) -> bool:
         """Whether any of the parts needs segmentations."""
         return any(uses_labels(part) for part in self.parts)
@@ -124,7 +144,7 @@ class Concat:
                     f"parts must extract features from a single image here, got {part!r}, which needs both images; "
                     "call extract_pair"
                 )
-            maps.append(part(image, weight=weight) * factor)
+            maps.append(run_extractor(part, partial(part, image, weight=weight)) * factor)
         return torch.cat(maps)
 
     def extract_pair(self, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:

@@ -8,12 +8,12 @@ from typing import final
 
 import torch
 
-from convexadam._checks import check_number
+from convexadam._checks import check_number, show
 from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
 from convexadam.errors import ConfigError
 from convexadam.features.protocol import full_memory_bytes
 from convexadam.geometry import Image
-from convexadam.geometry.tensors import finest_float
+from convexadam.geometry.tensors import finest_float, working_dtype
 from convexadam.kernels._device import chunk_size
 
 _CHUNK_VOXELS = {"cpu": 2**17, "gpu": 2**23}
@@ -54,7 +54,7 @@ class Intensity:
     def __post_init__(self) -> None:
         if not isinstance(self.quantiles, tuple) or len(self.quantiles) != 2:
             raise ConfigError(
-                f"quantiles must be a tuple of two numbers, got {self.quantiles!r}; write quantiles=(low, high)"
+                f"quantiles must be a tuple of two numbers, got {show(self.quantiles)}; write quantiles=(low, high)"
             )
         for quantile in self.quantiles:
             check_number(quantile, "each of quantiles")
@@ -113,7 +113,10 @@ def rescale_channels(data: Shaped[Tensor, "c i j k"]) -> Channels:
     """Map each channel linearly to [-1, 1], its minimum to -1 and its maximum to 1; returns float32.
 
     The features do not depend on a linear scaling of the intensities, but the squares of raw values might overflow.
+    Values that require a gradient keep it, and their precision.
     """
+    if data.requires_grad and torch.is_grad_enabled():
+        return torch.stack([_rescale_differentiably(channel) for channel in data.to(working_dtype(data))])
     finest = finest_float(data.device)
     scaled = torch.empty(data.shape, dtype=torch.float32, device=data.device)
     for channel, target in zip(data, scaled, strict=True):
@@ -124,3 +127,8 @@ def rescale_channels(data: Shaped[Tensor, "c i j k"]) -> Channels:
         for part, out in zip(channel.split(rows), target.split(rows), strict=True):
             out.copy_((part.to(finest) - middle).div_(half))
     return scaled
+
+
+def _rescale_differentiably(channel: Volume) -> Volume:
+    low, high = torch.aminmax(channel)
+    return (channel - (low / 2 + high / 2)) / (high / 2 - low / 2).clamp_min(torch.finfo(channel.dtype).tiny)

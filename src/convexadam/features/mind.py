@@ -14,6 +14,9 @@ from convexadam.features.protocol import pooled_memory_bytes
 from convexadam.geometry import Image
 from convexadam.kernels.mind_ssc import PAIRS, mind_ssc, pooled_mind_ssc
 
+_MOST_RADIUS, _MOST_DILATION = 20, 100
+"""Voxels. The compiled kernels are made for each radius, which takes minutes beyond this."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ class MindSSC:
     Raises
     ------
     ConfigError
-        If ``radius`` or ``dilation`` is not a whole number of at least 0 or 1.
+        If ``radius`` is not a whole number from 0 to 20, or ``dilation`` none from 1 to 100.
 
     Notes
     -----
@@ -41,8 +44,8 @@ class MindSSC:
     dilation: int = 2
 
     def __post_init__(self) -> None:
-        check_count(self.radius, "radius")
-        check_count(self.dilation, "dilation", least=1)
+        check_count(self.radius, "radius", most=_MOST_RADIUS)
+        check_count(self.dilation, "dilation", least=1, most=_MOST_DILATION)
 
     @property
     def receptive_radius(self) -> int:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, final, runtime_checkable
+from functools import partial
+from typing import Protocol, TypeAlias, TypeVar, final, runtime_checkable
 
 import torch
 
+from convexadam._checks import show
 from convexadam._typing import Channels, Pooled, Triple, Volume
-from convexadam.errors import ConfigError
+from convexadam.errors import ConfigError, ConvexAdamError, is_about_memory
 from convexadam.geometry import Image
+from convexadam.geometry.tensors import find_obstacle
 from convexadam.kernels.resize import pool
+
+T = TypeVar("T")
 
 _BYTES = 4.0
 _WORKING_VALUES = 6
@@ -188,7 +193,7 @@ def extract_pair_features(
         If the extractor cannot use the segmentations.
     """
     if isinstance(features, PairFeatures):
-        return features.extract_pair(fixed, moving, spacings)
+        return run_extractor(features, partial(features.extract_pair, fixed, moving, spacings))
     fixed_maps, moving_maps = (extract_features(features, s.image, spacings, weight=s.weight) for s in (fixed, moving))
     return tuple(zip(fixed_maps, moving_maps, strict=True))
 
@@ -204,10 +209,12 @@ def extract_features(
         If the extractor does not return a tensor ``[f, i, j, k]`` on the image's voxels and device.
     """
     if isinstance(features, PooledFeatures):
-        return features.extract_pooled(image, spacings, weight=weight)
-    maps = features(image, weight=weight)
-    if not isinstance(maps, torch.Tensor) or maps.ndim != 4 or maps.shape[1:] != image.data.shape[1:]:
-        got = tuple(maps.shape) if isinstance(maps, torch.Tensor) else type(maps).__name__
+        return run_extractor(features, partial(features.extract_pooled, image, spacings, weight=weight))
+    maps = run_extractor(features, partial(features, image, weight=weight))
+    obstacle = find_obstacle(maps) if isinstance(maps, torch.Tensor) else ""
+    if obstacle or not isinstance(maps, torch.Tensor) or maps.ndim != 4 or maps.shape[1:] != image.data.shape[1:]:
+        shape = tuple(maps.shape) if isinstance(maps, torch.Tensor) and not obstacle else type(maps).__name__
+        got = f"one that {obstacle}" if obstacle else shape
         raise ConfigError(
             f"features must be a tensor [f, i, j, k] with {image.grid.shape} voxels, got {got}; change what "
             f"{features!r} returns"
@@ -222,22 +229,44 @@ def extract_features(
     return tuple(pool(maps.float(), spacing, weight=weight) for spacing in spacings)
 
 
+def run_extractor(features: Extractor, extract: Callable[[], T]) -> T:
+    """Run the extraction; an error of an extractor from outside the library becomes a `ConfigError` that names it."""
+    try:
+        return extract()
+    except Exception as error:
+        own = str(getattr(features, "__module__", "")).startswith("convexadam.")
+        if own or isinstance(error, ConvexAdamError) or is_about_memory(error):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(
+            f"features must accept (image, *, weight=None) and return a tensor [f, i, j, k], got the error {reason} "
+            f"from {show(features)}; correct the function"
+        ) from error
+
+
 def check_extractor(value: object, name: str, *, pairs: bool = True) -> None:
     """Raise `ConfigError` unless ``value`` can be called as `Features`, or is one of `PairFeatures` if allowed."""
     if isinstance(value, type):
         raise ConfigError(f"{name} must be an instance, got the class {value.__name__}; write {value.__name__}(...)")
     if pairs and isinstance(value, PairFeatures):
         return
-    if not callable(value) or not _accepts_weight(value):
-        raise ConfigError(f"{name} must be a component or a function (image, *, weight=None), got {value!r}")
+    if not callable(value) or not _fits_signature(value):
+        raise ConfigError(
+            f"{name} must be a component or a function (image, *, weight=None), got {show(value)}; accept the image "
+            "and the keyword weight, which is None or the weight of each voxel"
+        )
 
 
-def _accepts_weight(function: Callable[..., object]) -> bool:
+def _fits_signature(function: Callable[..., object]) -> bool:
     try:
-        parameters = inspect.signature(function).parameters.values()
+        signature = inspect.signature(function)
     except (TypeError, ValueError):  # some compiled callables have no signature
         return True
-    return any(p.name == "weight" or p.kind is p.VAR_KEYWORD for p in parameters)
+    try:
+        signature.bind(None, weight=None)
+    except TypeError:
+        return False
+    return True
 
 
 def uses_labels(features: Extractor) -> bool:

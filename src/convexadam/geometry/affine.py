@@ -9,11 +9,11 @@ import numpy as np
 
 from convexadam._typing import Field, Points, Tensor
 from convexadam.errors import GeometryError
-from convexadam.geometry.grid import Grid, apply_affine, evaluate_affine
+from convexadam.geometry.grid import Grid, apply_affine, evaluate_affine, is_singular, parse_affine_matrix
 from convexadam.geometry.image import Image
 from convexadam.geometry.resample import resample, transform_vectors
 from convexadam.geometry.sampling import Mode
-from convexadam.geometry.tensors import to_matrix
+from convexadam.geometry.tensors import parse_points
 from convexadam.geometry.transform import Transform
 
 
@@ -47,7 +47,7 @@ class Affine(Transform):
 
     def __call__(self, points_mm: Points) -> Points:
         """See `Transform`."""
-        return apply_affine(self.matrix, points_mm)
+        return apply_affine(self.matrix, parse_points(points_mm))
 
     @property
     def is_identity(self) -> bool:
@@ -77,20 +77,7 @@ class Affine(Transform):
 
 
 def _parse_matrix(matrix: Any) -> np.ndarray:
-    try:
-        parsed = to_matrix(matrix)
-    except (TypeError, ValueError) as error:
-        raise GeometryError(
-            f"matrix must be a 4x4 array of numbers, got {matrix!r}; pass an array or nested lists"
-        ) from error
-    if parsed.shape != (4, 4):
-        raise GeometryError(f"matrix must have shape (4, 4), got {parsed.shape}; add the last row 0 0 0 1")
-    if not np.isfinite(parsed).all() or not np.allclose(parsed[3], (0, 0, 0, 1)):
-        raise GeometryError(
-            f"matrix must be finite with last row 0 0 0 1, got {parsed.tolist()}; pass mm RAS+, fixed to moving"
-        )
-    lengths = np.linalg.norm(parsed[:3, :3], axis=0)
-    if lengths.min() < 1e-6 or abs(np.linalg.det(parsed[:3, :3] / lengths)) < 1e-6:
+    parsed = parse_affine_matrix(matrix, "matrix", "mm RAS+, fixed to moving, with last row 0 0 0 1")
+    if is_singular(parsed[:3, :3]):
         raise GeometryError(f"matrix must be invertible, got {parsed.tolist()}, which is singular; correct it")
-    parsed.setflags(write=False)
     return parsed

@@ -10,13 +10,28 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from convexadam._checks import is_finite, show
 from convexadam._typing import Field, Points, Tensor, Triple
 from convexadam.errors import GeometryError
-from convexadam.geometry.tensors import to_finest_float, to_matrix, working_dtype
+from convexadam.geometry.tensors import check_allocation, parse_points, to_finest_float, to_matrix, working_dtype
 from convexadam.kernels._device import send
 
 _SAME_VOXELS = 1e-3
 """Largest distance of corresponding corners of two grids that count as equal, in voxels."""
+
+_MIN_MM, _MAX_MM = 1e-12, 1e12
+"""Voxel sizes whose squares float32 holds; others are those of a damaged header."""
+
+_FARTHEST = 1e12
+"""Distance of the origin in voxels at which float64 still resolves a thousandth of a voxel."""
+
+_MAX_VOXELS = 2**40
+
+_MIN_RATIO = 1e-8
+"""Length of the shortest to that of the longest edge of a voxel."""
+
+_MIN_VOLUME = 1e-6
+"""Volume of a voxel, as a share of that of a box with the same edges, below which its axes lie in a plane."""
 
 
 @final
@@ -68,11 +83,11 @@ class Grid:
 
     def index_to_world(self, points_vox: Points) -> Points:
         """Map continuous voxel indices (centres at integers) to mm RAS+; ``(n, 3)``, float64 (on MPS float32)."""
-        return apply_affine(self.affine, points_vox)
+        return apply_affine(self.affine, parse_points(points_vox))
 
     def world_to_index(self, points_mm: Points) -> Points:
         """Map mm RAS+ to continuous voxel indices; ``(n, 3)``, float64 (on MPS float32)."""
-        return apply_affine(np.linalg.inv(self.affine), points_mm)
+        return apply_affine(np.linalg.inv(self.affine), parse_points(points_mm))
 
     def index_map_from(self, source: Grid) -> np.ndarray:
         """Return the 4x4 map from voxel indices of ``source`` to voxel indices of this grid."""
@@ -102,11 +117,11 @@ class Grid:
             steps = [operator.index(s) for s in spacing]
         except TypeError as error:
             raise GeometryError(
-                f"spacing must be three whole numbers of voxels, got {spacing!r}; round them"
+                f"spacing must be three whole numbers of voxels, got {show(spacing)}; round them"
             ) from error
         if len(steps) != 3 or not all(1 <= s <= n for s, n in zip(steps, self.shape, strict=True)):
             raise GeometryError(
-                f"spacing must be three numbers of voxels from 1 to {self.shape}, got {spacing}; choose others"
+                f"spacing must be three numbers of voxels from 1 to {self.shape}, got {show(spacing)}; choose others"
             )
         scale = np.diag([*map(float, steps), 1.0])
         scale[:3, 3] = [(s - 1) / 2 for s in steps]
@@ -146,10 +161,7 @@ class Grid:
         GeometryError
             If the spacing is not three positive numbers of mm.
         """
-        if len(spacing_mm) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing_mm):
-            raise GeometryError(
-                f"spacing_mm must be three positive numbers, got {spacing_mm}; pass mm along i, j and k"
-            )
+        spacing_mm = check_spacing(spacing_mm)
         counts = [
             max(1, round(n * old / new)) for n, old, new in zip(self.shape, self.spacing_mm, spacing_mm, strict=True)
         ]
@@ -163,7 +175,7 @@ class Grid:
         """Return shape, spacing, orientation and affine as JSON-serialisable values."""
         return {
             "shape": list(self.shape),
-            "spacing_mm": [round(s, 6) for s in self.spacing_mm],
+            "spacing_mm": [float(f"{s:.7g}") for s in self.spacing_mm],
             "orientation": self.orientation,
             "affine": self.affine.tolist(),
         }
@@ -183,6 +195,11 @@ class Grid:
         return "".join(letters)
 
 
+def mean_side_mm(grid: Grid) -> float:
+    """Return the side of a cube as large as the field of view, the scale of what it shows; in mm."""
+    return math.prod(float(n) * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True)) ** (1 / 3)
+
+
 def apply_affine(matrix: np.ndarray, points: Tensor) -> Tensor:
     """Map ``(n, 3)`` points with a 4x4 matrix; computed and returned in `finest_float` on the points' device."""
     full = to_finest_float(torch.from_numpy(np.array(matrix, dtype=np.float64)), points.device)
@@ -191,6 +208,7 @@ def apply_affine(matrix: np.ndarray, points: Tensor) -> Tensor:
 
 def evaluate_affine(matrix: np.ndarray, shape: Triple, like: Tensor) -> Field:
     """Evaluate a 4x4 map of voxel indices at each voxel: ``[3, i, j, k]`` of the type of ``like``, at least float32."""
+    check_allocation((3, *shape), "the displacement field")
     kind = working_dtype(like)
     result = torch.empty((3, *shape), dtype=kind, device=like.device)
     for component in range(3):
@@ -207,34 +225,73 @@ def _parse_shape(shape: Any) -> Triple:
     try:
         numbers = tuple(operator.index(n) for n in shape)
     except TypeError as error:
-        raise GeometryError(f"shape must be three whole numbers, got {shape!r}; pass a tuple of integers") from error
+        raise GeometryError(
+            f"shape must be three whole numbers, got {show(shape)}; pass a tuple of integers"
+        ) from error
     if len(numbers) != 3 or min(numbers) < 1:
         raise GeometryError(
-            f"shape must be three sizes of at least 1, got {tuple(shape)}; only 3-D volumes are supported"
+            f"shape must be three sizes of at least 1, got {show(numbers)}; only 3-D volumes are supported"
         )
+    if math.prod(numbers) > _MAX_VOXELS:
+        raise GeometryError(f"shape must have at most 2^40 voxels, got {show(numbers)}; correct the header")
     return numbers[0], numbers[1], numbers[2]
 
 
-def _parse_affine(affine: Any) -> np.ndarray:
-    try:
-        matrix = to_matrix(affine)
-    except (TypeError, ValueError) as error:
+def check_spacing(spacing_mm: Any) -> tuple[float, float, float]:
+    """Return a voxel size as three floats.
+
+    Raises
+    ------
+    GeometryError
+        If it is not three positive numbers of mm that float32 can compute with.
+    """
+    values = tuple(spacing_mm) if isinstance(spacing_mm, (tuple, list, np.ndarray, torch.Tensor)) else ()
+    values = tuple(v.item() if isinstance(v, torch.Tensor) and v.numel() == 1 else v for v in values)
+    if len(values) != 3 or not all(is_finite(s) and _MIN_MM <= s <= _MAX_MM for s in values):
         raise GeometryError(
-            f"affine must be a 4x4 array of numbers, got {affine!r}; pass an array or nested lists"
-        ) from error
-    if matrix.shape != (4, 4):
-        raise GeometryError(
-            f"affine must have shape (4, 4), got {matrix.shape}; pass the map from voxel indices to mm RAS+"
+            f"spacing_mm must be three positive numbers from {_MIN_MM:g} to {_MAX_MM:g}, got {show(spacing_mm)}; "
+            "pass mm along i, j and k"
         )
-    if not np.isfinite(matrix).all():
-        raise GeometryError("affine must be finite, got NaN or Inf; correct the header, or pass an affine")
-    if not np.allclose(matrix[3], (0, 0, 0, 1)):
-        raise GeometryError(f"affine must have last row 0 0 0 1, got {matrix[3].tolist()}; correct the header")
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def is_singular(linear: np.ndarray) -> bool:
+    """Whether the columns of a 3x3 matrix lie in a plane, whatever their lengths."""
+    lengths = np.linalg.norm(linear, axis=0)
+    return bool(lengths.min() <= _MIN_RATIO * lengths.max() or not abs(np.linalg.det(linear / lengths)) >= _MIN_VOLUME)
+
+
+def parse_affine_matrix(matrix: Any, name: str, meaning: str) -> np.ndarray:
+    """Return a 4x4 matrix, read-only; raise `GeometryError` unless it is finite with last row 0 0 0 1."""
+    try:
+        parsed = to_matrix(matrix)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise GeometryError(
+            f"{name} must be a 4x4 array of numbers, got {show(matrix)}; pass an array or nested lists"
+        ) from error
+    if parsed.shape != (4, 4):
+        raise GeometryError(f"{name} must have shape (4, 4), got {parsed.shape}; pass {meaning}")
+    if not np.isfinite(parsed).all():
+        raise GeometryError(f"{name} must be finite, got NaN or Inf; pass {meaning}")
+    if not np.allclose(parsed[3], (0, 0, 0, 1)):
+        raise GeometryError(f"{name} must have last row 0 0 0 1, got {parsed[3].tolist()}; pass {meaning}")
+    parsed.setflags(write=False)
+    return parsed
+
+
+def _parse_affine(affine: Any) -> np.ndarray:
+    matrix = parse_affine_matrix(affine, "affine", "the map from voxel indices to mm RAS+, or correct the header")
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
-    if lengths.min() < 1e-6 or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-6:
+    if lengths.min() > 0 and (lengths.min() < _MIN_MM or lengths.max() > _MAX_MM):
+        raise GeometryError(
+            f"affine must have voxel sizes from {_MIN_MM:g} to {_MAX_MM:g} mm, got {lengths.tolist()}; correct the "
+            "header, or pass an affine"
+        )
+    if is_singular(matrix[:3, :3]):
         raise GeometryError(
             f"affine must be invertible, got a singular one (voxel sizes {lengths.tolist()} mm); correct the header, "
             "or pass an affine"
         )
-    matrix.setflags(write=False)
+    if np.abs(matrix[:3, 3]).max() > _FARTHEST * lengths.max():
+        raise GeometryError(f"affine must have an origin in reach, got {matrix[:3, 3].tolist()} mm; correct the header")
     return matrix

@@ -8,10 +8,11 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from convexadam._checks import show
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
 from convexadam.geometry.grid import Grid
-from convexadam.geometry.tensors import to_device
+from convexadam.geometry.tensors import check_tensor, check_values, to_device
 
 
 @final
@@ -38,20 +39,22 @@ class Image:
     grid: Grid
 
     def __post_init__(self) -> None:
+        if isinstance(self.data, torch.Tensor):
+            check_tensor(self.data, "data")
         if not isinstance(self.data, torch.Tensor) or self.data.ndim != 4:
             raise InputError(
                 f"data must be a tensor [channels, i, j, k], got {_summarise(self.data)}; see Image.from_array"
             )
+        if not isinstance(self.grid, Grid):
+            raise InputError(f"grid must be a Grid, got {show(self.grid)}; see Image.from_array")
         if tuple(self.data.shape[1:]) != self.grid.shape:
             raise InputError(
                 f"data must have the shape of its grid {self.grid.shape}, got {tuple(self.data.shape[1:])}; "
                 "pass the grid that belongs to it"
             )
-        if self.data.is_complex() or self.data.shape[0] < 1:
-            raise InputError(
-                f"data must have at least one channel of real numbers, got {_summarise(self.data)}; pass a real channel"
-            )
-        object.__setattr__(self, "data", _to_signed(self.data))
+        if self.data.shape[0] < 1:
+            raise InputError(f"data must have at least one channel, got {_summarise(self.data)}; pass one")
+        object.__setattr__(self, "data", to_signed(self.data))
 
     @classmethod
     def from_array(cls, array: Any, affine: Any = None, *, device: torch.device | str | None = None) -> Image:
@@ -132,6 +135,7 @@ def _summarise(value: Any) -> str:
 
 def _to_tensor(array: Any) -> Tensor:
     if isinstance(array, torch.Tensor):
+        check_values(array, "array")
         return array
     n_masked = int(np.ma.getmaskarray(array).sum()) if isinstance(array, np.ma.MaskedArray) else 0
     if n_masked:
@@ -139,18 +143,27 @@ def _to_tensor(array: Any) -> Tensor:
             f"array must not have masked values, got {n_masked} of {array.size}; fill them with array.filled(...), and "
             "pass the mask as an image of its own"
         )
-    values = np.asarray(array)
+    try:
+        values = np.asarray(array)
+    except Exception as error:  # of a class from outside the library
+        raise InputError(f"array must hold real numbers, got {show(array)}; convert it") from error
     if values.dtype.kind not in "biuf":
         raise InputError(f"array must hold real numbers, got type {values.dtype}; convert it")
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:
         values = values.astype(np.float64)
-    return _to_signed(torch.from_numpy(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("=")))))
+    return to_signed(torch.from_numpy(to_native(values)))
+
+
+def to_native(values: np.ndarray) -> np.ndarray:
+    """Return a contiguous copy of numbers in the byte order of the machine, of a type that torch knows."""
+    native = np.dtype(f"{values.dtype.kind}{values.dtype.itemsize}")
+    return np.array(values, dtype=native, order="C").view(native)  # two types of C may have the same size
 
 
 _SIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
 
-def _to_signed(data: Tensor) -> Tensor:
+def to_signed(data: Tensor) -> Tensor:
     """Convert unsigned types of two bytes and more, for which torch has few operations, to signed types."""
     if data.dtype not in _SIGNED:
         return data

@@ -9,12 +9,13 @@ from typing import get_args
 import numpy as np
 import torch
 
+from convexadam._checks import check_choice, is_finite, show
 from convexadam._typing import Field, Float, Shaped, Tensor, Triple
 from convexadam.errors import ConfigError, InputError
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
 from convexadam.geometry.sampling import Mode, make_sampler
-from convexadam.geometry.tensors import all_finite, to_finest_float, working_dtype
+from convexadam.geometry.tensors import all_finite, check_allocation, to_finest_float, working_dtype
 from convexadam.kernels import compiled_for_float32
 from convexadam.kernels._device import send
 from convexadam.kernels._precision import full_precision
@@ -83,11 +84,9 @@ def resample(
     InputError
         If the image holds NaN or Inf and the mode is cubic, which would spread it over the image.
     """
-    mode = mode or ("label" if image.is_label else "linear")
-    if mode not in get_args(Mode):
-        raise ConfigError(
-            f"mode must be one of {', '.join(map(repr, get_args(Mode)))}, got {mode!r}; choose one of them"
-        )
+    _check_arguments(image, reference, disp_mm)
+    mode = ("label" if image.is_label else "linear") if mode is None else mode
+    check_choice(mode, "mode", get_args(Mode))
     if fill_value is not None:
         _check_fill_value(fill_value, image.data.dtype)
     if disp_mm is None and reference.is_close(image.grid):
@@ -152,8 +151,14 @@ def _axis_positions(grid: Grid, reference: Grid) -> tuple[Tensor, Tensor, Tensor
 
 
 def _find_minimum(data: Tensor) -> float | Tensor:
-    """Return the smallest value; of floating-point data on a GPU as a tensor, for which nothing waits."""
-    smallest = data.detach().min()
+    """Return the smallest value that is not NaN; of floating-point data on a GPU as a tensor: nothing waits for it."""
+    if data.requires_grad and torch.is_grad_enabled():
+        return data.min()
+    data = data.detach()
+    smallest = data.min()
+    if data.is_floating_point() and (smallest.is_cuda or bool(smallest.isnan())):  # one such voxel is not all of them
+        known = data.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf).min()
+        smallest = torch.where(known < math.inf, known, smallest)
     return smallest if smallest.is_cuda and smallest.is_floating_point() else float(smallest)
 
 
@@ -265,20 +270,38 @@ def _smooth_before_downsampling(data: Tensor, grid: Grid, reference: Grid) -> Te
     return along_axes(data, (matrices[0], matrices[1], matrices[2]))
 
 
+def _check_arguments(image: Image, reference: Grid, disp_mm: Tensor | None) -> None:
+    """Raise unless `resample` is given an image, a grid that fits into memory, and displacements on it."""
+    if not isinstance(image, Image):
+        raise InputError(f"image must be an Image, got {show(image)}; convert it with convexadam.as_image")
+    if not isinstance(reference, Grid):
+        raise InputError(f"reference must be a Grid, got {show(reference)}; pass image.grid of an image on it")
+    check_allocation((image.data.shape[0], *reference.shape), "the resampled image")
+    if disp_mm is not None and not (isinstance(disp_mm, torch.Tensor) and disp_mm.shape == (3, *reference.shape)):
+        raise InputError(
+            f"disp_mm must be a tensor of shape {(3, *reference.shape)}, got {show(disp_mm)}; pass one on reference"
+        )
+
+
 def _check_fill_value(fill_value: float, dtype: torch.dtype) -> None:
     """Raise if a tensor of this type would wrap, truncate or overflow the value silently."""
     if not isinstance(fill_value, numbers.Real):
-        raise ConfigError(f"fill_value must be a number, got {fill_value!r}; pass a float or an integer")
+        raise ConfigError(f"fill_value must be a number, got {show(fill_value)}; pass a float or an integer")
     if dtype.is_floating_point:
         largest = torch.finfo(dtype).max
-        fits = -largest <= fill_value <= largest or not math.isfinite(fill_value)
+        infinite = isinstance(fill_value, (float, np.floating)) and not math.isfinite(fill_value)
+        fits = infinite or -largest <= fill_value <= largest
         requirement = f"a number of at most {largest:g}"
     else:
         low, high = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
-        fits = math.isfinite(fill_value) and fill_value == int(fill_value) and low <= fill_value <= high
+        fits = (
+            (is_finite(fill_value) or isinstance(fill_value, bool))
+            and fill_value == int(fill_value)
+            and low <= fill_value <= high
+        )
         requirement = f"a whole number from {low} to {high}"
     if not fits:
         raise ConfigError(
-            f"fill_value must be {requirement} for an image of type {dtype}, got {fill_value!r}; convert the image to "
-            "another type"
+            f"fill_value must be {requirement} for an image of type {dtype}, got {show(fill_value)}; convert the "
+            "image to another type"
         )

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import torch
 
-from convexadam._typing import Shaped, Tensor
+from convexadam._checks import show
+from convexadam._typing import Points, Shaped, Tensor
+from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 
 _WITHOUT_FLOAT64 = ("mps",)
 """Types of devices without float64."""
+
+_LARGEST = 1e30
+"""Largest value of an image in float32; sums of its neighbours fit as well."""
+
+_TYPES = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool}
+    | {torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32, torch.int64}
+)
+"""Types of tensors that torch can compute with."""
 
 
 def finest_float(device: torch.device) -> torch.dtype:
@@ -30,9 +42,18 @@ def working_dtype(values: Tensor) -> torch.dtype:
     return values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
 
 
+def to_float32(values: Tensor) -> Tensor:
+    """Convert to float32; float64 values beyond its range are divided by the largest one, which no feature notices."""
+    if values.dtype == torch.float64:
+        largest = values.detach().abs().amax()
+        if bool((largest > 0) & ((largest > _LARGEST) | (largest < 1 / _LARGEST))):
+            values = values / largest
+    return values.float()
+
+
 def to_device(values: Tensor, device: torch.device | str) -> Tensor:
     """Move values to a device; float64 becomes float32 on devices without it."""
-    target = torch.device(device)
+    target = parse_device(device)
     return to_finest_float(values, target) if values.dtype == torch.float64 else values.to(target)
 
 
@@ -49,7 +70,100 @@ def finiteness(values: Tensor) -> Shaped[Tensor, ""]:
 
 def to_matrix(values: Any) -> np.ndarray:
     """Copy real numbers (lists, an array, a tensor) to a float64 array; TypeError or ValueError for others."""
-    array = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
-    if array.dtype.kind == "c":
-        raise TypeError("values must be real numbers, got complex ones")
+    if isinstance(values, torch.Tensor):
+        if obstacle := find_obstacle(values) or ("has no values" if values.device.type == "meta" else ""):
+            raise TypeError(f"values must be real numbers, got a tensor that {obstacle}")
+        values = values.detach().cpu()
+        values = values.double() if values.is_floating_point() else values
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"values must be real numbers, got {array.dtype}")
     return np.array(array, dtype=np.float64)
+
+
+def parse_device(device: Any) -> torch.device:
+    """Return a device that torch can use.
+
+    Raises
+    ------
+    ConfigError
+        If torch cannot use it here.
+    """
+    try:
+        target = torch.empty(0, dtype=torch.float32, device=device).device
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"device must be one that torch can use here, got {show(str(device))} ({reason}); use 'cpu'"
+        ) from error
+    return target
+
+
+def find_obstacle(values: Tensor) -> str:
+    """Return what keeps a tensor from being computed with, as in "a tensor that is sparse"; empty if nothing does."""
+    if values.is_nested or values.layout != torch.strided:
+        return "is nested" if values.is_nested else "is sparse"
+    if values.is_quantized:
+        return "is quantised"
+    if values.is_complex():
+        return f"has the type {values.dtype}"
+    return "" if values.dtype in _TYPES else f"has the type {values.dtype}"
+
+
+def check_tensor(values: Tensor, name: str) -> None:
+    """Raise `InputError` unless a tensor is dense and of a real type that torch can compute with."""
+    if obstacle := find_obstacle(values):
+        raise InputError(
+            f"{name} must be a dense tensor of real numbers, got one that {obstacle}; convert it, for example with "
+            ".to_dense() or .float()"
+        )
+
+
+def check_values(values: Tensor, name: str) -> None:
+    """Raise as `check_tensor`, and for tensors on the meta device, which have no values."""
+    check_tensor(values, name)
+    if values.device.type == "meta":
+        raise InputError(f"{name} must have values, got a tensor on the meta device; pass it on another device")
+
+
+def parse_points(points: Any, name: str = "points", *, finite: bool = False) -> Points:
+    """Return points (a tensor, an array or nested lists) as a tensor ``(n, 3)`` of a floating-point type.
+
+    Raises
+    ------
+    InputError
+        If they are not real numbers of that shape, or not finite if they have to be.
+    """
+    if isinstance(points, torch.Tensor):
+        check_values(points, name)
+        values = points
+    else:
+        try:
+            values = torch.from_numpy(to_matrix(points))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"{name} must be a tensor or array (n, 3) of real numbers, got {show(points)}; pass one row per point"
+            ) from error
+    if values.ndim != 2 or values.shape[1] != 3:
+        raise InputError(f"{name} must have shape (n, 3), got {tuple(values.shape)}; pass one row per point")
+    if finite and not bool(values.isfinite().all()):
+        raise InputError(f"{name} must be finite, got NaN or Inf; remove such rows")
+    return values if values.is_floating_point() else to_finest_float(values, values.device)
+
+
+def memory_of_machine() -> float:
+    """Return the memory of the machine in bytes; infinite if the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
+
+
+def check_allocation(shape: tuple[int, ...], what: str) -> None:
+    """Raise `OutOfMemoryError` if float32 values of a shape exceed the memory of the machine."""
+    size, memory = 4.0 * float(np.prod(shape, dtype=np.float64)), memory_of_machine()
+    if size > memory:
+        raise OutOfMemoryError(
+            f"{what} must fit into memory, {memory / 1e9:.3g} GB, got {shape}, which takes {size / 1e9:.3g} GB; take a "
+            "coarser grid"
+        )

@@ -11,7 +11,7 @@ from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
 from convexadam.geometry.resample import coverage, covers, resample
 from convexadam.geometry.sampling import Mode
-from convexadam.geometry.tensors import to_finest_float
+from convexadam.geometry.tensors import to_finest_float, to_float32
 from convexadam.kernels.resize import pool
 from convexadam.kernels.smooth import smooth
 
@@ -52,8 +52,8 @@ def fill_outside_mask(image: Image, mask: Image | None, reach_mm: float) -> Imag
     if mask is None:
         return image
     inside = (_resample_mask(mask, image.grid) > 0).float()
-    values = image.data.float()
-    for _ in range(math.ceil(reach_mm / min(image.grid.spacing_mm)) + 1):
+    values = to_float32(image.data)
+    for _ in range(min(math.ceil(reach_mm / min(image.grid.spacing_mm)) + 1, max(image.grid.shape))):
         total, count = smooth(values * inside, _BOX), smooth(inside[None], _BOX)[0]
         edge = (inside == 0) & (count > 0)
         values = torch.where(edge, total / count.clamp_min(torch.finfo(count.dtype).tiny), values)
@@ -70,7 +70,9 @@ def weight_on_grid(image: Image, mask: Image | None, grid: Grid, margin: int) ->
     covered = covers(image.grid, grid, margin=margin)
     if covered and mask is None:
         return None
-    weight = coverage(image.grid, grid, like=torch.empty(0, device=image.data.device), margin=margin)
+    weight = coverage(
+        image.grid, grid, like=torch.empty(0, dtype=torch.float32, device=image.data.device), margin=margin
+    )
     if mask is None:
         return weight
     weight = weight * _resample_mask(mask, grid)
@@ -84,7 +86,7 @@ def block_average(image: Image, side_mm: float, mask: Image | None = None) -> Im
         min(n, max(1, int(side_mm / s + 1e-3))) for n, s in zip(image.grid.shape, image.grid.spacing_mm, strict=True)
     )
     weight = None if mask is None else _resample_mask(mask, image.grid).float()
-    return Image(pool(image.data.float(), (i, j, k), weight=weight), image.grid.pool((i, j, k)))
+    return Image(pool(to_float32(image.data), (i, j, k), weight=weight), image.grid.pool((i, j, k)))
 
 
 def _resample_mask(mask: Image, grid: Grid) -> Volume:

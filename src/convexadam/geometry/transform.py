@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, final
+from typing import Literal, TypeAlias, final, get_args
 
 import numpy as np
 import torch
 
+from convexadam._checks import check_choice
 from convexadam._typing import Field, Points, Tensor, Volume
 from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry.grid import Grid
@@ -17,7 +18,14 @@ from convexadam.geometry.image import Image
 from convexadam.geometry.invert import invert_field
 from convexadam.geometry.resample import resample, resample_tensor, transform_vectors
 from convexadam.geometry.sampling import Mode
-from convexadam.geometry.tensors import all_finite, to_finest_float, working_dtype
+from convexadam.geometry.tensors import (
+    all_finite,
+    check_allocation,
+    check_tensor,
+    parse_points,
+    to_finest_float,
+    working_dtype,
+)
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.kernels.warp import sample_linear
 
@@ -135,21 +143,14 @@ class Transform(ABC):
         ConfigError
             If there is no such space, or a grid is missing or not used in that space.
         """
-        tensor = points if isinstance(points, torch.Tensor) else torch.as_tensor(points, device="cpu")
+        tensor = parse_points(points, finite=True)
         values = to_finest_float(tensor, self._template(tensor).device)
-        if values.ndim != 2 or values.shape[1] != 3:
-            raise InputError(f"points must have shape (n, 3), got {tuple(values.shape)}; pass one row per point")
-        if not bool(values.isfinite().all()):
-            raise InputError("points must be finite, got NaN or Inf; remove such rows")
+        check_choice(space, "space", get_args(PointSpace))
         if space == "mm":
             return self(values)
         if space == "lps_mm":
             flip = values.new_tensor([-1.0, -1.0, 1.0])
             return self(values * flip) * flip
-        if space not in ("voxel", "fixed_voxel"):
-            raise ConfigError(
-                f"space must be one of 'mm', 'lps_mm', 'voxel', 'fixed_voxel', got {space!r}; choose one of them"
-            )
         if moving is None and space == "voxel":
             raise ConfigError("moving must be a Grid or an Image for space='voxel', got None; pass moving=")
         if moving is not None and space == "fixed_voxel":
@@ -164,7 +165,7 @@ class Transform(ABC):
 
     def _template(self, fallback: Tensor | None = None) -> Tensor:
         """Return a tensor with the type and device of the displacements of the transform, if it has any."""
-        return torch.empty(0, device="cpu" if fallback is None else fallback.device)
+        return torch.empty(0, dtype=torch.float32, device="cpu" if fallback is None else fallback.device)
 
     def _warp_image(self, image: Image, grid: Grid, mode: Mode | None, fill_value: float | None) -> Image:
         disp_mm = self.displacement_on(grid, None, self._template(image.data)).to(image.data.device)
@@ -256,7 +257,7 @@ class DisplacementField(Transform):
 
     def __call__(self, points_mm: Points) -> Points:
         """See `Transform`."""
-        points = to_finest_float(points_mm, self.disp_mm.device)
+        points = to_finest_float(parse_points(points_mm), self.disp_mm.device)
         indices = self.grid.world_to_index(points).T[:, :, None, None]
         kind = working_dtype(self.disp_mm)
         displacements = sample_linear(self.disp_mm.to(kind), indices.to(kind))[:, :, 0, 0].T
@@ -281,6 +282,7 @@ class DisplacementField(Transform):
             If the error exceeds half a voxel: a field has no inverse where it folds.
         """
         grid = self._resolve_grid(reference)
+        check_allocation((3, *grid.shape), "the inverse")
         inverse, inverse_error_mm = invert_field(self.disp_mm, self.grid, grid)
         if inverse_error_mm > min(self.grid.spacing_mm) / 2:
             warnings.warn(
@@ -293,6 +295,7 @@ class DisplacementField(Transform):
     def to_displacement_field(self, reference: Grid | Image) -> DisplacementField:
         """Resample the displacements on another grid: linear interpolation, edge values outside."""
         grid = self._resolve_grid(reference)
+        check_allocation((3, *grid.shape), "the displacement field")
         resampled = self.displacement_on(grid, None, self.disp_mm)
         return DisplacementField.from_finite(resampled, grid, self.inverse_error_mm)
 
@@ -317,12 +320,15 @@ class DisplacementField(Transform):
 
 
 def _check_shape(disp: Field, grid: Grid) -> None:
+    if not isinstance(grid, Grid):
+        raise GeometryError(f"grid must be a Grid, got {_type_name(grid)}; pass image.grid")
     shape = (3, *grid.shape)
     if not isinstance(disp, torch.Tensor):
         raise GeometryError(
             f"displacements must be a tensor of shape {shape}, got {type(disp).__name__}; pass torch.as_tensor(...) of "
             "it, components first"
         )
+    check_tensor(disp, "displacements")
     if tuple(disp.shape) != shape:
         raise GeometryError(
             f"displacements must have shape {shape} on this grid, got {tuple(disp.shape)}; pass components first"

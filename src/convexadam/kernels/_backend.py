@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 
+from convexadam._checks import show
 from convexadam.errors import ConfigError
 
 Backend: TypeAlias = Literal["auto", "reference", "cpu", "triton"]
@@ -63,9 +64,9 @@ def override_backend(backend: Backend) -> Iterator[None]:
 
 def check_backend(backend: Backend) -> Backend:
     """Return the name of a backend; raise `ConfigError` if it is unknown."""
-    if backend not in get_args(Backend):
+    if not isinstance(backend, str) or backend not in get_args(Backend):
         raise ConfigError(
-            f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}; the default is 'auto'"
+            f"backend must be one of {', '.join(get_args(Backend))}, got {show(backend)}; the default is 'auto'"
         )
     return backend
 

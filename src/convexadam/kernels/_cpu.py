@@ -7,18 +7,21 @@ global interpreter lock, so that Python threads run them concurrently, as many t
 from __future__ import annotations
 
 import functools
+import logging
 import os
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast, no_type_check
 
-import numba
 import numpy as np
 import torch
 from llvmlite import ir
 from numba.core import cgutils, event, types
 from numba.extending import intrinsic
+
+from convexadam.kernels._compile import compile_cached
+
+_LOGGER = logging.getLogger("convexadam")
 
 _FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 """LLVM flags that allow reordering of sums; those that assume finite values are not set."""
@@ -29,17 +32,17 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compile_kernel(function: Function) -> Function:
-    """Compile a function at its first call; the result is cached on disk, beside the source or in the user's cache.
+    """Compile a function at its first call; the result is cached on disk, see `compile_cached`.
 
     Such functions must be decorated with ``no_type_check`` as well: the run-time type checker of the tests would wrap
     them in functions that numba cannot compile.
     """
-    kernel: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)(function)
+    kernel: Any = compile_cached(function, nogil=True, error_model="numpy", fastmath=_FAST)
     return cast("Function", kernel)
 
 
 @no_type_check
-@numba.njit(nogil=True, cache=True, fastmath=False)  # explicit, because the default is that of the caller
+@functools.partial(compile_cached, nogil=True, fastmath=False)  # explicit, because the default is that of the caller
 def subtract(a, b):
     """Compute ``a - b`` without reassociation, so that the difference of equal numbers is exactly 0; for kernels."""
     return a - b
@@ -134,7 +137,7 @@ def _get_workers() -> ThreadPoolExecutor:
 
 
 class _FirstCompilation(event.Listener):
-    """Prints one line before the first compilation, which takes a minute."""
+    """Logs one line before the first compilation, which takes a minute."""
 
     printed = False
 
@@ -142,7 +145,7 @@ class _FirstCompilation(event.Listener):
         function = event.data["dispatcher"].py_func
         if not _FirstCompilation.printed and function.__module__.startswith("convexadam."):
             _FirstCompilation.printed = True
-            sys.stderr.write("convexadam: compiling its CPU kernels, once on this machine ...\n")
+            _LOGGER.warning("convexadam: compiling its CPU kernels, once on this machine ...")
 
     def on_end(self, event: Any) -> None:
         pass

@@ -32,6 +32,17 @@ class Window:
     radius: Triple
     ball: bool = False
 
+    @property
+    def count(self) -> int:
+        """Number of displacements, known without making them."""
+        i, j, k = (int(r) for r in self.radius)
+        if not self.ball:
+            return (2 * i + 1) * (2 * j + 1) * (2 * k + 1)
+        squared = [(np.arange(-r, r + 1) / max(r, 1)) ** 2 for r in (i, j)]
+        left = 1 + 1e-9 - squared[0][:, None] - squared[1]  # the square that remains for the last axis
+        along = np.floor(np.sqrt(left[left >= 0]) * max(k, 1)) if k else np.zeros(int((left >= 0).sum()))
+        return int((2 * along + 1).sum())
+
     @cached_property
     def steps(self) -> tuple[Triple, ...]:
         """Displacements along i, j and k; the last axis varies fastest."""

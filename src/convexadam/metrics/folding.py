@@ -10,10 +10,11 @@ import math
 
 import torch
 
+from convexadam._checks import show
 from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.errors import InputError
 from convexadam.geometry.determinants import Box, iterate_determinants
-from convexadam.geometry.tensors import finest_float
+from convexadam.geometry.tensors import check_tensor, finest_float
 
 _CROP = 2
 
@@ -105,6 +106,11 @@ def inner_determinant(disp_vox: Field, dtype: torch.dtype = torch.float64) -> Fl
 
     Computed in ``dtype``; float32 takes a tenth of the time.
     """
+    if not isinstance(disp_vox, torch.Tensor) or disp_vox.ndim != 4 or disp_vox.shape[0] != 3:
+        raise InputError(
+            f"disp_vox must be a tensor [3, i, j, k], got {show(disp_vox)}; pass transform.to_voxels() of a field"
+        )
+    check_tensor(disp_vox, "disp_vox")
     disp_vox = disp_vox.detach()
     if dtype == torch.float64 and finest_float(disp_vox.device) != torch.float64:
         disp_vox = disp_vox.cpu()
@@ -144,9 +150,11 @@ def _crop(shape: torch.Size) -> Box:
 def _select(determinants: Tensor, disp_vox: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return determinants
-    if mask.shape != disp_vox.shape[1:]:
+    if not isinstance(mask, torch.Tensor) or mask.shape != disp_vox.shape[1:]:
+        found = tuple(mask.shape) if isinstance(mask, torch.Tensor) else show(mask)
         raise InputError(
-            f"mask must have the shape of the field, {tuple(disp_vox.shape[1:])}, got {tuple(mask.shape)}; resample it "
+            f"mask must be a tensor of the shape of the field, {tuple(disp_vox.shape[1:])}, got {found}; resample it "
             "to the grid of the field"
         )
+    check_tensor(mask, "mask")
     return determinants[inner_mask(mask).to(determinants.device)]

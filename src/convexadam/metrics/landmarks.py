@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from convexadam._checks import show
 from convexadam._typing import Float, Points, Tensor
 from convexadam.errors import InputError
 from convexadam.geometry import Transform
+from convexadam.geometry.tensors import parse_points
 
 
 def tre(fixed_points_mm: Points, moving_points_mm: Points, transform: Transform | None = None) -> Float[Tensor, " n"]:
@@ -34,21 +36,22 @@ def tre(fixed_points_mm: Points, moving_points_mm: Points, transform: Transform 
     >>> tre(torch.tensor([[0.0, 0.0, 0.0]]), torch.tensor([[3.0, 4.0, 0.0]])).tolist()
     [5.0]
     """
-    if fixed_points_mm.ndim != 2 or fixed_points_mm.shape[1] != 3 or fixed_points_mm.shape != moving_points_mm.shape:
+    # on the CPU, because MPS has no float64 and the lists are short
+    fixed, moving = (
+        parse_points(points, name, finite=True).detach().cpu().double()
+        for points, name in ((fixed_points_mm, "fixed_points_mm"), (moving_points_mm, "moving_points_mm"))
+    )
+    if fixed.shape != moving.shape:
         raise InputError(
             "fixed_points_mm and moving_points_mm must be two lists (n, 3) of the same length, got shapes "
-            f"{tuple(fixed_points_mm.shape)} and {tuple(moving_points_mm.shape)}; pass one row for each landmark"
+            f"{tuple(fixed.shape)} and {tuple(moving.shape)}; pass one row for each landmark"
         )
-    if fixed_points_mm.shape[0] == 0:
+    if fixed.shape[0] == 0:
         raise InputError(
             "fixed_points_mm and moving_points_mm must contain at least one landmark, got none; check the lists"
         )
-    # on the CPU, because MPS has no float64 and the lists are short
-    fixed, moving = fixed_points_mm.detach().cpu().double(), moving_points_mm.detach().cpu().double()
-    if not bool(fixed.isfinite().all() and moving.isfinite().all()):
-        raise InputError(
-            "fixed_points_mm and moving_points_mm must be finite, got NaN or Inf; remove such pairs from both lists"
-        )
+    if transform is not None and not isinstance(transform, Transform):
+        raise InputError(f"transform must be a Transform, got {show(transform)}; wrap matrices in Affine(...)")
     mapped = fixed if transform is None else transform.warp_points(fixed, space="mm").cpu()
     distances: Tensor = torch.linalg.vector_norm(mapped - moving, dim=1)
     return distances

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable
+from typing import TypeAlias
 
+import numpy as np
 import torch
 
+from convexadam._checks import show
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
+from convexadam.geometry import Image
+from convexadam.geometry.image import to_native, to_signed
+from convexadam.geometry.tensors import check_values
+
+LabelMap: TypeAlias = Shaped[Tensor, "i j k"] | np.ndarray | Image
+"""Labels of each voxel, of an integer type."""
+
+AnyLabels: TypeAlias = Shaped[Tensor, "..."] | np.ndarray | Image
+"""Labels of an integer type, of any shape."""
 
 _MAX_BINS = 2**16
 """Largest range of labels that is counted in a histogram instead of by sorting."""
 
 
 def dice(
-    fixed_labels: Shaped[Tensor, "i j k"],
-    moved_labels: Shaped[Tensor, "i j k"],
+    fixed_labels: LabelMap,
+    moved_labels: LabelMap,
     *,
     labels: Iterable[int] | None = None,
 ) -> dict[int, float]:
@@ -25,7 +38,8 @@ def dice(
     Parameters
     ----------
     fixed_labels, moved_labels
-        Two label maps ``[i, j, k]`` of any integer type on one grid; the second is the warped moving one.
+        Two label maps ``[i, j, k]`` of any integer type on one grid, as tensors, arrays or `Image`; the second is the
+        warped moving one.
     labels
         Labels to evaluate; ``None`` for every non-zero label of the fixed image, so that a label which the warped image
         lacks scores 0. Learn2Reg evaluates the labels that the fixed and the *original* moving image have in common:
@@ -48,20 +62,19 @@ def dice(
     >>> {label: round(value, 3) for label, value in dice(fixed, moved).items()}
     {1: 0.667, 2: 0.667}
     """
-    moved_labels = check_label_maps(fixed_labels, moved_labels)
-    in_fixed, in_moved = _count_voxels(fixed_labels), _count_voxels(moved_labels)
-    same = fixed_labels == moved_labels
-    in_both = _count_voxels(torch.where(same, fixed_labels, torch.zeros_like(fixed_labels)))
+    fixed, moved = check_label_maps(fixed_labels, moved_labels)
+    in_fixed, in_moved = _count_voxels(fixed), _count_voxels(moved)
+    same = fixed == moved
+    in_both = _count_voxels(torch.where(same, fixed, torch.zeros_like(fixed)))
     in_both[0] = in_both.get(0, 0) - int((~same).sum())
-    selected = sorted(set(in_fixed) - {0} if labels is None else {int(label) for label in labels})
     result = {}
-    for label in selected:
+    for label in select_labels(in_fixed, labels):
         total = in_fixed.get(label, 0) + in_moved.get(label, 0)
         result[label] = 2 * in_both.get(label, 0) / total if total else math.nan
     return result
 
 
-def common_labels(fixed_labels: Tensor, moving_labels: Tensor) -> list[int]:
+def common_labels(fixed_labels: AnyLabels, moving_labels: AnyLabels) -> list[int]:
     """Return the non-zero labels that both images have, in ascending order: those that Learn2Reg evaluates.
 
     The images may have different grids; pass the moving labels before warping.
@@ -71,23 +84,55 @@ def common_labels(fixed_labels: Tensor, moving_labels: Tensor) -> list[int]:
     >>> common_labels(torch.tensor([0, 1, 2, 5]), torch.tensor([5, 2, 0]))
     [2, 5]
     """
-    return sorted((set(_count_voxels(fixed_labels)) & set(_count_voxels(moving_labels))) - {0})
+    fixed, moving = to_labels(fixed_labels, "fixed_labels"), to_labels(moving_labels, "moving_labels")
+    return sorted((set(_count_voxels(fixed)) & set(_count_voxels(moving))) - {0})
 
 
-def check_label_maps(fixed_labels: Tensor, moved_labels: Tensor) -> Tensor:
-    """Return the moved labels on the device of the fixed ones; raise unless both are label maps on one grid."""
-    for name, values in (("fixed_labels", fixed_labels), ("moved_labels", moved_labels)):
-        if values.is_floating_point() or values.is_complex():
-            raise InputError(
-                f"{name} must be of an integer type, got {values.dtype}; convert it with .round().to(torch.int32) if "
-                "it contains labels"
-            )
-    if fixed_labels.ndim != 3 or fixed_labels.shape != moved_labels.shape:
+def check_label_maps(fixed_labels: LabelMap, moved_labels: LabelMap) -> tuple[Tensor, Tensor]:
+    """Return both label maps on the device of the fixed one; raise unless they are label maps on one grid."""
+    fixed, moved = to_labels(fixed_labels, "fixed_labels"), to_labels(moved_labels, "moved_labels")
+    if fixed.ndim != 3 or fixed.shape != moved.shape:
         raise InputError(
             "fixed_labels and moved_labels must be two maps [i, j, k] on one grid, got shapes "
-            f"{tuple(fixed_labels.shape)} and {tuple(moved_labels.shape)}; warp the moving labels to the fixed grid"
+            f"{tuple(fixed.shape)} and {tuple(moved.shape)}; warp the moving labels to the fixed grid"
         )
-    return moved_labels.to(fixed_labels.device)
+    return fixed, moved.to(fixed.device)
+
+
+def to_labels(values: AnyLabels, name: str) -> Tensor:
+    """Return the labels of a tensor, an array or an `Image` of one channel; raise unless they are whole numbers."""
+    if isinstance(values, Image):
+        if values.data.shape[0] != 1:
+            raise InputError(f"{name} must have one channel, got {values.data.shape[0]}; pass one label map")
+        values = values.data[0]
+    elif isinstance(values, np.ndarray) and values.dtype.kind in "biu" and values.ndim:
+        values = to_signed(torch.from_numpy(to_native(values)))
+    if not isinstance(values, torch.Tensor):
+        raise InputError(
+            f"{name} must be a tensor, an array or an Image of an integer type, got {show(values)}; read files with "
+            "convexadam.read_image"
+        )
+    check_values(values, name)
+    if values.is_floating_point():
+        raise InputError(
+            f"{name} must be of an integer type, got {values.dtype}; convert it with .round().to(torch.int32) if "
+            "it contains labels"
+        )
+    return to_signed(values)
+
+
+def select_labels(present: Iterable[int], labels: Iterable[int] | None) -> list[int]:
+    """Return ``labels`` in ascending order, or all that are present but the background.
+
+    Raises
+    ------
+    InputError
+        If ``labels`` are not whole numbers.
+    """
+    try:
+        return sorted({operator.index(n) for n in labels} if labels is not None else {int(n) for n in present} - {0})
+    except TypeError as error:
+        raise InputError(f"labels must be whole numbers, got {show(labels)}; pass a list of them") from error
 
 
 def _count_voxels(values: Tensor) -> dict[int, int]:

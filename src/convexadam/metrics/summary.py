@@ -8,13 +8,17 @@ from typing import TypedDict
 
 import torch
 
+from convexadam._checks import is_finite, show
 from convexadam._typing import Points, Tensor
 from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry import DisplacementField, Grid, Image, Transform, resample
 from convexadam.metrics.folding import folded_share, inner_determinant, inner_mask, log_spread, shifted_log_spread
 from convexadam.metrics.landmarks import tre
-from convexadam.metrics.overlap import common_labels, dice
+from convexadam.metrics.overlap import common_labels, dice, select_labels
 from convexadam.metrics.surface import hd95
+
+_MAX_LABEL = 2**53
+"""Larger whole numbers are not exact in float64."""
 
 
 class Evaluation(TypedDict, total=False):
@@ -75,8 +79,8 @@ def tail_mean(values: Iterable[float], share: float = 0.3, *, highest: bool) -> 
     >>> tail_mean([0.9, 0.5, 0.7, 0.8], highest=False)
     0.6
     """
-    if not 0 < share <= 1:
-        raise ConfigError(f"share must be above 0 and at most 1, got {share!r}; 0.3 averages the worst 30 %")
+    if not is_finite(share) or not 0 < share <= 1:
+        raise ConfigError(f"share must be above 0 and at most 1, got {show(share)}; 0.3 averages the worst 30 %")
     ordered = sorted((float(v) for v in values if not math.isnan(v)), reverse=highest)
     return mean_ignoring_nan(ordered[: max(1, math.ceil(share * len(ordered)))])
 
@@ -134,6 +138,14 @@ def evaluate_transform(
     >>> scores["folded_percent"], round(scores["displacement_max_mm"], 3)
     (0.0, 1.732)
     """
+    if not isinstance(transform, Transform):
+        raise InputError(f"transform must be a Transform, got {show(transform)}; wrap matrices in Affine(...)")
+    for name, image in (("fixed_labels", fixed_labels), ("moving_labels", moving_labels), ("mask", mask)):
+        if image is not None and not isinstance(image, Image):
+            raise InputError(
+                f"{name} must be an Image, got {show(image)}; convert it with convexadam.as_image, which "
+                "takes paths and arrays"
+            )
     field = _to_field(transform, fixed_labels, mask, transform.fixed_grid)
     result = _score_field(field, mask)
     if fixed_labels is not None and moving_labels is not None:
@@ -193,7 +205,7 @@ def _score_labels(
     fixed, moving = to_integer_labels(fixed, "fixed_labels"), to_integer_labels(moving, "moving_labels")
     scored = common_labels(fixed.data, moving.data)
     if labels is not None:
-        scored = sorted({*scored} & {int(label) for label in labels})
+        scored = sorted({*scored} & {*select_labels((), labels)})
     if not scored:
         raise InputError(
             "fixed_labels and moving_labels must have a label in common, got none among the labels to evaluate; check "
@@ -246,11 +258,13 @@ def to_integer_labels(image: Image, name: str) -> Image:
     if image.is_label:
         return image
     rounded = image.data.round()
-    if not bool((rounded == image.data).all()):
+    if not bool((rounded == image.data).all()) or bool((rounded.abs() > _MAX_LABEL).any()):
         raise InputError(
             f"{name} must contain whole numbers, got other values; resample label maps by nearest neighbour"
         )
-    return Image(rounded.to(torch.int32), image.grid)
+    low, high = (int(end) for end in torch.aminmax(rounded))
+    small = torch.iinfo(torch.int32).min <= low and high <= torch.iinfo(torch.int32).max
+    return Image(rounded.to(torch.int32 if small else torch.int64), image.grid)
 
 
 def _check_on_grid(image: Image, grid: Grid, name: str) -> None:

@@ -9,9 +9,11 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from convexadam._checks import show
 from convexadam._typing import Float, Points, Shaped, Tensor
-from convexadam.errors import InputError
-from convexadam.metrics.overlap import check_label_maps
+from convexadam.errors import GeometryError, InputError
+from convexadam.geometry.grid import check_spacing
+from convexadam.metrics.overlap import LabelMap, check_label_maps, select_labels
 
 Box: TypeAlias = tuple[slice, ...]
 
@@ -23,8 +25,8 @@ _PAIRS = 2**26
 
 
 def hd95(
-    fixed_labels: Shaped[Tensor, "i j k"],
-    moved_labels: Shaped[Tensor, "i j k"],
+    fixed_labels: LabelMap,
+    moved_labels: LabelMap,
     *,
     spacing_mm: tuple[float, float, float],
     labels: Iterable[int] | None = None,
@@ -38,7 +40,8 @@ def hd95(
     Parameters
     ----------
     fixed_labels, moved_labels
-        Two label maps ``[i, j, k]`` of any integer type on one grid; the second is the warped moving one.
+        Two label maps ``[i, j, k]`` of any integer type on one grid, as tensors, arrays or `Image`; the second is the
+        warped moving one.
     spacing_mm
         Voxel size along (i, j, k), in mm.
     labels
@@ -61,18 +64,20 @@ def hd95(
     >>> hd95(fixed, moved, spacing_mm=(1.0, 1.0, 2.5))
     {1: 5.0}
     """
-    moved_labels = check_label_maps(fixed_labels, moved_labels)
-    if len(spacing_mm) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing_mm):
+    fixed_map, moved_map = check_label_maps(fixed_labels, moved_labels)
+    try:
+        spacing_mm = check_spacing(spacing_mm)
+    except GeometryError as error:
         raise InputError(
-            f"spacing_mm must be three positive voxel sizes in mm, got {spacing_mm!r}; pass grid.spacing_mm"
-        )
-    if fixed_labels.device.type != "cpu":
-        selected = select_labels(torch.unique(fixed_labels).cpu().numpy(), labels)
-        return {n: hd95_on_device(fixed_labels == n, moved_labels == n, spacing_mm) for n in selected}
-    fixed, moved = fixed_labels.detach().numpy(), moved_labels.detach().numpy()
+            f"spacing_mm must be three positive voxel sizes in mm, got {show(spacing_mm)}; pass grid.spacing_mm"
+        ) from error
+    selected = select_labels(torch.unique(fixed_map).tolist() if labels is None else (), labels)
+    if fixed_map.device.type != "cpu":
+        return {n: hd95_on_device(fixed_map == n, moved_map == n, spacing_mm) for n in selected}
+    fixed, moved = fixed_map.detach().numpy(), moved_map.detach().numpy()
     return {
         label: math.nan if box is None else _hd95(fixed[box] == label, moved[box] == label, spacing_mm)
-        for label, box in find_common_boxes(fixed, moved, select_labels(fixed, labels))
+        for label, box in find_common_boxes(fixed, moved, selected)
     }
 
 
@@ -108,12 +113,6 @@ def _extract_surface(mask: Shaped[Tensor, "i j k"]) -> Shaped[Tensor, "i j k"]:
             window[axis] = slice(first, first + n)
             inner = inner & padded[tuple(window)]
     return mask & ~inner
-
-
-def select_labels(fixed: np.ndarray, labels: Iterable[int] | None) -> list[int]:
-    """Return ``labels`` in ascending order, or all labels of the fixed image but the background."""
-    selected = {*np.unique(fixed).tolist()} - {0} if labels is None else labels
-    return sorted({int(label) for label in selected})
 
 
 def find_common_boxes(fixed: np.ndarray, moved: np.ndarray, labels: list[int]) -> list[tuple[int, Box | None]]:

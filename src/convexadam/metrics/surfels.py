@@ -9,9 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from convexadam._typing import Shaped, Tensor
-from convexadam.metrics.overlap import check_label_maps
-from convexadam.metrics.surface import find_common_boxes, select_labels, surface_distances
+from convexadam.metrics.overlap import LabelMap, check_label_maps, select_labels
+from convexadam.metrics.surface import find_common_boxes, surface_distances
 
 _CORNERS = tuple(itertools.product((0, 1), repeat=3))
 
@@ -30,8 +29,8 @@ The key is the sorted number of neighbours that each of these corners has among 
 
 
 def hd95_area_weighted(
-    fixed_labels: Shaped[Tensor, "i j k"],
-    moved_labels: Shaped[Tensor, "i j k"],
+    fixed_labels: LabelMap,
+    moved_labels: LabelMap,
     *,
     labels: Iterable[int] | None = None,
 ) -> dict[int, float]:
@@ -44,7 +43,8 @@ def hd95_area_weighted(
     Parameters
     ----------
     fixed_labels, moved_labels
-        Two label maps ``[i, j, k]`` of any integer type on one grid; the second is the warped moving one.
+        Two label maps ``[i, j, k]`` of any integer type on one grid, as tensors, arrays or `Image`; the second is the
+        warped moving one.
     labels
         Labels to evaluate; ``None`` for every non-zero label of the fixed image.
 
@@ -69,11 +69,12 @@ def hd95_area_weighted(
     >>> hd95_area_weighted(fixed, moved)
     {1: 2.0}
     """
-    moved_labels = check_label_maps(fixed_labels, moved_labels)
-    fixed, moved = fixed_labels.detach().cpu().numpy(), moved_labels.detach().cpu().numpy()
+    fixed, moved = (labels_on_grid.cpu().numpy() for labels_on_grid in check_label_maps(fixed_labels, moved_labels))
     return {
         label: math.nan if box is None else _distance(fixed[box] == label, moved[box] == label)
-        for label, box in find_common_boxes(fixed, moved, select_labels(fixed, labels))
+        for label, box in find_common_boxes(
+            fixed, moved, select_labels(np.unique(fixed).tolist() if labels is None else (), labels)
+        )
     }
 
 

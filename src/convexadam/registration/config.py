@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from convexadam._checks import check_component, check_flag
+from convexadam._checks import check_component, check_flag, check_length, show
 from convexadam.continuous import Compositional, Diffusion, Level, Refinement
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, FileError
@@ -18,6 +18,9 @@ from convexadam.registration import toml
 from convexadam.registration.foreground import MaskEstimator
 from convexadam.registration.landmarks import LandmarkTerm
 from convexadam.registration.working_grid import IsotropicGrid, WorkingGrid
+
+_MOST_STAGES = 100
+"""Searches, and levels of the refinement."""
 
 
 @final
@@ -93,10 +96,14 @@ class RegistrationConfig:
         if self.continuous_features is not None:
             check_extractor(self.continuous_features, "continuous_features")
         check_flag(self.symmetric, "symmetric")
-        if self.discrete == () or not all(isinstance(search, ConvexSearch) for search in self.searches):
+        none = isinstance(self.discrete, tuple) and not self.discrete
+        if none or not all(isinstance(search, ConvexSearch) for search in self.searches):
             raise ConfigError(
-                f"discrete must be a ConvexSearch, a tuple of at least one, or None, got {self.discrete!r}"
+                f"discrete must be a ConvexSearch, a tuple of at least one, or None, got {show(self.discrete)}"
             )
+        check_length(self.discrete, "discrete", most=_MOST_STAGES)
+        if isinstance(self.continuous, Refinement):
+            check_length(self.continuous.levels, "continuous.levels", most=_MOST_STAGES)
         for name, kind in (
             ("grid", WorkingGrid),
             ("foreground", MaskEstimator | None),
@@ -192,9 +199,12 @@ class RegistrationConfig:
             If it holds no valid settings; the message names the file.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise FileError(f"cannot read the settings file {path}: {error}") from error
+            source = Path(path)
+            if source.exists() and not source.is_file():  # a pipe would wait for its writer
+                raise FileError(f"cannot read the settings file {path}: it must be a file; pass the path of one")
+            text = source.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError, TypeError) as error:
+            raise FileError(f"cannot read the settings file {show(path)}: {error}") from error
         try:
             return cls.from_toml(text)
         except ConfigError as error:

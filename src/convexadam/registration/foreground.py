@@ -10,9 +10,15 @@ import torch
 
 from convexadam._checks import check_number
 from convexadam.geometry import Image
+from convexadam.geometry.grid import mean_side_mm
 from convexadam.geometry.to_grid import block_average
 
-_BLOCK_MM = 3.0
+_BLOCKS = 64
+"""Blocks along the mean side of the field of view; 3 mm for a head."""
+
+_MARGIN = 1 / 32
+"""Margin, as a share of the mean side of the field of view; 6 mm for a head."""
+
 _MIN_DIFFERENCE = 0.1
 """Difference from the border intensity, as a share of the largest differences, that counts as background."""
 
@@ -41,13 +47,15 @@ class AutoForeground:
     """Mask of the foreground: body, head or brain without the surrounding air.
 
     Voxels that differ from the median of the border by more than its noise and a tenth of the range, with holes filled
-    plane by plane, small components removed and a margin added, on blocks of 3 mm. An image whose border is not
+    plane by plane, small components removed and a margin added, on 64 blocks along the mean side of the field of
+    view (3 mm for a head). An image whose border is not
     background (an organ that fills the field of view) has no mask.
 
     Attributes
     ----------
     margin_mm
-        Margin around the foreground, so that its outline is included.
+        Margin around the foreground, so that its outline is included; ``None`` for a 32nd of the mean side of the field
+        of view (6 mm for a head).
 
     Raises
     ------
@@ -55,16 +63,19 @@ class AutoForeground:
         If the margin is negative or not finite.
     """
 
-    margin_mm: float = 6.0
+    margin_mm: float | None = None
 
     def __post_init__(self) -> None:
-        check_number(self.margin_mm, "margin_mm")
+        if self.margin_mm is not None:
+            check_number(self.margin_mm, "margin_mm")
 
     def __call__(self, image: Image) -> Image | None:
         """Return the mask, uint8 on a coarse grid of its own, or ``None`` if all of the image counts."""
         from scipy import ndimage
 
-        small = block_average(image, _BLOCK_MM)
+        side_mm = mean_side_mm(image.grid)
+        margin_mm = _MARGIN * side_mm if self.margin_mm is None else self.margin_mm
+        small = block_average(image, side_mm / _BLOCKS)
         values = small.data.mean(0).cpu().numpy()
         faces = np.concatenate([values.take(end, axis).ravel() for axis in range(3) for end in (0, -1)])
         apart, noise = np.abs(values - np.median(faces)), np.abs(faces - np.median(faces))
@@ -82,5 +93,5 @@ class AutoForeground:
             within.swapaxes(0, axis)[1] = ndimage.generate_binary_structure(2, 1)
             inside = ndimage.binary_fill_holes(inside, structure=within)
         outside_mm = ndimage.distance_transform_edt(~inside, sampling=small.grid.spacing_mm)
-        mask = torch.from_numpy(outside_mm <= self.margin_mm).to(torch.uint8).to(image.data.device)
+        mask = torch.from_numpy(outside_mm <= margin_mm).to(torch.uint8).to(image.data.device)
         return None if bool(mask.all()) else Image(mask[None], small.grid)

@@ -7,14 +7,22 @@ import os
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 import torch
 
-from convexadam._checks import check_number
+from convexadam._checks import check_number, show
 from convexadam._typing import Float, Points, Shaped, Tensor, Triple
 from convexadam.errors import InputError
 from convexadam.geometry import Affine, DisplacementField, Grid, Transform
+from convexadam.geometry.grid import mean_side_mm
+from convexadam.geometry.tensors import to_matrix
 from convexadam.io.landmarks import read_landmarks
 from convexadam.kernels.landmarks import LandmarkPairs
+
+_SIGMA = 1 / 40
+"""Standard deviation of the Gaussians, as a share of the mean side of the field of view."""
+
+_MOST_PAIRS, _MOST_CONTROL_POINTS = 20_000, 2**24
 
 
 @final
@@ -32,7 +40,8 @@ class LandmarkTerm:
         Weight of a landmark for the control points around it, in multiples of that of the similarity: of its mean
         curvature or, in a search, of the mean excess of the costs over the smallest one. 0 ignores the landmarks.
     sigma_mm
-        Standard deviation of the Gaussian around each landmark; 0 uses the nearest control points only.
+        Standard deviation of the Gaussian around each landmark; 0 uses the nearest control points only, and ``None``
+        takes a 40th of the mean side of the working grid's field of view (5 mm for a head).
     robust_scale_mm
         Distance at which the cost of a pair is half its squared distance; pairs that are farther off pull less and
         less (Geman and McClure, Bulletin of the ISI 1987), so that wrong pairs do little harm. It must exceed the
@@ -45,12 +54,13 @@ class LandmarkTerm:
     """
 
     weight: float = 1.0
-    sigma_mm: float = 5.0
+    sigma_mm: float | None = None
     robust_scale_mm: float | None = None
 
     def __post_init__(self) -> None:
         check_number(self.weight, "weight")
-        check_number(self.sigma_mm, "sigma_mm")
+        if self.sigma_mm is not None:
+            check_number(self.sigma_mm, "sigma_mm")
         if self.robust_scale_mm is not None:
             check_number(self.robust_scale_mm, "robust_scale_mm", above=True)
 
@@ -76,11 +86,12 @@ class Landmarks:
         used = weights > 0
         if not bool(used.any()):
             return None
-        moving_mm = _invert_start(start, grids).warp_points(self.moving_mm[used], space="mm").cpu().double()
+        fixed_mm, moving_mm, weights = _merge_equal(self.fixed_mm[used], self.moving_mm[used], weights[used])
+        moving_mm = _invert_start(start, grids).warp_points(moving_mm, space="mm").cpu().double()
         return WorkingLandmarks(
-            fixed=grid.world_to_index(self.fixed_mm[used]),
+            fixed=grid.world_to_index(fixed_mm),
             moving=grid.world_to_index(moving_mm),
-            weights=weights[used],
+            weights=weights,
             term=term,
             grid=grid,
         )
@@ -126,12 +137,16 @@ class WorkingLandmarks:
         per_axis = torch.tensor(spacing, dtype=torch.float64, device="cpu")
         i, j, k = (n * mm for n, mm in zip(spacing, self.grid.spacing_mm, strict=True))
         robust_scale_mm = math.inf if self.term.robust_scale_mm is None else self.term.robust_scale_mm
-        sigma_mm = self.term.sigma_mm
+        sigma_mm = _SIGMA * mean_side_mm(self.grid) if self.term.sigma_mm is None else self.term.sigma_mm
+        # a wider Gaussian would be as good as constant, and its table endless
+        a, b, c = (n / s / 2 for n, s in zip(self.grid.shape, spacing, strict=True))
+        sigma = min(sigma_mm / i, a), min(sigma_mm / j, b), min(sigma_mm / k, c)
+        _check_reach(len(self.fixed), sigma)
         return LandmarkPairs(
             points=(self.fixed - (per_axis - 1) / 2) / per_axis,
             displacements=(self.moving - self.fixed) / per_axis,
             weights=self.weights,
-            sigma=(sigma_mm / i, sigma_mm / j, sigma_mm / k),
+            sigma=sigma,
             robust_scale=robust_scale_mm / (i * j * k) ** (1 / 3),
         )
 
@@ -156,7 +171,7 @@ def parse_landmarks(fixed: Any, moving: Any, weights: Any, grids: tuple[Grid, Gr
             f"{len(moving_mm)} points; remove those without a partner"
         )
     n = len(fixed_mm)
-    each = torch.ones(n, dtype=torch.float64, device="cpu") if weights is None else _parse_numbers(weights)
+    each = _parse_numbers(np.ones(n) if weights is None else weights, "landmark_weights")
     if each.shape != (n,) or not bool((each.isfinite() & (each >= 0)).all()):
         smallest = f" and minimum {float(each.min()):g}" if each.numel() else ""
         raise InputError(
@@ -181,7 +196,7 @@ def _parse_points(value: Any, grid: Grid, name: str) -> Points:
     """Return points in mm RAS+; files hold indices of their own image."""
     if isinstance(value, (str, os.PathLike)):
         return grid.index_to_world(read_landmarks(value))
-    points = _parse_numbers(value)
+    points = _parse_numbers(value, f"{name}_landmarks")
     if points.ndim != 2 or points.shape[1] != 3 or not len(points):
         raise InputError(f"{name}_landmarks must be points (n, 3) in mm RAS+, got shape {tuple(points.shape)}")
     if not bool(points.isfinite().all()):
@@ -189,13 +204,34 @@ def _parse_points(value: Any, grid: Grid, name: str) -> Points:
     return points
 
 
-def _parse_numbers(value: Any) -> Tensor:
+def _parse_numbers(value: Any, name: str) -> Tensor:
     try:
-        return torch.as_tensor(value, device="cpu").detach().double()
-    except (TypeError, ValueError, RuntimeError) as error:
+        return torch.from_numpy(to_matrix(value))
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
-            f"landmarks must be a tensor or array of numbers, or the path of a file, got a {type(value).__name__}"
+            f"{name} must be a tensor or array of real numbers, or the path of a file, got {show(value)}"
         ) from error
+
+
+def _merge_equal(fixed: Points, moving: Points, weights: Tensor) -> tuple[Points, Points, Tensor]:
+    """Merge pairs that are equal, whose weights add up; without any, nothing changes."""
+    pairs, numbers = torch.unique(torch.cat([fixed, moving], 1), dim=0, return_inverse=True)
+    if len(pairs) == len(fixed):
+        return fixed, moving, weights
+    total = weights.new_zeros(len(pairs)).index_add_(0, numbers, weights)
+    return pairs[:, :3].contiguous(), pairs[:, 3:].contiguous(), total
+
+
+def _check_reach(count: int, sigma: tuple[float, float, float]) -> None:
+    """Raise if the tables of all landmarks together would be endless."""
+    if count > _MOST_PAIRS:
+        raise InputError(f"landmarks must be at most {_MOST_PAIRS} different pairs, got {count}; pass fewer of them")
+    around = math.prod(2 * math.ceil(2 * s) + 2 for s in sigma)
+    if count * around > _MOST_CONTROL_POINTS:
+        raise InputError(
+            f"landmarks must reach at most {_MOST_CONTROL_POINTS} control points altogether, got {count} with "
+            f"{around} each; pass fewer landmarks, or lower landmarks.sigma_mm"
+        )
 
 
 def _is_inside(points_vox: Points, shape: Triple) -> Shaped[Tensor, " n"]:

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 
+from convexadam._checks import check_component, check_count, show
 from convexadam._typing import Triple
 from convexadam.continuous import CopiesFeatures, HasMemory
 from convexadam.discrete import ConvexSearch
@@ -20,6 +21,7 @@ from convexadam.features import (
     segmentation_bytes_per_voxel,
 )
 from convexadam.geometry import Grid
+from convexadam.geometry.grid import check_spacing
 from convexadam.kernels.window import Window
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.pair import refinement_spacings, search_spacings
@@ -70,11 +72,30 @@ def estimate_memory(
     0.6
     """
     config = RegistrationConfig() if config is None else config
-    native = Grid(shape, np.diag([*spacing_mm, 1.0]))
-    grid = config.grid(native)
+    check_component(config, RegistrationConfig, "config")
+    if channels is not None:
+        check_count(channels, "channels", least=1)
+    native = Grid(shape, np.diag([*check_spacing(spacing_mm), 1.0]))
+    return estimate_on_grid(config, native, config.grid(native), channels=channels)
+
+
+def estimate_on_grid(
+    config: RegistrationConfig,
+    native: Grid,
+    grid: Grid,
+    *,
+    channels: int | None = None,
+    default_channels: int | None = None,
+) -> int:
+    """Estimate the memory for the grid of a fixed image and a working grid; see `estimate_memory`.
+
+    ``default_channels`` is the number of channels of features that do not know theirs; ``None`` refuses them.
+    """
     resampled = 0 if grid.is_close(native) else native.n_voxels
     searched, refined = config.features, config.continuous_features or config.features
-    search_channels, refine_channels = (_channels(f) if channels is None else channels for f in (searched, refined))
+    search_channels, refine_channels = (
+        _channels(f, default_channels) if channels is None else channels for f in (searched, refined)
+    )
     spacings, levels = search_spacings(config, grid), refinement_spacings(config, grid)
     shared = bool(spacings) and len(levels) == 1 and searched == refined
     maps = sum(_maps(grid, spacing, search_channels) for spacing in {*spacings, *(levels if shared else ())})
@@ -107,11 +128,12 @@ def release_memory() -> None:
             trim(0)
 
 
-def _channels(features: Extractor) -> int:
+def _channels(features: Extractor, default: int | None = None) -> int:
     count = count_channels(features, 1)
+    count = default if count is None else count
     if count is None:
         raise ConfigError(
-            f"channels must be given for features that do not know theirs, got {features!r}; pass channels="
+            f"channels must be given for features that do not know theirs, got {show(features)}; pass channels="
         )
     return count
 
@@ -138,7 +160,7 @@ def _extraction(features: Extractor, voxels: int, channels: int, *, resampled: b
 def _search(search: ConvexSearch, grid: Grid, channels: int) -> int:
     """Bytes of the costs in half precision of one direction, weights, scaled and padded maps, and a few fields."""
     spacing, radius = search.control_grid(grid.shape, grid.spacing_mm)
-    displacements = len(Window(radius, ball=search.window == "ball").steps)
+    displacements = Window(radius, ball=search.window == "ball").count
     return _control_points(grid, spacing) * (_HALF * displacements + _FLOAT * (4 * channels + 14))
 
 

@@ -176,7 +176,7 @@ def _release_in_order(levels: list[FeatureLevel]) -> Iterator[FeatureLevel]:
 def _sample_labels(labels: Volume, spacing: Triple) -> Float[Tensor, "1 a b d"]:
     """Labels of the voxels nearest to the control points; averages of labels would be other labels."""
     n0, n1, n2 = (n // s for n, s in zip(labels.shape, spacing, strict=True))
-    like = torch.empty(0, device=labels.device)
+    like = torch.empty(0, dtype=torch.float32, device=labels.device)
     centres = [(s - 1) / 2 for s in spacing]
-    first = torch.tensor(centres, device=labels.device).reshape(3, 1, 1, 1)
+    first = torch.tensor(centres, dtype=torch.float32, device=labels.device).reshape(3, 1, 1, 1)
     return sample_nearest(labels[None], scale_to_voxels(identity_positions((n0, n1, n2), like=like), spacing) + first)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, final
 
+from convexadam._checks import show
 from convexadam.continuous import (
     Compositional,
     GaussianSmoothing,
@@ -67,8 +68,9 @@ def preset(name: str = "default") -> RegistrationConfig:
     6
     """
     table = preset_table()
-    if name not in table:
-        raise ConfigError(f"preset must be one of {', '.join(table)}, got {name!r}{did_you_mean(name, table)}")
+    if not isinstance(name, str) or name not in table:
+        found = f"{show(name)}{did_you_mean(name, table)}"
+        raise ConfigError(f"preset must be one of {', '.join(table)}, got {found}")
     return table[name].make()
 
 

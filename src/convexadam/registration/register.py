@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 import torch
 
-from convexadam.errors import ConfigError, OutOfMemoryError
+from convexadam._checks import show
+from convexadam.errors import ConfigError, OutOfMemoryError, is_about_memory
 from convexadam.geometry import Affine, DisplacementField, Image, Transform
 from convexadam.geometry.to_grid import to_floating
 from convexadam.kernels import backend_for, override_backend
@@ -42,6 +43,7 @@ from convexadam.registration.pipeline import (
 )
 from convexadam.registration.presets import preset
 from convexadam.registration.result import RegistrationResult
+from convexadam.registration.work import check_work
 
 Progress: TypeAlias = Callable[[str, float], None]
 """Called at the beginning of a stage with its name and the fraction of stages completed, in [0, 1]."""
@@ -147,7 +149,9 @@ def register(
     """
     config = preset() if config is None else config
     if not isinstance(config, RegistrationConfig):
-        raise ConfigError(f"config must be a RegistrationConfig, got {config!r}; preset('default') returns one")
+        raise ConfigError(f"config must be a RegistrationConfig, got {show(config)}; preset('default') returns one")
+    if progress is not None and not callable(progress):
+        raise ConfigError(f"progress must be a function (stage, fraction), got {show(progress)}; pass print, say")
     with _translate_memory_errors(f"{device or 'the device'} {_NO_MEMORY_FOR_IMAGES}"):
         images = parse_images(fixed, moving, device, fixed_affine=fixed_affine, moving_affine=moving_affine)
         fixed_image, moving_image = images
@@ -167,6 +171,7 @@ def register(
         )
     if inputs.landmarks is not None and config.landmarks is None:
         raise ConfigError("config.landmarks must be a LandmarkTerm if landmarks are given, got None")
+    check_work(fixed_image, config)
     clock = _Clock(progress, fixed_image.data.device)
     with _translate_memory_errors(_memory_advice(fixed_image)), override_backend(config.backend):
         with clock.stage("linear"):
@@ -273,15 +278,9 @@ def _translate_memory_errors(advice: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if _is_about_memory(error):
+        if is_about_memory(error):
             raise OutOfMemoryError(advice) from error
         raise
-
-
-def _is_about_memory(error: Exception) -> bool:
-    """Whether an error of torch or Python is about memory; each device words it differently."""
-    words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(w in str(error) for w in words)
 
 
 def _memory_advice(fixed: Image) -> str:

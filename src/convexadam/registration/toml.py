@@ -20,6 +20,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
 from convexadam import continuous, discrete, features, linear
+from convexadam._checks import is_finite, show
 from convexadam.errors import ConfigError, did_you_mean
 from convexadam.registration import foreground, landmarks, working_grid
 
@@ -33,6 +34,8 @@ SCHEMA_VERSION = 4
 
 ENTRY_POINTS = "convexadam.components"
 """Group of entry points; each names a dataclass."""
+
+_MOST_CHARACTERS = 1_000_000
 
 _MODULES = (working_grid, foreground, features, linear, discrete, continuous, landmarks)
 
@@ -92,7 +95,7 @@ def find_component(name: str) -> type:
         value: Any = importlib.import_module(module)
         for part in qualified.split("."):
             value = getattr(value, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a module raises as it is imported
         raise ConfigError(f"type must be a class that can be imported, got {name!r}: {error}") from error
     return _check_dataclass(value, name)
 
@@ -143,10 +146,9 @@ def to_toml(config: DataclassInstance) -> str:
 def from_toml(kind: type[T], text: str) -> T:
     """Build a dataclass of components from TOML; what the text leaves out has its default."""
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the settings must be valid TOML, got an error: {error}") from error
-    return _from_table(kind, table)
+        return _from_table(kind, _parse(text))
+    except _UNREADABLE as error:
+        raise ConfigError(f"the settings must be valid TOML, got an error: {_describe(error)}") from error
 
 
 def with_overrides(config: T, assignments: Sequence[str]) -> T:
@@ -159,13 +161,33 @@ def with_overrides(config: T, assignments: Sequence[str]) -> T:
     changes = []
     for assignment in assignments:
         try:
-            changes.append(tomllib.loads(assignment))
-        except tomllib.TOMLDecodeError as error:
+            changes.append(_parse(assignment))
+        except _UNREADABLE as error:
             raise ConfigError(
-                f"a setting must be KEY=VALUE in TOML, got {assignment!r}: {error}; write discrete.spacing=5 or "
-                'grid={type="NativeGrid"}'
+                f"a setting must be KEY=VALUE in TOML, got {show(assignment)}: {_describe(error)}; write "
+                'discrete.spacing=5 or grid={type="NativeGrid"}'
             ) from error
-    return with_changes(config, changes)
+    try:
+        return with_changes(config, changes)
+    except RecursionError as error:
+        raise ConfigError(f"settings must not be nested so deeply, got {show(assignments)}; flatten them") from error
+
+
+_UNREADABLE = (tomllib.TOMLDecodeError, RecursionError)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    if not isinstance(text, str) or len(text) > _MOST_CHARACTERS:
+        found = f"{len(text)} characters" if isinstance(text, str) else show(text)
+        raise ConfigError(f"the settings must be TOML text of at most {_MOST_CHARACTERS} characters, got {found}")
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # also of an integer with thousands of digits
+        raise tomllib.TOMLDecodeError(str(error)) from error
+
+
+def _describe(error: Exception) -> str:
+    return "tables nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def with_changes(config: T, changes: Iterable[dict[str, Any]]) -> T:
@@ -270,8 +292,8 @@ def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
             raise ConfigError(f"{where}: keys must be among {', '.join(names)}, got {key!r}{_suggest(key, names)}")
         values[key] = _parse_value(raw, f"{where}: {key}")
         if not _fits(values[key], hints[key]):
-            raise ConfigError(f"{where}: {key} must be {_name_type(hints[key])}, got {raw!r}")
-        if hints[key] is float:
+            raise ConfigError(f"{where}: {key} must be {_name_type(hints[key])}, got {show(raw)}")
+        if hints[key] is float and is_finite(values[key]):  # the component refuses other numbers
             values[key] = float(values[key])
     missing = [
         item.name

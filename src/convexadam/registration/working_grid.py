@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
 from convexadam._checks import check_count, check_number
+from convexadam.errors import ConfigError
 from convexadam.geometry import Grid
+
+_MOST_PER_VOXEL = 100
+"""Voxels of a working grid for each one of the fixed image."""
+
+_FINEST = 0.1
+"""Smallest voxel of a working grid, as a share of the finest spacing of the fixed image."""
 
 
 @runtime_checkable
@@ -39,9 +46,11 @@ class IsotropicGrid:
     Attributes
     ----------
     spacing_mm
-        Edge of a voxel in mm; ``None`` takes the finest spacing of the fixed image.
+        Edge of a voxel in mm, from a tenth of the finest spacing of the fixed image to half its longest side; ``None``
+        takes the finest spacing.
     max_voxels
-        Upper bound of the number of voxels; a finer grid is coarsened to it.
+        Upper bound of the number of voxels; a finer grid is coarsened to it and, without ``spacing_mm``, to 100 voxels
+        for each one of the fixed image.
     max_anisotropy
         Ratio of the coarsest to the finest spacing up to which the voxels of the fixed image are used as they are, at
         least 1: interpolation between slices blurs more than cubic voxels gain. Ignored if ``spacing_mm`` is given.
@@ -64,18 +73,33 @@ class IsotropicGrid:
 
     def __call__(self, fixed: Grid) -> Grid:
         """Return the working grid for a fixed grid."""
-        canonical = fixed.canonical()
+        self._check_spacing(fixed)
+        canonical, most = fixed.canonical(), self.max_voxels
+        if self.spacing_mm is None:
+            most = min(most, _MOST_PER_VOXEL * fixed.n_voxels)
         edge = self.spacing_mm or min(fixed.spacing_mm)
         volume_mm3 = math.prod(n * s for n, s in zip(canonical.shape, canonical.spacing_mm, strict=True))
         anisotropy = max(fixed.spacing_mm) / min(fixed.spacing_mm)
-        fits = canonical.n_voxels <= self.max_voxels
+        fits = canonical.n_voxels <= most
         if fits and self.spacing_mm is None and anisotropy <= self.max_anisotropy:
             return canonical
-        edge = max(edge, (volume_mm3 / self.max_voxels) ** (1 / 3))
+        edge = max(edge, (volume_mm3 / most) ** (1 / 3))
         if fits and all(abs(s / edge - 1) < 1e-3 for s in canonical.spacing_mm):
             return canonical
         grid = canonical.with_spacing((edge, edge, edge))
-        while grid.n_voxels > self.max_voxels:  # rounding to whole voxels along each axis may exceed the bound
+        while grid.n_voxels > most:  # rounding to whole voxels along each axis may exceed the bound
             edge *= 1.002
             grid = canonical.with_spacing((edge, edge, edge))
         return grid
+
+    def _check_spacing(self, fixed: Grid) -> None:
+        """Raise if ``spacing_mm`` would interpolate far more than there is, or leave a single voxel."""
+        if self.spacing_mm is None:
+            return
+        finest = min(fixed.spacing_mm) * _FINEST
+        coarsest = max(n * s for n, s in zip(fixed.shape, fixed.spacing_mm, strict=True)) / 2
+        if not finest <= self.spacing_mm <= max(coarsest, *fixed.spacing_mm):
+            raise ConfigError(
+                f"grid.spacing_mm must be from {finest:.3g} to {coarsest:.3g} for this fixed image, a tenth of its "
+                f"voxels to half its longest side, got {self.spacing_mm:g}; omit it for the voxels of the fixed image"
+            )

@@ -36,8 +36,10 @@ def open_storage(folder: Path, kind: StorageKind) -> Iterator[Any]:
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.WARNING)
     path = folder / ("study.sqlite" if kind == "sqlite" else "study.journal")
+    existed = path.exists()
     try:
         with _lock_folder(folder):
+            _sweep(folder)
             try:
                 storage: Any = _open_sqlite(path) if kind == "sqlite" else _open_journal(path)
             except Exception as error:  # of any type, depending on how the file is damaged
@@ -49,8 +51,17 @@ def open_storage(folder: Path, kind: StorageKind) -> Iterator[Any]:
             finally:
                 if kind == "sqlite":
                     storage.engine.dispose()
+                    if not existed and not storage.get_all_studies():  # refused before anything was stored
+                        storage.engine.dispose()
+                        path.unlink(missing_ok=True)
     finally:
         optuna.logging.set_verbosity(level)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process was writing in a folder that is locked by this one."""
+    for path in folder.glob(".*.part.*"):
+        path.unlink(missing_ok=True)
 
 
 def _open_sqlite(path: Path) -> Any:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import torch
 
-from convexadam._typing import Channels, Float, Tensor, Volume
+from convexadam._typing import Float, Tensor
 from convexadam.kernels._backend import get_implementation
+from convexadam.kernels._batch import over_batch
 from convexadam.kernels.window import Window
 
 __all__ = ["Window", "cost_volume"]
 
 
+@over_batch(4)
 def cost_volume(
-    fixed: Channels,
-    moving: Channels,
+    fixed: Float[Tensor, "*b c i j k"],
+    moving: Float[Tensor, "*b c i j k"],
     window: Window,
     *,
-    fixed_weight: Volume | None = None,
-    moving_weight: Volume | None = None,
+    fixed_weight: Float[Tensor, "*b i j k"] | None = None,
+    moving_weight: Float[Tensor, "*b i j k"] | None = None,
     dtype: torch.dtype | None = None,
-) -> Float[Tensor, "n i j k"]:
+) -> Float[Tensor, "*b n i j k"]:
     """Compute the cost of each displacement ``d`` of each control point: mean squared feature difference.
 
     ``C(x, d) = sum_y k(y - x) w(y, d) |F(y) - M(y + d)|^2 / sum_y k(y - x) w(y, d)`` with
@@ -34,7 +36,7 @@ def cost_volume(
     Parameters
     ----------
     fixed, moving
-        Pooled features ``[c, i, j, k]`` of one shape.
+        Pooled features ``[c, i, j, k]`` of one shape, or several of them ``[b, c, i, j, k]``.
     window
         Candidate displacements, in control-point spacings.
     fixed_weight, moving_weight

@@ -43,41 +43,41 @@ def feature_distances(fixed: Channels, moving: Channels, window: Window) -> Cost
             continue
         (i, j, k), (to_i, to_j, to_k) = ranges
         difference = fixed[:, i, j, k] - moving[:, to_i, to_j, to_k]
-        distances[number, i, j, k] = difference.square_().sum(0)
+        distances[number, i, j, k] = difference.square().sum(0)
     return distances
 
 
 def mean_over_neighbours(
     distances: Costs, window: Window, *, fixed_weight: Volume | None = None, moving_weight: Volume | None = None
 ) -> Costs:
-    """Average the costs of each displacement over neighbouring control points, in place; see `cost_volume`."""
+    """Average the costs of each displacement over neighbouring control points; see `cost_volume`."""
     shape = distances.shape[1:]
     ones = torch.ones_like(distances[0])
     fixed_weight = ones if fixed_weight is None else fixed_weight
     moving_weight = ones if moving_weight is None else moving_weight
     band_i, band_j, band_k = (_band_matrix(n, like=distances) for n in shape)
+    costs = torch.empty_like(distances)
     for number, step in enumerate(window.steps):
         weights = torch.zeros_like(ones)
         ranges = _overlap_ranges(step, shape)
         if ranges is not None:
             weights[ranges[0]] = fixed_weight[ranges[0]] * moving_weight[ranges[1]]
-        weighted = torch.where(weights > 0, distances[number] * weights, 0.0)
+        # both sides of a selection have a gradient, which must not be NaN where the other one is selected
+        weighted = torch.where(weights > 0, distances[number], 0.0) * weights
         sums = along_axes(torch.stack([weights, weighted]), (band_i, band_j, band_k))
-        distances[number] = torch.where(sums[0] > 0, sums[1] / sums[0], torch.inf)
-    return distances
+        known = sums[0] > 0
+        costs[number] = torch.where(known, sums[1] / torch.where(known, sums[0], 1.0), torch.inf)
+    return costs
 
 
 def fill_gaps(costs: Costs) -> Costs:
-    """Replace infinite costs by the mean of the finite ones of a point, or by 0 if there is none; in place."""
+    """Replace infinite costs by the mean of the finite ones of a point, or by 0 if there is none."""
     total, count = torch.zeros_like(costs[0]), torch.zeros_like(costs[0])
     for part in costs:
         finite = part.isfinite()
         count += finite
-        total += torch.where(finite, part, 0.0)
-    mean = total / count.clamp_min(1)
-    for part in costs:
-        part.copy_(torch.where(part.isfinite(), part, mean))
-    return costs
+        total = total + torch.where(finite, part, 0.0)
+    return torch.where(costs.isfinite(), costs, total / count.clamp_min(1))
 
 
 def _overlap_ranges(step: Triple, shape: Sequence[int]) -> tuple[Ranges, Ranges] | None:

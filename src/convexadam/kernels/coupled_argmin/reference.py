@@ -19,6 +19,17 @@ def coupled_argmin(
     """See the package."""
     costs = costs.float() if costs.dtype in (torch.float16, torch.bfloat16) else costs
     terms = None if toward is None else [_coupling_terms(toward[a], r, theta) for a, r in enumerate(window.radius)]
+    chosen = _choose(costs, window, terms)
+    steps = torch.from_numpy(window.table).to(costs.device)[chosen].movedim(-1, 0)
+    displacement = steps.to(costs.dtype).contiguous()
+    if parabolic_fit:
+        displacement += _parabola_offsets(costs, window, chosen, steps, terms)
+    return displacement
+
+
+@torch.no_grad()
+def _choose(costs: Tensor, window: Window, terms: list[Tensor] | None) -> Tensor:
+    """Return the number of the displacement of least cost at each control point, which has no gradient."""
     best = torch.full_like(costs[0], torch.inf)
     chosen = torch.zeros(costs.shape[1:], dtype=torch.int64, device=costs.device)
     total = torch.empty_like(best)
@@ -31,11 +42,7 @@ def coupled_argmin(
             total.add_(terms[2][c]).add_(costs[number])
         chosen.masked_fill_(total < best, number)
         torch.minimum(best, total, out=best)
-    steps = torch.from_numpy(window.table).to(costs.device)[chosen].movedim(-1, 0)
-    displacement = steps.to(costs.dtype).contiguous()
-    if parabolic_fit:
-        displacement += _parabola_offsets(costs, window, chosen, steps, terms)
-    return displacement
+    return chosen
 
 
 def _parabola_offsets(
@@ -62,4 +69,4 @@ def _parabola_offsets(
 
 
 def _coupling_terms(component: Float[Tensor, "i j k"], radius: int, theta: float) -> Float[Tensor, "width i j k"]:
-    return torch.stack([(component - d).square_().mul_(theta) for d in range(-radius, radius + 1)])
+    return torch.stack([(component - d).square() * theta for d in range(-radius, radius + 1)])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from convexadam._typing import Field, Volume
+from convexadam._typing import Float, Tensor, Volume
 from convexadam.kernels._backend import get_implementation
+from convexadam.kernels._batch import over_batch
 
 __all__ = ["jacobian_determinant"]
 
 
-def jacobian_determinant(disp_vox: Field) -> Volume:
+@over_batch(4)
+def jacobian_determinant(disp_vox: Float[Tensor, "*b 3 i j k"]) -> Float[Tensor, "*b i j k"]:
     """Compute the local volume change ``det(I + du/dx)``: 1 without change of volume, 0 or less in folds.
 
     Central differences inside, one-sided ones at the outer voxels; the derivative along an axis of one voxel is 0. The
@@ -17,7 +19,7 @@ def jacobian_determinant(disp_vox: Field) -> Volume:
     Parameters
     ----------
     disp_vox
-        Displacements ``[3, i, j, k]`` in voxels of their own grid.
+        Displacements ``[3, i, j, k]``, or several of them ``[b, 3, i, j, k]``, in voxels of their own grid.
 
     Returns
     -------

@@ -8,7 +8,7 @@ from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
 from convexadam.kernels.diffusion.reference import diffusion_gradient
 from convexadam.kernels.smooth.reference import smooth
 from convexadam.kernels.warp import identity_positions, sample_linear
-from convexadam.kernels.warp_ssd.reference import overlap_weight, squared_slope
+from convexadam.kernels.warp_ssd.reference import needs_graph, overlap_weight, squared_slope
 
 _ROUNDINGS = 4
 """A map counts as constant if its standard deviation is at most this many rounding errors of its mean."""
@@ -56,6 +56,8 @@ def normalise(features: Channels, weight: Volume | None) -> Channels:
     """
     weights = torch.ones_like(features[0]) if weight is None else weight
     total = weights.sum(dtype=torch.float64).clamp_min(torch.finfo(torch.float32).tiny)
+    if needs_graph(features):
+        return torch.stack([_normalise_differentiably(channel, weights, total) for channel in features])
     result = torch.empty_like(features, memory_format=torch.contiguous_format)
     for channel, target in zip(features, result, strict=True):
         mean = (weights * channel).sum(dtype=torch.float64) / total
@@ -64,6 +66,16 @@ def normalise(features: Channels, weight: Volume | None) -> Channels:
         rounding = _ROUNDINGS * torch.finfo(channel.dtype).eps * mean.abs()
         target.mul_(torch.where(deviation > rounding, 1 / deviation, 0.0).to(channel.dtype))
     return result
+
+
+def _normalise_differentiably(channel: Volume, weights: Volume, total: Tensor) -> Volume:
+    mean = (weights * channel).sum(dtype=torch.float64) / total
+    centred = channel - mean.to(channel.dtype)
+    variance = (weights * centred * centred).sum(dtype=torch.float64) / total
+    varies = variance.sqrt() > _ROUNDINGS * torch.finfo(channel.dtype).eps * mean.abs()
+    # both sides of a selection have a gradient, which must not be NaN where the other one is selected
+    factor = torch.where(varies, 1 / torch.where(varies, variance, 1.0).sqrt(), 0.0)
+    return centred * factor.to(channel.dtype)
 
 
 class Correlation:
@@ -94,7 +106,10 @@ class Correlation:
             (gradient,) = torch.autograd.grad(loss, variable)
         if diffusion:
             gradient += diffusion * diffusion_gradient(displacement.detach())
-        return loss.detach(), gradient if out is None else out.copy_(gradient)
+        value = loss.detach()
+        if needs_graph(*self._maps, displacement):
+            value = _mean(weight, *_local_statistics(*self._maps, displacement, weight, self._radius, self._floor)[:3])
+        return value, gradient if out is None else out.copy_(gradient)
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from convexadam._typing import Channels, Pooled, Triple, Volume
+from convexadam._typing import Channels, Float, Pooled, Tensor, Triple, Volume
 from convexadam.kernels._backend import get_implementation
+from convexadam.kernels._batch import over_batch
 from convexadam.kernels.mind_ssc.reference import PAIRS
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -15,7 +16,14 @@ _HALF = (torch.float16, torch.bfloat16)
 __all__ = ["PAIRS", "mind_ssc", "pooled_mind_ssc"]
 
 
-def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volume | None = None) -> Channels:
+@over_batch(3)
+def mind_ssc(
+    volume: Float[Tensor, "*b i j k"],
+    *,
+    radius: int = 1,
+    dilation: int = 2,
+    weight: Float[Tensor, "*b i j k"] | None = None,
+) -> Float[Tensor, "*b c i j k"]:
     """Compute ``exp(-S_pq / v)`` for twelve pairs of neighbours of each voxel: 12 channels in (0, 1].
 
     ``S_pq`` is the mean squared difference of the patches around the neighbours ``p`` and ``q``, minus the smallest of
@@ -25,8 +33,9 @@ def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volu
     Parameters
     ----------
     volume
-        ``[i, j, k]``, finite. The descriptors are invariant to linear scaling unless squares of the values overflow or
-        underflow (`convexadam.MindSSC` rescales first). Half precision is computed in float32.
+        ``[i, j, k]``, or several of them ``[b, i, j, k]``, finite. The descriptors are invariant to linear scaling
+        unless squares of the values overflow or underflow (`convexadam.MindSSC` rescales first). Half precision is
+        computed in float32.
     radius
         Patch radius in voxels, at least 0.
     dilation

@@ -32,8 +32,8 @@ def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volu
     features = torch.empty((len(PAIRS), *volume.shape), dtype=volume.dtype, device=volume.device)
     for channel, (p, q) in enumerate(PAIRS):
         difference = _shift(padded, p, dilation, volume) - _shift(padded, q, dilation, volume)
-        features[channel] = _box_mean(difference.square_(), radius)
-    features -= features.amin(0)
+        features[channel] = _box_mean(difference.square(), radius)
+    features = features - features.amin(0)
     variance = features.mean(0)
     average = variance.mean()
     if weight is not None:
@@ -42,7 +42,7 @@ def mind_ssc(volume: Volume, *, radius: int = 1, dilation: int = 2, weight: Volu
         average = torch.where(weighted > 0, weighted, average)
     variance = variance.clamp(1e-3 * average, 1e3 * average)
     variance = torch.where(variance > 0, variance, torch.ones_like(variance))  # without contrast S = 0, which gives 1
-    return features.div_(variance).neg_().exp_()
+    return (features / variance).neg().exp()
 
 
 def pooled_mind_ssc(
@@ -76,5 +76,5 @@ def _box_mean(volume: Tensor, radius: int) -> Tensor:
         total = padded.narrow(axis, 0, n).clone()
         for shift in range(1, width):
             total += padded.narrow(axis, shift, n)
-        volume = total.div_(width)
+        volume = total / width
     return volume

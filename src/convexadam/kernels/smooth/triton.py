@@ -113,7 +113,9 @@ def _launch_axis(
 @functools.lru_cache(maxsize=32)
 def _taps_on_device(taps: tuple[float, ...], device: torch.device) -> Float[Tensor, " t"]:
     # cached, because a copy from the host cannot be recorded in a CUDA graph
-    return send(torch.tensor(taps, device="cpu"), torch.empty(0, device=device))
+    return send(
+        torch.tensor(taps, dtype=torch.float32, device="cpu"), torch.empty(0, dtype=torch.float32, device=device)
+    )
 
 
 @no_type_check

@@ -23,11 +23,16 @@ def volume_change(
     weights = weight / determinant.numel() * (torch.ones_like(determinant) if soft_mask is None else soft_mask)
     slope = 2 * log / clamped
     value = (weights * (log.square() + slope * (determinant - clamped))).sum()
+    return value, _gradient(field, [c.detach() for c in cofactors], (weights * slope).detach(), add_to)
+
+
+@torch.no_grad()
+def _gradient(field: Field, cofactors: list[Tensor], slopes: Volume, add_to: Field | None) -> Field:
     gradient = torch.zeros_like(field)
     for component, row in zip(gradient, cofactors, strict=True):
         for axis in range(3):
-            _add_transposed_gradient(component, weights * slope * row[axis], axis)
-    return value, gradient if add_to is None else add_to.add_(gradient)
+            _add_transposed_gradient(component, slopes * row[axis], axis)
+    return gradient if add_to is None else add_to.add_(gradient)
 
 
 def _add_transposed_gradient(out: Volume, values: Volume, axis: int) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from convexadam._typing import Channels, Field, Float, Shaped, Tensor, Triple
+from convexadam.kernels._batch import over_batch
 
 
 def identity_positions(shape: Triple, *, like: Tensor) -> Field:
@@ -27,8 +28,14 @@ def inside(positions: Field, shape: Triple) -> Shaped[Tensor, "i j k"]:
     return i & j & k
 
 
-def sample_linear(volume: Float[Tensor, "c i j k"], positions: Float[Tensor, "3 a b d"]) -> Float[Tensor, "c a b d"]:
-    """Interpolate ``[c, i, j, k]`` trilinearly at ``positions``, with edge values outside; differentiable."""
+@over_batch(4)
+def sample_linear(
+    volume: Float[Tensor, "*n c i j k"], positions: Float[Tensor, "*n 3 a b d"]
+) -> Float[Tensor, "*n c a b d"]:
+    """Interpolate ``[c, i, j, k]`` trilinearly at ``positions``, with edge values outside; differentiable.
+
+    Several volumes ``[n, c, i, j, k]`` are interpolated each at its positions.
+    """
     scaled = [positions[axis] * (2 / max(n - 1, 1)) - 1 for axis, n in enumerate(volume.shape[1:])]
     grid = torch.stack(scaled[::-1], -1)  # grid_sample expects the innermost axis first
     return functional.grid_sample(

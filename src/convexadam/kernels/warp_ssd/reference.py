@@ -104,7 +104,10 @@ class WarpSsd:
             (gradient,) = torch.autograd.grad(loss, variable)
         if diffusion:
             gradient += diffusion * diffusion_gradient(displacement.detach())
-        return loss.detach(), gradient if out is None else out.copy_(gradient)
+        value = loss.detach()
+        if needs_graph(self._fixed, self._moving, displacement):
+            value = ssd(self._fixed, self._moving, displacement, **weights, outlier=self._outlier)
+        return value, gradient if out is None else out.copy_(gradient)
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
@@ -122,6 +125,11 @@ class WarpSsd:
         value, gradient = self(u, diffusion=diffusion)
         result = torch.cat([gradient, 2 / (3 * weight.numel()) * weight[None] * squared])
         return value, result if out is None else out.copy_(result)
+
+
+def needs_graph(*tensors: Tensor) -> bool:
+    """Whether autograd records what is computed from these tensors."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def squared_slope(channel: Channels, displacement: Field) -> Volume:
