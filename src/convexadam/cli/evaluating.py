@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convexadam.cli.common import TransformFile, read_grid, read_optional
+from convexadam.cli.common import Header, TransformFile, read_grid, read_optional
 from convexadam.cli.transform_files import load_transform
 from convexadam.errors import ConfigError
 from convexadam.io import read_image, read_landmarks
@@ -54,6 +54,7 @@ class Evaluate:
     moving: Path | None = None
     mask: Path | None = None
     surface: bool = True
+    header: Header = None
 
     def run(self) -> None:
         """Run the command."""

@@ -14,7 +14,16 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import tyro
 
-from convexadam.cli.common import OptionalFile, OptionalOutput, Preset, UsageError, read_optional, say, show_progress
+from convexadam.cli.common import (
+    Header,
+    OptionalFile,
+    OptionalOutput,
+    Preset,
+    UsageError,
+    read_optional,
+    say,
+    show_progress,
+)
 from convexadam.cli.matrices import decompose_matrix
 from convexadam.cli.results import (
     LABELS,
@@ -110,6 +119,7 @@ class Register:
     moving_segmentation: OptionalFile = None
     warp_labels: OptionalFile = None
     device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cpu"
+    header: Header = None
     learn2reg: OptionalOutput = None
     quiet: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
 
@@ -191,6 +201,8 @@ def make_register_command(arguments: Sequence[str], *, all_options: bool = True)
         (name, Annotated[type(value), tyro.conf.arg(help=help_texts[name])], dataclasses.field(default=value))
         for name, value in components.items()
     ]
+    if not all_options:
+        fields.append(("header", Annotated[Header, tyro.conf.Suppress], dataclasses.field(default=None)))
     command = dataclasses.make_dataclass(
         "Register", fields, bases=(Register,), namespace={"base": base}, frozen=True, kw_only=True
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from convexadam.cli.common import Output, TransformFile, read_grid, read_optional, say
+from convexadam.cli.common import Header, Output, TransformFile, read_grid, read_optional, say
 from convexadam.cli.format_names import FormatName, check_format_name, list_formats
 from convexadam.cli.transform_files import load_transform, load_transform_with, save_transform, save_transform_as
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform, compose
@@ -31,6 +31,7 @@ class Invert:
     transform: TransformFile
     output: Output
     reference: Path | None = None
+    header: Header = None
 
     def run(self) -> None:
         """Run the command."""
@@ -67,6 +68,7 @@ class Compose:
     rest: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[THIRD ...]")] = ()
     output: Path
     reference: Path | None = None
+    header: Header = None
 
     def run(self) -> None:
         """Run the command."""
@@ -103,6 +105,7 @@ class Convert:
     from_: Annotated[FormatName, tyro.conf.arg(name="from")] = None
     fixed: Path | None = None
     moving: Path | None = None
+    header: Header = None
 
     def run(self) -> None:
         """Run the command."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from convexadam.cli.common import Output, TransformFile, UsageError, read_grid, read_optional, say
+from convexadam.cli.common import Header, Output, TransformFile, UsageError, read_grid, read_optional, say
 from convexadam.cli.transform_files import load_transform
 from convexadam.cli.transforms import invert_transform
 from convexadam.errors import ConfigError
@@ -58,6 +58,7 @@ class Warp:
     space: Literal["mm", "lps_mm", "voxel"] | None = None
     fixed: Path | None = None
     moving: Path | None = None
+    header: Header = None
 
     def run(self) -> None:
         """Run the command."""

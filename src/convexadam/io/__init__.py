@@ -14,7 +14,8 @@ from convexadam.io.formats import (
 from convexadam.io.fsl import read_fsl, write_fsl
 from convexadam.io.images import read_image, write_image
 from convexadam.io.itk_transforms import write_itk_transform
-from convexadam.io.landmarks import read_landmarks, write_landmarks
+from convexadam.io.landmark_table import LandmarkFile
+from convexadam.io.landmarks import read_landmark_file, read_landmarks, read_landmarks_mm, write_landmarks
 from convexadam.io.learn2reg import (
     check_learn2reg,
     check_learn2reg_2021,
@@ -26,6 +27,7 @@ from convexadam.io.learn2reg import (
     write_learn2reg_2021,
 )
 from convexadam.io.manifest import PairFiles, read_manifest
+from convexadam.io.nifti_placement import use_header
 from convexadam.io.torch_grid import from_torch_grid, read_torch_grid, to_torch_grid, write_torch_grid
 from convexadam.io.transform_format import FileHeader, NiftiHeader, Possible, TransformFormat, Unusable
 from convexadam.io.transforms import read_transform, write_transform
@@ -34,6 +36,7 @@ from convexadam.io.x5 import read_x5, write_x5
 __all__ = [
     "ENTRY_POINT_GROUP",
     "FileHeader",
+    "LandmarkFile",
     "NiftiHeader",
     "PairFiles",
     "Possible",
@@ -52,7 +55,9 @@ __all__ = [
     "read_fsl",
     "read_image",
     "read_itk_field",
+    "read_landmark_file",
     "read_landmarks",
+    "read_landmarks_mm",
     "read_learn2reg",
     "read_learn2reg_2021",
     "read_learn2reg_voxels",
@@ -65,6 +70,7 @@ __all__ = [
     "to_torch_grid",
     "transform_formats",
     "unregister_format",
+    "use_header",
     "write_fsl",
     "write_image",
     "write_itk_field",

@@ -16,7 +16,7 @@ from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Tran
 from convexadam.geometry.tensors import to_device
 from convexadam.io.headers import hdf5_contains
 from convexadam.io.itk import LPS, flip_lps, grid_from_itk, image_to_itk, import_simpleitk
-from convexadam.io.nifti import StrPath
+from convexadam.io.reading import StrPath
 from convexadam.io.transform_format import FileHeader
 
 ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat")

@@ -20,8 +20,9 @@ from convexadam.io.coordinates import (
     world_to_index_matrix,
 )
 from convexadam.io.fsl import INTENT_FSL_FIELD, INTENTS_OF_COEFFICIENTS
-from convexadam.io.nifti import StrPath, load_nifti, read_nifti_values, save_nifti
-from convexadam.io.reading import check_file, is_zip
+from convexadam.io.nifti import read_nifti_values, save_nifti
+from convexadam.io.nifti_file import load_nifti
+from convexadam.io.reading import StrPath, check_file, is_zip
 from convexadam.io.transform_format import DetectionResult, FileHeader, Possible
 
 _LONG = re.compile(r"disp_\d{4}_(\d{4})_\d{4}_(\d{4})\.(?:npz|nii\.gz)")

@@ -14,8 +14,7 @@ from convexadam.errors import FileError, GeometryError, InputError
 from convexadam.geometry import DisplacementField, Grid, Transform
 from convexadam.geometry.tensors import to_device
 from convexadam.io.coordinates import field_from_coordinates, field_to_coordinates, to_field, world_to_index_matrix
-from convexadam.io.nifti import StrPath
-from convexadam.io.reading import check_file
+from convexadam.io.reading import StrPath, check_file
 from convexadam.io.transform_format import FileHeader
 
 _FORMAT = "sampling grid, version 1"

@@ -10,8 +10,7 @@ from convexadam.errors import ConfigError, FileError, InputError
 from convexadam.geometry import Grid, Image, Transform
 from convexadam.io.detect import detect_format
 from convexadam.io.formats import choose_format, get_format
-from convexadam.io.nifti import StrPath
-from convexadam.io.reading import check_file
+from convexadam.io.reading import StrPath, check_file
 from convexadam.io.transform_format import TransformFormat
 
 

@@ -13,8 +13,7 @@ from convexadam.errors import FileError, MissingExtraError
 from convexadam.geometry import Affine, DisplacementField, Grid, Transform
 from convexadam.io.coordinates import to_field, vectors_to_tensor
 from convexadam.io.headers import hdf5_contains
-from convexadam.io.nifti import StrPath
-from convexadam.io.reading import check_file
+from convexadam.io.reading import StrPath, check_file
 from convexadam.io.transform_format import FileHeader
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeAlias, final, get_args
 
 from convexadam._typing import Triple
 from convexadam.errors import ConfigError, FileError, InputError
-from convexadam.io.nifti import StrPath, open_nifti
-from convexadam.io.reading import check_file
+from convexadam.io.nifti_file import open_nifti
+from convexadam.io.reading import StrPath, check_file
 
 Split: TypeAlias = Literal["val", "test", "train"]
 """Split of the pairs of a task."""

@@ -11,6 +11,7 @@ import torch
 from convexadam._typing import Points, Tensor
 from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry import DisplacementField, Grid, Image, Transform, resample
+from convexadam.geometry.grid import HEADER_ROUNDING
 from convexadam.metrics.folding import folded_share, inner_determinant, inner_mask, log_spread, shifted_log_spread
 from convexadam.metrics.landmarks import tre
 from convexadam.metrics.overlap import common_labels, dice
@@ -239,7 +240,7 @@ def to_integer_labels(image: Image, name: str) -> Image:
     Raises
     ------
     InputError
-        If there are several channels, or values that are not whole numbers.
+        If there are several channels, values that are not whole numbers, or some that the type cannot tell apart.
     """
     if image.data.shape[0] != 1:
         raise InputError(f"{name} must have one channel, got {image.data.shape[0]}; pass one label map")
@@ -250,11 +251,17 @@ def to_integer_labels(image: Image, name: str) -> Image:
         raise InputError(
             f"{name} must contain whole numbers, got other values; resample label maps by nearest neighbour"
         )
-    return Image(rounded.to(torch.int32), image.grid)
+    largest = float(rounded.abs().max())
+    if not largest <= (exact := 2 / torch.finfo(rounded.dtype).eps):
+        raise InputError(
+            f"{name} must hold labels up to {exact:.0f} in {rounded.dtype}, which merges larger ones, got "
+            f"{largest:.0f}; store the labels as whole numbers"
+        )
+    return Image(rounded.to(torch.int64), image.grid)
 
 
 def _check_on_grid(image: Image, grid: Grid, name: str) -> None:
-    if not image.grid.is_close(grid):
+    if not image.grid.is_close(grid, tolerance=HEADER_ROUNDING):
         raise GeometryError(
             f"{name} must be on the grid of the transform, {grid!r}, got {image.grid!r}; pass "
             "transform.to_displacement_field(image.grid), or resample the image"
