@@ -25,11 +25,13 @@ from convexadam.cli.common import (
     show_progress,
 )
 from convexadam.cli.matrices import decompose_matrix
+from convexadam.cli.points import name_landmarks, warn_if_outside
 from convexadam.cli.results import (
     LABELS,
     MOVED,
     REPORT,
     TRANSFORM,
+    check_fixed_image,
     check_folder,
     check_learn2reg_path,
     check_outputs,
@@ -38,9 +40,10 @@ from convexadam.cli.results import (
 from convexadam.cli.transform_files import load_transform
 from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, Transform, compose
-from convexadam.io import read_image, write_image, write_learn2reg
+from convexadam.io import read_image, read_landmarks_mm, write_image, write_learn2reg
 from convexadam.linear import LinearAlignment
 from convexadam.linear.centres import geometric_centre
+from convexadam.metrics.summary import to_integer_labels
 from convexadam.registration import RegistrationConfig, RegistrationResult, preset, register
 from convexadam.registration.inputs import parse_images
 
@@ -127,6 +130,8 @@ class Register:
         """Run the command."""
         self._check_outputs()
         labels = read_optional(read_image, self.warp_labels)
+        if labels is not None:
+            to_integer_labels(labels, "--warp-labels")  # raises for intensities
         fixed, moving, initial = self._read_images()
         with show_progress(self.quiet) as progress:
             result = register(
@@ -167,9 +172,13 @@ class Register:
 
     def _read_images(self) -> tuple[Any, Any, Transform | None]:
         """Return both images and the initial transform; some of its file formats need the grids of the images."""
-        if self.initial_transform is None:
-            return self.fixed, self.moving, None
         fixed, moving = parse_images(self.fixed, self.moving, self.device)
+        check_fixed_image(fixed, self.output_dir)
+        for path, image in ((self.fixed_landmarks, fixed), (self.moving_landmarks, moving)):
+            if path is not None:
+                warn_if_outside(read_landmarks_mm(path, image.grid), image.grid, name_landmarks(path), "check the file")
+        if self.initial_transform is None:
+            return fixed, moving, None
         path = self.initial_transform
         initial = compose(load_transform(path, fixed=fixed.grid, moving=moving.grid, device=fixed.data.device))
         if self.linear not in (None, "none") and not isinstance(initial, Affine):

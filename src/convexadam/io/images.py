@@ -89,12 +89,16 @@ def write_image(image: Image, path: StrPath) -> None:
     """
     if not isinstance(image, Image):
         raise InputError(f"image must be an Image, got {type(image).__name__}; convert it with as_image")
-    name = str(path)
-    if name.endswith((".mha", ".nrrd")):
+    check_image_name(path)
+    if str(path).endswith((".mha", ".nrrd")):
         write_with_itk(image, path)
-    elif name.endswith((".nii", ".nii.gz")):
-        save_nifti(to_nifti_array(image.data), image.grid, path)
     else:
+        save_nifti(to_nifti_array(image.data), image.grid, path)
+
+
+def check_image_name(path: StrPath) -> None:
+    """Raise `FileError` unless `write_image` can write a file of this name."""
+    if not str(path).endswith((".nii", ".nii.gz", ".mha", ".nrrd")):
         raise FileError(
             f"the name of an image file must end in .nii or .nii.gz (or, with SimpleITK, .mha or .nrrd), got {path}; "
             "change the ending"

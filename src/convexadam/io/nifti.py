@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,7 +174,13 @@ def to_storable(data: torch.Tensor) -> np.ndarray:
     elif data.dtype == torch.bool:
         data = data.to(torch.uint8)
     elif data.dtype == torch.int64:
-        fits = torch.iinfo(torch.int32)
-        if fits.min <= int(data.min()) and int(data.max()) <= fits.max:
+        fits, low, high = torch.iinfo(torch.int32), int(data.min()), int(data.max())
+        if fits.min <= low and high <= fits.max:
             data = data.to(torch.int32)
+        else:
+            warnings.warn(
+                f"values from {low} to {high} do not fit into 32 bits and are written as int64, which SPM and FSL do "
+                "not read; renumber the labels for them",
+                stacklevel=2,
+            )
     return data.numpy()
