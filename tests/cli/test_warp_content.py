@@ -258,7 +258,7 @@ def test_results_survive_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return [folder]
 
     monkeypatch.setattr(results, "_write_files", write)
-    with pytest.raises(FileError, match=r"No space left on device; the results are kept in .*convexadam-"):
+    with pytest.raises(FileError, match=r"No space left on device; the results must be moved from .*convexadam-"):
         results.write_result(None, tmp_path)  # type: ignore[arg-type]
     assert written[0] == tmp_path
     assert written[1].is_dir()

@@ -88,7 +88,7 @@ def write_result(result: RegistrationResult, folder: Path) -> list[Path]:
             _write_files(result, rescue)
         except (FileError, OSError):
             raise error from None
-        raise FileError(f"{error}; the results are kept in {rescue}, move them from there") from error
+        raise FileError(f"{error}; the results must be moved from {rescue}, where they are kept") from error
 
 
 def _write_files(result: RegistrationResult, folder: Path) -> list[Path]:

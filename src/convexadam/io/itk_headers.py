@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from convexadam._claims import check_claim
 from convexadam.errors import FileError
-from convexadam.io.reading import check_claim
 
 _MAX_HEADER = 2**20
 

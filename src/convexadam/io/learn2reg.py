@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from convexadam._atomic import atomic_path
+from convexadam._claims import check_arrays
 from convexadam._typing import Field, Triple
 from convexadam.errors import FileError
 from convexadam.geometry import DisplacementField, Grid, Transform
@@ -294,6 +295,7 @@ def _read_values(source: Path) -> np.ndarray:
 
 
 def _read_single_array(path: Path) -> np.ndarray:
+    check_arrays(path)
     with path.open("rb") as file:  # numpy leaves files that it opened itself open when they are damaged
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile) or len(archive.files) != 1:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convexadam._claims import check_claim
 from convexadam.errors import FileError, GeometryError
 from convexadam.io.nifti import check_nifti
-from convexadam.io.reading import StrPath, check_claim
+from convexadam.io.reading import StrPath
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Pair

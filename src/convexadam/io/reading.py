@@ -16,9 +16,6 @@ StrPath: TypeAlias = str | os.PathLike[str]
 _MAX_REASON = 300
 """Characters of an error of another package that are passed on."""
 
-_DEFLATE_RATIO = 1040
-"""No deflated stream (gzip, zip, zlib) holds more bytes for each of its own: the limit of the format is 1032."""
-
 
 @contextmanager
 def check_file(path: str | os.PathLike[str], content: str) -> Iterator[Path]:
@@ -68,35 +65,3 @@ def is_zip(source: Path) -> bool:
     """Whether a file is a zip archive, such as ``.npz`` and the files of ``torch.save``."""
     with source.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
-
-
-def check_claim(claimed: int, stored: int, source: Path, *, packed: bool) -> None:
-    """Raise unless a file of ``stored`` bytes can hold the ``claimed`` bytes of its header, and memory as well.
-
-    Call it before anything of the size of the claim is allocated: a header of 348 bytes may claim petabytes.
-
-    Raises
-    ------
-    FileError
-        If either is too small.
-    """
-    most = stored * _DEFLATE_RATIO if packed else stored
-    if not 0 <= claimed <= most:
-        raise FileError(
-            f"cannot read {source}: its header must claim at most the {most} bytes that a file of its size can hold, "
-            f"got {claimed}; it is damaged or truncated"
-        )
-    memory = measure_memory()
-    if memory is not None and claimed > memory:
-        raise FileError(
-            f"cannot read {source}: its values must fit into the memory of this machine ({memory} bytes), got "
-            f"{claimed} bytes; crop or downsample them"
-        )
-
-
-def measure_memory() -> int | None:
-    """Return the bytes of memory of the machine, or ``None`` where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None

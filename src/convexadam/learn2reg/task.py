@@ -29,7 +29,7 @@ _KEYS: dict[Split, str] = {
     "train": "training_paired_images",
 }
 
-_IMAGE = re.compile(r"(?:.*/)?images[^/]*/[^/]*_\d{4}_\d{4}\.nii\.gz")
+_IMAGE = re.compile(r"(?:[^/].*/)?images[^/]*/[^/]*_\d{4}_\d{4}\.nii\.gz")
 
 
 @final
@@ -274,7 +274,7 @@ def _parse_splits(data: dict[str, Any], folder: Path) -> tuple[dict[Split, tuple
 def _parse_pair(entry: Any, folder: Path, key: str) -> TaskPair:
     table = entry if isinstance(entry, dict) else {}
     names = [str(table.get(side)) for side in ("fixed", "moving")]
-    if not all(_IMAGE.fullmatch(name) for name in names):
+    if not all(_IMAGE.fullmatch(name) and ".." not in Path(name).parts for name in names):
         raise InputError(
             f"pairs of {key!r} must be {{'fixed': NAME, 'moving': NAME}} with names like "
             "./imagesTr/Task_0001_0000.nii.gz (a folder images..., then subject and modality of four digits), "
