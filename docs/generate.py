@@ -338,6 +338,21 @@ def gpu_budgets() -> str:
     return table(("preset", "voxels", "operations and launches (goal)", "waits (goal)", "bytes per voxel (goal)"), rows)
 
 
+def reliability() -> str:
+    """Return what comes of each kind of input, from the cases that the tests run."""
+    sys.path[:0] = [str(ROOT / "tests" / "reliability")]
+    cases = importlib.import_module("case").collect_cases()
+    parts = []
+    for kind in dict.fromkeys(case.kind for case in cases):
+        rows = [
+            (case.given, case.outcome, case.says if case.outcome == "result" else f"“… {case.says} …”")
+            for case in cases
+            if case.kind == kind
+        ]
+        parts.append(f"## {kind}\n\n" + table(("input", "what comes", "which one"), rows))
+    return "\n".join(parts)
+
+
 MAKERS: dict[str, Callable[[], str | None]] = {
     **{f"settings of {name}": lambda name=name: settings(name) for name in COMPONENTS},  # type: ignore[misc]
     "presets": presets,
@@ -350,6 +365,7 @@ MAKERS: dict[str, Callable[[], str | None]] = {
     "optimisers": optimisers,
     "scaling": scaling,
     "GPU budgets": gpu_budgets,
+    "reliability": reliability,
 }
 
 

@@ -15,6 +15,7 @@ from convexadam._claims import check_claim
 from convexadam.errors import FileError
 
 _MAX_HEADER = 2**20
+_MAX_NAME = 255
 
 _UNIT_MM = {
     **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1000.0),
@@ -27,7 +28,7 @@ _UNIT_MM = {
 }
 """Units of length in mm. Without one, mm is meant."""
 
-_LINE = {"NrrdImageIO": re.compile(r"([\w ]+?)\s*:=?\s*(.*)"), "MetaImageIO": re.compile(r"(\w+)\s*=\s*(.*)")}
+_LINE = {"NrrdImageIO": re.compile(r"([\w ]+?)\s*:=?\s*(.*)"), "MetaImageIO": re.compile(r"(\w+)\s*[:=]\s*(.*)")}
 _DATA_FILE = {"NrrdImageIO": ("data file", "datafile"), "MetaImageIO": ("elementdatafile",)}
 _NO_ANATOMY = re.compile(r"scanner-xyz|3d-(right|left)-handed", re.IGNORECASE)
 _BYTES = re.compile(r"(\d+)-bit")
@@ -43,7 +44,7 @@ def read_itk_header(source: Path, reader: str) -> dict[str, str]:
     with source.open("rb") as file:
         text = file.read(_MAX_HEADER).decode("utf-8", errors="replace")
     fields: dict[str, str] = {}
-    lines = text.splitlines()
+    lines = text.split("\n")
     for number, line in enumerate(lines):
         if reader == "NrrdImageIO" and not line.strip():
             break
@@ -117,6 +118,12 @@ def _check_inside(name: str, source: Path) -> None:
         raise FileError(
             f"cannot read {source}: the file with its voxels must be in its folder, got {name!r}; move it there and "
             "correct the header"
+        )
+    inner = name.upper() in ("", "LOCAL") or "%" in name  # a pattern of several files
+    if not inner and not (name.isprintable() and len(name) < _MAX_NAME and (source.parent / name).is_file()):
+        raise FileError(
+            f"cannot read {source}: the file with its voxels must exist, got {name[:60]!r}; correct the header, which "
+            "may be damaged"
         )
 
 
