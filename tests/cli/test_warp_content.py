@@ -145,7 +145,7 @@ def test_labels_beyond_32_bits_stay_apart(tmp_path: Path) -> None:
         assert dice(one, one.flip(0)) == {3_000_000_000: 0.0, 3_000_000_001: 0.0}
     with pytest.raises(ValueError, match="merges larger ones"):
         to_integer_labels(Image.from_array(values.astype(np.float32)), "labels")
-    with pytest.warns(UserWarning, match="written as int64, which SPM and FSL do not read"):
+    with pytest.warns(UserWarning, match="written as int64, which some programs do not read"):
         write_image(Image.from_array(values), tmp_path / "labels.nii.gz")
     found: Any = nibabel.load(tmp_path / "labels.nii.gz")
     np.testing.assert_array_equal(np.asarray(found.dataobj), values)

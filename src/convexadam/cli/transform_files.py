@@ -48,7 +48,7 @@ def save_transform_as(
 
 def check_output(path: Path, name: str | None = None) -> None:
     """Raise, before the work, unless a transform can be written to a file, in the format of this name or its own."""
-    with _translate_errors(format="--to", **_GRIDS):
+    with _translate_errors(format="--to"):
         check_transform_name(path, name)
     check_writable(path)
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
+import struct
 from pathlib import Path
 from typing import Any
 
 from convexadam._claims import check_claim
 from convexadam.errors import FileError, MissingExtraError
+
+_MIN_HEAP, _HEAP_HEADER = 4096, 16
+"""Smallest size of a global heap, and of the headers of it and its objects, in bytes."""
 
 
 def check_hdf5(source: Path) -> None:
@@ -25,6 +30,8 @@ def check_hdf5(source: Path) -> None:
         If h5py is not installed.
     """
     h5py = _import_h5py()
+    if not _has_sound_heaps(source.read_bytes()):
+        raise FileError(f"cannot read {source}: its heaps of texts must be whole, got a damaged one; copy it again")
     with h5py.File(source, "r") as file:
         _check_group(h5py, file, source, depth=0)
         transforms = file.get("TransformGroup")
@@ -52,6 +59,25 @@ def check_parameters(kind: str, fixed: list[float], count: int, source: Path) ->
             f"cannot read {source}: a {kind} must have three parameters for each point of its grid {size}, got {count} "
             "parameters; it is damaged or truncated"
         )
+
+
+def _has_sound_heaps(content: bytes) -> bool:
+    """Whether the objects of each global heap fill it exactly: HDF5 reads others without an end."""
+    for match in re.finditer(rb"GCOL\x01\0\0\0", content):
+        (size,) = struct.unpack_from("<Q", content.ljust(match.end() + 8, b"\0"), match.end())
+        at, end = match.start() + _HEAP_HEADER, match.start() + size
+        if not _MIN_HEAP <= size <= len(content) - match.start():
+            continue  # bytes that look alike, or a heap that HDF5 refuses
+        while at + _HEAP_HEADER <= end:
+            index, length = struct.unpack_from("<H6xQ", content, at)
+            if index == 0:  # free space up to the end, of which the length includes this header
+                if length != end - at:
+                    return False
+                break
+            at += _HEAP_HEADER + -(-length // 8) * 8
+        if at > end:
+            return False
+    return True
 
 
 def _check_group(h5py: Any, group: Any, source: Path, depth: int) -> None:

@@ -179,8 +179,8 @@ def to_storable(data: torch.Tensor) -> np.ndarray:
             data = data.to(torch.int32)
         else:
             warnings.warn(
-                f"values from {low} to {high} do not fit into 32 bits and are written as int64, which SPM and FSL do "
-                "not read; renumber the labels for them",
+                f"values from {low} to {high} do not fit into 32 bits and are written as int64, which some programs "
+                "do not read; renumber the labels for them",
                 stacklevel=2,
             )
     return data.numpy()
