@@ -399,6 +399,21 @@ def gpu_predicted_kernels() -> str:
     return table(("kernel", "launches", "10⁹ instructions of a warp", "GB", "ms"), lines)
 
 
+def reliability() -> str:
+    """Return what comes of each kind of input, from the cases that the tests run."""
+    sys.path[:0] = [str(ROOT / "tests" / "reliability")]
+    cases = importlib.import_module("case").collect_cases()
+    parts = []
+    for kind in dict.fromkeys(case.kind for case in cases):
+        rows = [
+            (case.given, case.outcome, case.says if case.outcome == "result" else f"“… {case.says} …”")
+            for case in cases
+            if case.kind == kind
+        ]
+        parts.append(f"## {kind}\n\n" + table(("input", "what comes", "which one"), rows))
+    return "\n".join(parts)
+
+
 MAKERS: dict[str, Callable[[], str | None]] = {
     **{f"settings of {name}": lambda name=name: settings(name) for name in COMPONENTS},  # type: ignore[misc]
     "presets": presets,
@@ -413,6 +428,7 @@ MAKERS: dict[str, Callable[[], str | None]] = {
     "GPU budgets": gpu_budgets,
     "GPU predicted": gpu_predicted,
     "GPU predicted kernels": gpu_predicted_kernels,
+    "reliability": reliability,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from convexadam.errors import FileError
@@ -40,14 +40,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     FileError
         If the folder does not exist, or the block or the renaming raises `OSError`.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise FileError(f"cannot write {target}: path must be a file, got a folder; pass the name of a file in it")
-    if not target.parent.is_dir():
-        raise FileError(
-            f"cannot write {target}: {target.parent} is not a folder; create it first, or choose another path"
-        )
-    temporary = target.with_name(f".{secrets.token_hex(6)}.part.{target.name}")
+    target = _check_target(path)
+    temporary = _name_temporary(target)
     try:
         yield temporary
         temporary.replace(target)
@@ -55,4 +49,41 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise FileError(f"cannot write {target}: {reason}; check permissions and free space") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a name that is too long, for example, which was said already
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise unless a file can be written, before the work whose result it will hold.
+
+    An empty file is created beside it and removed, since permissions alone do not tell: the folder may be on a disk
+    that is full or read-only.
+
+    Raises
+    ------
+    FileError
+        If the folder does not exist, or nothing can be written to it.
+    """
+    target = _check_target(path)
+    probe = _name_temporary(target)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FileError(f"cannot write {target}: {reason}; check permissions and free space") from error
+
+
+def _check_target(path: str | os.PathLike[str]) -> Path:
+    target = Path(path)
+    if target.is_dir():
+        raise FileError(f"cannot write {target}: path must be a file, got a folder; pass the name of a file in it")
+    if not target.parent.is_dir():
+        raise FileError(
+            f"cannot write {target}: {target.parent} is not a folder; create it first, or choose another path"
+        )
+    return target
+
+
+def _name_temporary(target: Path) -> Path:
+    return target.with_name(f".{secrets.token_hex(6)}.part.{target.name}")

@@ -11,6 +11,7 @@ import torch
 
 from convexadam._typing import Field
 from convexadam.errors import GeometryError, InputError, MissingExtraError
+from convexadam.geometry.grid import HEADER_ROUNDING
 from convexadam.geometry.image import Image
 from convexadam.io import atomic_path
 
@@ -109,7 +110,7 @@ def robust_window(volume: np.ndarray) -> Window:
 
 def _check_inputs(fixed: Image, moving: Image, moved: Image, disp_mm: Field | None) -> None:
     for name, image in (("moving", moving), ("moved", moved)):
-        if not image.grid.is_close(fixed.grid):
+        if not image.grid.is_close(fixed.grid, tolerance=HEADER_ROUNDING):
             raise GeometryError(
                 f"{name} must be on the grid of the fixed image {fixed.grid!r}, got {image.grid!r}; resample it to the "
                 "fixed grid"

@@ -147,7 +147,7 @@ def test_errors_of_writing_name_options(
         raise FileError("which kind? pass format=\nor fixed=")
 
     monkeypatch.setattr("convexadam.cli.transform_files.write_transform", refuse)
-    places = [turned / "field.nii.gz", tmp_path / "out.foo"]
+    places = [turned / "field.nii.gz", tmp_path / "out.h5"]
     assert run("convert", *places).error == "convexadam: which kind? pass --to or --fixed\n"
     assert run("invert", *places).error.endswith("or --reference\n")
 

@@ -60,8 +60,8 @@ def test_nibabel_keeps_the_rules_of_files() -> None:
     assert as_image(labels).is_label
     with pytest.raises(InputError, match="extract a frame"):
         as_image(nibabel.Nifti1Image(np.ones((5, 7, 4, 2), np.float32), np.eye(4)))
-    with pytest.raises(InputError, match="MGHImage"):
-        as_image(nibabel.MGHImage(np.ones(SHAPE, np.float32), np.eye(4)))
+    with pytest.raises(InputError, match="Spm2AnalyzeImage"):
+        as_image(nibabel.Spm2AnalyzeImage(np.ones(SHAPE, np.float32), np.eye(4)))
     with pytest.raises(InputError, match="Nifti1Header"):
         as_image(nibabel.Nifti1Header())
     with pytest.raises(GeometryError, match="affine"):

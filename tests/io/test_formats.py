@@ -33,7 +33,7 @@ from convexadam.io import (
 
 GRID = GRIDS["oblique PIR"]
 MAGIC = "JSON matrix\n"
-BUILTIN = ["itk", "nifti", "learn2reg", "learn2reg-2021", "torch", "fsl", "x5"]
+BUILTIN = ["itk", "nifti", "spm", "niftyreg", "learn2reg", "learn2reg-2021", "torch", "fsl", "x5"]
 
 
 def write_json(transform: Transform, path: Path, *, fixed: Grid | None, moving: Grid | None) -> None:

@@ -109,7 +109,8 @@ def test_types_written(dtype: torch.dtype, stored: str, tmp_path: Path) -> None:
 
 def test_large_int64_stays(tmp_path: Path) -> None:
     data = torch.full((1, *SHAPE), -(2**40))
-    write_image(Image(data, GRIDS["RAS"]), tmp_path / "a.nii")
+    with pytest.warns(UserWarning, match="written as int64"):
+        write_image(Image(data, GRIDS["RAS"]), tmp_path / "a.nii")
     assert torch.equal(read_image(tmp_path / "a.nii").data, data)
 
 
@@ -247,11 +248,9 @@ def test_damaged_archives_are_named(how: str, tmp_path: Path) -> None:
         read_image(path)
 
 
-@pytest.mark.parametrize("ending", [".mgz", ".img"])
-def test_foreign_formats_are_named(ending: str, tmp_path: Path) -> None:
-    path = tmp_path / f"foreign{ending}"
-    make: Any = nibabel.MGHImage if ending == ".mgz" else nibabel.Spm2AnalyzeImage
-    nibabel.save(make(np.ones(SHAPE, np.float32), np.eye(4)), path)
+def test_foreign_formats_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.img"
+    nibabel.save(nibabel.Spm2AnalyzeImage(np.ones(SHAPE, np.float32), np.eye(4)), path)
     with pytest.raises(FileError, match=r"foreign.*must be (a )?NIfTI"):
         read_image(path)
 

@@ -21,6 +21,7 @@ from convexadam.cli.tuning import Tune
 from convexadam.cli.warming import Warmup
 from convexadam.cli.warping import Warp
 from convexadam.errors import ConvexAdamError
+from convexadam.io import use_header
 
 _COMMANDS: dict[str, Any] = {
     "warp": Warp,
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.filterwarnings("always", module="convexadam", category=UserWarning)
             warnings.showwarning = _show_warning
-            _parse_command(arguments).run()
+            command = _parse_command(arguments)
+            with use_header(getattr(command, "header", None)):
+                command.run()
     except UsageError as error:
         say(f"convexadam: {error}")
         return 2

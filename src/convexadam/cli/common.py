@@ -37,6 +37,16 @@ Output: TypeAlias = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar=
 OptionalFile: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="IN", help_behavior_hint="")]
 """A file to read that may be omitted, without the words ``{None}`` and ``(default: None)`` in the help."""
 
+Header: TypeAlias = Annotated[
+    Literal["sform", "qform"] | None,
+    tyro.conf.arg(
+        metavar="FORM",
+        help="sform or qform: where NIfTI files place their voxels. Default: as ITK.",
+        help_behavior_hint="",
+    ),
+]
+"""The form of NIfTI headers to use, which `main` passes on to `use_header`."""
+
 OptionalOutput: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="OUT", help_behavior_hint="")]
 """The same for a file to write."""
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from convexadam.cli.common import read_grid, read_optional
+from convexadam.cli.common import Header, read_grid, read_optional
 from convexadam.cli.evaluating import replace_nan
 from convexadam.cli.format_names import FormatName, check_format_name
 from convexadam.cli.matrices import decompose_matrix
@@ -21,7 +21,8 @@ from convexadam.errors import FileError
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform
 from convexadam.io import get_format, read_image
 from convexadam.io.detect import Detection, detect_format
-from convexadam.io.nifti import load_nifti, read_nifti_affine, read_nifti_values
+from convexadam.io.nifti import read_nifti_grid, read_nifti_values
+from convexadam.io.nifti_file import load_nifti
 from convexadam.io.reading import check_file
 from convexadam.metrics import evaluate_transform
 
@@ -49,6 +50,7 @@ class Info:
     from_: Annotated[FormatName, tyro.conf.arg(name="from")] = None
     fixed: Path | None = None
     moving: Path | None = None
+    header: Header = None
 
     def run(self) -> None:
         """Run the command."""
@@ -92,8 +94,7 @@ def _summarise_nifti_image(source: Path, detection: Detection) -> dict[str, Any]
     """Summarise a NIfTI image, with frames along any number of axes; a note says that it may be a field."""
     nifti = load_nifti(source)
     header: Any = nifti.header
-    i, j, k = (*nifti.shape, 1, 1)[:3]
-    grid, stored = Grid((i, j, k), read_nifti_affine(nifti)), header.get_data_dtype().newbyteorder("=")
+    grid, stored = read_nifti_grid(nifti), header.get_data_dtype().newbyteorder("=")
     facts = _summarise_values(read_nifti_values(nifti), grid, math.prod(nifti.shape[3:]), str(stored))
     ambiguous = nifti.shape[3:] == (3,)
     return {**facts, "note": name_read_options(detection.problem)} if ambiguous else facts

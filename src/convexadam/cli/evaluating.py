@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convexadam.cli.common import TransformFile, read_grid, read_optional
+from convexadam._typing import Points
+from convexadam.cli.common import Header, TransformFile, read_grid, read_optional
+from convexadam.cli.points import name_landmarks, warn_if_outside
 from convexadam.cli.transform_files import load_transform
 from convexadam.errors import ConfigError
-from convexadam.io import read_image, read_landmarks
+from convexadam.geometry import Grid
+from convexadam.io import read_image, read_landmarks_mm
 from convexadam.metrics import evaluate_transform
 
 
@@ -54,6 +57,7 @@ class Evaluate:
     moving: Path | None = None
     mask: Path | None = None
     surface: bool = True
+    header: Header = None
 
     def run(self) -> None:
         """Run the command."""
@@ -72,16 +76,21 @@ class Evaluate:
             fixed_labels=fixed_labels,
             moving_labels=read_optional(read_image, self.moving_labels),
             labels=self.labels or None,
-            fixed_landmarks_mm=read_optional(
-                lambda path: grid.index_to_world(read_landmarks(path)), self.fixed_landmarks
-            ),
-            moving_landmarks_mm=read_optional(
-                lambda path: moving_grid.index_to_world(read_landmarks(path)), self.moving_landmarks
-            ),
+            fixed_landmarks_mm=_read_points(self.fixed_landmarks, grid),
+            moving_landmarks_mm=_read_points(self.moving_landmarks, moving_grid),
             mask=mask,
             surface=self.surface,
         )
         sys.stdout.write(json.dumps(replace_nan(scores), indent=2) + "\n")
+
+
+def _read_points(path: Path | None, grid: Grid) -> Points | None:
+    """Return landmarks in mm RAS+, and warn if they lie far from their image."""
+    if path is None:
+        return None
+    points_mm = read_landmarks_mm(path, grid)
+    warn_if_outside(points_mm, grid, name_landmarks(path), "check the file, --fixed and --moving")
+    return points_mm
 
 
 def replace_nan(value: Any) -> Any:

@@ -14,26 +14,37 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import tyro
 
-from convexadam.cli.common import OptionalFile, OptionalOutput, Preset, UsageError, read_optional, say, show_progress
+from convexadam.cli.common import (
+    Header,
+    OptionalFile,
+    OptionalOutput,
+    Preset,
+    UsageError,
+    read_optional,
+    say,
+    show_progress,
+)
 from convexadam.cli.matrices import decompose_matrix
+from convexadam.cli.points import name_landmarks, warn_if_outside
 from convexadam.cli.results import (
     LABELS,
     MATRIX,
     MOVED,
     REPORT,
     TRANSFORM,
+    check_fixed_image,
     check_folder,
     check_learn2reg_path,
     check_outputs,
     write_result,
 )
 from convexadam.cli.transform_files import load_transform
-from convexadam.errors import ConfigError, GeometryError
+from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, Transform, compose
-from convexadam.io import read_image, write_image, write_learn2reg
-from convexadam.io.nifti import has_right_angles
+from convexadam.io import read_image, read_landmarks_mm, write_image, write_learn2reg
 from convexadam.linear import LinearAlignment
 from convexadam.linear.centres import geometric_centre
+from convexadam.metrics.summary import to_integer_labels
 from convexadam.registration import RegistrationConfig, RegistrationResult, preset, register
 from convexadam.registration.inputs import parse_images
 
@@ -113,6 +124,7 @@ class Register:
     moving_segmentation: OptionalFile = None
     warp_labels: OptionalFile = None
     device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cpu"
+    header: Header = None
     learn2reg: OptionalOutput = None
     quiet: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
 
@@ -120,6 +132,8 @@ class Register:
         """Run the command."""
         self._check_outputs()
         labels = read_optional(read_image, self.warp_labels)
+        if labels is not None:
+            to_integer_labels(labels, "--warp-labels")  # raises for intensities
         fixed, moving, initial = self._read_images()
         with show_progress(self.quiet) as progress:
             result = register(
@@ -163,11 +177,11 @@ class Register:
     def _read_images(self) -> tuple[Any, Any, Transform | None]:
         """Return both images and the initial transform; some of its file formats need the grids of the images."""
         fixed, moving = parse_images(self.fixed, self.moving, self.device)
-        if not has_right_angles(fixed.grid):  # known before the registration, not when its result is written
-            raise GeometryError(
-                f"the fixed image must have axes at right angles, which {TRANSFORM} needs, got a sheared grid in "
-                f"{self.fixed}; resample it, or use convexadam.register in Python"
-            )
+        if not self.base.is_linear:  # a matrix needs no grid
+            check_fixed_image(fixed, self.output_dir)
+        for path, image in ((self.fixed_landmarks, fixed), (self.moving_landmarks, moving)):
+            if path is not None:
+                warn_if_outside(read_landmarks_mm(path, image.grid), image.grid, name_landmarks(path), "check the file")
         if self.initial_transform is None:
             return fixed, moving, None
         path = self.initial_transform
@@ -201,6 +215,8 @@ def make_register_command(arguments: Sequence[str], *, all_options: bool = True)
         (name, Annotated[type(value), tyro.conf.arg(help=help_texts[name])], dataclasses.field(default=value))
         for name, value in components.items()
     ]
+    if not all_options:
+        fields.append(("header", Annotated[Header, tyro.conf.Suppress], dataclasses.field(default=None)))
     command = dataclasses.make_dataclass(
         "Register", fields, bases=(Register,), namespace={"base": base}, frozen=True, kw_only=True
     )

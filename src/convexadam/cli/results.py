@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
+import tempfile
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from convexadam.errors import FileError
-from convexadam.geometry import Affine
+from convexadam._atomic import check_writable, make_folder
+from convexadam.errors import FileError, GeometryError
+from convexadam.geometry import Affine, Image
 from convexadam.io import check_learn2reg_name, write_image, write_transform
+from convexadam.io.nifti import has_right_angles
 from convexadam.registration import RegistrationResult
 
 MOVED, REPORT, LABELS = "moved.nii.gz", "report.json", "labels_moved.nii.gz"
@@ -15,12 +21,36 @@ MOVED, REPORT, LABELS = "moved.nii.gz", "report.json", "labels_moved.nii.gz"
 TRANSFORM, MATRIX = "transform.nii.gz", "transform.tfm"
 """Name of the transform: of a displacement field, and of a linear one."""
 
+_BYTES_PER_VOXEL = 16
+"""Of the moved image and the transform, before they are packed."""
+
 
 def check_folder(folder: Path) -> None:
-    """Raise unless the folder exists or can be created."""
-    existing = next(part for part in (folder, *folder.absolute().parents) if part.exists())
+    """Raise unless the folder exists, or can be created, and files can be written to it."""
+    existing = _find_existing(folder)
     if not existing.is_dir():
         raise FileError(f"--output-dir must be a folder, got {folder}, where {existing} is a file; choose another")
+    check_writable(existing / (secrets.token_hex(6) if existing != folder else REPORT))
+
+
+def check_fixed_image(fixed: Image, folder: Path) -> None:
+    """Raise unless the transform can be written on the grid of the fixed image; warn if the disk is nearly full."""
+    if not has_right_angles(fixed.grid):
+        raise GeometryError(
+            f"the fixed image must have orthogonal axes (right angles) for a transform file of ITK, got {fixed.grid!r} "
+            "with shear; resample it, or call convexadam.register in Python"
+        )
+    free, needed = shutil.disk_usage(_find_existing(folder)).free, fixed.grid.n_voxels * _BYTES_PER_VOXEL
+    if free < needed:
+        warnings.warn(
+            f"the disk of {folder} has {free / 1e6:.0f} MB free, and the results may take up to {needed / 1e6:.0f} MB; "
+            "free space before the registration ends",
+            stacklevel=2,
+        )
+
+
+def _find_existing(folder: Path) -> Path:
+    return next(part for part in (folder, *folder.absolute().parents) if part.exists())
 
 
 def check_outputs(results: Iterable[Path], inputs: Iterable[Path | None]) -> None:
@@ -46,13 +76,26 @@ def check_learn2reg_path(path: Path, output_dir: Path) -> None:
 
 
 def write_result(result: RegistrationResult, folder: Path) -> list[Path]:
-    """Write the moved image, the transform and the report; return their paths."""
+    """Write the moved image, the transform and the report; return their paths.
+
+    Raises
+    ------
+    FileError
+        If they cannot be written. They are kept in a temporary folder then if possible, which the message names.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(
-            f"cannot create the output folder {folder}: {error.strerror}; choose another --output-dir"
-        ) from error
+        return _write_files(result, folder)
+    except FileError as error:
+        try:
+            rescue = Path(tempfile.mkdtemp(prefix="convexadam-"))
+            _write_files(result, rescue)
+        except (FileError, OSError):
+            raise error from None
+        raise FileError(f"{error}; the results must be moved from {rescue}, where they are kept") from error
+
+
+def _write_files(result: RegistrationResult, folder: Path) -> list[Path]:
+    make_folder(folder)
     write_image(result.moved, folder / MOVED)
     name = MATRIX if isinstance(result.transform, Affine) else TRANSFORM
     write_transform(result.transform, folder / name)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
+from convexadam._atomic import check_writable
 from convexadam.errors import ConvexAdamError
 from convexadam.geometry import Grid, Transform
-from convexadam.io import read_transform, write_transform
+from convexadam.io import check_transform_name, read_transform, write_transform
 
 _GRIDS = {"fixed": "--fixed", "moving": "--moving"}
 _TO_READ = {"format": "--from", **_GRIDS}
@@ -43,6 +44,13 @@ def save_transform_as(
     """Write a transform in a given format."""
     with _translate_errors(format="--to", **_GRIDS):
         write_transform(transform, path, format=name, fixed=fixed, moving=moving)
+
+
+def check_output(path: Path, name: str | None = None) -> None:
+    """Raise, before the work, unless a transform can be written to a file, in the format of this name or its own."""
+    with _translate_errors(format="--to"):
+        check_transform_name(path, name)
+    check_writable(path)
 
 
 def name_read_options(text: str) -> str:

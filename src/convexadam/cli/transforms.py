@@ -8,9 +8,15 @@ from typing import Annotated
 
 import tyro
 
-from convexadam.cli.common import Output, TransformFile, read_grid, read_optional, say
+from convexadam.cli.common import Header, Output, TransformFile, read_grid, read_optional, say
 from convexadam.cli.format_names import FormatName, check_format_name, list_formats
-from convexadam.cli.transform_files import load_transform, load_transform_with, save_transform, save_transform_as
+from convexadam.cli.transform_files import (
+    check_output,
+    load_transform,
+    load_transform_with,
+    save_transform,
+    save_transform_as,
+)
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform, compose
 
 
@@ -31,9 +37,11 @@ class Invert:
     transform: TransformFile
     output: Output
     reference: Path | None = None
+    header: Header = None
 
     def run(self) -> None:
         """Run the command."""
+        check_output(self.output)
         transform, reference = load_transform(self.transform), read_optional(read_grid, self.reference)
         inverse = invert_transform(transform, reference)
         save_transform(inverse, self.output, reference)
@@ -67,9 +75,11 @@ class Compose:
     rest: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[THIRD ...]")] = ()
     output: Path
     reference: Path | None = None
+    header: Header = None
 
     def run(self) -> None:
         """Run the command."""
+        check_output(self.output)
         reference = read_optional(read_grid, self.reference)
         chain = compose(*(load_transform(path) for path in (self.first, self.second, *self.rest)))
         save_transform(chain, self.output, reference)
@@ -103,11 +113,13 @@ class Convert:
     from_: Annotated[FormatName, tyro.conf.arg(name="from")] = None
     fixed: Path | None = None
     moving: Path | None = None
+    header: Header = None
 
     def run(self) -> None:
         """Run the command."""
         check_format_name(self.to, "--to")
         check_format_name(self.from_, "--from")
+        check_output(self.target, self.to)
         fixed, moving = read_optional(read_grid, self.fixed), read_optional(read_grid, self.moving)
         transform = load_transform_with(self.source, self.from_, fixed, moving)
         save_transform_as(transform, self.target, self.to, fixed, moving)

@@ -38,7 +38,8 @@ class NNUNetFeatures:
     back, so that the orientation of the fixed image does not matter. Remaining angles (oblique scans) are ignored, as
     in nnU-Net. To check the orientation, look at `predict` of an image like those of the training.
 
-    Loading a model executes code that its checkpoint may contain (a pickle): use trusted models only. Needs the extra
+    A model whose checkpoint holds more than weights and plain values, or whose plans name other classes than networks
+    and layers, is refused, so that no code in it is executed. Needs the extra
     ``nnunet``; the environment variables of nnU-Net are not needed.
 
     Attributes

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from convexadam.errors import ConfigError, FileError, InputError, MissingExtraError
+from convexadam.features.model_files import check_checkpoint, check_plans
 from convexadam.features.prediction_cache import Stamp, stat_file
 
 Fold: TypeAlias = int | Literal["all"]
@@ -183,6 +184,9 @@ def _load(model: Model, device: torch.device) -> Any:
         predictor = nnunet.nnUNetPredictor(
             tile_step_size=model.step, use_mirroring=model.test_time_augmentation, device=device, allow_tqdm=False
         )
+        check_plans(model.read_json(_PLANS), model.folder / _PLANS)
+        for stamp in model.files[2:]:
+            check_checkpoint(Path(stamp[0]))
         try:
             predictor.initialize_from_trained_model_folder(str(model.folder), model.folds, model.checkpoint)
             cascaded = predictor.configuration_manager.previous_stage_name is not None

@@ -16,6 +16,7 @@ from convexadam._checks import check_choice, check_count, check_number
 from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.errors import ConfigError, FileError
 from convexadam.features.intensity import Intensity, rescale_channels
+from convexadam.features.model_files import check_torchscript
 from convexadam.features.orientation import Reorientation, check_orientation
 from convexadam.features.patches import PooledSum, iterate_patches
 from convexadam.features.prediction_cache import Stamp, stat_file
@@ -33,8 +34,8 @@ class TorchScriptFeatures:
     for each voxel. It runs on the device of the images, in evaluation mode and without gradients.
 
     A TorchScript file contains no Python code, and loading it executes no pickle, unlike ``torch.load``. It is a
-    program nevertheless: it can call all operators of torch, some of which read and write files, also while it is being
-    loaded. Use trusted files only.
+    program nevertheless. Files whose code calls operators that read or write files are refused; for others, use trusted
+    files only all the same.
 
     Attributes
     ----------
@@ -211,6 +212,7 @@ def _load(file: Stamp, device: torch.device) -> Any:
             f"cannot read {path}: it must be a TorchScript file; write it with "
             f"torch.jit.trace(extractor, example).save({path!r}), not with torch.save or torch.export"
         )
+    check_torchscript(path)
     load: Any = torch.jit.load  # has no types
     try:
         with warnings.catch_warnings():

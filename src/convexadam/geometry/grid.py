@@ -32,6 +32,10 @@ _MIN_RATIO = 1e-8
 
 _MIN_VOLUME = 1e-6
 """Volume of a voxel, as a share of that of a box with the same edges, below which its axes lie in a plane."""
+SPACE_CODES = range(1, 6)
+
+HEADER_ROUNDING = 0.02
+"""Distance of corresponding corners that rounding in the headers of two files may cause, in voxels."""
 
 
 @final
@@ -46,12 +50,15 @@ class Grid:
     affine
         4x4 float64 array that maps the index ``(i, j, k)`` of a voxel *centre* to millimetres RAS+.
         The array is read-only. Default: the identity (1 mm voxels, axes along R, A, S).
+    space_code
+        What the millimetres refer to, by the code of NIfTI: 1 the scanner, 2 another image, 3 the atlas of Talairach,
+        4 MNI 152, 5 another template. It is kept in files, and no computation depends on it.
 
     Raises
     ------
     GeometryError
-        If the shape is not three positive integers, or the affine is not a finite, invertible 4x4 matrix with last row
-        0 0 0 1.
+        If the shape is not three positive integers, the affine is not a finite, invertible 4x4 matrix with last row
+        0 0 0 1, or the code is not a whole number from 1 to 5.
 
     Examples
     --------
@@ -65,8 +72,11 @@ class Grid:
 
     shape: Triple
     affine: np.ndarray = field(default_factory=lambda: np.eye(4))
+    space_code: int = 1
 
     def __post_init__(self) -> None:
+        if self.space_code not in SPACE_CODES:
+            raise GeometryError(f"space_code must be a code of NIfTI from 1 to 5, got {self.space_code!r}; pass 1")
         object.__setattr__(self, "shape", _parse_shape(self.shape))
         object.__setattr__(self, "affine", _parse_affine(self.affine))
 
@@ -93,14 +103,14 @@ class Grid:
         """Return the 4x4 map from voxel indices of ``source`` to voxel indices of this grid."""
         return np.asarray(np.linalg.solve(self.affine, source.affine))
 
-    def is_close(self, other: Grid) -> bool:
-        """Whether both grids have the same shape and their corners agree to a thousandth of a voxel."""
+    def is_close(self, other: Grid, *, tolerance: float = _SAME_VOXELS) -> bool:
+        """Whether both grids have the same shape and their corners agree to ``tolerance`` voxels."""
         if self.shape != other.shape:
             return False
         corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
         corners[:, :3] *= self.shape
         distance = (corners @ (self.index_map_from(other) - np.eye(4)).T)[:, :3]
-        return bool(np.abs(distance).max() < _SAME_VOXELS)
+        return bool(np.abs(distance).max() < tolerance)
 
     def pool(self, spacing: Triple) -> Grid:
         """Return the grid of a volume after average pooling by ``spacing`` voxels.
@@ -126,7 +136,7 @@ class Grid:
         scale = np.diag([*map(float, steps), 1.0])
         scale[:3, 3] = [(s - 1) / 2 for s in steps]
         i, j, k = (n // s for n, s in zip(self.shape, steps, strict=True))
-        return Grid((i, j, k), self.affine @ scale)
+        return Grid((i, j, k), self.affine @ scale, self.space_code)
 
     def canonical(self) -> Grid:
         """Return the grid with axes permuted and flipped to be as close as possible to R, A and S, as in nibabel."""
@@ -137,7 +147,7 @@ class Grid:
             matrix[old, new] = -1 if flip else 1
             matrix[old, 3] = self.shape[old] - 1 if flip else 0
         i, j, k = (self.shape[a] for a in axes)
-        return Grid((i, j, k), self.affine @ matrix)
+        return Grid((i, j, k), self.affine @ matrix, self.space_code)
 
     def canonical_axes(self) -> tuple[Triple, tuple[bool, bool, bool]]:
         """Return for R, A and S the tensor axis closest to it, and whether that axis must be flipped."""
@@ -169,7 +179,7 @@ class Grid:
         for a, (old_n, new_n, old, new) in enumerate(zip(self.shape, counts, self.spacing_mm, spacing_mm, strict=True)):
             scale[a, a] = new / old
             scale[a, 3] = (old_n - 1) / 2 - scale[a, a] * (new_n - 1) / 2
-        return Grid((counts[0], counts[1], counts[2]), self.affine @ scale)
+        return Grid((counts[0], counts[1], counts[2]), self.affine @ scale, self.space_code)
 
     def summary(self) -> dict[str, Any]:
         """Return shape, spacing, orientation and affine as JSON-serialisable values."""

@@ -12,9 +12,10 @@ from convexadam.io.formats import (
     unregister_format,
 )
 from convexadam.io.fsl import read_fsl, write_fsl
-from convexadam.io.images import read_image, write_image
+from convexadam.io.images import check_image_name, read_image, write_image
 from convexadam.io.itk_transforms import write_itk_transform
-from convexadam.io.landmarks import read_landmarks, write_landmarks
+from convexadam.io.landmark_table import LandmarkFile
+from convexadam.io.landmarks import read_landmark_file, read_landmarks, read_landmarks_mm, write_landmarks
 from convexadam.io.learn2reg import (
     check_learn2reg,
     check_learn2reg_2021,
@@ -26,14 +27,16 @@ from convexadam.io.learn2reg import (
     write_learn2reg_2021,
 )
 from convexadam.io.manifest import PairFiles, read_manifest
+from convexadam.io.nifti_placement import use_header
 from convexadam.io.torch_grid import from_torch_grid, read_torch_grid, to_torch_grid, write_torch_grid
 from convexadam.io.transform_format import FileHeader, NiftiHeader, Possible, TransformFormat, Unusable
-from convexadam.io.transforms import read_transform, write_transform
+from convexadam.io.transforms import check_transform_name, read_transform, write_transform
 from convexadam.io.x5 import read_x5, write_x5
 
 __all__ = [
     "ENTRY_POINT_GROUP",
     "FileHeader",
+    "LandmarkFile",
     "NiftiHeader",
     "PairFiles",
     "Possible",
@@ -41,9 +44,11 @@ __all__ = [
     "Unusable",
     "as_image",
     "atomic_path",
+    "check_image_name",
     "check_learn2reg",
     "check_learn2reg_2021",
     "check_learn2reg_name",
+    "check_transform_name",
     "convert_image",
     "formats_markdown",
     "from_torch_grid",
@@ -52,7 +57,9 @@ __all__ = [
     "read_fsl",
     "read_image",
     "read_itk_field",
+    "read_landmark_file",
     "read_landmarks",
+    "read_landmarks_mm",
     "read_learn2reg",
     "read_learn2reg_2021",
     "read_learn2reg_voxels",
@@ -65,6 +72,7 @@ __all__ = [
     "to_torch_grid",
     "transform_formats",
     "unregister_format",
+    "use_header",
     "write_fsl",
     "write_image",
     "write_itk_field",

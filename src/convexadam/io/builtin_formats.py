@@ -8,6 +8,15 @@ import torch
 
 from convexadam.geometry import Grid, Transform
 from convexadam.io.coordinates import to_field
+from convexadam.io.deformations import (
+    NIFTYREG_NAME,
+    SPM_NAME,
+    detect_niftyreg,
+    detect_spm,
+    read_niftyreg,
+    read_spm,
+    write_deformation,
+)
 from convexadam.io.fields import (
     detect_itk_field,
     detect_nifti_field,
@@ -17,7 +26,6 @@ from convexadam.io.fields import (
     write_nifti_field,
 )
 from convexadam.io.fsl import detect_fsl, read_fsl, write_fsl
-from convexadam.io.headers import has_nifti_signature, read_head
 from convexadam.io.itk_transforms import (
     ITK_SUFFIXES,
     detect_itk_transform,
@@ -32,6 +40,7 @@ from convexadam.io.learn2reg import (
     write_learn2reg,
     write_learn2reg_2021,
 )
+from convexadam.io.nifti_file import has_nifti_signature, read_head
 from convexadam.io.torch_grid import detect_torch_grid, read_torch_grid, write_torch_grid
 from convexadam.io.transform_format import DetectionResult, FileHeader, TransformFormat
 from convexadam.io.x5 import detect_x5, read_x5, write_x5
@@ -64,6 +73,22 @@ def _read_nifti(path: Path, *, fixed: Grid | None, moving: Grid | None, device: 
 
 def _write_nifti(transform: Transform, path: Path, *, fixed: Grid | None, moving: Grid | None) -> None:
     write_nifti_field(to_field(transform, fixed), path)
+
+
+def _read_spm(path: Path, *, fixed: Grid | None, moving: Grid | None, device: _Device) -> Transform:
+    return read_spm(path, device=device)
+
+
+def _write_spm(transform: Transform, path: Path, *, fixed: Grid | None, moving: Grid | None) -> None:
+    write_deformation(transform, path, fixed=fixed, name=SPM_NAME)
+
+
+def _read_niftyreg(path: Path, *, fixed: Grid | None, moving: Grid | None, device: _Device) -> Transform:
+    return read_niftyreg(path, device=device)
+
+
+def _write_niftyreg(transform: Transform, path: Path, *, fixed: Grid | None, moving: Grid | None) -> None:
+    write_deformation(transform, path, fixed=fixed, name=NIFTYREG_NAME)
 
 
 def _read_learn2reg(path: Path, *, fixed: Grid | None, moving: Grid | None, device: _Device) -> Transform:
@@ -123,6 +148,25 @@ BUILTIN_FORMATS = (
         detect=detect_nifti_field,
         read=_read_nifti,
         write=_write_nifti,
+    ),
+    TransformFormat(
+        name="spm",
+        convention="mm RAS+, absolute positions",
+        contents="deformation `y_*.nii` or `iy_*.nii`: NIfTI `(i, j, k, 1, 3)`, intent 1007 of name `Mapping`",
+        suffixes=_NIFTI_SUFFIXES,
+        detect=detect_spm,
+        read=_read_spm,
+        write=_write_spm,
+    ),
+    TransformFormat(
+        name="niftyreg",
+        convention="mm RAS+, absolute positions",
+        contents="dense field of NiftyReg: NIfTI `(i, j, k, 1, 3)`, intent name `NREG_TRANS`; displacements are read "
+        "as well, control points and velocities are not",
+        suffixes=_NIFTI_SUFFIXES,
+        detect=detect_niftyreg,
+        read=_read_niftyreg,
+        write=_write_niftyreg,
     ),
     TransformFormat(
         name="learn2reg",

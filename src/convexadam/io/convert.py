@@ -12,7 +12,7 @@ from convexadam.errors import ConfigError, InputError
 from convexadam.geometry import Image
 from convexadam.io.images import read_image
 from convexadam.io.itk import LPS, image_from_itk, image_to_itk
-from convexadam.io.nifti import check_nifti, image_from_nifti, make_nifti, to_nifti_array, to_storable
+from convexadam.io.nifti import check_nifti, image_from_mgh, image_from_nifti, make_nifti, to_nifti_array, to_storable
 
 
 def as_image(
@@ -130,6 +130,8 @@ def _to_package(image: Image, kind: Any) -> Any:
 
 def _from_package(value: Any, channels: bool, device: torch.device | str | None) -> Image:
     packages = _package_names(type(value))
+    if "nibabel" in packages and type(value).__name__ == "MGHImage":
+        return image_from_mgh(value, channels=channels, device=device)
     if "nibabel" in packages:
         return image_from_nifti(check_nifti(value), channels=channels, device=device)
     if "SimpleITK" in packages:

@@ -9,7 +9,9 @@ from convexadam.geometry import Grid
 from convexadam.io.formats import transform_formats
 from convexadam.io.headers import HDF5_SIGNATURE, read_header
 from convexadam.io.images import find_itk_reader
+from convexadam.io.nifti_file import is_mgh
 from convexadam.io.transform_format import FileHeader, Possible, TransformFormat, Unusable
+from convexadam.io.unsupported import explain_foreign
 
 _MAX_NAMES = 5
 
@@ -60,7 +62,9 @@ def detect_format(source: Path, *, fixed: Grid | None = None) -> Detection:
     if unusable:
         problem = "; ".join(f"it {result.problem}; {result.advice}" for result in unusable)
         return Detection(format=None, problem=problem, header=header)
-    is_image = header.nifti is not None or find_itk_reader(source) is not None
+    if header.nifti is None and (foreign := explain_foreign(header.head)) is not None:
+        return Detection(format=None, problem=f"it {foreign[0]}; {foreign[1]}", header=header)
+    is_image = header.nifti is not None or find_itk_reader(source) is not None or is_mgh(header.head)
     problem = _explain_choice(header, possible, is_image) if possible else _explain_unknown(header, is_image)
     return Detection(format=None, problem=problem, header=header, is_image=is_image)
 

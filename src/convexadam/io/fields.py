@@ -11,19 +11,23 @@ from convexadam._typing import Tensor
 from convexadam.errors import FileError, GeometryError
 from convexadam.geometry import DisplacementField, Grid
 from convexadam.io.coordinates import vectors_to_tensor
+from convexadam.io.deformations import NIFTYREG_NAME, SPM_NAME, guess_content, has_field_shape
 from convexadam.io.itk import flip_lps
 from convexadam.io.nifti import (
     INTENT_DISPLACEMENT,
     INTENT_VECTOR,
-    StrPath,
     has_right_angles,
-    load_nifti,
-    read_nifti_affine,
+    read_intent_name,
+    read_nifti_grid,
     read_nifti_values,
     save_nifti,
 )
-from convexadam.io.reading import check_file
+from convexadam.io.nifti_file import load_nifti
+from convexadam.io.reading import StrPath, check_file
 from convexadam.io.transform_format import DetectionResult, FileHeader, Unusable
+
+_OTHER_PROGRAMS = {SPM_NAME: "spm", NIFTYREG_NAME: "niftyreg"}
+"""Names of intents that have this shape, and the formats to read them."""
 
 
 def write_itk_field(transform: DisplacementField, path: StrPath) -> None:
@@ -99,9 +103,8 @@ def read_nifti_field(path: StrPath, *, device: torch.device | str | None = None)
 
 def detect_itk_field(header: FileHeader) -> DetectionResult:
     """Whether a file is a NIfTI field of ITK; a field without a known intent is `Unusable`."""
-    if not _has_field_shape(header):
+    if header.nifti is None or not has_field_shape(header.nifti) or header.nifti.name in _OTHER_PROGRAMS:
         return False
-    assert header.nifti is not None
     intent = header.nifti.intent
     if intent in (INTENT_VECTOR, INTENT_DISPLACEMENT):
         return intent == INTENT_VECTOR
@@ -109,17 +112,19 @@ def detect_itk_field(header: FileHeader) -> DetectionResult:
         problem=f"has the shape of a displacement field and intent {intent}, which does not tell the frame of its "
         "vectors",
         advice="set the intent to 1007 if they are in mm LPS (format='itk'), or to 1006 if they are in mm RAS+ "
-        "(format='nifti')",
+        "(format='nifti'); read positions of SPM with format='spm'",
     )
 
 
 def detect_nifti_field(header: FileHeader) -> DetectionResult:
     """Whether a file is a NIfTI displacement field, intent 1006."""
-    return _has_field_shape(header) and header.nifti is not None and header.nifti.intent == INTENT_DISPLACEMENT
-
-
-def _has_field_shape(header: FileHeader) -> bool:
-    return header.nifti is not None and len(header.nifti.shape) == 5 and header.nifti.shape[3:] == (1, 3)
+    nifti = header.nifti
+    return (
+        nifti is not None
+        and has_field_shape(nifti)
+        and nifti.intent == INTENT_DISPLACEMENT
+        and nifti.name not in _OTHER_PROGRAMS
+    )
 
 
 def _write_vectors(vectors: Tensor, grid: Grid, path: StrPath, intent: int) -> None:
@@ -143,5 +148,16 @@ def _read_vectors(source: Path, needed: int, device: torch.device | str | None) 
             f"{intent}, with which their frame is unknown; read it with read_transform, or convert it with the program "
             "that wrote it"
         )
-    vectors = vectors_to_tensor(read_nifti_values(nifti)[:, :, :, 0], device)
-    return vectors, Grid((shape[0], shape[1], shape[2]), read_nifti_affine(nifti))
+    vectors, grid = vectors_to_tensor(read_nifti_values(nifti)[:, :, :, 0], device), read_nifti_grid(nifti)
+    name = read_intent_name(header)
+    if name in _OTHER_PROGRAMS:
+        raise FileError(
+            f"cannot read {source}: the name of its intent must not be that of another program, got {name!r}; read it "
+            f"with format={_OTHER_PROGRAMS[name]!r}"
+        )
+    if guess_content(vectors, grid, lps=needed == INTENT_VECTOR) == "positions":
+        raise FileError(
+            f"cannot read {source}: its vectors must be displacements, got absolute positions (their mean map is "
+            "closer to a rigid one than that of displacements); read them with format='spm' if they are in mm RAS+"
+        )
+    return vectors, grid

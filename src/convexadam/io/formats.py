@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convexadam.errors import ConfigError, FileError, did_you_mean
 from convexadam.io.builtin_formats import BUILTIN_FORMATS
-from convexadam.io.nifti import StrPath
+from convexadam.io.reading import StrPath
 from convexadam.io.transform_format import TransformFormat
 
 ENTRY_POINT_GROUP = "convexadam.transform_formats"

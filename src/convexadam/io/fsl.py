@@ -12,9 +12,11 @@ from convexadam._atomic import atomic_path
 from convexadam._typing import Field
 from convexadam.errors import ConfigError, FileError
 from convexadam.geometry import Affine, DisplacementField, Grid, Transform
+from convexadam.geometry.grid import HEADER_ROUNDING
 from convexadam.io.coordinates import field_from_coordinates, field_to_coordinates, to_field, vectors_to_tensor
-from convexadam.io.nifti import StrPath, load_nifti, read_nifti_affine, read_nifti_values, save_nifti
-from convexadam.io.reading import check_file
+from convexadam.io.nifti import read_nifti_grid, read_nifti_values, save_nifti
+from convexadam.io.nifti_file import load_nifti
+from convexadam.io.reading import StrPath, check_file
 from convexadam.io.transform_format import DetectionResult, FileHeader, Possible, Unusable
 
 INTENT_FSL_FIELD = 2006
@@ -141,8 +143,8 @@ def _read_field(source: Path, fixed: Grid | None, moving: Grid, device: torch.de
             f"cannot read {source}: the shape of a displacement field of FSL must be (i, j, k, 3), got {shape}; "
             "name another format"
         )
-    grid = Grid((shape[0], shape[1], shape[2]), read_nifti_affine(nifti))
-    if fixed is not None and not fixed.is_close(grid):
+    grid = read_nifti_grid(nifti)
+    if fixed is not None and not fixed.is_close(grid, tolerance=HEADER_ROUNDING):
         raise FileError(
             f"cannot read {source}: its grid must be the fixed grid {fixed!r}, got {grid!r}; pass the grid of the "
             "reference image, or omit it"

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import mmap
-import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
-from convexadam.errors import FileError
 from convexadam.geometry import Grid
-from convexadam.io.nifti import open_nifti
+from convexadam.io.nifti import read_intent_name
+from convexadam.io.nifti_file import has_nifti_signature, open_nifti, read_head
 from convexadam.io.reading import is_zip
 from convexadam.io.transform_format import FileHeader, NiftiHeader
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
-_NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz")
-_IMAGE_OF_PAIR = re.compile(r"\.img(\.gz)?$")
-_HEAD_BYTES = 512
 
 
 def read_header(path: Path, fixed: Grid | None = None) -> FileHeader:
@@ -38,23 +33,6 @@ def read_header(path: Path, fixed: Grid | None = None) -> FileHeader:
     return FileHeader(path=path, head=head, nifti=nifti, archive=archive, fixed=fixed)
 
 
-def read_head(path: Path) -> bytes:
-    """Return the first 512 bytes of a file, decompressed; of the header file if the path is that of the values."""
-    header = path.with_name(_IMAGE_OF_PAIR.sub(r".hdr\1", path.name))  # an .img file has no header of its own
-    path = header if header.is_file() else path
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    if head.startswith(b"\x1f\x8b"):
-        with gzip.open(path) as archive:
-            return archive.read(_HEAD_BYTES)
-    return head
-
-
-def has_nifti_signature(head: bytes) -> bool:
-    """Whether the first bytes are those of NIfTI, version 1 or 2."""
-    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
-
-
 def hdf5_contains(header: FileHeader, *words: bytes) -> bool:
     """Whether a file is HDF5 and all of these bytes occur in it. The names of its groups are stored as they are."""
     if not header.head.startswith(HDF5_SIGNATURE):
@@ -64,7 +42,12 @@ def hdf5_contains(header: FileHeader, *words: bytes) -> bool:
 
 
 def _read_nifti_header(path: Path) -> NiftiHeader:
-    if not path.name.endswith(_NIFTI_SUFFIXES):
-        raise FileError(f"the name of a NIfTI file must end in .nii or .nii.gz, got {path}; rename it")
     nifti = open_nifti(path)
-    return NiftiHeader(shape=tuple(nifti.shape), intent=int(nifti.header["intent_code"]))
+    header: Any = nifti.header
+    parameters = tuple(float(header[f"intent_p{n}"]) for n in (1, 2, 3))
+    return NiftiHeader(
+        shape=tuple(nifti.shape),
+        intent=int(header["intent_code"]),
+        name=read_intent_name(header),
+        parameters=(parameters[0], parameters[1], parameters[2]),
+    )

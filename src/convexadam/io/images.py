@@ -11,8 +11,10 @@ from convexadam.errors import FileError, InputError
 from convexadam.geometry import Image
 from convexadam.io.dicom import read_dicom_series
 from convexadam.io.itk import read_with_itk, write_with_itk
-from convexadam.io.nifti import StrPath, image_from_nifti, load_nifti, save_nifti, to_nifti_array
-from convexadam.io.reading import check_file
+from convexadam.io.nifti import image_from_mgh, image_from_nifti, save_nifti, to_nifti_array
+from convexadam.io.nifti_file import is_mgh, load_mgh, load_nifti, read_head
+from convexadam.io.reading import StrPath, check_file
+from convexadam.io.unsupported import explain_foreign
 
 _META_IMAGE = re.compile(rb"^(ObjectType|NDims|Comment|ID)\s*=", re.MULTILINE)
 _HEAD = 1024
@@ -24,8 +26,10 @@ def read_image(path: StrPath, *, channels: bool = False, device: torch.device | 
     Parameters
     ----------
     path
-        NIfTI (``.nii``, ``.nii.gz``, ``.hdr``/``.img``, of either byte order); MetaImage (``.mha``, ``.mhd``), NRRD, a
-        DICOM volume, or a folder with one DICOM series, with SimpleITK. The format is detected by the content.
+        NIfTI (``.nii``, ``.nii.gz``, ``.hdr``/``.img``, of either byte order); MGH and MGZ of FreeSurfer; MetaImage
+        (``.mha``, ``.mhd``), NRRD, a DICOM volume, or a folder with one DICOM series, with SimpleITK. The format is
+        detected by the content, also that of a NIfTI file that is packed against its name. See
+        ``convexadam.io.use_header`` for NIfTI files whose sform and qform disagree.
     channels
         Read several values per voxel (``(i, j, k, c)`` or ``(i, j, k, 1, c)`` in NIfTI, vectors in the others) as
         channels, for warping. By default such files are refused.
@@ -52,6 +56,11 @@ def read_image(path: StrPath, *, channels: bool = False, device: torch.device | 
         reader = find_itk_reader(source)
         if reader is not None:
             return read_with_itk(source, reader, channels=channels, device=device)
+        head = read_head(source)
+        if is_mgh(head):
+            return image_from_mgh(load_mgh(source), channels=channels, device=device)
+        if (foreign := explain_foreign(head)) is not None:
+            raise FileError(f"{source} must be an image, got one that {foreign[0]}; {foreign[1]}")
         return image_from_nifti(load_nifti(source), channels=channels, device=device)
 
 
@@ -80,12 +89,16 @@ def write_image(image: Image, path: StrPath) -> None:
     """
     if not isinstance(image, Image):
         raise InputError(f"image must be an Image, got {type(image).__name__}; convert it with as_image")
-    name = str(path)
-    if name.endswith((".mha", ".nrrd")):
+    check_image_name(path)
+    if str(path).endswith((".mha", ".nrrd")):
         write_with_itk(image, path)
-    elif name.endswith((".nii", ".nii.gz")):
-        save_nifti(to_nifti_array(image.data), image.grid, path)
     else:
+        save_nifti(to_nifti_array(image.data), image.grid, path)
+
+
+def check_image_name(path: StrPath) -> None:
+    """Raise `FileError` unless `write_image` can write a file of this name."""
+    if not str(path).endswith((".nii", ".nii.gz", ".mha", ".nrrd")):
         raise FileError(
             f"the name of an image file must end in .nii or .nii.gz (or, with SimpleITK, .mha or .nrrd), got {path}; "
             "change the ending"

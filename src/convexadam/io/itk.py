@@ -13,7 +13,10 @@ from convexadam._atomic import atomic_path
 from convexadam._typing import Field, Shaped, Tensor
 from convexadam.errors import FileError, GeometryError, InputError, MissingExtraError
 from convexadam.geometry import Grid, Image
-from convexadam.io.nifti import StrPath, has_right_angles, image_from_channels, to_storable
+from convexadam.io.itk_headers import check_data_files, check_voxels, find_units, read_itk_header
+from convexadam.io.nifti import has_right_angles, image_from_channels, to_storable
+from convexadam.io.reading import StrPath
+from convexadam.io.spacing import check_spacing
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """4x4 from mm RAS+ to mm LPS, and its own inverse."""
@@ -41,17 +44,25 @@ def import_simpleitk(purpose: str) -> Any:
         ) from error
 
 
-def grid_from_itk(image: Any) -> Grid:
-    """Return the grid of a three-dimensional SimpleITK image, in mm RAS+."""
+def grid_from_itk(image: Any, units_mm: np.ndarray | float = 1.0) -> Grid:
+    """Return the grid of a three-dimensional SimpleITK image, in mm RAS+, given its units along R, A and S."""
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
     i, j, k = image.GetSize()
-    return Grid((i, j, k), LPS @ affine)
+    affine = LPS @ affine
+    affine[:3] *= np.reshape(units_mm, (-1, 1))
+    return check_spacing(Grid((i, j, k), affine))
 
 
-def image_from_itk(image: Any, *, channels: bool = False, device: torch.device | str | None = None) -> Image:
-    """Convert a SimpleITK image: from LPS to RAS+ and from ``k, j, i`` to ``i, j, k``.
+def image_from_itk(
+    image: Any,
+    *,
+    channels: bool = False,
+    device: torch.device | str | None = None,
+    units_mm: np.ndarray | float = 1.0,
+) -> Image:
+    """Convert a SimpleITK image: from LPS to RAS+ and from ``k, j, i`` to ``i, j, k``; see `grid_from_itk` for units.
 
     Raises
     ------
@@ -63,11 +74,11 @@ def image_from_itk(image: Any, *, channels: bool = False, device: torch.device |
     if axes != 3 or (numbers != 1 and not channels):
         raise InputError(
             f"a SimpleITK image must have three axes and one value per voxel, got {axes} axes and {numbers} values per "
-            "voxel; extract one volume, or read the values as channels with as_image(..., channels=True)"
+            "voxel; extract a frame (SimpleITK.Extract), or read values as channels with as_image(..., channels=True)"
         )
     array = sitk.GetArrayFromImage(image).T
-    grid = grid_from_itk(image)
-    return image_from_channels(array if numbers > 1 else array[None], grid.affine, device=device)
+    grid = grid_from_itk(image, units_mm)
+    return image_from_channels(array if numbers > 1 else array[None], grid, device=device)
 
 
 def image_to_itk(data: Shaped[Tensor, "c i j k"], grid: Grid) -> Any:
@@ -102,7 +113,11 @@ def read_with_itk(
     file = sitk.ImageFileReader()
     file.SetImageIO(reader)
     file.SetFileName(str(source))
+    fields = read_itk_header(source, reader)
+    check_data_files(source, reader, fields)
     try:
+        file.ReadImageInformation()
+        check_voxels(source, reader, fields, file)
         image = file.Execute()
     except RuntimeError as error:
         raise FileError(
@@ -111,7 +126,8 @@ def read_with_itk(
         ) from error
     if reader == "GDCMImageIO" and image.GetSize()[2:] == (1,):
         raise FileError(f"{source} must be a volume, got one DICOM slice; pass the folder of the series")
-    return image_from_itk(image, channels=channels, device=device)
+    units_mm = find_units(reader, fields, source)
+    return image_from_itk(image, channels=channels, device=device, units_mm=units_mm)
 
 
 def write_with_itk(image: Image, path: StrPath) -> None:

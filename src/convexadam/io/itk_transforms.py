@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from pathlib import Path
@@ -14,10 +15,11 @@ from convexadam._atomic import atomic_path
 from convexadam.errors import ConfigError, FileError
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform, compose
 from convexadam.geometry.tensors import to_device
-from convexadam.io.headers import hdf5_contains
+from convexadam.io.hdf5 import check_hdf5, check_parameters
+from convexadam.io.headers import HDF5_SIGNATURE, hdf5_contains
 from convexadam.io.itk import LPS, flip_lps, grid_from_itk, image_to_itk, import_simpleitk
 from convexadam.io.itk_text import format_affine, parse_affine
-from convexadam.io.nifti import StrPath
+from convexadam.io.reading import StrPath
 from convexadam.io.transform_format import FileHeader
 
 ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
@@ -33,6 +35,7 @@ _LARGEST_TEXT = 10_000
 """Bytes that the text of one matrix does not exceed."""
 
 _MATLAB_HEADER = 20
+_MATLAB_FIELD = re.compile(rb"\w*(?:DisplacementField|BSpline|VelocityField)\w*_(?:double|float)_\d+_\d+\0")
 _MATLAB_NAME = re.compile(rb"\w+_(?:double|float)_\d+_\d+\0|fixed\0")
 
 
@@ -191,9 +194,17 @@ def _check_complete(source: Path) -> None:
     with source.open("rb") as file:
         head = file.read(len(ITK_TEXT))
     if head == ITK_TEXT:
-        complete = _is_complete_text(source.read_text(encoding="utf-8", errors="replace"))
+        text = source.read_text(encoding="utf-8", errors="replace")
+        complete = _is_complete_text(text)
+        _check_text_parameters(text, source)
     elif head[:4] in MATLAB_ORDER:
-        complete = _is_complete_matlab(source.read_bytes(), MATLAB_ORDER[head[:4]])
+        content = source.read_bytes()
+        complete = _is_complete_matlab(content, MATLAB_ORDER[head[:4]])
+        if _MATLAB_FIELD.search(content):
+            raise FileError(f"{source} must hold matrices, got a field or splines in a .mat file; write it as .h5")
+    elif head.startswith(HDF5_SIGNATURE):
+        check_hdf5(source)
+        return
     else:
         return
     if not complete:
@@ -209,6 +220,22 @@ def _is_complete_text(text: str) -> bool:
     simple = [block for block in blocks if not block.lstrip().startswith("CompositeTransform")]
     whole = all("\nParameters:" in block and "\nFixedParameters:" in block for block in simple)
     return text.endswith("\n") and bool(blocks) and whole
+
+
+def _check_text_parameters(text: str, source: Path) -> None:
+    """Raise unless transforms with a grid have as many parameters as it needs: ITK crashes on others."""
+    for block in text.split("\nTransform:")[1:]:
+        kind = (block.split() or [""])[0]
+        lines = {key: values.split() for key, _, values in (line.partition(":") for line in block.splitlines()[1:])}
+        fixed = [_parse_number(word) for word in lines.get("FixedParameters", [])[:3]]
+        check_parameters(kind, fixed, len(lines.get("Parameters", [])), source)
+
+
+def _parse_number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return math.nan
 
 
 def _is_complete_matlab(content: bytes, order: str) -> bool:

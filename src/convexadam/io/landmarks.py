@@ -1,17 +1,15 @@
-"""Landmarks in text files."""
+"""Landmarks in files."""
 
 from __future__ import annotations
-
-import math
-from pathlib import Path
 
 import torch
 
 from convexadam._atomic import atomic_path
 from convexadam._typing import Points
 from convexadam.errors import FileError, InputError
-from convexadam.io.nifti import StrPath
-from convexadam.io.reading import check_file
+from convexadam.geometry import Grid
+from convexadam.io.landmark_table import LandmarkFile, parse_landmark_file
+from convexadam.io.reading import StrPath, check_file
 
 
 def read_landmarks(path: StrPath) -> Points:
@@ -20,9 +18,9 @@ def read_landmarks(path: StrPath) -> Points:
     Parameters
     ----------
     path
-        Text file. A first line without numbers is a header; blank lines are skipped. The numbers are continuous voxel
-        indices, counted from 0, of the image that the landmarks belong to: ``grid.index_to_world(points)`` converts
-        them to mm.
+        Text file. A first line without numbers is a header, which may name the columns; blank lines are skipped.
+        Columns of names are allowed. The numbers are continuous voxel indices, counted from 0, of the image that the
+        landmarks belong to: ``grid.index_to_world(points)`` converts them to mm, and `read_landmarks_mm` does both.
 
     Returns
     -------
@@ -31,23 +29,55 @@ def read_landmarks(path: StrPath) -> Points:
     Raises
     ------
     FileError
-        If the file is missing, is not text, holds no landmark, or has a line that is not three numbers.
+        If the file is missing, is not text, holds no landmark, has a line that is not three numbers, or is one of
+        Slicer, whose points are in mm.
+    """
+    file = read_landmark_file(path)
+    if file.space is not None:
+        raise FileError(f"{path} must hold voxel indices, got points in mm of Slicer; read them with read_landmarks_mm")
+    return file.points
+
+
+def read_landmarks_mm(path: StrPath, grid: Grid) -> Points:
+    """Read landmarks and return them in mm RAS+.
+
+    Parameters
+    ----------
+    path
+        A file of `read_landmarks`, whose numbers are voxel indices; or ``.fcsv`` or ``.mrk.json`` of Slicer, whose
+        points are in mm, RAS or LPS as the file says.
+    grid
+        The grid of the image that the landmarks belong to.
+
+    Returns
+    -------
+    ``(n, 3)`` float64 on the CPU.
+
+    Raises
+    ------
+    FileError
+        As `read_landmarks`, or if the coordinate system of a file of Slicer is not known.
+    """
+    file = read_landmark_file(path)
+    if file.space is None:
+        return grid.index_to_world(file.points)
+    signs = (-1, -1, 1) if file.space == "lps_mm" else (1, 1, 1)
+    return file.points * torch.tensor(signs, dtype=torch.float64, device="cpu")
+
+
+def read_landmark_file(path: StrPath) -> LandmarkFile:
+    """Read landmarks with all else that the file holds, which `write_landmarks` keeps.
+
+    Raises
+    ------
+    FileError
+        As `read_landmarks_mm`.
     """
     with check_file(path, "a list of landmarks") as source:
-        rows = []
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-        for number, line in enumerate(lines, start=1):
-            if not line.strip() or (number == 1 and _is_header(line)):
-                continue
-            rows.append(_parse_point(line, source, number))
-        if not rows:
-            raise FileError(
-                f"{source} must hold at least one landmark, got none; write three numbers per line, as 1,2,3"
-            )
-        return torch.tensor(rows, dtype=torch.float64, device="cpu")
+        return parse_landmark_file(source)
 
 
-def write_landmarks(points: Points, path: StrPath) -> None:
+def write_landmarks(points: Points, path: StrPath, *, like: LandmarkFile | None = None) -> None:
     """Write landmarks in the format of Learn2Reg: three comma-separated numbers per line, no header.
 
     Parameters
@@ -57,11 +87,13 @@ def write_landmarks(points: Points, path: StrPath) -> None:
         are written with all digits.
     path
         An existing file is replaced after the new one is complete.
+    like
+        Write the header, names and format of this file instead, with other points in its order and coordinates.
 
     Raises
     ------
     InputError
-        If the points are not ``(n, 3)``, or hold NaN or Inf.
+        If the points are not ``(n, 3)``, hold NaN or Inf, or are not as many as those of ``like``.
     FileError
         If the folder does not exist or the file cannot be written.
     """
@@ -69,29 +101,7 @@ def write_landmarks(points: Points, path: StrPath) -> None:
         raise InputError(f"points must have shape (n, 3), got {tuple(points.shape)}; pass one row per landmark")
     if not bool(points.isfinite().all()):
         raise InputError("points must be finite, got NaN or Inf; remove such rows")
-    lines = [",".join(repr(float(v)) for v in row) for row in points.tolist()]
+    rows = tuple(("", "", "") for _ in points)
+    text = (LandmarkFile(points=points, rows=rows) if like is None else like).format(points)
     with atomic_path(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def _is_header(line: str) -> bool:
-    """Whether no cell of a line is a number. A line with some numbers is a landmark with an error, not a header."""
-    return all(_parse_number(cell) is None for cell in line.split(","))
-
-
-def _parse_point(line: str, source: Path, number: int) -> list[float]:
-    values = [_parse_number(cell) for cell in line.split(",")]
-    found = [v for v in values if v is not None and math.isfinite(v)]
-    if len(values) != 3 or len(found) != 3:
-        raise FileError(
-            f"cannot read landmarks from {source}: line {number} must be three numbers with commas between them, got "
-            f"{line.strip()[:60]!r}; correct or remove it"
-        )
-    return found
-
-
-def _parse_number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
+        temporary.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from convexadam._atomic import atomic_path
+from convexadam._claims import check_arrays
 from convexadam._typing import Field, Triple
 from convexadam.errors import FileError
 from convexadam.geometry import DisplacementField, Grid, Transform
@@ -20,8 +21,9 @@ from convexadam.io.coordinates import (
     world_to_index_matrix,
 )
 from convexadam.io.fsl import INTENT_FSL_FIELD, INTENTS_OF_COEFFICIENTS
-from convexadam.io.nifti import StrPath, load_nifti, read_nifti_values, save_nifti
-from convexadam.io.reading import check_file, is_zip
+from convexadam.io.nifti import read_nifti_values, save_nifti
+from convexadam.io.nifti_file import load_nifti
+from convexadam.io.reading import StrPath, check_file, is_zip
 from convexadam.io.transform_format import DetectionResult, FileHeader, Possible
 
 _LONG = re.compile(r"disp_\d{4}_(\d{4})_\d{4}_(\d{4})\.(?:npz|nii\.gz)")
@@ -293,6 +295,7 @@ def _read_values(source: Path) -> np.ndarray:
 
 
 def _read_single_array(path: Path) -> np.ndarray:
+    check_arrays(path)
     with path.open("rb") as file:  # numpy leaves files that it opened itself open when they are damaged
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile) or len(archive.files) != 1:

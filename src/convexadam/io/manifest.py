@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, final
 
 from convexadam.errors import FileError, InputError, did_you_mean
-from convexadam.io.nifti import StrPath
-from convexadam.io.reading import check_file
+from convexadam.io.reading import StrPath, check_file
 
 
 @final

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-import zlib
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import TypeAlias
 
 from convexadam.errors import ConfigError, ConvexAdamError, FileError, MissingExtraError
+
+StrPath: TypeAlias = str | os.PathLike[str]
+
+_MAX_REASON = 300
+"""Characters of an error of another package that are passed on."""
 
 
 @contextmanager
@@ -38,15 +43,19 @@ def check_file(path: str | os.PathLike[str], content: str) -> Iterator[Path]:
             )
         if not source.exists():
             raise FileError(f"there is no file {source}; check the name (relative to {Path.cwd()})")
+        if not stat.S_ISREG(source.stat().st_mode):  # a pipe, for example, would wait for its writer
+            raise FileError(f"{source} must be a file with {content}, got a pipe or device; save it as a file first")
         if source.stat().st_size == 0:
             raise FileError(f"{source} must be a file with {content}, got an empty file; copy or write it again")
         yield source
-    except (FileError, ConfigError, MissingExtraError):
+    except (FileError, ConfigError, MissingExtraError, Warning):
         raise
     except ConvexAdamError as error:  # the content is readable but unusable: a singular affine, for example
         raise FileError(f"cannot read {content} from {source}: {error}") from error
-    except (OSError, EOFError, zlib.error, BadZipFile, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except MemoryError as error:
+        raise FileError(f"cannot read {content} from {source}: its values must fit into memory; crop them") from error
+    except Exception as error:  # the readers of other packages fail in any way on damaged files
+        reason = " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__
         raise FileError(
             f"cannot read {content} from {source}: {reason}; check whether the file is damaged or truncated"
         ) from error

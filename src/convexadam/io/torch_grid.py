@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from convexadam._atomic import atomic_path
+from convexadam._claims import check_archive, check_claim
 from convexadam._typing import Float, Tensor
 from convexadam.errors import FileError, GeometryError, InputError
 from convexadam.geometry import DisplacementField, Grid, Transform
 from convexadam.geometry.tensors import to_device
 from convexadam.io.coordinates import field_from_coordinates, field_to_coordinates, to_field, world_to_index_matrix
-from convexadam.io.nifti import StrPath
-from convexadam.io.reading import check_file
+from convexadam.io.reading import StrPath, check_file, is_zip
 from convexadam.io.transform_format import FileHeader
 
 _FORMAT = "sampling grid, version 1"
@@ -116,6 +117,8 @@ def read_torch_grid(path: StrPath, *, device: torch.device | str | None = None) 
         If the file is damaged, or is another file of ``torch.save``.
     """
     with check_file(path, "a sampling grid of torch") as source:
+        if is_zip(source):
+            check_archive(source)
         try:
             found = torch.load(source, map_location="cpu", weights_only=True)
         except (RuntimeError, pickle.UnpicklingError) as error:
@@ -127,7 +130,7 @@ def read_torch_grid(path: StrPath, *, device: torch.device | str | None = None) 
                 f"{source} must be a sampling grid of torch, got another file of torch.save; write it with "
                 "write_transform"
             )
-        field = _parse_saved(found)
+        field = _parse_saved(found, source)
         return field if device is None else DisplacementField(to_device(field.disp_mm, device), field.grid)
 
 
@@ -136,8 +139,10 @@ def detect_torch_grid(header: FileHeader) -> bool:
     return header.archive is not None and any(name.endswith("/data.pkl") for name in header.archive)
 
 
-def _parse_saved(found: dict[str, Any]) -> DisplacementField:
+def _parse_saved(found: dict[str, Any], source: Path) -> DisplacementField:
     try:
+        stored = found["grid"].untyped_storage().nbytes()  # a tensor of stride 0 has more values than it stores
+        check_claim(found["grid"].numel() * found["grid"].element_size(), stored, source, packed=False)
         i, j, k = found["grid"].shape[1:4]
         fixed = Grid((i, j, k), found["fixed_affine"].numpy())
         moving = Grid(tuple(found["moving_shape"]), found["moving_affine"].numpy())

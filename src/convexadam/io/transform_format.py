@@ -20,10 +20,12 @@ _GRID_NAMES = ("fixed", "moving")
 @final
 @dataclass(frozen=True, kw_only=True)
 class NiftiHeader:
-    """Shape and intent code of a NIfTI file."""
+    """Shape of a NIfTI file, and the code, name and parameters of its intent."""
 
     shape: tuple[int, ...]
     intent: int
+    name: str = ""
+    parameters: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @final
@@ -36,7 +38,7 @@ class FileHeader:
     path
         The file.
     head
-        Its first 512 bytes, decompressed if the file is gzipped; of the ``.hdr`` file if the path is an ``.img`` file.
+        Its first 1024 bytes, decompressed if the file is gzipped; of the ``.hdr`` file if the path is an ``.img`` file.
     nifti
         Shape and intent code if the file is NIfTI, else ``None``.
     archive

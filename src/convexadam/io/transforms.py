@@ -10,9 +10,8 @@ from convexadam.errors import ConfigError, FileError, InputError
 from convexadam.geometry import Grid, Image, Transform
 from convexadam.io.detect import detect_format
 from convexadam.io.formats import choose_format, get_format
-from convexadam.io.nifti import StrPath
-from convexadam.io.reading import check_file
-from convexadam.io.transform_format import TransformFormat
+from convexadam.io.reading import StrPath, check_file
+from convexadam.io.transform_format import TransformFormat, WriteTransform
 
 
 def write_transform(
@@ -57,17 +56,27 @@ def write_transform(
         raise InputError(
             f"transform must be a Transform, got {type(transform).__name__}; wrap a 4x4 matrix in Affine(...)"
         )
-    target, chosen = Path(path), choose_format(path) if format is None else get_format(format)
+    chosen, write = _choose_to_write(path, format)
     fixed_grid, moving_grid = _to_grid(fixed, "fixed"), _to_grid(moving, "moving")
+    _check_needs(chosen, chosen.write_needs, fixed_grid or transform.fixed_grid, moving_grid)
+    write(transform, Path(path), fixed=fixed_grid, moving=moving_grid)
+
+
+def check_transform_name(path: StrPath, format: str | None = None) -> None:  # noqa: A002 - as in write_transform
+    """Raise `FileError` or `ConfigError` unless `write_transform` can write a file of this name and format."""
+    _choose_to_write(path, format)
+
+
+def _choose_to_write(path: StrPath, name: str | None) -> tuple[TransformFormat, WriteTransform]:
+    chosen = choose_format(path) if name is None else get_format(name)
     if chosen.write is None:
         raise ConfigError(f"format must be one that can be written, got {chosen.name!r}; it can only be read")
-    if not target.name.endswith(chosen.suffixes):
+    if not Path(path).name.endswith(chosen.suffixes):
         raise FileError(
             f"the name of a file of format {chosen.name!r} must end in {' or '.join(chosen.suffixes)}, got {path}; "
             "change the ending"
         )
-    _check_needs(chosen, chosen.write_needs, fixed_grid or transform.fixed_grid, moving_grid)
-    chosen.write(transform, target, fixed=fixed_grid, moving=moving_grid)
+    return chosen, chosen.write
 
 
 def read_transform(

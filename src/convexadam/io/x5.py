@@ -12,9 +12,9 @@ from convexadam._atomic import atomic_path
 from convexadam.errors import FileError, MissingExtraError
 from convexadam.geometry import Affine, DisplacementField, Grid, Transform
 from convexadam.io.coordinates import to_field, vectors_to_tensor
+from convexadam.io.hdf5 import check_hdf5
 from convexadam.io.headers import hdf5_contains
-from convexadam.io.nifti import StrPath
-from convexadam.io.reading import check_file
+from convexadam.io.reading import StrPath, check_file
 from convexadam.io.transform_format import FileHeader
 
 
@@ -68,6 +68,7 @@ def read_x5(path: StrPath, *, device: torch.device | str | None = None) -> Trans
     """
     x5 = _import_x5("reading X5")
     with check_file(path, "an X5 file") as source:
+        check_hdf5(source)
         try:
             nodes = x5.from_filename(source)
         except (TypeError, KeyError, RuntimeError) as error:

@@ -13,8 +13,8 @@ import torch
 from convexadam._typing import Field
 from convexadam.errors import FileError, InputError
 from convexadam.io import read_image, read_landmarks, read_learn2reg_voxels
-from convexadam.io.nifti import StrPath, open_nifti
-from convexadam.io.reading import check_file
+from convexadam.io.nifti_file import open_nifti
+from convexadam.io.reading import StrPath, check_file
 from convexadam.learn2reg.evaluation_config import EvaluationConfig, Measure, Metric
 from convexadam.learn2reg.submission import find_fields
 from convexadam.learn2reg.task import TaskPair

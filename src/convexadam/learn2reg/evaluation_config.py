@@ -8,8 +8,7 @@ from typing import Any, Literal, TypeAlias, cast, final, get_args
 
 from convexadam._typing import Triple
 from convexadam.errors import FileError, InputError
-from convexadam.io.nifti import StrPath
-from convexadam.io.reading import check_file
+from convexadam.io.reading import StrPath, check_file
 from convexadam.learn2reg.task import PointKind, Split, Task, TaskPair, parse_pairs, parse_shape
 
 Metric: TypeAlias = Literal["sdlogj", "dice", "hd95", "tre"]

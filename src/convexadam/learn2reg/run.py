@@ -15,8 +15,7 @@ from convexadam._version import VERSION
 from convexadam.errors import ConfigError, FileError
 from convexadam.features import uses_labels
 from convexadam.io import atomic_path
-from convexadam.io.nifti import StrPath
-from convexadam.io.reading import check_file
+from convexadam.io.reading import StrPath, check_file
 from convexadam.learn2reg.submission import RECORD, FieldFormat, check_field, find_fields, make_field_name, write_field
 from convexadam.learn2reg.task import Split, Task, TaskPair
 from convexadam.registration import RegistrationConfig, register

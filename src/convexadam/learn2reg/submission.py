@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from convexadam.errors import FileError
 from convexadam.geometry import Grid, Transform
 from convexadam.io import atomic_path, check_learn2reg, check_learn2reg_2021, write_learn2reg, write_learn2reg_2021
-from convexadam.io.nifti import StrPath
+from convexadam.io.reading import StrPath
 from convexadam.learn2reg.task import Split, Task, TaskPair
 
 FieldFormat: TypeAlias = Literal["npz", "nii.gz", "2021"]

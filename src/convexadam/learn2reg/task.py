@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeAlias, final, get_args
 
 from convexadam._typing import Triple
 from convexadam.errors import ConfigError, FileError, InputError
-from convexadam.io.nifti import StrPath, open_nifti
-from convexadam.io.reading import check_file
+from convexadam.io.nifti_file import open_nifti
+from convexadam.io.reading import StrPath, check_file
 
 Split: TypeAlias = Literal["val", "test", "train"]
 """Split of the pairs of a task."""
@@ -29,7 +29,7 @@ _KEYS: dict[Split, str] = {
     "train": "training_paired_images",
 }
 
-_IMAGE = re.compile(r"(?:.*/)?images[^/]*/[^/]*_\d{4}_\d{4}\.nii\.gz")
+_IMAGE = re.compile(r"(?:[^/].*/)?images[^/]*/[^/]*_\d{4}_\d{4}\.nii\.gz")
 
 
 @final
@@ -274,7 +274,7 @@ def _parse_splits(data: dict[str, Any], folder: Path) -> tuple[dict[Split, tuple
 def _parse_pair(entry: Any, folder: Path, key: str) -> TaskPair:
     table = entry if isinstance(entry, dict) else {}
     names = [str(table.get(side)) for side in ("fixed", "moving")]
-    if not all(_IMAGE.fullmatch(name) for name in names):
+    if not all(_IMAGE.fullmatch(name) and ".." not in Path(name).parts for name in names):
         raise InputError(
             f"pairs of {key!r} must be {{'fixed': NAME, 'moving': NAME}} with names like "
             "./imagesTr/Task_0001_0000.nii.gz (a folder images..., then subject and modality of four digits), "

@@ -12,13 +12,11 @@ from convexadam._checks import is_finite, show
 from convexadam._typing import Points, Tensor
 from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry import DisplacementField, Grid, Image, Transform, resample
+from convexadam.geometry.grid import HEADER_ROUNDING
 from convexadam.metrics.folding import folded_share, inner_determinant, inner_mask, log_spread, shifted_log_spread
 from convexadam.metrics.landmarks import tre
 from convexadam.metrics.overlap import common_labels, dice, select_labels
 from convexadam.metrics.surface import hd95
-
-_MAX_LABEL = 2**53
-"""Larger whole numbers are not exact in float64."""
 
 
 class Evaluation(TypedDict, total=False):
@@ -251,16 +249,22 @@ def to_integer_labels(image: Image, name: str) -> Image:
     Raises
     ------
     InputError
-        If there are several channels, or values that are not whole numbers.
+        If there are several channels, values that are not whole numbers, or some that the type cannot tell apart.
     """
     if image.data.shape[0] != 1:
         raise InputError(f"{name} must have one channel, got {image.data.shape[0]}; pass one label map")
     if image.is_label:
         return image
     rounded = image.data.round()
-    if not bool((rounded == image.data).all()) or bool((rounded.abs() > _MAX_LABEL).any()):
+    if not bool((rounded == image.data).all()):
         raise InputError(
             f"{name} must contain whole numbers, got other values; resample label maps by nearest neighbour"
+        )
+    largest = float(rounded.abs().max())
+    if not largest <= (exact := 2 / torch.finfo(rounded.dtype).eps):
+        raise InputError(
+            f"{name} must hold labels up to {exact:.0f} in {rounded.dtype}, which merges larger ones, got "
+            f"{largest:.0f}; store the labels as whole numbers"
         )
     low, high = (int(end) for end in torch.aminmax(rounded))
     small = torch.iinfo(torch.int32).min <= low and high <= torch.iinfo(torch.int32).max
@@ -268,7 +272,7 @@ def to_integer_labels(image: Image, name: str) -> Image:
 
 
 def _check_on_grid(image: Image, grid: Grid, name: str) -> None:
-    if not image.grid.is_close(grid):
+    if not image.grid.is_close(grid, tolerance=HEADER_ROUNDING):
         raise GeometryError(
             f"{name} must be on the grid of the transform, {grid!r}, got {image.grid!r}; pass "
             "transform.to_displacement_field(image.grid), or resample the image"

@@ -16,7 +16,7 @@ from convexadam.errors import InputError
 from convexadam.geometry import Affine, DisplacementField, Grid, Transform
 from convexadam.geometry.grid import mean_side_mm
 from convexadam.geometry.tensors import to_matrix
-from convexadam.io.landmarks import read_landmarks
+from convexadam.io.landmarks import read_landmarks_mm
 from convexadam.kernels.landmarks import LandmarkPairs
 
 _SIGMA = 1 / 40
@@ -193,9 +193,9 @@ def parse_landmarks(fixed: Any, moving: Any, weights: Any, grids: tuple[Grid, Gr
 
 
 def _parse_points(value: Any, grid: Grid, name: str) -> Points:
-    """Return points in mm RAS+; files hold indices of their own image."""
+    """Return points in mm RAS+; files hold indices of their own image, or mm (Slicer)."""
     if isinstance(value, (str, os.PathLike)):
-        return grid.index_to_world(read_landmarks(value))
+        return read_landmarks_mm(value, grid)
     points = _parse_numbers(value, f"{name}_landmarks")
     if points.ndim != 2 or points.shape[1] != 3 or not len(points):
         raise InputError(f"{name}_landmarks must be points (n, 3) in mm RAS+, got shape {tuple(points.shape)}")

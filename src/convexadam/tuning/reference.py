@@ -13,8 +13,9 @@ from convexadam._typing import Points, Triple
 from convexadam.errors import InputError
 from convexadam.features import MindSSC, extract_features
 from convexadam.geometry import DisplacementField, Image, resample
+from convexadam.geometry.grid import HEADER_ROUNDING
 from convexadam.geometry.tensors import finest_float
-from convexadam.io import PairFiles, read_image, read_landmarks
+from convexadam.io import PairFiles, read_image, read_landmarks_mm
 from convexadam.kernels.resize import pool
 from convexadam.kernels.warp import identity_positions
 from convexadam.metrics import common_labels, dice, hd95, tre
@@ -76,7 +77,7 @@ class Reference:
         if files.fixed_labels is not None and files.moving_labels is not None:
             names = [f"{side}_labels of pair {files.name}" for side in ("fixed", "moving")]
             maps = [read_image(path, device=device) for path in (files.fixed_labels, files.moving_labels)]
-            if not maps[0].grid.is_close(fixed.grid):
+            if not maps[0].grid.is_close(fixed.grid, tolerance=HEADER_ROUNDING):
                 raise InputError(
                     f"fixed_labels of pair {files.name} must be on the grid of its fixed image "
                     f"{fixed.grid.shape}, got the grid {maps[0].grid.shape}; resample them"
@@ -89,13 +90,15 @@ class Reference:
                     "got none; check the label maps"
                 )
         if files.fixed_landmarks is not None and files.moving_landmarks is not None:
-            points = read_landmarks(files.fixed_landmarks), read_landmarks(files.moving_landmarks)
-            if len(points[0]) != len(points[1]):
+            landmarks = (
+                read_landmarks_mm(files.fixed_landmarks, fixed.grid),
+                read_landmarks_mm(files.moving_landmarks, moving.grid),
+            )
+            if len(landmarks[0]) != len(landmarks[1]):
                 raise InputError(
                     f"fixed_landmarks and moving_landmarks of pair {files.name} must be row by row the same points, "
-                    f"got {len(points[0])} and {len(points[1])}; remove those without a partner"
+                    f"got {len(landmarks[0])} and {len(landmarks[1])}; remove those without a partner"
                 )
-            landmarks = fixed.grid.index_to_world(points[0]), moving.grid.index_to_world(points[1])
         return cls(labels=labels, scored=scored, landmarks_mm=landmarks, surface=surface)
 
     @property
