@@ -402,7 +402,7 @@ def gpu_predicted_kernels() -> str:
 def reliability() -> str:
     """Return what comes of each kind of input, from the cases that the tests run."""
     sys.path[:0] = [str(ROOT / "tests" / "reliability")]
-    cases = importlib.import_module("case").collect_cases()
+    cases = importlib.import_module("input_case").collect_cases()
     parts = []
     for kind in dict.fromkeys(case.kind for case in cases):
         rows = [

@@ -38,9 +38,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "gpu"))
 
 import torch  # noqa: E402 - the folder above is no package
-from pretend import DEVICE, PretendedGpu, _describe, build_guard  # noqa: E402
+from pretend import DEVICE, PretendedGpu, build_guard, describe, flatten_tensors  # noqa: E402
 from stubs import run_stub  # noqa: E402
-from torch.utils._pytree import tree_flatten  # noqa: E402
 from triton.runtime.interpreter import GridExecutor  # noqa: E402
 
 from convexadam import preset, register  # noqa: E402
@@ -111,7 +110,7 @@ class RecordingGpu(PretendedGpu):
         before = sum(self.record.operations.values())
         result = super().dispatch(func, args, kwargs)
         if sum(self.record.operations.values()) > before:
-            tensors = [t for t in tree_flatten((args, kwargs, result))[0] if isinstance(t, torch.Tensor)]
+            tensors = flatten_tensors((args, kwargs, result))
             size = sum({id(t): t.numel() * t.element_size() for t in tensors}.values())
             self._recorder.note(Event(self._recorder.stage, "torch", size), HOST_OPERATION)
         return result
@@ -145,7 +144,7 @@ def _describe_launch(stage: str, executor: Any, args: Any, kwargs: Any) -> Event
     kernel = f"{function.__module__.split('.')[-2]}.{function.__name__}"
     sizes = {name: t.numel() * t.element_size() for name, t in named.items() if isinstance(t, torch.Tensor)}
     size = sum(sizes.values()) + sum(sizes[name] for name in READ_AND_WRITTEN.get(kernel, ()))
-    described = tuple(map(_describe, args)), tuple((key, _describe(value)) for key, value in kwargs.items())
+    described = tuple(map(describe, args)), tuple((key, describe(value)) for key, value in kwargs.items())
     return Event(stage, kernel, size, math.prod(grid), (function.__module__, function.__name__, *described))
 
 

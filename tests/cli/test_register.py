@@ -187,5 +187,5 @@ def test_a_sheared_fixed_image_is_refused_before_the_work(run: Any, files: Path,
     write_image(Image(image.data, Grid(image.grid.shape, image.grid.affine @ shear)), tmp_path / "sheared.nii.gz")
     ran = run("register", tmp_path / "sheared.nii.gz", files / "moving.nii.gz", "--output-dir", tmp_path / "out", *FAST)
     assert ran.status == 1
-    assert "the fixed image must have axes at right angles" in ran.error
+    assert "the fixed image must have orthogonal axes (right angles)" in ran.error
     assert not list((tmp_path / "out").glob("*"))

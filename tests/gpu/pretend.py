@@ -382,7 +382,7 @@ class PretendedGpu(TorchDispatchMode):
         at = f"{module.split('.')[-2]}.{function.__name__}"
         values = (*args, *kwargs.values())
         self.record.launches[at] += 1
-        described = tuple(map(_describe, args)), tuple((key, _describe(value)) for key, value in kwargs.items())
+        described = tuple(map(describe, args)), tuple((key, describe(value)) for key, value in kwargs.items())
         self.record.signatures[(module, function.__name__, *described)] += 1
         if self._current != DEVICE.index:
             self.record.unguarded[f"{at} {_caller()}: on cuda:{self._current}"] += 1
@@ -487,7 +487,12 @@ def _pick_written(func: Any, args: Any, kwargs: Any) -> Any:
     return None if count == 0 else written[0] if count == 1 else tuple(written)
 
 
-def _describe(value: Any) -> Any:
+def flatten_tensors(values: Any) -> list[torch.Tensor]:
+    """Return the tensors in nested containers."""
+    return [value for value in tree_flatten(values)[0] if isinstance(value, torch.Tensor)]
+
+
+def describe(value: Any) -> Any:
     """Return what the compiler sees of an argument: the type and alignment of a tensor, or the value itself."""
     if isinstance(value, torch.Tensor):
         return "tensor", str(value.dtype).removeprefix("torch."), value.data_ptr() % 16

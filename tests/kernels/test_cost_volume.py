@@ -105,7 +105,6 @@ def test_costs_are_the_means_of_the_distances(
     options = {"fixed_weight": a, "moving_weight": b} if weighted else {}
     distances = feature_distances(fixed, moving, radius)
     found = mean_over_neighbours(distances, **options)
-    assert found.data_ptr() == distances.data_ptr()  # in place
     assert torch.equal(fill_gaps(found.flatten(0, 2)).view_as(found), cost_volume(fixed, moving, radius, **options))
 
 
@@ -171,14 +170,13 @@ def test_the_other_direction_has_the_same_costs_far_from_the_border(weighted: bo
     assert compared > 500
 
 
-def test_gaps_are_filled_with_the_mean_in_place() -> None:
+def test_gaps_are_filled_with_the_mean() -> None:
     costs = oracles.noise(3, 3, 5, 4, 3, 2, seed=15)
     costs[oracles.uniform(*costs.shape, seed=16) < 0.4] = torch.inf
     costs[..., 0, 0, 0] = torch.inf
     expected = torch.from_numpy(oracles.fill_without_evidence(costs.numpy()))
     flat = costs.flatten(0, 2)
     found = fill_gaps(flat).view_as(costs)
-    assert found.data_ptr() == costs.data_ptr()
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert torch.equal(found[..., 0, 0, 0], torch.zeros(3, 3, 5, dtype=torch.float64))
 

@@ -12,7 +12,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from case import Case
+from input_case import Case
 
 from convexadam import Grid, read_image, read_transform, write_image, write_transform
 from convexadam.geometry import DisplacementField, Image

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from case import Case, collect_cases
+from input_case import Case, collect_cases
 
 from convexadam import ConvexAdamError
 

@@ -97,7 +97,7 @@ class FeatureLevel:
     def zero_displacement(self) -> Field:
         """Return zeros, ``[3, i, j, k]``."""
         if isinstance(self.fixed, FeatureRows):
-            return torch.zeros((3, *self.shape), device=self.fixed.device)
+            return torch.zeros((3, *self.shape), dtype=torch.float32, device=self.fixed.device)
         return self.fixed.new_zeros((3, *self.shape))
 
     def swap(self) -> FeatureLevel:

@@ -204,7 +204,7 @@ class RegistrationConfig:
                 raise FileError(f"cannot read the settings file {path}: it must be a file; pass the path of one")
             text = source.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError, TypeError) as error:
-            raise FileError(f"cannot read the settings file {show(path)}: {error}") from error
+            raise FileError(f"cannot read the settings file {path}: {error}") from error
         try:
             return cls.from_toml(text)
         except ConfigError as error:

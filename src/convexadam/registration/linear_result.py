@@ -39,7 +39,7 @@ def measure_linear(inputs: RegistrationInputs, masks: ImagePair, fit: LinearFit)
         weight_on_grid(inputs.fixed, masks[0], grid, 0),
         weight_on_grid(inputs.moving, masks[1], Grid(grid.shape, transform.matrix @ grid.affine), 0),
     )
-    compared = torch.ones((), device=inputs.fixed.data.device)
+    compared = torch.ones((), dtype=torch.float32, device=inputs.fixed.data.device)
     for weight in weights:
         compared = compared if weight is None else compared * (weight > 0)
     diagnostics = {

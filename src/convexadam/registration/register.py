@@ -14,7 +14,6 @@ import torch
 from convexadam._checks import show
 from convexadam.errors import ConfigError, OutOfMemoryError, is_about_memory
 from convexadam.geometry import Affine, DisplacementField, Image, Transform
-from convexadam.geometry.to_grid import to_floating
 from convexadam.kernels import backend_for, override_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
@@ -184,7 +183,7 @@ def register(
                 transform, diagnostics = start, measure_linear(inputs, initialisation.masks, fit)
         else:
             transform, inverse, diagnostics = _register_deformably(inputs, initialisation, config, clock)
-        used_backend = backend_for(to_floating(fixed_image).data)
+        used_backend = backend_for(torch.empty(0, dtype=torch.float32, device=fixed_image.data.device))
     return RegistrationResult(
         linear=initialisation.linear,
         transform=transform,

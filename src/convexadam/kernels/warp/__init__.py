@@ -60,11 +60,16 @@ def add_opposite_steps(forward: Field, backward: Field, *, factors: tuple[float,
     return result
 
 
-def sample_linear(volume: Float[Tensor, "c i j k"], positions: Float[Tensor, "3 a b d"]) -> Float[Tensor, "c a b d"]:
-    """Interpolate ``[c, i, j, k]`` trilinearly at ``positions``, with edge values outside; differentiable."""
+def sample_linear(
+    volume: Float[Tensor, "*n c i j k"], positions: Float[Tensor, "*n 3 a b d"]
+) -> Float[Tensor, "*n c a b d"]:
+    """Interpolate ``[c, i, j, k]`` trilinearly at ``positions``, with edge values outside; differentiable.
+
+    Several volumes ``[n, c, i, j, k]`` are interpolated each at its positions.
+    """
     given = volume, positions
     differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in given)
-    if differentiable or not all(t.is_cuda and t.dtype == torch.float32 for t in given):
+    if differentiable or volume.ndim > 4 or not all(t.is_cuda and t.dtype == torch.float32 for t in given):
         return reference.sample_linear(volume, positions)
     sampled: Float[Tensor, "c a b d"] = get_implementation(__name__, *given).sample_linear(volume, positions)
     return sampled
