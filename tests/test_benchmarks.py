@@ -479,6 +479,9 @@ def test_counts_of_interpolation_inverses_and_determinants_by_hand(kernels: Any)
     # 2 x 3 x 4 = 24 nodes to 4 x 6 x 8 = 192 voxels; 4 x 3 x 4 = 48 values after one axis, 4 x 6 x 4 = 96 after two
     counted = interpolate.count_work((2, 3, 4), (4, 6, 8))
     assert (counted.bytes, counted.operations) == (4 * 3 * (24 + 192), 3 * 3 * (48 + 96 + 192))
+    # 19 floats for each of ten points; both maps and interpolations, 16 bins once and 16 twice, 72 sums
+    counted = importlib.import_module("bench_mutual_information").count_work(10)
+    assert (counted.bytes, counted.operations) == (4 * 19 * 10, 10 * (120 + 32 + 64 + 144))
     # fifteen floats for each of 24 voxels; a read takes 7 means of two (3) for each of 3 components, and 15 around
     counted = importlib.import_module("bench_invert").count_work((2, 3, 4))
     assert (counted.bytes, counted.operations) == (4 * 15 * 24, 3 * 24 * (63 + 15))
