@@ -42,6 +42,8 @@ TRIPS: dict[str, Callable[[Arguments], list[int]]] = {
     "cost_volume._fill_gaps": lambda a: [_cdiv(a["labels"], a["block_labels"])] * 2,
     "cost_volume._means": lambda a: [a["n1"] + 2],
     "coupled_argmin._find_minima": lambda a: [_cdiv(a["labels"], a["block_labels"])],
+    "feature_range._find_ends": lambda a: [a["steps"], a["channels"], a["steps"], a["steps"]],
+    "feature_range._summarise": lambda a: [a["channels"]],
     "mind_ssc._sum_variance": lambda a: [
         2 * a["radius"],
         2 * a["radius"] + 1,
@@ -55,6 +57,9 @@ TRIPS: dict[str, Callable[[Arguments], list[int]]] = {
         a["spacing0"],
         2 * a["radius"] + 1,
     ],
+    "smooth._filter_all_axes": lambda a: [2 * a["radius"] + 1],  # the loop inside it is unrolled
+    "smooth._filter_columns": lambda a: [min(a["length"], a["n0"]) + 2 * a["radius"]],
+    "warp._sample": lambda a: [a["channels"]],
 }
 """How often each loop of a kernel runs, in the order in which loops begin in the machine code."""
 

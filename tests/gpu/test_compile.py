@@ -23,11 +23,10 @@ MAX_REGISTERS = {"cuda": 128, "hip": 192}
 MORE_REGISTERS = {"invert._invert_points": 1.5}
 """As a factor: the state of a point that is solved stays in registers."""
 
-MAX_VARIANTS = {"published": 23, "accurate": 36}
+MAX_VARIANTS = {"published": 24, "accurate": 37}
 """Of three sizes that differ in what divides them; each takes one or two seconds at the first call.
 
-None is due to a size. `published` has 14 kernels, those of the inverse included; 7 variants are filters of the
-smoothing and 4 are gradients.
+None is due to a size: the kernels of the smoothing and the gradient are compiled for several filters and terms.
 """
 
 

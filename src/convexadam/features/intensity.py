@@ -120,9 +120,8 @@ def rescale_channels(data: Shaped[Tensor, "c i j k"]) -> Channels:
     finest = finest_float(data.device)
     scaled = torch.empty(data.shape, dtype=torch.float32, device=data.device)
     for channel, target in zip(data, scaled, strict=True):
-        low, high = (end.to(finest) for end in torch.aminmax(channel))
-        half = (high / 2 - low / 2).clamp_min(torch.finfo(finest).tiny)
-        middle = low / 2 + high / 2
+        low, high = (end.to(finest) / 2 for end in torch.aminmax(channel))  # halves, whose difference is finite
+        half, middle = (high - low).clamp_min(torch.finfo(finest).tiny), low + high
         rows = max(1, chunk_size(channel, **_CHUNK_VOXELS) // channel[0].numel())
         for part, out in zip(channel.split(rows), target.split(rows), strict=True):
             out.copy_((part.to(finest) - middle).div_(half))

@@ -93,5 +93,5 @@ class MindSSC:
 def _drop_zero_weight(weight: Volume | None) -> Volume | None:
     """Return ``None``, or on a GPU ones, for weights that are 0 everywhere, which define no average."""
     if weight is not None and weight.is_cuda:
-        return torch.where(weight.amax() > 0, weight, 1.0)  # without waiting for the device
+        return weight.masked_fill(weight.amax() <= 0, 1.0)  # without waiting for the device
     return None if weight is None or not bool((weight > 0).any()) else weight

@@ -155,11 +155,13 @@ def _find_minimum(data: Tensor) -> float | Tensor:
     if data.requires_grad and torch.is_grad_enabled():
         return data.min()
     data = data.detach()
-    smallest = data.min()
-    if data.is_floating_point() and (smallest.is_cuda or bool(smallest.isnan())):  # one such voxel is not all of them
+    if not data.is_floating_point():
+        return float(data.min())
+    smallest = data.min() if not data.is_cuda else None
+    if smallest is None or bool(smallest.isnan()):  # one such voxel is not all of them
         known = data.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf).min()
-        smallest = torch.where(known < math.inf, known, smallest)
-    return smallest if smallest.is_cuda and smallest.is_floating_point() else float(smallest)
+        smallest = known.masked_fill(known == math.inf, math.nan)
+    return smallest if smallest.is_cuda else float(smallest)
 
 
 def _fill_outside(
