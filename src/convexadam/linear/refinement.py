@@ -266,10 +266,11 @@ def _have_data(grid: Grid, mask: Image | None, points: Points) -> Shaped[Tensor,
 
 def _to_bins(image: Image) -> Channels:
     """Return the intensities in bins; values beyond the quantiles are clipped."""
-    channels = []
-    for values in image.data:
+    result = torch.empty_like(image.data)
+    for values, bins in zip(image.data, result, strict=True):
         some = values.flatten()[:: max(1, values.numel() // _SAMPLES[0])]  # torch.quantile refuses more than 16 million
         low, high = torch.quantile(some, torch.tensor(_QUANTILES, dtype=some.dtype, device=some.device))
-        share = torch.where(high > low, (values - low) / (high - low), 0.0)
-        channels.append(share.clamp(0, 1) * (BINS - 1 - 2 * MARGIN) + MARGIN)
-    return torch.stack(channels)
+        span = torch.where(high > low, high - low, torch.inf)
+        torch.sub(values, low, out=bins)
+        bins.div_(span).clamp_(0, 1).mul_(BINS - 1 - 2 * MARGIN).add_(MARGIN)
+    return result

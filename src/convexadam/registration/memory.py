@@ -30,6 +30,9 @@ _FLOAT, _HALF = 4, 2
 _SCRATCH = 3_000_000
 """Bytes of working memory of the compiled kernels on a few threads, independent of the volume."""
 
+_LINEAR, _LINEAR_PER_VOXEL = 25_000_000, 20
+"""Bytes of a registration that is linear alone: samples and search, and both images in bins beside their copies."""
+
 _FIELDS = 8
 """Displacement fields in memory with a parametrisation that does not say (`HasMemory`)."""
 
@@ -44,9 +47,9 @@ def estimate_memory(
     """Estimate the peak memory that `register` takes beyond its inputs, in bytes.
 
     For images of one channel without masks, and the compiled kernels on a few threads; measured on the CPU, where it
-    is right to 15 % for volumes of 64^3 to 540^3 voxels. Components say what they take (`convexadam.features` and
-    `convexadam.continuous.HasMemory`). The memory of a network is not included (`NNUNetFeatures`,
-    `TorchScriptFeatures`): it is added while features are extracted.
+    is right to 15 % for volumes of 64^3 to 540^3 voxels (to 20 % for linear registrations, of 96^3 to 224^3).
+    Components say what they take (`convexadam.features` and `convexadam.continuous.HasMemory`). The memory of a network
+    is not included (`NNUNetFeatures`, `TorchScriptFeatures`): it is added while features are extracted.
 
     Parameters
     ----------
@@ -91,6 +94,8 @@ def estimate_on_grid(
 
     ``default_channels`` is the number of channels of features that do not know theirs; ``None`` refuses them.
     """
+    if config.is_linear:
+        return _LINEAR + _LINEAR_PER_VOXEL * native.n_voxels
     resampled = 0 if grid.is_close(native) else native.n_voxels
     searched, refined = config.features, config.continuous_features or config.features
     search_channels, refine_channels = (
