@@ -227,7 +227,7 @@ def _maximise(
         accept = new.value > current.value
         # the curvature along the step, of which the information is an estimate
         change = step @ (gradient - entries @ new.gradient.flatten())
-        ratio = torch.where(change > 0, (step @ information @ step) / change, _FACTORS[1])
+        ratio = torch.where(change > 0, (step @ (information @ step)) / change, _FACTORS[1])
         factor = torch.where(accept, ratio.clamp(*_FACTORS), factor * _FALL)
         placement = proposed.where(accept, placement)
         current = MutualInformation(*(torch.where(accept, b, a) for a, b in zip(current, new, strict=True)))
@@ -254,7 +254,7 @@ def _draw_points(grid: Grid, count: int, like: Tensor) -> Points:
 def _have_data(grid: Grid, mask: Image | None, points: Points) -> Shaped[Tensor, " n"]:
     """Return which points lie within the outer voxel centres of a grid, and in the mask."""
     index = grid.world_to_index(points)
-    last = torch.tensor(grid.shape, dtype=index.dtype, device=index.device) - 1
+    last = send(torch.tensor(grid.shape, dtype=index.dtype, device="cpu") - 1, index)
     inside = ((index >= -_EDGE) & (index <= last + _EDGE)).all(1)
     if mask is None:
         return inside
@@ -269,7 +269,7 @@ def _to_bins(image: Image) -> Channels:
     channels = []
     for values in image.data:
         some = values.flatten()[:: max(1, values.numel() // _SAMPLES[0])]  # torch.quantile refuses more than 16 million
-        low, high = torch.quantile(some, torch.tensor(_QUANTILES, dtype=some.dtype, device=some.device))
+        low, high = torch.quantile(some, send(torch.tensor(_QUANTILES, dtype=some.dtype, device="cpu"), some))
         share = torch.where(high > low, (values - low) / (high - low), 0.0)
         channels.append(share.clamp(0, 1) * (BINS - 1 - 2 * MARGIN) + MARGIN)
     return torch.stack(channels)
