@@ -72,7 +72,7 @@ def measure(case: Case, model: str, options: argparse.Namespace) -> harness.Row:
                 matrix, seconds = register_linear(pair, model)
             else:
                 matrix, seconds = run_peer(tool, pair, case, model, options)
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             harness.progress(f"{tool} failed: {error}")
             continue
         row[f"{tool}_voxels"], row[f"{tool}_seconds"] = f"{pair.measure(matrix):.4f}", f"{seconds:.2f}"
