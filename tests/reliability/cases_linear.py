@@ -64,6 +64,14 @@ def far_header(folder: Path) -> None:
     np.testing.assert_allclose(found, away, atol=1e-2 * min(fixed.grid.spacing_mm))
 
 
+def corners(folder: Path) -> None:
+    """Masks of two corners, which show nothing in common."""
+    image = phantom()
+    one, other = (torch.zeros(SHAPE, dtype=torch.uint8) for _ in range(2))
+    one[:12, :11, :10], other[-12:, -11:, -10:] = 1, 1
+    np.testing.assert_array_equal(matrix(image, image, fixed_mask=one, moving_mask=other), np.eye(4))
+
+
 def landmarks(folder: Path) -> None:
     image = phantom()
     matrix(image, image, fixed_landmarks=np.zeros((1, 3)), moving_landmarks=np.zeros((1, 3)))
@@ -83,6 +91,7 @@ CASES = [
         partial(stay, fixed=partial(unrelated, 0), moving=partial(unrelated, 1))),
     row("constant image", "warning", NOT_BETTER, partial(stay, fixed=phantom, moving=constant)),
     row("initial transform to where nothing overlaps", "warning", NOT_BETTER, start_far_away),
+    row("masks without anything in common", "warning", NOT_BETTER, corners),
     row("landmarks, which `preset(\"rigid\")` has no use for", "error", "must be a LandmarkTerm if landmarks are given",
         landmarks),
 ]  # fmt: skip
