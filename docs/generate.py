@@ -327,6 +327,23 @@ def scaling() -> str:
     return table(("voxels", "`default`: seconds, bytes a voxel", "`published`"), rows)
 
 
+def linear() -> str:
+    """Return errors in voxels and seconds of linear registrations: this library, ANTs and greedy."""
+    tools = ("convexadam", "ants", "greedy")
+    lines = []
+    for row in rows_of("linear"):
+        errors = {tool: float(row[f"{tool}_voxels"]) for tool in tools if row[f"{tool}_voxels"]}
+        first = min(errors.values()) if len(errors) > 1 else None
+        cells = [
+            "" if tool not in errors else f"**{errors[tool]:.3f}**" if errors[tool] == first else f"{errors[tool]:.3f}"
+            for tool in tools
+        ]
+        seconds = [f"{float(s):.1f}" if (s := row[f"{tool}_seconds"]) else "" for tool in tools]
+        lines.append([row["case"], row["model"], f"{float(row['before_voxels']):.3f}", *cells, *seconds])
+    names = ("convexadam", "ANTs", "greedy")
+    return table(("case", "model", "before", *names, *(f"{name}: s" for name in names)), lines)
+
+
 def gpu_budgets() -> str:
     """Return what a registration may ask of a GPU, and what it is meant to."""
     names = "launches", "waits", "bytes_per_voxel"
@@ -424,6 +441,7 @@ MAKERS: dict[str, Callable[[], str | None]] = {
     "speedups": speedups,
     "ablation": ablation,
     "optimisers": optimisers,
+    "linear": linear,
     "scaling": scaling,
     "GPU budgets": gpu_budgets,
     "GPU predicted": gpu_predicted,

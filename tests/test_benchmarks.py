@@ -35,7 +35,7 @@ from convexadam.data import phantom_pair
 from convexadam.discrete import ConvexSearch
 from convexadam.features import Concat, Intensity, MindSSC
 from convexadam.geometry import DisplacementField, Image
-from convexadam.io import write_image, write_landmarks, write_learn2reg
+from convexadam.io import convert_image, write_image, write_landmarks, write_learn2reg
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
 from convexadam.registration.working_grid import IsotropicGrid
 
@@ -70,6 +70,12 @@ def bench() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def scaling() -> Iterator[Any]:
     with load_script(BENCHMARKS / "scaling.py") as module:
+        yield module
+
+
+@pytest.fixture(scope="module")
+def linear() -> Iterator[Any]:
+    with load_script(BENCHMARKS / "linear.py") as module:
         yield module
 
 
@@ -443,6 +449,69 @@ def test_scaling_of_two_small_sizes(scaling: Any, tmp_path: Path, capsys: Any) -
     assert all(float(row["seconds"]) > 0 and int(row["estimated_bytes"]) > 0 for row in rows)
     assert "to the power" in capsys.readouterr().out
     assert plot.stat().st_size > 1000
+
+
+@pytest.fixture
+def small_phantoms(linear: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of the cases, whose phantoms have few voxels, with two cases."""
+    cases = sys.modules[linear.make_pair.__module__]
+    monkeypatch.setattr(cases, "PHANTOM_SHAPE", (40, 32, 32))
+    two = [cases.Case(f"phantom {name}", 12, cases.Motion(4, 8)) for name in ("ct ct", "ct t1")]
+    monkeypatch.setattr(linear, "CASES", two)
+    cases.load_source.cache_clear()
+    yield cases
+    cases.load_source.cache_clear()
+
+
+@pytest.mark.parametrize("model", ["rigid", "affine"])
+@pytest.mark.parametrize("overlap", [1.0, 0.6])
+def test_the_truth_of_linear_cases(linear: Any, small_phantoms: Any, model: str, overlap: float) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    case = dataclasses.replace(linear.CASES[0], overlap=overlap)
+    pair = linear.make_pair(case, model, None)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0])
+    matrix = lps @ pair.truth @ lps
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(matrix[:3, :3].ravel().tolist())
+    transform.SetTranslation(matrix[:3, 3].tolist())
+    fixed, moving = (convert_image(image, sitk.Image) for image in (pair.fixed, pair.moving))
+    ones = sitk.Resample(moving * 0 + 1, fixed, transform)
+    seen = sitk.GetArrayFromImage(ones) > 0.5
+    values = sitk.GetArrayFromImage(fixed)[seen]
+
+    def correlate(chosen: Any) -> float:
+        return float(np.corrcoef(values, sitk.GetArrayFromImage(sitk.Resample(moving, fixed, chosen))[seen])[0, 1])
+
+    best = correlate(transform)
+    assert best > 0.95
+    for axis in range(3):
+        for step in (-6.0, 6.0):  # half a voxel
+            shift = sitk.TranslationTransform(3, np.eye(3)[axis] * step)
+            assert correlate(sitk.CompositeTransform([shift, transform])) < best
+    assert pair.measure(pair.truth) == 0
+    moved = pair.truth.copy()
+    moved[0, 3] += 6.0
+    assert pair.measure(moved) == pytest.approx(0.5)
+    assert pair.measure(np.eye(4)) > 0.5
+    assert seen.mean() == pytest.approx(overlap, abs=0.15)
+
+
+def test_linear_registrations_of_two_small_phantoms(linear: Any, small_phantoms: Any, tmp_path: Path) -> None:
+    output = tmp_path / "new.csv"
+    options = ["--cases", "ct ct", "--models", "rigid", "--frames", "3", "--threads", "1", "--output", str(output)]
+    assert linear.main([*options, "--peers", str(tmp_path / "none")]) == 0
+    one, *series = linear.harness.read_rows(output, linear.COLUMNS)
+    assert one["case"] == "phantom ct ct, 12 mm voxels: 4°, 8 mm"
+    assert float(one["convexadam_voxels"]) < 0.3 < float(one["before_voxels"])
+    assert (one["ants_voxels"], one["greedy_seconds"]) == ("", "")
+    largest, mean = (float(row["convexadam_voxels"]) for row in series)
+    assert mean <= largest < 0.3
+
+
+@pytest.mark.parametrize("options", [["--threads", "0"], ["--frames", "1"], ["--models", "elastic"]])
+def test_invalid_options_of_linear_registrations_exit(linear: Any, options: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        linear.parse_options(options)
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ import torch
 from pretend import DEVICE, PretendedGpu
 
 from convexadam import (
+    Affine,
     ConvexSearch,
     DisplacementField,
     Grid,
@@ -39,7 +40,9 @@ from convexadam.continuous import (
     VolumePreserving,
     WeightedSum,
 )
+from convexadam.data import phantom_pair
 from convexadam.features import LabelFeatures
+from convexadam.linear.refinement import refine_transform
 from convexadam.metrics import evaluate_transform
 
 SHAPE = (24, 22, 20)
@@ -77,6 +80,40 @@ def _register(gpu: PretendedGpu, config: RegistrationConfig, **options: Any) -> 
 @pytest.mark.parametrize("name", ["published", "default", "accurate", "same-contrast"])
 def test_presets(counted: PretendedGpu, name: str) -> None:
     _register(counted, preset(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "masked"), [("rigid", False), ("similarity", False), ("affine", False), ("affine", True)]
+)
+def test_linear_presets(counted: PretendedGpu, name: str, masked: bool) -> None:
+    fixed = Image(_volume(0)[None].to(DEVICE), GRID)
+    moving = Image(_volume(0)[None].to(DEVICE), Grid(SHAPE, np.diag([1.5, 1, 1, 1]) + np.eye(4, k=3)))
+    masks = {f"{side}_mask": _volume(2).to(DEVICE) for side in ("fixed", "moving")} if masked else {}
+    result = register(fixed, moving, preset(name), **masks)
+    assert result.backend == "triton"
+    assert isinstance(result.transform, Affine)
+    assert result.moved.data.device == DEVICE
+    assert counted.record.faults() == []
+    assert sum(counted.record.operations.values()) > 1000
+
+
+def test_a_refinement_is_that_of_the_cpu(counted: PretendedGpu) -> None:
+    """The operations of torch compute on the pretended device; kernels, which would not, take no part."""
+    noise = _volume(1)[None]
+    fixed = phantom_pair(SHAPE, displacement_mm=0.0).fixed
+    moved = np.eye(4)
+    moved[:3, 3] = 0.4 * np.array(fixed.grid.spacing_mm)
+    moving = Image(fixed.data + noise, Grid(SHAPE, moved @ fixed.grid.affine))
+    found = []
+    for device in (torch.device("cpu"), DEVICE):
+        images = fixed.to(device), moving.to(device)
+        refined = refine_transform(images, (None, None), [np.eye(4)], model="rigid", coarsest_mm=30.0)
+        found.append(refined.matrix)
+    corner_mm = np.array([*SHAPE, 1.0]) @ fixed.grid.affine.T
+    assert np.linalg.norm((found[1] - moved) @ corner_mm) < 0.1 * np.linalg.norm((np.eye(4) - moved) @ corner_mm)
+    np.testing.assert_allclose(found[1] @ corner_mm, found[0] @ corner_mm, atol=0.02 * min(fixed.grid.spacing_mm))
+    assert counted.record.faults() == []
+    assert sum(counted.record.waits.values()) > 0
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,20 @@ def test_images_that_do_not_overlap_keep_the_start() -> None:
     refined = refine_transform((fixed, moving), (None, None), [away], model="affine", coarsest_mm=20.0)
     assert not refined.is_significant
     np.testing.assert_allclose(refined.matrix, away, rtol=1e-9)
+
+
+@pytest.mark.parametrize("samples", [400, 4000])
+def test_the_information_of_unrelated_images_is_not_significant(samples: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = [Image(torch.rand(1, 40, 36, 32, generator=generator), Grid((40, 36, 32))) for _ in range(2)]
+    size = round(samples ** (1 / 3))
+    corner = torch.zeros(1, 40, 36, 32, dtype=torch.uint8)
+    corner[:, :size, :size, :size] = 1
+    masks = (Image(corner, noise[0].grid), Image(corner, noise[0].grid))
+    refined = refine_transform((noise[0], noise[1]), masks, [np.eye(4)], model="rigid", coarsest_mm=2.0)
+    assert refined.samples <= 1.1 * size**3
+    assert not dataclasses.replace(refined, before=0.0).is_significant
+    assert dataclasses.replace(refined, before=0.0, after=4 * refined.after).is_significant
 
 
 @pytest.mark.parametrize("model", ["rigid", "similarity", "affine"])

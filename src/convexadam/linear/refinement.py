@@ -46,6 +46,10 @@ _REACH = 4
 _EDGE = 1e-3
 """Voxels outside the outer voxel centres that are taken for rounding (an axis of one voxel has no inside)."""
 
+_DEGREES_OF_FREEDOM = ((BINS - 1 - 2 * MARGIN) * 151 / 315 - 1) ** 2
+"""Of the joint histogram of unrelated images, each of whose bins has 151 / 315 of a sample's weight, the mean square of
+the cubic B-spline: twice the samples times their mutual information (Miller, 1955)."""
+
 _Pair: TypeAlias = tuple[Image, Image]
 _Masks: TypeAlias = tuple[Image | None, Image | None]
 
@@ -62,7 +66,7 @@ class RefinedTransform:
     before, after
         Mutual information in nats with the first start, and with ``matrix``.
     samples
-        Number of independent samples: of points, or of voxels of the fixed image if there are fewer.
+        Number of independent samples: of points in both images and masks, or of voxels there if there are fewer.
     parameters
         Number of parameters of the model.
     """
@@ -75,8 +79,12 @@ class RefinedTransform:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the log-likelihood rises by more than the number of parameters (Akaike, IEEE TAC 1974)."""
-        return self.samples * (self.after - self.before) > self.parameters
+        """Whether the log-likelihood rises by more than the number of parameters (Akaike, IEEE TAC 1974).
+
+        It has to rise from that of unrelated images at least, whose mutual information few samples overestimate.
+        """
+        unrelated = _DEGREES_OF_FREEDOM / (2 * self.samples)
+        return self.samples * (self.after - max(self.before, unrelated)) > self.parameters
 
 
 def refine_transform(
@@ -187,7 +195,7 @@ class _Objective:
         in_both &= _have_data(images[1].grid, masks[1], points @ matrix[:3, :3].T + matrix[:3, 3])
         self.overlap = float(in_both.double().mean())
         points = points[in_both] if self.overlap > 0 else points[:1]  # without overlap any step is as good
-        self.samples = min(len(points), coarse[0].data[0].numel())
+        self.samples = max(1, min(len(points), round(self.overlap * coarse[0].data[0].numel())))
         centre = points.mean(0)
         self.radius = (points - centre).square().sum(1).mean().sqrt().clamp_min(self.side_mm)
         self._points = ((points - centre) / self.radius).float()
@@ -227,7 +235,7 @@ def _maximise(
         accept = new.value > current.value
         # the curvature along the step, of which the information is an estimate
         change = step @ (gradient - entries @ new.gradient.flatten())
-        ratio = torch.where(change > 0, (step @ information @ step) / change, _FACTORS[1])
+        ratio = torch.where(change > 0, (step @ (information @ step)) / change, _FACTORS[1])
         factor = torch.where(accept, ratio.clamp(*_FACTORS), factor * _FALL)
         placement = proposed.where(accept, placement)
         current = MutualInformation(*(torch.where(accept, b, a) for a, b in zip(current, new, strict=True)))
@@ -254,7 +262,7 @@ def _draw_points(grid: Grid, count: int, like: Tensor) -> Points:
 def _have_data(grid: Grid, mask: Image | None, points: Points) -> Shaped[Tensor, " n"]:
     """Return which points lie within the outer voxel centres of a grid, and in the mask."""
     index = grid.world_to_index(points)
-    last = torch.tensor(grid.shape, dtype=index.dtype, device=index.device) - 1
+    last = send(torch.tensor(grid.shape, dtype=index.dtype, device="cpu") - 1, index)
     inside = ((index >= -_EDGE) & (index <= last + _EDGE)).all(1)
     if mask is None:
         return inside
@@ -269,7 +277,7 @@ def _to_bins(image: Image) -> Channels:
     result = torch.empty_like(image.data)
     for values, bins in zip(image.data, result, strict=True):
         some = values.flatten()[:: max(1, values.numel() // _SAMPLES[0])]  # torch.quantile refuses more than 16 million
-        low, high = torch.quantile(some, torch.tensor(_QUANTILES, dtype=some.dtype, device=some.device))
+        low, high = torch.quantile(some, send(torch.tensor(_QUANTILES, dtype=some.dtype, device="cpu"), some))
         span = torch.where(high > low, high - low, torch.inf)
         torch.sub(values, low, out=bins)
         bins.div_(span).clamp_(0, 1).mul_(BINS - 1 - 2 * MARGIN).add_(MARGIN)

@@ -81,9 +81,10 @@ def _sample(
 ) -> tuple[Float[Tensor, " n"], Points]:
     """Interpolate linearly; return values, and their gradients in the coordinates of the points."""
     positions = homogeneous @ matrix.T
-    low, share, step = [], [], []
+    low, share, step, inside = [], [], [], []
     for axis, size in enumerate(volume.shape):
         position = positions[:, axis].clamp(0, size - 1)
+        inside.append(positions[:, axis] == position)
         start = position.floor().clamp_max(max(size - 2, 0))
         low.append(start.long())
         share.append(position - start)
@@ -97,6 +98,4 @@ def _sample(
         for axis in range(3):
             b, c = (weights[a] for a in range(3) if a != axis)
             slopes[:, axis] += (1 if corner[axis] else -1) * b * c * value
-    sizes = torch.tensor(volume.shape, device=volume.device)
-    slopes = torch.where((positions >= 0) & (positions <= sizes - 1), slopes, 0.0)
-    return values, slopes @ matrix[:, :3]
+    return values, torch.where(torch.stack(inside, dim=1), slopes, 0.0) @ matrix[:, :3]
