@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from convexadam import FileError, Grid, read_transform, write_transform
+from convexadam import FileError, Grid, read_image, read_transform, write_transform
 from convexadam.geometry import Affine, DisplacementField
-from convexadam.io import read_learn2reg
+from convexadam.io import read_landmarks, read_learn2reg
 
 GRID = Grid((4, 5, 6))
 
@@ -147,3 +147,9 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
     code = f"from convexadam import read_image; read_image({str(tmp_path / 'a.nii')!r})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert "got a pipe or device" in ran.stderr
+
+
+@pytest.mark.parametrize("read", [read_image, read_transform, read_landmarks], ids=["image", "transform", "landmarks"])
+def test_a_name_that_is_too_long_is_an_error_of_the_file(read: Any) -> None:
+    with pytest.raises(FileError, match="cannot read"):
+        read("a" * 100_000)

@@ -13,7 +13,7 @@ from convexadam.io.dicom import read_dicom_series
 from convexadam.io.itk import read_with_itk, write_with_itk
 from convexadam.io.nifti import image_from_mgh, image_from_nifti, save_nifti, to_nifti_array
 from convexadam.io.nifti_file import is_mgh, load_mgh, load_nifti, read_head
-from convexadam.io.reading import StrPath, check_file
+from convexadam.io.reading import StrPath, check_file, is_folder
 from convexadam.io.unsupported import explain_foreign
 
 _META_IMAGE = re.compile(rb"^(ObjectType|NDims|Comment|ID)\s*=", re.MULTILINE)
@@ -50,7 +50,7 @@ def read_image(path: StrPath, *, channels: bool = False, device: torch.device | 
     MissingExtraError
         If SimpleITK is needed and not installed.
     """
-    if Path(path).is_dir():
+    if is_folder(path):
         return read_dicom_series(Path(path), channels=channels, device=device)
     with check_file(path, "a NIfTI image") as source:
         reader = find_itk_reader(source)

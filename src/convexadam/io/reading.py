@@ -61,6 +61,14 @@ def check_file(path: str | os.PathLike[str], content: str) -> Iterator[Path]:
         ) from error
 
 
+def is_folder(path: StrPath) -> bool:
+    """Whether a path is a folder; a name that the system refuses, such as one that is too long, is none."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
+
+
 def is_zip(source: Path) -> bool:
     """Whether a file is a zip archive, such as ``.npz`` and the files of ``torch.save``."""
     with source.open("rb") as file:
