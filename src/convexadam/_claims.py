@@ -36,9 +36,9 @@ def check_claim(claimed: int, stored: int, source: Path, *, packed: bool) -> Non
             f"got {claimed}; it is damaged or truncated"
         )
     memory = measure_memory()
-    if memory is not None and claimed > memory:
+    if claimed > memory:
         raise FileError(
-            f"cannot read {source}: its values must fit into the memory of this machine ({memory} bytes), got "
+            f"cannot read {source}: its values must fit into the memory of this machine ({memory:.0f} bytes), got "
             f"{claimed} bytes; crop or downsample them"
         )
 
@@ -69,9 +69,9 @@ def check_arrays(source: Path) -> None:
             check_claim(math.prod(map(int, shape)) * kind.itemsize, member.file_size, source, packed=False)
 
 
-def measure_memory() -> int | None:
-    """Return the bytes of memory of the machine, or ``None`` where the system does not tell."""
+def measure_memory() -> float:
+    """Return the bytes of memory of the machine; infinite where the system does not tell."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, OSError, ValueError):
-        return None
+        return math.inf

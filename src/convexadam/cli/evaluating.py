@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convexadam._typing import Points
 from convexadam.cli.common import Header, TransformFile, read_grid, read_optional
-from convexadam.cli.points import name_landmarks, warn_if_outside
+from convexadam.cli.points import read_points
 from convexadam.cli.transform_files import load_transform
 from convexadam.errors import ConfigError
-from convexadam.geometry import Grid
-from convexadam.io import read_image, read_landmarks_mm
+from convexadam.io import read_image
 from convexadam.metrics import evaluate_transform
+
+_ADVICE = "check the file, --fixed and --moving"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +76,12 @@ class Evaluate:
             fixed_labels=fixed_labels,
             moving_labels=read_optional(read_image, self.moving_labels),
             labels=self.labels or None,
-            fixed_landmarks_mm=_read_points(self.fixed_landmarks, grid),
-            moving_landmarks_mm=_read_points(self.moving_landmarks, moving_grid),
+            fixed_landmarks_mm=read_points(self.fixed_landmarks, grid, _ADVICE),
+            moving_landmarks_mm=read_points(self.moving_landmarks, moving_grid, _ADVICE),
             mask=mask,
             surface=self.surface,
         )
         sys.stdout.write(json.dumps(replace_nan(scores), indent=2) + "\n")
-
-
-def _read_points(path: Path | None, grid: Grid) -> Points | None:
-    """Return landmarks in mm RAS+, and warn if they lie far from their image."""
-    if path is None:
-        return None
-    points_mm = read_landmarks_mm(path, grid)
-    warn_if_outside(points_mm, grid, name_landmarks(path), "check the file, --fixed and --moving")
-    return points_mm
 
 
 def replace_nan(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Whether landmarks lie where their image is."""
+"""Landmarks of the command line, and whether they lie where their image is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from convexadam._typing import Float, Points, Tensor
 from convexadam.geometry import Grid
+from convexadam.io import read_landmarks_mm
 
 _MARGIN = 0.1
 """Share of the size of an image up to which points outside count as near."""
@@ -40,9 +41,14 @@ def warn_if_outside(points_mm: Points, grid: Grid, name: str, advice: str) -> No
         )
 
 
-def name_landmarks(path: Path) -> str:
-    """Return a name for `warn_if_outside` that tells how the numbers of a file are read."""
-    return f"landmarks of {path} (voxel indices of its image, or mm in files of Slicer)"
+def read_points(path: Path | None, grid: Grid, advice: str) -> Points | None:
+    """Return the landmarks of a file in mm RAS+, and warn if they lie far from their image; ``None`` without a file."""
+    if path is None:
+        return None
+    points_mm = read_landmarks_mm(path, grid)
+    name = f"landmarks of {path} (voxel indices of its image, or mm in files of Slicer)"  # how its numbers are read
+    warn_if_outside(points_mm, grid, name, advice)
+    return points_mm
 
 
 def measure_distance(points_vox: Points, grid: Grid) -> Float[Tensor, "n 3"]:

@@ -25,7 +25,7 @@ from convexadam.cli.common import (
     show_progress,
 )
 from convexadam.cli.matrices import decompose_matrix
-from convexadam.cli.points import name_landmarks, warn_if_outside
+from convexadam.cli.points import read_points
 from convexadam.cli.results import (
     LABELS,
     MATRIX,
@@ -41,7 +41,7 @@ from convexadam.cli.results import (
 from convexadam.cli.transform_files import load_transform
 from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, Transform, compose
-from convexadam.io import read_image, read_landmarks_mm, write_image, write_learn2reg
+from convexadam.io import read_image, write_image, write_learn2reg
 from convexadam.linear import LinearAlignment
 from convexadam.linear.centres import geometric_centre
 from convexadam.metrics.summary import to_integer_labels
@@ -135,6 +135,10 @@ class Register:
         if labels is not None:
             to_integer_labels(labels, "--warp-labels")  # raises for intensities
         fixed, moving, initial = self._read_images()
+        fixed_points, moving_points = (
+            read_points(path, image.grid, "check the file")
+            for path, image in ((self.fixed_landmarks, fixed), (self.moving_landmarks, moving))
+        )
         with show_progress(self.quiet) as progress:
             result = register(
                 fixed,
@@ -145,8 +149,8 @@ class Register:
                 fixed_segmentation=self.fixed_segmentation,
                 moving_segmentation=self.moving_segmentation,
                 initial_transform=initial,
-                fixed_landmarks=self.fixed_landmarks,
-                moving_landmarks=self.moving_landmarks,
+                fixed_landmarks=fixed_points,
+                moving_landmarks=moving_points,
                 device=self.device,
                 progress=progress,
             )
@@ -179,9 +183,6 @@ class Register:
         fixed, moving = parse_images(self.fixed, self.moving, self.device)
         if not self.base.is_linear:  # a matrix needs no grid
             check_fixed_image(fixed, self.output_dir)
-        for path, image in ((self.fixed_landmarks, fixed), (self.moving_landmarks, moving)):
-            if path is not None:
-                warn_if_outside(read_landmarks_mm(path, image.grid), image.grid, name_landmarks(path), "check the file")
         if self.initial_transform is None:
             return fixed, moving, None
         path = self.initial_transform

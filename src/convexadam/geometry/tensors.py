@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 import torch
 
 from convexadam._checks import show
+from convexadam._claims import measure_memory
 from convexadam._typing import Points, Shaped, Tensor
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 
@@ -151,17 +151,9 @@ def parse_points(points: Any, name: str = "points", *, finite: bool = False) -> 
     return values if values.is_floating_point() else to_finest_float(values, values.device)
 
 
-def memory_of_machine() -> float:
-    """Return the memory of the machine in bytes; infinite if the system does not say."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        return float("inf")
-
-
 def check_allocation(shape: tuple[int, ...], what: str) -> None:
     """Raise `OutOfMemoryError` if float32 values of a shape exceed the memory of the machine."""
-    size, memory = 4.0 * float(np.prod(shape, dtype=np.float64)), memory_of_machine()
+    size, memory = 4.0 * float(np.prod(shape, dtype=np.float64)), measure_memory()
     if size > memory:
         raise OutOfMemoryError(
             f"{what} must fit into memory, {memory / 1e9:.3g} GB, got {shape}, which takes {size / 1e9:.3g} GB; take a "

@@ -115,16 +115,16 @@ def refine_transform(
     like = images[0].data.new_empty(0, dtype=torch.float64)
     generators = send(torch.from_numpy(make_generators(model)), like)
     first, *others = (send(torch.from_numpy(np.array(start)), like) for start in starts)
+    prepared = _Level(images, masks, finest_mm, level)
     best, best_score = first, -math.inf
-    for start in _drop_similar([first, *others], images[0].grid, finest_mm * 2**level):
-        objective = _Objective(images, masks, start, finest_mm, level)
+    for start in _drop_similar([first, *others], images[0].grid, prepared.side_mm):
+        objective = _Objective(prepared, start)
         refined = _maximise(objective, start, generators)
         score = float(objective.overlap * objective(objective.place(refined)).value)
         if score > best_score:
             best, best_score = refined, score
-    while level > 0:
-        level -= 1
-        objective = _Objective(images, masks, best, finest_mm, level)
+    for number in range(level - 1, -1, -1):
+        objective = _Objective(_Level(images, masks, finest_mm, number), best)
         best = _maximise(objective, best, generators)
     values = [objective(objective.place(matrix)).value for matrix in (first, best)]
     before, after = torch.stack(values).tolist()
@@ -179,31 +179,40 @@ class _Placement:
         )
 
 
-class _Objective:
-    """Mutual information of both images at one level, as a function of the transform, near a first one."""
+class _Level:
+    """Both images at one voxel size, in bins, and the points of the fixed image at which they are compared."""
 
-    def __init__(
-        self, images: _Pair, masks: _Masks, matrix: Float[Tensor, "4 4"], finest_mm: float, level: int
-    ) -> None:
-        self.side_mm, self.close = finest_mm * 2**level, _CLOSE[min(level, 1)]
+    def __init__(self, images: _Pair, masks: _Masks, finest_mm: float, number: int) -> None:
+        self.side_mm, self.close = finest_mm * 2**number, _CLOSE[min(number, 1)]
         coarse = [
             fill_outside_mask(block_average(image, self.side_mm, mask), mask, _REACH * self.side_mm)
             for image, mask in zip(images, masks, strict=True)
         ]
-        points = _draw_points(images[0].grid, _SAMPLES[min(level, 1)], like=matrix)
-        in_both = _have_data(images[0].grid, masks[0], points)
-        in_both &= _have_data(images[1].grid, masks[1], points @ matrix[:3, :3].T + matrix[:3, 3])
+        like = images[0].data.new_empty(0, dtype=torch.float64)
+        self.points = _draw_points(images[0].grid, _SAMPLES[min(number, 1)], like=like)
+        self.in_fixed = _have_data(images[0].grid, masks[0], self.points)
+        self.moving_grid, self.moving_mask = images[1].grid, masks[1]
+        self.voxels = coarse[0].data[0].numel()
+        self.to_index = [send(torch.from_numpy(np.linalg.inv(image.grid.affine)), like) for image in coarse]
+        self.channels = list(zip(_to_bins(coarse[0]), _to_bins(coarse[1]), strict=True))
+
+
+class _Objective:
+    """Mutual information of a level as a function of the transform, at the points that a first one maps to data."""
+
+    def __init__(self, level: _Level, matrix: Float[Tensor, "4 4"]) -> None:
+        self.level, points = level, level.points
+        moved = points @ matrix[:3, :3].T + matrix[:3, 3]
+        in_both = level.in_fixed & _have_data(level.moving_grid, level.moving_mask, moved)
         self.overlap = float(in_both.double().mean())
         points = points[in_both] if self.overlap > 0 else points[:1]  # without overlap any step is as good
-        self.samples = max(1, min(len(points), round(self.overlap * coarse[0].data[0].numel())))
+        self.samples = max(1, min(len(points), round(self.overlap * level.voxels)))
         centre = points.mean(0)
-        self.radius = (points - centre).square().sum(1).mean().sqrt().clamp_min(self.side_mm)
+        self.radius = (points - centre).square().sum(1).mean().sqrt().clamp_min(level.side_mm)
         self._points = ((points - centre) / self.radius).float()
         self._to_mm = torch.eye(4, dtype=points.dtype, device=points.device)
         self._to_mm[:3, :3] *= self.radius
         self._to_mm[:3, 3] = centre
-        self._to_index = [send(torch.from_numpy(np.linalg.inv(image.grid.affine)), points) for image in coarse]
-        self._channels = list(zip(_to_bins(coarse[0]), _to_bins(coarse[1]), strict=True))
 
     def place(self, matrix: Float[Tensor, "4 4"]) -> _Placement:
         """Return the placement of both images for a transform in mm."""
@@ -211,10 +220,11 @@ class _Objective:
 
     def __call__(self, placement: _Placement) -> MutualInformation:
         """Return the mutual information, the mean of all channels, and its derivatives."""
-        to_fixed, to_moving = self._to_index[0] @ placement.fixed, self._to_index[1] @ placement.moving
+        fixed_index, moving_index = self.level.to_index
+        to_fixed, to_moving = fixed_index @ placement.fixed, moving_index @ placement.moving
         parts = [
             mutual_information(self._points, fixed, moving, to_fixed[:3], to_moving[:3])
-            for fixed, moving in self._channels
+            for fixed, moving in self.level.channels
         ]
         return MutualInformation(*(torch.stack(values).mean(0) for values in zip(*parts, strict=True)))
 
@@ -240,7 +250,8 @@ def _maximise(
         placement = proposed.where(accept, placement)
         current = MutualInformation(*(torch.where(accept, b, a) for a, b in zip(current, new, strict=True)))
         # on a GPU, to know that it has converged would be to wait
-        if not matrix.is_cuda and step.abs().max() * objective.radius < objective.close * objective.side_mm:
+        level = objective.level
+        if not matrix.is_cuda and step.abs().max() * objective.radius < level.close * level.side_mm:
             break
     result: Tensor = placement.moving @ torch.linalg.inv(placement.fixed)
     return result

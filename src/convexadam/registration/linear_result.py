@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 
 import numpy as np
@@ -60,7 +59,7 @@ def measure_linear(inputs: RegistrationInputs, masks: ImagePair, fit: LinearFit)
 def _measure_displacements(transform: Affine, grid: Grid, count: int) -> np.ndarray:
     """Return the lengths of the displacements in mm at a lattice of points from the first to the last voxels."""
     axes = [np.linspace(0, n - 1, min(n, count)) for n in grid.shape]
-    index = np.array(list(itertools.product(*axes)))
+    index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     points = index @ grid.affine[:3, :3].T + grid.affine[:3, 3]
     difference = transform.matrix - np.eye(4)
     return np.asarray(np.linalg.norm(points @ difference[:3, :3].T + difference[:3, 3], axis=1))

@@ -7,11 +7,11 @@ import warnings
 
 import torch
 
+from convexadam._claims import measure_memory
 from convexadam.continuous import Smoothing
 from convexadam.errors import ConfigError, OutOfMemoryError
 from convexadam.features import count_channels
 from convexadam.geometry import Grid, Image
-from convexadam.geometry.tensors import memory_of_machine
 from convexadam.kernels.window import Window
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.memory import estimate_on_grid
@@ -45,7 +45,7 @@ def check_work(fixed: Image, config: RegistrationConfig) -> None:
     if fixed.data.device.type != "cpu":
         return
     grid, shape = config.grid(fixed.grid), fixed.grid.shape
-    needed, memory = estimate_on_grid(config, fixed.grid, grid, default_channels=_CHANNELS), memory_of_machine()
+    needed, memory = estimate_on_grid(config, fixed.grid, grid, default_channels=_CHANNELS), measure_memory()
     if needed > memory:
         raise OutOfMemoryError(
             f"cpu must have {needed / 1e9:.3g} GB of memory to register {shape} voxels with these settings, got "
