@@ -17,16 +17,17 @@ import numpy as np
 
 from convexadam._atomic import make_folder
 from convexadam._checks import check_choice, is_number
-from convexadam.errors import ConfigError, FileError, InputError
+from convexadam.errors import ConfigError, FileError, InputError, MissingExtraError
+from convexadam.executors import Executor, LocalExecutor
 from convexadam.io import PairFiles, atomic_path, read_manifest
 from convexadam.tuning.evaluator import MEMORY_BYTES
-from convexadam.tuning.executors import EvaluatorSpec, Executor, Job, LocalExecutor
 from convexadam.tuning.ranks import score_by_metrics, score_by_significance
 from convexadam.tuning.reference import Entries, select_metrics, summarise
 from convexadam.tuning.report import TuningResult, write_results
 from convexadam.tuning.space import Space, Stage
 from convexadam.tuning.storage import StorageKind, open_storage
 from convexadam.tuning.study import Candidate, Failure, Sampler, StageStudy
+from convexadam.tuning.trials import EvaluatorSpec, Job, TrialError, keep_evaluator
 
 Ranking: TypeAlias = Literal["linear", "significance"]
 """By the metrics, as published, or by how many others are significantly better, as Learn2Reg ranks."""
@@ -97,7 +98,7 @@ def tune(
     storage
         ``"journal"`` or ``"sqlite"``: the file format of the study.
     executor
-        Where trials run; ``None`` for this process. See `DaskExecutor`.
+        Where trials run; ``None`` for this process. See `convexadam.executors`.
     device
         Device to compute on.
     memory_bytes
@@ -130,7 +131,7 @@ def tune(
     arguments |= {"surface": surface, "storage": storage}
     executor, clock = executor or LocalExecutor(), _Clock(budget_s)
     results: list[_StageResult] = []
-    with open_storage(folder, storage) as store:
+    with open_storage(folder, storage) as store, keep_evaluator():
         record = {**arguments, "space": space.text, "pairs": [_make_fingerprint(pair) for pair in files]}
         record |= {"base": space.base.to_toml()}
         continues = _check_record(folder, record)
@@ -198,7 +199,11 @@ def _run_stage(
 
     report()
     for job, outcome in executor.run(spec, next_job):
-        study.record(job, outcome)
+        if isinstance(outcome, (FileError, MissingExtraError)):
+            raise outcome
+        study.record(
+            job, TrialError.from_exception(outcome, permanent=False) if isinstance(outcome, Exception) else outcome
+        )
         report()
 
 
