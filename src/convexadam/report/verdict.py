@@ -209,3 +209,7 @@ def _judge(criterion: Criterion, measures: QualityMeasures, others: Sequence[Qua
             middle = statistics.median(v for v in values if not math.isnan(v))
             return grade, f"{figure} (median of the others {middle:.3g}{criterion.unit})"
     return "ok", figure
+
+
+def score_quality(measures: QualityMeasures, others: Sequence[QualityMeasures] = ()) -> float:
+    return 0.0
