@@ -24,7 +24,6 @@ from convexadam.cli.common import (
     say,
     show_progress,
 )
-from convexadam.cli.matrices import decompose_matrix
 from convexadam.cli.points import read_points
 from convexadam.cli.results import (
     LABELS,
@@ -41,6 +40,7 @@ from convexadam.cli.results import (
 from convexadam.cli.transform_files import load_transform
 from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, Transform, compose
+from convexadam.geometry.matrices import decompose_matrix
 from convexadam.io import read_image, write_image, write_learn2reg
 from convexadam.linear import LinearAlignment
 from convexadam.linear.centres import geometric_centre

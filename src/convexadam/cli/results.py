@@ -99,5 +99,5 @@ def _write_files(result: RegistrationResult, folder: Path) -> list[Path]:
     write_image(result.moved, folder / MOVED)
     name = MATRIX if isinstance(result.transform, Affine) else TRANSFORM
     write_transform(result.transform, folder / name)
-    result.save_report(folder / REPORT)
+    result.save_summary(folder / REPORT)
     return [folder / written for written in (MOVED, name, REPORT)]
