@@ -32,7 +32,16 @@ from convexadam.report.verdict import score_quality  # noqa: E402
 MEASURES = tuple(field.name for field in fields(QualityMeasures))
 COLUMNS = ("set", "group", "pair", "spoiling", "dice", "tre_mm", "error", "seconds", *MEASURES)
 KEY = ("set", "group", "pair", "spoiling")
-ROC = ("set", "judged", "limit", "failures", "flagged_percent", "good", "false_alarms_percent", "recovered_flagged_percent")
+ROC = (
+    "set",
+    "judged",
+    "limit",
+    "failures",
+    "flagged_percent",
+    "good",
+    "false_alarms_percent",
+    "recovered_flagged_percent",
+)
 
 LEAST_DICE, MOST_TRE = 0.8, 2.0
 """A registration has failed below this share of the median Dice of the good pairs, or beyond this multiple of the TRE."""
@@ -94,7 +103,10 @@ def score(rows: Sequence[harness.Row], *, cohort: bool) -> list[float]:
         others = [
             read_measures(r)
             for r in rows
-            if cohort and r is not row and r["spoiling"] == "none" and (r["set"], r["group"]) == (row["set"], row["group"])
+            if cohort
+            and r is not row
+            and r["spoiling"] == "none"
+            and (r["set"], r["group"]) == (row["set"], row["group"])
             and r["pair"] != row["pair"]
         ]
         scores.append(score_quality(read_measures(row), others))

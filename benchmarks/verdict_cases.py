@@ -223,4 +223,3 @@ def _read_folders(data: Path, name: str, which: str) -> list[Pair]:
         return [*spoil(one), mixed]
     organ = _read_person(data, PEOPLE[which][0])[0] if labels is None else _read_other(data, which)
     return spoil(Pair(name, name, images[0], images[1], labels, points), organ=organ)
-

@@ -86,7 +86,7 @@ class Evaluator:
 
     def score_before(self) -> dict[str, Entries]:
         """Return the figures of each pair before registration."""
-        return {files.name: self._reference(files).evaluate_before() for files in self.pairs}
+        return {files.id: self._reference(files).evaluate_before() for files in self.pairs}
 
     def evaluate(self, config: RegistrationConfig, checkpoints: Checkpoints | None = None) -> Trial:
         """Register all pairs with settings, and judge the results of each variant.
@@ -101,7 +101,7 @@ class Evaluator:
         found: list[dict[str, Entries]] = [{} for _ in variants]
         for files in self.pairs:
             for entries, figures in zip(found, self._evaluate_variants(files, variants), strict=True):
-                entries[files.name] = figures
+                entries[files.id] = figures
         return Trial(entries=tuple(found), seconds=time.perf_counter() - began)
 
     def _evaluate_variants(self, files: PairFiles, variants: Sequence[RegistrationConfig]) -> Iterator[Entries]:
@@ -202,7 +202,7 @@ class Evaluator:
         try:
             return self._reuse(("images", files), read)
         except InputError as error:
-            raise InputError(f"pair {files.name}: {error}") from error
+            raise InputError(f"pair {files.id}: {error}") from error
 
     def _reference(self, files: PairFiles) -> Reference:
         fixed, moving = self._images(files)

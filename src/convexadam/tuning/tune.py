@@ -146,7 +146,7 @@ def tune(
             _run_stage(study, executor, spec, clock.until(share), progress)
             results.append(_rank_stage(study, before, ranking))
     result = _make_result(results, before)
-    write_results(result, folder, {**arguments, "ranking": ranking, "pairs": [pair.name for pair in files]})
+    write_results(result, folder, {**arguments, "ranking": ranking, "pairs": [pair.id for pair in files]})
     return result
 
 
@@ -250,11 +250,14 @@ def _replace_samples(stages: tuple[Stage, Stage], samples: tuple[int, int]) -> t
 
 
 def _check_arguments(files: Sequence[PairFiles], sampler: str, ranking: str, budget_s: float) -> None:
-    names = [pair.name for pair in files]
+    names = [pair.id for pair in files]
     if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise InputError(
             f"names of pairs must be unique, got {names.count(repeated[0])} named {repeated[0]!r}; rename them"
         )
+    for pair in files:
+        if (pair.fixed_labels is None) != (pair.moving_labels is None):
+            raise InputError(f"labels must be given for both images of a pair or for none, got one of pair {pair.id}")
     available = {(pair.fixed_labels is None, pair.fixed_landmarks is None) for pair in files}
     if len(available) > 1:
         raise InputError(
@@ -273,10 +276,15 @@ def _resolve_paths(pairs: Sequence[PairFiles]) -> tuple[PairFiles, ...]:
         raise InputError(f"pairs must be a file with a list of pairs or at least one PairFiles, got {pairs!r}")
     resolved = []
     for pair in pairs:
-        files = {name: Path(path).resolve() for name, path in vars(pair).items() if name != "name" and path is not None}
+        if pair.initial_transform is not None or pair.preset is not None:
+            raise InputError(
+                f"pairs to tune on must have neither an initial transform nor a preset, got one of pair {pair.id}; "
+                "remove these columns"
+            )
+        files = {name: path.resolve() for name, path in pair.files.items()}
         if missing := [str(path) for path in files.values() if not path.exists()]:
-            raise FileError(f"files of pair {pair.name} must exist, missing: {', '.join(missing)}; check the list")
-        resolved.append(PairFiles(name=pair.name, **files))
+            raise FileError(f"files of pair {pair.id} must exist, missing: {', '.join(missing)}; check the list")
+        resolved.append(dataclasses.replace(pair, **files))
     return tuple(resolved)
 
 
@@ -306,8 +314,7 @@ def _write_record(folder: Path, space: Space, record: Mapping[str, object]) -> N
 
 def _make_fingerprint(pair: PairFiles) -> dict[str, str]:
     """Return paths, sizes and modification times of files, by which a change is noticed."""
-    files = {name: path for name, path in vars(pair).items() if isinstance(path, Path)}
-    stats = {name: (path, path.stat()) for name, path in files.items()}
-    return {"name": pair.name} | {
+    stats = {name: (path, path.stat()) for name, path in pair.files.items()}
+    return {"id": pair.id} | {
         name: f"{path}, {stat.st_size} bytes, {stat.st_mtime_ns}" for name, (path, stat) in stats.items()
     }
