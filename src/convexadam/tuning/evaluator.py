@@ -17,6 +17,7 @@ from convexadam.geometry import DisplacementField, Grid, Image
 from convexadam.io import PairFiles
 from convexadam.kernels import override_backend
 from convexadam.kernels._precision import full_precision
+from convexadam.kernels._waiting import wait_passively
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
 from convexadam.registration import RegistrationConfig
 from convexadam.registration.inputs import RegistrationInputs, parse_images, parse_mask, parse_segmentations
@@ -120,6 +121,7 @@ class Evaluator:
     @torch.inference_mode(False)
     @torch.no_grad()
     @full_precision
+    @wait_passively
     def _run(self, files: PairFiles, config: RegistrationConfig, variants: Sequence[RegistrationConfig]) -> _Run:
         """Run what the variants share: all but the last iterations and the final smoothing."""
         inputs = self._inputs(files, config)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, final, get_args
+from typing import Any, Literal, TypeAlias, final, get_args
 
 import numpy as np
 
@@ -281,10 +281,10 @@ def _resolve_paths(pairs: Sequence[PairFiles]) -> tuple[PairFiles, ...]:
                 f"pairs to tune on must have neither an initial transform nor a preset, got one of pair {pair.id}; "
                 "remove these columns"
             )
-        files = {name: path.resolve() for name, path in pair.files.items()}
-        if missing := [str(path) for path in files.values() if not path.exists()]:
+        absolute: dict[str, Any] = {name: path.resolve() for name, path in pair.files.items()}
+        if missing := [str(path) for path in absolute.values() if not path.exists()]:
             raise FileError(f"files of pair {pair.id} must exist, missing: {', '.join(missing)}; check the list")
-        resolved.append(dataclasses.replace(pair, **files))
+        resolved.append(dataclasses.replace(pair, **absolute))
     return tuple(resolved)
 
 
