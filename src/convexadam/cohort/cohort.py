@@ -214,6 +214,8 @@ def _register(jobs: list[PairJob], executor: Executor, retries: int) -> Iterator
             else:
                 # a worker that was lost after it had written its results has kept them
                 yield dataclasses.replace(outcome, status="done") if outcome.status == "kept" else outcome
+        if not failed:
+            return
         jobs = failed
 
 
