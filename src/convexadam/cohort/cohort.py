@@ -139,12 +139,14 @@ def _make_jobs(
         gone = [path for path in pair.files.values() if not exist.setdefault(path, path.exists())]
         problems += [f"pair {pair.id}: there is no file {path}" for path in gone]
         try:
-            presets.setdefault(pair.preset, config if pair.preset is None else preset(pair.preset))
+            if pair.preset not in presets:
+                presets[pair.preset] = preset(pair.preset)
         except ConvexAdamError as error:
             problems.append(f"pair {pair.id}: {error}")
     if problems:
         raise InputError(f"pairs must name files and presets that exist: {'; '.join(problems)}")
-    uses = Counter(pair.fixed for pair in files)
+    uses, header = Counter(pair.fixed for pair in files), get_header_form()
+    settings = {name: describe_settings(config, header) for name, config in presets.items()}
     for pair in files:
         absolute: dict[str, Any] = {name: path.absolute() for name, path in pair.files.items()}
         yield PairJob(
@@ -152,7 +154,8 @@ def _make_jobs(
             config=presets[pair.preset],
             folder=folder,
             outputs=outputs,
-            header=get_header_form(),
+            settings=settings[pair.preset],
+            header=header,
             device=device,
             shares_fixed=uses[pair.fixed] > 1,
         )
@@ -160,7 +163,7 @@ def _make_jobs(
 
 def _make_record(jobs: Sequence[PairJob], source: str | None, retries: int) -> dict[str, Any]:
     """Return what ``cohort.json`` holds."""
-    configs = {job.pair.preset or "": job.config for job in jobs}
+    settings = {job.pair.preset or "": job.settings for job in jobs}
     return {
         "command": sys.argv,
         "source": source,
@@ -168,7 +171,7 @@ def _make_record(jobs: Sequence[PairJob], source: str | None, retries: int) -> d
         "outputs": list(jobs[0].outputs),
         "retries": retries,
         "device": jobs[0].device or "cpu",
-        "settings": {name: json.loads(describe_settings(config, jobs[0].header)) for name, config in configs.items()},
+        "settings": {name: json.loads(text) for name, text in settings.items()},
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {
             "convexadam": VERSION,

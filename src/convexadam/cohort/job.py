@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
-from convexadam.cohort.fingerprint import FileRecord, describe_files, describe_settings, make_fingerprint, to_plain
+from convexadam.cohort.fingerprint import FileRecord, describe_files, make_fingerprint, to_plain
 from convexadam.cohort.outcome import CohortOutcome
 from convexadam.cohort.truth import Truth
 from convexadam.errors import ConfigError, ConvexAdamError, FileError, GeometryError, InputError, MissingExtraError
@@ -44,6 +44,8 @@ class PairJob:
         Folder of all pairs.
     outputs
         Files to write.
+    settings
+        Text of the settings, see `describe_settings`.
     header
         Form of NIfTI headers to use.
     device
@@ -56,6 +58,7 @@ class PairJob:
     config: RegistrationConfig
     folder: Path
     outputs: tuple[Output, ...]
+    settings: str
     header: HeaderForm | None = None
     device: str | None = None
     shares_fixed: bool = False
@@ -77,13 +80,10 @@ class PairJob:
                 verdict=Verdict(grade=report["verdict"]["grade"], reasons=tuple(report["verdict"]["reasons"])),
                 warnings=tuple(report["warnings"]),
             )
-            same = cohort["fingerprint"] == self._fingerprint(records)
+            same = cohort["fingerprint"] == make_fingerprint(records, self.settings)
         except (OSError, ValueError, TypeError, KeyError):  # there is none, or one of another version
             return None
         return outcome if same and all((folder / name).exists() for name in self._output_names()) else None
-
-    def _fingerprint(self, records: dict[str, FileRecord]) -> str:
-        return make_fingerprint(records, describe_settings(self.config, self.header))
 
     def _output_names(self) -> list[str]:
         labels = self.pair.moving_labels is not None
@@ -150,7 +150,7 @@ def _prepare_fixed(job: PairJob, records: dict[str, FileRecord]) -> PreparedImag
     contents = (
         records[name].sha256 if name in records else "" for name in ("fixed", "fixed_mask", "fixed_segmentation")
     )
-    key = (*contents, describe_settings(job.config, job.header), job.device)
+    key = (*contents, job.settings, job.device)
     with _LOCK:
         prepared = _PREPARED.get(key)
         _PREPARED.clear()  # before the memory for another one is taken
@@ -182,7 +182,7 @@ def _write_report(
             "preset": job.pair.preset,
             "seconds": outcome.seconds,
             "files": to_plain(records),
-            "fingerprint": make_fingerprint(records, describe_settings(job.config, job.header)),
+            "fingerprint": make_fingerprint(records, job.settings),
         },
     }
     (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
