@@ -34,7 +34,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
 named = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
-NOT_RUN = {"README.md": 1, "extending.md": 3, "features.md": 1, "learn2reg.md": 2, "performance.md": 1, "tuning.md": 3}
+NOT_RUN = {"README.md": 1, "cohort.md": 4, "extending.md": 3, "features.md": 1, "learn2reg.md": 2, "performance.md": 1, "tuning.md": 3}
 """Blocks of code of each page that cannot be run here."""
 
 DATA = {"csv", "text"}
@@ -123,7 +123,7 @@ def test_public_names_exist(path: Path) -> None:
     for name in re.findall(r"\bca\.(\w+)", text):
         assert name in convexadam.__all__
     for module, name in re.findall(
-        r"\bconvexadam\.(io|metrics|data|geometry|linear|discrete|features|continuous|learn2reg|tuning)\.(\w+)", text
+        r"\bconvexadam\.(io|metrics|data|geometry|linear|discrete|features|continuous|learn2reg|tuning|cohort|executors|registration)\.(\w+)", text
     ):
         assert hasattr(importlib.import_module(f"convexadam.{module}"), name), (module, name)
 
@@ -164,7 +164,7 @@ def test_tests_that_the_text_names_exist() -> None:
 
 
 def test_commands_and_options_in_the_text_exist() -> None:
-    commands = ("register", "warp", "invert", "compose", "convert", "info", "evaluate", "tune", "demo")
+    commands = ("register", "warp", "invert", "compose", "convert", "info", "evaluate", "cohort", "tune", "demo")
     asked = [[name] for name in commands] + [["learn2reg", name] for name in ("run", "validate", "submit", "evaluate")]
     options: set[str] = {"--help", "--version"}
     for words in asked:

@@ -49,6 +49,11 @@ def test_a_table_with_tabulators_settings_and_labels_of_one_image(folder: Path) 
     assert list(pair.files) == ["fixed", "moving", "moving_labels", "initial_transform"]
 
 
+def test_paths_as_text() -> None:
+    pair = PairFiles(id="1", fixed="a.nii.gz", moving="b.nii.gz", preset="rigid")  # type: ignore[arg-type]
+    assert pair.files == {"fixed": Path("a.nii.gz"), "moving": Path("b.nii.gz")}
+
+
 def test_json(folder: Path) -> None:
     rows = [{"fixed": "a.nii.gz", "moving": "b.nii.gz"}, {"id": 7, "fixed": "b.nii.gz", "moving": "a.nii.gz"}]
     assert [pair.id for pair in listed(folder, json.dumps(rows), "pairs.json")] == ["1", "7"]

@@ -18,7 +18,7 @@ from convexadam.io.reading import StrPath, check_file
 @final
 @dataclass(frozen=True, kw_only=True)
 class PairFiles:
-    """Files of one image pair. Segmentations and landmarks are given for both images or for none.
+    """Files of one image pair, as paths or text. Segmentations and landmarks are given for both images or for none.
 
     Attributes
     ----------
@@ -54,11 +54,19 @@ class PairFiles:
     initial_transform: Path | None = None
     preset: str | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name not in _TEXTS and value is not None:
+                object.__setattr__(self, name, Path(value))
+
     @property
     def files(self) -> dict[str, Path]:
         """The files that are given, by attribute."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Path)}
 
+
+_TEXTS = ("id", "preset")
+"""Attributes that are no files."""
 
 _COLUMNS = tuple(item.name for item in dataclasses.fields(PairFiles))
 
@@ -159,7 +167,7 @@ def _find_problems(row: Mapping[Any, Any]) -> Iterator[str]:
 
 def _make_pair(row: Mapping[Any, Any], number: int, folder: Path) -> PairFiles:
     texts = {key: str(value).strip() for key, value in row.items()}
-    files: dict[str, Any] = {key: folder / text for key, text in texts.items() if key not in ("id", "preset")}
+    files: dict[str, Any] = {key: folder / text for key, text in texts.items() if key not in _TEXTS}
     return PairFiles(id=texts.get("id", str(number)), preset=texts.get("preset"), **files)
 
 
@@ -168,7 +176,7 @@ def _find_missing_files(rows: Sequence[Mapping[Any, Any]], folder: Path) -> Iter
     known: dict[Path, bool] = {}  # an atlas is named in each row
     for number, row in enumerate(rows, start=1):
         for key, value in row.items():
-            if key in _COLUMNS and key not in ("id", "preset"):
+            if key in _COLUMNS and key not in _TEXTS:
                 path = folder / str(value).strip()
                 if not known.setdefault(path, path.exists()):
                     yield number, path
