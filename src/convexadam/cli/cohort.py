@@ -17,7 +17,7 @@ from convexadam.cli.common import Header, OptionalFile, Preset, UsageError, say
 from convexadam.cohort import CohortOutcome, CohortPlan, pair_all, pair_bids, pair_with_fixed, plan_cohort
 from convexadam.cohort.cohort import OUTPUTS, register_cohort
 from convexadam.errors import ConvexAdamError, OutOfMemoryError
-from convexadam.executors import DaskExecutor, Executor, ProcessExecutor, connect_dask, count_cores
+from convexadam.executors import Executor, ProcessExecutor, count_cores, open_dask
 from convexadam.io import PairFiles, read_manifest
 from convexadam.registration import RegistrationConfig, preset
 from convexadam.registration.files import Output
@@ -185,11 +185,8 @@ class Cohort:
         if self.dask is None and not self.slurm_jobs:
             yield ProcessExecutor(self.workers, gpus=gpus) if self.workers > 1 or gpus else None
             return
-        client = connect_dask(self.dask, slurm_jobs=self.slurm_jobs)
-        try:
-            yield DaskExecutor(client)
-        finally:
-            client.close()
+        with open_dask(self.dask, slurm_jobs=self.slurm_jobs) as executor:
+            yield executor
 
     def _print_plan(self, pairs: Sequence[PairFiles], config: RegistrationConfig) -> None:
         plan = plan_cohort(pairs, config, workers=self.workers, threads=max(1, count_cores() // self.workers))

@@ -15,7 +15,7 @@ import tyro
 
 from convexadam.cli.common import UsageError, say
 from convexadam.errors import MissingExtraError
-from convexadam.executors import DaskExecutor, connect_dask
+from convexadam.executors import DaskExecutor, open_dask
 from convexadam.tuning import (
     Progress,
     Ranking,
@@ -149,11 +149,8 @@ def _open_executor(options: Tune) -> Iterator[DaskExecutor | None]:
     if options.executor == "local":
         yield None
         return
-    client = connect_dask(options.scheduler, slurm_jobs=options.slurm_jobs)
-    try:
-        yield DaskExecutor(client)
-    finally:
-        client.close()
+    with open_dask(options.scheduler, slurm_jobs=options.slurm_jobs) as executor:
+        yield executor
 
 
 @contextmanager

@@ -28,7 +28,6 @@ from convexadam.cohort.outcome import CohortOutcome
 from convexadam.cohort.table import CohortTable
 from convexadam.errors import ConfigError, ConvexAdamError, InputError
 from convexadam.executors import Executor, LocalExecutor
-from convexadam.geometry.tensors import parse_device
 from convexadam.io import PairFiles, atomic_path, read_manifest
 from convexadam.io.nifti_placement import get_header_form
 from convexadam.io.reading import StrPath
@@ -113,8 +112,10 @@ def _check_arguments(files: Sequence[PairFiles], outputs: Collection[Output], re
     if unknown := sorted({*outputs} - {*get_args(Output)}):
         raise ConfigError(f"outputs must be among {', '.join(get_args(Output))}, got {unknown[0]!r}")
     check_count(retries, "retries")
-    if device is not None:
-        parse_device(device)
+    try:
+        torch.device(device or "cpu")  # whether a worker has it is known there
+    except RuntimeError as error:
+        raise ConfigError(f'device must be one such as "cuda" or "cuda:0", got {device!r}') from error
 
 
 def _make_jobs(
@@ -139,7 +140,7 @@ def _make_jobs(
         gone = [path for path in pair.files.values() if not exist.setdefault(path, path.exists())]
         problems += [f"pair {pair.id}: there is no file {path}" for path in gone]
         try:
-            if pair.preset not in presets:
+            if pair.preset is not None and pair.preset not in presets:
                 presets[pair.preset] = preset(pair.preset)
         except ConvexAdamError as error:
             problems.append(f"pair {pair.id}: {error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, final
 
 from convexadam.errors import ConfigError, MissingExtraError
@@ -70,7 +71,8 @@ class DaskExecutor:
                     yield pending.pop(future), result
         finally:  # also if the caller leaves early
             if pending:
-                self._client.cancel(list(pending), force=True)
+                with suppress(*_LOST):
+                    self._client.cancel(list(pending), force=True)
 
     def _submit(self, function: Callable[[J], R], job: J) -> Any:
         return self._client.submit(function, job, pure=False, retries=2)
@@ -112,6 +114,19 @@ def _get_result(future: Any) -> Any:
             "them with more memory, or fewer on each machine"
         )
     return future.result() if error is None else error
+
+
+@contextmanager
+def open_dask(address: str | None = None, *, slurm_jobs: int = 0) -> Iterator[DaskExecutor]:
+    """Connect to a Dask cluster as `connect_dask` does, and end within the block what that has started."""
+    client = connect_dask(address, slurm_jobs=slurm_jobs)
+    cluster = client.cluster
+    try:
+        yield DaskExecutor(client)
+    finally:
+        client.close()
+        if cluster is not None:
+            cluster.close()
 
 
 def connect_dask(
