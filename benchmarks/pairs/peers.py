@@ -44,6 +44,10 @@ class Peer:
 
 PUBLISHED = "convexAdam 0.2.0"
 _GREEDY = {"package": "picsl-greedy", "version": "1.4.0.3", "folder": "greedy", "script": "greedy.py"}
+_ANTS = {"package": "antspyx", "version": "0.6.3", "folder": "ants", "script": "ants.py"}
+_TORCH = ("torch", "nibabel")
+_FIREANTS = {"package": "fireants", "version": "1.5.0", "folder": "fireants", "script": "fireants.py", "needs": _TORCH}
+_LONG = "100x100x50"
 
 PEERS: Mapping[str, Peer] = {
     "convexadam": Peer(
@@ -54,12 +58,36 @@ PEERS: Mapping[str, Peer] = {
         script="published.py",
         needs=("torch",),
     ),
-    "greedy": Peer(name="greedy NCC", options={"metric": "NCC 2x2x2"}, **_GREEDY),
-    "greedy-nmi": Peer(name="greedy NMI", options={"metric": "NMI"}, **_GREEDY),
-    "ants": Peer(name="ANTs SyNOnly", package="antspyx", version="0.6.3", folder="ants", script="ants.py"),
+    "greedy": Peer(name="greedy NCC", options={"metric": "NCC 2x2x2", "iterations": "100x50x10"}, **_GREEDY),
+    "greedy-nmi": Peer(name="greedy NMI", options={"metric": "NMI", "iterations": "100x50x10"}, **_GREEDY),
+    "ants": Peer(name="ANTs SyNOnly", options={"transform": "SyNOnly"}, **_ANTS),
     "demons": Peer(name="SimpleITK demons", package="SimpleITK", version="2.5.7", folder="demons", script="demons.py"),
+    "convexadam-tuned": Peer(
+        name=f"{PUBLISHED} tuned",
+        package="convexAdam",
+        version="0.2.0",
+        folder="convexadam",
+        script="published.py",
+        needs=("torch",),
+        options={"settings": "tuned"},
+    ),
+    "greedy-ncc2": Peer(
+        name=f"greedy NCC 2x2x2 {_LONG}", options={"metric": "NCC 2x2x2", "iterations": _LONG}, **_GREEDY
+    ),
+    "greedy-ncc4": Peer(
+        name=f"greedy NCC 4x4x4 {_LONG}", options={"metric": "NCC 4x4x4", "iterations": _LONG}, **_GREEDY
+    ),
+    "ants-cc": Peer(name="ANTs SyN CC", options={"transform": "antsRegistrationSyN[so]"}, **_ANTS),
+    "fireants": Peer(name="FireANTs greedy", options={"model": "greedy"}, **_FIREANTS),
+    "fireants-syn": Peer(name="FireANTs SyN", options={"model": "syn"}, **_FIREANTS),
+    "syntx": Peer(
+        name="syntx TVF", package="syntx", version="5.4.15", folder="syntx", script="syntx_tvf.py", needs=_TORCH
+    ),
 }
 """All tools, in the order in which they run."""
+
+AT_THEIR_BEST = ("convexadam-tuned", "greedy-ncc2", "greedy-ncc4", "fireants", "fireants-syn", "syntx", "ants-cc")
+"""The tools with the settings that their authors use for accuracy; slow."""
 
 
 def make_peer_tool(peer: Peer, folder: Path) -> Tool:

@@ -20,7 +20,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import harness  # noqa: E402 - these folders are no packages
 import runs  # noqa: E402
 import truth  # noqa: E402
-from peers import PEERS, PUBLISHED, Tool, make_peer_tool  # noqa: E402
+from peers import AT_THEIR_BEST, PEERS, PUBLISHED, Tool, make_peer_tool  # noqa: E402
 
 COLUMNS = ("pair", "tool", "version", *truth.METRICS, "seconds", "runs", "peak_mb", "threads", "environment", "error")
 KEY = ("pair", "tool")
@@ -93,9 +93,15 @@ def parse_options(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, 
     )
     parser.add_argument("--peers", nargs="*", default=[], choices=PEERS, metavar="PEER", help=", ".join(PEERS))
     parser.add_argument(
+        "--peers-best",
+        action="store_true",
+        help=f"others at their most accurate: {', '.join(AT_THEIR_BEST)}",
+    )
+    parser.add_argument(
         "--peer-venv", type=Path, default=Path(".venv-peers"), metavar="DIR", help="folder of the environments of peers"
     )
     options = parser.parse_args(arguments)
+    options.peers += AT_THEIR_BEST if options.peers_best else ()
     if not options.presets and not options.peers:
         parser.error("--presets or --peers must name a tool, got none")
     return options, runs.select_pairs(parser, options, COLUMNS)

@@ -60,6 +60,14 @@ def convert_lps_to_voxels(displacement: np.ndarray, affine: np.ndarray) -> np.nd
     return scale_to_voxels
 
 
+def make_ants_image(volume: Volume) -> Any:
+    """Convert a volume to an image of ANTsPy."""
+    import ants
+
+    origin, spacing, direction = get_lps_geometry(volume.affine)
+    return ants.from_numpy(volume.data, origin=origin.tolist(), spacing=spacing.tolist(), direction=direction)
+
+
 def make_simpleitk_image(volume: Volume) -> Any:
     """Convert a volume to an image of SimpleITK, whose arrays have the order k, j, i."""
     import SimpleITK as sitk  # noqa: N813 - its usual name
