@@ -27,7 +27,9 @@ def make_value(seed: int, size: float) -> MutualInformation:
 
 
 def make_state(size: float, device: str = "cpu") -> ScoringState:
-    placement = np.eye(4) + np.concatenate([0.1 * np.random.default_rng(1).normal(size=(2, 3, 4)), np.zeros((2, 1, 4))], 1)
+    placement = np.eye(4) + np.concatenate(
+        [0.1 * np.random.default_rng(1).normal(size=(2, 3, 4)), np.zeros((2, 1, 4))], 1
+    )
     current = MutualInformation(*(part.to(device) for part in make_value(2, size)))
     return ScoringState(torch.tensor(placement).to(device), current, torch.tensor(1.3, dtype=torch.float64).to(device))
 
