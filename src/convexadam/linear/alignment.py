@@ -13,7 +13,7 @@ from convexadam.errors import ConfigError
 from convexadam.features import Features, MindSSC, Precomputed, check_extractor
 from convexadam.geometry import Affine, Grid, Image
 from convexadam.linear.centres import geometric_centre
-from convexadam.linear.fit import Model, fit_trimmed
+from convexadam.kernels.trimmed_fit import Model, fit_trimmed
 from convexadam.linear.level import LinearLevel
 from convexadam.linear.refinement import refine_transform
 

@@ -19,7 +19,7 @@ from convexadam.kernels.mutual_information import BINS, MARGIN, MutualInformatio
 from convexadam.kernels.recording import recordable, repeat
 from convexadam.kernels.scoring_step import ScoringState, judge_step, propose_step
 from convexadam.kernels.warp import sample_nearest
-from convexadam.linear.fit import Model
+from convexadam.kernels.trimmed_fit import Model
 
 _SAMPLES = 100_000, 25_000
 """Points at which the images are compared, on the finest level and on the others."""
