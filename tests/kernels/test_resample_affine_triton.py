@@ -36,6 +36,4 @@ def test_errs_no_more_than_torch(shape: Shape, source: Shape, channels: int, mas
     volume = oracles.noise(channels, *source, dtype=torch.float32).to(DEVICE)
     mask = oracles.uniform(4, 6, 5, low=0).float().to(DEVICE) if masked else None
     fill = torch.tensor(-2.0, device=DEVICE)
-    assert_within_budget(
-        resample_affine, reference.resample_affine, volume, mask, (_map(1), _map(2)), shape, fill, 1
-    )
+    assert_within_budget(resample_affine, reference.resample_affine, volume, mask, (_map(1), _map(2)), shape, fill, 1)

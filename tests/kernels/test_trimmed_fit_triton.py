@@ -40,9 +40,9 @@ def compare(
     arrays = disp, weights, torch.tensor(AFFINE), torch.tensor(np.eye(4) if onto is None else onto)
     number = torch.tensor(MODELS.index(model))
     expected, found = (
-        module.fit_displacements(
-            *(a.to(device) for a in arrays), model=number.to(device), inlier_fraction=fraction
-        ).cpu().numpy()
+        module.fit_displacements(*(a.to(device) for a in arrays), model=number.to(device), inlier_fraction=fraction)
+        .cpu()
+        .numpy()
         for module, device in ((reference, "cpu"), (triton, DEVICE))
     )
     corners = np.array([*SHAPE, 1]) @ AFFINE.T

@@ -18,8 +18,8 @@ from convexadam.kernels._device import send
 from convexadam.kernels.mutual_information import BINS, MARGIN, MutualInformation, mutual_information
 from convexadam.kernels.recording import recordable, repeat
 from convexadam.kernels.scoring_step import ScoringState, judge_step, propose_step
-from convexadam.kernels.warp import sample_nearest
 from convexadam.kernels.trimmed_fit import Model
+from convexadam.kernels.warp import sample_nearest
 
 _SAMPLES = 100_000, 25_000
 """Points at which the images are compared, on the finest level and on the others."""

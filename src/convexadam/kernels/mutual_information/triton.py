@@ -25,7 +25,7 @@ _PARTS = 128
 _AT_ONCE = 16
 """Samples whose weights are in shared memory together, and in registers while scores are added up."""
 
-_ABSENT = tl.constexpr(-8.0)
+_ABSENT = tl.constexpr(-8.0)  # type: ignore[no-untyped-call]
 """Intensity of a sample that is left out, far from all bins."""
 
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
@@ -153,13 +153,13 @@ def _bspline_slope(t):
 @triton.jit(do_not_specialize=["count", "steps"])
 def _add_joint(samples, joints, count, steps, bins: tl.constexpr, at_once: tl.constexpr):
     """Add up the joint histogram of ``steps`` times ``at_once`` samples."""
-    bin = tl.arange(0, bins).to(tl.float32)
+    centre = tl.arange(0, bins).to(tl.float32)
     at = tl.program_id(0) * steps * at_once + tl.arange(0, at_once)
     total = tl.zeros((bins, bins), tl.float32)
     for _ in range(steps):
         f = tl.load(samples + at, mask=at < count, other=_ABSENT)
         m = tl.load(samples + 4 * count + at, mask=at < count, other=_ABSENT)
-        rows, columns = _bspline(f[None, :] - bin[:, None]), _bspline(m[:, None] - bin[None, :])
+        rows, columns = _bspline(f[None, :] - centre[:, None]), _bspline(m[:, None] - centre[None, :])
         total = tl.dot(rows, columns, total, input_precision="ieee")
         at += at_once
     cell = tl.arange(0, bins)[:, None] * bins + tl.arange(0, bins)[None, :]

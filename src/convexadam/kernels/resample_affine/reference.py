@@ -21,9 +21,7 @@ def resample_affine(
 ) -> tuple[Float[Tensor, "c a b d"], Float[Tensor, "a b d"]]:
     """See the package."""
     index = identity_positions(shape, like=maps[0]).flatten(1)
-    positions, mask_positions = (
-        (m[:3, :3] @ index + m[:3, 3:]).reshape(3, *shape).to(volume.dtype) for m in maps
-    )
+    positions, mask_positions = ((m[:3, :3] @ index + m[:3, 3:]).reshape(3, *shape).to(volume.dtype) for m in maps)
     values = torch.where(inside(positions, _shape(volume[0])), sample_linear(volume, positions), fill_value)
     weight = torch.ones_like(positions[0])
     for axis, size in enumerate(volume.shape[1:]):

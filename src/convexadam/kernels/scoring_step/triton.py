@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from convexadam.kernels.mutual_information import MutualInformation
     from convexadam.kernels.scoring_step import ScoringState
 
-_SQUARINGS = tl.constexpr(6)
-_TERMS = tl.constexpr(10)
+_SQUARINGS = tl.constexpr(6)  # type: ignore[no-untyped-call]
+_TERMS = tl.constexpr(10)  # type: ignore[no-untyped-call]
 """Of the Taylor series of the exponential: of a matrix of norm 1/8 it errs by less than 1e-17."""
 
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}

@@ -20,7 +20,8 @@ _BLOCK = 256
 _WIDE = 4096
 """Residuals that are counted at a time."""
 
-_ALL = tl.constexpr(0x7FFFFFFF)
+_ALL = tl.constexpr(0x7FFFFFFF)  # type: ignore[no-untyped-call]
+"""No key is above."""
 
 _SQUARINGS = 32
 """Of a matrix whose largest eigenvector is wanted: others vanish if they are smaller by more than 1e-8."""
@@ -137,9 +138,7 @@ def _store_matrix(out, matrix):
 
 @no_type_check
 @triton.jit
-def _gather_points(
-    disp, weights, affine, onto, rows, keys, n, n1, n2, share, most: tl.constexpr, block: tl.constexpr
-):
+def _gather_points(disp, weights, affine, onto, rows, keys, n, n1, n2, share, most: tl.constexpr, block: tl.constexpr):
     """Store points, targets and weights of at most ``most`` points of positive weight, every second, third, ...
 
     Return their number, and the square of ``share`` of their extent.
@@ -312,7 +311,7 @@ def _fit(rows, keys, count, limit, kind, ridge, most: tl.constexpr, squarings: t
         tl.sum(b22, 0) * unit - m2 * n2,
     )
     trace = covariance[0] + covariance[3] + covariance[5]
-    if kind == 2:
+    if kind == 2:  # noqa: SIM108 (the compiler would compute both)
         linear = _solve(covariance, cross, trace, ridge)
     else:
         linear = _rotate(cross, trace, kind, squarings)
