@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 Arguments = dict[str, Any]
+
+_RISING = itertools.count(1)
+"""Values of mutual information: each step improves on the one before."""
 
 
 def run_stub(name: str, arguments: Arguments) -> None:
@@ -52,32 +56,55 @@ def _write_gradient(arguments: Arguments) -> None:
         gradient.as_strided((4, *gradient.shape[1:]), gradient.stride())[3].fill_(1e-3)
 
 
+def _compare(arguments: Arguments) -> None:
+    arguments["table"].fill_(0.1)
+    arguments["numbers"].fill_(next(_RISING))
+
+
+def _propose(arguments: Arguments) -> None:
+    arguments["step"].fill_(0.0)
+    arguments["proposed"].copy_(arguments["placement"])
+
+
 STUBS: dict[str, Callable[[Arguments], None]] = {
     "_add": _fill(out=0.0),
     "_add_gradient": _fill(out=0.0, parts=1e-3),
+    "_add_joint": _fill(joints=1.0),
     "_add_opposite_steps": _fill(out_u=0.5, out_v=-0.5),
+    "_add_scores": _fill(products=0.01),
     "_add_step": _copy("step"),
+    "_average": _fill(average=1.0),
+    "_collect": _fill(gradient=1e-3, information=0.0),
+    "_compare": _compare,
     "_compute_determinant": _fill(out=1.0),
+    "_cover": _fill(out=1.0),
     "_compute_overlap": _fill(out=1.0),
     "_compute_step": _take_means,
     "_correlate": _fill(factors=0.1, parts=1e-3),
     "_distances": _fill(costs=(0.01, 1.0), shares=1.0),
     "_fill_gaps": _fill(),
+    "_find_range": _fill(ends=1.0),
     "_filter": _copy("u"),
     "_filter_all_axes": _copy("source"),
     "_filter_axis": _copy("source"),
     "_filter_columns": _copy("source"),
     "_find_ends": _fill(ends=0.5, weights=1.0),
     "_find_minima": _fill(out=(-0.4, 0.4)),
+    "_fit_displacements": _copy("onto"),
     "_gradient": _write_gradient,
     "_interpolate": _fill(out=0.25),
     "_judge": _fill(accepted=1.0, damping=0.1),
+    "_judge_value": _fill(factor=1.0),
     "_invert_points": _fill(points=1.0, residuals=0.0),
     "_laplacian": _fill(out=0.0, parts=1e-3),
     "_means": _fill(),
     "_multiply": _fill(products=0.5),
+    "_propose": _propose,
+    "_resample": _fill(values=(0.0, 1.0), weights=1.0),
     "_sample": _fill(out=0.5),
+    "_sample_both": _fill(samples=20.0),
     "_summarise": _fill(out=1.0),
+    "_scale": _copy("source"),
     "_sum_variance": _fill(sums=1.0),
     "_update": _fill(variable=(-0.01, 0.01)),
     "_write_rows": _fill(rows=(0.01, 1.0), found=1.0),

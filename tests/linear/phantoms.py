@@ -10,7 +10,7 @@ import numpy as np
 from convexadam import Affine, Grid, Image
 from convexadam.data import phantom_pair
 from convexadam.geometry import resample
-from convexadam.linear.fit import fit_weighted
+from convexadam.kernels.trimmed_fit import fit_weighted
 
 CONTRASTS = [("ct", "t1"), ("t1", "t2"), ("ct", "t2"), ("t1", "ct"), ("t2", "t1")]
 

@@ -22,6 +22,7 @@ def coupled_convex(
     window: Window,
     *,
     coupling_weights: Sequence[float] = COUPLING_WEIGHTS,
+    unit: Float[Tensor, ""] | None = None,
     parabolic_fit: bool = False,
 ) -> Field:
     """Minimise the cost plus the roughness of the field, by ``u <- mean3(argmin_d C(x, d) + theta |d - u(x)|^2)``.
@@ -36,6 +37,8 @@ def coupled_convex(
         Their displacements.
     coupling_weights
         ``theta`` in cost per squared control point, in order of use.
+    unit
+        Factor of the coupling weights, on the device; see `convexadam.kernels.coupled_argmin`.
     parabolic_fit
         Refine each choice to a fraction of a control point; see `convexadam.kernels.coupled_argmin`.
 
@@ -52,6 +55,6 @@ def coupled_convex(
     neighbours = smooth(torch.ones_like(chosen[:1]), _MEAN)[0].reciprocal_()
     field = smooth(chosen, _MEAN, after=neighbours)
     for theta in coupling_weights:
-        chosen = coupled_argmin(costs, window, toward=field, theta=theta, parabolic_fit=parabolic_fit)
+        chosen = coupled_argmin(costs, window, toward=field, theta=theta, unit=unit, parabolic_fit=parabolic_fit)
         field = smooth(chosen, _MEAN, after=neighbours)
     return field

@@ -10,18 +10,19 @@ import torch
 
 from convexadam._axes import Unit, check_unit, check_whole_voxels, per_axis, spacing_in_voxels
 from convexadam._checks import check_choice, check_count, check_flag, check_length, check_number, show
-from convexadam._typing import Channels, Field, PerAxis, Triple, Volume
+from convexadam._typing import Channels, Field, PerAxis, Tensor, Triple, Volume
 from convexadam.discrete.coupled_convex import COUPLING_WEIGHTS, coupled_convex
 from convexadam.errors import ConfigError
 from convexadam.kernels import backend_for
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.cost_volume import Window, cost_volume
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
+from convexadam.kernels.feature_range import measure_range
 from convexadam.kernels.inverse_consistency import estimate_inverse, make_inverse_consistent
 from convexadam.kernels.landmarks import add_landmark_costs
 from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
 from convexadam.kernels.warp import add_step, identity_positions, sample_linear
-from convexadam.kernels.warp_ssd import overlap_weight, unpack
+from convexadam.kernels.warp_ssd import overlap_weight, tensor_of, unpack
 
 _SQRT_MAX_COST = 128.0
 """Costs stay below its square, well within float16."""
@@ -172,7 +173,7 @@ class ConvexSearch:
         window = Window(radius, ball=self.window == "ball")
         fixed, moving, moving_weight = unpack(features.fixed), unpack(features.moving), features.moving_weight
         half = backend_for(fixed, moving, *features.weights) != "reference"
-        scale = _cost_scale(features)
+        scale, factor, unit = _cost_scale(features)
         if start is not None:
             moving, moving_weight = _warp(moving, moving_weight, start)
         costs = cost_volume(
@@ -190,7 +191,8 @@ class ConvexSearch:
         found = coupled_convex(
             costs,
             window,
-            coupling_weights=tuple(weight * scale**2 for weight in self.coupling_weights),
+            coupling_weights=tuple(weight * factor for weight in self.coupling_weights),
+            unit=unit,
             parabolic_fit=self.parabolic_fit,
         )
         return found if start is None else add_step(start, found)
@@ -207,10 +209,17 @@ def _warp(features: Channels, weight: Volume | None, displacement: Field) -> tup
     return warped, overlap_weight(displacement, None, weight)
 
 
-def _cost_scale(features: FeatureLevel) -> float:
-    """Power of two to multiply features by, so that costs fill the range of float16; multiplying by it is exact.
+def _cost_scale(features: FeatureLevel) -> tuple[float | Tensor, float, Tensor | None]:
+    """Return a factor of features with which costs fill the range of float16, a power of two, which is exact.
 
-    Costs and coupling weights grow by its square, which leaves every argmin unchanged.
+    Costs and coupling weights grow by its square, the product of the other two results, which leaves every argmin
+    unchanged. Where the range of features on a GPU is not known, the scale and its square are computed there.
     """
+    if features.known_range is None and backend_for(tensor_of(features.fixed), *features.weights) == "triton":
+        span = measure_range(unpack(features.fixed), unpack(features.moving), *features.weights)[1]
+        power = torch.exp2(torch.floor(torch.log2(_SQRT_MAX_COST / span)))
+        scale = torch.where(span > 0, power, 1.0).float()
+        return scale, 1.0, scale.square()
     largest = features.range.span
-    return 2.0 ** math.floor(math.log2(_SQRT_MAX_COST / largest)) if largest > 0 else 1.0
+    exact = 2.0 ** math.floor(math.log2(_SQRT_MAX_COST / largest)) if largest > 0 else 1.0
+    return exact, exact**2, None

@@ -13,11 +13,8 @@ from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
 from convexadam.errors import ConfigError
 from convexadam.features.protocol import full_memory_bytes
 from convexadam.geometry import Image
-from convexadam.geometry.tensors import finest_float, working_dtype
-from convexadam.kernels._device import chunk_size
-
-_CHUNK_VOXELS = {"cpu": 2**17, "gpu": 2**23}
-"""Voxels whose float64 copy is in memory at a time: on the CPU it fits into the cache."""
+from convexadam.geometry.tensors import working_dtype
+from convexadam.kernels.rescale import rescale
 
 _SAMPLES = 2**20
 """Largest number of evenly spaced voxels from which quantiles are computed."""
@@ -117,15 +114,7 @@ def rescale_channels(data: Shaped[Tensor, "c i j k"]) -> Channels:
     """
     if data.requires_grad and torch.is_grad_enabled():
         return torch.stack([_rescale_differentiably(channel) for channel in data.to(working_dtype(data))])
-    finest = finest_float(data.device)
-    scaled = torch.empty(data.shape, dtype=torch.float32, device=data.device)
-    for channel, target in zip(data, scaled, strict=True):
-        low, high = (end.to(finest) / 2 for end in torch.aminmax(channel))  # halves, whose difference is finite
-        half, middle = (high - low).clamp_min(torch.finfo(finest).tiny), low + high
-        rows = max(1, chunk_size(channel, **_CHUNK_VOXELS) // channel[0].numel())
-        for part, out in zip(channel.split(rows), target.split(rows), strict=True):
-            out.copy_((part.to(finest) - middle).div_(half))
-    return scaled
+    return rescale(data)
 
 
 def _rescale_differentiably(channel: Volume) -> Volume:

@@ -19,6 +19,7 @@ from convexadam.geometry.tensors import all_finite, check_allocation, to_finest_
 from convexadam.kernels import compiled_for_float32
 from convexadam.kernels._device import send
 from convexadam.kernels._precision import full_precision
+from convexadam.kernels.coverage import cover
 from convexadam.kernels.interpolate import interpolate
 from convexadam.kernels.smooth import along_axes, smoothing_matrix
 from convexadam.kernels.warp import inside
@@ -182,16 +183,10 @@ def coverage(grid: Grid, reference: Grid, *, like: Tensor, margin: int = 0) -> S
     so that thin volumes are not emptied.
     """
     matrix = grid.index_map_from(reference)
-    result = torch.ones((1, 1, 1), dtype=like.dtype, device=like.device)  # broadcast axis by axis
-    for axis, size in enumerate(grid.shape):
-        edge = _edge(matrix, axis, size, margin)
-        where = torch.full((1, 1, 1), float(matrix[axis, 3]), dtype=torch.float32, device=like.device)
-        for along, n in enumerate(reference.shape):
-            if abs(matrix[axis, along]) * n > _ROUNDING / 10:  # parallel axes need one line of positions, not a volume
-                ticks = torch.arange(n, dtype=torch.float64, device="cpu") * float(matrix[axis, along])
-                where = where + send(ticks, where).reshape([-1 if a == along else 1 for a in range(3)])
-        result = result * ((where >= edge - _ROUNDING) & (where <= size - 1 - edge + _ROUNDING))
-    return result.expand(reference.shape).contiguous()
+    edges = [_edge(matrix, axis, size, margin) for axis, size in enumerate(grid.shape)]
+    limits = [(edge - _ROUNDING, size - 1 - edge + _ROUNDING) for edge, size in zip(edges, grid.shape, strict=True)]
+    with compiled_for_float32(like):
+        return cover(matrix[:3].tolist(), limits, reference.shape, like=like)
 
 
 def covers(grid: Grid, reference: Grid, *, margin: int = 0) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -36,7 +36,7 @@ def recordable(*tensors: torch.Tensor | None, iterations: int = _MIN_ITERATIONS)
 
 def repeat(
     step: Callable[[], object], iterations: Iterable[int], *, record_on: torch.device | None = None
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Call ``step`` once for each iteration, and yield the iteration; on ``record_on``, replay a recording instead.
 
     Recorded, ``step`` is called twice: once to compile its kernels and fill caches, and once to record it. It has to

@@ -7,26 +7,21 @@ from functools import partial
 from typing import Literal, TypeAlias, final, get_args
 
 import numpy as np
+import torch
 
 from convexadam._checks import check_choice, check_count, check_number
+from convexadam._typing import Float, Tensor
 from convexadam.errors import ConfigError
 from convexadam.features import Features, MindSSC, Precomputed, check_extractor
 from convexadam.geometry import Affine, Grid, Image
+from convexadam.kernels._device import read_numbers
+from convexadam.kernels.trimmed_fit import MODELS, Model
 from convexadam.linear.centres import geometric_centre
-from convexadam.linear.fit import Model, fit_trimmed
+from convexadam.linear.fitting import LevelFitter, is_plausible
 from convexadam.linear.level import LinearLevel
 from convexadam.linear.refinement import refine_transform
 
 Init: TypeAlias = Literal["best", "header", "geometry", "moments"]
-
-_MODELS: tuple[Model, ...] = get_args(Model)
-"""From the simplest to the richest."""
-
-_CONVERGED = 0.05
-"""Largest displacement by an update, in units of the control point spacing, at which the fits have converged."""
-
-_MAX_VOLUME_CHANGE = 8.0
-"""Change of volume, as a factor, beyond which a fit is rejected: it is a fit to noise."""
 
 _COARSE_RADIUS, _FINE_RADIUS = 6, 4
 """Search radius in control points, on the coarsest level and on the others."""
@@ -185,80 +180,102 @@ class LinearAlignment:
         fallback = Affine() if initial is None else initial
         candidates = [fallback] if initial is not None else self._make_candidates(level, fixed.grid, moving.grid)
         model: Model = "rigid" if self.model == "rigid" else "similarity"
-        fits = [self._fit(level, candidate.matrix, model) for candidate in candidates]
-        if refine:
-            return self._refine(level, (fixed, moving), masks, fallback, fits)
-        best, matrix = min(((level.compute_dissimilarity(fit), fit) for fit in fits), key=lambda pair: pair[0].mean)
-        before = level.compute_dissimilarity(fallback.matrix)
-        if not best.improves_on(before, self.min_improvement):  # nor would it on the finer levels
+        with self._make_fitter(level) as fitter:
+            number = fitter.models[MODELS.index(model)]
+            fits = [fitter.fit(level.send(candidate.matrix), number) for candidate in candidates]
+            if refine:
+                return self._refine(fitter, (fixed, moving), masks, fallback, fits)
+            matrix, *others = fits
+            best = fitter.measure(matrix)
+            for fit in others:
+                measured = fitter.measure(fit)
+                better = measured.mean < best.mean
+                best, matrix = measured.where(better, best), torch.where(better, fit, matrix)
+            before = fitter.measure(level.send(fallback.matrix))
+            improves = best.improves_on(before, self.min_improvement)
+            found = read_numbers({"before": before.mean, "improves": improves})
+        if not found["improves"]:  # nor would it on the finer levels
             return LinearFit(
-                transform=fallback, model=None, dissimilarity_before=before.mean, dissimilarity_after=before.mean
+                transform=fallback,
+                model=None,
+                dissimilarity_before=found["before"],
+                dissimilarity_after=found["before"],
             )
         for prepare in prepare_finer:
             level = prepare()
-            matrix = self._fit(level, matrix, self.model)
-        return self._select_model(level, fallback, matrix)
+            with self._make_fitter(level) as fitter:
+                matrix = fitter.fit(matrix, fitter.models[MODELS.index(self.model)])
+                if prepare is prepare_finer[-1]:
+                    return self._select_model(fitter, fallback, matrix)
+        with self._make_fitter(level) as fitter:
+            return self._select_model(fitter, fallback, matrix)
+
+    def _make_fitter(self, level: LinearLevel) -> LevelFitter:
+        return LevelFitter(
+            level,
+            inlier_fraction=self.inlier_fraction,
+            iterations=self.iterations,
+            can_record=self.features is None,
+        )
 
     def _refine(
         self,
-        level: LinearLevel,
+        fitter: LevelFitter,
         images: tuple[Image, Image],
         masks: tuple[Image | None, Image | None],
         fallback: Affine,
-        fits: list[np.ndarray],
+        fits: list[Tensor],
     ) -> LinearFit:
         """Refine the fits and the initial transform, and accept the best result if it is better than the latter."""
-        refined = refine_transform(
-            images, masks, [fallback.matrix, *fits], model=self.model, coarsest_mm=level.grid.spacing_mm[0]
+        level = fitter.level
+        starts = [fallback.matrix, *torch.stack(fits).cpu().numpy()]
+        refined = refine_transform(images, masks, starts, model=self.model, coarsest_mm=level.grid.spacing_mm[0])
+        accepted = refined.is_significant and bool(
+            is_plausible(torch.from_numpy(np.linalg.solve(fallback.matrix, refined.matrix)))
         )
-        accepted = refined.is_significant and _is_plausible(np.linalg.solve(fallback.matrix, refined.matrix))
-        before = level.compute_dissimilarity(fallback.matrix).mean
+        measured = {"before": fallback.matrix, **({"after": refined.matrix} if accepted else {})}
+        found = read_numbers({name: fitter.measure(level.send(matrix)).mean for name, matrix in measured.items()})
         return LinearFit(
             transform=Affine(refined.matrix) if accepted else fallback,
             model=self.model if accepted else None,
-            dissimilarity_before=before,
-            dissimilarity_after=level.compute_dissimilarity(refined.matrix).mean if accepted else before,
+            dissimilarity_before=found["before"],
+            dissimilarity_after=found["after"] if accepted else found["before"],
             mutual_information_before=refined.before,
             mutual_information_after=refined.after if accepted else refined.before,
         )
 
-    def _fit(self, level: LinearLevel, matrix: np.ndarray, model: Model) -> np.ndarray:
-        for _ in range(self.iterations):
-            points, targets, weights = level.find_matches(matrix)
-            if not weights.any():
-                break
-            update = fit_trimmed(points, targets, weights, model=model, inlier_fraction=self.inlier_fraction)
-            if not _is_plausible(matrix @ update):
-                break
-            matrix = matrix @ update
-            disp_mm = points @ (update[:3, :3] - np.eye(3)).T + update[:3, 3]
-            if np.linalg.norm(disp_mm, axis=1).max() < _CONVERGED * level.spacing_mm:
-                break
-        return matrix
-
-    def _select_model(self, level: LinearLevel, fallback: Affine, matrix: np.ndarray) -> LinearFit:
+    def _select_model(self, fitter: LevelFitter, fallback: Affine, matrix: Float[Tensor, "4 4"]) -> LinearFit:
         """Choose the initial transform, or the simplest model that no richer one improves on by enough."""
-        before = best = level.compute_dissimilarity(fallback.matrix)
-        best_matrix, best_model = fallback.matrix, None
-        points, targets, weights = level.find_matches(matrix)
-        moving_points = targets @ matrix[:3, :3].T + matrix[:3, 3]
-        for model in _MODELS[: _MODELS.index(self.model) + 1] if weights.any() else ():
-            fit = fit_trimmed(points, moving_points, weights, model=model, inlier_fraction=self.inlier_fraction)
-            if not _is_plausible(fit):
+        best_matrix = fitter.level.send(fallback.matrix)
+        before = best = fitter.measure(best_matrix)
+        number, richest = torch.full_like(fitter.models[0], -1), MODELS.index(self.model)
+        required, required_of_model = (
+            torch.full_like(before.mean, share) for share in (self.min_improvement, self.min_model_improvement)
+        )
+        matches = fitter.find_matches(matrix)
+        matched = matches[1].any()
+        for model in fitter.models[: richest + 1]:
+            fit = fitter.fit_to(matches, model, matrix)
+            usable = matched & is_plausible(fit)
+            if not matrix.is_cuda and not usable:
                 continue
-            dissimilarity = level.compute_dissimilarity(fit)
-            required = self.min_improvement if best_model is None else self.min_model_improvement
-            if dissimilarity.improves_on(best, required):
-                best, best_matrix, best_model = dissimilarity, fit, model
-        if best_model is not None and best_model != self.model:
+            measured = fitter.measure(fit)
+            better = usable & measured.improves_on(best, torch.where(number < 0, required, required_of_model))
+            best, best_matrix = measured.where(better, best), torch.where(better, fit, best_matrix)
+            number = torch.where(better, model, number)
+        is_simpler = (number >= 0) & (number != richest)
+        if matrix.is_cuda or is_simpler:
             # a simpler model was fitted to displacements found with the richest one: iterate with its own
-            best_matrix = self._fit(level, best_matrix, best_model)
-            best = level.compute_dissimilarity(best_matrix)
+            fit = fitter.fit(best_matrix, number.clamp_min(0))
+            best = fitter.measure(fit).where(is_simpler, best)
+            best_matrix = torch.where(is_simpler, fit, best_matrix)
+        numbers = torch.stack([before.mean, best.mean, number.double()])
+        *entries, unlike_before, unlike_after, chosen = torch.cat([best_matrix.flatten(), numbers]).tolist()
         return LinearFit(
-            transform=fallback if best_model is None else Affine(best_matrix),
-            model=best_model,
-            dissimilarity_before=before.mean,
-            dissimilarity_after=best.mean,
+            transform=fallback if chosen < 0 else Affine(np.array(entries).reshape(4, 4)),
+            model=None if chosen < 0 else MODELS[int(chosen)],
+            dissimilarity_before=unlike_before,
+            dissimilarity_after=unlike_after,
         )
 
     def _make_candidates(self, level: LinearLevel, fixed: Grid, moving: Grid) -> list[Affine]:
@@ -275,7 +292,3 @@ class LinearAlignment:
             if all(np.abs(matrix - candidate.matrix).max() > level.spacing_mm for candidate in candidates):
                 candidates.append(Affine(matrix))
         return candidates
-
-
-def _is_plausible(matrix: np.ndarray) -> bool:
-    return bool(1 / _MAX_VOLUME_CHANGE < np.linalg.det(matrix[:3, :3]) < _MAX_VOLUME_CHANGE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from convexadam._typing import Float, Tensor
 from convexadam.geometry import Grid, Image
 from convexadam.geometry.resample import resample
 
@@ -18,19 +19,27 @@ def geometric_centre(grid: Grid) -> np.ndarray:
     return np.asarray((grid.affine @ middle)[:3])
 
 
-def centre_of_mass(image: Image, mask: Image | None = None) -> np.ndarray:
-    """Return the centre of mass in mm RAS+, ``(3,)``.
+def centre_offset(fixed: Image, moving: Image, masks: tuple[Image | None, Image | None]) -> np.ndarray:
+    """Return the centre of mass of the moving image minus that of the fixed image in mm RAS+, ``(3,)``.
 
     The mass of a voxel is the absolute difference of its value in the first channel from the median of the six faces
     of the volume. An image without any mass has its geometric centre.
 
     Parameters
     ----------
-    image
+    fixed, moving
         ``[c, i, j, k]``.
-    mask
-        Weight of each voxel in [0, 1], on any grid; multiplies the mass.
+    masks
+        Weight of each voxel in [0, 1], on any grids; multiplies the mass.
     """
+    images = fixed, moving
+    moments = torch.stack([_sum_mass(image, mask) for image, mask in zip(images, masks, strict=True)]).tolist()
+    fixed_mm, moving_mm = (_find_centre(image.grid, sums) for image, sums in zip(images, moments, strict=True))
+    return np.asarray(moving_mm - fixed_mm)
+
+
+def _sum_mass(image: Image, mask: Image | None) -> Float[Tensor, " 4"]:
+    """Return the mass, and the sums of mass times each index, on the device."""
     values = image.data[0].float()
     faces = [values.select(axis, end).flatten() for axis in range(3) for end in (0, -1)]
     mass = (values - torch.cat(faces).median()).abs()
@@ -40,7 +49,11 @@ def centre_of_mass(image: Image, mask: Image | None = None) -> np.ndarray:
         mass = mass * resample(mask, image.grid, mode="linear", fill_value=0.0).data[0]
     sums = [mass.double().sum([a for a in range(3) if a != axis]) for axis in range(3)]
     moments = [(s * torch.arange(len(s), device=s.device)).sum() for s in sums]
-    total, *along = torch.stack([mass.double().sum(), *moments]).tolist()  # waits for a GPU once
+    return torch.stack([mass.double().sum(), *moments])
+
+
+def _find_centre(grid: Grid, sums: list[float]) -> np.ndarray:
+    total, *along = sums
     if total <= 0:
-        return geometric_centre(image.grid)
-    return np.asarray((image.grid.affine @ np.append([moment / total for moment in along], 1.0))[:3])
+        return geometric_centre(grid)
+    return np.asarray((grid.affine @ np.append([moment / total for moment in along], 1.0))[:3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,15 +11,17 @@ from typing import final
 import numpy as np
 import torch
 
-from convexadam._typing import Channels, Triple, Volume
+from convexadam._typing import Channels, Field, Float, Shaped, Tensor, Triple, Volume
 from convexadam.discrete import ConvexSearch
 from convexadam.features import Features, extract_features, receptive_radius
 from convexadam.geometry import Grid, Image
 from convexadam.geometry.resample import resample
 from convexadam.geometry.to_grid import block_average, fill_outside_mask, weight_on_grid
+from convexadam.kernels._device import send
 from convexadam.kernels.feature_level import FeatureLevel
+from convexadam.kernels.resample_affine import resample_affine
 from convexadam.kernels.resize import pool_weight
-from convexadam.linear.centres import centre_of_mass
+from convexadam.linear.centres import centre_offset
 
 _SPACING = 2
 """Spacing of the control points in voxels of the level; less along an axis with fewer voxels."""
@@ -47,11 +50,11 @@ class DissimilarityMap:
     weight: Volume
 
     @cached_property
-    def mean(self) -> float:
+    def mean(self) -> Float[Tensor, ""]:
         """Weighted mean; control points without data of the moving image count as unrelated, with the value 1."""
-        return float((self.weight * self.values).sum() + 1 - self.weight.sum())
+        return ((self.weight * self.values).sum() + 1 - self.weight.sum()).double()
 
-    def improves_on(self, other: DissimilarityMap, min_improvement: float) -> bool:
+    def improves_on(self, other: DissimilarityMap, min_improvement: float | Float[Tensor, ""]) -> Shaped[Tensor, ""]:
         """Whether the dissimilarity is lower by more than the share ``min_improvement`` of the other one.
 
         Compared where both have data of the moving image, or, if this overlap is less than half of one of them, by
@@ -59,10 +62,17 @@ class DissimilarityMap:
         """
         overlap = torch.minimum(self.weight, other.weight)
         sums = overlap, self.weight, other.weight, overlap * self.values, overlap * other.values
-        common, own_weight, other_weight, own, others = torch.stack([s.sum() for s in sums]).tolist()
-        if common < max(own_weight, other_weight) / 2:
-            own, others = self.mean, other.mean
-        return bool(own < (1 - min_improvement) * others)
+        common, own_weight, other_weight, own, others = torch.stack([s.sum() for s in sums]).double().unbind()
+        apart = common < torch.maximum(own_weight, other_weight) / 2
+        own, others = torch.where(apart, self.mean, own), torch.where(apart, other.mean, others)
+        return own < (1 - min_improvement) * others
+
+    def where(self, condition: Shaped[Tensor, ""], other: DissimilarityMap) -> DissimilarityMap:
+        """Return this map if a condition holds, else the other one."""
+        return DissimilarityMap(
+            values=torch.where(condition, self.values, other.values),
+            weight=torch.where(condition, self.weight, other.weight),
+        )
 
 
 @final
@@ -85,8 +95,8 @@ class LinearLevel:
         `compute_structure`.
     moving, moving_mask
         The moving image and its mask at about the resolution of the level, in moving space.
-    centre_offset_mm
-        Centre of mass of the moving image minus that of the fixed image, ``(3,)``.
+    coarse_fixed, fixed_mask
+        The fixed image and its mask at that resolution.
     spacing
         Spacing of the control points in voxels of ``grid``.
     """
@@ -99,7 +109,8 @@ class LinearLevel:
     structure: Volume
     moving: Image
     moving_mask: Image | None
-    centre_offset_mm: np.ndarray
+    coarse_fixed: Image
+    fixed_mask: Image | None
     spacing: Triple
 
     @classmethod
@@ -139,7 +150,8 @@ class LinearLevel:
             structure=compute_structure(fixed_features, fixed_weight),
             moving=coarse_moving,
             moving_mask=moving_mask,
-            centre_offset_mm=centre_of_mass(coarse_moving, moving_mask) - centre_of_mass(coarse_fixed, fixed_mask),
+            coarse_fixed=coarse_fixed,
+            fixed_mask=fixed_mask,
             spacing=(a, b, c),
         )
 
@@ -148,31 +160,45 @@ class LinearLevel:
         """Largest spacing of the control points in mm."""
         return max(n * s for n, s in zip(self.spacing, self.grid.spacing_mm, strict=True))
 
-    def find_matches(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Search the displacement of each control point after resampling the moving image with ``matrix``.
+    @cached_property
+    def centre_offset_mm(self) -> np.ndarray:
+        """Centre of mass of the moving image minus that of the fixed image, ``(3,)``."""
+        return centre_offset(self.coarse_fixed, self.moving, (self.fixed_mask, self.moving_mask))
+
+    @cached_property
+    def control_affine(self) -> Float[Tensor, "4 4"]:
+        """From indices of the control points to mm, on the device."""
+        return self.send(self.grid.pool(self.spacing).affine)
+
+    @cached_property
+    def corners_mm(self) -> Float[Tensor, "8 4"]:
+        """The outermost control points in mm, and a 1 each, on the device."""
+        ends = [(0.0, n - 1.0) for n in self.fixed.shape[1:]]
+        corners = np.array([(*index, 1.0) for index in itertools.product(*ends)])
+        return self.send(corners @ self.grid.pool(self.spacing).affine.T)
+
+    def send(self, numbers: np.ndarray) -> Tensor:
+        """Copy float64 numbers to the device."""
+        return send(torch.from_numpy(np.array(numbers)), self.fixed.new_empty(0, dtype=torch.float64))
+
+    def find_matches(self, moving: Channels, weight: Volume | None) -> tuple[Field, Volume]:
+        """Search the displacement of each control point, given features of the resampled moving image and their weight.
 
         Returns
         -------
-        The control points and the points found for them, ``(n, 3)`` in mm of fixed space (the transform maps both to
-        moving space), and their weights, ``(n,)``.
+        Displacements in control points, ``[3, i, j, k]``, and the weight of each in a fit.
         """
-        moving, weight = self._extract_moving_features(matrix)
         _, radius = self.search.control_grid(self.grid.shape)
         level = FeatureLevel(fixed=self.fixed, moving=moving, fixed_weight=self.fixed_weight, moving_weight=weight)
         disp = self.search.search_features(level, radius).forward
-        grid = self.grid.pool(self.spacing)
-        index = np.indices(grid.shape).reshape(3, -1).T
-        weights = self.structure if weight is None else self.structure * (weight > 0.5)
-        found = torch.cat([disp, weights[None].to(disp)]).flatten(1).double().cpu().numpy()
-        return _to_mm(grid, index), _to_mm(grid, index + found[:3].T), found[3]
+        return disp, self.structure if weight is None else self.structure * (weight > 0.5)
 
-    def compute_dissimilarity(self, matrix: np.ndarray) -> DissimilarityMap:
-        """Compare the fixed image with the moving image resampled with ``matrix``, weighted by the structure.
+    def compute_dissimilarity(self, moving: Channels, weight: Volume | None) -> DissimilarityMap:
+        """Compare the fixed image with the resampled moving image, weighted by the structure.
 
         The unit is the expected squared difference of features drawn independently from the two images:
         ``var(fixed) + var(moving) + (mean(fixed) - mean(moving))^2``, summed over channels.
         """
-        moving, weight = self._extract_moving_features(matrix)
         fixed_share = self.structure / self.structure.sum().clamp_min(_TINY)
         overlap = fixed_share if weight is None else fixed_share * weight
         moving_share = overlap / overlap.sum().clamp_min(_TINY)
@@ -183,12 +209,40 @@ class LinearLevel:
         values = (self.fixed - moving).square().sum(0) / unrelated.clamp_min(_TINY)
         return DissimilarityMap(values=values, weight=overlap)
 
-    def _extract_moving_features(self, matrix: np.ndarray) -> tuple[Channels, Volume | None]:
-        reference = Grid(self.grid.shape, matrix @ self.grid.affine)
-        weight = weight_on_grid(self.moving, self.moving_mask, reference, receptive_radius(self.features))
-        image = Image(resample(self.moving, reference, mode="linear").data, self.grid)
-        features = extract_features(self.features, image, (self.spacing,), weight=weight)[0]
+    def extract_moving_features(self, matrix: Float[Tensor, "4 4"]) -> tuple[Channels, Volume | None]:
+        """Return the features of the moving image resampled with a matrix, and their weight."""
+        margin = receptive_radius(self.features)
+        weight: Volume | None
+        if matrix.is_cuda:
+            data, weight = self._resample_on_device(matrix, margin)
+        else:
+            reference = Grid(self.grid.shape, matrix.numpy() @ self.grid.affine)
+            weight = weight_on_grid(self.moving, self.moving_mask, reference, margin)
+            data = resample(self.moving, reference, mode="linear").data
+        features = extract_features(self.features, Image(data, self.grid), (self.spacing,), weight=weight)[0]
         return features, pool_weight(weight, self.spacing)
+
+    def _resample_on_device(self, matrix: Float[Tensor, "4 4"], margin: int) -> tuple[Channels, Volume]:
+        """Resample with a matrix that the host does not know."""
+        to_index, affine, fill_value = self._on_device
+        mask = self.moving_mask
+        onto = matrix @ affine
+        return resample_affine(
+            self.moving.data,
+            to_index[0] @ onto,
+            self.grid.shape,
+            fill_value=fill_value,
+            margin=margin,
+            mask=None if mask is None else mask.data[0],
+            mask_map=None if mask is None else to_index[1] @ onto,
+        )
+
+    @cached_property
+    def _on_device(self) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Maps from mm to indices of the moving image and its mask, that of the level to mm, and the lowest value."""
+        images = [self.moving] if self.moving_mask is None else [self.moving, self.moving_mask]
+        to_index = [self.send(np.linalg.inv(image.grid.affine)) for image in images]
+        return to_index, self.send(self.grid.affine), self.moving.data.min()
 
 
 def make_isotropic_grid(grid: Grid, voxels: int) -> Grid:
@@ -224,7 +278,3 @@ def compute_structure(features: Channels, weight: Volume | None) -> Volume:
 
 def _weighted_mean(features: Channels, share: Volume) -> Channels:
     return (features * share).sum((1, 2, 3), keepdim=True)
-
-
-def _to_mm(grid: Grid, index: np.ndarray) -> np.ndarray:
-    return np.asarray(index @ grid.affine[:3, :3].T + grid.affine[:3, 3])

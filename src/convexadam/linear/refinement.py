@@ -16,8 +16,10 @@ from convexadam.geometry.resample import resample
 from convexadam.geometry.to_grid import block_average, fill_outside_mask, select_mask_mode
 from convexadam.kernels._device import send
 from convexadam.kernels.mutual_information import BINS, MARGIN, MutualInformation, mutual_information
+from convexadam.kernels.recording import recordable, repeat
+from convexadam.kernels.scoring_step import ScoringState, judge_step, propose_step
+from convexadam.kernels.trimmed_fit import Model
 from convexadam.kernels.warp import sample_nearest
-from convexadam.linear.fit import Model
 
 _SAMPLES = 100_000, 25_000
 """Points at which the images are compared, on the finest level and on the others."""
@@ -116,20 +118,24 @@ def refine_transform(
     generators = send(torch.from_numpy(make_generators(model)), like)
     first, *others = (send(torch.from_numpy(np.array(start)), like) for start in starts)
     prepared = _Level(images, masks, finest_mm, level)
-    best, best_score = first, -math.inf
+    best, best_score = first, first.new_full((), -math.inf)
     for start in _drop_similar([first, *others], images[0].grid, prepared.side_mm):
         objective = _Objective(prepared, start)
         refined = _maximise(objective, start, generators)
-        score = float(objective.overlap * objective(objective.place(refined)).value)
-        if score > best_score:
-            best, best_score = refined, score
+        score = objective.overlap * objective(objective.place(refined)).value
+        best = torch.where(score > best_score, refined, best)
+        best_score = torch.maximum(score, best_score)
     for number in range(level - 1, -1, -1):
         objective = _Objective(_Level(images, masks, finest_mm, number), best)
         best = _maximise(objective, best, generators)
     values = [objective(objective.place(matrix)).value for matrix in (first, best)]
-    before, after = torch.stack(values).tolist()
+    before, after, overlap, *entries = torch.cat([torch.stack([*values, objective.overlap]), best.flatten()]).tolist()
     return RefinedTransform(
-        matrix=best.cpu().numpy(), before=before, after=after, samples=objective.samples, parameters=len(generators)
+        matrix=np.array(entries).reshape(4, 4),
+        before=before,
+        after=after,
+        samples=objective.count_samples(overlap),
+        parameters=len(generators),
     )
 
 
@@ -161,24 +167,6 @@ def make_generators(model: Model) -> np.ndarray:
     return np.stack([*translations, *rotations, *scale])
 
 
-@dataclass(frozen=True, eq=False)
-class _Placement:
-    """Maps from normalised points to fixed and to moving space, 4x4; the transform is ``moving fixed^-1``."""
-
-    fixed: Float[Tensor, "4 4"]
-    moving: Float[Tensor, "4 4"]
-
-    def move(self, generator: Float[Tensor, "4 4"]) -> _Placement:
-        """Move both images by half the exponential of a generator, in opposite directions."""
-        half = torch.linalg.matrix_exp(generator / 2)
-        return _Placement(self.fixed @ torch.linalg.inv(half), self.moving @ half)
-
-    def where(self, condition: Shaped[Tensor, ""], other: _Placement) -> _Placement:
-        return _Placement(
-            torch.where(condition, self.fixed, other.fixed), torch.where(condition, self.moving, other.moving)
-        )
-
-
 class _Level:
     """Both images at one voxel size, in bins, and the points of the fixed image at which they are compared."""
 
@@ -204,56 +192,61 @@ class _Objective:
         self.level, points = level, level.points
         moved = points @ matrix[:3, :3].T + matrix[:3, 3]
         in_both = level.in_fixed & _have_data(level.moving_grid, level.moving_mask, moved)
-        self.overlap = float(in_both.double().mean())
-        points = points[in_both] if self.overlap > 0 else points[:1]  # without overlap any step is as good
-        self.samples = max(1, min(len(points), round(self.overlap * level.voxels)))
-        centre = points.mean(0)
-        self.radius = (points - centre).square().sum(1).mean().sqrt().clamp_min(level.side_mm)
-        self._points = ((points - centre) / self.radius).float()
+        self.overlap, self._used = in_both.double().mean(), None
+        if points.is_cuda:  # to know how many there are would be to wait
+            self._used, share = in_both, in_both.to(points.dtype)[:, None] / in_both.sum().clamp_min(1)
+            centre = (share * points).sum(0)
+            squared_radius = (share * (points - centre).square()).sum()
+        else:
+            points = points[in_both] if self.overlap > 0 else points[:1]  # without overlap any step is as good
+            centre = points.mean(0)
+            squared_radius = (points - centre).square().sum(1).mean()
+        self.radius = squared_radius.sqrt().clamp_min(level.side_mm)
+        self.points = ((points - centre) / self.radius).float()
         self._to_mm = torch.eye(4, dtype=points.dtype, device=points.device)
         self._to_mm[:3, :3] *= self.radius
         self._to_mm[:3, 3] = centre
 
-    def place(self, matrix: Float[Tensor, "4 4"]) -> _Placement:
-        """Return the placement of both images for a transform in mm."""
-        return _Placement(self._to_mm, matrix @ self._to_mm)
+    def count_samples(self, overlap: float) -> int:
+        """Return the number of independent samples; see `RefinedTransform`."""
+        return max(1, min(round(overlap * len(self.level.points)), round(overlap * self.level.voxels)))
 
-    def __call__(self, placement: _Placement) -> MutualInformation:
+    def place(self, matrix: Float[Tensor, "4 4"]) -> Float[Tensor, "2 4 4"]:
+        """Return the maps from points to both images, in mm, for a transform."""
+        return torch.stack([self._to_mm, matrix @ self._to_mm])
+
+    def __call__(self, placement: Float[Tensor, "2 4 4"]) -> MutualInformation:
         """Return the mutual information, the mean of all channels, and its derivatives."""
         fixed_index, moving_index = self.level.to_index
-        to_fixed, to_moving = fixed_index @ placement.fixed, moving_index @ placement.moving
+        to_fixed, to_moving = fixed_index @ placement[0], moving_index @ placement[1]
         parts = [
-            mutual_information(self._points, fixed, moving, to_fixed[:3], to_moving[:3])
+            mutual_information(self.points, fixed, moving, to_fixed[:3], to_moving[:3], self._used)
             for fixed, moving in self.level.channels
         ]
+        if len(parts) == 1:
+            return parts[0]
         return MutualInformation(*(torch.stack(values).mean(0) for values in zip(*parts, strict=True)))
 
 
 def _maximise(
     objective: _Objective, matrix: Float[Tensor, "4 4"], generators: Float[Tensor, "k 4 4"]
 ) -> Float[Tensor, "4 4"]:
-    placement, factor = objective.place(matrix), matrix.new_ones(())
-    current = objective(placement)
-    entries = generators[:, :3].reshape(len(generators), 12)
-    for _ in range(_ITERATIONS):
-        gradient, information = entries @ current.gradient.flatten(), entries @ current.information @ entries.T
-        diagonal = information.diagonal()
-        ridge = torch.diag(_RIDGE * (diagonal + diagonal.mean()) + _NO_INFORMATION)
-        step = factor * torch.linalg.solve_ex(information + ridge, gradient)[0]
-        proposed = placement.move((step[:, None, None] * generators).sum(0))
-        new = objective(proposed)
-        accept = new.value > current.value
-        # the curvature along the step, of which the information is an estimate
-        change = step @ (gradient - entries @ new.gradient.flatten())
-        ratio = torch.where(change > 0, (step @ (information @ step)) / change, _FACTORS[1])
-        factor = torch.where(accept, ratio.clamp(*_FACTORS), factor * _FALL)
-        placement = proposed.where(accept, placement)
-        current = MutualInformation(*(torch.where(accept, b, a) for a, b in zip(current, new, strict=True)))
+    placement = objective.place(matrix)
+    state = ScoringState(placement, objective(placement), matrix.new_ones(()))
+    step = matrix.new_empty(0)
+
+    def move() -> None:
+        nonlocal step
+        step, proposed = propose_step(state, generators, ridge=_RIDGE, least=_NO_INFORMATION)
+        judge_step(state, proposed, objective(proposed), step, generators, factors=_FACTORS, fall=_FALL)
+
+    record = recordable(objective.points)
+    for _ in repeat(move, range(_ITERATIONS), record_on=matrix.device if record else None):
         # on a GPU, to know that it has converged would be to wait
         level = objective.level
         if not matrix.is_cuda and step.abs().max() * objective.radius < level.close * level.side_mm:
             break
-    result: Tensor = placement.moving @ torch.linalg.inv(placement.fixed)
+    result: Tensor = state.placement[1] @ torch.linalg.inv_ex(state.placement[0])[0]
     return result
 
 

@@ -19,6 +19,7 @@ def coupled_argmin(
     *,
     toward: Field | None = None,
     theta: float = 0.0,
+    unit: Float[Tensor, ""] | None = None,
     parabolic_fit: bool = False,
 ) -> Field:
     """Compute ``argmin_d C(x, d) + theta |d - toward(x)|^2`` for each control point ``x``, without storing the sum.
@@ -33,6 +34,8 @@ def coupled_argmin(
         Field ``[3, i, j, k]`` in control-point spacings; ``None`` omits the coupling term.
     theta
         Coupling weight, in cost per squared control-point spacing.
+    unit
+        Factor of ``theta``, on the device, where the host does not know it; ``None`` for 1.
     parabolic_fit
         Refine to the vertex of a parabola through the minimum and its two neighbours along each axis, if both are in
         the window.
@@ -44,5 +47,7 @@ def coupled_argmin(
     """
     like = costs if costs.dtype not in _HALF else costs.new_empty(0, dtype=torch.float32)
     module = get_implementation(__name__, like, toward)
-    displacement: Field = module.coupled_argmin(costs, window, toward=toward, theta=theta, parabolic_fit=parabolic_fit)
+    displacement: Field = module.coupled_argmin(
+        costs, window, toward=toward, theta=theta, unit=unit, parabolic_fit=parabolic_fit
+    )
     return displacement

@@ -22,9 +22,11 @@ def coupled_argmin(
     *,
     toward: Field | None = None,
     theta: float = 0.0,
+    unit: Float[Tensor, ""] | None = None,
     parabolic_fit: bool = False,
 ) -> Field:
     """See the package."""
+    theta *= 1.0 if unit is None else float(unit)
     points = costs[0].numel()
     stored = costs if costs.dtype == torch.float16 else costs.float()
     flat = to_numpy(stored.contiguous().view(torch.uint16) if stored.dtype == torch.float16 else stored)[0]

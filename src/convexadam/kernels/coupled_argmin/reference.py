@@ -14,9 +14,11 @@ def coupled_argmin(
     *,
     toward: Field | None = None,
     theta: float = 0.0,
+    unit: Float[Tensor, ""] | None = None,
     parabolic_fit: bool = False,
 ) -> Field:
     """See the package."""
+    theta *= 1.0 if unit is None else float(unit)
     costs = costs.float() if costs.dtype in (torch.float16, torch.bfloat16) else costs
     terms = None if toward is None else [_coupling_terms(toward[a], r, theta) for a, r in enumerate(window.radius)]
     chosen = _choose(costs, window, terms)

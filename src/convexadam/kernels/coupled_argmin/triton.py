@@ -30,6 +30,7 @@ def coupled_argmin(
     *,
     toward: Field | None = None,
     theta: float = 0.0,
+    unit: Float[Tensor, ""] | None = None,
     parabolic_fit: bool = False,
 ) -> Field:
     """See the package."""
@@ -42,6 +43,7 @@ def coupled_argmin(
             costs,
             displacement if toward is None else toward.contiguous(),
             table,
+            unit,
             displacement,
             points,
             table.shape[1],
@@ -72,6 +74,7 @@ def _find_minima(
     costs,
     toward,
     table,
+    unit,
     out,
     points,
     labels,
@@ -83,6 +86,8 @@ def _find_minima(
     """Compute the displacements of ``block_points`` points; labels are counted in the order of ``table``."""
     point = tl.program_id(0).to(tl.int64) * block_points + tl.arange(0, block_points)
     valid = point < points
+    if unit is not None:
+        theta *= tl.load(unit)
     given = valid & (theta != 0.0)
     target0 = tl.load(toward + point, mask=given, other=0.0)
     target1 = tl.load(toward + points + point, mask=given, other=0.0)

@@ -26,6 +26,7 @@ Pooled: TypeAlias = Float[Tensor, "c _ _ _"]
 _BLOCK = 128  # voxels of a plane per program, one per thread, which keeps 12 sums for each of 2 radius planes
 _SEGMENT = 32  # planes per program, which computes 2 radius more: longer ones repeat less, shorter ones are more
 _MAX_WIDTH = 16  # voxels along j or k of blocks; wider ones are averaged from these
+_PARTS_AT_ONCE = 1024
 _OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # explicit, because its default differs between versions
 
 
@@ -74,7 +75,7 @@ def _average_variance(volume: Tensor, weight: Tensor | None, radius: int, dilati
     """Compute the average of ``v`` on the device; weighted, unless the weighted voxels have no contrast."""
     n0, n1, n2 = volume.shape
     blocks, segments = triton.cdiv(n1 * n2, _BLOCK), triton.cdiv(n0, _SEGMENT)
-    sums = torch.empty((1 if weight is None else 2, segments * blocks), dtype=torch.float32, device=volume.device)
+    sums = torch.empty((1 if weight is None else 3, segments * blocks), dtype=torch.float32, device=volume.device)
     _sum_variance[(segments * blocks,)](
         volume,
         volume if weight is None else weight,
@@ -90,12 +91,11 @@ def _average_variance(volume: Tensor, weight: Tensor | None, radius: int, dilati
         segment=_SEGMENT,
         **_OPTIONS,
     )
-    total = sums.sum(1, dtype=torch.float64)
-    average = total[0] / volume.numel()
-    if weight is not None:
-        weighted = total[1] / weight.sum(dtype=torch.float64)
-        average = torch.where(weighted > 0, weighted, average)
-    return average.to(torch.float32)
+    average = torch.empty((), dtype=torch.float32, device=volume.device)
+    _average[(1,)](
+        sums, average, segments * blocks, volume.numel(), weighted=weight is not None, block=_PARTS_AT_ONCE, **_OPTIONS
+    )
+    return average
 
 
 def _launch_descriptors(
@@ -151,7 +151,7 @@ def _sum_variance(
     block: tl.constexpr,
     segment: tl.constexpr,
 ):
-    """Sum ``v`` over ``block`` voxels in each of ``segment`` planes, without and with weights."""
+    """Sum ``v`` over ``block`` voxels in each of ``segment`` planes, without and with weights, and the weights."""
     program = tl.program_id(0)
     start = program // blocks * segment
     stop = tl.minimum(start + segment, n0)
@@ -159,7 +159,7 @@ def _sum_variance(
     valid = lane < n1 * n2
     plane = tl.full([], 0, tl.int64) + n1 * n2
     total = tl.zeros((block,), tl.float32)
-    weighted_total = total
+    weighted_total, share = total, total
     j, k = lane // n2, lane % n2
     at = tl.minimum(j, n1 - 1) * n2 + k
     recent = _sum_planes_before(volume, start, j, k, n0, n1, n2, radius, dilation)
@@ -170,10 +170,33 @@ def _sum_variance(
         _minimum, variance = _min_and_variance(distances)
         total += variance
         if weighted:
-            weighted_total += variance * tl.load(weight + i * plane + at)
+            w = tl.load(weight + i * plane + at)
+            weighted_total += variance * w
+            share += w
     tl.store(sums + program, tl.sum(tl.where(valid, total, 0.0), axis=0))
     if weighted:
         tl.store(sums + tl.num_programs(0) + program, tl.sum(tl.where(valid, weighted_total, 0.0), axis=0))
+        tl.store(sums + 2 * tl.num_programs(0) + program, tl.sum(tl.where(valid, share, 0.0), axis=0))
+
+
+@no_type_check
+@triton.jit(do_not_specialize=["parts", "voxels"])
+def _average(sums, average, parts, voxels, weighted: tl.constexpr, block: tl.constexpr):
+    """Divide the sums by the number of voxels, or by their weight unless the weighted voxels have no contrast."""
+    total = tl.zeros((block,), tl.float64)
+    weighted_total, share = total, total
+    for first in range(0, parts, block):
+        at = first + tl.arange(0, block)
+        total += tl.load(sums + at, mask=at < parts, other=0.0).to(tl.float64)
+        if weighted:
+            weighted_total += tl.load(sums + parts + at, mask=at < parts, other=0.0).to(tl.float64)
+            share += tl.load(sums + 2 * parts + at, mask=at < parts, other=0.0).to(tl.float64)
+    result = tl.sum(total, 0) / voxels
+    if weighted:
+        numerator, denominator = tl.sum(weighted_total, 0), tl.sum(share, 0)
+        known = (denominator > 0) & (numerator > 0)
+        result = tl.where(known, numerator / tl.where(known, denominator, 1.0), result)
+    tl.store(average, result.to(tl.float32))
 
 
 @no_type_check

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from convexadam._typing import Float, Points, Tensor, Volume
-from convexadam.kernels._backend import backend_for
+from convexadam._typing import Float, Points, Shaped, Tensor, Volume
+from convexadam.kernels._backend import get_implementation
 from convexadam.kernels.mutual_information import reference
 from convexadam.kernels.mutual_information.reference import OtherVolume
 
@@ -30,7 +30,12 @@ class MutualInformation(NamedTuple):
 
 
 def mutual_information(
-    points: Points, fixed: Volume, moving: OtherVolume, to_fixed: Float[Tensor, "3 4"], to_moving: Float[Tensor, "3 4"]
+    points: Points,
+    fixed: Volume,
+    moving: OtherVolume,
+    to_fixed: Float[Tensor, "3 4"],
+    to_moving: Float[Tensor, "3 4"],
+    used: Shaped[Tensor, " n"] | None = None,
 ) -> MutualInformation:
     """Compute ``sum p(f, m) log(p(f, m) / (p(f) p(m)))`` of ``f_n = fixed(to_fixed (x_n, 1))`` and ``m_n`` alike.
 
@@ -47,9 +52,8 @@ def mutual_information(
         histogram.
     to_fixed, to_moving
         From points to voxel indices, float64.
+    used
+        Truth value of each point, ``(n,)``: whether it is a sample; ``None`` for all. Without any, all results are 0.
     """
-    if backend_for(points, fixed, moving) == "cpu":
-        from convexadam.kernels.mutual_information import cpu
-
-        return MutualInformation(*cpu.mutual_information(points, fixed, moving, to_fixed, to_moving))
-    return MutualInformation(*reference.mutual_information(points, fixed, moving, to_fixed, to_moving))
+    module = get_implementation(__name__, points, fixed, moving)
+    return MutualInformation(*module.mutual_information(points, fixed, moving, to_fixed, to_moving, used))

@@ -7,7 +7,7 @@ from typing import no_type_check
 import numpy as np
 import torch
 
-from convexadam._typing import Float, Points, Tensor, Volume
+from convexadam._typing import Float, Points, Shaped, Tensor, Volume
 from convexadam.kernels._cpu import compile_kernel, run_in_slabs, to_numpy
 from convexadam.kernels.mutual_information.reference import BINS, OtherVolume, Result, compare_with_independence
 from convexadam.kernels.warp.cpu import find_neighbours
@@ -17,9 +17,15 @@ _CHUNK = 4096
 
 
 def mutual_information(
-    points: Points, fixed: Volume, moving: OtherVolume, to_fixed: Float[Tensor, "3 4"], to_moving: Float[Tensor, "3 4"]
+    points: Points,
+    fixed: Volume,
+    moving: OtherVolume,
+    to_fixed: Float[Tensor, "3 4"],
+    to_moving: Float[Tensor, "3 4"],
+    used: Shaped[Tensor, " n"] | None = None,
 ) -> Result:
     """See the package."""
+    points = points if used is None else points[used]
     count = len(points)
     chunks = -(-count // _CHUNK)
     arrays = to_numpy(points, fixed, moving)
@@ -31,7 +37,7 @@ def mutual_information(
     value, log_ratio = compare_with_independence(joint)
     sums = np.zeros((chunks, 72), np.float32)
     run_in_slabs(_add_scores, chunks, arrays[0], samples, log_ratio.numpy().astype(np.float32), sums)
-    gradient, information = _unpack(sums.sum(0, dtype=np.float64) / count)
+    gradient, information = _unpack(sums.sum(0, dtype=np.float64) / max(count, 1))
     return value, torch.from_numpy(gradient), torch.from_numpy(information)
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import torch
 
-from convexadam._typing import Float, Points, Tensor, Volume
+from convexadam._typing import Float, Points, Shaped, Tensor, Volume
 
 BINS = 64
 
@@ -24,9 +24,15 @@ Result: TypeAlias = tuple[Float[Tensor, ""], Float[Tensor, "3 4"], Float[Tensor,
 
 
 def mutual_information(
-    points: Points, fixed: Volume, moving: OtherVolume, to_fixed: Float[Tensor, "3 4"], to_moving: Float[Tensor, "3 4"]
+    points: Points,
+    fixed: Volume,
+    moving: OtherVolume,
+    to_fixed: Float[Tensor, "3 4"],
+    to_moving: Float[Tensor, "3 4"],
+    used: Shaped[Tensor, " n"] | None = None,
 ) -> Result:
     """See the package."""
+    points = points if used is None else points[used]
     homogeneous = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
     f, fixed_slopes = _sample(fixed, homogeneous, to_fixed.to(points))
     m, moving_slopes = _sample(moving, homogeneous, to_moving.to(points))
@@ -44,14 +50,15 @@ def mutual_information(
         gradient += (force.T @ homogeneous[chunk]).double()
         rows = (force[:, :, None] * homogeneous[chunk, None]).reshape(-1, 12)
         information += (rows.T @ rows).double()
-    return value, gradient / len(points), information / len(points)
+    return value, gradient / max(len(points), 1), information / max(len(points), 1)
 
 
 def compare_with_independence(
     joint: Float[Tensor, "bins bins"],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "bins bins"]]:
     """Return the mutual information of a joint histogram, and ``log(p(f, m) / (p(f) p(m)))``, 0 for empty bins."""
-    shares = joint / joint.sum()
+    total = joint.sum()
+    shares = joint / total.where(total > 0, 1.0)
     independent = shares.sum(1, keepdim=True) * shares.sum(0, keepdim=True)
     log_ratio = torch.where(shares > 0, torch.log(shares / independent), 0.0)
     return (shares * log_ratio).sum(), log_ratio

@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
+import torch
+
+from convexadam._typing import Field, Float, Shaped, Tensor, Volume
+from convexadam.kernels._device import send
 
 Model: TypeAlias = Literal["rigid", "similarity", "affine"]
 
-_MAX_ITERATIONS = 20
+MODELS: tuple[Model, ...] = get_args(Model)
+"""From the simplest to the richest."""
 
-_MAX_POINTS = 20_000
+MAX_ITERATIONS = 20
+
+MAX_POINTS = 20_000
 """Points used at most: many more than the twelve numbers of an affine fit need; of more, every second, third, ..."""
 
-_CONVERGED = 1e-5
+CLOSE = 1e-5
 """Largest change of a transformed point between two iterations, as a share of the extent of the points, at which the
 trimmed fit has converged."""
 
-_RIDGE = 1e-3
+RIDGE = 1e-3
 """Ridge term of the affine fit, as a share of the mean variance of the points along an axis."""
+
+
+def fit_displacements(
+    disp: Field,
+    weights: Volume,
+    affine: Float[Tensor, "4 4"],
+    onto: Float[Tensor, "4 4"],
+    *,
+    model: Shaped[Tensor, ""],
+    inlier_fraction: float,
+) -> Float[Tensor, "4 4"]:
+    """See the package; by numpy, on the host."""
+    found = torch.cat([disp, weights[None].to(disp)]).flatten(1).double().cpu().numpy()
+    if not found[3].any():
+        return onto.clone()
+    index, (to_mm, target) = np.indices(weights.shape).reshape(3, -1).T, (m.cpu().numpy() for m in (affine, onto))
+    points, displaced = (x @ to_mm[:3, :3].T + to_mm[:3, 3] for x in (index, index + found[:3].T))
+    if not np.array_equal(target, np.eye(4)):
+        displaced = displaced @ target[:3, :3].T + target[:3, 3]
+    matrix = fit_trimmed(points, displaced, found[3], model=MODELS[int(model)], inlier_fraction=inlier_fraction)
+    return send(torch.from_numpy(matrix), affine)
 
 
 def fit_trimmed(
@@ -45,13 +73,13 @@ def fit_trimmed(
     The 4x4 matrix.
     """
     (used,) = np.nonzero(weights)
-    used = used[:: -(-len(used) // _MAX_POINTS)]
+    used = used[:: -(-len(used) // MAX_POINTS)]
     points, targets, weights = points[used], targets[used], weights[used]
     count = max(1, round(inlier_fraction * len(used)))
     inliers = np.arange(len(used))
     matrix = fit_weighted(points, targets, weights, model=model)
-    close = (_CONVERGED * np.linalg.norm(np.ptp(points, axis=0))) ** 2
-    for _ in range(_MAX_ITERATIONS):
+    close = (CLOSE * np.linalg.norm(np.ptp(points, axis=0))) ** 2
+    for _ in range(MAX_ITERATIONS):
         inliers = np.argpartition(_squared_residuals(matrix, points, targets), count - 1)[:count]
         last, matrix = matrix, fit_weighted(points[inliers], targets[inliers], weights[inliers], model=model)
         if _squared_residuals(matrix, points, points @ last[:3, :3].T + last[:3, 3]).max() <= close:
@@ -71,7 +99,7 @@ def fit_weighted(points: np.ndarray, targets: np.ndarray, weights: np.ndarray, *
     x, y = points - point_mean, targets - target_mean
     covariance, cross = (share * x).T @ x, (share * x).T @ y
     if model == "affine":
-        ridge = _RIDGE * np.trace(covariance) / 3 * np.eye(3)
+        ridge = RIDGE * np.trace(covariance) / 3 * np.eye(3)
         linear = np.linalg.solve(covariance + ridge, cross + ridge).T if ridge.any() else np.eye(3)
     else:
         left, sizes, right = np.linalg.svd(cross)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from convexadam.linear.fit import Model, fit_trimmed, fit_weighted
+from convexadam.kernels.trimmed_fit import Model, fit_trimmed, fit_weighted
 
 
 def make_similarity(degrees: tuple[float, float, float], scale: float = 1.0) -> np.ndarray:

@@ -1,0 +1,403 @@
+"""Trimmed fits on the GPU, by one program: the points are few, and each choice of inliers depends on the fit before.
+
+The residual up to which points are inliers is found bit by bit, since those of positive numbers are in their order.
+"""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import torch
+import triton
+import triton.language as tl
+
+from convexadam._typing import Field, Float, Shaped, Tensor, Volume
+from convexadam.kernels.trimmed_fit.reference import CLOSE, MAX_ITERATIONS, MAX_POINTS, RIDGE
+
+_BLOCK = 256
+"""Points at a time, one per thread, which has 22 sums in registers."""
+
+_WIDE = 4096
+"""Residuals that are counted at a time."""
+
+_ALL = tl.constexpr(0x7FFFFFFF)  # type: ignore[no-untyped-call]
+"""No key is above."""
+
+_SQUARINGS = 32
+"""Of a matrix whose largest eigenvector is wanted: others vanish if they are smaller by more than 1e-8."""
+
+_OPTIONS = {"num_warps": 8, "num_stages": 1, "enable_fp_fusion": True}
+
+
+def fit_displacements(
+    disp: Field,
+    weights: Volume,
+    affine: Float[Tensor, "4 4"],
+    onto: Float[Tensor, "4 4"],
+    *,
+    model: Shaped[Tensor, ""],
+    inlier_fraction: float,
+) -> Float[Tensor, "4 4"]:
+    """See the package."""
+    field, shares = disp.contiguous(), weights.contiguous()
+    _, n1, n2 = weights.shape
+    rows, result = affine.new_empty((7, MAX_POINTS)), torch.empty_like(onto)
+    keys = torch.empty(MAX_POINTS, dtype=torch.int32, device=disp.device)
+    numbers = weights.numel(), n1, n2, float(inlier_fraction), RIDGE, CLOSE
+    with torch.cuda.device(disp.get_device()):
+        _fit_displacements[(1,)](
+            field,
+            shares,
+            affine,
+            onto,
+            model,
+            rows,
+            keys,
+            result,
+            *numbers,
+            MAX_POINTS,
+            MAX_ITERATIONS,
+            _SQUARINGS,
+            _BLOCK,
+            _WIDE,
+            **_OPTIONS,
+        )
+    return result
+
+
+@no_type_check
+@triton.jit(do_not_specialize=["n", "n1", "n2"])
+def _fit_displacements(
+    disp,
+    weights,
+    affine,
+    onto,
+    model,
+    rows,
+    keys,
+    out,
+    n,
+    n1,
+    n2,
+    fraction,
+    ridge,
+    share,
+    most: tl.constexpr,
+    iterations: tl.constexpr,
+    squarings: tl.constexpr,
+    block: tl.constexpr,
+    wide: tl.constexpr,
+):
+    cell = tl.arange(0, 16)
+    tl.store(out + cell, tl.load(onto + cell))
+    count, close = _gather_points(disp, weights, affine, onto, rows, keys, n, n1, n2, share, most, block)
+    if count > 0:
+        tl.debug_barrier()
+        kind = tl.load(model)
+        inliers = tl.maximum(tl.floor(fraction * count + 0.5).to(tl.int32), 1)
+        _store_matrix(out, _fit(rows, keys, count, _ALL, kind, ridge, most, squarings, block))
+        step, moved = 0, close + 1
+        while (step < iterations) & (moved > close):
+            tl.debug_barrier()  # others read what one thread writes
+            _store_residuals(rows, keys, _load_matrix(out), count, most, block)
+            tl.debug_barrier()
+            limit = _find_rank(keys, count, inliers, wide)
+            matrix = _fit(rows, keys, count, limit, kind, ridge, most, squarings, block)
+            moved = _largest_change(rows, matrix, _load_matrix(out), count, most, block)
+            tl.debug_barrier()
+            _store_matrix(out, matrix)
+            step += 1
+
+
+@no_type_check
+@triton.jit
+def _apply(matrix, x, y, z):
+    """Map points by the first three rows of a matrix."""
+    return (
+        matrix[0] * x + matrix[1] * y + matrix[2] * z + matrix[3],
+        matrix[4] * x + matrix[5] * y + matrix[6] * z + matrix[7],
+        matrix[8] * x + matrix[9] * y + matrix[10] * z + matrix[11],
+    )
+
+
+@no_type_check
+@triton.jit
+def _load_matrix(matrix):
+    entries = ()
+    for entry in tl.static_range(12):
+        entries += (tl.load(matrix + entry),)
+    return entries
+
+
+@no_type_check
+@triton.jit
+def _store_matrix(out, matrix):
+    for entry in tl.static_range(12):
+        tl.store(out + entry, matrix[entry])
+
+
+@no_type_check
+@triton.jit
+def _gather_points(disp, weights, affine, onto, rows, keys, n, n1, n2, share, most: tl.constexpr, block: tl.constexpr):
+    """Store points, targets and weights of at most ``most`` points of positive weight, every second, third, ...
+
+    Return their number, and the square of ``share`` of their extent.
+    """
+    lane = tl.arange(0, block)
+    used = tl.zeros((block,), tl.int32)
+    for first in range(0, n, block):
+        used += (tl.load(weights + first + lane, mask=first + lane < n, other=0.0) > 0).to(tl.int32)
+    total = tl.sum(used, 0)
+    stride = tl.maximum((total + most - 1) // most, 1)
+    to_mm, to_target = _load_matrix(affine), _load_matrix(onto)
+    low0 = tl.full((block,), float("inf"), tl.float64)
+    low1, low2, high0, high1, high2 = low0, low0, -low0, -low0, -low0
+    before = total * 0
+    for first in range(0, n, block):
+        at = first + lane
+        weight = tl.load(weights + at, mask=at < n, other=0.0)
+        positive = (weight > 0).to(tl.int32)
+        rank = before + tl.cumsum(positive, 0) - positive
+        before += tl.sum(positive, 0)
+        chosen = (weight > 0) & (rank % stride == 0)
+        i, j, k = (at // (n1 * n2)).to(tl.float64), (at // n2 % n1).to(tl.float64), (at % n2).to(tl.float64)
+        p0, p1, p2 = _apply(to_mm, i, j, k)
+        i += tl.load(disp + at, mask=chosen, other=0.0).to(tl.float64)
+        j += tl.load(disp + n + at, mask=chosen, other=0.0).to(tl.float64)
+        k += tl.load(disp + n + n + at, mask=chosen, other=0.0).to(tl.float64)
+        d0, d1, d2 = _apply(to_mm, i, j, k)
+        q0, q1, q2 = _apply(to_target, d0, d1, d2)
+        to = rows + rank // stride
+        _store_point(to, p0, p1, p2, most, chosen)
+        _store_point(to + 3 * most, q0, q1, q2, most, chosen)
+        tl.store(to + 6 * most, weight.to(tl.float64), mask=chosen)
+        tl.store(keys + rank // stride, rank * 0, mask=chosen)
+        low0, high0 = _extend(low0, high0, p0, chosen)
+        low1, high1 = _extend(low1, high1, p1, chosen)
+        low2, high2 = _extend(low2, high2, p2, chosen)
+    extent = _square(high0, low0) + _square(high1, low1) + _square(high2, low2)
+    return (total + stride - 1) // stride, share * share * extent
+
+
+@no_type_check
+@triton.jit
+def _store_point(to, x, y, z, most: tl.constexpr, mask):
+    tl.store(to, x, mask=mask)
+    tl.store(to + most, y, mask=mask)
+    tl.store(to + 2 * most, z, mask=mask)
+
+
+@no_type_check
+@triton.jit
+def _load_point(rows, most: tl.constexpr, mask):
+    return (
+        tl.load(rows, mask=mask, other=0.0),
+        tl.load(rows + most, mask=mask, other=0.0),
+        tl.load(rows + 2 * most, mask=mask, other=0.0),
+    )
+
+
+@no_type_check
+@triton.jit
+def _extend(low, high, value, mask):
+    return tl.where(mask & (value < low), value, low), tl.where(mask & (value > high), value, high)
+
+
+@no_type_check
+@triton.jit
+def _square(high, low):
+    length = tl.maximum(tl.max(high, 0) - tl.min(low, 0), 0.0)
+    return length * length
+
+
+@no_type_check
+@triton.jit
+def _store_residuals(rows, keys, matrix, count, most: tl.constexpr, block: tl.constexpr):
+    """Store squared residuals, as numbers in the same order."""
+    for first in range(0, count, block):
+        at = first + tl.arange(0, block)
+        valid = at < count
+        x, y, z = _load_point(rows + at, most, valid)
+        q0, q1, q2 = _load_point(rows + 3 * most + at, most, valid)
+        r0, r1, r2 = _apply(matrix, x, y, z)
+        squared = (r0 - q0) * (r0 - q0) + (r1 - q1) * (r1 - q1) + (r2 - q2) * (r2 - q2)
+        tl.store(keys + at, squared.to(tl.float32).to(tl.int32, bitcast=True), mask=valid)
+
+
+@no_type_check
+@triton.jit
+def _find_rank(keys, count, rank, wide: tl.constexpr):
+    """Find the key of a rank, from its highest bit to its lowest."""
+    limit = rank * 0
+    for bit in range(31):
+        candidate = limit | (1 << (30 - bit))
+        below = tl.zeros((wide,), tl.int32)
+        for first in range(0, count, wide):
+            at = first + tl.arange(0, wide)
+            below += (tl.load(keys + at, mask=at < count, other=_ALL) < candidate).to(tl.int32)
+        limit = tl.where(tl.sum(below, 0) < rank, candidate, limit)
+    return limit
+
+
+@no_type_check
+@triton.jit
+def _largest_change(rows, matrix, last, count, most: tl.constexpr, block: tl.constexpr):
+    """Find the square of the largest change of a mapped point."""
+    largest = tl.zeros((block,), tl.float64)
+    for first in range(0, count, block):
+        at = first + tl.arange(0, block)
+        x, y, z = _load_point(rows + at, most, at < count)
+        a0, a1, a2 = _apply(matrix, x, y, z)
+        b0, b1, b2 = _apply(last, x, y, z)
+        squared = (a0 - b0) * (a0 - b0) + (a1 - b1) * (a1 - b1) + (a2 - b2) * (a2 - b2)
+        largest = tl.where((at < count) & (squared > largest), squared, largest)
+    return tl.max(largest, 0)
+
+
+@no_type_check
+@triton.jit
+def _fit(rows, keys, count, limit, kind, ridge, most: tl.constexpr, squarings: tl.constexpr, block: tl.constexpr):
+    """Fit the points whose keys are not above a limit; return the first three rows of the matrix.
+
+    Moments are those about the first point, in double precision.
+    """
+    zero = tl.zeros((block,), tl.float64)
+    w, x0, x1, x2, y0, y1, y2 = zero, zero, zero, zero, zero, zero, zero
+    a00, a01, a02, a11, a12, a22 = zero, zero, zero, zero, zero, zero
+    b00, b01, b02, b10, b11, b12, b20, b21, b22 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    o0, o1, o2 = tl.load(rows), tl.load(rows + most), tl.load(rows + 2 * most)
+    for first in range(0, count, block):
+        at = first + tl.arange(0, block)
+        valid = at < count
+        p0, p1, p2 = _load_point(rows + at, most, valid)
+        q0, q1, q2 = _load_point(rows + 3 * most + at, most, valid)
+        inlier = valid & (tl.load(keys + at, mask=valid, other=_ALL) <= limit)
+        share = tl.where(inlier, tl.load(rows + 6 * most + at, mask=valid, other=0.0), 0.0)
+        p0, p1, p2, q0, q1, q2 = p0 - o0, p1 - o1, p2 - o2, q0 - o0, q1 - o1, q2 - o2
+        s0, s1, s2 = share * p0, share * p1, share * p2
+        w, x0, x1, x2 = w + share, x0 + s0, x1 + s1, x2 + s2
+        y0, y1, y2 = y0 + share * q0, y1 + share * q1, y2 + share * q2
+        a00, a01, a02, a11, a12, a22 = (
+            a00 + s0 * p0,
+            a01 + s0 * p1,
+            a02 + s0 * p2,
+            a11 + s1 * p1,
+            a12 + s1 * p2,
+            a22 + s2 * p2,
+        )
+        b00, b01, b02 = b00 + s0 * q0, b01 + s0 * q1, b02 + s0 * q2
+        b10, b11, b12 = b10 + s1 * q0, b11 + s1 * q1, b12 + s1 * q2
+        b20, b21, b22 = b20 + s2 * q0, b21 + s2 * q1, b22 + s2 * q2
+    unit = 1.0 / tl.sum(w, 0)
+    m0, m1, m2 = tl.sum(x0, 0) * unit, tl.sum(x1, 0) * unit, tl.sum(x2, 0) * unit
+    n0, n1, n2 = tl.sum(y0, 0) * unit, tl.sum(y1, 0) * unit, tl.sum(y2, 0) * unit
+    covariance = (
+        tl.sum(a00, 0) * unit - m0 * m0,
+        tl.sum(a01, 0) * unit - m0 * m1,
+        tl.sum(a02, 0) * unit - m0 * m2,
+        tl.sum(a11, 0) * unit - m1 * m1,
+        tl.sum(a12, 0) * unit - m1 * m2,
+        tl.sum(a22, 0) * unit - m2 * m2,
+    )
+    cross = (
+        tl.sum(b00, 0) * unit - m0 * n0,
+        tl.sum(b01, 0) * unit - m0 * n1,
+        tl.sum(b02, 0) * unit - m0 * n2,
+        tl.sum(b10, 0) * unit - m1 * n0,
+        tl.sum(b11, 0) * unit - m1 * n1,
+        tl.sum(b12, 0) * unit - m1 * n2,
+        tl.sum(b20, 0) * unit - m2 * n0,
+        tl.sum(b21, 0) * unit - m2 * n1,
+        tl.sum(b22, 0) * unit - m2 * n2,
+    )
+    trace = covariance[0] + covariance[3] + covariance[5]
+    if kind == 2:  # noqa: SIM108 (the compiler would compute both)
+        linear = _solve(covariance, cross, trace, ridge)
+    else:
+        linear = _rotate(cross, trace, kind, squarings)
+    l00, l01, l02, l10, l11, l12, l20, l21, l22 = linear
+    t0 = n0 + o0 - (l00 * (m0 + o0) + l01 * (m1 + o1) + l02 * (m2 + o2))
+    t1 = n1 + o1 - (l10 * (m0 + o0) + l11 * (m1 + o1) + l12 * (m2 + o2))
+    t2 = n2 + o2 - (l20 * (m0 + o0) + l21 * (m1 + o1) + l22 * (m2 + o2))
+    return l00, l01, l02, t0, l10, l11, l12, t1, l20, l21, l22, t2
+
+
+@no_type_check
+@triton.jit
+def _solve(covariance, cross, trace, ridge):
+    """Return ``((C + r I)^-1 (X + r I))^T``, row by row; the identity without variance."""
+    r = ridge * trace / 3
+    a, b, c, d, e, f = covariance
+    a, d, f = a + r, d + r, f + r
+    c00, c01, c02 = d * f - e * e, c * e - b * f, b * e - c * d
+    c11, c12, c22 = a * f - c * c, b * c - a * e, a * d - b * b
+    determinant = a * c00 + b * c01 + c * c02
+    some = (r > 0) & (determinant > 0)
+    unit = 1.0 / tl.where(some, determinant, 1.0)
+    x00, x01, x02, x10, x11, x12, x20, x21, x22 = cross
+    x00, x11, x22 = x00 + r, x11 + r, x22 + r
+    return (
+        tl.where(some, unit * (c00 * x00 + c01 * x10 + c02 * x20), 1.0),
+        tl.where(some, unit * (c01 * x00 + c11 * x10 + c12 * x20), 0.0),
+        tl.where(some, unit * (c02 * x00 + c12 * x10 + c22 * x20), 0.0),
+        tl.where(some, unit * (c00 * x01 + c01 * x11 + c02 * x21), 0.0),
+        tl.where(some, unit * (c01 * x01 + c11 * x11 + c12 * x21), 1.0),
+        tl.where(some, unit * (c02 * x01 + c12 * x11 + c22 * x21), 0.0),
+        tl.where(some, unit * (c00 * x02 + c01 * x12 + c02 * x22), 0.0),
+        tl.where(some, unit * (c01 * x02 + c11 * x12 + c12 * x22), 0.0),
+        tl.where(some, unit * (c02 * x02 + c12 * x12 + c22 * x22), 1.0),
+    )
+
+
+@no_type_check
+@triton.jit
+def _rotate(cross, trace, kind, squarings: tl.constexpr):
+    """Return the rotation, times a scale if ``kind`` is 1, that maps the points closest to the targets.
+
+    Its quaternion is the eigenvector of the largest eigenvalue of a matrix (Horn, J. Opt. Soc. Am. A 1987), found by
+    squaring. Reflections have none.
+    """
+    x00, x01, x02, x10, x11, x12, x20, x21, x22 = cross
+    row, column = tl.arange(0, 4)[:, None], tl.arange(0, 4)[None, :]
+    upper, lower = tl.minimum(row, column), tl.maximum(row, column)
+    cell = upper * 4 + lower
+    # the entries on and above the diagonal
+    horn = tl.where(cell == 0, x00 + x11 + x22, 0.0)
+    horn = tl.where(cell == 1, x12 - x21, horn)
+    horn = tl.where(cell == 2, x20 - x02, horn)
+    horn = tl.where(cell == 3, x01 - x10, horn)
+    horn = tl.where(cell == 5, x00 - x11 - x22, horn)
+    horn = tl.where(cell == 6, x01 + x10, horn)
+    horn = tl.where(cell == 7, x20 + x02, horn)
+    horn = tl.where(cell == 10, x11 - x00 - x22, horn)
+    horn = tl.where(cell == 11, x12 + x21, horn)
+    horn = tl.where(cell == 15, x22 - x00 - x11, horn)
+    norm = tl.sqrt(tl.sum(tl.sum(horn * horn, 1), 0))
+    identity = tl.where(row == column, 1.0, 0.0)
+    power = horn + norm * identity  # no eigenvalue is negative
+    for _ in range(squarings):
+        power = tl.sum(power[:, :, None] * power[None, :, :], 1)
+        total = tl.sum(tl.sum(tl.where(row == column, power, 0.0), 1), 0)
+        power = power / tl.where(total > 0, total, 1.0)
+    # the longest column; each is a multiple of the eigenvector
+    lengths = tl.sum(power * power, 0)
+    best = tl.max(lengths, 0)
+    first = tl.min(tl.where(lengths == best, tl.arange(0, 4), 4), 0)
+    vector = tl.sum(tl.where(column == first, power, 0.0), 1) / tl.sqrt(tl.where(best > 0, best, 1.0))
+    vector = tl.where(norm > 0, vector, tl.where(tl.arange(0, 4) == 0, 1.0, 0.0))
+    value = tl.sum(tl.sum(vector[:, None] * horn * vector[None, :], 1), 0)
+    scale = tl.where((kind == 1) & (trace > 0), value / tl.where(trace > 0, trace, 1.0), 1.0)
+    part = tl.arange(0, 4)
+    w, x = tl.sum(tl.where(part == 0, vector, 0.0), 0), tl.sum(tl.where(part == 1, vector, 0.0), 0)
+    y, z = tl.sum(tl.where(part == 2, vector, 0.0), 0), tl.sum(tl.where(part == 3, vector, 0.0), 0)
+    return (
+        scale * (w * w + x * x - y * y - z * z),
+        scale * 2.0 * (x * y - w * z),
+        scale * 2.0 * (x * z + w * y),
+        scale * 2.0 * (x * y + w * z),
+        scale * (w * w - x * x + y * y - z * z),
+        scale * 2.0 * (y * z - w * x),
+        scale * 2.0 * (x * z - w * y),
+        scale * 2.0 * (y * z + w * x),
+        scale * (w * w - x * x - y * y + z * z),
+    )
