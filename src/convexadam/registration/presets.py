@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
-from convexadam._checks import show
+from convexadam._checks import check_number, show
 from convexadam.continuous import (
     Compositional,
     DifferentContrasts,
+    Diffusion,
     GaussianSmoothing,
     GaussNewton,
     JointSsd,
@@ -56,15 +57,23 @@ class Preset:
     make: Callable[[], RegistrationConfig]
 
 
-def preset(name: str = "default") -> RegistrationConfig:
+def preset(name: str = "default", *, smoothness: float = 1.0) -> RegistrationConfig:
     """Return settings by name: those of the library, of other packages (entry points), or of `register_preset`.
 
     ``"default"`` is the same as ``RegistrationConfig()``. `preset_table` says what each is for.
 
+    Parameters
+    ----------
+    name
+        Of the preset.
+    smoothness
+        Factor of the standard deviation of every `GaussianSmoothing` of the refinement, whose square is that of the
+        weight of `Diffusion`: above 1 for smoother fields, below 1 for rougher ones.
+
     Raises
     ------
     ConfigError
-        If there is no such preset, or another package's cannot be loaded.
+        If there is no such preset, another package's cannot be loaded, or ``smoothness`` is not positive.
 
     Examples
     --------
@@ -75,7 +84,22 @@ def preset(name: str = "default") -> RegistrationConfig:
     if not isinstance(name, str) or name not in table:
         found = f"{show(name)}{did_you_mean(name, table)}"
         raise ConfigError(f"preset must be one of {', '.join(table)}, got {found}")
-    return table[name].make()
+    check_number(smoothness, "smoothness", above=True)
+    config = table[name].make()
+    return config if smoothness == 1 else replace(config, continuous=_scale_smoothing(config.continuous, smoothness))
+
+
+def _scale_smoothing(value: Any, factor: float) -> Any:
+    """Return a component with the smoothing of all its parts multiplied."""
+    if isinstance(value, GaussianSmoothing):
+        return replace(value, sigma=factor * value.sigma)
+    if isinstance(value, Diffusion):
+        return replace(value, weight=factor**2 * value.weight)
+    if isinstance(value, tuple):
+        return tuple(_scale_smoothing(part, factor) for part in value)
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    return replace(value, **{f.name: _scale_smoothing(getattr(value, f.name), factor) for f in fields(value) if f.init})
 
 
 def preset_names() -> tuple[str, ...]:
@@ -195,7 +219,7 @@ def _make_best() -> RegistrationConfig:
         symmetric=True,
         continuous_features=Concat(parts=(Intensity(), MindSSC())),
         continuous=Refinement(
-            levels=(_make_level(2, 16, 1.5, 0.6), _make_level(1, 8, 0.9, 0.75, forward_only=True)),
+            levels=(_make_level(2, 16, 1.4, 0.6), _make_level(1, 9, 0.8, 0.75, forward_only=True)),
             similarity=JointSsd(
                 parts=(
                     Part(channels=1, weight=0.6),
