@@ -27,9 +27,9 @@ EXPORTS = {
     "discrete": "ConvexSearch",
     "features": "MindSSC Intensity LabelFeatures ProbabilityFeatures NNUNetFeatures TorchScriptFeatures Precomputed "
     "Concat",
-    "continuous": "Refinement Level Ssd Lncc WeightedSum Diffusion Bending VolumePreserving Adam "
-    "LevenbergMarquardt Compositional StationaryVelocity BoxSmoothing GaussianSmoothing KovesiSmoothing "
-    "BilateralSmoothing",
+    "continuous": "Refinement Level DifferentContrasts Ssd Lncc JointSsd Part WeightedSum Diffusion Bending "
+    "VolumePreserving Adam LevenbergMarquardt GaussNewton Compositional StationaryVelocity BoxSmoothing "
+    "GaussianSmoothing KovesiSmoothing BilateralSmoothing",
 }
 COMPONENTS = {name: f"convexadam.{module}" for module, names in EXPORTS.items() for name in names.split()}
 """Components with settings, and the module that exports them."""

@@ -37,12 +37,16 @@ from convexadam.continuous import (
     BilateralSmoothing,
     BoxSmoothing,
     Compositional,
+    DifferentContrasts,
     Diffusion,
     GaussianSmoothing,
+    GaussNewton,
+    JointSsd,
     KovesiSmoothing,
     Level,
     LevenbergMarquardt,
     Lncc,
+    Part,
     Ssd,
     StationaryVelocity,
     VolumePreserving,
@@ -194,6 +198,22 @@ CONFIGS = {
         features=Concat(parts=(MindSSC(), Intensity())),
         continuous=Refinement(
             similarity=WeightedSum(terms=(Ssd(robust_scale=4.0), Lncc()), weights=(1.0, 0.25), channels=(12, 1))
+        ),
+    ),
+    "different contrasts": RegistrationConfig(
+        continuous_features=Concat(parts=(MindSSC(), Intensity())),
+        continuous=Refinement(
+            similarity=JointSsd(
+                parts=(
+                    Part(channels=12, weight=0.5, radius=3, variance_floor=0.01),
+                    Part(channels=1, first=12),
+                ),
+                robust_scale=3.0,
+            ),
+            optimiser=GaussNewton(damping=0.5),
+            different_contrasts=DifferentContrasts(
+                levels=(Level(iterations=5),), similarity=Ssd(), channel=12, coherence=0.5
+            ),
         ),
     ),
     "other features for the refinement": RegistrationConfig(continuous_features=Intensity()),
@@ -394,7 +414,7 @@ def test_errors_of_loading_name_the_file(tmp_path: Path) -> None:
 def test_the_presets() -> None:
     assert preset() == preset("default") == RegistrationConfig()
     assert preset("default") != preset("published")
-    for name in ("default", "accurate", "same-contrast", "published"):
+    for name in ("default", "best", "accurate", "same-contrast", "published"):
         assert RegistrationConfig.from_toml(preset(name).to_toml()) == preset(name)
 
 
@@ -426,6 +446,6 @@ def test_an_unknown_preset() -> None:
         preset("publishd")
     with pytest.raises(
         ConfigError,
-        match=r"preset must be one of default, accurate, same-contrast, published, rigid, similarity, affine, got 'x'",
+        match=r"preset must be one of default, best, accurate, same-contrast, published, .*, affine, got 'x'",
     ):
         preset("x")

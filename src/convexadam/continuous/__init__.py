@@ -1,10 +1,13 @@
 """Local refinement of a displacement field by minimisation."""
 
 from convexadam.continuous.adam import Adam
+from convexadam.continuous.contrasts import DifferentContrasts, contrast_coherence
 from convexadam.continuous.convergence import Convergence
+from convexadam.continuous.gauss_newton import GaussNewton
+from convexadam.continuous.joint_ssd import JointSsd, Part
 from convexadam.continuous.level import Level
 from convexadam.continuous.levenberg_marquardt import LevenbergMarquardt
-from convexadam.continuous.multires import Refinement, Snapshot
+from convexadam.continuous.multires import Refinement
 from convexadam.continuous.parametrisation import Additive, Compositional, StationaryVelocity
 from convexadam.continuous.protocols import (
     ChannelsLast,
@@ -32,6 +35,7 @@ from convexadam.continuous.smoothing import (
     Smoothing,
     TotalSmoothing,
 )
+from convexadam.continuous.snapshot import Snapshot
 from convexadam.continuous.volume_mask import volume_mask
 
 __all__ = [
@@ -44,12 +48,15 @@ __all__ = [
     "Compositional",
     "Convergence",
     "CopiesFeatures",
+    "DifferentContrasts",
     "Diffusion",
     "DisplacementState",
+    "GaussNewton",
     "GaussianSmoothing",
     "HasCurvature",
     "HasMemory",
     "HasTotalSmoothing",
+    "JointSsd",
     "KovesiSmoothing",
     "Level",
     "LevenbergMarquardt",
@@ -58,6 +65,7 @@ __all__ = [
     "Objective",
     "Optimiser",
     "Parametrisation",
+    "Part",
     "Refinement",
     "Regulariser",
     "Similarity",
@@ -70,5 +78,6 @@ __all__ = [
     "UpdateRule",
     "VolumePreserving",
     "WeightedSum",
+    "contrast_coherence",
     "volume_mask",
 ]

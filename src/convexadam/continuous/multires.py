@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar, cast, final
+from typing import cast, final
 
 from convexadam._axes import Unit, check_unit, check_whole_voxels, spacing_in_voxels
 from convexadam._checks import check_component, check_number
 from convexadam._typing import Channels, Field, Float, Guide, Tensor, Triple, Volume
 from convexadam.continuous.adam import Adam
+from convexadam.continuous.contrasts import DifferentContrasts, contrast_coherence
 from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.level import Level
 from convexadam.continuous.objective import RegistrationObjective, mean_curvature
@@ -27,6 +27,7 @@ from convexadam.continuous.protocols import (
 from convexadam.continuous.regularisers import Diffusion
 from convexadam.continuous.similarity import Ssd
 from convexadam.continuous.smoothing import BilateralSmoothing, BoxSmoothing, Smoother, Smoothing
+from convexadam.continuous.snapshot import Snapshot, select, take_last
 from convexadam.continuous.volume_mask import volume_mask
 from convexadam.errors import ConfigError
 from convexadam.kernels._precision import full_precision
@@ -35,9 +36,7 @@ from convexadam.kernels.inverse_consistency import estimate_inverse, make_invers
 from convexadam.kernels.landmarks import LandmarkCost
 from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
 from convexadam.kernels.warp import identity_positions, sample_linear, sample_nearest
-from convexadam.kernels.warp_ssd import overlap_weight, tensor_of
-
-T = TypeVar("T")
+from convexadam.kernels.warp_ssd import overlap_weight, tensor_of, unpack
 
 
 @final
@@ -73,6 +72,8 @@ class Refinement:
         first five always run.
     final_smoothing
         Applied once to the displacement at full resolution (in voxels); ``None`` for none.
+    different_contrasts
+        Levels and similarity for images that turn out to have different contrasts; ``None`` for the same.
 
     Raises
     ------
@@ -94,6 +95,7 @@ class Refinement:
     parametrisation: Parametrisation = field(default_factory=Additive)
     tolerance: float = 0.0
     final_smoothing: Smoothing | None = None
+    different_contrasts: DifferentContrasts | None = None
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
@@ -123,8 +125,19 @@ class Refinement:
             ("update_smoothing", Smoothing | None),
             ("final_smoothing", Smoothing | None),
             ("parametrisation", Parametrisation),
+            ("different_contrasts", DifferentContrasts | None),
         ):
             check_component(getattr(self, name), allowed, name)
+        if self.different_contrasts is not None:
+            spacings, others = (
+                [level.spacing for level in ls] for ls in (self.levels, self.different_contrasts.levels)
+            )
+            if spacings != others:
+                raise ConfigError(
+                    f"different_contrasts.levels must have the spacings of levels, {spacings}, got {others}; "
+                    "features are extracted before the contrasts are known"
+                )
+            self._for_different_contrasts()  # checks its levels
 
     @full_precision
     def __call__(
@@ -179,7 +192,7 @@ class Refinement:
             initial = ForwardBackward(forward=fixed.new_zeros((3, *coarse)), spacing=spacings[0])
         else:
             initial = ForwardBackward(forward=start)
-        fields = _take_last(self.refine(extract, initial, shape, soft_mask=soft_mask)).fields
+        fields = take_last(self.refine(extract, initial, shape, soft_mask=soft_mask)).fields
         return self.upsample(scale_to_voxels(fields.forward, fields.spacing), fields.spacing, shape)
 
     def control_point_spacings(
@@ -222,6 +235,10 @@ class Refinement:
             At the beginning (iteration 0, with the displacements of the level before) and the end of each level and,
             on the last one, after each of ``iterations`` that it reaches.
         """
+        if self.different_contrasts is not None:
+            chosen, extract = self._choose(extract, start, shape)
+            same = {"symmetric": symmetric, "soft_mask": soft_mask, "iterations": iterations}
+            return (yield from chosen.refine(extract, start, shape, **same))
         if soft_mask is None and self.estimates_volume_mask:
             soft_mask = self._estimate_volume_mask(extract, start, shape, symmetric=symmetric)
         fields, last = start if symmetric else dataclasses.replace(start, backward=None), len(self.levels) - 1
@@ -257,7 +274,7 @@ class Refinement:
         Displacement ``[3, i, j, k]`` in control points, after the last step.
         """
         start = features.zero_displacement() if start is None else start
-        return _take_last(self._minimise(level, features, start, soft_mask))[1]
+        return take_last(self._minimise(level, features, start, soft_mask))[1]
 
     def upsample(self, displacement: Field, spacing: Triple, shape: Triple) -> Float[Tensor, "3 a b d"]:
         """Interpolate at the voxels of a volume of ``shape``, with `final_smoothing`; of any unit, which is kept."""
@@ -281,6 +298,25 @@ class Refinement:
             parametrisation.total_smoothing, BilateralSmoothing
         )
 
+    def _for_different_contrasts(self) -> Refinement:
+        other = self.different_contrasts
+        assert other is not None
+        return dataclasses.replace(self, levels=other.levels, similarity=other.similarity, different_contrasts=None)
+
+    def _choose(
+        self, extract: Callable[[int], FeatureLevel], start: ForwardBackward, shape: Triple
+    ) -> tuple[Refinement, Callable[[int], FeatureLevel]]:
+        """Return the settings for the contrasts of the images, and the extraction, begun with the first level."""
+        assert self.different_contrasts is not None
+        level, channel = extract(0), self.different_contrasts.channel
+        fixed, moving = (unpack(f)[channel : channel + 1] for f in (level.fixed, level.moving))
+        displacement = start.resample(level.spacing, shape).forward
+        coherence = contrast_coherence(fixed, moving, displacement, level.weights)
+        one = bool(coherence >= self.different_contrasts.coherence)
+        chosen = dataclasses.replace(self, different_contrasts=None) if one else self._for_different_contrasts()
+        first = [level]
+        return chosen, lambda number: first.pop() if number == 0 and first else extract(number)
+
     def _refine_forward(
         self,
         number: int,
@@ -290,7 +326,7 @@ class Refinement:
         iterations: tuple[int, ...],
     ) -> Iterator[tuple[int, ForwardBackward]]:
         """Yield the iterations asked for and the last one, with displacements of their own memory."""
-        for iteration, forward in _select(self._minimise(number, features, start.forward, soft_mask), iterations):
+        for iteration, forward in select(self._minimise(number, features, start.forward, soft_mask), iterations):
             yield iteration, ForwardBackward(forward=forward, spacing=features.spacing)
 
     def _refine_both(
@@ -304,8 +340,8 @@ class Refinement:
         """Do as `_refine_forward`, in both directions: one after the other, which takes the memory of one."""
         backward_start = estimate_inverse(start.forward) if start.backward is None else start.backward
         reverse, reverse_mask = _swap(features, backward_start, soft_mask)
-        forward = list(_select(self._minimise(number, features, start.forward, soft_mask), iterations))
-        backward = list(_select(self._minimise(number, reverse, backward_start, reverse_mask), iterations))
+        forward = list(select(self._minimise(number, features, start.forward, soft_mask), iterations))
+        backward = list(select(self._minimise(number, reverse, backward_start, reverse_mask), iterations))
         last = max(forward[-1][0], backward[-1][0])
         for iteration in sorted({n for n in iterations if n < last} | {last}):
             # a direction that converged before has its last displacement
@@ -342,7 +378,7 @@ class Refinement:
         """Refine without the masked regularisers, and find where volume changes unlike elsewhere (`volume_mask`)."""
         others = tuple(r for r in self.regularisers if not isinstance(r, MaskedRegulariser))
         free = dataclasses.replace(self, regularisers=others)
-        last = _take_last(free.refine(extract, start, shape, symmetric=symmetric))
+        last = take_last(free.refine(extract, start, shape, symmetric=symmetric))
         mask = volume_mask(last.fields.forward, mask=last.features.fixed_weight)
         return control_points_to_voxels(mask[None], last.fields.spacing, shape)[0]
 
@@ -350,42 +386,6 @@ class Refinement:
         if level.total_smoothing is None or not isinstance(self.parametrisation, HasTotalSmoothing):
             return self.parametrisation
         return self.parametrisation.with_total_smoothing(level.total_smoothing)
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Snapshot:
-    """Displacements during a refinement.
-
-    Attributes
-    ----------
-    level, iteration
-        Numbers: of the level from 0, of the iterations done there.
-    fields
-        On the control points of the level; ``backward`` is ``None`` if the level refines forward only.
-    features
-        What the level compares.
-    """
-
-    level: int
-    iteration: int
-    fields: ForwardBackward
-    features: FeatureLevel
-
-
-def _take_last(steps: Iterator[T]) -> T:
-    """Return the last of at least one, without keeping those before it."""
-    return deque(steps, maxlen=1).pop()
-
-
-def _select(steps: Iterator[tuple[int, Field]], iterations: tuple[int, ...]) -> Iterator[tuple[int, Field]]:
-    """Yield copies of the steps asked for, and the last step; the next step overwrites the memory of a step."""
-    number, displacement = 0, None
-    for number, displacement in steps:
-        if number in iterations:
-            yield number, displacement.clone()
-    if displacement is not None and number not in iterations:
-        yield number, displacement
 
 
 def _swap(features: FeatureLevel, backward: Field, soft_mask: Volume | None) -> tuple[FeatureLevel, Volume | None]:

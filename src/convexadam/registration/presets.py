@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
-from convexadam._checks import show
+from convexadam._checks import check_number, show
 from convexadam.continuous import (
     Compositional,
+    DifferentContrasts,
+    Diffusion,
     GaussianSmoothing,
+    GaussNewton,
+    JointSsd,
     Level,
     LevenbergMarquardt,
     Lncc,
+    Part,
     Refinement,
     Ssd,
     WeightedSum,
@@ -52,15 +57,23 @@ class Preset:
     make: Callable[[], RegistrationConfig]
 
 
-def preset(name: str = "default") -> RegistrationConfig:
+def preset(name: str = "default", *, smoothness: float = 1.0) -> RegistrationConfig:
     """Return settings by name: those of the library, of other packages (entry points), or of `register_preset`.
 
     ``"default"`` is the same as ``RegistrationConfig()``. `preset_table` says what each is for.
 
+    Parameters
+    ----------
+    name
+        Of the preset.
+    smoothness
+        Factor of the standard deviation of every `GaussianSmoothing` of the refinement, whose square is that of the
+        weight of `Diffusion`: above 1 for smoother fields, below 1 for rougher ones.
+
     Raises
     ------
     ConfigError
-        If there is no such preset, or another package's cannot be loaded.
+        If there is no such preset, another package's cannot be loaded, or ``smoothness`` is not positive.
 
     Examples
     --------
@@ -71,7 +84,22 @@ def preset(name: str = "default") -> RegistrationConfig:
     if not isinstance(name, str) or name not in table:
         found = f"{show(name)}{did_you_mean(name, table)}"
         raise ConfigError(f"preset must be one of {', '.join(table)}, got {found}")
-    return table[name].make()
+    check_number(smoothness, "smoothness", above=True)
+    config = table[name].make()
+    return config if smoothness == 1 else replace(config, continuous=_scale_smoothing(config.continuous, smoothness))
+
+
+def _scale_smoothing(value: Any, factor: float) -> Any:
+    """Return a component with the smoothing of all its parts multiplied."""
+    if isinstance(value, GaussianSmoothing):
+        return replace(value, sigma=factor * value.sigma)
+    if isinstance(value, Diffusion):
+        return replace(value, weight=factor**2 * value.weight)
+    if isinstance(value, tuple):
+        return tuple(_scale_smoothing(part, factor) for part in value)
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    return replace(value, **{f.name: _scale_smoothing(getattr(value, f.name), factor) for f in fields(value) if f.init})
 
 
 def preset_names() -> tuple[str, ...]:
@@ -172,6 +200,46 @@ def _make_same_contrast() -> RegistrationConfig:
     )
 
 
+def _make_level(spacing: int, iterations: int, update: float, total: float, *, forward_only: bool = False) -> Level:
+    return Level(
+        spacing=spacing,
+        iterations=iterations,
+        update_smoothing=GaussianSmoothing(sigma=update),
+        total_smoothing=GaussianSmoothing(sigma=total),
+        forward_only=forward_only,
+    )
+
+
+def _make_best() -> RegistrationConfig:
+    # Intensities locate boundaries, descriptors details, and local windows take out what varies slowly. Two contrasts
+    # leave the descriptors alone, whose noise takes wider windows and both directions.
+    return RegistrationConfig(
+        grid=IsotropicGrid(max_anisotropy=2.0),
+        discrete=_TWO_SEARCHES,
+        symmetric=True,
+        continuous_features=Concat(parts=(Intensity(), MindSSC())),
+        continuous=Refinement(
+            levels=(_make_level(2, 16, 1.4, 0.6), _make_level(1, 9, 0.8, 0.75, forward_only=True)),
+            similarity=JointSsd(
+                parts=(
+                    Part(channels=1, weight=0.6),
+                    Part(channels=1, weight=0.4, radius=2),
+                    Part(channels=12, first=1, weight=0.5),
+                    Part(channels=12, first=1, weight=0.5, radius=2),
+                ),
+                robust_scale=2.0,
+            ),
+            regularisers=(),
+            optimiser=GaussNewton(),
+            parametrisation=Compositional(),
+            different_contrasts=DifferentContrasts(
+                levels=(_make_level(2, 12, 3.0, 0.7), _make_level(1, 6, 3.0, 1.0)),
+                similarity=JointSsd(parts=(Part(channels=12, first=1, radius=2),), robust_scale=1.0),
+            ),
+        ),
+    )
+
+
 def _make_published() -> RegistrationConfig:
     return RegistrationConfig(
         grid=NativeGrid(),
@@ -191,6 +259,11 @@ _BUILT_IN = (
         name="default",
         summary="Fast, for any contrasts: isotropic grid, wide and fine search, updates that hardly fold.",
         make=RegistrationConfig,
+    ),
+    Preset(
+        name="best",
+        summary="The most accurate for any images, several times slower: it finds out whether both have one contrast.",
+        make=_make_best,
     ),
     Preset(
         name="accurate",

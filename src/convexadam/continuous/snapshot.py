@@ -1,0 +1,49 @@
+"""Displacements during a refinement, and which of them are kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar, final
+
+from convexadam._typing import Field
+from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
+
+T = TypeVar("T")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Snapshot:
+    """Displacements during a refinement.
+
+    Attributes
+    ----------
+    level, iteration
+        Numbers: of the level from 0, of the iterations done there.
+    fields
+        On the control points of the level; ``backward`` is ``None`` if the level refines forward only.
+    features
+        What the level compares.
+    """
+
+    level: int
+    iteration: int
+    fields: ForwardBackward
+    features: FeatureLevel
+
+
+def take_last(steps: Iterator[T]) -> T:
+    """Return the last of at least one, without keeping those before it."""
+    return deque(steps, maxlen=1).pop()
+
+
+def select(steps: Iterator[tuple[int, Field]], iterations: tuple[int, ...]) -> Iterator[tuple[int, Field]]:
+    """Yield copies of the steps asked for, and the last step; the next step overwrites the memory of a step."""
+    number, displacement = 0, None
+    for number, displacement in steps:
+        if number in iterations:
+            yield number, displacement.clone()
+    if displacement is not None and number not in iterations:
+        yield number, displacement

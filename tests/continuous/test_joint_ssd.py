@@ -1,0 +1,111 @@
+"""Squared differences of parts of the channels: scales, local windows, and what they stand for."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from scipy import ndimage
+
+from convexadam.continuous import JointSsd, Part, Ssd
+from convexadam.errors import ConfigError, InputError
+
+SHAPE = (7, 9, 8)
+NO_WEIGHTS = (None, None)
+
+
+def _maps(channels: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    return oracles.noise(channels, *SHAPE), oracles.noise(channels, *SHAPE, seed=1)
+
+
+def _field() -> torch.Tensor:
+    return oracles.uniform(3, *SHAPE, seed=4, low=0.1, high=0.4)
+
+
+def _slope(channel: np.ndarray) -> float:
+    return sum(float((np.diff(channel, axis=a) ** 2).sum()) for a in range(3)) / channel.size
+
+
+def test_one_part_is_a_multiple_of_squared_differences() -> None:
+    fixed, moving = _maps(3)
+    scale = 1 / sum(_slope(c.double().numpy()) for f in (fixed, moving) for c in f[1:])
+    expected = Ssd().prepare(fixed[1:], moving[1:], _field(), NO_WEIGHTS)(_field())
+    value, gradient = JointSsd(parts=(Part(channels=2, first=1),)).prepare(fixed, moving, _field(), NO_WEIGHTS)(
+        _field()
+    )
+    torch.testing.assert_close(value, scale * expected[0])
+    torch.testing.assert_close(gradient, scale * expected[1])
+
+
+def test_weights_do_not_depend_on_the_units_of_the_channels() -> None:
+    fixed, moving = _maps(2)
+    similarity = JointSsd(parts=(Part(channels=1), Part(channels=1, first=1, weight=2.0)), robust_scale=1.0)
+    units = torch.tensor([1.0, 1000.0]).reshape(2, 1, 1, 1)
+    one, other = (similarity.prepare(fixed * u, moving * u, _field(), NO_WEIGHTS)(_field()) for u in (1.0, units))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
+def test_local_windows_agree_with_scipy() -> None:
+    channel = _maps(1)[0][0].double().numpy()
+    values = (channel - channel.mean()) / channel.std()
+    known = ndimage.uniform_filter(np.ones(SHAPE), 5, mode="constant")
+    mean = ndimage.uniform_filter(values, 5, mode="constant") / known
+    variance = ndimage.uniform_filter(values**2, 5, mode="constant") / known - mean**2
+    expected = (values - mean) / np.sqrt(variance + 1e-3)
+    (found,) = Part(channels=1, radius=2).select(torch.from_numpy(channel[None]).float(), None)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_brightness_and_contrast_that_vary_slowly_do_not_matter_in_local_windows() -> None:
+    fixed = oracles.noise(1, 16, 16, 16)
+    ramp = torch.linspace(0, 1, 16).reshape(1, 1, 1, 16).expand_as(fixed)
+    moving = fixed * (1 + ramp) + 3 * ramp
+    still = torch.zeros(3, 16, 16, 16)
+    local, plain = (
+        JointSsd(parts=(Part(channels=1, radius=radius),)).prepare(fixed, moving, still, NO_WEIGHTS)(still)[0]
+        for radius in (2, None)
+    )
+    assert local < 0.05 * plain
+
+
+def test_points_without_weight_do_not_enter_a_window() -> None:
+    channel = _maps(1)[0]
+    weight = torch.ones(SHAPE)
+    weight[:, :, 5:] = 0
+    spoiled = torch.where(weight > 0, channel, 1e3)
+    one, other = (next(iter(Part(channels=1, radius=1).select(c, weight))) for c in (channel, spoiled))
+    torch.testing.assert_close(one[:, :, :5], other[:, :, :5], rtol=1e-3, atol=1e-4)
+
+
+def test_constant_channels_have_no_influence() -> None:
+    fixed, moving = _maps(1)
+    constant = torch.ones_like(fixed)
+    parts = Part(channels=1), Part(channels=1, first=1, radius=1)
+    both = JointSsd(parts=parts).prepare(
+        torch.cat([fixed, constant]), torch.cat([moving, constant]), _field(), NO_WEIGHTS
+    )
+    alone = JointSsd(parts=parts[:1]).prepare(fixed, moving, _field(), NO_WEIGHTS)
+    torch.testing.assert_close(both(_field()), alone(_field()))
+
+
+def test_too_few_channels_are_refused() -> None:
+    with pytest.raises(InputError, match="features must have at least 4 channels for the parts of the JointSsd, got 3"):
+        JointSsd(parts=(Part(channels=2, first=2),)).prepare(*_maps(3), _field(), NO_WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: JointSsd(parts=()), "parts must be a tuple of at least one Part"),
+        (lambda: JointSsd(parts=(Part(channels=1),), robust_scale=0.0), "robust_scale must be a finite number above 0"),
+        (lambda: Part(channels=0), "channels must be a whole number from 1"),
+        (lambda: Part(channels=1, first=-1), "first must be a whole number from 0"),
+        (lambda: Part(channels=1, weight=0.0), "weight must be a finite number above 0"),
+        (lambda: Part(channels=1, radius=0), "radius must be a whole number from 1"),
+        (lambda: Part(channels=1, variance_floor=0.0), "variance_floor must be a finite number above 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()  # type: ignore[operator]
