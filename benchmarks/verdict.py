@@ -26,8 +26,7 @@ from verdict_cases import JUDGED, TUNING, Pair, list_pairs  # noqa: E402
 from convexadam import ConvexAdamError, preset, register  # noqa: E402
 from convexadam.geometry import Transform  # noqa: E402
 from convexadam.metrics import dice, tre  # noqa: E402
-from convexadam.report import QualityMeasures, measure_quality  # noqa: E402
-from convexadam.report.verdict import score_quality  # noqa: E402
+from convexadam.report import QualityMeasures, judge_quality, measure_quality  # noqa: E402
 
 MEASURES = tuple(field.name for field in fields(QualityMeasures))
 COLUMNS = ("set", "group", "pair", "spoiling", "dice", "tre_mm", "error", "seconds", *MEASURES)
@@ -97,7 +96,7 @@ def score(rows: Sequence[harness.Row], *, cohort: bool) -> list[float]:
             if cohort and r is not row and r["spoiling"] == "none" and (r["set"], r["group"]) == (row["set"], row["group"])
             and r["pair"] != row["pair"]
         ]
-        scores.append(score_quality(read_measures(row), others))
+        scores.append(judge_quality(read_measures(row), others).score)
     return scores
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from convexadam._version import VERSION
+from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, DisplacementField, Image, Transform
 from convexadam.io import atomic_path, convert_image
 from convexadam.linear import LinearFit
@@ -97,6 +98,7 @@ class RegistrationResult:
         """Everything but the volumes, as plain values that JSON can hold."""
         return {
             "config": {name: as_plain(part) for name, part in vars(self.config).items()},
+            "settings_toml": self._settings_toml(),
             "timings": {**self.timings, "total": sum(self.timings.values())},
             "linear": None if self.linear is None else _plain(self.linear),
             "diagnostics": dict(self.diagnostics),
@@ -111,6 +113,13 @@ class RegistrationResult:
                 "python": platform.python_version(),
             },
         }
+
+    def _settings_toml(self) -> str | None:
+        """Return the settings as ``--config`` takes them; ``None`` if one of them is a function."""
+        try:
+            return self.config.to_toml()
+        except ConfigError:
+            return None
 
     def save_summary(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
         """Write `summary` as JSON (all of it, or nothing), with the keys of ``extra``.

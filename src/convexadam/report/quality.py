@@ -91,6 +91,11 @@ class QualityMeasures:
     deformation_mm: float
     boundary_percent: float
 
+    @property
+    def similarity_gain(self) -> float:
+        """Similarity after registration, from 0 for unrelated anatomy to 1."""
+        return (self.similarity_after - self.similarity_shuffled) / max(1 - self.similarity_shuffled, 1e-6)
+
     def to_dict(self) -> dict[str, float | None]:
         """Return the measures by name as JSON holds them: ``None`` for NaN."""
         return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
@@ -138,7 +143,7 @@ def measure_quality(
     pair = LatticePair.sample(result.transform, fixed, moving, (fixed_mask, moving_mask))
     structure = pair.structure()
     residuals_mm = pair.residuals_mm()
-    linear = _fit_affine(pair, structure)
+    linear = fit_motion(pair)
     motion = decompose_matrix(linear)
     centre = pair.grid.affine @ np.append((np.array(pair.grid.shape) - 1) / 2, 1.0)
     determinants = _jacobian(result.transform) / (motion["determinant"] or math.nan)
@@ -176,7 +181,9 @@ def _points(pair: LatticePair, where: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return points.cpu().numpy(), (points + displacements).cpu().numpy()
 
 
-def _fit_affine(pair: LatticePair, structure: Tensor) -> np.ndarray:
+def fit_motion(pair: LatticePair) -> np.ndarray:
+    """Return the affine matrix, 4x4 in mm, that fits the transform best where the fixed image has structure."""
+    structure = pair.structure()
     points, targets = _points(pair, structure)
     if len(points) < 4:
         points, targets = _points(pair, torch.ones_like(structure))
