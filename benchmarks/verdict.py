@@ -1,6 +1,6 @@
 """The verdict on good and on deliberately spoiled pairs: how many failures it flags, and how many good pairs.
 
-The pairs are in ``verdict_cases.py``. Limits are tuned on the set ``tuning`` and judged on ``judged``; nobody is in both.
+The pairs are in ``verdict_cases.py``. Limits are tuned on one set and judged on the other; nobody is in both.
 A registration has failed if its labels overlap, or its landmarks match, much less than those of the good pairs of its
 group, so that a spoiled pair that is registered well counts as recovered. See ``benchmarks/README.md``.
 """
@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -26,31 +27,43 @@ from verdict_cases import JUDGED, TUNING, Pair, list_pairs  # noqa: E402
 from convexadam import ConvexAdamError, preset, register  # noqa: E402
 from convexadam.geometry import Transform  # noqa: E402
 from convexadam.metrics import dice, tre  # noqa: E402
-from convexadam.report import QualityMeasures, judge_quality, measure_quality  # noqa: E402
+from convexadam.report import QualityMeasures, judge_quality, measure_quality, mirror_image  # noqa: E402
 
 MEASURES = tuple(field.name for field in fields(QualityMeasures))
 COLUMNS = ("set", "group", "pair", "spoiling", "dice", "tre_mm", "error", "seconds", *MEASURES)
 KEY = ("set", "group", "pair", "spoiling")
-ROC = ("set", "judged", "limit", "failures", "flagged_percent", "good", "false_alarms_percent", "recovered_flagged_percent")
+ROC = (
+    "set",
+    "judged",
+    "limit",
+    "failures",
+    "flagged_percent",
+    "good",
+    "false_alarms_percent",
+    "recovered_flagged_percent",
+)
 
 LEAST_DICE, MOST_TRE = 0.8, 2.0
-"""A registration has failed below this share of the median Dice of the good pairs, or beyond this multiple of the TRE."""
+"""A registration has failed below this share of the median Dice of good pairs, or beyond this multiple of their TRE."""
 
 
 def measure(pair: Pair, which: str) -> harness.Row:
     """Register a pair; return its truth and its measures."""
     row = {"set": which, "group": pair.group, "pair": pair.name, "spoiling": pair.spoiling}
     row |= dict.fromkeys(COLUMNS[4:], "")
-    begin = time.process_time()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            result = register(pair.fixed, pair.moving, pair.config or preset())
-    except ConvexAdamError as error:
-        return row | {"error": str(error)}
-    row["seconds"] = f"{time.process_time() - begin:.1f}"
+    config, begin = pair.config or preset(), time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            result = register(pair.fixed, pair.moving, config)
+        except ConvexAdamError as error:
+            return row | {"error": str(error)}
+        row["seconds"] = f"{time.process_time() - begin:.1f}"
+        mirrored = None
+        with suppress(ConvexAdamError):
+            mirrored = register(pair.fixed, mirror_image(pair.moving), config)
     row |= measure_truth(pair, result.transform)
-    values = measure_quality(result, pair.fixed, pair.moving).to_dict()
+    values = measure_quality(result, pair.fixed, pair.moving, mirrored=mirrored).to_dict()
     return row | {name: "" if value is None else f"{value:.6g}" for name, value in values.items()}
 
 
@@ -93,7 +106,10 @@ def score(rows: Sequence[harness.Row], *, cohort: bool) -> list[float]:
         others = [
             read_measures(r)
             for r in rows
-            if cohort and r is not row and r["spoiling"] == "none" and (r["set"], r["group"]) == (row["set"], row["group"])
+            if cohort
+            and r is not row
+            and r["spoiling"] == "none"
+            and (r["set"], r["group"]) == (row["set"], row["group"])
             and r["pair"] != row["pair"]
         ]
         scores.append(judge_quality(read_measures(row), others).score)

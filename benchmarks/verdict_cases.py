@@ -86,8 +86,17 @@ def spoil(pair: Pair, *, other: Pair | None = None, organ: Image | None = None) 
         labels = pair.labels[0], other.labels[1]
         spoiled.append(replace(pair, spoiling="other person", moving=other.moving, points=None, labels=labels))
     if organ is not None:
-        spoiled.append(replace(pair, spoiling="other organ", moving=organ, points=None, labels=None))
+        moving = Image(organ.data, _centre(organ.grid, pair.fixed.grid))
+        spoiled.append(replace(pair, spoiling="other organ", moving=moving, points=None, labels=None))
     return spoiled
+
+
+def _centre(grid: Grid, reference: Grid) -> Grid:
+    """Return a grid with the centre of another, so that the images overlap."""
+    here, there = (g.affine @ [*((n - 1) / 2 for n in g.shape), 1.0] for g in (grid, reference))
+    affine = grid.affine.copy()
+    affine[:3, 3] += (there - here)[:3]
+    return Grid(grid.shape, affine)
 
 
 def _flip(pair: Pair, axes: str, name: str) -> Pair:
@@ -223,4 +232,3 @@ def _read_folders(data: Path, name: str, which: str) -> list[Pair]:
         return [*spoil(one), mixed]
     organ = _read_person(data, PEOPLE[which][0])[0] if labels is None else _read_other(data, which)
     return spoil(Pair(name, name, images[0], images[1], labels, points), organ=organ)
-

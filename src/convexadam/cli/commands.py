@@ -16,6 +16,7 @@ from convexadam.cli.describing import Info
 from convexadam.cli.evaluating import Evaluate
 from convexadam.cli.learn2reg import Learn2Reg
 from convexadam.cli.registering import HELP_ALL, Register, make_register_command
+from convexadam.cli.reporting import Report
 from convexadam.cli.transforms import Compose, Convert, Invert
 from convexadam.cli.tuning import Tune
 from convexadam.cli.warming import Warmup
@@ -30,6 +31,7 @@ _COMMANDS: dict[str, Any] = {
     "convert": Convert,
     "info": Info,
     "evaluate": Evaluate,
+    "report": Report,
     "tune": Tune,
     "learn2reg": Learn2Reg,
     "demo": Demo,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,7 +142,7 @@ def _make_page(report: PairReport, views: Sequence[SliceView], has_one_contrast:
 
 
 def _describe_grid(grid: Grid) -> str:
-    shape, spacing_mm = " × ".join(map(str, grid.shape)), " × ".join(f"{s:.3g}" for s in grid.spacing_mm)
+    shape, spacing_mm = "&times;".join(map(str, grid.shape)), "&times;".join(f"{s:.3g}" for s in grid.spacing_mm)
     return f"{shape} voxels of {spacing_mm} mm, {grid.orientation}"
 
 
@@ -200,7 +201,7 @@ def _list_figures(report: PairReport) -> Iterator[str]:
     usual = {criterion.measure: criterion for criterion in CRITERIA}
     for name, wording in WORDINGS.items():
         value = float(getattr(report.measures, name))
-        others = [v for v in (float(getattr(m, name)) for m in report.others) if v == v]
+        others = [v for v in (float(getattr(m, name)) for m in report.others) if not math.isnan(v)]
         median = wording.format(statistics.median(others)) if others else ""
         distance = usual[name].measure_distance(report.measures) if name in usual else 0.0
         if name in usual:

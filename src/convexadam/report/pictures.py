@@ -72,16 +72,16 @@ def colour_jacobian(determinants: np.ndarray) -> np.ndarray:
 
     exponents = np.log2(np.maximum(determinants, 1e-6)) / np.log2(LARGEST_CHANGE)
     colours = colormaps["PuOr_r"](np.clip(0.5 + exponents / 2, 0, 1))[..., :3]
-    colours = np.round(255 * colours).astype(np.uint8)
-    colours[determinants <= 0] = _FOLD
-    return colours
+    shades: np.ndarray = np.round(255 * colours).astype(np.uint8)
+    shades[determinants <= 0] = _FOLD
+    return shades
 
 
 def colour_share(values: np.ndarray) -> np.ndarray:
     """Return RGB of values in [0, 1], from black over violet to light yellow."""
     from matplotlib import colormaps
 
-    return np.round(255 * colormaps["inferno"](np.clip(values, 0, 1))[..., :3]).astype(np.uint8)
+    return np.asarray(np.round(255 * colormaps["inferno"](np.clip(values, 0, 1))[..., :3]), dtype=np.uint8)
 
 
 def draw_outlines(regions: np.ndarray, colour: tuple[int, int, int], width: int = 1) -> np.ndarray:
@@ -97,7 +97,7 @@ def draw_outlines(regions: np.ndarray, colour: tuple[int, int, int], width: int 
 
 def group_levels(picture: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
     """Return how many of the levels each pixel exceeds, whose outlines are iso-contours."""
-    return np.sum([picture > level for level in levels], axis=0, dtype=np.int32)
+    return np.asarray(np.sum([picture > level for level in levels], axis=0), dtype=np.int32)
 
 
 def draw_lines(x: np.ndarray, y: np.ndarray, positions: tuple[range, range]) -> str:

@@ -72,6 +72,9 @@ class QualityMeasures:
     boundary_percent
         Points with structure whose displacement beyond the linear alignment is at least 95 % of the radius of the
         search along an axis.
+    mirror_gain
+        Similarity after registration of the moving image mirrored left to right, minus ``similarity_after``; above 0 if
+        the mirrored image fits better.
     """
 
     similarity_before: float
@@ -90,6 +93,7 @@ class QualityMeasures:
     volume_ratio: float
     deformation_mm: float
     boundary_percent: float
+    mirror_gain: float = math.nan
 
     @property
     def similarity_gain(self) -> float:
@@ -115,6 +119,7 @@ def measure_quality(
     *,
     fixed_mask: Image | None = None,
     moving_mask: Image | None = None,
+    mirrored: Registered | None = None,
 ) -> QualityMeasures:
     """Measure the quality of a registration without labels or landmarks.
 
@@ -127,6 +132,9 @@ def measure_quality(
         The registered images; the first channel is compared.
     fixed_mask, moving_mask
         Above 0 where images are compared, on any grid; ``None`` compares all.
+    mirrored
+        Result of the same registration with ``mirror_image(moving)``. Left and right of a brain differ so little that
+        nothing else tells a flipped one.
 
     Returns
     -------
@@ -148,9 +156,15 @@ def measure_quality(
     centre = pair.grid.affine @ np.append((np.array(pair.grid.shape) - 1) / 2, 1.0)
     determinants = _jacobian(result.transform) / (motion["determinant"] or math.nan)
     low, high = pool_quantiles(determinants, (0.01, 0.99))
+    similarity = float(pair.similarity(pair.after, pair.after_weight))
+    mirror_gain = math.nan
+    if mirrored is not None:
+        masks = fixed_mask, None if moving_mask is None else mirror_image(moving_mask)
+        other = LatticePair.sample(mirrored.transform, fixed, mirror_image(moving), masks)
+        mirror_gain = float(other.similarity(other.after, other.after_weight)) - similarity
     return QualityMeasures(
         similarity_before=float(pair.similarity(pair.before, pair.before_weight)),
-        similarity_after=float(pair.similarity(pair.after, pair.after_weight)),
+        similarity_after=similarity,
         similarity_shuffled=float(pair.shuffle_similarity()),
         matched_percent=100 * _mean(residuals_mm == 0),
         residual_mm=_mean(residuals_mm),
@@ -165,7 +179,14 @@ def measure_quality(
         volume_ratio=motion["determinant"],
         deformation_mm=_measure_deformation(pair, structure, linear),
         boundary_percent=_measure_boundary(result, pair, structure, fixed.grid),
+        mirror_gain=mirror_gain,
     )
+
+
+def mirror_image(image: Image) -> Image:
+    """Mirror an image left to right: its voxels change their order along the axis closest to R, its grid does not."""
+    axis = image.grid.canonical_axes()[0][0]
+    return Image(image.data.flip(axis + 1), image.grid)
 
 
 def _mean(values: Tensor) -> float:

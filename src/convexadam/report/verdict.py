@@ -99,6 +99,7 @@ CRITERIA = (
     Criterion(measure="sdlogj", usual=0.0, limit=0.15, spread=0.01),
     Criterion(measure="boundary_percent", usual=0.0, limit=5.0, spread=1.0),
     Criterion(measure="rotation_degrees", usual=0.0, limit=45.0, spread=5.0),
+    Criterion(measure="mirror_gain", usual=-0.01, limit=0.0, spread=0.01),
     Criterion(measure="deformation_mm", usual=0.0, limit=math.inf, spread=1.0),
 )
 """What decides; ``benchmarks/verdict.py`` tuned the limits on pairs other than those it judges."""

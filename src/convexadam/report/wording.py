@@ -19,7 +19,7 @@ class Wording:
     def format(self, value: float) -> str:
         """Return a value with three digits and its unit; a dash for NaN."""
         if math.isnan(value):
-            return "–"
+            return "-"
         return f"{value:.3g}" + self.unit if abs(value) < 1000 else f"{value:.0f}{self.unit}"
 
 
@@ -52,6 +52,11 @@ WORDINGS = {
     "deformation_mm": Wording("deformation", " mm", "root mean square of the displacement beyond the linear motion"),
     "boundary_percent": Wording(
         "at the boundary of the search", " %", "points whose displacement reaches the radius of the search"
+    ),
+    "mirror_gain": Wording(
+        "gain of the mirrored image",
+        "",
+        "similarity of the moving image mirrored left to right, minus that of it as it is",
     ),
 }
 """By the name of the measure."""
