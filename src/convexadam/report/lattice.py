@@ -158,10 +158,13 @@ def _has_structure(values: Volume, weight: Volume) -> Shaped[Tensor, "i j k"]:
 
 
 def _window_mean(values: Float[Tensor, "c i j k"]) -> Float[Tensor, "c i j k"]:
-    sizes = tuple(min(_WINDOW, n - 1 + n % 2) for n in values.shape[1:])
-    half = tuple(n // 2 for n in sizes)
-    mean: Tensor = avg_pool3d(values[None], sizes, stride=1, padding=half, count_include_pad=False)[0]
-    return mean
+    """Average along one axis after the other, which is the mean of the window, also where an edge cuts it."""
+    for axis, n in enumerate(values.shape[1:]):
+        size, half = [1, 1, 1], [0, 0, 0]
+        size[axis] = min(_WINDOW, n - 1 + n % 2)
+        half[axis] = size[axis] // 2
+        values = avg_pool3d(values[None], size, stride=1, padding=half, count_include_pad=False)[0]
+    return values
 
 
 def _list_shifts(grid: Grid) -> Iterator[tuple[Triple, float]]:
