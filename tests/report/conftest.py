@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 from chromium import Chromium, find_chromium
+from PIL import Image as Pillow
 
 from convexadam import RegistrationResult, register, write_image, write_transform
 from convexadam.data import PhantomPair, phantom_pair
 from convexadam.report import QualityMeasures, measure_quality, write_report
-
-pytest.importorskip("matplotlib")
 
 SHAPE = (36, 30, 26)
 PAIRS = 7
@@ -42,7 +41,7 @@ def cohort(
     registered: RegistrationResult,
     measures: QualityMeasures,
 ) -> Path:
-    """Folder of a cohort with pages: pair 3 is unusual, pair 6 failed."""
+    """Folder of a cohort with pages: pair 3 is unusual, pair 6 failed; only two pages of pairs are real ones."""
     folder = tmp_path_factory.mktemp("cohort") / "study <1>"
     images = {side: folder.parent / f"{side}.nii.gz" for side in ("fixed", "moving")}
     for side, path in images.items():
@@ -59,6 +58,9 @@ def cohort(
         inputs = {side: str(path) for side, path in images.items()}
         extra = {"inputs": inputs, "quality": quality, "scores": {"dice": 0.9}}
         registered.save_summary(pair / "report.json", extra=extra)
+        if number not in (0, 3):
+            (pair / "report.html").write_text("<!DOCTYPE html><title>pair</title>", encoding="utf-8")
+            Pillow.new("L", (288, 192), 40 * number).save(pair / "thumbnail.webp")
         lines.append([name, "done", f"{10 - number}.5", f"0.{90 - number}", ""])
     with (folder / "cohort.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(lines)

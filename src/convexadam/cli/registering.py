@@ -50,7 +50,7 @@ from convexadam.registration import RegistrationConfig, RegistrationResult, pres
 from convexadam.registration.inputs import parse_images
 from convexadam.report import write_report
 from convexadam.report.folder import PAGE, THUMBNAIL
-from convexadam.viz import new_figure
+from convexadam.report.pictures import check_extra
 
 HELP_ALL = "--help-all"
 
@@ -115,7 +115,7 @@ class Register:
     learn2reg
         Also write the field in voxels (.npz, .nii.gz).
     report
-        Also write report.html, a page that shows the quality.
+        Also write report.html: pictures and quality.
     quiet
         Print no progress and no summary.
     """
@@ -209,7 +209,7 @@ class Register:
             check_learn2reg_path(self.learn2reg, self.output_dir)
             results.append(self.learn2reg)
         if self.report:
-            new_figure((1.0, 1.0))  # raises before the registration if matplotlib is missing
+            check_extra()
             results += [self.output_dir / name for name in (PAGE, THUMBNAIL)]
         check_outputs(results, [getattr(self, name) for name in _INPUTS])
 

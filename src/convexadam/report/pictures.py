@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
 
 import numpy as np
 
@@ -20,20 +19,20 @@ _FOLD = np.array([0, 0, 0])
 """Colour of folds, which the map does not have."""
 
 
-def load_pillow() -> Any:
-    """Import Pillow, which comes with matplotlib.
+def check_extra() -> None:
+    """Raise unless the packages of the extra ``report`` are installed, before any work.
 
     Raises
     ------
     MissingExtraError
-        If it is not installed.
+        If matplotlib or Pillow, which comes with it, is missing.
     """
     try:
-        from PIL import Image as Pillow
+        import matplotlib  # noqa: F401 - whether it is there
+        import PIL  # noqa: F401
     except ImportError as error:
         hint = 'pip install "convexadam-torch[report]"'
-        raise MissingExtraError(f"pillow must be installed for pages, got no such package; {hint}") from error
-    return Pillow
+        raise MissingExtraError(f"{error.name} must be installed for pages, got no such package; {hint}") from error
 
 
 def fit_size(shape: tuple[int, int], aspect: float, longest: int) -> tuple[int, int]:
@@ -45,23 +44,25 @@ def fit_size(shape: tuple[int, int], aspect: float, longest: int) -> tuple[int, 
 
 def resize(picture: np.ndarray, size: tuple[int, int], *, nearest: bool = False) -> np.ndarray:
     """Resize a picture of numbers to width and height: bicubic, or nearest neighbour."""
-    pillow = load_pillow()
-    method = pillow.Resampling.NEAREST if nearest else pillow.Resampling.BICUBIC
+    from PIL import Image
+
+    method = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
     values = np.ascontiguousarray(picture, dtype=np.int32 if nearest else np.float32)
-    return np.asarray(pillow.fromarray(values).resize(size, method))
+    return np.asarray(Image.fromarray(values).resize(size, method))
 
 
 def encode_picture(picture: np.ndarray) -> str:
     """Return a data URI: WebP of shades of grey in [0, 1] or of 8-bit RGB; PNG with transparency of 8-bit RGBA."""
-    pillow = load_pillow()
+    from PIL import Image
+
     if picture.dtype != np.uint8:
         picture = np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
     buffer = io.BytesIO()
     if picture.ndim == 3 and picture.shape[2] == 4:
-        pillow.fromarray(picture).quantize(16).save(buffer, format="PNG", optimize=True)
+        Image.fromarray(picture).quantize(16).save(buffer, format="PNG", optimize=True)
         kind = "png"
     else:
-        pillow.fromarray(picture).convert("RGB").save(buffer, format="WEBP", quality=_QUALITY, method=4)
+        Image.fromarray(picture).convert("RGB").save(buffer, format="WEBP", quality=_QUALITY, method=2)
         kind = "webp"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 

@@ -14,6 +14,7 @@ from convexadam.geometry.resample import resample, transform_vectors
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.report.lattice import LatticePair, square_correlation
 from convexadam.report.pictures import (
+    check_extra,
     colour_jacobian,
     colour_share,
     draw_lines,
@@ -38,8 +39,10 @@ _LEVELS = 0.3, 0.65
 FIXED_COLOUR, MOVED_COLOUR = (230, 159, 0), (86, 180, 233)
 """Orange and sky blue of the palette of Okabe and Ito, which colour-blind people tell apart."""
 
-_SAME_CONTRAST = 0.5
-"""Correlation of both images after registration from which their difference means something."""
+_SAME_CONTRAST = 0.94
+"""Share of what any function of the other intensities explains that a linear one must explain, for one contrast."""
+
+_BINS = 32
 
 _VALUES = 500_000
 """Values that a window is chosen from."""
@@ -126,6 +129,7 @@ def make_views(
     MissingExtraError
         If matplotlib or Pillow is not installed.
     """
+    check_extra()
     pair = LatticePair.sample(transform, fixed, moving, (None, None))
     motion = fit_motion(pair)
     scene = _make_scene(transform, fixed, moving, labels, pair, motion)
@@ -149,7 +153,8 @@ def _make_scene(
     after = transform.warp(moving, fixed, mode="linear", fill_value=background)
     disp_mm = transform.displacement_on(fixed.grid, None, moving.data.new_empty(0, dtype=torch.float32))
     determinant = jacobian_determinant(transform_vectors(np.linalg.inv(fixed.grid.affine), disp_mm))
-    near, far = pair.fixed[pair.structure()], pair.after[pair.structure()]
+    compared = pair.structure() & (pair.after_weight > 0)
+    near, far = (volume[compared].double().cpu().numpy() for volume in (pair.fixed, pair.after))
     maps = None
     if labels is not None:
         moved = transform.warp(labels[1], fixed, mode="nearest")
@@ -167,7 +172,7 @@ def _make_scene(
         deformation=_along_axes(disp_mm, motion, fixed.grid),
         residual=_to_numpy(on_fixed),
         labels=maps,
-        has_one_contrast=_correlate(near, far) >= _SAME_CONTRAST,
+        has_one_contrast=have_one_contrast(near, far),
     )
 
 
@@ -180,11 +185,27 @@ def _thin(values: np.ndarray) -> np.ndarray:
     return values.ravel()[:: max(1, values.size // _VALUES)]
 
 
-def _correlate(first: torch.Tensor, second: torch.Tensor) -> float:
-    if len(first) < 2:
-        return 0.0
-    value = float(torch.corrcoef(torch.stack([first, second]).double())[0, 1])
-    return value if np.isfinite(value) else 0.0
+def have_one_contrast(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether the intensities of two images are related linearly, so that their difference means something.
+
+    The squared correlation is compared with the correlation ratio, the share of the variance that any function of the
+    other intensities explains (Roche et al., MICCAI 1998).
+    """
+    spreads = float(first.std()), float(second.std())
+    if len(first) < _BINS or min(spreads) == 0:
+        return False
+    squared = float(np.corrcoef(first, second)[0, 1] ** 2)
+    ratios = correlation_ratio(first, second), correlation_ratio(second, first)
+    return squared >= _SAME_CONTRAST * max(ratios)
+
+
+def correlation_ratio(given: np.ndarray, explained: np.ndarray) -> float:
+    """Compute the share of the variance of values that the mean in each of 32 equal bins of other values explains."""
+    bins = np.empty(len(given), np.intp)
+    bins[np.argsort(given, kind="stable")] = np.arange(len(given)) * _BINS // len(given)
+    counts = np.bincount(bins, minlength=_BINS)
+    means = np.bincount(bins, weights=explained, minlength=_BINS) / counts
+    return float((counts * (means - explained.mean()) ** 2).sum() / (len(given) * explained.var()))
 
 
 def _linear_displacement(matrix: np.ndarray, grid: Grid) -> np.ndarray:

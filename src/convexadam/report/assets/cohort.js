@@ -113,8 +113,7 @@
     if (event.key === "/") search.focus();
     else if (event.key === "e") document.getElementById("export").click();
     else if (event.key === "j" || event.key === "k") {
-      const links = rows.map((row) => row).filter((row) => !row.hidden);
-      const visible = [...body.rows].filter((row) => links.includes(row)).map((row) => row.querySelector(".name a, .name"));
+      const visible = [...body.rows].filter((row) => !row.hidden).map((row) => row.querySelector(".name > *"));
       const here = visible.findIndex((link) => link === document.activeElement);
       const next = visible[Math.min(visible.length - 1, Math.max(0, here + (event.key === "j" ? 1 : -1)))];
       if (next) next.focus();
