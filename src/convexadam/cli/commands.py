@@ -87,8 +87,8 @@ def _parse_command(arguments: list[str]) -> Any:
     command = make_register_command(options, all_options=not show_common)
     description = None
     if show_common:
-        first_line = (Register.__doc__ or "").partition("\n")[0]
-        description = f"{first_line}\n\nAll settings: convexadam register {HELP_ALL}"
+        purpose = (Register.__doc__ or "").partition(";")[0]  # --output-dir says what is written
+        description = f"{purpose}. All settings: convexadam register {HELP_ALL}"
     return tyro.cli(command, prog=f"convexadam {name}", description=description, args=options, config=_STYLE)
 
 

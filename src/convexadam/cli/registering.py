@@ -87,7 +87,7 @@ class Register:
     moving
         Image to align with FIXED, on any grid.
     output_dir
-        Folder for the results.
+        Folder for moved.nii.gz, transform.nii.gz, report.json.
     config
         TOML file of settings, instead of a preset.
     set
