@@ -15,7 +15,8 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
+from itertools import product
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -33,14 +34,16 @@ MEASURES = tuple(field.name for field in fields(QualityMeasures))
 COLUMNS = ("set", "group", "pair", "spoiling", "dice", "tre_mm", "error", "seconds", *MEASURES)
 KEY = ("set", "group", "pair", "spoiling")
 ROC = (
-    "set",
-    "judged",
-    "limit",
-    "failures",
-    "flagged_percent",
-    "good",
-    "false_alarms_percent",
+    *("set", "judged", "limit", "failures", "flagged_percent", "good", "false_alarms_percent"),
     "recovered_flagged_percent",
+)
+LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
+ALONE, COHORT, WITHOUT_MIRROR = MODES = ("alone", "in a cohort", "without mirror")
+"""A pair by itself, beside the good pairs of its group, and by itself without the registration of its mirror image."""
+
+KINDS = (
+    *("set", "spoiling", "pairs", "failed"),
+    *(f"{mode.replace(' ', '_')}_{what}_flagged" for mode in MODES for what in ("failed", "others")),
 )
 
 LEAST_DICE, MOST_TRE = 0.8, 2.0
@@ -96,67 +99,67 @@ def read_measures(row: harness.Row) -> QualityMeasures:
     return QualityMeasures.from_dict({name: float(row[name]) if row[name] else None for name in MEASURES})
 
 
-def score(rows: Sequence[harness.Row], *, cohort: bool) -> list[float]:
-    """Return a score for each row; in a cohort, with the good pairs of its group and set beside it."""
+def score(rows: Sequence[harness.Row], mode: str) -> list[float]:
+    """Return a score for each row of a set: 1 and more is flagged, and an error of the registration always."""
     scores = []
     for row in rows:
         if row["error"]:
             scores.append(math.inf)
             continue
-        others = [
-            read_measures(r)
-            for r in rows
-            if cohort
-            and r is not row
-            and r["spoiling"] == "none"
-            and (r["set"], r["group"]) == (row["set"], row["group"])
-            and r["pair"] != row["pair"]
-        ]
-        scores.append(judge_quality(read_measures(row), others).score)
+        good = [r for r in rows if r["spoiling"] == "none" and r["group"] == row["group"] and r["pair"] != row["pair"]]
+        measures = read_measures(row)
+        if mode == WITHOUT_MIRROR:
+            measures = replace(measures, mirror_gain=math.nan)
+        scores.append(judge_quality(measures, [read_measures(r) for r in good] if mode == COHORT else ()).score)
     return scores
 
 
+def share(flagged: Iterable[bool]) -> str:
+    """Return the percentage that is flagged; empty for none."""
+    flagged = list(flagged)
+    return f"{100 * statistics.fmean(flagged):.1f}" if flagged else ""
+
+
 def make_roc(rows: Sequence[harness.Row]) -> list[harness.Row]:
-    """Return the ROC of both sets, alone and in a cohort: limit 1 is that of the verdict."""
+    """Return the receiver operating characteristic of both sets over the limit, 1 for that of the verdict."""
     roc = []
-    for which in (TUNING, JUDGED):
+    for which, mode in product((TUNING, JUDGED), MODES):
         mine = [row for row in rows if row["set"] == which]
         failed = [has_failed(row, mine) for row in mine]
-        good = [row["spoiling"] == "none" for row in mine]
-        for cohort in (False, True):
-            scores = score(mine, cohort=cohort)
-            steps = sorted({0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0})
-            for limit in steps:
-                flagged = [s >= limit for s in scores]
-                kinds = {
-                    "failures": [f for f, bad in zip(flagged, failed, strict=True) if bad],
-                    "good": [f for f, bad, ok in zip(flagged, failed, good, strict=True) if ok and not bad],
-                    "recovered": [f for f, bad, ok in zip(flagged, failed, good, strict=True) if not ok and not bad],
-                }
-                shares = {kind: 100 * statistics.fmean(f) if f else math.nan for kind, f in kinds.items()}
-                roc.append({
-                    "set": which, "judged": "in a cohort" if cohort else "alone", "limit": f"{limit:g}",
-                    "failures": str(len(kinds["failures"])), "flagged_percent": f"{shares['failures']:.1f}",
-                    "good": str(len(kinds["good"])), "false_alarms_percent": f"{shares['good']:.1f}",
-                    "recovered_flagged_percent": f"{shares['recovered']:.1f}",
-                })  # fmt: skip
+        scored = list(zip(mine, failed, score(mine, mode), strict=True))
+        for limit in LIMITS:
+            bad = [s >= limit for _, f, s in scored if f]
+            good = [s >= limit for row, f, s in scored if not f and row["spoiling"] == "none"]
+            recovered = [s >= limit for row, f, s in scored if not f and row["spoiling"] != "none"]
+            row = {
+                "set": which,
+                "judged": mode,
+                "limit": f"{limit:g}",
+                "failures": str(len(bad)),
+                "good": str(len(good)),
+            }
+            row |= {"flagged_percent": share(bad), "false_alarms_percent": share(good)}
+            roc.append(row | {"recovered_flagged_percent": share(recovered)})
     return roc
 
 
-def print_kinds(rows: Sequence[harness.Row]) -> None:
-    """Print how many of each kind were flagged."""
+def count_kinds(rows: Sequence[harness.Row]) -> list[harness.Row]:
+    """Return how many of each kind failed, and how many of those that failed or not were flagged."""
+    counted = []
     for which in (TUNING, JUDGED):
         mine = [row for row in rows if row["set"] == which]
         failed = [has_failed(row, mine) for row in mine]
-        lines = []
-        grades = [score(mine, cohort=cohort) for cohort in (False, True)]
-        for kind in sorted({(row["group"], row["spoiling"]) for row in mine}):
-            (chosen) = [n for n, row in enumerate(mine) if (row["group"], row["spoiling"]) == kind]
-            bad = [n for n in chosen if failed[n]]
-            counts = [f"{sum(g[n] >= 1 for n in bad)} / {sum(g[n] >= 1 for n in chosen)}" for g in grades]
-            lines.append((", ".join(kind), str(len(chosen)), str(len(bad)), *counts))
-        columns = ("pairs", "number", "failed", "flagged failed / all, alone", "in a cohort")
-        harness.print_table(f"{which}: limit 1", columns, lines)
+        scores = {mode: score(mine, mode) for mode in MODES}
+        for kind in sorted({row["spoiling"] for row in mine}, key=lambda kind: (kind != "none", kind)):
+            chosen = [n for n, row in enumerate(mine) if row["spoiling"] == kind]
+            row = {"set": which, "spoiling": kind, "pairs": str(len(chosen))}
+            row["failed"] = str(sum(failed[n] for n in chosen))
+            for mode in MODES:
+                name = mode.replace(" ", "_")
+                row[f"{name}_failed_flagged"] = str(sum(failed[n] and scores[mode][n] >= 1 for n in chosen))
+                row[f"{name}_others_flagged"] = str(sum(not failed[n] and scores[mode][n] >= 1 for n in chosen))
+            counted.append(row)
+    return counted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -176,8 +179,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 harness.progress(" ".join(row[name] for name in (*KEY, "dice", "tre_mm", "matched_percent", "seconds")))
                 rows = harness.merged_rows(rows, [row], KEY)
                 harness.write_rows(table, COLUMNS, rows)
+    kinds = count_kinds(rows)
     harness.write_rows(options.output / "verdict.csv", ROC, make_roc(rows))
-    print_kinds(rows)
+    harness.write_rows(options.output / "verdict_kinds.csv", KINDS, kinds)
+    harness.print_table("flagged by the verdict", KINDS, [[row[name] for name in KINDS] for row in kinds])
     return 0
 
 

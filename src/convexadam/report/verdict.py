@@ -91,12 +91,12 @@ class Criterion:
 
 
 CRITERIA = (
-    Criterion(measure="similarity_gain", usual=0.9, limit=0.3, spread=0.02),
-    Criterion(measure="matched_percent", usual=90.0, limit=55.0, spread=2.0),
+    Criterion(measure="similarity_gain", usual=0.8, limit=0.4, spread=0.02),
+    Criterion(measure="matched_percent", usual=80.0, limit=55.0, spread=2.0),
     Criterion(measure="overlap_percent", usual=100.0, limit=85.0, spread=2.0),
     Criterion(measure="inverse_consistency_mm", usual=0.0, limit=5.0, spread=0.3),
     Criterion(measure="folded_percent", usual=0.0, limit=1.0, spread=0.1),
-    Criterion(measure="sdlogj", usual=0.0, limit=0.15, spread=0.01),
+    Criterion(measure="sdlogj", usual=0.04, limit=0.12, spread=0.01),
     Criterion(measure="boundary_percent", usual=0.0, limit=5.0, spread=1.0),
     Criterion(measure="rotation_degrees", usual=0.0, limit=45.0, spread=5.0),
     Criterion(measure="mirror_gain", usual=-0.01, limit=0.0, spread=0.01),

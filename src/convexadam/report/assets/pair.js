@@ -74,5 +74,9 @@
     else return;
     event.preventDefault();
   });
+  for (const word of location.hash.slice(1).split(",")) { // report.html#before,outlines
+    select("base", word);
+    select("overlay", word);
+  }
   show();
 })();
