@@ -109,6 +109,8 @@ def test_the_keyboard_alone(pair_page: Chromium) -> None:
         return tag
 
     pair_page.press("Tab")
+    assert focus() == "A", "to the page of all pairs"
+    pair_page.press("Tab")
     assert focus() == "INPUT after"
     pair_page.press("Tab")
     assert focus() == "BUTTON"

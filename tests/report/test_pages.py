@@ -243,7 +243,9 @@ def test_the_page_of_a_cohort(cohort: Path) -> None:
     thumbnails = page.find("img")
     assert len(thumbnails) == 6
     assert all("src" not in found and found["data-src"].startswith("data:image/webp") for found in thumbnails)
-    assert "median of 5 others" in read_page(cohort / "pairs" / "sub-0" / "report.html").text
+    pair = read_page(cohort / "pairs" / "sub-0" / "report.html")
+    assert "median of 5 others" in pair.text
+    assert (cohort / "pairs" / "sub-0" / pair.find("a")[0]["href"]).resolve() == cohort / "report.html"
 
 
 def test_pages_that_are_new_enough_are_kept(cohort: Path) -> None:

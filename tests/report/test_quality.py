@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from convexadam import Affine, DisplacementField, Grid, Image, RegistrationResult, preset
+from convexadam import Affine, DisplacementField, Grid, Image, InputError, RegistrationResult, preset
 from convexadam.data import PhantomPair
 from convexadam.geometry import Transform
 from convexadam.report import QualityMeasures, measure_quality, mirror_image
@@ -157,6 +157,12 @@ def test_mirror() -> None:
     same = Given(Affine())
     assert measure_quality(same, image, image, mirrored=same).mirror_gain < -0.3
     assert measure_quality(same, image, mirrored, mirrored=same).mirror_gain > 0.3
+
+
+def test_an_array_is_no_image() -> None:
+    image = texture(0)
+    with pytest.raises(InputError, match="moving must be an Image, got a Tensor; convert it"):
+        measure_quality(Given(Affine()), image, image.data)  # type: ignore[arg-type]
 
 
 def test_measures_as_json(measures: QualityMeasures) -> None:

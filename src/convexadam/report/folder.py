@@ -140,6 +140,7 @@ def _write_pair(folder: Path, name: str, others: Sequence[QualityMeasures], verd
         summary=summary,
         others=others,
         truth=summary.get("scores", {}),
+        cohort=f"../../{PAGE}" if others else None,
     )
     write_pair_page(report, folder / PAGE, thumbnail=folder / THUMBNAIL)
     return folder / PAGE

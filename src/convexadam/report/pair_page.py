@@ -71,6 +71,8 @@ class PairReport:
         Measures of the other pairs of a cohort.
     truth
         Measures that need labels or landmarks, by the names of `TRUTH`.
+    cohort
+        Page of the cohort, relative to this one.
     """
 
     title: str
@@ -83,6 +85,7 @@ class PairReport:
     summary: Mapping[str, Any] = field(default_factory=dict)
     others: Sequence[QualityMeasures] = ()
     truth: Mapping[str, float] = field(default_factory=dict)
+    cohort: str | None = None
 
 
 def write_pair_page(report: PairReport, path: Path | str, *, thumbnail: Path | None = None) -> None:
@@ -126,6 +129,7 @@ def _make_page(report: PairReport, views: Sequence[SliceView], has_one_contrast:
         {
             "title": escape(report.title),
             "subtitle": f"fixed {_describe_grid(report.fixed.grid)} · moving {_describe_grid(report.moving.grid)}",
+            "cohort": f'<p><a href="{escape(report.cohort)}">All pairs</a></p>' if report.cohort else "",
             "badge": make_badge(report.verdict.grade),
             "reasons": f'<ul class="reasons">{reasons or "<li>nothing unusual</li>"}</ul>',
             "overlays": "".join(_make_choice(name, n + 1) for n, name in enumerate(overlays)),

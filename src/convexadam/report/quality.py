@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from convexadam._typing import Tensor
+from convexadam.errors import InputError
 from convexadam.geometry import Affine, DisplacementField, Grid, Image, Transform
 from convexadam.geometry.matrices import decompose_matrix
 from convexadam.linear.fit import fit_weighted
@@ -140,6 +141,11 @@ def measure_quality(
     -------
     The measures.
 
+    Raises
+    ------
+    InputError
+        If an image is no `Image`.
+
     Examples
     --------
     >>> from convexadam import register
@@ -148,13 +154,18 @@ def measure_quality(
     >>> round(measures.similarity_after, 2), measures.folded_percent
     (1.0, 0.0)
     """
+    for name, image in (("fixed", fixed), ("moving", moving)):
+        if not isinstance(image, Image):
+            raise InputError(
+                f"{name} must be an Image, got a {type(image).__name__}; convert it with convexadam.as_image"
+            )
     pair = LatticePair.sample(result.transform, fixed, moving, (fixed_mask, moving_mask))
     structure = pair.structure()
     residuals_mm = pair.residuals_mm()
     linear = fit_motion(pair)
     motion = decompose_matrix(linear)
     centre = pair.grid.affine @ np.append((np.array(pair.grid.shape) - 1) / 2, 1.0)
-    determinants = _jacobian(result.transform) / (motion["determinant"] or math.nan)
+    determinants = _jacobian(result.transform, pair.grid) / (motion["determinant"] or math.nan)
     low, high = pool_quantiles(determinants, (0.01, 0.99))
     similarity = float(pair.similarity(pair.after, pair.after_weight))
     mirror_gain = math.nan
@@ -219,11 +230,10 @@ def _measure_deformation(pair: LatticePair, structure: Tensor, linear: np.ndarra
     return float(np.sqrt((residuals**2).sum(1).mean()))
 
 
-def _jacobian(transform: Transform) -> Tensor:
+def _jacobian(transform: Transform, lattice: Grid) -> Tensor:
     if isinstance(transform, Affine):
         return torch.tensor([float(np.linalg.det(transform.matrix[:3, :3]))], dtype=torch.float64, device="cpu")
-    grid = transform.fixed_grid
-    assert grid is not None  # a transform that is not linear has one
+    grid = transform.fixed_grid or lattice
     field = transform if isinstance(transform, DisplacementField) else transform.to_displacement_field(grid)
     return inner_determinant(field.to_voxels(), dtype=torch.float32)
 
