@@ -20,8 +20,8 @@ from convexadam import Grid, Image, register, write_image, write_transform  # no
 from convexadam.data import phantom_pair  # noqa: E402
 from convexadam.report import measure_quality, mirror_image, write_report  # noqa: E402
 
-PAIRS = 24
-SHAPE = (96, 80, 72)
+PAIRS = 16
+SHAPE = (80, 64, 60)
 
 
 def spoil(moving: Image, number: int) -> Image:
