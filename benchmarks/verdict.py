@@ -37,6 +37,9 @@ ROC = (
     *("set", "judged", "limit", "failures", "flagged_percent", "good", "false_alarms_percent"),
     "recovered_flagged_percent",
 )
+MIRRORED = ("none", "left-right flip")
+"""Kinds of pairs whose mirror image is registered as well; the others have to be found without."""
+
 LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
 ALONE, COHORT, WITHOUT_MIRROR = MODES = ("alone", "in a cohort", "without mirror")
 """A pair by itself, beside the good pairs of its group, and by itself without the registration of its mirror image."""
@@ -63,8 +66,9 @@ def measure(pair: Pair, which: str) -> harness.Row:
             return row | {"error": str(error)}
         row["seconds"] = f"{time.process_time() - begin:.1f}"
         mirrored = None
-        with suppress(ConvexAdamError):
-            mirrored = register(pair.fixed, mirror_image(pair.moving), config)
+        with suppress(ConvexAdamError):  # what is not a question of left and right is judged without
+            if pair.spoiling in MIRRORED:
+                mirrored = register(pair.fixed, mirror_image(pair.moving), config)
     row |= measure_truth(pair, result.transform)
     values = measure_quality(result, pair.fixed, pair.moving, mirrored=mirrored).to_dict()
     return row | {name: "" if value is None else f"{value:.6g}" for name, value in values.items()}
@@ -167,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of real pairs and brains; without it, phantoms alone")
     parser.add_argument("--sets", nargs="+", default=[TUNING, JUDGED], choices=(TUNING, JUDGED))
+    parser.add_argument("--groups", nargs="+", help="only groups that begin so, such as brain or torso")
     parser.add_argument("--judge-only", action="store_true", help="judge the measures of earlier registrations")
     parser.add_argument("--output", type=Path, default=HERE / "results")
     options = parser.parse_args(arguments)
@@ -175,6 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for which in () if options.judge_only else options.sets:
         for make in list_pairs(which, options.data):
             for pair in make():
+                if options.groups and not pair.group.startswith(tuple(options.groups)):
+                    continue
                 row = measure(pair, which)
                 harness.progress(" ".join(row[name] for name in (*KEY, "dice", "tre_mm", "matched_percent", "seconds")))
                 rows = harness.merged_rows(rows, [row], KEY)

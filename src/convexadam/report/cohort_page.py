@@ -114,7 +114,7 @@ def write_cohort_page(report: CohortReport, path: Path | str) -> None:
             "title": escape(report.title),
             "subtitle": f"{len(rows)} pairs",
             "totals": "".join(f"<span>{make_badge(g)} <b>{counts[g]}</b></span>" for g in ("failed", "look", "ok")),
-            "distributions": "\n".join(_draw_distribution(name, text, rows) for name, text in columns.items()),
+            "distributions": "\n".join(_draw_distributions(columns, rows)),
             "grades": "".join(_make_filter(grade) for grade in ("failed", "look", "ok")),
             "heads": "".join(_make_heads(columns)),
             "rows": "\n".join(_make_row(row, columns) for row in rows),
@@ -188,6 +188,13 @@ def _make_thumbnail(row: CohortRow) -> str:
     uri = f"data:image/webp;base64,{base64.b64encode(row.thumbnail).decode('ascii')}"
     alt = f"middle slices of {escape(row.name)}: moved image above, fixed image below"
     return f'<span class="thumbnail" tabindex="0"><img alt="{alt}" data-src="{uri}"></span>'
+
+
+def _draw_distributions(columns: Mapping[str, Wording], rows: Sequence[CohortRow]) -> Iterator[str]:
+    """Yield a plot of each measure that differs between pairs."""
+    for name, wording in columns.items():
+        if len({row.find(name) for row in rows if not math.isnan(row.find(name))}) > 1:
+            yield _draw_distribution(name, wording, rows)
 
 
 def _draw_distribution(name: str, wording: Wording, rows: Sequence[CohortRow]) -> str:
