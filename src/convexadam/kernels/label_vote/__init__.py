@@ -30,7 +30,7 @@ def cast_votes(
     Parameters
     ----------
     labels
-        Labels of each atlas, ``[n, i, j, k]``, int32, from 0 to ``count - 1``.
+        Labels of each atlas, ``[n, i, j, k]``, int32, from 0 to ``count - 1``, or -1 where an atlas has no vote.
     weights
         Of each atlas at each voxel.
     offsets

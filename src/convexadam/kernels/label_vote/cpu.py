@@ -61,8 +61,8 @@ def _vote_planes(first, last, labels, weights, offsets, mask, row, shifts, winne
                             run, run2 = weights[a, x, y], offsets[a, x, y]
                             for z in range(start, stop):
                                 weight = run[z]
-                                if weight != 0:
-                                    label = flat[atlas + shifts[run2[z]]]
+                                label = flat[atlas + shifts[run2[z]]]
+                                if weight != 0 and label >= 0:
                                     if not known[label]:
                                         seen[found], known[label] = label, True
                                         found += 1

@@ -39,8 +39,9 @@ def cast_votes(
             at = tuple(centres[inside].T)
             for own, weight, offset in zip(labels, weights, offsets, strict=True):
                 i, j, k = (voxels[inside] + search[offset[at].long()]).clamp_min(0).minimum(last).unbind(1)
-                rows = inside.nonzero()[:, 0]
-                votes.index_put_((rows, own[i, j, k].long()), weight[at], accumulate=True)
+                label, rows = own[i, j, k].long(), inside.nonzero()[:, 0]
+                known = label >= 0
+                votes.index_put_((rows[known], label[known]), weight[at][known], accumulate=True)
         votes.clamp_min_(0)
         votes /= votes.sum(1, keepdim=True).clamp_min(torch.finfo(votes.dtype).tiny)
         at = tuple(voxels.T)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from convexadam._typing import Channels, Shaped, Tensor, Volume
+from convexadam._typing import Channels, Pooled, Shaped, Tensor, Volume
 from convexadam.kernels._cpu import compile_kernel, make_constant, run_in_slabs, to_numpy
 from convexadam.kernels.patch_match.reference import FLAT, pad_image
 
@@ -38,7 +38,7 @@ def match_patches(
     return found, value
 
 
-def compute_moments(padded: Channels, radius: int) -> tuple[Tensor, Tensor]:
+def compute_moments(padded: Pooled, radius: int) -> tuple[Tensor, Tensor]:
     """Return mean and inverse norm of each patch that lies within a padded image."""
     width, values = 2 * radius + 1, padded.double()  # the variance is a small difference of large numbers
     mean = functional.avg_pool3d(values, width, stride=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
+from convexadam._typing import Channels, Float, Pooled, Shaped, Tensor, Volume
 
 FLAT = 1e-4
 """Variance below which a patch counts as constant."""
@@ -55,7 +55,7 @@ def gather_patches(image: Channels, centres: Shaped[Tensor, "v 3"], radius: int)
     return patches * scale
 
 
-def pad_image(image: Channels, width: int) -> Channels:
+def pad_image(image: Channels, width: int) -> Pooled:
     """Continue an image beyond its border with the value there."""
-    padded: Channels = functional.pad(image[None], (width,) * 6, mode="replicate")[0]
+    padded: Tensor = functional.pad(image[None], (width,) * 6, mode="replicate")[0]
     return padded

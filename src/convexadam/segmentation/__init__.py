@@ -1,0 +1,6 @@
+"""Segmentation by several atlases: fusion of the labels of images that were registered to a target."""
+
+from convexadam.segmentation.fusion import Fusion, LabelFusion, fuse_labels
+from convexadam.segmentation.methods import JointFusion, LocalVote, MajorityVote
+
+__all__ = ["Fusion", "JointFusion", "LabelFusion", "LocalVote", "MajorityVote", "fuse_labels"]
