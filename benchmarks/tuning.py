@@ -49,7 +49,7 @@ def write_pair(folder: Path, shape: tuple[int, int, int], judged_by: str) -> Pai
         write_landmarks(points, folder / f"{side}_landmarks.csv")
     ending = ".nii.gz" if judged_by == "labels" else ".csv"
     reference = {f"{side}_{judged_by}": folder / f"{side}_{judged_by}{ending}" for side in ("fixed", "moving")}
-    return PairFiles(name="phantom", fixed=folder / "fixed.nii.gz", moving=folder / "moving.nii.gz", **reference)
+    return PairFiles(id="phantom", fixed=folder / "fixed.nii.gz", moving=folder / "moving.nii.gz", **reference)
 
 
 def evaluate_separately(files: PairFiles, config: RegistrationConfig) -> None:

@@ -41,7 +41,7 @@ assert RegistrationConfig.load(folder / "settings.toml") == config
 
 result = register(folder / "fixed.nii.gz", folder / "moving.nii.gz", config)
 write_image(result.moved, folder / "moved.nii.gz")
-result.save_report(folder / "report.json")  # settings, times, versions, folding
+result.save_summary(folder / "report.json")  # settings, times, versions, folding
 
 # %% [markdown]
 # Fields for other programs: ITK, ANTs and Slicer read the first file, Learn2Reg the second.

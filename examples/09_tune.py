@@ -39,7 +39,7 @@ def files(folder: Path, number: int) -> PairFiles:
     paths = {k: folder / f"{number}_{k}.nii.gz" for k in ("fixed", "moving", "fixed_labels", "moving_labels")}
     for kind, path in paths.items():
         write_image(getattr(pairs[number], kind), path)
-    return PairFiles(name=f"patient {number}", **paths)
+    return PairFiles(id=f"patient {number}", **paths)
 
 
 def mean_dice(config: RegistrationConfig) -> float:

@@ -180,7 +180,7 @@ def test_they_register(name: str) -> None:
     before = (truth[1] - truth[0]).norm(dim=1).mean()
     after = (result.transform(truth[0]) - truth[1]).norm(dim=1).mean()
     assert after < 0.75 * before
-    assert f"{__name__}:" in str(result.report())
+    assert f"{__name__}:" in str(result.summary())
 
 
 def test_each_component_takes_part() -> None:

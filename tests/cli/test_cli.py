@@ -74,7 +74,7 @@ def test_register(run: Any, files: Path, tmp_path: Path) -> None:
     moved = read_image(out / "moved.nii.gz")
     assert moved.grid.is_close(result.fixed.grid)
     assert torch.equal(moved.data, result.moved.data)
-    assert report_of(out)["config"] == result.report()["config"]
+    assert report_of(out)["config"] == result.summary()["config"]
     assert report_of(out)["diagnostics"] == result.diagnostics
 
 
@@ -133,7 +133,7 @@ def test_config(config: RegistrationConfig, run: Any, files: Path, tmp_path: Pat
     ran = run("register", *pair_of(files), "--output-dir", tmp_path, "--config", tmp_path / "settings.toml")
     assert ran.status == 0
     assert torch.equal(field_of(tmp_path), registered(files, config))
-    assert report_of(tmp_path)["config"] == register(*pair_of(files), config).report()["config"]
+    assert report_of(tmp_path)["config"] == register(*pair_of(files), config).summary()["config"]
 
 
 @pytest.mark.parametrize("joined", [False, True])

@@ -12,8 +12,8 @@ import torch
 from turned import FIXED_GRID, MATRIX, MOVING_GRID, field_of, inverse, transformed
 
 from convexadam import Affine, ConfigError, DisplacementField, FileError, Grid, Image, compose, write_image
-from convexadam.cli.matrices import decompose_matrix
 from convexadam.cli.transforms import invert_transform
+from convexadam.geometry.matrices import decompose_matrix
 from convexadam.io import read_itk_field, read_learn2reg, write_itk_field
 
 POINTS = np.random.default_rng(0).uniform(-12, 12, (9, 3))

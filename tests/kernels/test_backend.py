@@ -284,7 +284,7 @@ def test_what_ran_is_what_the_result_says(
     assert result.backend == expected
     assert _kinds(ran) == {expected}
     assert len(set(ran)) >= 7  # the operations of all stages
-    report = result.report()
+    report = result.summary()
     assert report["backend"] == expected
     assert report["config"]["backend"] == asked
 

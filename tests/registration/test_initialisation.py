@@ -56,7 +56,7 @@ def test_the_linear_alignment_is_part_of_the_transform(far: Case, registered: Re
         registered, far
     )  # the linear alignment helps
     assert registered.transform.grid.is_close(far.fixed.grid)
-    report = registered.report()["linear"]
+    report = registered.summary()["linear"]
     assert report["model"] == registered.linear.model
     np.testing.assert_array_equal(report["transform"], registered.linear.transform.matrix)
 

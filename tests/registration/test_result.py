@@ -96,7 +96,7 @@ def test_the_displacement_is_within_the_range_of_the_search(images: tuple[Image,
 
 
 def test_the_report_is_json(result: RegistrationResult, images: tuple[Image, Image]) -> None:
-    report = result.report()
+    report = result.summary()
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert set(report) == {
         "config", "timings", "linear", "diagnostics", "fixed", "moving", "device", "backend", "versions",
@@ -119,7 +119,7 @@ def test_the_report_is_json(result: RegistrationResult, images: tuple[Image, Ima
 def test_seconds_of_each_stage(result: RegistrationResult) -> None:
     assert list(result.timings) == STAGES
     assert all(0 < s < 60 for s in result.timings.values())
-    seconds = result.report()["timings"]
+    seconds = result.summary()["timings"]
     assert seconds["total"] == pytest.approx(sum(result.timings.values()))
 
 
@@ -153,7 +153,7 @@ def test_without_stages_nothing_moves(images: tuple[Image, Image]) -> None:
     found = register(*images, RegistrationConfig(linear=None, discrete=None, continuous=None))
     assert not found.transform.disp_mm.any()
     assert found.diagnostics["dissimilarity_after"] == found.diagnostics["dissimilarity_before"]
-    assert found.report()["config"]["discrete"] == {"type": "none"}
+    assert found.summary()["config"]["discrete"] == {"type": "none"}
     assert list(found.timings) == STAGES
 
 
@@ -197,13 +197,13 @@ def test_a_function_as_features_is_named_in_the_report(images: tuple[Image, Imag
         return (i**2 + j**2 + k**2).sqrt()[None]
 
     found = register(*images, RegistrationConfig(features=gradient_magnitude, discrete=SEARCH, continuous=None))
-    name = found.report()["config"]["features"]["type"]
+    name = found.summary()["config"]["features"]["type"]
     assert name.endswith("gradient_magnitude")
     assert found.diagnostics["displacement_max_mm"] > 0.1
     nested = RegistrationConfig(
         features=Concat(parts=(MindSSC(), gradient_magnitude), weights=(1.0, 0.5)), discrete=SEARCH, continuous=None
     )
-    parts = register(*images, nested).report()["config"]["features"]["parts"]
+    parts = register(*images, nested).summary()["config"]["features"]["parts"]
     assert parts[0] == {"type": "MindSSC", "radius": 1, "dilation": 2}
     assert parts[1]["type"].endswith("gradient_magnitude")
 
@@ -224,16 +224,18 @@ def test_precomputed_features_equal_those_extracted_on_the_way() -> None:
     assert given.moved.data.shape == (1, 24, 20, 16)
 
 
-def test_save_report(result: RegistrationResult, tmp_path: Path) -> None:
+def test_save_summary(result: RegistrationResult, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     for target in (path, str(path)):
-        result.save_report(target)
-        assert json.loads(path.read_text(encoding="utf-8")) == result.report()
+        result.save_summary(target)
+        assert json.loads(path.read_text(encoding="utf-8")) == result.summary()
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+    result.save_summary(path, extra={"command": "convexadam register"})
+    assert json.loads(path.read_text(encoding="utf-8")) == result.summary() | {"command": "convexadam register"}
     with pytest.raises(FileError, match="is not a folder; create it first"):
-        result.save_report(tmp_path / "missing" / "report.json")
+        result.save_summary(tmp_path / "missing" / "report.json")
     with pytest.raises(FileError, match="must be a file, got a folder"):
-        result.save_report(tmp_path)
+        result.save_summary(tmp_path)
 
 
 def test_progress(images: tuple[Image, Image]) -> None:
@@ -377,7 +379,7 @@ def test_other_errors_name_the_features(error: Exception, images: tuple[Image, I
 
 
 def test_the_smallest_report_is_finite() -> None:
-    report = register(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)).report()
+    report = register(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)).summary()
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert all(math.isfinite(v) for v in report["diagnostics"].values())
 

@@ -202,7 +202,7 @@ def test_neither_transform_folds() -> None:
 
 
 def test_the_report_contains_the_settings(both: RegistrationResult, tmp_path: Path) -> None:
-    both.save_report(tmp_path / "report.json")
+    both.save_summary(tmp_path / "report.json")
     config = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["config"]
     assert config["symmetric"] is True
     assert config["continuous_features"] == {"type": "none"}
@@ -212,6 +212,6 @@ def test_the_report_contains_the_settings(both: RegistrationResult, tmp_path: Pa
 
 def test_the_report_contains_every_search(pair: PhantomPair) -> None:
     searches = (ConvexSearch(spacing=6, radius=2), ConvexSearch(spacing=3, radius=1))
-    report = register(pair.fixed, pair.moving, dataclasses.replace(QUICK, discrete=searches, continuous=None)).report()
+    report = register(pair.fixed, pair.moving, dataclasses.replace(QUICK, discrete=searches, continuous=None)).summary()
     assert [s["spacing"] for s in report["config"]["discrete"]] == [6, 3]
     assert json.loads(json.dumps(report)) == report

@@ -32,7 +32,7 @@ def files_of(folder: Path, *kinds: str) -> tuple[PairFiles, ...]:
     endings = {"labels": "_labels.nii.gz", "landmarks": "_landmarks.csv", "segmentation": "_labels.nii.gz"}
     return tuple(
         PairFiles(
-            name=f"pair {n}",
+            id=f"pair {n}",
             fixed=folder / f"{n}_fixed.nii.gz",
             moving=folder / f"{n}_moving.nii.gz",
             **{f"{side}_{k}": folder / f"{n}_{side}{endings[k]}" for k in kinds for side in ("fixed", "moving")},

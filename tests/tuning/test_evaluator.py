@@ -202,7 +202,7 @@ def test_figures_are_those_of_the_metrics(files: Callable[..., tuple[PairFiles, 
     pairs = files("labels", "landmarks")
     config = preset("published")
     [entries] = Evaluator(pairs).evaluate(config).entries
-    assert list(entries) == [pair.name for pair in pairs]
+    assert list(entries) == [pair.id for pair in pairs]
     pair = pairs[1]
     transform = register(pair.fixed, pair.moving, config).transform
     fixed, moving = (read_image(path) for path in (pair.fixed, pair.moving))
@@ -213,7 +213,7 @@ def test_figures_are_those_of_the_metrics(files: Callable[..., tuple[PairFiles, 
         fixed_landmarks_mm=fixed.grid.index_to_world(read_landmarks(pair.fixed_landmarks)),
         moving_landmarks_mm=moving.grid.index_to_world(read_landmarks(pair.moving_landmarks)),
     )
-    figures = entries[pair.name]
+    figures = entries[pair.id]
     assert figures["dice"] == [*found["dice_per_label"].values()]
     assert figures["hd95_mm"] == pytest.approx([*found["hd95_per_label_mm"].values()], nan_ok=True)
     assert sum(figures["tre_mm"]) / len(figures["tre_mm"]) == pytest.approx(found["tre_mm"])

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,11 +24,11 @@ import convexadam
 from convexadam import ConfigError, FileError, InputError, OutOfMemoryError, RegistrationConfig, register
 from convexadam.io import PairFiles, read_image
 from convexadam.metrics import evaluate_transform
-from convexadam.tuning import Evaluator, Space, Status, TuningResult, tune
-from convexadam.tuning.executors import EvaluatorSpec, Job, LocalExecutor, NextJob, TrialError
+from convexadam.tuning import Evaluator, LocalExecutor, Space, Status, TuningResult, tune
 from convexadam.tuning.ranks import score_by_metrics
 from convexadam.tuning.reference import summarise
 from convexadam.tuning.space import Checkpoints
+from convexadam.tuning.trials import EvaluatorSpec, Job, TrialError
 
 pytest.importorskip("optuna")
 
@@ -128,7 +128,7 @@ def test_a_finished_search_has_no_trials_left(
     before = rows(folder)
 
     class Idle:
-        def run(self, spec: EvaluatorSpec, next_job: NextJob) -> Iterator[tuple[Job, Any]]:
+        def run(self, spec: EvaluatorSpec, next_job: Callable[[], Job | None]) -> Iterator[tuple[Job, Any]]:
             assert next_job() is None
             yield from ()
 
@@ -309,8 +309,8 @@ def test_two_searches_in_one_folder_at_once(labelled: tuple[PairFiles, ...], spa
     pytest.importorskip("fcntl")
 
     class Another:
-        def run(self, spec: EvaluatorSpec, next_job: NextJob) -> Iterator[tuple[Job, Any]]:
-            with pytest.raises(FileError, match="must not be in use by another search"):
+        def run(self, spec: EvaluatorSpec, next_job: Callable[[], Job | None]) -> Iterator[tuple[Job, Any]]:
+            with pytest.raises(FileError, match=r"must not be in use by another search, got process \d+ on "):
                 tune(labelled, tmp_path, space=space)
             yield from LocalExecutor().run(spec, next_job)
 
@@ -354,7 +354,7 @@ class Breaking:
     def __init__(self, number: int, outcome: TrialError | Exception) -> None:
         self._number, self._outcome = number, outcome
 
-    def run(self, spec: EvaluatorSpec, next_job: NextJob) -> Iterator[tuple[Job, Any]]:
+    def run(self, spec: EvaluatorSpec, next_job: Callable[[], Job | None]) -> Iterator[tuple[Job, Any]]:
         evaluator = spec.make()
         while (job := next_job()) is not None:
             if job.number != self._number:

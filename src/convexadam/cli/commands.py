@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 
 from convexadam import __version__
+from convexadam.cli.cohort import Cohort
 from convexadam.cli.common import UsageError, say
 from convexadam.cli.demo import Demo
 from convexadam.cli.describing import Info
@@ -22,6 +23,7 @@ from convexadam.cli.warming import Warmup
 from convexadam.cli.warping import Warp
 from convexadam.errors import ConvexAdamError
 from convexadam.io import use_header
+from convexadam.kernels._waiting import passive_waiting
 
 _COMMANDS: dict[str, Any] = {
     "warp": Warp,
@@ -30,6 +32,7 @@ _COMMANDS: dict[str, Any] = {
     "convert": Convert,
     "info": Info,
     "evaluate": Evaluate,
+    "cohort": Cohort,
     "tune": Tune,
     "learn2reg": Learn2Reg,
     "demo": Demo,
@@ -50,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.filterwarnings("always", module="convexadam", category=UserWarning)
             warnings.showwarning = _show_warning
             command = _parse_command(arguments)
-            with use_header(getattr(command, "header", None)):
+            with use_header(getattr(command, "header", None)), passive_waiting():
                 command.run()
     except UsageError as error:
         say(f"convexadam: {error}")

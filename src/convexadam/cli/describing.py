@@ -15,10 +15,10 @@ import tyro
 from convexadam.cli.common import Header, read_grid, read_optional
 from convexadam.cli.evaluating import replace_nan
 from convexadam.cli.format_names import FormatName, check_format_name
-from convexadam.cli.matrices import decompose_matrix
 from convexadam.cli.transform_files import load_transform_with, name_read_options
 from convexadam.errors import FileError
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform
+from convexadam.geometry.matrices import decompose_matrix
 from convexadam.io import get_format, read_image
 from convexadam.io.detect import Detection, detect_format
 from convexadam.io.nifti import read_nifti_grid, read_nifti_values

@@ -24,14 +24,9 @@ from convexadam.cli.common import (
     say,
     show_progress,
 )
-from convexadam.cli.matrices import decompose_matrix
 from convexadam.cli.points import read_points
 from convexadam.cli.results import (
     LABELS,
-    MATRIX,
-    MOVED,
-    REPORT,
-    TRANSFORM,
     check_fixed_image,
     check_folder,
     check_learn2reg_path,
@@ -41,11 +36,13 @@ from convexadam.cli.results import (
 from convexadam.cli.transform_files import load_transform
 from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, Transform, compose
+from convexadam.geometry.matrices import decompose_matrix
 from convexadam.io import read_image, write_image, write_learn2reg
 from convexadam.linear import LinearAlignment
 from convexadam.linear.centres import geometric_centre
 from convexadam.metrics.summary import to_integer_labels
 from convexadam.registration import RegistrationConfig, RegistrationResult, preset, register
+from convexadam.registration.files import REPORT, name_outputs
 from convexadam.registration.inputs import parse_images
 
 HELP_ALL = "--help-all"
@@ -167,9 +164,8 @@ class Register:
     def _check_outputs(self) -> None:
         """Raise before the registration, not after it, if the results cannot be written."""
         check_folder(self.output_dir)
-        names = [MOVED, MATRIX if self.base.is_linear else TRANSFORM, REPORT] + [LABELS] * (
-            self.warp_labels is not None
-        )
+        names = [*name_outputs(("moved", "transform"), linear=self.base.is_linear, labels=False), REPORT]
+        names += [LABELS] * (self.warp_labels is not None)
         results = [self.output_dir / name for name in names]
         if self.learn2reg is not None:
             check_learn2reg_path(self.learn2reg, self.output_dir)

@@ -11,15 +11,13 @@ from pathlib import Path
 
 from convexadam._atomic import check_writable, make_folder
 from convexadam.errors import FileError, GeometryError
-from convexadam.geometry import Affine, Image
-from convexadam.io import check_learn2reg_name, write_image, write_transform
+from convexadam.geometry import Image
+from convexadam.io import check_learn2reg_name
 from convexadam.io.nifti import has_right_angles
 from convexadam.registration import RegistrationResult
+from convexadam.registration.files import REPORT, write_outputs
 
-MOVED, REPORT, LABELS = "moved.nii.gz", "report.json", "labels_moved.nii.gz"
-
-TRANSFORM, MATRIX = "transform.nii.gz", "transform.tfm"
-"""Name of the transform: of a displacement field, and of a linear one."""
+LABELS = "labels_moved.nii.gz"
 
 _BYTES_PER_VOXEL = 16
 """Of the moved image and the transform, before they are packed."""
@@ -96,8 +94,6 @@ def write_result(result: RegistrationResult, folder: Path) -> list[Path]:
 
 def _write_files(result: RegistrationResult, folder: Path) -> list[Path]:
     make_folder(folder)
-    write_image(result.moved, folder / MOVED)
-    name = MATRIX if isinstance(result.transform, Affine) else TRANSFORM
-    write_transform(result.transform, folder / name)
-    result.save_report(folder / REPORT)
-    return [folder / written for written in (MOVED, name, REPORT)]
+    written = write_outputs(result, folder, ("moved", "transform"))
+    result.save_summary(folder / REPORT)
+    return [*written, folder / REPORT]

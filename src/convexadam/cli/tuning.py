@@ -15,8 +15,8 @@ import tyro
 
 from convexadam.cli.common import UsageError, say
 from convexadam.errors import MissingExtraError
+from convexadam.executors import DaskExecutor, connect_dask
 from convexadam.tuning import (
-    DaskExecutor,
     Progress,
     Ranking,
     Sampler,
@@ -24,7 +24,6 @@ from convexadam.tuning import (
     Status,
     StorageKind,
     TuningResult,
-    connect_dask,
     tradeoff_figure,
     tune,
 )

@@ -1,4 +1,4 @@
-"""Lists of image pairs in CSV and JSON files."""
+"""Lists of image pairs in CSV, TSV and JSON files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -18,11 +18,11 @@ from convexadam.io.reading import StrPath, check_file
 @final
 @dataclass(frozen=True, kw_only=True)
 class PairFiles:
-    """Files of one image pair. Segmentations, labels and landmarks are given for both images or for none.
+    """Files of one image pair. Segmentations and landmarks are given for both images or for none.
 
     Attributes
     ----------
-    name
+    id
         Unique name of the pair.
     fixed, moving
         The images.
@@ -31,12 +31,16 @@ class PairFiles:
     fixed_segmentation, moving_segmentation
         Label maps or probabilities that features are extracted from, such as the predictions of a network.
     fixed_labels, moving_labels
-        Reference label maps for the evaluation.
+        Reference label maps for the evaluation; of the moving image alone, labels to warp.
     fixed_landmarks, moving_landmarks
         Reference landmarks for the evaluation: corresponding points row by row, in voxel indices of their own image.
+    initial_transform
+        Transform from fixed to moving space to start from.
+    preset
+        Name of the settings of this pair; ``None`` for those of all pairs.
     """
 
-    name: str
+    id: str
     fixed: Path
     moving: Path
     fixed_mask: Path | None = None
@@ -47,11 +51,21 @@ class PairFiles:
     moving_labels: Path | None = None
     fixed_landmarks: Path | None = None
     moving_landmarks: Path | None = None
+    initial_transform: Path | None = None
+    preset: str | None = None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that are given, by attribute."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Path)}
 
 
 _COLUMNS = tuple(item.name for item in dataclasses.fields(PairFiles))
 
-_PAIRED_COLUMNS = ("segmentation", "labels", "landmarks")
+_PAIRED_COLUMNS = ("segmentation", "landmarks")
+
+_SHOWN = 20
+"""Problems of a list that a message names."""
 
 
 def read_manifest(path: StrPath) -> tuple[PairFiles, ...]:
@@ -60,27 +74,54 @@ def read_manifest(path: StrPath) -> tuple[PairFiles, ...]:
     Parameters
     ----------
     path
-        ``*.json`` for a list of objects; any other name is read as a comma-separated table with a header line. The
-        columns are the attributes of `PairFiles`; ``fixed`` and ``moving`` are required. The default of ``name`` is the
-        number of the row, from 1. Empty cells count as missing. Paths are relative to the folder of the list.
+        ``*.json`` for a list of objects, ``*.tsv`` for a table separated by tabulators; any other name is read as a
+        comma-separated table. Tables have a header line. The columns are the attributes of `PairFiles`; ``fixed`` and
+        ``moving`` are required. The default of ``id`` is the number of the row, from 1. Empty cells count as missing.
+        Paths are relative to the folder of the list.
 
     Raises
     ------
     FileError
-        If the list cannot be read or is empty, or files that it names do not exist (the message lists them).
+        If the list cannot be read or is empty, or all that is wrong with it are files that do not exist.
     InputError
-        If a column is unknown, something is given for only one image of a pair, or two pairs have the same name.
+        If columns are unknown, something is given for only one image of a pair, or pairs have the same id. The message
+        lists all rows that cannot be used, each with its number and the reason.
     """
     with check_file(path, "a list of pairs") as source:
-        text = source.read_text(encoding="utf-8-sig")
-        rows = _parse_json(text, source) if source.suffix == ".json" else _parse_table(text)
+        rows = _read_rows(source)
         if not rows:
             raise FileError(
                 f"{source} must list at least one pair, got none; write one row per pair, with columns fixed and moving"
             )
-        pairs = tuple(_parse_row(row, number, source) for number, row in enumerate(rows, start=1))
-    _check_pairs(pairs, source)
-    return pairs
+    pairs, problems = list[PairFiles](), list[str]()
+    for number, row in enumerate(rows, start=1):
+        found = list(_find_problems(row))
+        problems += [f"row {number} {problem}" for problem in found]
+        if not found:
+            pairs.append(_make_pair(row, number, source.parent))
+    counts = Counter(pair.id for pair in pairs)
+    problems += [
+        f"ids must be unique, got {name!r} more than once; change one" for name, count in counts.items() if count > 1
+    ]
+    gone = [
+        f"row {row} must name files that exist, got no file {file}"
+        for row, file in _find_missing_files(rows, source.parent)
+    ]
+    if problems or gone:
+        raise (InputError if problems else FileError)(_join_problems(source, problems + gone))
+    return tuple(pairs)
+
+
+def _join_problems(source: Path, problems: Sequence[str]) -> str:
+    more = f"; and {len(problems) - _SHOWN} more" * (len(problems) > _SHOWN)
+    return f"{source} must list pairs that can be used: {'; '.join(problems[:_SHOWN])}{more}"
+
+
+def _read_rows(source: Path) -> Sequence[Mapping[Any, Any]]:
+    """Return the rows of a list, without empty cells."""
+    text = source.read_text(encoding="utf-8-sig")
+    rows = _parse_json(text, source) if source.suffix == ".json" else _parse_table(text, source)
+    return [{key: value for key, value in row.items() if value not in (None, "", [])} for row in rows]
 
 
 def _parse_json(text: str, source: Path) -> Sequence[Mapping[str, Any]]:
@@ -93,38 +134,41 @@ def _parse_json(text: str, source: Path) -> Sequence[Mapping[str, Any]]:
     return rows
 
 
-def _parse_table(text: str) -> Sequence[Mapping[str, Any]]:
-    return [row for row in csv.DictReader(text.splitlines(), skipinitialspace=True) if any(row.values())]
+def _parse_table(text: str, source: Path) -> Sequence[Mapping[Any, Any]]:
+    delimiter = "\t" if source.suffix == ".tsv" else ","
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
+    return [row for row in reader if any(row.values())]
 
 
-def _parse_row(row: Mapping[str, Any], number: int, source: Path) -> PairFiles:
+def _find_problems(row: Mapping[Any, Any]) -> Iterator[str]:
+    """Yield what is wrong with a row, as the end of a sentence about it."""
     if None in row:
-        raise InputError(
-            f"row {number} must have as many cells as there are columns, got more; quote cells that hold commas"
-        )
-    values = {key: value for key, value in row.items() if value not in (None, "", [])}
-    if unknown := [key for key in values if key not in _COLUMNS]:
-        hint = did_you_mean(str(unknown[0]), _COLUMNS)
-        raise InputError(f"columns must be among {', '.join(_COLUMNS)}, got {unknown[0]!r}{hint}; rename or remove it")
-    if missing := [key for key in ("fixed", "moving") if key not in values]:
-        raise InputError(
-            f"row {number} must name the fixed and the moving image, got no {' and no '.join(missing)} image; add it"
-        )
-    name = str(values.pop("name", number))
-    files = {key: source.parent / str(value).strip() for key, value in values.items()}
+        yield "must have as many cells as there are columns, got more; quote cells that hold commas"
+    for key in row:
+        if key is not None and key not in _COLUMNS:
+            hint = did_you_mean(str(key), _COLUMNS)
+            yield f"must have columns among {', '.join(_COLUMNS)}, got {key!r}{hint}; rename or remove it"
+    if missing := [key for key in ("fixed", "moving") if key not in row]:
+        yield f"must name the fixed and the moving image, got no {' and no '.join(missing)} image; add it"
     for kind in _PAIRED_COLUMNS:
-        if (f"fixed_{kind}" in files) != (f"moving_{kind}" in files):
-            raise InputError(
-                f"{kind} must be given for both images of a pair or for none, got those of one image of pair {name}; "
-                "add the others"
-            )
-    return PairFiles(name=name, **files)
+        if (f"fixed_{kind}" in row) != (f"moving_{kind}" in row):
+            yield f"must have {kind} of both images or of none, got those of one image; add the others"
+    if "fixed_labels" in row and "moving_labels" not in row:
+        yield "must have moving_labels if it has fixed_labels, got none; add them"
 
 
-def _check_pairs(pairs: Iterable[PairFiles], source: Path) -> None:
-    counts = Counter(pair.name for pair in pairs)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        raise InputError(f"names of pairs must be unique, got {twice[0]!r} more than once in {source}; rename one")
-    files = [value for pair in pairs for value in vars(pair).values() if isinstance(value, Path)]
-    if gone := [str(file) for file in dict.fromkeys(files) if not file.exists()]:
-        raise FileError(f"files of {source} must exist, got {', '.join(gone)}; check the names")
+def _make_pair(row: Mapping[Any, Any], number: int, folder: Path) -> PairFiles:
+    texts = {key: str(value).strip() for key, value in row.items()}
+    files: dict[str, Any] = {key: folder / text for key, text in texts.items() if key not in ("id", "preset")}
+    return PairFiles(id=texts.get("id", str(number)), preset=texts.get("preset"), **files)
+
+
+def _find_missing_files(rows: Sequence[Mapping[Any, Any]], folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yield the number of the row and the path of each file that does not exist."""
+    known: dict[Path, bool] = {}  # an atlas is named in each row
+    for number, row in enumerate(rows, start=1):
+        for key, value in row.items():
+            if key in _COLUMNS and key not in ("id", "preset"):
+                path = folder / str(value).strip()
+                if not known.setdefault(path, path.exists()):
+                    yield number, path

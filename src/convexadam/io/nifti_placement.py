@@ -63,6 +63,11 @@ def use_header(form: HeaderForm | None) -> Iterator[None]:
         _FORM.reset(token)
 
 
+def get_header_form() -> HeaderForm | None:
+    """Return the form of the block of `use_header` around; ``None`` for the default rule."""
+    return _FORM.get()
+
+
 def find_placement(nifti: Any, unit_mm: float) -> Placement:
     """Return where a nibabel image of NIfTI places its voxels, by the rules of `use_header`.
 

@@ -4,6 +4,7 @@ from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.foreground import AutoForeground, MaskEstimator
 from convexadam.registration.landmarks import LandmarkTerm
 from convexadam.registration.memory import estimate_memory
+from convexadam.registration.prepared import PreparedImage, prepare
 from convexadam.registration.presets import Preset, preset, preset_names, preset_table, register_preset
 from convexadam.registration.register import register
 from convexadam.registration.result import RegistrationResult
@@ -15,11 +16,13 @@ __all__ = [
     "LandmarkTerm",
     "MaskEstimator",
     "NativeGrid",
+    "PreparedImage",
     "Preset",
     "RegistrationConfig",
     "RegistrationResult",
     "WorkingGrid",
     "estimate_memory",
+    "prepare",
     "preset",
     "preset_names",
     "preset_table",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
@@ -13,13 +14,21 @@ import torch
 
 from convexadam._typing import Channels, Triple
 from convexadam.errors import ConfigError, GeometryError, InputError
-from convexadam.features import Extractor, FeatureInput, extract_pair_features, uses_labels
+from convexadam.features import (
+    Extractor,
+    FeatureInput,
+    PairFeatures,
+    extract_features,
+    extract_pair_features,
+    uses_labels,
+)
 from convexadam.geometry import Affine, Image, Transform
 from convexadam.geometry.tensors import all_finite, check_values, finiteness, parse_device
 from convexadam.io import as_image, has_affine, read_transform
 from convexadam.kernels._device import read_numbers
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.landmarks import Landmarks
+from convexadam.registration.memo import Memo
 
 _MAX_LABEL = 2**53
 """Larger whole numbers are not exact in float64."""
@@ -39,7 +48,10 @@ ImagePair: TypeAlias = tuple[Image | None, Image | None]
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RegistrationInputs:
-    """Both images and what belongs to them, checked; for the meaning see `register`."""
+    """Both images and what belongs to them, checked; for the meaning see `register`.
+
+    ``memo`` has what depends on the fixed image and the settings alone, if other moving images follow.
+    """
 
     fixed: Image
     moving: Image
@@ -49,6 +61,7 @@ class RegistrationInputs:
     sliding_regions: Image | None = None
     landmarks: Landmarks | None = None
     initial: Transform | None = None
+    memo: Memo | None = None
 
 
 def parse_images(
@@ -62,6 +75,18 @@ def parse_images(
     """Return images that can be registered, from any form that `as_image` takes; on the device of the fixed one."""
     images = {"fixed": _parse_image(fixed, fixed_affine, device)}
     images["moving"] = _parse_image(moving, moving_affine, images["fixed"].data.device)
+    _check_images(images)
+    return images["fixed"], images["moving"]
+
+
+def parse_fixed_image(value: Any, affine: Any = None, device: torch.device | str | None = None) -> Image:
+    """Return a fixed image that can be registered; see `parse_images`."""
+    image = _parse_image(value, affine, device)
+    _check_images({"fixed": image})
+    return image
+
+
+def _check_images(images: Mapping[str, Image]) -> None:
     for name, image in images.items():
         check_values(image.data, f"the {name} image")
         _check_shape_of_voxels(image, name)
@@ -74,7 +99,6 @@ def parse_images(
                 f"the {name} image must be finite, got {int((~data.isfinite()).sum())} NaN or Inf in {data.numel()} "
                 "values; replace them, for example by the background value"
             )
-    return images["fixed"], images["moving"]
 
 
 def _parse_image(value: Any, affine: Any, device: torch.device | str | None) -> Image:
@@ -201,10 +225,25 @@ def parse_initial(value: Any, fixed: Image, moving: Image) -> Transform | None:
 
 
 def extract_pair(
-    extractor: Extractor, images: tuple[FeatureInput, FeatureInput], spacings: tuple[Triple, ...]
+    extractor: Extractor,
+    images: tuple[FeatureInput, FeatureInput],
+    spacings: tuple[Triple, ...],
+    memo: Memo | None = None,
 ) -> list[tuple[Channels, Channels]]:
-    """Extract features of both images at each spacing, with as many channels for both."""
-    pairs = list(extract_pair_features(extractor, *images, spacings))
+    """Extract features of both images at each spacing, with as many channels for both.
+
+    ``memo`` keeps those of the fixed image, unless features are extracted from both images together.
+    """
+    if memo is None or isinstance(extractor, PairFeatures):
+        pairs = list(extract_pair_features(extractor, *images, spacings))
+    else:
+        fixed, moving = images
+        maps = memo.get(
+            ("features", id(extractor), spacings),
+            lambda: extract_features(extractor, fixed.image, spacings, weight=fixed.weight),
+        )
+        others = extract_features(extractor, moving.image, spacings, weight=moving.weight)
+        pairs = list(zip(maps, others, strict=True))
     counts = [len(features) for features in pairs[0]]
     if counts[0] != counts[1]:
         raise ConfigError(

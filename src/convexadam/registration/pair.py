@@ -19,6 +19,7 @@ from convexadam.kernels.warp_ssd import FeatureMap, pack_features
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import ImagePair, check_features, extract_pair
 from convexadam.registration.landmarks import WorkingLandmarks
+from convexadam.registration.memo import Memo
 
 _DIAGNOSTIC_SPACING: Triple = (2, 2, 2)
 """Spacing at which the similarity is measured if no stage runs."""
@@ -43,6 +44,8 @@ class WorkingPair:
         Labels and weights of the fixed image, ``[i, j, k]``.
     landmarks
         In voxels.
+    memo
+        What depends on the fixed image and the settings alone.
     """
 
     config: RegistrationConfig
@@ -52,6 +55,7 @@ class WorkingPair:
     sliding_regions: Volume | None = None
     volume_preserving_mask: Volume | None = None
     landmarks: WorkingLandmarks | None = None
+    memo: Memo | None = None
 
     @property
     def grid(self) -> Grid:
@@ -71,7 +75,7 @@ class WorkingPair:
         shared = levels if len(levels) == 1 and self._refinement_extractor == self.config.features else []
         searches = searches or [fit_spacing(_DIAGNOSTIC_SPACING, self.grid.shape)]
         every = tuple(dict.fromkeys([*searches, *shared]))
-        maps = dict(zip(every, extract_pair(self.config.features, self._inputs, every), strict=True))
+        maps = dict(zip(every, extract_pair(self.config.features, self._inputs, every, self.memo), strict=True))
         coarse = [self._level(maps[spacing], spacing, pool_weight) for spacing in searches]
         fine = self._refinement_level(self._pack(list(maps.pop(shared[0]))), 0) if shared else None
         return _release_in_order(self._measure(coarse, fine)), fine
@@ -79,9 +83,8 @@ class WorkingPair:
     def extract_refinement(self, number: int) -> FeatureLevel:
         """Extract the features of one level of the refinement."""
         spacing = refinement_spacings(self.config, self.grid)[number]
-        level = self._refinement_level(
-            self._pack(list(extract_pair(self._refinement_extractor, self._inputs, (spacing,)).pop())), number
-        )
+        maps = list(extract_pair(self._refinement_extractor, self._inputs, (spacing,), self.memo).pop())
+        level = self._refinement_level(self._pack(maps), number)
         check_features(self._refinement_extractor, float(largest_value(level)))
         return level
 

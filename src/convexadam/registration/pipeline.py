@@ -36,6 +36,7 @@ from convexadam.kernels.warp_ssd import overlap_weight, prepare_ssd
 from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import ImagePair, RegistrationInputs
+from convexadam.registration.memo import reuse
 from convexadam.registration.pair import WorkingPair
 
 _WHOLE = 0.999
@@ -56,8 +57,10 @@ def initialise(inputs: RegistrationInputs, config: RegistrationConfig) -> Initia
     """Estimate the masks that are not given, and align linearly."""
     fixed_mask, moving_mask = inputs.masks
     if config.foreground is not None:
-        fixed_mask = config.foreground(inputs.fixed) if fixed_mask is None else fixed_mask
-        moving_mask = config.foreground(inputs.moving) if moving_mask is None else moving_mask
+        estimate = config.foreground
+        if fixed_mask is None:
+            fixed_mask = reuse(inputs.memo, "fixed mask", lambda: estimate(inputs.fixed))
+        moving_mask = estimate(inputs.moving) if moving_mask is None else moving_mask
     masks, initial = (fixed_mask, moving_mask), inputs.initial
     if config.linear is None or not (initial is None or isinstance(initial, Affine)):
         return Initialisation(start=Affine() if initial is None else initial, linear=None, masks=masks)
@@ -81,10 +84,14 @@ def resample_to_working_grid(
     margin = max(map(receptive_radius, config.extractors))
     # features near the edge of a mask must not depend on what lies outside
     reach_mm = margin * max(grid.spacing_mm)
-    fixed = fill_outside_mask(inputs.fixed, fixed_mask, reach_mm)
+
+    def resample_fixed() -> tuple[Image, Volume | None]:
+        fixed = fill_outside_mask(inputs.fixed, fixed_mask, reach_mm)
+        return resample_to_grid(fixed, grid), weight_on_grid(fixed, fixed_mask, grid, margin)
+
+    fixed, fixed_weight = reuse(inputs.memo, "fixed on the working grid", resample_fixed)
     moving = fill_outside_mask(inputs.moving, moving_mask, reach_mm)
     warped, warped_weight = _warp_moving(moving, moving_mask, start, grid, margin)
-    weights = weight_on_grid(fixed, fixed_mask, grid, margin), warped_weight
     landmarks = None
     if inputs.landmarks is not None and config.landmarks is not None:
         grids = inputs.fixed.grid, inputs.moving.grid
@@ -94,12 +101,13 @@ def resample_to_working_grid(
         segmentations = resample_labels_to_grid(segmentations[0], grid), _warp_labels(segmentations[1], start, grid)
     return WorkingPair(
         config=config,
-        images=(resample_to_grid(fixed, grid), warped),
-        weights=weights,
+        images=(fixed, warped),
+        weights=(fixed_weight, warped_weight),
         segmentations=segmentations,
         landmarks=landmarks,
         volume_preserving_mask=_resample_mask(inputs.volume_preserving_mask, grid),
         sliding_regions=_resample_mask(inputs.sliding_regions, grid),
+        memo=inputs.memo,
     )
 
 

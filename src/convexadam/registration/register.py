@@ -16,6 +16,7 @@ from convexadam.errors import ConfigError, OutOfMemoryError, is_about_memory
 from convexadam.geometry import Affine, DisplacementField, Image, Transform
 from convexadam.kernels import backend_for, override_backend
 from convexadam.kernels._precision import full_precision
+from convexadam.kernels._waiting import wait_passively
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import (
@@ -29,6 +30,7 @@ from convexadam.registration.inputs import (
 )
 from convexadam.registration.landmarks import parse_landmarks
 from convexadam.registration.linear_result import measure_linear
+from convexadam.registration.memo import Memo
 from convexadam.registration.memory import release_memory
 from convexadam.registration.pair import WorkingPair
 from convexadam.registration.pipeline import (
@@ -52,9 +54,6 @@ _STAGES = ("linear", "resample", "features", "discrete", "continuous", "finish")
 _NO_MEMORY_FOR_IMAGES = "has too little memory to hold the images; crop or coarsen them, or use another device"
 
 
-@torch.inference_mode(False)  # the refinement differentiates, whatever the caller has switched off
-@torch.no_grad()
-@full_precision
 def register(
     fixed: Any,
     moving: Any,
@@ -146,9 +145,61 @@ def register(
     >>> bool(result.transform.disp_mm.abs().max() < 0.1)
     True
     """
-    config = preset() if config is None else config
+    return register_with_memo(
+        fixed,
+        moving,
+        preset() if config is None else config,
+        fixed_affine=fixed_affine,
+        moving_affine=moving_affine,
+        fixed_mask=fixed_mask,
+        moving_mask=moving_mask,
+        volume_preserving_mask=volume_preserving_mask,
+        sliding_regions=sliding_regions,
+        fixed_segmentation=fixed_segmentation,
+        moving_segmentation=moving_segmentation,
+        initial_transform=initial_transform,
+        fixed_landmarks=fixed_landmarks,
+        moving_landmarks=moving_landmarks,
+        landmark_weights=landmark_weights,
+        device=device,
+        progress=progress,
+    )
+
+
+def check_config(config: RegistrationConfig) -> RegistrationConfig:
+    """Return settings, or raise `ConfigError` if they are something else."""
     if not isinstance(config, RegistrationConfig):
         raise ConfigError(f"config must be a RegistrationConfig, got {show(config)}; preset('default') returns one")
+    return config
+
+
+@torch.inference_mode(False)  # the refinement differentiates, whatever the caller has switched off
+@torch.no_grad()
+@full_precision
+@wait_passively
+def register_with_memo(
+    fixed: Any,
+    moving: Any,
+    config: RegistrationConfig,
+    *,
+    memo: Memo | None = None,
+    fixed_affine: Any = None,
+    moving_affine: Any = None,
+    fixed_mask: Any = None,
+    moving_mask: Any = None,
+    volume_preserving_mask: Any = None,
+    sliding_regions: Any = None,
+    fixed_segmentation: Any = None,
+    moving_segmentation: Any = None,
+    initial_transform: Any = None,
+    fixed_landmarks: Any = None,
+    moving_landmarks: Any = None,
+    landmark_weights: Any = None,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> RegistrationResult:
+    """Do what `register` does, with a memo of what depends on the fixed image alone; ``None`` keeps nothing."""
+    check_config(config)
     if progress is not None and not callable(progress):
         raise ConfigError(f"progress must be a function (stage, fraction), got {show(progress)}; pass print, say")
     with _translate_memory_errors(f"{device or 'the device'} {_NO_MEMORY_FOR_IMAGES}"):
@@ -167,6 +218,7 @@ def register(
             sliding_regions=parse_sliding_regions(sliding_regions, fixed_image, config),
             landmarks=parse_landmarks(fixed_landmarks, moving_landmarks, landmark_weights, grids),
             initial=parse_initial(initial_transform, fixed_image, moving_image),
+            memo=memo,
         )
     if inputs.landmarks is not None and config.landmarks is None:
         raise ConfigError("config.landmarks must be a LandmarkTerm if landmarks are given, got None")

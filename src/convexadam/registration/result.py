@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -92,7 +93,7 @@ class RegistrationResult:
         """
         return convert_image(self.moved, self.moving_type if kind is None else kind)
 
-    def report(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Everything but the volumes, as plain values that JSON can hold."""
         return {
             "config": {name: as_plain(part) for name, part in vars(self.config).items()},
@@ -111,8 +112,8 @@ class RegistrationResult:
             },
         }
 
-    def save_report(self, path: str | Path) -> None:
-        """Write `report` as JSON (all of it, or nothing).
+    def save_summary(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+        """Write `summary` as JSON (all of it, or nothing), with the keys of ``extra``.
 
         Raises
         ------
@@ -120,7 +121,7 @@ class RegistrationResult:
             If the folder is missing or the file cannot be written.
         """
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(self.report(), indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps({**self.summary(), **(extra or {})}, indent=2) + "\n", encoding="utf-8")
 
 
 def _plain(fit: LinearFit) -> dict[str, Any]:

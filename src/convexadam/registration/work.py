@@ -17,7 +17,7 @@ from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.memory import estimate_on_grid
 from convexadam.registration.pair import refinement_spacings, search_spacings
 
-_OPERATIONS_PER_S = 1e9
+OPERATIONS_PER_S = 1e9
 """Of one thread, from the operations of `count_operations`; right to a factor of about three."""
 
 _LONG_H, _ENDLESS_H = 1.0, 1000.0
@@ -52,7 +52,7 @@ def check_work(fixed: Image, config: RegistrationConfig) -> None:
             f"{memory / 1e9:.3g}; raise grid.spacing_mm or lower grid.max_voxels "
             "(IsotropicGrid), raise discrete.spacing or lower discrete.radius"
         )
-    hours = count_operations(config, grid, fixed.data.shape[0]) / _OPERATIONS_PER_S / torch.get_num_threads() / 3600
+    hours = count_operations(config, grid, fixed.data.shape[0]) / OPERATIONS_PER_S / torch.get_num_threads() / 3600
     advice = "lower iterations, channels, radius or the size of kernels, or raise spacing"
     if hours > _ENDLESS_H:
         raise ConfigError(

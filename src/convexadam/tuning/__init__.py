@@ -1,7 +1,7 @@
 """Self-configuration: settings chosen by their results on pairs of a user."""
 
+from convexadam.executors import DaskExecutor, Executor, LocalExecutor, ProcessExecutor, connect_dask
 from convexadam.tuning.evaluator import Evaluator, Trial
-from convexadam.tuning.executors import DaskExecutor, Executor, LocalExecutor, connect_dask
 from convexadam.tuning.figure import tradeoff_figure
 from convexadam.tuning.report import TuningResult
 from convexadam.tuning.space import SPACES, Space
@@ -17,6 +17,7 @@ __all__ = [
     "Executor",
     "Failure",
     "LocalExecutor",
+    "ProcessExecutor",
     "Progress",
     "Ranking",
     "Sampler",

@@ -17,6 +17,7 @@ from convexadam.geometry import DisplacementField, Grid, Image
 from convexadam.io import PairFiles
 from convexadam.kernels import override_backend
 from convexadam.kernels._precision import full_precision
+from convexadam.kernels._waiting import wait_passively
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
 from convexadam.registration import RegistrationConfig
 from convexadam.registration.inputs import RegistrationInputs, parse_images, parse_mask, parse_segmentations
@@ -86,7 +87,7 @@ class Evaluator:
 
     def score_before(self) -> dict[str, Entries]:
         """Return the figures of each pair before registration."""
-        return {files.name: self._reference(files).evaluate_before() for files in self.pairs}
+        return {files.id: self._reference(files).evaluate_before() for files in self.pairs}
 
     def evaluate(self, config: RegistrationConfig, checkpoints: Checkpoints | None = None) -> Trial:
         """Register all pairs with settings, and judge the results of each variant.
@@ -101,7 +102,7 @@ class Evaluator:
         found: list[dict[str, Entries]] = [{} for _ in variants]
         for files in self.pairs:
             for entries, figures in zip(found, self._evaluate_variants(files, variants), strict=True):
-                entries[files.name] = figures
+                entries[files.id] = figures
         return Trial(entries=tuple(found), seconds=time.perf_counter() - began)
 
     def _evaluate_variants(self, files: PairFiles, variants: Sequence[RegistrationConfig]) -> Iterator[Entries]:
@@ -120,6 +121,7 @@ class Evaluator:
     @torch.inference_mode(False)
     @torch.no_grad()
     @full_precision
+    @wait_passively
     def _run(self, files: PairFiles, config: RegistrationConfig, variants: Sequence[RegistrationConfig]) -> _Run:
         """Run what the variants share: all but the last iterations and the final smoothing."""
         inputs = self._inputs(files, config)
@@ -202,7 +204,7 @@ class Evaluator:
         try:
             return self._reuse(("images", files), read)
         except InputError as error:
-            raise InputError(f"pair {files.name}: {error}") from error
+            raise InputError(f"pair {files.id}: {error}") from error
 
     def _reference(self, files: PairFiles) -> Reference:
         fixed, moving = self._images(files)

@@ -75,18 +75,18 @@ class Reference:
         scored: tuple[int, ...] = ()
         device = fixed.data.device
         if files.fixed_labels is not None and files.moving_labels is not None:
-            names = [f"{side}_labels of pair {files.name}" for side in ("fixed", "moving")]
+            names = [f"{side}_labels of pair {files.id}" for side in ("fixed", "moving")]
             maps = [read_image(path, device=device) for path in (files.fixed_labels, files.moving_labels)]
             if not maps[0].grid.is_close(fixed.grid, tolerance=HEADER_ROUNDING):
                 raise InputError(
-                    f"fixed_labels of pair {files.name} must be on the grid of its fixed image "
+                    f"fixed_labels of pair {files.id} must be on the grid of its fixed image "
                     f"{fixed.grid.shape}, got the grid {maps[0].grid.shape}; resample them"
                 )
             labels = to_integer_labels(maps[0], names[0]), to_integer_labels(maps[1], names[1])
             scored = tuple(common_labels(labels[0].data, labels[1].data))
             if not scored:
                 raise InputError(
-                    f"fixed_labels and moving_labels of pair {files.name} must have a label above 0 in common, "
+                    f"fixed_labels and moving_labels of pair {files.id} must have a label above 0 in common, "
                     "got none; check the label maps"
                 )
         if files.fixed_landmarks is not None and files.moving_landmarks is not None:
@@ -96,7 +96,7 @@ class Reference:
             )
             if len(landmarks[0]) != len(landmarks[1]):
                 raise InputError(
-                    f"fixed_landmarks and moving_landmarks of pair {files.name} must be row by row the same points, "
+                    f"fixed_landmarks and moving_landmarks of pair {files.id} must be row by row the same points, "
                     f"got {len(landmarks[0])} and {len(landmarks[1])}; remove those without a partner"
                 )
         return cls(labels=labels, scored=scored, landmarks_mm=landmarks, surface=surface)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from convexadam._checks import check_choice
+from convexadam._lock import lock_folder
 from convexadam.errors import FileError, MissingExtraError
 
 StorageKind: TypeAlias = Literal["journal", "sqlite"]
@@ -38,8 +39,7 @@ def open_storage(folder: Path, kind: StorageKind) -> Iterator[Any]:
     path = folder / ("study.sqlite" if kind == "sqlite" else "study.journal")
     existed = path.exists()
     try:
-        with _lock_folder(folder):
-            _sweep(folder)
+        with lock_folder(folder, "search"):
             try:
                 storage: Any = _open_sqlite(path) if kind == "sqlite" else _open_journal(path)
             except Exception as error:  # of any type, depending on how the file is damaged
@@ -56,12 +56,6 @@ def open_storage(folder: Path, kind: StorageKind) -> Iterator[Any]:
                         path.unlink(missing_ok=True)
     finally:
         optuna.logging.set_verbosity(level)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed process was writing in a folder that is locked by this one."""
-    for path in folder.glob(".*.part.*"):
-        path.unlink(missing_ok=True)
 
 
 def _open_sqlite(path: Path) -> Any:
@@ -84,27 +78,3 @@ def _open_journal(path: Path) -> Any:
             # a killed process may have written half a line, to which the next entry would be appended
             file.truncate(file.read().rfind(b"\n") + 1)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
-
-
-@contextmanager
-def _lock_folder(folder: Path) -> Iterator[None]:
-    """Lock a folder, if the system supports it; the operating system releases the lock when the process ends."""
-    try:
-        file = (folder / ".lock").open("w", encoding="utf-8")
-    except OSError as error:
-        raise FileError(
-            f"cannot write to {folder}: {error.strerror}; check permissions, or choose another folder"
-        ) from error
-    with file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FileError(
-                f"the folder {folder} must not be in use by another search, got one that is; wait for it to end, or "
-                "choose another folder"
-            ) from error
-        except (ImportError, OSError):  # not supported by Windows and some file systems
-            pass
-        yield

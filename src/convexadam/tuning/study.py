@@ -13,9 +13,9 @@ from convexadam._checks import check_choice
 from convexadam.errors import ConfigError
 from convexadam.registration import RegistrationConfig
 from convexadam.tuning.evaluator import Trial
-from convexadam.tuning.executors import Job, TrialError
 from convexadam.tuning.reference import HIGHER_IS_BETTER, Entries, select_metrics, summarise
 from convexadam.tuning.space import Checkpoints, Options, Range, Sample, Stage, make_key, remove_refinement
+from convexadam.tuning.trials import Job, TrialError
 
 Sampler: TypeAlias = Literal["random", "tpe", "multi-objective"]
 """Random as in the published search; TPE with accuracy as objective, or with accuracy and smoothness."""

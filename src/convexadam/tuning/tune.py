@@ -11,22 +11,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, final, get_args
+from typing import Any, Literal, TypeAlias, final, get_args
 
 import numpy as np
 
 from convexadam._atomic import make_folder
 from convexadam._checks import check_choice, is_number
-from convexadam.errors import ConfigError, FileError, InputError
+from convexadam.errors import ConfigError, FileError, InputError, MissingExtraError
+from convexadam.executors import Executor, LocalExecutor
 from convexadam.io import PairFiles, atomic_path, read_manifest
 from convexadam.tuning.evaluator import MEMORY_BYTES
-from convexadam.tuning.executors import EvaluatorSpec, Executor, Job, LocalExecutor
 from convexadam.tuning.ranks import score_by_metrics, score_by_significance
 from convexadam.tuning.reference import Entries, select_metrics, summarise
 from convexadam.tuning.report import TuningResult, write_results
 from convexadam.tuning.space import Space, Stage
 from convexadam.tuning.storage import StorageKind, open_storage
 from convexadam.tuning.study import Candidate, Failure, Sampler, StageStudy
+from convexadam.tuning.trials import EvaluatorSpec, Job, TrialError, keep_evaluator
 
 Ranking: TypeAlias = Literal["linear", "significance"]
 """By the metrics, as published, or by how many others are significantly better, as Learn2Reg ranks."""
@@ -97,7 +98,7 @@ def tune(
     storage
         ``"journal"`` or ``"sqlite"``: the file format of the study.
     executor
-        Where trials run; ``None`` for this process. See `DaskExecutor`.
+        Where trials run; ``None`` for this process. See `convexadam.executors`.
     device
         Device to compute on.
     memory_bytes
@@ -130,7 +131,7 @@ def tune(
     arguments |= {"surface": surface, "storage": storage}
     executor, clock = executor or LocalExecutor(), _Clock(budget_s)
     results: list[_StageResult] = []
-    with open_storage(folder, storage) as store:
+    with open_storage(folder, storage) as store, keep_evaluator():
         record = {**arguments, "space": space.text, "pairs": [_make_fingerprint(pair) for pair in files]}
         record |= {"base": space.base.to_toml()}
         continues = _check_record(folder, record)
@@ -145,7 +146,7 @@ def tune(
             _run_stage(study, executor, spec, clock.until(share), progress)
             results.append(_rank_stage(study, before, ranking))
     result = _make_result(results, before)
-    write_results(result, folder, {**arguments, "ranking": ranking, "pairs": [pair.name for pair in files]})
+    write_results(result, folder, {**arguments, "ranking": ranking, "pairs": [pair.id for pair in files]})
     return result
 
 
@@ -198,7 +199,11 @@ def _run_stage(
 
     report()
     for job, outcome in executor.run(spec, next_job):
-        study.record(job, outcome)
+        if isinstance(outcome, (FileError, MissingExtraError)):
+            raise outcome
+        study.record(
+            job, TrialError.from_exception(outcome, permanent=False) if isinstance(outcome, Exception) else outcome
+        )
         report()
 
 
@@ -245,11 +250,14 @@ def _replace_samples(stages: tuple[Stage, Stage], samples: tuple[int, int]) -> t
 
 
 def _check_arguments(files: Sequence[PairFiles], sampler: str, ranking: str, budget_s: float) -> None:
-    names = [pair.name for pair in files]
+    names = [pair.id for pair in files]
     if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise InputError(
             f"names of pairs must be unique, got {names.count(repeated[0])} named {repeated[0]!r}; rename them"
         )
+    for pair in files:
+        if (pair.fixed_labels is None) != (pair.moving_labels is None):
+            raise InputError(f"labels must be given for both images of a pair or for none, got one of pair {pair.id}")
     available = {(pair.fixed_labels is None, pair.fixed_landmarks is None) for pair in files}
     if len(available) > 1:
         raise InputError(
@@ -268,10 +276,15 @@ def _resolve_paths(pairs: Sequence[PairFiles]) -> tuple[PairFiles, ...]:
         raise InputError(f"pairs must be a file with a list of pairs or at least one PairFiles, got {pairs!r}")
     resolved = []
     for pair in pairs:
-        files = {name: Path(path).resolve() for name, path in vars(pair).items() if name != "name" and path is not None}
-        if missing := [str(path) for path in files.values() if not path.exists()]:
-            raise FileError(f"files of pair {pair.name} must exist, missing: {', '.join(missing)}; check the list")
-        resolved.append(PairFiles(name=pair.name, **files))
+        if pair.initial_transform is not None or pair.preset is not None:
+            raise InputError(
+                f"pairs to tune on must have neither an initial transform nor a preset, got one of pair {pair.id}; "
+                "remove these columns"
+            )
+        absolute: dict[str, Any] = {name: path.resolve() for name, path in pair.files.items()}
+        if missing := [str(path) for path in absolute.values() if not path.exists()]:
+            raise FileError(f"files of pair {pair.id} must exist, missing: {', '.join(missing)}; check the list")
+        resolved.append(dataclasses.replace(pair, **absolute))
     return tuple(resolved)
 
 
@@ -301,8 +314,7 @@ def _write_record(folder: Path, space: Space, record: Mapping[str, object]) -> N
 
 def _make_fingerprint(pair: PairFiles) -> dict[str, str]:
     """Return paths, sizes and modification times of files, by which a change is noticed."""
-    files = {name: path for name, path in vars(pair).items() if isinstance(path, Path)}
-    stats = {name: (path, path.stat()) for name, path in files.items()}
-    return {"name": pair.name} | {
+    stats = {name: (path, path.stat()) for name, path in pair.files.items()}
+    return {"id": pair.id} | {
         name: f"{path}, {stat.st_size} bytes, {stat.st_mtime_ns}" for name, (path, stat) in stats.items()
     }

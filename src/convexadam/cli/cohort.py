@@ -1,0 +1,276 @@
+"""``convexadam cohort``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import tyro
+
+from convexadam.cli.common import Header, OptionalFile, Preset, UsageError, say
+from convexadam.cohort import CohortOutcome, CohortPlan, pair_all, pair_bids, pair_with_fixed, plan_cohort
+from convexadam.cohort.cohort import OUTPUTS, register_cohort
+from convexadam.errors import ConvexAdamError, OutOfMemoryError
+from convexadam.executors import DaskExecutor, Executor, ProcessExecutor, connect_dask, count_cores
+from convexadam.io import PairFiles, read_manifest
+from convexadam.registration import RegistrationConfig, preset
+from convexadam.registration.files import Output
+
+_SHOWN = 20
+"""Pairs that failed, or should be looked at, that the summary lists."""
+
+_PRINT_INTERVAL_S = 30.0
+
+Pattern = Annotated[str | None, tyro.conf.arg(metavar="PATTERN", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """Register a whole study; the same command continues an interrupted run.
+
+    The pairs are those of MANIFEST, or --fixed with each --moving, or --all-pairs, or --bids. DIR holds cohort.csv,
+    with one row for each pair as it ends, cohort.json, and a folder of results for each pair. A pair is registered
+    again if its files or settings have changed. The exit status is 1 if pairs failed.
+
+    Attributes
+    ----------
+    manifest
+        List of pairs: .csv, .tsv or .json with fixed and moving, and optionally id, preset, initial_transform, and
+        fixed_mask, moving_mask, fixed_labels, moving_labels (to warp, and for the Dice overlap), fixed_landmarks,
+        moving_landmarks (for the landmark error), fixed_segmentation, moving_segmentation. Paths are relative to it.
+    output_dir
+        Folder for the results; created if it does not exist.
+    fixed
+        Image that all others are registered to.
+    moving
+        The others, such as 'scans/*.nii.gz'.
+    all_pairs
+        Register each pair of these images once.
+    bids
+        Folder in BIDS layout. Without --fixed, within each subject all images to the first one.
+    suffix
+        Kind of the images of --bids.
+    config
+        TOML file of settings, instead of a preset.
+    set
+        Change one: discrete.spacing=5 (repeatable).
+    keep
+        Files to keep of each pair: transform, inverse, moved, labels.
+    retries
+        How often a pair that failed is tried again.
+    workers
+        Processes on this machine that share its cores.
+    dask
+        Address of a Dask scheduler, on whose workers to run.
+    slurm_jobs
+        SLURM jobs to start as workers, as dask-jobqueue is configured.
+    device
+        Device such as cuda:0.
+    gpus
+        GPUs that the workers take in turn, by number.
+    dry_run
+        Check the pairs, print the estimated time and memory, and register nothing.
+    quiet
+        Print no progress and no summary.
+    """
+
+    manifest: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST", help_behavior_hint="")] = (
+        None
+    )
+    output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    fixed: OptionalFile = None
+    moving: Pattern = None
+    all_pairs: Pattern = None
+    bids: OptionalFile = None
+    suffix: str = "T1w"
+    preset: Preset = "default"
+    config: OptionalFile = None
+    set: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TOML", help_behavior_hint="")
+    ] = ()
+    keep: tuple[Output, ...] = OUTPUTS
+    retries: int = 1
+    workers: int = 1
+    dask: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
+    slurm_jobs: int = 0
+    device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cpu"
+    gpus: tuple[int, ...] = ()
+    header: Header = None
+    dry_run: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    quiet: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+
+    def run(self) -> None:
+        """Run the command."""
+        self._check_options()
+        pairs, config = self._find_pairs(), self._make_config()
+        if self.dry_run:
+            self._print_plan(pairs, config)
+            return
+        outcomes = list[CohortOutcome]()
+        start = time.monotonic()
+        with self._open_executor() as executor, _show_progress(len(pairs), quiet=self.quiet) as show:
+            for outcome in register_cohort(
+                pairs,
+                config,
+                output_dir=self.output_dir,
+                executor=executor,
+                outputs=self.keep,
+                retries=self.retries,
+                device=self.device,
+                source=self._describe_source(),
+            ):
+                outcomes.append(outcome)
+                show(outcome)
+        if not self.quiet:
+            _print_summary(outcomes, time.monotonic() - start)
+        if failed := [outcome for outcome in outcomes if outcome.status == "failed"]:
+            names = ", ".join(outcome.id for outcome in failed[:_SHOWN]) + ", ..." * (len(failed) > _SHOWN)
+            raise ConvexAdamError(
+                f"{len(failed)} of {len(outcomes)} pairs failed: {names}; see {self.output_dir / 'cohort.csv'}, and "
+                "repeat the command to try them again"
+            )
+
+    def _check_options(self) -> None:
+        ways = {
+            "MANIFEST": self.manifest,
+            "--moving": self.moving,
+            "--all-pairs": self.all_pairs,
+            "--bids": self.bids,
+        }
+        if len(given := [name for name, value in ways.items() if value is not None]) != 1:
+            raise UsageError(
+                f"pairs must be given in one way, {', '.join(ways)}, got {' and '.join(given) or 'none'}; choose one"
+            )
+        if (self.moving is not None) > (self.fixed is not None):
+            raise UsageError("--fixed must be given with --moving, got none; name the image to register to")
+        if self.fixed is not None and given[0] in ("MANIFEST", "--all-pairs"):
+            raise UsageError(f"--fixed must be omitted with {given[0]}, which says what is registered to what")
+        if len([option for option in (self.dask, self.slurm_jobs, self.workers > 1) if option]) > 1:
+            raise UsageError("workers must be those of --workers, --dask or --slurm-jobs, got several; choose one")
+        if self.workers < 1 or self.slurm_jobs < 0:
+            raise UsageError(f"--workers must be at least 1, got {min(self.workers, self.slurm_jobs)}")
+
+    def _find_pairs(self) -> Sequence[PairFiles]:
+        if self.manifest is not None:
+            return read_manifest(self.manifest)
+        if self.all_pairs is not None:
+            return pair_all(self.all_pairs)
+        if self.bids is not None:
+            return pair_bids(self.bids, self.suffix, self.fixed)
+        assert self.fixed is not None
+        assert self.moving is not None
+        return pair_with_fixed(self.fixed, self.moving)
+
+    def _describe_source(self) -> str:
+        return str(self.manifest or self.all_pairs or self.bids or f"{self.fixed}, {self.moving}")
+
+    def _make_config(self) -> RegistrationConfig:
+        if self.config is not None and self.preset != "default":
+            raise UsageError(
+                f"settings must come from --preset or --config, got --preset {self.preset} and --config {self.config}; "
+                "omit one of them"
+            )
+        base = preset(self.preset) if self.config is None else RegistrationConfig.load(self.config)
+        return base.with_settings(*self.set)
+
+    @contextmanager
+    def _open_executor(self) -> Iterator[Executor | None]:
+        gpus = tuple(map(str, self.gpus))
+        if self.dask is None and not self.slurm_jobs:
+            yield ProcessExecutor(self.workers, gpus=gpus) if self.workers > 1 or gpus else None
+            return
+        client = connect_dask(self.dask, slurm_jobs=self.slurm_jobs)
+        try:
+            yield DaskExecutor(client)
+        finally:
+            client.close()
+
+    def _print_plan(self, pairs: Sequence[PairFiles], config: RegistrationConfig) -> None:
+        plan = plan_cohort(pairs, config, workers=self.workers, threads=max(1, count_cores() // self.workers))
+        say(_describe_plan(plan))
+        if not plan.fits:
+            raise OutOfMemoryError(
+                f"the machine must have {plan.memory_bytes / 1e9:.1f} GB of memory for {plan.workers} workers, got "
+                f"{plan.machine_bytes / 1e9:.1f}; use fewer workers"
+            )
+
+
+def _describe_plan(plan: CohortPlan) -> str:
+    return (
+        f"{plan.pairs} pairs on {plan.workers} worker{'s' * (plan.workers > 1)}: about {_format_time(plan.seconds)} "
+        f"(right to a factor of three), {plan.memory_bytes / 1e9:.1f} GB of memory of {plan.machine_bytes / 1e9:.1f}"
+    )
+
+
+def _format_time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+class _Show(Protocol):
+    def __call__(self, outcome: CohortOutcome) -> None: ...
+
+
+@contextmanager
+def _show_progress(total: int, *, quiet: bool) -> Iterator[_Show]:
+    """Show a progress bar on a terminal, otherwise print a line every 30 s; name each pair that failed as it ends."""
+    if quiet:
+        yield lambda outcome: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("pairs", total=total)
+
+            def show(outcome: CohortOutcome) -> None:
+                bar.update(task, advance=1)
+                if outcome.error is not None:
+                    bar.console.print(f"{outcome.id}: {outcome.error}", markup=False)
+
+            yield show
+    else:
+        yield _make_line_printer(total)
+
+
+def _make_line_printer(total: int) -> _Show:
+    done, last = 0, -_PRINT_INTERVAL_S
+
+    def show(outcome: CohortOutcome) -> None:
+        nonlocal done, last
+        done += 1
+        if outcome.error is not None:
+            say(f"{outcome.id}: {outcome.error}")
+        if time.monotonic() - last >= _PRINT_INTERVAL_S or done == total:
+            last = time.monotonic()
+            say(f"{done} of {total} pairs")
+
+    return show
+
+
+def _print_summary(outcomes: Sequence[CohortOutcome], seconds: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    counts = Counter(outcome.status for outcome in outcomes)
+    grades = Counter(outcome.verdict.grade for outcome in outcomes if outcome.verdict is not None)
+    table = Table("pairs", "registered", "kept", "failed", "ok", "to look at", "verdict failed", "time")
+    numbers = (len(outcomes), *(counts[s] for s in ("done", "kept", "failed")))
+    numbers += tuple(grades[grade] for grade in ("ok", "look", "failed"))
+    table.add_row(*map(str, numbers), _format_time(seconds))
+    console = Console(stderr=True)
+    console.print(table)
+    doubtful = [outcome for outcome in outcomes if outcome.verdict is not None and outcome.verdict.grade != "ok"]
+    for outcome in doubtful[:_SHOWN]:
+        assert outcome.verdict is not None
+        console.print(f"{outcome.id}: {outcome.verdict.grade} ({outcome.verdict.reasons[0]})", markup=False)
+    if len(doubtful) > _SHOWN:
+        console.print(f"... and {len(doubtful) - _SHOWN} more", markup=False)

@@ -1,0 +1,236 @@
+"""Registration of all pairs of a cohort."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from convexadam._atomic import make_folder
+from convexadam._checks import check_component, check_count
+from convexadam._lock import lock_folder
+from convexadam._version import VERSION
+from convexadam.cohort.fingerprint import describe_settings
+from convexadam.cohort.ids import check_ids
+from convexadam.cohort.job import PairJob, run_pair, sweep
+from convexadam.cohort.outcome import CohortOutcome
+from convexadam.cohort.table import CohortTable
+from convexadam.errors import ConfigError, ConvexAdamError, InputError
+from convexadam.executors import Executor, LocalExecutor
+from convexadam.geometry.tensors import parse_device
+from convexadam.io import PairFiles, atomic_path, read_manifest
+from convexadam.io.nifti_placement import get_header_form
+from convexadam.io.reading import StrPath
+from convexadam.registration import RegistrationConfig, preset
+from convexadam.registration.files import Output
+from convexadam.report import judge_quality
+
+OUTPUTS: tuple[Output, ...] = ("transform", "moved", "labels")
+"""Files that are kept of each pair, unless told otherwise."""
+
+_MOST_OTHERS = 200
+"""Pairs that a pair is compared with for its verdict, spread evenly over the cohort."""
+
+
+def register_cohort(
+    pairs: StrPath | Sequence[PairFiles],
+    config: RegistrationConfig | None = None,
+    *,
+    output_dir: StrPath,
+    executor: Executor | None = None,
+    outputs: Collection[Output] = OUTPUTS,
+    retries: int = 1,
+    device: str | None = None,
+    source: str | None = None,
+) -> Iterator[CohortOutcome]:
+    """Register all pairs of a cohort, and yield what came of each pair as it ends.
+
+    Results are written to the folder described in `convexadam.cohort`. An interrupted run continues when it is called
+    again: pairs whose files (by content) and settings are the same are kept, and all others registered. The error of a
+    pair is an outcome as well, and does not stop the others.
+
+    Parameters
+    ----------
+    pairs
+        A list of pairs in a file (see `convexadam.io.read_manifest`), or the pairs. Those with a ``preset`` use its
+        settings.
+    config
+        Settings of all other pairs; ``None`` takes ``preset("default")``.
+    output_dir
+        Folder for the results; created if it does not exist.
+    executor
+        Where pairs are registered; ``None`` for this process. See `convexadam.executors`.
+    outputs
+        Files to keep of each pair: ``"transform"``, ``"inverse"``, ``"moved"`` and ``"labels"`` (the labels of the
+        moving image, warped). Files that an earlier run has kept stay.
+    retries
+        How often a pair that failed is tried again, at the end; not if its files or settings cannot be used.
+    device
+        Device to compute on; ``None`` is the CPU.
+    source
+        How the pairs were given, for ``cohort.json``.
+
+    Returns
+    -------
+    Iterator of one outcome for each pair, those that are kept first. The folder is locked until it is exhausted or
+    closed.
+
+    Raises
+    ------
+    InputError, FileError
+        If pairs cannot be used, before any is registered; or, from the iterator, if another process uses the folder.
+    ConfigError
+        If an argument is out of range.
+
+    Examples
+    --------
+    >>> for outcome in register_cohort("pairs.csv", output_dir="study"):  # doctest: +SKIP
+    ...     print(outcome.id, outcome.status, outcome.verdict)
+    """
+    files = tuple(pairs) if not isinstance(pairs, (str, os.PathLike)) else read_manifest(pairs)
+    _check_arguments(files, outputs, retries, device)
+    folder = Path(output_dir)
+    jobs = list(_make_jobs(files, config, folder.resolve() / "pairs", tuple(outputs), device))
+    record = _make_record(jobs, source or (str(pairs) if isinstance(pairs, (str, os.PathLike)) else None), retries)
+    return _run(jobs, folder, record, executor or LocalExecutor(), retries)
+
+
+def _check_arguments(files: Sequence[PairFiles], outputs: Collection[Output], retries: int, device: str | None) -> None:
+    if not files or not all(isinstance(pair, PairFiles) for pair in files):
+        raise InputError("pairs must be a file with a list of pairs or at least one PairFiles, got none or others")
+    check_ids([pair.id for pair in files])
+    if unknown := sorted({*outputs} - {*get_args(Output)}):
+        raise ConfigError(f"outputs must be among {', '.join(get_args(Output))}, got {unknown[0]!r}")
+    check_count(retries, "retries")
+    if device is not None:
+        parse_device(device)
+
+
+def _make_jobs(
+    files: Sequence[PairFiles],
+    config: RegistrationConfig | None,
+    folder: Path,
+    outputs: tuple[Output, ...],
+    device: str | None,
+) -> Iterator[PairJob]:
+    """Yield the job of each pair.
+
+    Raises
+    ------
+    InputError
+        If files do not exist or presets are unknown; the message lists all of them.
+    """
+    config = preset() if config is None else config
+    check_component(config, RegistrationConfig, "config")
+    problems, presets = list[str](), dict[str | None, RegistrationConfig]({None: config})
+    exist: dict[Path, bool] = {}
+    for pair in files:
+        gone = [path for path in pair.files.values() if not exist.setdefault(path, path.exists())]
+        problems += [f"pair {pair.id}: there is no file {path}" for path in gone]
+        try:
+            presets.setdefault(pair.preset, config if pair.preset is None else preset(pair.preset))
+        except ConvexAdamError as error:
+            problems.append(f"pair {pair.id}: {error}")
+    if problems:
+        raise InputError(f"pairs must name files and presets that exist: {'; '.join(problems)}")
+    uses = Counter(pair.fixed for pair in files)
+    for pair in files:
+        absolute: dict[str, Any] = {name: path.absolute() for name, path in pair.files.items()}
+        yield PairJob(
+            pair=dataclasses.replace(pair, **absolute),
+            config=presets[pair.preset],
+            folder=folder,
+            outputs=outputs,
+            header=get_header_form(),
+            device=device,
+            shares_fixed=uses[pair.fixed] > 1,
+        )
+
+
+def _make_record(jobs: Sequence[PairJob], source: str | None, retries: int) -> dict[str, Any]:
+    """Return what ``cohort.json`` holds."""
+    configs = {job.pair.preset or "": job.config for job in jobs}
+    return {
+        "command": sys.argv,
+        "source": source,
+        "pairs": len(jobs),
+        "outputs": list(jobs[0].outputs),
+        "retries": retries,
+        "device": jobs[0].device or "cpu",
+        "settings": {name: json.loads(describe_settings(config, jobs[0].header)) for name, config in configs.items()},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {
+            "convexadam": VERSION,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _run(
+    jobs: Sequence[PairJob], folder: Path, record: dict[str, Any], executor: Executor, retries: int
+) -> Iterator[CohortOutcome]:
+    make_folder(folder / "pairs")
+    with lock_folder(folder, "cohort"):
+        sweep(folder / "pairs")
+        with atomic_path(folder / "cohort.json") as temporary:
+            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        table, outcomes, waiting = CohortTable(folder / "cohort.csv"), list[CohortOutcome](), list[PairJob]()
+        for job in jobs:
+            kept = job.find_kept()
+            if kept is None:
+                waiting.append(job)
+            else:
+                outcomes.append(kept)
+        table.rewrite(outcomes)
+        yield from outcomes
+        for outcome in _register(waiting, executor, retries):
+            outcomes.append(outcome)
+            table.append(outcome)
+            yield outcome
+        table.rewrite(_judge(outcomes))
+
+
+def _register(jobs: list[PairJob], executor: Executor, retries: int) -> Iterator[CohortOutcome]:
+    """Yield the outcome of each job; what fails is tried again when all others have ended."""
+    for left in range(retries, -1, -1):
+        failed = list[PairJob]()
+        for job, result in executor.run(run_pair, partial(next, iter(jobs), None)):
+            outcome = _make_failure(job, result) if isinstance(result, Exception) else result
+            if outcome.status == "failed" and left and not outcome.is_permanent:
+                failed.append(job)
+            else:
+                # a worker that was lost after it had written its results has kept them
+                yield dataclasses.replace(outcome, status="done") if outcome.status == "kept" else outcome
+        jobs = failed
+
+
+def _make_failure(job: PairJob, error: Exception) -> CohortOutcome:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return CohortOutcome(pair=job.pair, status="failed", folder=job.folder / job.pair.id, error=text)
+
+
+def _judge(outcomes: Iterable[CohortOutcome]) -> Iterator[CohortOutcome]:
+    """Yield outcomes with their verdicts by comparison with others of the same settings."""
+    groups = defaultdict[str | None, list[CohortOutcome]](list)
+    for outcome in outcomes:
+        groups[outcome.pair.preset].append(outcome)
+    for group in groups.values():
+        known = [outcome.quality for outcome in group if outcome.quality is not None]
+        others = known[:: max(1, -(-len(known) // _MOST_OTHERS))]
+        for outcome in group:
+            quality = outcome.quality
+            verdict = None if quality is None else judge_quality(quality, others)
+            yield dataclasses.replace(outcome, verdict=verdict)

@@ -1,0 +1,61 @@
+"""Names of pairs, which are those of their folders as well."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from convexadam.errors import InputError
+
+_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".mhd", ".nrrd", ".nhdr", ".hdr", ".img")
+
+_LONGEST = 180
+"""Bytes of an id; file systems allow 255, and temporary folders need some of them."""
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    """Raise unless each id can be the name of a folder, and no two would be the same folder on any system.
+
+    Raises
+    ------
+    InputError
+        The message lists all ids that cannot be used.
+    """
+    problems = [
+        f"{name!r} (row {row})"
+        for row, name in enumerate(ids, start=1)
+        if not re.fullmatch(r"[^\W_][^/\\:*?\"<>|\x00-\x1f]*(?<![. ])", name) or len(name.encode()) > _LONGEST
+    ]
+    if problems:
+        raise InputError(
+            "ids must be names of folders: a letter or digit, then no slash, colon, quotation mark, asterisk, question "
+            f"mark, bracket or bar, and at most {_LONGEST} bytes; got {', '.join(problems)}"
+        )
+    counts = Counter(name.casefold() for name in ids)
+    if twice := [name for name in ids if counts[name.casefold()] > 1]:
+        raise InputError(
+            f"ids must be unique, also without regard to case, got {', '.join(map(repr, dict.fromkeys(twice)))} more "
+            "than once; change them"
+        )
+
+
+def name_files(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return a unique name for each file: its own, preceded by those of as many folders as tell files apart."""
+    names: dict[Path, str] = {}
+    left, depth = list(dict.fromkeys(paths)), 1
+    while left:
+        parts = {path: _join_parts(path, depth) for path in left}
+        counts = Counter(name.casefold() for name in parts.values())
+        taken = {name.casefold() for name in names.values()}
+        names |= {p: n for p, n in parts.items() if counts[n.casefold()] == 1 and n.casefold() not in taken}
+        if depth > max(len(path.parts) for path in left):
+            raise InputError(f"file names must differ by more than their endings, got {', '.join(map(str, left))}")
+        left, depth = [path for path in left if path not in names], depth + 1
+    return names
+
+
+def _join_parts(path: Path, depth: int) -> str:
+    stem = next((path.name.removesuffix(e) for e in _ENDINGS if path.name.endswith(e)), path.name)
+    return "_".join([*path.parts[:-1][-(depth - 1) :], stem] if depth > 1 else [stem]).replace("/", "")

@@ -1,0 +1,58 @@
+"""What came of one pair of a cohort."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, final
+
+from convexadam.io import PairFiles
+from convexadam.report import QualityMeasures, Verdict
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CohortOutcome:
+    """What came of one pair.
+
+    Attributes
+    ----------
+    pair
+        Its files, and its id.
+    status
+        ``"done"`` by this run, ``"kept"`` from an earlier one, or ``"failed"``.
+    folder
+        Folder of its results, which exists unless it failed.
+    seconds
+        Time of the pair, with reading and writing; NaN if it failed.
+    quality
+        Measures that need neither labels nor landmarks; ``None`` if it failed.
+    scores
+        ``dice``, ``dice_before`` and ``n_labels``, ``tre_mm``, ``tre_before_mm`` and ``n_landmarks``, of
+        `convexadam.metrics.Evaluation`, as far as there are labels and landmarks of both images.
+    verdict
+        Of the pair alone while the cohort is registered, and by comparison with the others in ``cohort.csv`` at its
+        end; ``None`` if it failed.
+    error
+        Error in one line, if it failed.
+    is_permanent
+        Whether the error is one of the inputs or settings, which no repetition changes.
+    warnings
+        Warnings of the registration.
+    """
+
+    pair: PairFiles
+    status: Literal["done", "kept", "failed"]
+    folder: Path
+    seconds: float = float("nan")
+    quality: QualityMeasures | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    error: str | None = None
+    is_permanent: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The id of the pair."""
+        return self.pair.id

@@ -1,0 +1,79 @@
+"""Files of the results of a registration."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from convexadam.geometry import Affine, Image, Transform
+from convexadam.io import write_image, write_transform
+from convexadam.registration.result import RegistrationResult
+
+Output: TypeAlias = Literal["transform", "inverse", "moved", "labels"]
+
+MOVED, MOVED_LABELS, REPORT = "moved.nii.gz", "moved_labels.nii.gz", "report.json"
+
+TRANSFORM, MATRIX = "transform.nii.gz", "transform.tfm"
+"""Name of the transform: of a displacement field, and of a linear one."""
+
+_PREFIX = "inverse_"
+
+
+def write_outputs(
+    result: RegistrationResult, folder: Path, outputs: Collection[Output], *, labels: Image | None = None
+) -> list[Path]:
+    """Write results to a folder that exists.
+
+    Parameters
+    ----------
+    result
+        The registration.
+    folder
+        Where to write.
+    outputs
+        What to write; ``"labels"`` is ignored without ``labels``.
+    labels
+        Label map of the moving image, to warp.
+
+    Returns
+    -------
+    The files that were written.
+
+    Raises
+    ------
+    FileError
+        If they cannot be written.
+    """
+    written = []
+    if "moved" in outputs:
+        written.append(folder / MOVED)
+        write_image(result.moved, written[-1])
+    if "transform" in outputs:
+        written.append(folder / name_transform(linear=isinstance(result.transform, Affine)))
+        write_transform(result.transform, written[-1])
+    if "inverse" in outputs:
+        inverse = result.inverse or _invert(result)
+        written.append(folder / f"{_PREFIX}{name_transform(linear=isinstance(inverse, Affine))}")
+        write_transform(inverse, written[-1], fixed=None if isinstance(inverse, Affine) else result.moving.grid)
+    if "labels" in outputs and labels is not None:
+        written.append(folder / MOVED_LABELS)
+        write_image(result.transform.warp(labels, result.fixed, mode="label"), written[-1])
+    return written
+
+
+def name_transform(*, linear: bool) -> str:
+    """Return the file name of a transform."""
+    return MATRIX if linear else TRANSFORM
+
+
+def name_outputs(outputs: Collection[Output], *, linear: bool, labels: bool) -> list[str]:
+    """Return the file names of results, for a registration that is linear alone or not, with labels to warp or not."""
+    transform = name_transform(linear=linear)
+    names = {"moved": MOVED, "transform": transform, "inverse": f"{_PREFIX}{transform}", "labels": MOVED_LABELS}
+    return [name for output, name in names.items() if output in outputs and (labels or output != "labels")]
+
+
+def _invert(result: RegistrationResult) -> Transform:
+    transform = result.transform
+    return transform.inverse() if isinstance(transform, Affine) else transform.inverse(result.moving)

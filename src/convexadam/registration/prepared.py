@@ -1,0 +1,119 @@
+"""A fixed image that many moving images are registered to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+
+from convexadam.geometry import Image
+from convexadam.registration.config import RegistrationConfig
+from convexadam.registration.inputs import parse_fixed_image, parse_mask
+from convexadam.registration.memo import Memo
+from convexadam.registration.presets import preset
+from convexadam.registration.register import Progress, check_config, register_with_memo
+from convexadam.registration.result import RegistrationResult
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedImage:
+    """A fixed image with its settings; see `prepare`.
+
+    Attributes
+    ----------
+    fixed
+        The fixed image.
+    fixed_mask
+        Its mask, as weights.
+    config
+        The settings.
+    others
+        The other arguments of `register` that belong to the fixed image, by name.
+    """
+
+    fixed: Image
+    fixed_mask: Image | None
+    config: RegistrationConfig
+    others: dict[str, Any]
+    _memo: Memo = field(default_factory=Memo, repr=False)
+
+    def register(
+        self,
+        moving: Any,
+        *,
+        moving_affine: Any = None,
+        moving_mask: Any = None,
+        moving_segmentation: Any = None,
+        initial_transform: Any = None,
+        fixed_landmarks: Any = None,
+        moving_landmarks: Any = None,
+        landmark_weights: Any = None,
+        progress: Progress | None = None,
+    ) -> RegistrationResult:
+        """Register a moving image to the fixed one; the arguments and the result are those of `register`."""
+        return register_with_memo(
+            self.fixed,
+            moving,
+            self.config,
+            memo=self._memo,
+            fixed_mask=self.fixed_mask,
+            moving_affine=moving_affine,
+            moving_mask=moving_mask,
+            moving_segmentation=moving_segmentation,
+            initial_transform=initial_transform,
+            fixed_landmarks=fixed_landmarks,
+            moving_landmarks=moving_landmarks,
+            landmark_weights=landmark_weights,
+            progress=progress,
+            **self.others,
+        )
+
+
+def prepare(
+    fixed: Any,
+    config: RegistrationConfig | None = None,
+    *,
+    fixed_affine: Any = None,
+    fixed_mask: Any = None,
+    fixed_segmentation: Any = None,
+    volume_preserving_mask: Any = None,
+    sliding_regions: Any = None,
+    device: torch.device | str | None = None,
+) -> PreparedImage:
+    """Prepare a fixed image for the registration of many moving images to it.
+
+    What depends on the fixed image alone, such as its features, is computed with the first moving image and kept for
+    the others. The results are those of `register`, bit by bit.
+
+    Parameters
+    ----------
+    fixed, config, fixed_affine, fixed_mask, fixed_segmentation, volume_preserving_mask, sliding_regions, device
+        As for `register`.
+
+    Returns
+    -------
+    The prepared image, whose method ``register`` takes a moving image. It can be called from several threads.
+
+    Raises
+    ------
+    InputError, GeometryError, FileError, ConfigError, OutOfMemoryError
+        As `register`, about the image, its mask, the settings or the device; about the other arguments later.
+
+    Examples
+    --------
+    >>> volume = torch.rand(24, 20, 16, generator=torch.Generator().manual_seed(0))
+    >>> prepared = prepare(volume)
+    >>> results = [prepared.register(moving) for moving in (volume, volume.flip(0))]
+    """
+    config = check_config(preset() if config is None else config)
+    image = parse_fixed_image(fixed, fixed_affine, device)
+    others = {
+        "fixed_segmentation": fixed_segmentation,
+        "volume_preserving_mask": volume_preserving_mask,
+        "sliding_regions": sliding_regions,
+    }
+    return PreparedImage(
+        fixed=image, fixed_mask=parse_mask(fixed_mask, image, "fixed_mask"), config=config, others=others
+    )

@@ -1,0 +1,209 @@
+"""A pair on a coarse lattice of fixed space, where similarity is measured for its quality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import final
+
+import torch
+from torch.nn.functional import avg_pool3d
+
+from convexadam._typing import Field, Float, Shaped, Tensor, Triple, Volume
+from convexadam.geometry import Grid, Image, Transform
+from convexadam.geometry.resample import resample
+from convexadam.geometry.to_grid import block_average
+
+_POINTS = 80_000
+"""Points of the lattice: 3.5 mm apart for a head, so that each measure takes a fraction of a second."""
+
+_FEWEST = 24
+"""Points along the longest axis at least, so that windows and shifts fit."""
+
+_WINDOW = 5
+"""Edge of the window of the local correlation, in points."""
+
+_STRUCTURE = 0.1
+"""Standard deviation of a window above which it has structure, as a share of that of the whole image."""
+
+_SHIFTS = (1, 2, 4)
+"""Shifts in points, along each axis and both ways, at which the similarity of a window is compared."""
+
+_TIE = 1e-6
+"""Difference of squared correlations that rounding may cause."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LatticePair:
+    """A fixed image, and a moving image where the headers and where a transform put it, at points of fixed space.
+
+    Attributes
+    ----------
+    grid
+        The points, at most as dense as the voxels of the fixed image.
+    fixed, before, after
+        Float32, smoothed to the spacing of the points.
+    fixed_weight, before_weight, after_weight
+        1 where a point lies in the field of view of the image, and in its mask; else 0.
+    disp_mm
+        ``T(x) - x`` at the points, in mm along R, A and S.
+    """
+
+    grid: Grid
+    fixed: Volume
+    before: Volume
+    after: Volume
+    fixed_weight: Volume
+    before_weight: Volume
+    after_weight: Volume
+    disp_mm: Field
+
+    @classmethod
+    def sample(
+        cls, transform: Transform, fixed: Image, moving: Image, masks: tuple[Image | None, Image | None]
+    ) -> LatticePair:
+        """Sample the first channel of both images."""
+        grid = _coarsen(fixed.grid)
+        side_mm = max(grid.spacing_mm)
+        near, far = (block_average(_first_channel(image), side_mm) for image in (fixed, moving))
+        disp_mm = transform.displacement_on(grid, None, near.data.new_empty(0))
+        inside = Image(torch.ones_like(moving.data[:1], dtype=torch.float32), moving.grid)
+        weights = [_sample_mask(masks[0], grid, None) * torch.ones_like(disp_mm[0])]
+        for shift in (None, disp_mm):
+            covered = resample(inside, grid, mode="linear", fill_value=0.0, disp_mm=shift).data[0] > 0.5
+            weights.append(covered.float() * _sample_mask(masks[1], grid, shift))
+        return cls(
+            grid=grid,
+            fixed=resample(near, grid, mode="linear").data[0],
+            before=resample(far, grid, mode="linear").data[0],
+            after=resample(far, grid, mode="linear", disp_mm=disp_mm).data[0],
+            fixed_weight=weights[0],
+            before_weight=weights[1],
+            after_weight=weights[2],
+            disp_mm=disp_mm,
+        )
+
+    def structure(self) -> Shaped[Tensor, "i j k"]:
+        """Return where the fixed image, within its mask, has structure that could be compared."""
+        return _has_structure(self.fixed, self.fixed_weight) & (self.fixed_weight > 0)
+
+    def similarity(self, moving: Volume, weight: Volume) -> Float[Tensor, ""]:
+        """Return the mean squared local correlation where the fixed image has structure; 0 outside the field of view.
+
+        It is the share of the variance of a window that a linear function of the other window explains, in [0, 1], and
+        holds for two contrasts as far as windows show two tissues.
+        """
+        squared = square_correlation(self.fixed, moving, self.fixed_weight * weight)
+        return squared[self.structure()].double().mean()
+
+    def shuffle_similarity(self) -> Float[Tensor, ""]:
+        """Return the similarity to the moved image rolled by half the lattice: the level of unrelated anatomy."""
+        i, j, k = (n // 2 for n in self.grid.shape)
+        shifts = [shift for shift in product((0, i), (0, j), (0, k)) if any(shift)]
+        mine = self.structure()
+        moved = self.after, self.after_weight, _has_structure(self.after, self.after_weight) & (self.after_weight > 0)
+        values = []
+        for shift in shifts:
+            rolled, weight, structure = (torch.roll(volume, shift, (0, 1, 2)) for volume in moved)
+            squared = square_correlation(self.fixed, rolled, self.fixed_weight * weight)
+            values.append(squared[mine & structure].double())
+        return torch.cat(values).mean()
+
+    def residuals_mm(self) -> Float[Tensor, " n"]:
+        """Return how far from ``T(x)`` the moved image matches the fixed window best, at points with structure in both.
+
+        Shifts along the axes are compared, without a regulariser, so that this is independent of how smooth ``T`` is.
+        """
+        compared = self.structure() & (self.after_weight > 0)
+        best = square_correlation(self.fixed, self.after, self.fixed_weight * self.after_weight) + _TIE
+        distance_mm = torch.zeros_like(best)
+        for shift, length_mm in _list_shifts(self.grid):
+            moved, weight = _shift(self.after, shift), _shift(self.after_weight, shift)
+            squared = square_correlation(self.fixed, moved, self.fixed_weight * weight)
+            better = squared > best
+            best = torch.where(better, squared, best)
+            distance_mm = torch.where(better, torch.full_like(best, length_mm), distance_mm)
+        return distance_mm[compared].double()
+
+
+def square_correlation(fixed: Volume, moving: Volume, weight: Volume) -> Volume:
+    """Compute the squared correlation of the windows around each point; 0 where one of them is constant or empty."""
+    stack = torch.stack([weight, fixed * weight, moving * weight])
+    products = torch.stack([fixed**2, moving**2, fixed * moving]) * weight
+    sums = _window_mean(torch.cat([stack, products]))
+    share = sums[0].clamp_min(1e-6)
+    f, m, ff, mm, fm = (s / share for s in sums[1:])
+    floors = [_floor(v, weight) for v in (fixed, moving)]
+    variance_f, variance_m = (ff - f**2).clamp_min(floors[0]), (mm - m**2).clamp_min(floors[1])
+    squared = ((fm - f * m) ** 2 / (variance_f * variance_m)).clamp(0, 1)
+    return torch.where((sums[0] > 0.2) & (weight > 0), squared, torch.zeros_like(squared))
+
+
+def _floor(values: Volume, weight: Volume) -> Tensor:
+    """Return a variance below which a window counts as constant."""
+    inside = values[weight > 0]
+    spread = inside.var(correction=0) if inside.numel() else values.new_zeros(())
+    return (_STRUCTURE**2 / 10 * spread).clamp_min(1e-12)
+
+
+def _has_structure(values: Volume, weight: Volume) -> Shaped[Tensor, "i j k"]:
+    sums = _window_mean(torch.stack([weight, values * weight, values**2 * weight]))
+    share = sums[0].clamp_min(1e-6)
+    variance = sums[2] / share - (sums[1] / share) ** 2
+    inside = values[weight > 0]
+    return variance > _STRUCTURE**2 * (inside.var(correction=0) if inside.numel() else 1.0)
+
+
+def _window_mean(values: Float[Tensor, "c i j k"]) -> Float[Tensor, "c i j k"]:
+    sizes = tuple(min(_WINDOW, n - 1 + n % 2) for n in values.shape[1:])
+    half = tuple(n // 2 for n in sizes)
+    mean: Tensor = avg_pool3d(values[None], sizes, stride=1, padding=half, count_include_pad=False)[0]
+    return mean
+
+
+def _list_shifts(grid: Grid) -> Iterator[tuple[Triple, float]]:
+    for axis, points, sign in product(range(3), _SHIFTS, (-1, 1)):
+        if points < grid.shape[axis] // 2:
+            shift = [0, 0, 0]
+            shift[axis] = sign * points
+            yield (shift[0], shift[1], shift[2]), points * grid.spacing_mm[axis]
+
+
+def _shift(values: Volume, shift: Triple) -> Volume:
+    """Shift a volume by whole points; 0 enters."""
+    result = torch.zeros_like(values)
+    target = tuple(slice(max(s, 0), n + min(s, 0)) for s, n in zip(shift, values.shape, strict=True))
+    source = tuple(slice(max(-s, 0), n + min(-s, 0)) for s, n in zip(shift, values.shape, strict=True))
+    result[target] = values[source]
+    return result
+
+
+def _coarsen(grid: Grid) -> Grid:
+    """Return a grid over the same field of view with cubic voxels, as far as the voxels are that fine."""
+    canonical = grid.canonical()
+    lengths = [n * s for n, s in zip(canonical.shape, canonical.spacing_mm, strict=True)]
+    side = min((math.prod(lengths) / _POINTS) ** (1 / 3), max(lengths) / _FEWEST)
+    i, j, k = (max(side, s) for s in canonical.spacing_mm)
+    return canonical.with_spacing((i, j, k))
+
+
+def _first_channel(image: Image) -> Image:
+    return Image(image.data[:1].detach(), image.grid)
+
+
+def _sample_mask(mask: Image | None, grid: Grid, disp_mm: Field | None) -> Tensor:
+    if mask is None:
+        return torch.ones((), dtype=torch.float32, device="cpu")  # goes with any device
+    return (resample(mask, grid, mode="nearest", fill_value=0, disp_mm=disp_mm).data[0] > 0).float()
+
+
+def pool_quantiles(values: Tensor, shares: Iterable[float]) -> list[float]:
+    """Return quantiles of at most a million of the values, evenly spread; NaN for none."""
+    shares = list(shares)
+    if not values.numel():
+        return [math.nan] * len(shares)
+    some = values.flatten()[:: max(1, values.numel() // 1_000_000)].double()
+    return [float(q) for q in torch.quantile(some, torch.tensor(shares, dtype=torch.float64, device=some.device))]

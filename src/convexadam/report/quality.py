@@ -1,0 +1,228 @@
+"""Measures of the quality of a registration that need no labels and no landmarks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol, final
+
+import numpy as np
+import torch
+
+from convexadam._typing import Tensor
+from convexadam.geometry import Affine, DisplacementField, Grid, Image, Transform
+from convexadam.geometry.matrices import decompose_matrix
+from convexadam.linear.fit import fit_weighted
+from convexadam.metrics.folding import folded_share, inner_determinant, shifted_log_spread
+from convexadam.report.lattice import LatticePair, pool_quantiles
+
+_AT_BOUNDARY = 0.95
+"""Share of the radius of the search from which a displacement counts as one at its boundary."""
+
+_FIT_POINTS = 20_000
+
+
+class Registered(Protocol):
+    """What is measured: a `RegistrationResult`, or the same read from files."""
+
+    @property
+    def transform(self) -> Transform:
+        """Fixed to moving space."""
+        ...
+
+    @property
+    def inverse(self) -> Transform | None:
+        """Moving to fixed space, if it was estimated as well."""
+        ...
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class QualityMeasures:
+    """Measures of one registration; NaN where something was not available.
+
+    Attributes
+    ----------
+    similarity_before, similarity_after
+        Mean squared local correlation of both images, in [0, 1], at the positions of the headers and after
+        registration, where the fixed image has structure; 0 counts for points outside the moving image.
+    similarity_shuffled
+        The same for the moved image rolled by half its extent: the level of unrelated anatomy.
+    matched_percent
+        Points with structure at which the transform matches better than any shift by up to four points of a lattice of
+        80,000 points.
+    residual_mm
+        Mean distance of the best of these shifts: an estimate of the remaining error.
+    overlap_percent
+        Points of the fixed image with structure that the transform maps into the moving image (and its mask).
+    inverse_consistency_mm
+        95th percentile of ``|T^-1(T(x)) - x|``, if the inverse was estimated.
+    folded_percent
+        Voxels with a Jacobian determinant of 0 or less, in per cent.
+    jacobian_low, jacobian_high
+        1st and 99th percentile of the Jacobian determinant, relative to that of the linear motion.
+    sdlogj
+        Standard deviation of ``log(clip(det + 3, 1e-9, 1e9))``, as Learn2Reg computes it.
+    rotation_degrees, translation_mm, volume_ratio
+        Linear motion: angle of the affine transform fitted to ``T``, displacement of the centre of the fixed image, and
+        determinant.
+    deformation_mm
+        Root mean square of the displacement beyond the linear motion.
+    boundary_percent
+        Points with structure whose displacement beyond the linear alignment is at least 95 % of the radius of the
+        search along an axis.
+    """
+
+    similarity_before: float
+    similarity_after: float
+    similarity_shuffled: float
+    matched_percent: float
+    residual_mm: float
+    overlap_percent: float
+    inverse_consistency_mm: float
+    folded_percent: float
+    jacobian_low: float
+    jacobian_high: float
+    sdlogj: float
+    rotation_degrees: float
+    translation_mm: float
+    volume_ratio: float
+    deformation_mm: float
+    boundary_percent: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return the measures by name as JSON holds them: ``None`` for NaN."""
+        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> QualityMeasures:
+        """Return the measures of `to_dict`; names that are missing or ``None`` become NaN, others are ignored."""
+        numbers = {f.name: values.get(f.name) for f in fields(cls)}
+        return cls(**{name: math.nan if value is None else float(value) for name, value in numbers.items()})
+
+
+@torch.no_grad()
+def measure_quality(
+    result: Registered,
+    fixed: Image,
+    moving: Image,
+    *,
+    fixed_mask: Image | None = None,
+    moving_mask: Image | None = None,
+) -> QualityMeasures:
+    """Measure the quality of a registration without labels or landmarks.
+
+    Parameters
+    ----------
+    result
+        A `RegistrationResult`, or any object with a ``transform`` and its ``inverse`` (or ``None``). If it has a
+        ``config`` with ``searches``, the displacements are compared with their radius.
+    fixed, moving
+        The registered images; the first channel is compared.
+    fixed_mask, moving_mask
+        Above 0 where images are compared, on any grid; ``None`` compares all.
+
+    Returns
+    -------
+    The measures.
+
+    Examples
+    --------
+    >>> from convexadam import register
+    >>> volume = Image(torch.rand(1, 24, 20, 16, generator=torch.Generator().manual_seed(0)), Grid((24, 20, 16)))
+    >>> measures = measure_quality(register(volume, volume), volume, volume)
+    >>> round(measures.similarity_after, 2), measures.folded_percent
+    (1.0, 0.0)
+    """
+    pair = LatticePair.sample(result.transform, fixed, moving, (fixed_mask, moving_mask))
+    structure = pair.structure()
+    residuals_mm = pair.residuals_mm()
+    linear = _fit_affine(pair, structure)
+    motion = decompose_matrix(linear)
+    centre = pair.grid.affine @ np.append((np.array(pair.grid.shape) - 1) / 2, 1.0)
+    determinants = _jacobian(result.transform) / (motion["determinant"] or math.nan)
+    low, high = pool_quantiles(determinants, (0.01, 0.99))
+    return QualityMeasures(
+        similarity_before=float(pair.similarity(pair.before, pair.before_weight)),
+        similarity_after=float(pair.similarity(pair.after, pair.after_weight)),
+        similarity_shuffled=float(pair.shuffle_similarity()),
+        matched_percent=100 * _mean(residuals_mm == 0),
+        residual_mm=_mean(residuals_mm),
+        overlap_percent=100 * _mean(pair.after_weight[structure] > 0),
+        inverse_consistency_mm=_measure_inverse_consistency(result, pair, structure),
+        folded_percent=100 * folded_share(determinants),
+        jacobian_low=low,
+        jacobian_high=high,
+        sdlogj=shifted_log_spread(determinants),
+        rotation_degrees=motion["rotation_degrees"],
+        translation_mm=float(np.linalg.norm((linear @ centre - centre)[:3])),
+        volume_ratio=motion["determinant"],
+        deformation_mm=_measure_deformation(pair, structure, linear),
+        boundary_percent=_measure_boundary(result, pair, structure, fixed.grid),
+    )
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean()) if values.numel() else math.nan
+
+
+def _points(pair: LatticePair, where: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return points in mm and what they are mapped to, ``(n, 3)`` each."""
+    index = where.nonzero()
+    index = index[:: max(1, len(index) // _FIT_POINTS)]
+    displacements = pair.disp_mm[:, index[:, 0], index[:, 1], index[:, 2]].T.double()
+    points = pair.grid.index_to_world(index.double())
+    return points.cpu().numpy(), (points + displacements).cpu().numpy()
+
+
+def _fit_affine(pair: LatticePair, structure: Tensor) -> np.ndarray:
+    points, targets = _points(pair, structure)
+    if len(points) < 4:
+        points, targets = _points(pair, torch.ones_like(structure))
+    return fit_weighted(points, targets, np.ones(len(points)), model="affine")
+
+
+def _measure_deformation(pair: LatticePair, structure: Tensor, linear: np.ndarray) -> float:
+    points, targets = _points(pair, structure)
+    if not len(points):
+        return math.nan
+    residuals = points @ linear[:3, :3].T + linear[:3, 3] - targets
+    return float(np.sqrt((residuals**2).sum(1).mean()))
+
+
+def _jacobian(transform: Transform) -> Tensor:
+    if isinstance(transform, Affine):
+        return torch.tensor([float(np.linalg.det(transform.matrix[:3, :3]))], dtype=torch.float64, device="cpu")
+    grid = transform.fixed_grid
+    assert grid is not None  # a transform that is not linear has one
+    field = transform if isinstance(transform, DisplacementField) else transform.to_displacement_field(grid)
+    return inner_determinant(field.to_voxels(), dtype=torch.float32)
+
+
+def _measure_inverse_consistency(result: Registered, pair: LatticePair, structure: Tensor) -> float:
+    if result.inverse is None:
+        return math.nan
+    points, targets = _points(pair, structure & (pair.after_weight > 0))
+    if not len(points):
+        return math.nan
+    returned = result.inverse(torch.from_numpy(targets).to(pair.disp_mm.device)).cpu().numpy()
+    return float(np.percentile(np.linalg.norm(returned - points, axis=1), 95))
+
+
+def _measure_boundary(result: Registered, pair: LatticePair, structure: Tensor, fixed: Grid) -> float:
+    """Compare displacements beyond the linear alignment with the radius of all searches, if there are any."""
+    config: Any = getattr(result, "config", None)
+    searches = getattr(config, "searches", ())
+    if not searches or not bool(structure.any()):
+        return math.nan
+    grid: Grid = config.grid(fixed)
+    fit: Any = getattr(result, "linear", None)
+    start = np.eye(4) if fit is None else np.asarray(fit.transform.matrix)
+    points, targets = _points(pair, structure)
+    along_axes = (targets - (points @ start[:3, :3].T + start[:3, 3])) @ np.linalg.inv(grid.affine[:3, :3]).T
+    reach = np.zeros(3)
+    for search in searches:
+        spacing, radius = search.control_grid(grid.shape, grid.spacing_mm)
+        reach += np.multiply(spacing, radius)
+    return float(100 * np.mean((np.abs(along_axes) >= _AT_BOUNDARY * np.maximum(reach, 1e-9)).any(1)))
