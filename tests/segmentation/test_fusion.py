@@ -126,7 +126,11 @@ def test_one_atlas_is_copied(atlases: Any) -> None:
     [
         (lambda i, k: ([], []), InputError, "at least one"),
         (lambda i, k: (i, k[:-1]), InputError, "as many as labels"),
-        (lambda i, k: (i[:-1] + [Image(i[0].data, Grid((20, 20, 20), np.diag([2, 1, 1, 1])))], k), GeometryError, "grid"),
+        (
+            lambda i, k: ([*i[:-1], Image(i[0].data, Grid((20, 20, 20), np.diag([2, 1, 1, 1])))], k),
+            GeometryError,
+            "grid",
+        ),
         (lambda i, k: ([Image(i[0].data.repeat(2, 1, 1, 1), i[0].grid), *i[1:]], k), InputError, "channels"),
         (lambda i, k: (i, [i[0], *k[1:]]), InputError, "integer type"),
     ],

@@ -25,12 +25,10 @@ class LabelFusion(Protocol):
 
     @property
     def radii(self) -> tuple[int, int, int]:
-        """Radii of patch, search and vote, in voxels; all voxels within the last one of a patch's centre get its votes."""
+        """Radii of patch, search and vote, in voxels; voxels within the last one of the centre get its votes."""
         ...
 
-    def __call__(
-        self, target: Channels, atlases: Float[Tensor, "n c i j k"], mask: Shaped[Tensor, "i j k"]
-    ) -> Weights:
+    def __call__(self, target: Channels, atlases: Float[Tensor, "n c i j k"], mask: Shaped[Tensor, "i j k"]) -> Weights:
         """Return weights ``[n, i, j, k]`` and rows of offsets, int16, at the voxels of the mask."""
         ...
 
@@ -113,7 +111,7 @@ class _Result:
     winner: Shaped[Tensor, "i j k"]
     share: Float[Tensor, "i j k"]
     probabilities: Channels
-    chosen: Shaped[Tensor, "m"]
+    chosen: Tensor
 
     @classmethod
     def allocate(cls, target: Image, known: Tensor, wanted: Sequence[int]) -> _Result:
@@ -128,9 +126,7 @@ class _Result:
             chosen=chosen,
         )
 
-    def finish(
-        self, target: Image, known: Tensor, wanted: Sequence[int], disputed: Tensor, agreed: Tensor
-    ) -> Fusion:
+    def finish(self, target: Image, known: Tensor, wanted: Sequence[int], disputed: Tensor, agreed: Tensor) -> Fusion:
         for row, label in enumerate(self.chosen):
             self.probabilities[row][~disputed] = (agreed[~disputed] == label).float()
         maps = None

@@ -26,9 +26,7 @@ class MajorityVote:
         """Radii of patch, search and vote, in voxels."""
         return 0, 0, 0
 
-    def __call__(
-        self, target: Channels, atlases: Float[Tensor, "n c i j k"], mask: Shaped[Tensor, "i j k"]
-    ) -> Weights:
+    def __call__(self, target: Channels, atlases: Float[Tensor, "n c i j k"], mask: Shaped[Tensor, "i j k"]) -> Weights:
         """Return equal weights."""
         weights = mask.to(target.dtype).expand(len(atlases), *mask.shape)
         return weights, torch.zeros(weights.shape, dtype=torch.int16, device=target.device)
@@ -37,7 +35,7 @@ class MajorityVote:
 @final
 @dataclass(frozen=True, kw_only=True)
 class LocalVote:
-    """Atlases vote with the weight ``(1 - cc + 0.01)^-gain`` of the correlation ``cc`` of their patch with the target's.
+    """Atlases vote with the weight ``(1.01 - cc)^-gain`` of the correlation ``cc`` of their patch with the target's.
 
     Artaechevarria, Munoz-Barrutia, Ortiz-de-Solorzano, "Combination strategies in multi-atlas image segmentation",
     IEEE TMI 2009, with correlation in place of mean squares; with a search radius above 0, each atlas votes with its
@@ -67,9 +65,7 @@ class LocalVote:
         """Radii of patch, search and vote, in voxels."""
         return self.patch_radius, self.search_radius, 0
 
-    def __call__(
-        self, target: Channels, atlases: Float[Tensor, "n c i j k"], mask: Shaped[Tensor, "i j k"]
-    ) -> Weights:
+    def __call__(self, target: Channels, atlases: Float[Tensor, "n c i j k"], mask: Shaped[Tensor, "i j k"]) -> Weights:
         """Return the weights and the offsets of the patches that vote."""
         offsets, correlations = match_all(target, atlases, mask, self.patch_radius, self.search_radius)
         return (1.01 - correlations).pow(-self.gain) * mask, offsets
@@ -113,15 +109,11 @@ class JointFusion:
         """Radii of patch, search and vote, in voxels."""
         return self.patch_radius, self.search_radius, self.patch_radius
 
-    def __call__(
-        self, target: Channels, atlases: Float[Tensor, "n c i j k"], mask: Shaped[Tensor, "i j k"]
-    ) -> Weights:
+    def __call__(self, target: Channels, atlases: Float[Tensor, "n c i j k"], mask: Shaped[Tensor, "i j k"]) -> Weights:
         """Return the weights and the offsets of the patches that vote."""
         offsets, _ = match_all(target, atlases, mask, self.patch_radius, self.search_radius)
         settings = {"patch_radius": self.patch_radius, "search_radius": self.search_radius}
-        weights = compute_joint_weights(
-            target, atlases, offsets, mask, **settings, alpha=self.alpha, beta=self.beta
-        )
+        weights = compute_joint_weights(target, atlases, offsets, mask, **settings, alpha=self.alpha, beta=self.beta)
         return weights, offsets
 
 

@@ -17,11 +17,10 @@ from convexadam.cohort import CohortOutcome, register_cohort
 from convexadam.errors import InputError
 from convexadam.executors import Executor
 from convexadam.geometry import Image
-from convexadam.io import PairFiles, atomic_path, read_image, write_image
+from convexadam.io import PairFiles, Scan, atomic_path, read_image, read_scans, write_image
 from convexadam.io.reading import StrPath
 from convexadam.metrics import dice
 from convexadam.registration import RegistrationConfig
-from convexadam.segmentation.atlases import Atlas, read_atlases
 from convexadam.segmentation.fusion import Fusion, LabelFusion, fuse_labels
 
 
@@ -47,7 +46,7 @@ class Segmentation:
 
 def segment(
     target: StrPath,
-    atlases: StrPath | Sequence[Atlas],
+    atlases: StrPath | Sequence[Scan],
     *,
     output_dir: StrPath,
     config: RegistrationConfig | None = None,
@@ -68,7 +67,7 @@ def segment(
     target
         File of the image to segment.
     atlases
-        A list of atlases in a file (see `read_atlases`), or the atlases.
+        A list of atlases in a file (see `convexadam.io.read_scans`), or the atlases.
     output_dir
         Folder for the results; created if it does not exist.
     config
@@ -100,7 +99,7 @@ def segment(
 
 
 def segment_left_out(
-    atlases: StrPath | Sequence[Atlas],
+    atlases: StrPath | Sequence[Scan],
     *,
     output_dir: StrPath,
     config: RegistrationConfig | None = None,
@@ -121,7 +120,7 @@ def segment_left_out(
     outcomes = _register(targets, every, folder, config, executor, device)
     rows = list[tuple[str, int, float]]()
     for atlas in every:
-        image, truth = read_image(atlas.image), read_image(atlas.labels)
+        image, truth = read_image(atlas.image), read_image(atlas.labels or atlas.image)
         fusion = _fuse(image, _choose(outcomes[atlas.id], most), method, (), missing)
         _write(fusion, folder / atlas.id, ())
         scores = dice(truth, fusion.labels)
@@ -130,16 +129,19 @@ def segment_left_out(
         yield atlas.id, scores
 
 
-def _list_atlases(atlases: StrPath | Sequence[Atlas], least: int) -> tuple[Atlas, ...]:
-    found = read_atlases(atlases) if isinstance(atlases, (str, os.PathLike)) else tuple(atlases)
-    if len(found) < least or not all(isinstance(atlas, Atlas) for atlas in found):
-        raise InputError(f"atlases must be a file with a list or at least {least} Atlas, got {len(found)} or others")
+def _list_atlases(atlases: StrPath | Sequence[Scan], least: int) -> tuple[Scan, ...]:
+    found = read_scans(atlases, need_labels=True) if isinstance(atlases, (str, os.PathLike)) else tuple(atlases)
+    known = [scan for scan in found if isinstance(scan, Scan) and scan.labels is not None]
+    if len(known) < max(least, len(found)):
+        raise InputError(
+            f"atlases must be at least {least}, each a Scan with labels, got {len(known)} of {len(found)}; add some"
+        )
     return found
 
 
 def _register(
     targets: Mapping[str, Path],
-    atlases: Sequence[Atlas],
+    atlases: Sequence[Scan],
     folder: Path,
     config: RegistrationConfig | None,
     executor: Executor | None,

@@ -12,6 +12,5 @@ The output folder holds
 """
 
 from convexadam.template.build import Template, TemplateRound, build_template
-from convexadam.template.scans import Scan, read_scans
 
-__all__ = ["Scan", "Template", "TemplateRound", "build_template", "read_scans"]
+__all__ = ["Template", "TemplateRound", "build_template"]

@@ -15,7 +15,7 @@ def cast_votes(
     mask: Shaped[Tensor, "i j k"],
     *,
     count: int,
-    chosen: Shaped[Tensor, "m"] | None = None,
+    chosen: Tensor | None = None,
     vote_radius: int = 2,
     search_radius: int = 3,
 ) -> tuple[Shaped[Tensor, "i j k"], Volume, Channels]:
@@ -40,13 +40,13 @@ def cast_votes(
     count
         Number of labels.
     chosen
-        Labels whose probabilities are returned, int32, in ascending order; ``None`` for none.
+        Labels ``[m]`` whose probabilities are returned, int32, in ascending order; ``None`` for none.
     vote_radius, search_radius
         In voxels.
 
     Returns
     -------
-    The label, int32, and its probability, both ``[i, j, k]``, and the probabilities ``[m, i, j, k]`` of the chosen ones.
+    The label, int32, and its probability, both ``[i, j, k]``; the probabilities of the chosen ones, ``[m, i, j, k]``.
     """
     found: tuple[Tensor, Tensor, Tensor] = get_implementation(__name__, weights).cast_votes(
         labels,

@@ -19,7 +19,7 @@ def cast_votes(
     mask: Shaped[Tensor, "i j k"],
     *,
     count: int,
-    chosen: Shaped[Tensor, "m"] | None = None,
+    chosen: Tensor | None = None,
     vote_radius: int = 2,
     search_radius: int = 3,
 ) -> tuple[Shaped[Tensor, "i j k"], Volume, Channels]:

@@ -56,7 +56,9 @@ def _match_planes(first, last, own, other, mean, norm, mean2, norm2, mask, found
     middle = side**3 // 2
     ring, total = np.empty(channels * width * columns, np.float32), np.empty(columns, np.float32)
     score, best = np.empty(n2, np.float32), np.empty((n1, n2), np.float32)
-    choice = np.empty((n1, n2), np.float32)  # whole numbers, of the type of the correlations: they are compared together
+    choice = np.empty(
+        (n1, n2), np.float32
+    )  # whole numbers, of the type of the correlations: they are compared together
     needed = np.empty(n1, np.bool_)
     x, y = own.reshape(-1), other.reshape(-1)
     planes, rows2, columns2 = other.shape[1], other.shape[2], other.shape[3]

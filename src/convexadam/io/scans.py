@@ -1,4 +1,4 @@
-"""Scans of a template: files of images and, optionally, of labels."""
+"""Lists of scans: the images of a group, or atlases with labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLUMNS = ("id", "image", "labels", "weight")
 @final
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """An image of a group.
+    """An image of a group, or an atlas.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Scan:
     weight: float = 1.0
 
 
-def read_scans(source: StrPath) -> tuple[Scan, ...]:
+def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[Scan, ...]:
     """Return the scans of a list, or those whose names match a pattern.
 
     Parameters
@@ -49,26 +49,32 @@ def read_scans(source: StrPath) -> tuple[Scan, ...]:
     source
         ``*.csv``, ``*.tsv`` or ``*.json`` with columns ``image`` and, optionally, ``id``, ``labels`` and ``weight``,
         whose paths are relative to it; or a pattern of image files, such as ``"scans/*.nii.gz"``.
+    need_labels
+        Whether each scan must have labels.
 
     Raises
     ------
     FileError
         If the list cannot be read, or no file has such a name.
     InputError
-        If columns are unknown, files do not exist, or ids are not unique. The message lists all rows that cannot be
-        used.
+        If columns are unknown or missing, files do not exist, or ids are not unique. The message lists all rows that
+        cannot be used.
     """
     name = os.fspath(source)
     if Path(name).suffix not in (".csv", ".tsv", ".json"):
         paths = sorted(Path(found) for found in glob.glob(name))  # noqa: PTH207 (a pattern may begin with /)
         if not paths:
             raise FileError(f"{name} must name image files, got none; check the pattern, and quote it")
+        if need_labels:
+            raise InputError(f"scans must be a list with a column labels, got the pattern {name}; write a .csv file")
         return _check_ids([Scan(id=_strip(path), image=path) for path in paths], name)
     with check_file(name, "a list of scans") as path:
         rows = _read_rows(path)
     problems, scans = list[str](), list[Scan]()
     for number, row in enumerate(rows, start=1):
         found = _find_problems(row, path.parent)
+        if need_labels and "labels" not in row:
+            found.append("no labels")
         problems += [f"row {number}: {problem}" for problem in found]
         if not found:
             scans.append(_make_scan(row, path.parent))
