@@ -17,6 +17,8 @@ from convexadam.cli.describing import Info
 from convexadam.cli.evaluating import Evaluate
 from convexadam.cli.learn2reg import Learn2Reg
 from convexadam.cli.registering import HELP_ALL, Register, make_register_command
+from convexadam.cli.segmenting import Segment
+from convexadam.cli.templating import Template
 from convexadam.cli.transforms import Compose, Convert, Invert
 from convexadam.cli.tuning import Tune
 from convexadam.cli.warming import Warmup
@@ -33,6 +35,8 @@ _COMMANDS: dict[str, Any] = {
     "info": Info,
     "evaluate": Evaluate,
     "cohort": Cohort,
+    "template": Template,
+    "segment": Segment,
     "tune": Tune,
     "learn2reg": Learn2Reg,
     "demo": Demo,
