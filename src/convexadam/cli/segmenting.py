@@ -101,10 +101,10 @@ class Segment:
         for name, error in found.failed.items():
             say(f"convexadam: warning: atlas {name} could not be registered: {error}")
         if not self.quiet:
-            confidence = found.fusion.confidence.data
+            agree = 100 * float((found.fusion.confidence.data == 1).float().mean())
             say(
-                f"{len(found.atlases)} atlases fused; all agree at {100 * float((confidence == 1).float().mean()):.1f} % "
-                f"of the voxels; {self.output_dir / 'labels.nii.gz'}"
+                f"{len(found.atlases)} atlases fused, which agree at {agree:.1f} % of the voxels; "
+                f"{self.output_dir / 'labels.nii.gz'}"
             )
 
     def _segment_left_out(self, settings: dict[str, object]) -> None:

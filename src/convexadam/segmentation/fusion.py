@@ -89,21 +89,62 @@ def fuse_labels(
     """
     method = JointFusion() if method is None else method
     _check(target, images, labels)
-    maps = torch.stack([image.data[0] for image in labels])
-    values = maps.unique()
-    known = values if missing is None else values[values != missing]
+    known = torch.cat([image.data.unique() for image in labels]).unique()
+    known = known if missing is None else known[known != missing]
+    if len(known) == 0:
+        raise InputError(f"labels must have voxels other than missing={missing}, got none; check the label maps")
     wanted = sorted(set(probabilities_of))
+    disputed = torch.zeros(target.grid.shape, dtype=torch.bool, device=target.data.device)
+    for image in labels:
+        disputed |= (image.data[0] != labels[0].data[0]) | (image.data[0] == missing if missing is not None else False)
+    votes = _Votes(
+        images=[_Scaled.measure(image.data, disputed) for image in (target, *images)],
+        labels=[image.data[0] for image in labels],
+        known=known,
+        disputed=disputed,
+    )
     result = _Result.allocate(target, known, wanted)
-    index = torch.searchsorted(known, maps).clamp_max_(len(known) - 1).int()
-    if missing is not None:
-        index[maps == missing] = -1
-    disputed = (index != index[0]).any(0) | (index[0] < 0)
-    result.winner[~disputed] = index[0][~disputed]
-    scaled = [_standardise(image.data.float(), disputed) for image in (target, *images)]
+    result.winner[~disputed] = votes.find_index(labels[0].data[0][~disputed])
     for first in range(0, disputed.shape[0], _PLANES):
         if disputed[first : first + _PLANES].any():
-            _fuse_planes(first, disputed, scaled, index, method, result)
-    return result.finish(target, known, wanted, disputed, index[0])
+            _fuse_planes(first, votes, method, result)
+    return result.finish(target, known, wanted, disputed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scaled:
+    """Features that are scaled to mean 0 and variance 1 over a mask when a part of them is taken."""
+
+    data: Shaped[Tensor, "c i j k"]
+    mean: Tensor
+    spread: Tensor
+
+    @classmethod
+    def measure(cls, data: Shaped[Tensor, "c i j k"], mask: Shaped[Tensor, "i j k"]) -> _Scaled:
+        values = data[:, mask].double()
+        if values.shape[1] < 2:
+            values = data.double().flatten(1)
+        mean, spread = values.mean(1), values.std(1).clamp_min(torch.finfo(torch.float32).tiny)
+        return cls(data=data, mean=mean[:, None, None, None], spread=spread[:, None, None, None])
+
+    def take(self, box: tuple[slice, slice, slice]) -> Channels:
+        part: Channels = ((self.data[(slice(None), *box)] - self.mean) / self.spread).float()
+        return part
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Votes:
+    """What is fused: target and atlases, label maps, all labels in ascending order, and where atlases disagree."""
+
+    images: Sequence[_Scaled]
+    labels: Sequence[Shaped[Tensor, "i j k"]]
+    known: Tensor
+    disputed: Shaped[Tensor, "i j k"]
+
+    def find_index(self, labels: Tensor) -> Tensor:
+        """Return the positions of labels among the known ones, -1 for others."""
+        index = torch.searchsorted(self.known, labels.contiguous()).clamp_max_(len(self.known) - 1)
+        return torch.where(self.known[index] == labels, index, -1).int()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +167,9 @@ class _Result:
             chosen=chosen,
         )
 
-    def finish(self, target: Image, known: Tensor, wanted: Sequence[int], disputed: Tensor, agreed: Tensor) -> Fusion:
+    def finish(self, target: Image, known: Tensor, wanted: Sequence[int], disputed: Tensor) -> Fusion:
         for row, label in enumerate(self.chosen):
-            self.probabilities[row][~disputed] = (agreed[~disputed] == label).float()
+            self.probabilities[row][~disputed] = (self.winner[~disputed] == label).float()
         maps = None
         if wanted:
             values = torch.zeros((len(wanted), *target.grid.shape), dtype=torch.float32, device=target.data.device)
@@ -142,30 +183,25 @@ class _Result:
         )
 
 
-def _fuse_planes(
-    first: int,
-    disputed: Shaped[Tensor, "i j k"],
-    images: Sequence[Channels],
-    index: Shaped[Tensor, "n i j k"],
-    method: LabelFusion,
-    result: _Result,
-) -> None:
+def _fuse_planes(first: int, votes: _Votes, method: LabelFusion, result: _Result) -> None:
     """Fuse some planes, with as many around them as their patches need."""
     patch, search, vote = method.radii
+    disputed = votes.disputed
     last = min(first + _PLANES, disputed.shape[0])
     near = _bound(disputed, first - vote, last + vote)  # voxels whose patches vote in these planes
-    box = tuple(slice(max(n.start - patch - search, 0), n.stop + patch + search) for n in near)
+    reach = patch + search
+    box = (_widen(near[0], reach), _widen(near[1], reach), _widen(near[2], reach))
     mask = torch.zeros_like(disputed)
     mask[near] = disputed[near]
     mask = mask[box]
-    target, *atlases = (image[(slice(None), *box)] for image in images)
+    target, *atlases = (image.take(box) for image in votes.images)
     weights, offsets = method(target, torch.stack(atlases), mask)
     found = cast_votes(
-        index[(slice(None), *box)],
+        torch.stack([votes.find_index(labels[box]) for labels in votes.labels]),
         weights,
         offsets,
         mask,
-        count=int(index.max()) + 1,
+        count=len(votes.known),
         chosen=result.chosen,
         vote_radius=vote,
         search_radius=search,
@@ -177,22 +213,16 @@ def _fuse_planes(
     result.probabilities[:, first:last, box[1], box[2]][:, here] = found[2][:, inner][:, here]
 
 
+def _widen(part: slice, by: int) -> slice:
+    return slice(max(part.start - by, 0), part.stop + by)
+
+
 def _bound(mask: Shaped[Tensor, "i j k"], first: int, last: int) -> tuple[slice, slice, slice]:
     """Return the box of the voxels of a mask between two planes."""
     first, last = max(first, 0), min(last, mask.shape[0])
     part = mask[first:last]
     rows, columns = part.any(2).any(0).nonzero()[:, 0], part.any(1).any(0).nonzero()[:, 0]
     return slice(first, last), slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
-def _standardise(image: Channels, mask: Shaped[Tensor, "i j k"]) -> Channels:
-    """Scale each channel to mean 0 and variance 1 over a mask."""
-    if not mask.any():
-        return image
-    values = image[:, mask]
-    mean, spread = values.mean(1), values.std(1).clamp_min(torch.finfo(values.dtype).tiny)
-    scaled: Channels = (image - mean[:, None, None, None]) / spread[:, None, None, None]
-    return scaled
 
 
 def _check(target: Image, images: Sequence[Image], labels: Sequence[Image]) -> None:
