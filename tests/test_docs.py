@@ -123,14 +123,14 @@ def test_public_names_exist(path: Path) -> None:
     for name in re.findall(r"\bca\.(\w+)", text):
         assert name in convexadam.__all__
     for module, name in re.findall(
-        r"\bconvexadam\.(io|metrics|data|geometry|linear|discrete|features|continuous|learn2reg|tuning)\.(\w+)", text
+        r"\bconvexadam\.(io|metrics|data|geometry|linear|discrete|features|continuous|learn2reg|tuning|template|segmentation)\.(\w+)", text
     ):
         assert hasattr(importlib.import_module(f"convexadam.{module}"), name), (module, name)
 
 
 def public() -> dict[str, Any]:
     names: dict[str, Any] = {}
-    for module in ("continuous", "discrete", "features", "linear", "geometry", "registration"):
+    for module in ("continuous", "discrete", "features", "linear", "geometry", "registration", "segmentation"):
         part = importlib.import_module(f"convexadam.{module}")
         names |= {name: getattr(part, name) for name in part.__all__}
     return names
@@ -164,7 +164,7 @@ def test_tests_that_the_text_names_exist() -> None:
 
 
 def test_commands_and_options_in_the_text_exist() -> None:
-    commands = ("register", "warp", "invert", "compose", "convert", "info", "evaluate", "tune", "demo")
+    commands = ("register", "warp", "invert", "compose", "convert", "info", "evaluate", "tune", "demo", "template", "segment")
     asked = [[name] for name in commands] + [["learn2reg", name] for name in ("run", "validate", "submit", "evaluate")]
     options: set[str] = {"--help", "--version"}
     for words in asked:
@@ -205,6 +205,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         points = pair.fixed.grid.world_to_index(getattr(pair, f"{name}_landmarks_mm"))
         write_landmarks(points, folder / f"{name}.csv")
     write_landmarks(pair.fixed_landmarks_mm, folder / "landmarks.csv")
+    write_image(pair.fixed, folder / "target.nii.gz")
+    (folder / "scans").mkdir()
+    for scan, side in (("a", "fixed"), ("b", "moving")):
+        write_image(getattr(pair, side), folder / "scans" / f"{scan}.nii.gz")
+        write_image(getattr(pair, f"{side}_labels"), folder / "scans" / f"{scan}_labels.nii.gz")
+    rows = [f"{scan},scans/{scan}.nii.gz,scans/{scan}_labels.nii.gz" for scan in "ab"]
+    for name in ("atlases", "scans"):
+        (folder / f"{name}.csv").write_text("\n".join(["id,image,labels", *rows]) + "\n", encoding="utf-8")
     known = {
         "ca": convexadam,
         "fixed": pair.fixed,
