@@ -18,15 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import convexadam
-from convexadam import Image, RegistrationConfig, write_image
+from convexadam import Affine, Image, RegistrationConfig, write_image
 from convexadam.cli import main
 from convexadam.data import phantom_pair
 from convexadam.io import formats, write_landmarks
 from convexadam.registration import presets
+from convexadam.series import FrameSeries, write_series
 from convexadam.tuning import Space
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,9 +124,10 @@ def test_public_names_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for name in re.findall(r"\bca\.(\w+)", text):
         assert name in convexadam.__all__
-    for module, name in re.findall(
-        r"\bconvexadam\.(io|metrics|data|geometry|linear|discrete|features|continuous|learn2reg|tuning|template|segmentation)\.(\w+)", text
-    ):
+    packages = (
+        "io|metrics|data|geometry|linear|discrete|features|continuous|learn2reg|tuning|template|segmentation|series"
+    )
+    for module, name in re.findall(rf"\bconvexadam\.({packages})\.(\w+)", text):
         assert hasattr(importlib.import_module(f"convexadam.{module}"), name), (module, name)
 
 
@@ -164,7 +167,19 @@ def test_tests_that_the_text_names_exist() -> None:
 
 
 def test_commands_and_options_in_the_text_exist() -> None:
-    commands = ("register", "warp", "invert", "compose", "convert", "info", "evaluate", "tune", "demo", "template", "segment")
+    commands = (
+        "register",
+        "warp",
+        "invert",
+        "compose",
+        "convert",
+        "info",
+        "evaluate",
+        "tune",
+        "demo",
+        "template",
+        "segment",
+    )
     asked = [[name] for name in commands] + [["learn2reg", name] for name in ("run", "validate", "submit", "evaluate")]
     options: set[str] = {"--help", "--version"}
     for words in asked:
@@ -206,6 +221,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         write_landmarks(points, folder / f"{name}.csv")
     write_landmarks(pair.fixed_landmarks_mm, folder / "landmarks.csv")
     write_image(pair.fixed, folder / "target.nii.gz")
+    shift = np.eye(4)
+    shift[0, 3] = 5
+    frames = (pair.fixed, Affine(shift).warp(pair.fixed, pair.fixed.grid))
+    write_series(FrameSeries(frames=frames, step_s=2), folder / "series.nii.gz")
     (folder / "scans").mkdir()
     for scan, side in (("a", "fixed"), ("b", "moving")):
         write_image(getattr(pair, side), folder / "scans" / f"{scan}.nii.gz")

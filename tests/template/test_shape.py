@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from convexadam import Affine, DisplacementField, Grid, compose
 from convexadam.errors import GeometryError
-from convexadam.template.shape import ShapeAverage, average_affines, fit_affine, mirror_field
+from convexadam.geometry.linear_maps import average_affines, fit_affine
+from convexadam.template.shape import ShapeAverage, mirror_field
 
 GRID = Grid((16, 14, 12), np.array([[2.0, 0, 0, -15], [0, 2, 0, -13], [0, 0, 2, -11], [0, 0, 0, 1]]))
 EVERYWHERE = torch.ones(GRID.shape)
@@ -48,7 +49,7 @@ def test_only_where_there_is_weight() -> None:
 def test_a_flat_template_is_refused() -> None:
     flat = torch.zeros(GRID.shape)
     flat[8] = 1
-    with pytest.raises(GeometryError, match="structure in all directions"):
+    with pytest.raises(GeometryError, match="extend in all directions"):
         fit_affine(make_affine(0), GRID, flat)
 
 
