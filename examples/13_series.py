@@ -23,7 +23,7 @@ for number in range(4):
     frames.append(Image(moved.data + 0.02 * rest.data.max() * noise, rest.grid))
 
 # %% [markdown]
-# `convexadam series frames.nii.gz --output-dir corrected` does the same with files. Each frame starts at the one before.
+# `convexadam series frames.nii.gz --output-dir corrected` does the same with files.
 
 # %%
 result = register_series(FrameSeries(frames=tuple(frames), step_s=2.0))

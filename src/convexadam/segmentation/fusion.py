@@ -89,7 +89,7 @@ def fuse_labels(
     """
     method = JointFusion() if method is None else method
     _check(target, images, labels)
-    known = torch.cat([image.data.unique() for image in labels]).unique()
+    known = torch.unique(torch.cat([torch.unique(image.data) for image in labels]))
     known = known if missing is None else known[known != missing]
     if len(known) == 0:
         raise InputError(f"labels must have voxels other than missing={missing}, got none; check the label maps")

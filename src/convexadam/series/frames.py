@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -106,6 +106,6 @@ def _read_step(path: Path) -> float:
     """Return the time between the frames of a NIfTI file in seconds, 0 for other files."""
     if not path.name.endswith((".nii", ".nii.gz")):
         return 0.0
-    header = load_nifti(path).header
+    header: Any = load_nifti(path).header
     unit = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}.get(header.get_xyzt_units()[1], 0.0)
     return float(header["pixdim"][4]) * unit

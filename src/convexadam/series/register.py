@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias, final, get_args
 
@@ -165,13 +166,8 @@ class _Run:
             if frame not in found:
                 before = frame - 1 if frame > start else frame + 1
                 previous = found.get(before)
-                found[frame] = self._load_or(
-                    folder,
-                    frame,
-                    target,
-                    previous,
-                    lambda f=frame, p=previous, b=before: self._align(prepared, f, p, b),
-                )
+                align = partial(self._align, prepared, frame, previous, before)
+                found[frame] = self._load_or(folder, frame, target, previous, align)
             if self.on_frame is not None:
                 self.on_frame(number * count + len(found), self.total * count)
         return [found[frame] for frame in range(count)]

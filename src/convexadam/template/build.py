@@ -31,7 +31,7 @@ from convexadam.io import (
 )
 from convexadam.io.reading import StrPath
 from convexadam.registration import RegistrationConfig, preset
-from convexadam.registration.files import name_transform
+from convexadam.registration.files import Output, name_transform
 from convexadam.segmentation import Fusion, MajorityVote, fuse_labels
 from convexadam.template.average import RunningAverage, scale_intensity, sharpen
 from convexadam.template.shape import ShapeAverage, ShapeUpdate
@@ -262,10 +262,11 @@ def _register(
 ) -> dict[str, Transform]:
     """Register all scans to the template of a round; return the transforms in the order of the ids."""
     fixed = place / "template.nii.gz"
+    outputs: tuple[Output, ...] = ("transform",)
     pairs = [PairFiles(id=scan.id, fixed=fixed, moving=scan.image) for scan in group]
     found, errors = dict[str, Transform](), list[str]()
     for outcome in register_cohort(
-        pairs, config, output_dir=place / "registrations", outputs=("transform",), executor=executor, device=device
+        pairs, config, output_dir=place / "registrations", outputs=outputs, executor=executor, device=device
     ):
         if outcome.error is None:
             found[outcome.id] = read_transform(outcome.folder / name_transform(linear=config.is_linear))

@@ -26,7 +26,8 @@ def compute_joint_weights(
     """See the package."""
     number, channels = atlases.shape[:2]
     own = pad_image(target, patch_radius)
-    others = pad_image(atlases.flatten(0, 1), patch_radius + search_radius).unflatten(0, (number, channels))
+    others = pad_image(atlases.flatten(0, 1), patch_radius + search_radius)
+    others = others.reshape(number, channels, *others.shape[1:])
     weights = torch.zeros((number, *mask.shape), dtype=torch.float32, device="cpu")
     arrays = to_numpy(own, others, offsets, mask, weights)
     numbers = np.float32(alpha), np.float32(beta)

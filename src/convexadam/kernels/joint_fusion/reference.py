@@ -26,7 +26,7 @@ def compute_joint_weights(
     window, number = list_offsets(search_radius).to(target.device), len(atlases)
     weights = torch.zeros((number, *mask.shape), dtype=target.dtype, device=target.device)
     ridge = alpha * torch.eye(number, dtype=target.dtype, device=target.device)
-    for centres in mask.nonzero().split(_BLOCK):
+    for centres in torch.split(mask.nonzero(), _BLOCK):
         at = tuple(centres.T)
         own = gather_patches(target, centres, patch_radius)
         errors = torch.stack(

@@ -23,15 +23,15 @@ def cast_votes(
     search_radius: int = 3,
 ) -> tuple[Shaped[Tensor, "i j k"], Volume, Channels]:
     """See the package."""
-    like = {"dtype": weights.dtype, "device": weights.device}
+    dtype, device = weights.dtype, weights.device
     search = list_offsets(search_radius).to(weights.device)
     last = torch.tensor(mask.shape, dtype=torch.int64, device=weights.device) - 1
     winner = torch.zeros(mask.shape, dtype=torch.int32, device=weights.device)
-    share = torch.zeros(mask.shape, **like)
+    share = torch.zeros(mask.shape, dtype=dtype, device=device)
     wanted = torch.zeros(0, dtype=torch.int64, device=weights.device) if chosen is None else chosen.long()
-    probabilities = torch.zeros((len(wanted), *mask.shape), **like)
-    for voxels in mask.nonzero().split(max(_BLOCK_NUMBERS // count, 1)):
-        votes = torch.zeros((len(voxels), count), **like)
+    probabilities = torch.zeros((len(wanted), *mask.shape), dtype=dtype, device=device)
+    for voxels in torch.split(mask.nonzero(), max(_BLOCK_NUMBERS // count, 1)):
+        votes = torch.zeros((len(voxels), count), dtype=dtype, device=device)
         for step in list_offsets(vote_radius).to(weights.device):
             centres = voxels + step
             inside = ((centres >= 0) & (centres <= last)).all(1)
