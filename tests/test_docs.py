@@ -18,15 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import convexadam
-from convexadam import Image, RegistrationConfig, write_image
+from convexadam import Affine, Image, RegistrationConfig, write_image
 from convexadam.cli import main
 from convexadam.data import phantom_pair
 from convexadam.io import formats, write_landmarks
 from convexadam.registration import presets
+from convexadam.series import FrameSeries, write_series
 from convexadam.tuning import Space
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,17 +132,17 @@ def test_public_names_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for name in re.findall(r"\bca\.(\w+)", text):
         assert name in convexadam.__all__
-    for module, name in re.findall(
-        r"\bconvexadam\.(io|metrics|data|geometry|linear|discrete|features|continuous|learn2reg|tuning|cohort|executors"
-        r"|registration|report)\.(\w+)",
-        text,
-    ):
+    packages = (
+        "io|metrics|data|geometry|linear|discrete|features|continuous|learn2reg|tuning|cohort|executors|registration|report"
+        "|template|segmentation|series"
+    )
+    for module, name in re.findall(rf"\bconvexadam\.({packages})\.(\w+)", text):
         assert hasattr(importlib.import_module(f"convexadam.{module}"), name), (module, name)
 
 
 def public() -> dict[str, Any]:
     names: dict[str, Any] = {}
-    for module in ("continuous", "discrete", "features", "linear", "geometry", "registration"):
+    for module in ("continuous", "discrete", "features", "linear", "geometry", "registration", "segmentation"):
         part = importlib.import_module(f"convexadam.{module}")
         names |= {name: getattr(part, name) for name in part.__all__}
     return names
@@ -174,7 +176,8 @@ def test_tests_that_the_text_names_exist() -> None:
 
 
 def test_commands_and_options_in_the_text_exist() -> None:
-    commands = ("register", "warp", "invert", "compose", "convert", "info", "evaluate", "cohort", "tune", "demo")
+    commands = ("register", "warp", "invert", "compose", "convert", "info", "evaluate", "cohort", "report", "tune")
+    commands += ("demo", "template", "segment", "series")
     asked = [[name] for name in commands] + [["learn2reg", name] for name in ("run", "validate", "submit", "evaluate")]
     options: set[str] = {"--help", "--version"}
     for words in asked:
@@ -215,6 +218,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         points = pair.fixed.grid.world_to_index(getattr(pair, f"{name}_landmarks_mm"))
         write_landmarks(points, folder / f"{name}.csv")
     write_landmarks(pair.fixed_landmarks_mm, folder / "landmarks.csv")
+    write_image(pair.fixed, folder / "target.nii.gz")
+    shift = np.eye(4)
+    shift[0, 3] = 5
+    frames = (pair.fixed, Affine(shift).warp(pair.fixed, pair.fixed.grid))
+    write_series(FrameSeries(frames=frames, step_s=2), folder / "series.nii.gz")
+    (folder / "scans").mkdir()
+    for scan, side in (("a", "fixed"), ("b", "moving")):
+        write_image(getattr(pair, side), folder / "scans" / f"{scan}.nii.gz")
+        write_image(getattr(pair, f"{side}_labels"), folder / "scans" / f"{scan}_labels.nii.gz")
+    rows = [f"{scan},scans/{scan}.nii.gz,scans/{scan}_labels.nii.gz" for scan in "ab"]
+    for name in ("atlases", "scans"):
+        (folder / f"{name}.csv").write_text("\n".join(["id,image,labels", *rows]) + "\n", encoding="utf-8")
     known = {
         "ca": convexadam,
         "fixed": pair.fixed,

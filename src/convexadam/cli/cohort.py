@@ -14,12 +14,13 @@ from typing import Annotated, Protocol
 import tyro
 
 from convexadam.cli.common import Header, OptionalFile, Preset, UsageError, say
+from convexadam.cli.workers import check_workers, make_config, open_executor
 from convexadam.cohort import CohortOutcome, CohortPlan, pair_all, pair_bids, pair_with_fixed, plan_cohort
 from convexadam.cohort.cohort import OUTPUTS, register_cohort
 from convexadam.errors import ConvexAdamError, OutOfMemoryError
-from convexadam.executors import Executor, ProcessExecutor, count_cores, open_dask
+from convexadam.executors import count_cores
 from convexadam.io import PairFiles, read_manifest
-from convexadam.registration import RegistrationConfig, preset
+from convexadam.registration import RegistrationConfig
 from convexadam.registration.files import Output
 
 _SHOWN = 20
@@ -114,7 +115,10 @@ class Cohort:
             return
         outcomes = list[CohortOutcome]()
         start = time.monotonic()
-        with self._open_executor() as executor, _show_progress(len(pairs), quiet=self.quiet) as show:
+        with (
+            open_executor(self.workers, self.dask, self.slurm_jobs, self.gpus) as executor,
+            _show_progress(len(pairs), quiet=self.quiet) as show,
+        ):
             for outcome in register_cohort(
                 pairs,
                 config,
@@ -151,10 +155,7 @@ class Cohort:
             raise UsageError("--fixed must be given with --moving, got none; name the image to register to")
         if self.fixed is not None and given[0] in ("MANIFEST", "--all-pairs"):
             raise UsageError(f"--fixed must be omitted with {given[0]}, which says what is registered to what")
-        if len([option for option in (self.dask, self.slurm_jobs, self.workers > 1) if option]) > 1:
-            raise UsageError("workers must be those of --workers, --dask or --slurm-jobs, got several; choose one")
-        if self.workers < 1 or self.slurm_jobs < 0:
-            raise UsageError(f"--workers must be at least 1, got {min(self.workers, self.slurm_jobs)}")
+        check_workers(self.workers, self.dask, self.slurm_jobs)
 
     def _find_pairs(self) -> Sequence[PairFiles]:
         if self.manifest is not None:
@@ -171,22 +172,7 @@ class Cohort:
         return str(self.manifest or self.all_pairs or self.bids or f"{self.fixed}, {self.moving}")
 
     def _make_config(self) -> RegistrationConfig:
-        if self.config is not None and self.preset != "default":
-            raise UsageError(
-                f"settings must come from --preset or --config, got --preset {self.preset} and --config {self.config}; "
-                "omit one of them"
-            )
-        base = preset(self.preset) if self.config is None else RegistrationConfig.load(self.config)
-        return base.with_settings(*self.set)
-
-    @contextmanager
-    def _open_executor(self) -> Iterator[Executor | None]:
-        gpus = tuple(map(str, self.gpus))
-        if self.dask is None and not self.slurm_jobs:
-            yield ProcessExecutor(self.workers, gpus=gpus) if self.workers > 1 or gpus else None
-            return
-        with open_dask(self.dask, slurm_jobs=self.slurm_jobs) as executor:
-            yield executor
+        return make_config(self.preset, self.config).with_settings(*self.set)
 
     def _print_plan(self, pairs: Sequence[PairFiles], config: RegistrationConfig) -> None:
         plan = plan_cohort(pairs, config, workers=self.workers, threads=max(1, count_cores() // self.workers))

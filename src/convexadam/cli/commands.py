@@ -18,6 +18,9 @@ from convexadam.cli.evaluating import Evaluate
 from convexadam.cli.learn2reg import Learn2Reg
 from convexadam.cli.registering import HELP_ALL, Register, make_register_command
 from convexadam.cli.reporting import Report
+from convexadam.cli.segmenting import Segment
+from convexadam.cli.series import Series
+from convexadam.cli.templating import Template
 from convexadam.cli.transforms import Compose, Convert, Invert
 from convexadam.cli.tuning import Tune
 from convexadam.cli.warming import Warmup
@@ -35,6 +38,9 @@ _COMMANDS: dict[str, Any] = {
     "evaluate": Evaluate,
     "cohort": Cohort,
     "report": Report,
+    "template": Template,
+    "segment": Segment,
+    "series": Series,
     "tune": Tune,
     "learn2reg": Learn2Reg,
     "demo": Demo,

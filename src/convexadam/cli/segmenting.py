@@ -1,0 +1,117 @@
+"""``convexadam segment``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Literal
+
+import tyro
+
+from convexadam.cli.common import Header, OptionalFile, Preset, UsageError, say
+from convexadam.cli.workers import check_workers, make_config, open_executor
+from convexadam.segmentation import (
+    JointFusion,
+    LabelFusion,
+    LocalVote,
+    MajorityVote,
+    segment,
+    segment_left_out,
+)
+
+METHODS: dict[str, type[LabelFusion]] = {"joint": JointFusion, "local": LocalVote, "majority": MajorityVote}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Segment TARGET by atlases: register each to it, and fuse their labels; the same command continues.
+
+    DIR holds labels.nii.gz, confidence.nii.gz (share of the votes) and registrations/. With --leave-one-out and without
+    TARGET, each atlas is segmented by the others: dice.csv has the overlap of each label.
+
+    Attributes
+    ----------
+    target
+        Image to segment.
+    output_dir
+        Folder for the results; created if it does not exist.
+    atlases
+        List of atlases: .csv, .tsv or .json with image, labels and, optionally, id. Paths are relative to it.
+    method
+        joint: joint label fusion. local: votes weighted by local correlation. majority: one vote each.
+    most
+        Fuse only so many atlases, the most similar ones after registration.
+    probabilities_of
+        Labels whose probability maps are written: probability_LABEL.nii.gz.
+    missing
+        Label of voxels where an atlas does not know, and has no vote.
+    leave_one_out
+        Segment each atlas by the others, and compare.
+    config
+        TOML file of settings of the registrations, instead of a preset.
+    workers
+        Processes on this machine that share its cores.
+    dask
+        Address of a Dask scheduler, on whose workers to register.
+    slurm_jobs
+        SLURM jobs to start as workers, as dask-jobqueue is configured.
+    quiet
+        Print nothing.
+    """
+
+    target: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET", help_behavior_hint="")] = None
+    output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    atlases: Annotated[Path, tyro.conf.arg(metavar="MANIFEST")]
+    method: Literal["joint", "local", "majority"] = "joint"
+    most: int | None = None
+    probabilities_of: tuple[int, ...] = ()
+    missing: int | None = None
+    leave_one_out: bool = False
+    preset: Preset = "default"
+    config: OptionalFile = None
+    workers: int = 1
+    dask: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
+    slurm_jobs: int = 0
+    header: Header = None
+    quiet: bool = False
+
+    def run(self) -> None:
+        """Run the command."""
+        if (self.target is None) != self.leave_one_out:
+            raise UsageError("TARGET must be given, or --leave-one-out without it; pass one of them")
+        check_workers(self.workers, self.dask, self.slurm_jobs)
+        with open_executor(self.workers, self.dask, self.slurm_jobs) as executor:
+            settings = {
+                "output_dir": self.output_dir,
+                "config": make_config(self.preset, self.config),
+                "method": METHODS[self.method](),
+                "most": self.most,
+                "missing": self.missing,
+                "executor": executor,
+            }
+            if self.target is None:
+                self._segment_left_out(settings)
+            else:
+                self._segment(self.target, settings)
+
+    def _segment(self, target: Path, settings: dict[str, object]) -> None:
+        settings["probabilities_of"] = self.probabilities_of
+        found = segment(target, self.atlases, **settings)  # type: ignore[arg-type]
+        for name, error in found.failed.items():
+            say(f"convexadam: warning: atlas {name} could not be registered: {error}")
+        if not self.quiet:
+            agree = 100 * float((found.fusion.confidence.data == 1).float().mean())
+            say(
+                f"{len(found.atlases)} atlases fused, which agree at {agree:.1f} % of the voxels; "
+                f"{self.output_dir / 'labels.nii.gz'}"
+            )
+
+    def _segment_left_out(self, settings: dict[str, object]) -> None:
+        means = list[float]()
+        for name, scores in segment_left_out(self.atlases, **settings):  # type: ignore[arg-type]
+            means.append(fmean(scores.values()))
+            if not self.quiet:
+                say(f"{name}: mean Dice {means[-1]:.4f} over {len(scores)} labels")
+        if not self.quiet:
+            say(f"mean Dice of {len(means)} atlases {fmean(means):.4f}; {self.output_dir / 'dice.csv'}")

@@ -1,0 +1,127 @@
+"""Lists of scans: the images of a group, or atlases with labels."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from convexadam.errors import FileError, InputError
+from convexadam.io.reading import StrPath, check_file
+
+_COLUMNS = ("id", "image", "labels", "weight")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """An image of a group, or an atlas.
+
+    Attributes
+    ----------
+    id
+        Unique name, which is that of a folder of results as well.
+    image
+        Its file.
+    labels
+        Its label map, on the same grid; ``None`` if there is none.
+    weight
+        Weight in averages of intensities, above 0.
+    """
+
+    id: str
+    image: Path
+    labels: Path | None = None
+    weight: float = 1.0
+
+
+def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[Scan, ...]:
+    """Return the scans of a list, or those whose names match a pattern.
+
+    Parameters
+    ----------
+    source
+        ``*.csv``, ``*.tsv`` or ``*.json`` with columns ``image`` and, optionally, ``id``, ``labels`` and ``weight``,
+        whose paths are relative to it; or a pattern of image files, such as ``"scans/*.nii.gz"``.
+    need_labels
+        Whether each scan must have labels.
+
+    Raises
+    ------
+    FileError
+        If the list cannot be read, or no file has such a name.
+    InputError
+        If columns are unknown or missing, files do not exist, or ids are not unique. The message lists all rows that
+        cannot be used.
+    """
+    name = os.fspath(source)
+    if Path(name).suffix not in (".csv", ".tsv", ".json"):
+        paths = sorted(Path(found) for found in glob.glob(name))  # noqa: PTH207 (a pattern may begin with /)
+        if not paths:
+            raise FileError(f"{name} must name image files, got none; check the pattern, and quote it")
+        if need_labels:
+            raise InputError(f"scans must be a list with a column labels, got the pattern {name}; write a .csv file")
+        return _check_ids([Scan(id=_strip(path), image=path) for path in paths], name)
+    with check_file(name, "a list of scans") as path:
+        rows = _read_rows(path)
+    problems, scans = list[str](), list[Scan]()
+    for number, row in enumerate(rows, start=1):
+        found = _find_problems(row, path.parent)
+        if need_labels and "labels" not in row:
+            found.append("no labels")
+        problems += [f"row {number}: {problem}" for problem in found]
+        if not found:
+            scans.append(_make_scan(row, path.parent))
+    if problems or not scans:
+        raise InputError(f"{path} must list scans that can be used, got {'; '.join(problems) or 'none'}; correct it")
+    return _check_ids(scans, name)
+
+
+def _read_rows(path: Path) -> Sequence[Mapping[str, Any]]:
+    text = path.read_text(encoding="utf-8-sig")
+    rows = (
+        json.loads(text)
+        if path.suffix == ".json"
+        else list(csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ","))
+    )
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise FileError(f"{path} must be a JSON list of objects, got {type(rows).__name__}; write one per scan")
+    return [{key: value for key, value in row.items() if value not in (None, "", [])} for row in rows]
+
+
+def _find_problems(row: Mapping[Any, Any], folder: Path) -> list[str]:
+    found = [f"unknown column {key}" for key in row if key not in _COLUMNS]
+    if "image" not in row:
+        found.append("no image")
+    for column in ("image", "labels"):
+        if column in row and not (folder / str(row[column])).exists():
+            found.append(f"there is no file {folder / str(row[column])}")
+    try:
+        if not 0 < float(row.get("weight", 1)) < float("inf"):
+            found.append(f"weight must be above 0, got {row['weight']}")
+    except ValueError:
+        found.append(f"weight must be a number, got {row['weight']}")
+    return found
+
+
+def _make_scan(row: Mapping[str, Any], folder: Path) -> Scan:
+    image = folder / str(row["image"])
+    labels = folder / str(row["labels"]) if "labels" in row else None
+    return Scan(id=str(row.get("id") or _strip(image)), image=image, labels=labels, weight=float(row.get("weight", 1)))
+
+
+def _check_ids(scans: Sequence[Scan], source: str) -> tuple[Scan, ...]:
+    counts = Counter(scan.id for scan in scans)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise InputError(f"ids of {source} must be unique, got {', '.join(twice)} more than once; change them")
+    return tuple(scans)
+
+
+def _strip(path: Path) -> str:
+    return path.name.partition(".")[0]

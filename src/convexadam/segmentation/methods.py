@@ -1,0 +1,131 @@
+"""Methods of label fusion: how much the vote of each atlas counts at each voxel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from convexadam._checks import check_count, check_number
+from convexadam._typing import Channels, Float, Shaped, Tensor
+from convexadam.kernels.joint_fusion import compute_joint_weights
+from convexadam.kernels.patch_match import match_patches
+
+Weights = tuple[Float[Tensor, "n i j k"], Shaped[Tensor, "n i j k"]]
+"""Weights of atlases, and rows of `convexadam.kernels.patch_match.list_offsets` to the patches that they vote with."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class MajorityVote:
+    """Every atlas has one vote at each voxel."""
+
+    @property
+    def radii(self) -> tuple[int, int, int]:
+        """Radii of patch, search and vote, in voxels."""
+        return 0, 0, 0
+
+    def __call__(self, target: Channels, atlases: Float[Tensor, "n c i j k"], mask: Shaped[Tensor, "i j k"]) -> Weights:
+        """Return equal weights."""
+        weights = mask.to(target.dtype).expand(len(atlases), *mask.shape)
+        return weights, torch.zeros(weights.shape, dtype=torch.int16, device=target.device)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LocalVote:
+    """Atlases vote with the weight ``(1.01 - cc)^-gain`` of the correlation ``cc`` of their patch with the target's.
+
+    Artaechevarria, Munoz-Barrutia, Ortiz-de-Solorzano, "Combination strategies in multi-atlas image segmentation",
+    IEEE TMI 2009, with correlation in place of mean squares; with a search radius above 0, each atlas votes with its
+    best patch within it (Coupé et al., NeuroImage 2011).
+
+    Attributes
+    ----------
+    patch_radius
+        Patches have ``2 patch_radius + 1`` voxels along each axis.
+    search_radius
+        In voxels; 0 compares the same voxel only.
+    gain
+        Above 0. Larger values let the most similar atlases decide.
+    """
+
+    patch_radius: int = 2
+    search_radius: int = 0
+    gain: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_count(self.patch_radius, "LocalVote.patch_radius", least=1)
+        check_count(self.search_radius, "LocalVote.search_radius", least=0)
+        check_number(self.gain, "LocalVote.gain", above=True)
+
+    @property
+    def radii(self) -> tuple[int, int, int]:
+        """Radii of patch, search and vote, in voxels."""
+        return self.patch_radius, self.search_radius, 0
+
+    def __call__(self, target: Channels, atlases: Float[Tensor, "n c i j k"], mask: Shaped[Tensor, "i j k"]) -> Weights:
+        """Return the weights and the offsets of the patches that vote."""
+        offsets, correlations = match_all(target, atlases, mask, self.patch_radius, self.search_radius)
+        return (1.01 - correlations).pow(-self.gain) * mask, offsets
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class JointFusion:
+    """Joint label fusion: weights that minimise the expected error, given which atlases err at the same places.
+
+    Each atlas contributes its best patch within a search window. All voxels of a patch vote, so that a voxel gets the
+    votes of all patches that contain it. See `convexadam.kernels.joint_fusion.compute_joint_weights`.
+
+    Wang, Suh, Das, Pluta, Craige, Yushkevich, "Multi-atlas segmentation with joint label fusion", PAMI 2013.
+
+    Attributes
+    ----------
+    patch_radius
+        Patches have ``2 patch_radius + 1`` voxels along each axis.
+    search_radius
+        In voxels. Larger values correct larger errors of registration.
+    alpha
+        Above 0. Larger values make the weights more equal.
+    beta
+        Above 0. Larger values favour the best atlases.
+    """
+
+    patch_radius: int = 2
+    search_radius: int = 3
+    alpha: float = 0.1
+    beta: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_count(self.patch_radius, "JointFusion.patch_radius", least=1)
+        check_count(self.search_radius, "JointFusion.search_radius", least=0)
+        check_number(self.alpha, "JointFusion.alpha", above=True)
+        check_number(self.beta, "JointFusion.beta", above=True)
+
+    @property
+    def radii(self) -> tuple[int, int, int]:
+        """Radii of patch, search and vote, in voxels."""
+        return self.patch_radius, self.search_radius, self.patch_radius
+
+    def __call__(self, target: Channels, atlases: Float[Tensor, "n c i j k"], mask: Shaped[Tensor, "i j k"]) -> Weights:
+        """Return the weights and the offsets of the patches that vote."""
+        offsets, _ = match_all(target, atlases, mask, self.patch_radius, self.search_radius)
+        settings = {"patch_radius": self.patch_radius, "search_radius": self.search_radius}
+        weights = compute_joint_weights(target, atlases, offsets, mask, **settings, alpha=self.alpha, beta=self.beta)
+        return weights, offsets
+
+
+def match_all(
+    target: Channels,
+    atlases: Float[Tensor, "n c i j k"],
+    mask: Shaped[Tensor, "i j k"],
+    patch_radius: int,
+    search_radius: int,
+) -> tuple[Shaped[Tensor, "n i j k"], Float[Tensor, "n i j k"]]:
+    """Find the best patch of each atlas: offsets and correlations."""
+    found = [
+        match_patches(target, atlas, mask, patch_radius=patch_radius, search_radius=search_radius) for atlas in atlases
+    ]
+    return torch.stack([offset for offset, _ in found]), torch.stack([value for _, value in found])

@@ -1,0 +1,230 @@
+"""Registration of all frames of a series to one reference."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias, final, get_args
+
+import numpy as np
+import torch
+
+from convexadam._atomic import make_folder
+from convexadam._checks import check_choice, check_count, check_number
+from convexadam._lock import lock_folder
+from convexadam._version import VERSION
+from convexadam.errors import ConvexAdamError
+from convexadam.geometry import Affine, Image, Transform, compose
+from convexadam.io import atomic_path, read_transform, write_image, write_transform
+from convexadam.io.reading import StrPath
+from convexadam.registration import PreparedImage, RegistrationConfig, prepare, preset
+from convexadam.registration.files import name_transform
+from convexadam.series.frames import FrameSeries, average_frames, read_series, write_series
+from convexadam.series.motion import FrameMotion, measure_motion, smooth_transforms, write_motion
+
+Order: TypeAlias = Literal["reference", "chain"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SeriesResult:
+    """Result of `register_series`.
+
+    Attributes
+    ----------
+    reference
+        The image that frames were registered to.
+    transforms
+        From the reference to each frame, after smoothing over time.
+    moved
+        All frames on the grid of the reference.
+    motion
+        Motion of each frame.
+    """
+
+    reference: Image
+    transforms: tuple[Transform, ...]
+    moved: FrameSeries
+    motion: tuple[FrameMotion, ...]
+
+    def warp_labels(self, labels: Image) -> Iterator[Image]:
+        """Yield labels of the reference on each frame, on its grid."""
+        for transform in self.transforms:
+            inverse = transform.inverse() if isinstance(transform, Affine) else transform.inverse(self.reference.grid)  # type: ignore[call-arg]
+            yield inverse.warp(labels, self.reference.grid, mode="label")
+
+
+def register_series(
+    frames: StrPath | Sequence[StrPath] | FrameSeries,
+    *,
+    output_dir: StrPath | None = None,
+    config: RegistrationConfig | None = None,
+    reference: int | Literal["mean"] = 0,
+    passes: int = 2,
+    order: Order = "reference",
+    warm_start: bool = True,
+    temporal_sigma: float = 0.0,
+    on_frame: Callable[[int, int], None] | None = None,
+) -> SeriesResult:
+    """Register all frames of a series to a reference, such as for the correction of motion.
+
+    Parameters
+    ----------
+    frames
+        The series, or its files (see `read_series`).
+    output_dir
+        Folder for the results (see `convexadam.series`), from which an interrupted call continues; ``None`` writes
+        nothing.
+    config
+        Settings; ``None`` takes ``preset("rigid")``.
+    reference
+        Number of the frame to register to; or ``"mean"``, the average of the frames, which are registered to frame 0
+        first.
+    passes
+        With ``"mean"``, how often the average is made anew.
+    order
+        ``"reference"`` registers each frame to the reference; ``"chain"`` each frame to the one before it, and composes
+        the transforms.
+    warm_start
+        Start each frame at the transform of the one before it: its affine matrix, or its field, which then is refined
+        without a new linear alignment. ``False`` registers each frame by itself.
+    temporal_sigma
+        Standard deviation, in frames, of a Gaussian that smooths the transforms over time; 0 for none.
+    on_frame
+        Called with the number of frames that are done, and of those to do, over all passes.
+
+    Raises
+    ------
+    InputError, FileError, GeometryError
+        If frames cannot be read, or lie on different grids.
+    ConfigError
+        If an argument is out of range.
+    """
+    series = frames if isinstance(frames, FrameSeries) else read_series(frames)
+    config = preset("rigid") if config is None else config
+    check_choice(order, "order", get_args(Order))
+    check_count(passes, "passes", least=1)
+    check_number(temporal_sigma, "temporal_sigma")
+    middle = 0 if reference == "mean" else _check_reference(reference, len(series.frames))
+    rounds = 1 + (passes if reference == "mean" else 0)
+    folder = None if output_dir is None else make_folder(output_dir)
+    run = _Run(series=series, config=config, order=order, warm_start=warm_start, total=rounds, on_frame=on_frame)
+    if folder is None:
+        return run.finish(series.frames[middle], middle, rounds, temporal_sigma, None)
+    with lock_folder(folder, "series"):
+        return run.finish(series.frames[middle], middle, rounds, temporal_sigma, folder)
+
+
+def _check_reference(reference: object, count: int) -> int:
+    check_count(reference, "reference", most=count - 1)
+    assert isinstance(reference, int)
+    return reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What all passes have in common."""
+
+    series: FrameSeries
+    config: RegistrationConfig
+    order: Order
+    warm_start: bool
+    total: int
+    on_frame: Callable[[int, int], None] | None
+
+    def finish(self, target: Image, middle: int, rounds: int, sigma: float, folder: Path | None) -> SeriesResult:
+        transforms = list[Transform]()
+        for number in range(rounds):
+            place = None if folder is None else make_folder(folder / "passes" / f"{number:02d}")
+            if number:  # the average of the frames as they are now
+                moved = [t.warp(f, target.grid) for t, f in zip(transforms, self.series.frames, strict=True)]
+                target, middle = average_frames(moved), -1
+            transforms = self._register(target, middle, number, place)
+        transforms = smooth_transforms(transforms, sigma)
+        moved = [t.warp(f, target.grid) for t, f in zip(transforms, self.series.frames, strict=True)]
+        result = SeriesResult(
+            reference=target,
+            transforms=tuple(transforms),
+            moved=FrameSeries(frames=tuple(moved), step_s=self.series.step_s),
+            motion=tuple(measure_motion(transforms, target.grid)),
+        )
+        if folder is not None:
+            _write(result, folder)
+        return result
+
+    def _register(self, target: Image, middle: int, number: int, folder: Path | None) -> list[Transform]:
+        """Return the transform from the target to each frame; ``middle`` is the frame that it is, or -1."""
+        count = len(self.series.frames)
+        found: dict[int, Transform] = {} if middle < 0 else {middle: Affine()}
+        start = max(middle, 0)
+        prepared = prepare(target, self.config)
+        for frame in [*range(start, count), *range(start - 1, -1, -1)]:
+            if frame not in found:
+                before = frame - 1 if frame > start else frame + 1
+                previous = found.get(before)
+                align = partial(self._align, prepared, frame, previous, before)
+                found[frame] = self._load_or(folder, frame, target, previous, align)
+            if self.on_frame is not None:
+                self.on_frame(number * count + len(found), self.total * count)
+        return [found[frame] for frame in range(count)]
+
+    def _align(self, prepared: PreparedImage, frame: int, previous: Transform | None, before: int) -> Transform:
+        image = self.series.frames[frame]
+        if self.order == "chain" and previous is not None:
+            step = prepare(self.series.frames[before], self.config).register(image).transform
+            chained = compose(previous, step)
+            return chained if isinstance(chained, Affine) else chained.to_displacement_field(image.grid)
+        start = previous if self.warm_start else None
+        return prepared.register(image, initial_transform=start).transform
+
+    def _load_or(
+        self,
+        folder: Path | None,
+        frame: int,
+        target: Image,
+        previous: Transform | None,
+        align: Callable[[], Transform],
+    ) -> Transform:
+        """Return the transform of an earlier call with the same frames and settings, or a new one, which is kept."""
+        if folder is None:
+            return align()
+        path = folder / f"{frame:04d}_{name_transform(linear=self.config.is_linear)}"
+        key = self._fingerprint(frame, target, previous)
+        record = folder / f"{frame:04d}.json"
+        try:
+            if json.loads(record.read_text(encoding="utf-8")) == {"fingerprint": key}:
+                return read_transform(path)
+        except (OSError, ValueError, ConvexAdamError):
+            pass
+        write_transform(align(), path)
+        with atomic_path(record) as temporary:
+            temporary.write_text(json.dumps({"fingerprint": key}), encoding="utf-8")
+        return read_transform(path)  # as it will be read when the call is repeated
+
+    def _fingerprint(self, frame: int, target: Image, previous: Transform | None) -> str:
+        found = hashlib.sha256(f"{VERSION} {self.config.to_toml()} {self.order} {self.warm_start}".encode())
+        for image in (target, self.series.frames[frame]):
+            found.update(np.ascontiguousarray(image.data.cpu().numpy()).tobytes())
+            found.update(image.grid.affine.tobytes())
+        if previous is not None and (self.warm_start or self.order == "chain"):
+            points = self.series.frames[0].grid.index_to_world(_lattice(target.grid.shape))
+            found.update(np.ascontiguousarray(previous(points).numpy()).tobytes())
+        return found.hexdigest()
+
+
+def _lattice(shape: Sequence[int]) -> torch.Tensor:
+    """Return points of a grid that tell transforms apart."""
+    return torch.cartesian_prod(*[torch.linspace(0, n - 1, 5, dtype=torch.float64, device="cpu") for n in shape])
+
+
+def _write(result: SeriesResult, folder: Path) -> None:
+    write_series(result.moved, folder / "moved.nii.gz")
+    write_image(average_frames(result.moved.frames), folder / "mean.nii.gz")
+    write_motion(result.motion, folder / "motion.csv")
+    place = make_folder(folder / "transforms")
+    for number, transform in enumerate(result.transforms):
+        write_transform(transform, place / f"{number:04d}_{name_transform(linear=isinstance(transform, Affine))}")

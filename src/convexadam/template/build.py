@@ -1,0 +1,363 @@
+"""Construction of an unbiased template: rounds of registration to the average, and of updates of its shape."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+
+from convexadam._atomic import make_folder
+from convexadam._checks import check_count, check_number
+from convexadam._lock import lock_folder
+from convexadam.cohort import register_cohort
+from convexadam.errors import ConvexAdamError, InputError
+from convexadam.executors import Executor
+from convexadam.geometry import Affine, Grid, Image, Transform, compose
+from convexadam.io import (
+    PairFiles,
+    Scan,
+    atomic_path,
+    read_image,
+    read_scans,
+    read_transform,
+    write_image,
+    write_transform,
+)
+from convexadam.io.reading import StrPath
+from convexadam.registration import RegistrationConfig, preset
+from convexadam.registration.files import Output, name_transform
+from convexadam.segmentation import Fusion, MajorityVote, fuse_labels
+from convexadam.template.average import RunningAverage, scale_intensity, sharpen
+from convexadam.template.shape import ShapeAverage, ShapeUpdate
+
+_FOREGROUND = 0.1
+"""Intensity of the template, of about 1 in bright tissue, above which it counts for shape and change."""
+
+_MARGIN = 0.1
+"""Margin around the largest scan, as a fraction of its extent."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TemplateRound:
+    """What changed in one round.
+
+    Attributes
+    ----------
+    number
+        From 0.
+    linear
+        Whether registrations were linear.
+    mean_displacement_mm, largest_displacement_mm
+        Mean of the displacements of all scans, beyond linear ones, that the round removed: its mean and largest length.
+    mean_linear_mm
+        Mean length of the displacement of the mean linear map that the round removed.
+    change_percent
+        Root mean square change of the intensities, relative to those of the template.
+    """
+
+    number: int
+    linear: bool
+    mean_displacement_mm: float
+    largest_displacement_mm: float
+    mean_linear_mm: float
+    change_percent: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Template:
+    """Result of `build_template`.
+
+    Attributes
+    ----------
+    image
+        The average of all scans; intensities of bright tissue are about 1.
+    deviation
+        Standard deviation of the scans at each voxel.
+    rounds
+        What changed in each round.
+    bias_mm
+        Mean length of the mean displacement of the transforms from the template to the scans, linear maps included: 0
+        if the template has exactly their mean shape.
+    scans
+        Scans that contributed: the ids of their folders.
+    failed
+        Ids of scans that could not be registered in the last round, and contribute nothing to it.
+    labels
+        Majority vote of their labels; ``None`` if no scan has labels.
+    """
+
+    image: Image
+    deviation: Image
+    rounds: tuple[TemplateRound, ...]
+    bias_mm: float
+    scans: tuple[str, ...]
+    failed: tuple[str, ...]
+    labels: Fusion | None
+
+
+def build_template(
+    scans: StrPath | Sequence[Scan],
+    *,
+    output_dir: StrPath,
+    config: RegistrationConfig | None = None,
+    linear_rounds: int = 2,
+    rounds: int = 4,
+    tolerance_percent: float = 0.5,
+    spacing_mm: tuple[float, float, float] | None = None,
+    start: StrPath | None = None,
+    symmetric: bool = False,
+    sharpening: float = 0.0,
+    executor: Executor | None = None,
+    device: str | None = None,
+    on_round: Callable[[TemplateRound], None] | None = None,
+) -> Template:
+    """Build the template of a group: its mean shape, and the average of its intensities.
+
+    Each round registers all scans to the present template, moves the template to the mean of their shapes, and averages
+    the scans there, each interpolated once. The mean of linear maps is that of their matrix logarithms, and the mean
+    displacement is removed by its inverse, so that the result does not depend on which scan comes first. Averages weigh
+    scans by their residuals (`RunningAverage`).
+
+    An interrupted call continues when it is repeated: finished registrations are kept (see `convexadam.cohort`). The
+    folder is described in `convexadam.template`.
+
+    Guimond, Meunier, Thirion, "Average brain models: a convergence study", CVIU 2000; Avants et al., "The optimal
+    template effect in hippocampus studies of diseased populations", NeuroImage 2010.
+
+    Parameters
+    ----------
+    scans
+        A list or a pattern of files (see `convexadam.io.read_scans`), or the scans.
+    output_dir
+        Folder for the results; created if it does not exist.
+    config
+        Settings of the deformable rounds; ``None`` takes ``preset("default")``.
+    linear_rounds
+        Rounds with ``preset("affine")`` before them.
+    rounds
+        Largest number of deformable rounds; 0 for a linear template.
+    tolerance_percent
+        Deformable rounds end when one changes the intensities by less than this (`TemplateRound.change_percent`).
+    spacing_mm
+        Voxel size of the template; ``None`` for the median of the scans.
+    start
+        Image to begin with, whose grid the template has; ``None`` for the average of the scans, aligned by their
+        centres of mass.
+    symmetric
+        Make the template symmetric between left and right.
+    sharpening
+        Amount of unsharp masking of the averages that scans are registered to; 0 for none, 1 for much.
+    executor, device
+        Where scans are registered, see `convexadam.cohort.register_cohort`.
+    on_round
+        Called after each round.
+
+    Raises
+    ------
+    InputError, FileError
+        If files cannot be used.
+    ConvexAdamError
+        If fewer than two scans could be registered in a round.
+    """
+    group = _list_scans(scans)
+    for name, value in (("linear_rounds", linear_rounds), ("rounds", rounds)):
+        check_count(value, name)
+    check_number(tolerance_percent, "tolerance_percent")
+    check_number(sharpening, "sharpening")
+    folder = make_folder(output_dir)
+    steps = [preset("affine")] * linear_rounds + [preset() if config is None else config] * rounds
+    with lock_folder(folder, "template"):
+        start_at = _place(group, spacing_mm, start)
+        average = _average(group, start_at.transforms, start_at.grid, None, symmetric=symmetric)
+        current = average.find_mean() if start is None else scale_intensity(read_image(start)).data[0].cpu()
+        transforms, done = start_at.transforms, list[TemplateRound]()
+        for number, step in enumerate(steps):
+            place = make_folder(folder / "rounds" / f"{number:02d}")
+            write_image(Image(sharpen(current, sharpening)[None], start_at.grid), place / "template.nii.gz")
+            found = _register(group, place, step, executor, device)
+            update = _find_update(found, start_at.grid, current, symmetric=symmetric)
+            transforms = {name: compose(update.transform, transform) for name, transform in found.items()}
+            average = _average(
+                group, transforms, start_at.grid, None if step.is_linear else current, symmetric=symmetric
+            )
+            before, current = current, average.find_mean()
+            done.append(_describe(number, step, update, before, current))
+            _write_rounds(folder / "convergence.csv", done)
+            if on_round is not None:
+                on_round(done[-1])
+            if not step.is_linear and done[-1].change_percent < tolerance_percent:
+                break
+        template = Image(sharpen(current, sharpening)[None], start_at.grid)
+        write_image(template, folder / "template.nii.gz")
+        deviation = Image(average.find_deviation()[None], start_at.grid)
+        write_image(deviation, folder / "deviation.nii.gz")
+        bias_mm, labels = _write_scans(group, transforms, template, folder)
+    return Template(
+        image=template,
+        deviation=deviation,
+        rounds=tuple(done),
+        bias_mm=bias_mm,
+        scans=tuple(transforms),
+        failed=tuple(scan.id for scan in group if scan.id not in transforms),
+        labels=labels,
+    )
+
+
+def _list_scans(scans: StrPath | Sequence[Scan]) -> tuple[Scan, ...]:
+    group = read_scans(scans) if isinstance(scans, (str, os.PathLike)) else tuple(scans)
+    if len(group) < 2 or not all(isinstance(scan, Scan) for scan in group):
+        raise InputError(f"scans must be at least two, got {len(group)} or others than Scan; add images")
+    return group
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Placement:
+    """Where scans lie before they are registered."""
+
+    grid: Grid
+    transforms: dict[str, Transform]
+
+
+def _place(group: Sequence[Scan], spacing_mm: tuple[float, float, float] | None, start: StrPath | None) -> _Placement:
+    """Align the centres of mass of all scans, on a grid along R, A and S that holds the largest of them."""
+    centres, extents, spacings = list[np.ndarray](), list[np.ndarray](), list[tuple[float, ...]]()
+    for scan in group:
+        image = scale_intensity(read_image(scan.image)).canonical()
+        inside = (image.data[0] > _FOREGROUND).nonzero().double()
+        if len(inside) == 0:
+            raise InputError(f"scans must have foreground, got a constant image {scan.image}; remove it")
+        weights = image.data[0][image.data[0] > _FOREGROUND].double()[:, None]
+        points = image.grid.index_to_world(inside)
+        centres.append(((points * weights).sum(0) / weights.sum()).numpy())
+        extents.append(np.abs(points.numpy() - centres[-1]).max(0))
+        spacings.append(image.grid.spacing_mm)
+    middle = np.mean(centres, axis=0)
+    if start is None:
+        step = np.array(spacing_mm if spacing_mm is not None else np.median(spacings, axis=0), dtype=float)
+        half = np.ceil(np.max(extents, axis=0) * (1 + _MARGIN) / step)
+        affine = np.diag([*step, 1.0])
+        affine[:3, 3] = middle - half * step
+        n = [int(2 * h) + 1 for h in half]
+        grid = Grid((n[0], n[1], n[2]), affine)
+    else:
+        grid = read_image(start).canonical().grid
+    transforms: dict[str, Transform] = {}
+    for scan, centre in zip(group, centres, strict=True):
+        shift = np.eye(4)
+        shift[:3, 3] = centre - middle
+        transforms[scan.id] = Affine(shift)
+    return _Placement(grid=grid, transforms=transforms)
+
+
+def _register(
+    group: Sequence[Scan], place: Path, config: RegistrationConfig, executor: Executor | None, device: str | None
+) -> dict[str, Transform]:
+    """Register all scans to the template of a round; return the transforms in the order of the ids."""
+    fixed = place / "template.nii.gz"
+    outputs: tuple[Output, ...] = ("transform",)
+    pairs = [PairFiles(id=scan.id, fixed=fixed, moving=scan.image) for scan in group]
+    found, errors = dict[str, Transform](), list[str]()
+    for outcome in register_cohort(
+        pairs, config, output_dir=place / "registrations", outputs=outputs, executor=executor, device=device
+    ):
+        if outcome.error is None:
+            found[outcome.id] = read_transform(outcome.folder / name_transform(linear=config.is_linear))
+        else:
+            errors.append(f"{outcome.id}: {outcome.error}")
+    if len(found) < 2:
+        raise ConvexAdamError(
+            f"at least two scans must be registered to {fixed}, got {len(found)}; {'; '.join(errors)}"
+        )
+    return dict(sorted(found.items()))
+
+
+def _find_update(
+    transforms: dict[str, Transform], grid: Grid, template: torch.Tensor, *, symmetric: bool
+) -> ShapeUpdate:
+    shape = ShapeAverage(grid, (template > _FOREGROUND).float(), symmetric=symmetric)
+    for transform in transforms.values():
+        shape.add(transform)
+    return shape.find_update()
+
+
+def _average(
+    group: Sequence[Scan],
+    transforms: dict[str, Transform],
+    grid: Grid,
+    centre: torch.Tensor | None,
+    *,
+    symmetric: bool,
+) -> RunningAverage:
+    """Average the scans under their transforms."""
+    average = RunningAverage(torch.zeros(grid.shape, dtype=torch.float32, device="cpu"), centre)
+    for scan in sorted(group, key=lambda one: one.id):
+        if scan.id in transforms:
+            volume = transforms[scan.id].warp(scale_intensity(read_image(scan.image)), grid).data[0]
+            average.add(volume, scan.weight)
+            if symmetric:
+                average.add(volume.flip(0), scan.weight)
+    return average
+
+
+def _describe(
+    number: int, config: RegistrationConfig, update: ShapeUpdate, before: torch.Tensor, after: torch.Tensor
+) -> TemplateRound:
+    inside = (before > _FOREGROUND) | (after > _FOREGROUND)
+    change = (after - before)[inside].square().mean().sqrt() / after[inside].square().mean().sqrt()
+    return TemplateRound(
+        number=number,
+        linear=config.is_linear,
+        mean_displacement_mm=update.mean_mm,
+        largest_displacement_mm=update.largest_mm,
+        mean_linear_mm=update.linear_mm,
+        change_percent=100 * float(change),
+    )
+
+
+def _write_rounds(path: Path, rounds: Sequence[TemplateRound]) -> None:
+    names = [field.name for field in fields(TemplateRound)]
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        for one in rounds:
+            values = [getattr(one, name) for name in names]
+            writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
+
+
+def _write_scans(
+    group: Sequence[Scan], transforms: dict[str, Transform], template: Image, folder: Path
+) -> tuple[float, Fusion | None]:
+    """Write what belongs to each scan; return the bias of the shape, and the vote of all labels."""
+    moved, shape = list[Image](), ShapeAverage(template.grid, (template.data[0] > _FOREGROUND).float())
+    for scan, transform in _pair(group, transforms):
+        place = make_folder(folder / "scans" / scan.id)
+        field = transform.to_displacement_field(template.grid)
+        shape.add(field)
+        write_transform(field, place / "transform.nii.gz")
+        change = field.jacobian().clamp_min(1e-6).log()
+        write_image(Image(change[None], template.grid), place / "log_jacobian.nii.gz")
+        if scan.labels is not None:
+            moved.append(field.warp(read_image(scan.labels), template.grid))
+            write_image(moved[-1], place / "labels.nii.gz")
+    update = shape.find_update()
+    bias_mm = update.mean_mm + update.linear_mm
+    if not moved:
+        return bias_mm, None
+    fusion = fuse_labels(template, [template] * len(moved), moved, method=MajorityVote())
+    write_image(fusion.labels, folder / "labels.nii.gz")
+    write_image(fusion.confidence, folder / "confidence.nii.gz")
+    return bias_mm, fusion
+
+
+def _pair(group: Sequence[Scan], transforms: dict[str, Transform]) -> Iterator[tuple[Scan, Transform]]:
+    for scan in group:
+        if scan.id in transforms:
+            yield scan, transforms[scan.id]
