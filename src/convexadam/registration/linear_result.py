@@ -44,7 +44,7 @@ def measure_linear(inputs: RegistrationInputs, masks: ImagePair, fit: LinearFit)
     diagnostics = {
         "dissimilarity_before": fit.dissimilarity_before,
         "dissimilarity_after": fit.dissimilarity_after,
-        "overlap_percent": 100 * float(compared.double().mean()),
+        "overlap_percent": 100 * float(compared.mean(dtype=torch.float64)),
         "folded_percent": 100.0 * (determinant <= 0),
         "jacobian_min": determinant,
         "jacobian_max": determinant,

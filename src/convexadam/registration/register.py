@@ -202,22 +202,35 @@ def _register_deformably(
     inputs: RegistrationInputs, initialisation: Initialisation, config: RegistrationConfig, clock: _Clock
 ) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
     """Return the transform, its inverse if the settings are symmetric, and diagnostics."""
-    with clock.stage("resample"):
-        pair = resample_to_working_grid(inputs, initialisation, config)
+    pair, levels, fine = _extract(inputs, initialisation, config, clock)
     grid = pair.grid
-    level, fields = _search_and_refine(pair, clock)
-    del pair
+    level, fields = _search_and_refine(pair, levels, fine, clock)
+    del pair, levels, fine
     with clock.stage("finish"):
         similarity = measure_similarity(level, fields.forward)
         del level  # before fields at full resolution are made
+        release_memory()
         return finish(inputs, initialisation, config, grid, fields, similarity)
 
 
-def _search_and_refine(pair: WorkingPair, clock: _Clock) -> tuple[FeatureLevel, ForwardBackward]:
-    """Return the last level, and the displacements on its control points."""
+def _extract(
+    inputs: RegistrationInputs, initialisation: Initialisation, config: RegistrationConfig, clock: _Clock
+) -> tuple[WorkingPair, Iterator[FeatureLevel], FeatureLevel | None]:
+    """Return the pair, without its images if nothing is extracted from them later, and what `WorkingPair.extract` does.
+
+    ``None`` stands for a level of the refinement that is to be extracted when it begins.
+    """
+    with clock.stage("resample"):
+        pair = resample_to_working_grid(inputs, initialisation, config)
     with clock.stage("features"):
         levels, fine = pair.extract()
-        release_memory()
+        return pair if fine is None else pair.release_images(), levels, fine
+
+
+def _search_and_refine(
+    pair: WorkingPair, levels: Iterator[FeatureLevel], fine: FeatureLevel | None, clock: _Clock
+) -> tuple[FeatureLevel, ForwardBackward]:
+    """Return the last level, and the displacements on its control points."""
     with clock.stage("discrete"):
         fields, level = search(pair, levels)
         del levels
@@ -247,6 +260,8 @@ class _Clock:
         if self._progress is not None:
             self._progress(name, _STAGES.index(name) / len(_STAGES))
         yield
+        if self._device.type == "cpu":
+            release_memory()
         self._marks.append(self._mark())
         self._names.append(name)
         if self._progress is not None and name == _STAGES[-1]:

@@ -20,6 +20,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
 from convexadam import continuous, discrete, features, linear
+from convexadam._arguments import fits, name_type
 from convexadam._checks import is_finite, show
 from convexadam.errors import ConfigError, did_you_mean
 from convexadam.registration import foreground, landmarks, working_grid
@@ -291,8 +292,8 @@ def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
         if key not in names:
             raise ConfigError(f"{where}: keys must be among {', '.join(names)}, got {key!r}{_suggest(key, names)}")
         values[key] = _parse_value(raw, f"{where}: {key}")
-        if not _fits(values[key], hints[key]):
-            raise ConfigError(f"{where}: {key} must be {_name_type(hints[key])}, got {show(raw)}")
+        if not fits(values[key], hints[key]):
+            raise ConfigError(f"{where}: {key} must be {name_type(hints[key], _TYPE_NAMES)}, got {show(raw)}")
         if hints[key] is float and is_finite(values[key]):  # the component refuses other numbers
             values[key] = float(values[key])
     missing = [
@@ -341,30 +342,6 @@ def _suggest(word: str, known: Iterable[str]) -> str:
     return did_you_mean(word, known, cutoff=0.4)
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value from a file has the annotated type; a whole number fits a float."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in inner)
-    if origin is Literal:
-        return value in inner
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        options = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is Ellipsis else list(inner)
-        return len(value) == len(options) and all(_fits(v, o) for v, o in zip(value, options, strict=True))
-    return _is_instance(value, hint)
-
-
-def _is_instance(value: Any, hint: Any) -> bool:
-    if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
-    try:
-        return hint is Any or isinstance(value, typing.get_origin(hint) or hint)
-    except TypeError:  # an annotation that cannot be checked at run time: the component checks its settings itself
-        return True
-
-
 _TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
@@ -372,17 +349,3 @@ _TYPE_NAMES = {
     bool: "true or false",
     types.NoneType: "'none'",
 }
-
-
-def _name_type(hint: Any) -> str:
-    """Name an annotated type in the words of a settings file."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(map(_name_type, inner)))
-    if origin is Literal:
-        return " or ".join(map(repr, inner))
-    if origin is tuple:
-        kinds = dict.fromkeys(_name_type(kind) for kind in inner if kind is not Ellipsis)
-        size = "" if Ellipsis in inner else f"{len(inner)} values, each "
-        return f"a list of {size}{' or '.join(kinds)}"
-    return _TYPE_NAMES.get(hint) or str(getattr(hint, "__name__", hint))
