@@ -16,7 +16,6 @@ from convexadam.geometry import Grid, Image
 from convexadam.io.itk_headers import check_data_files, check_voxels, find_units, read_itk_header
 from convexadam.io.nifti import has_right_angles, image_from_channels, to_storable
 from convexadam.io.reading import StrPath
-from convexadam.io.spacing import check_spacing
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """4x4 from mm RAS+ to mm LPS, and its own inverse."""
@@ -52,7 +51,7 @@ def grid_from_itk(image: Any, units_mm: np.ndarray | float = 1.0) -> Grid:
     i, j, k = image.GetSize()
     affine = LPS @ affine
     affine[:3] *= np.reshape(units_mm, (-1, 1))
-    return check_spacing(Grid((i, j, k), affine))
+    return Grid((i, j, k), affine)
 
 
 def image_from_itk(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -151,7 +152,7 @@ def register(
         raise ConfigError(f"config must be a RegistrationConfig, got {show(config)}; preset('default') returns one")
     if progress is not None and not callable(progress):
         raise ConfigError(f"progress must be a function (stage, fraction), got {show(progress)}; pass print, say")
-    with _translate_memory_errors(f"{device or 'the device'} {_NO_MEMORY_FOR_IMAGES}"):
+    with _translate_memory_errors(f"{'the device' if device is None else show(device)} {_NO_MEMORY_FOR_IMAGES}"):
         images = parse_images(fixed, moving, device, fixed_affine=fixed_affine, moving_affine=moving_affine)
         fixed_image, moving_image = images
         grids = fixed_image.grid, moving_image.grid
@@ -210,7 +211,14 @@ def _register_deformably(
         similarity = measure_similarity(level, fields.forward)
         del level  # before fields at full resolution are made
         release_memory()
-        return finish(inputs, initialisation, config, grid, fields, similarity)
+        result = finish(inputs, initialisation, config, grid, fields, similarity)
+    if not result[2]["overlap_percent"]:
+        warnings.warn(
+            "masks and fields of view leave no control point that lies wholly in both images (overlap 0 %), so that "
+            "the last stage compared nothing; use larger or closed masks, or a finer spacing",
+            stacklevel=3,
+        )
+    return result
 
 
 def _extract(
@@ -224,7 +232,9 @@ def _extract(
         pair = resample_to_working_grid(inputs, initialisation, config)
     with clock.stage("features"):
         levels, fine = pair.extract()
-        return pair if fine is None else pair.release_images(), levels, fine
+        if fine is not None:
+            pair = pair.release_images()
+    return pair, levels, fine
 
 
 def _search_and_refine(
