@@ -450,7 +450,7 @@ def test_memory_is_compared_with_the_estimate_and_a_bound(scaling: Any) -> None:
     (error,) = scaling.find_problems([row("128", 8 * 10**7, 6 * 10**7)])
     assert error.endswith("within 15% of 1, got 1.33")
     (bound,) = scaling.find_problems([row("128", 9 * 10**7, 9 * 10**7)])
-    assert bound.endswith("at most 40 bytes per voxel, got 42.9")
+    assert bound.endswith("at most 42 bytes per voxel, got 42.9")
     assert set(scaling.BYTES_PER_VOXEL) == set(scaling.preset_names())
 
 

@@ -45,7 +45,7 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """
 
     @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+    def check_and_call(*args: P.args, **kwargs: P.kwargs) -> R:
         parameters, hints = _read_signature(function)
         sizes: dict[str, Any] = {}
         for name, value in _pair(parameters, args, kwargs):
@@ -53,7 +53,7 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
                 _refuse(name, value, hints[name], function.__qualname__)
         return function(*args, **kwargs)
 
-    return checked
+    return check_and_call
 
 
 def _refuse(name: str, value: object, hint: Any, function: str) -> typing.NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import weakref
 from typing import Any
 
@@ -184,7 +185,7 @@ def test_weights_and_images_are_released_after_the_last_extraction(levels: tuple
 
     config = dataclasses.replace(QUICK, grid=NativeGrid(), continuous=Refinement(levels=levels))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(register.__globals__, "resample_to_working_grid", resample)
+        patch.setattr(sys.modules["convexadam.registration.register"], "resample_to_working_grid", resample)
         register(pair.fixed, pair.moving, config, progress=watch)
     assert len(seen) == 2
 

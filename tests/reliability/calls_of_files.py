@@ -150,9 +150,7 @@ def _others(folder: Path) -> dict[str, Call]:
         ),
         "convexadam.metrics.folded_percent": call(metrics.folded_percent, ZEROS, None),
         "convexadam.metrics.hd95": call(metrics.hd95, LABELS, LABELS, spacing_mm=(1.0, 1.0, 1.0)),
-        "convexadam.metrics.hd95_area_weighted": call(
-            metrics.hd95_area_weighted, LABELS, LABELS, spacing_mm=(1.0, 1.0, 1.0)
-        ),
+        "convexadam.metrics.hd95_area_weighted": call(metrics.hd95_area_weighted, LABELS, LABELS, labels=None),
         "convexadam.metrics.sdlogj": call(metrics.sdlogj, ZEROS),
         "convexadam.metrics.sdlogj_plain": call(metrics.sdlogj_plain, ZEROS),
         "convexadam.metrics.tail_mean": call(metrics.tail_mean, [1.0, 2.0], 0.5, highest=True),

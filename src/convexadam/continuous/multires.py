@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar, cast, final
+from typing import cast, final
 
 from convexadam._arguments import check_arguments
 from convexadam._axes import Unit, check_triple, check_unit, check_whole_voxels, spacing_in_voxels
@@ -28,6 +27,7 @@ from convexadam.continuous.protocols import (
 from convexadam.continuous.regularisers import Diffusion
 from convexadam.continuous.similarity import Ssd
 from convexadam.continuous.smoothing import BilateralSmoothing, BoxSmoothing, Smoother, Smoothing
+from convexadam.continuous.steps import select_steps, take_last
 from convexadam.continuous.volume_mask import volume_mask
 from convexadam.errors import ConfigError
 from convexadam.geometry.tensors import check_allocation
@@ -38,8 +38,6 @@ from convexadam.kernels.landmarks import LandmarkCost
 from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
 from convexadam.kernels.warp import identity_positions, sample_linear, sample_nearest
 from convexadam.kernels.warp_ssd import overlap_weight, tensor_of
-
-T = TypeVar("T")
 
 
 @final
@@ -183,7 +181,7 @@ class Refinement:
             initial = ForwardBackward(forward=fixed.new_zeros((3, *coarse)), spacing=spacings[0])
         else:
             initial = ForwardBackward(forward=start)
-        fields = _take_last(self.refine(extract, initial, shape, soft_mask=soft_mask)).fields
+        fields = take_last(self.refine(extract, initial, shape, soft_mask=soft_mask)).fields
         return self.upsample(scale_to_voxels(fields.forward, fields.spacing), fields.spacing, shape)
 
     @check_arguments
@@ -265,7 +263,7 @@ class Refinement:
         """
         self._get_level(level)
         start = features.zero_displacement() if start is None else start
-        return _take_last(self._minimise(level, features, start, soft_mask))[1]
+        return take_last(self._minimise(level, features, start, soft_mask))[1]
 
     @check_arguments
     def upsample(self, displacement: Field, spacing: Triple, shape: Triple) -> Float[Tensor, "3 a b d"]:
@@ -305,7 +303,7 @@ class Refinement:
         iterations: tuple[int, ...],
     ) -> Iterator[tuple[int, ForwardBackward]]:
         """Yield the iterations asked for and the last one, with displacements of their own memory."""
-        for iteration, forward in _select(self._minimise(number, features, start.forward, soft_mask), iterations):
+        for iteration, forward in select_steps(self._minimise(number, features, start.forward, soft_mask), iterations):
             yield iteration, ForwardBackward(forward=forward, spacing=features.spacing)
 
     def _refine_both(
@@ -319,8 +317,8 @@ class Refinement:
         """Do as `_refine_forward`, in both directions: one after the other, which takes the memory of one."""
         backward_start = estimate_inverse(start.forward) if start.backward is None else start.backward
         reverse, reverse_mask = _swap(features, backward_start, soft_mask)
-        forward = list(_select(self._minimise(number, features, start.forward, soft_mask), iterations))
-        backward = list(_select(self._minimise(number, reverse, backward_start, reverse_mask), iterations))
+        forward = list(select_steps(self._minimise(number, features, start.forward, soft_mask), iterations))
+        backward = list(select_steps(self._minimise(number, reverse, backward_start, reverse_mask), iterations))
         last = max(forward[-1][0], backward[-1][0])
         for iteration in sorted({n for n in iterations if n < last} | {last}):
             # a direction that converged before has its last displacement
@@ -357,7 +355,7 @@ class Refinement:
         """Refine without the masked regularisers, and find where volume changes unlike elsewhere (`volume_mask`)."""
         others = tuple(r for r in self.regularisers if not isinstance(r, MaskedRegulariser))
         free = dataclasses.replace(self, regularisers=others)
-        last = _take_last(free.refine(extract, start, shape, symmetric=symmetric))
+        last = take_last(free.refine(extract, start, shape, symmetric=symmetric))
         mask = volume_mask(last.fields.forward, mask=last.features.fixed_weight)
         return control_points_to_voxels(mask[None], last.fields.spacing, shape)[0]
 
@@ -386,21 +384,6 @@ class Snapshot:
     iteration: int
     fields: ForwardBackward
     features: FeatureLevel
-
-
-def _take_last(steps: Iterator[T]) -> T:
-    """Return the last of at least one, without keeping those before it."""
-    return deque(steps, maxlen=1).pop()
-
-
-def _select(steps: Iterator[tuple[int, Field]], iterations: tuple[int, ...]) -> Iterator[tuple[int, Field]]:
-    """Yield copies of the steps asked for, and the last step; the next step overwrites the memory of a step."""
-    number, displacement = 0, None
-    for number, displacement in steps:
-        if number in iterations:
-            yield number, displacement.clone()
-    if displacement is not None and number not in iterations:
-        yield number, displacement
 
 
 def _swap(features: FeatureLevel, backward: Field, soft_mask: Volume | None) -> tuple[FeatureLevel, Volume | None]:

@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias, TypeVar, final, runtime_checkable
 import torch
 
 from convexadam._arguments import check_arguments, find_obstacle
-from convexadam._checks import show
+from convexadam._checks import check_flag, show
 from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.errors import ConfigError, ConvexAdamError, is_about_memory
 from convexadam.geometry import Image
@@ -251,6 +251,7 @@ def run_extractor(features: Extractor, extract: Callable[[], T]) -> T:
 
 def check_extractor(value: object, name: str, *, pairs: bool = True) -> None:
     """Raise `ConfigError` unless ``value`` can be called as `Features`, or is one of `PairFeatures` if allowed."""
+    check_flag(pairs, "pairs")
     if isinstance(value, type):
         raise ConfigError(f"{name} must be an instance, got the class {value.__name__}; write {value.__name__}(...)")
     if pairs and isinstance(value, PairFeatures):

@@ -12,6 +12,7 @@ import torch
 from convexadam._claims import check_claim
 from convexadam.errors import FileError, GeometryError, InputError
 from convexadam.geometry import Image
+from convexadam.io.dicom_elements import check_element_lengths
 from convexadam.io.itk import image_from_itk, import_simpleitk
 
 _POSITION, _DIRECTIONS = "0020|0032", "0020|0037"
@@ -36,6 +37,9 @@ def read_dicom_series(folder: Path, *, channels: bool = False, device: torch.dev
         If SimpleITK is not installed.
     """
     sitk = import_simpleitk(f"reading the folder {folder} as DICOM")
+    for source in folder.iterdir():
+        if source.is_file():
+            check_element_lengths(source)
     finder = sitk.ImageSeriesReader
     series = {name: finder.GetGDCMSeriesFileNames(str(folder), name) for name in finder.GetGDCMSeriesIDs(str(folder))}
     if len(series) != 1:

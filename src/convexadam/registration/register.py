@@ -232,8 +232,8 @@ def _extract(
         pair = resample_to_working_grid(inputs, initialisation, config)
     with clock.stage("features"):
         levels, fine = pair.extract()
-        if fine is not None:
-            pair = pair.release_images()
+        if fine is not None and config.continuous is not None and len(config.continuous.levels) == 1:
+            pair = pair.release_images()  # nothing else is extracted
     return pair, levels, fine
 
 
