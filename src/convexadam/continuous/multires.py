@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import cast, final
 
-from convexadam._axes import Unit, check_unit, check_whole_voxels, spacing_in_voxels
-from convexadam._checks import check_component, check_number
+from convexadam._arguments import check_arguments
+from convexadam._axes import Unit, check_triple, check_unit, check_whole_voxels, spacing_in_voxels
+from convexadam._checks import check_component, check_count, check_number, show
 from convexadam._typing import Channels, Field, Float, Guide, Tensor, Triple, Volume
 from convexadam.continuous.adam import Adam
 from convexadam.continuous.contrasts import DifferentContrasts, contrast_coherence
@@ -30,6 +31,7 @@ from convexadam.continuous.smoothing import BilateralSmoothing, BoxSmoothing, Sm
 from convexadam.continuous.snapshot import Snapshot, select, take_last
 from convexadam.continuous.volume_mask import volume_mask
 from convexadam.errors import ConfigError
+from convexadam.geometry.tensors import check_allocation
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward, complete_weight
 from convexadam.kernels.inverse_consistency import estimate_inverse, make_inverse_consistent
@@ -102,11 +104,12 @@ class Refinement:
         check_number(self.tolerance, "tolerance")
         if not isinstance(self.levels, tuple) or not self.levels:
             raise ConfigError(
-                f"levels must be a tuple of at least one Level, got {self.levels!r}; write (Level(spacing=2),) for one"
+                f"levels must be a tuple of at least one Level, got {show(self.levels)}; write (Level(spacing=2),) for "
+                "one"
             )
         if not isinstance(self.regularisers, tuple):
             raise ConfigError(
-                f"regularisers must be a tuple, got {self.regularisers!r}; write (Diffusion(weight=0.2),) for one"
+                f"regularisers must be a tuple, got {show(self.regularisers)}; write (Diffusion(weight=0.2),) for one"
             )
         for level in self.levels:
             check_component(level, Level, "each of levels")
@@ -140,6 +143,7 @@ class Refinement:
             self._for_different_contrasts()  # checks its levels
 
     @full_precision
+    @check_arguments
     def __call__(
         self,
         fixed: Channels,
@@ -195,12 +199,14 @@ class Refinement:
         fields = take_last(self.refine(extract, initial, shape, soft_mask=soft_mask)).fields
         return self.upsample(scale_to_voxels(fields.forward, fields.spacing), fields.spacing, shape)
 
+    @check_arguments
     def control_point_spacings(
         self, shape: Triple, voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     ) -> tuple[Triple, ...]:
         """Spacing of each level's control points in voxels, for a volume of ``shape`` with voxels of ``voxel_mm``."""
         return tuple(spacing_in_voxels(level.spacing, self.unit, voxel_mm, shape) for level in self.levels)
 
+    @check_arguments
     def refine(
         self,
         extract: Callable[[int], FeatureLevel],
@@ -253,6 +259,7 @@ class Refinement:
                 yield Snapshot(level=number, iteration=iteration, fields=fields, features=features)
 
     @full_precision
+    @check_arguments
     def refine_level(
         self, features: FeatureLevel, start: Field | None = None, *, level: int = 0, soft_mask: Volume | None = None
     ) -> Field:
@@ -273,12 +280,15 @@ class Refinement:
         -------
         Displacement ``[3, i, j, k]`` in control points, after the last step.
         """
+        self._get_level(level)
         start = features.zero_displacement() if start is None else start
         return take_last(self._minimise(level, features, start, soft_mask))[1]
 
+    @check_arguments
     def upsample(self, displacement: Field, spacing: Triple, shape: Triple) -> Float[Tensor, "3 a b d"]:
         """Interpolate at the voxels of a volume of ``shape``, with `final_smoothing`; of any unit, which is kept."""
-        fine = control_points_to_voxels(displacement, spacing, shape)
+        check_allocation((3, *check_triple(shape, "shape")), "the displacements")
+        fine = control_points_to_voxels(displacement, check_triple(spacing, "spacing"), shape)
         return fine if self.final_smoothing is None else Smoother(self.final_smoothing, fine)(fine)
 
     @property
@@ -291,9 +301,10 @@ class Refinement:
         """Whether, without a soft mask, one is estimated by a first refinement."""
         return any(isinstance(r, MaskedRegulariser) and r.region == "auto" for r in self.regularisers)
 
+    @check_arguments
     def needs_guide(self, level: int = 0) -> bool:
         """Whether the smoothing of a level needs a guide."""
-        parametrisation = self._parametrisation_of(self.levels[level])
+        parametrisation = self._parametrisation_of(self._get_level(level))
         return isinstance(parametrisation, HasTotalSmoothing) and isinstance(
             parametrisation.total_smoothing, BilateralSmoothing
         )
@@ -316,6 +327,10 @@ class Refinement:
         chosen = dataclasses.replace(self, different_contrasts=None) if one else self._for_different_contrasts()
         first = [level]
         return chosen, lambda number: first.pop() if number == 0 and first else extract(number)
+
+    def _get_level(self, number: int) -> Level:
+        check_count(number, "level", most=len(self.levels) - 1)
+        return self.levels[number]
 
     def _refine_forward(
         self,

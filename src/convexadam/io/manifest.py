@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from convexadam._arguments import check_arguments
 from convexadam.errors import FileError, InputError, did_you_mean
 from convexadam.io.reading import StrPath, check_file
 
@@ -76,6 +77,7 @@ _SHOWN = 20
 """Problems of a list that a message names."""
 
 
+@check_arguments
 def read_manifest(path: StrPath) -> tuple[PairFiles, ...]:
     """Read a list of image pairs.
 

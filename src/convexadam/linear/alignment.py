@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, final, get_args
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_choice, check_count, check_number
 from convexadam._typing import Float, Tensor
 from convexadam.errors import ConfigError
@@ -134,6 +135,7 @@ class LinearAlignment:
                 f"inlier_fraction must be at most 1, got {self.inlier_fraction}; 1 uses all control points"
             )
 
+    @check_arguments
     def __call__(
         self,
         fixed: Image,

@@ -12,6 +12,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._version import VERSION
 from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, DisplacementField, Image, Transform
@@ -115,6 +116,7 @@ class RegistrationResult:
             },
         }
 
+    @check_arguments
     def report(self, path: str | Path, *, labels: tuple[Image, Image] | None = None) -> None:
         """Write an HTML page that shows the registration and its quality.
 
@@ -152,6 +154,7 @@ class RegistrationResult:
         except ConfigError:
             return None
 
+    @check_arguments
     def save_summary(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
         """Write `summary` as JSON (all of it, or nothing), with the keys of ``extra``.
 
