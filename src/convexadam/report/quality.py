@@ -14,7 +14,7 @@ from convexadam._typing import Tensor
 from convexadam.errors import InputError
 from convexadam.geometry import Affine, DisplacementField, Grid, Image, Transform
 from convexadam.geometry.matrices import decompose_matrix
-from convexadam.linear.fit import fit_weighted
+from convexadam.kernels.trimmed_fit import fit_weighted
 from convexadam.metrics.folding import folded_share, inner_determinant, shifted_log_spread
 from convexadam.report.lattice import LatticePair, pool_quantiles
 
