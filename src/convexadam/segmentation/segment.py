@@ -134,7 +134,7 @@ def _list_atlases(atlases: StrPath | Sequence[ScanFiles], least: int) -> tuple[S
     known = [scan for scan in found if isinstance(scan, ScanFiles) and scan.labels is not None]
     if len(known) < max(least, len(found)):
         raise InputError(
-            f"atlases must be at least {least}, each a ScanFiles with labels, got {len(known)} of {len(found)}; add some"
+            f"atlases must be at least {least}, each with labels, got {len(known)} of {len(found)}; add labels"
         )
     return found
 
