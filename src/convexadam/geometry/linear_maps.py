@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.linalg import expm, logm
 
 from convexadam._typing import Volume
 from convexadam.errors import GeometryError
@@ -54,6 +53,8 @@ def average_affines(affines: Sequence[Affine], weights: Sequence[float] | None =
     GeometryError
         If a matrix has no real logarithm, because it mirrors or turns by half a turn.
     """
+    from scipy.linalg import expm, logm
+
     total = np.zeros((4, 4))
     shares = np.ones(len(affines)) if weights is None else np.asarray(weights, dtype=float)
     for affine, share in zip(affines, shares / shares.sum(), strict=True):

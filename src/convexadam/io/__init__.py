@@ -28,7 +28,7 @@ from convexadam.io.learn2reg import (
 )
 from convexadam.io.manifest import PairFiles, read_manifest
 from convexadam.io.nifti_placement import use_header
-from convexadam.io.scans import Scan, read_scans
+from convexadam.io.scans import ScanFiles, read_scans
 from convexadam.io.torch_grid import from_torch_grid, read_torch_grid, to_torch_grid, write_torch_grid
 from convexadam.io.transform_format import FileHeader, NiftiHeader, Possible, TransformFormat, Unusable
 from convexadam.io.transforms import check_transform_name, read_transform, write_transform
@@ -41,7 +41,7 @@ __all__ = [
     "NiftiHeader",
     "PairFiles",
     "Possible",
-    "Scan",
+    "ScanFiles",
     "TransformFormat",
     "Unusable",
     "as_image",

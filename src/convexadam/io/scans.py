@@ -20,7 +20,7 @@ _COLUMNS = ("id", "image", "labels", "weight")
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Scan:
+class ScanFiles:
     """An image of a group, or an atlas.
 
     Attributes
@@ -41,7 +41,7 @@ class Scan:
     weight: float = 1.0
 
 
-def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[Scan, ...]:
+def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles, ...]:
     """Return the scans of a list, or those whose names match a pattern.
 
     Parameters
@@ -67,10 +67,10 @@ def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[Scan, ...
             raise FileError(f"{name} must name image files, got none; check the pattern, and quote it")
         if need_labels:
             raise InputError(f"scans must be a list with a column labels, got the pattern {name}; write a .csv file")
-        return _check_ids([Scan(id=_strip(path), image=path) for path in paths], name)
+        return _check_ids([ScanFiles(id=_strip(path), image=path) for path in paths], name)
     with check_file(name, "a list of scans") as path:
         rows = _read_rows(path)
-    problems, scans = list[str](), list[Scan]()
+    problems, scans = list[str](), list[ScanFiles]()
     for number, row in enumerate(rows, start=1):
         found = _find_problems(row, path.parent)
         if need_labels and "labels" not in row:
@@ -110,13 +110,15 @@ def _find_problems(row: Mapping[Any, Any], folder: Path) -> list[str]:
     return found
 
 
-def _make_scan(row: Mapping[str, Any], folder: Path) -> Scan:
+def _make_scan(row: Mapping[str, Any], folder: Path) -> ScanFiles:
     image = folder / str(row["image"])
     labels = folder / str(row["labels"]) if "labels" in row else None
-    return Scan(id=str(row.get("id") or _strip(image)), image=image, labels=labels, weight=float(row.get("weight", 1)))
+    return ScanFiles(
+        id=str(row.get("id") or _strip(image)), image=image, labels=labels, weight=float(row.get("weight", 1))
+    )
 
 
-def _check_ids(scans: Sequence[Scan], source: str) -> tuple[Scan, ...]:
+def _check_ids(scans: Sequence[ScanFiles], source: str) -> tuple[ScanFiles, ...]:
     counts = Counter(scan.id for scan in scans)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise InputError(f"ids of {source} must be unique, got {', '.join(twice)} more than once; change them")

@@ -190,7 +190,7 @@ def _fuse_planes(first: int, votes: _Votes, method: LabelFusion, result: _Result
     last = min(first + _PLANES, disputed.shape[0])
     near = _bound(disputed, first - vote, last + vote)  # voxels whose patches vote in these planes
     reach = patch + search
-    box = (_widen(near[0], reach), _widen(near[1], reach), _widen(near[2], reach))
+    box = (_extend(near[0], reach), _extend(near[1], reach), _extend(near[2], reach))
     mask = torch.zeros_like(disputed)
     mask[near] = disputed[near]
     mask = mask[box]
@@ -213,7 +213,7 @@ def _fuse_planes(first: int, votes: _Votes, method: LabelFusion, result: _Result
     result.probabilities[:, first:last, box[1], box[2]][:, here] = found[2][:, inner][:, here]
 
 
-def _widen(part: slice, by: int) -> slice:
+def _extend(part: slice, by: int) -> slice:
     return slice(max(part.start - by, 0), part.stop + by)
 
 

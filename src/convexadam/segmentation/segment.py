@@ -17,7 +17,7 @@ from convexadam.cohort import CohortOutcome, register_cohort
 from convexadam.errors import InputError
 from convexadam.executors import Executor
 from convexadam.geometry import Image
-from convexadam.io import PairFiles, Scan, atomic_path, read_image, read_scans, write_image
+from convexadam.io import PairFiles, ScanFiles, atomic_path, read_image, read_scans, write_image
 from convexadam.io.reading import StrPath
 from convexadam.metrics import dice
 from convexadam.registration import RegistrationConfig
@@ -46,7 +46,7 @@ class Segmentation:
 
 def segment(
     target: StrPath,
-    atlases: StrPath | Sequence[Scan],
+    atlases: StrPath | Sequence[ScanFiles],
     *,
     output_dir: StrPath,
     config: RegistrationConfig | None = None,
@@ -99,7 +99,7 @@ def segment(
 
 
 def segment_left_out(
-    atlases: StrPath | Sequence[Scan],
+    atlases: StrPath | Sequence[ScanFiles],
     *,
     output_dir: StrPath,
     config: RegistrationConfig | None = None,
@@ -129,19 +129,19 @@ def segment_left_out(
         yield atlas.id, scores
 
 
-def _list_atlases(atlases: StrPath | Sequence[Scan], least: int) -> tuple[Scan, ...]:
+def _list_atlases(atlases: StrPath | Sequence[ScanFiles], least: int) -> tuple[ScanFiles, ...]:
     found = read_scans(atlases, need_labels=True) if isinstance(atlases, (str, os.PathLike)) else tuple(atlases)
-    known = [scan for scan in found if isinstance(scan, Scan) and scan.labels is not None]
+    known = [scan for scan in found if isinstance(scan, ScanFiles) and scan.labels is not None]
     if len(known) < max(least, len(found)):
         raise InputError(
-            f"atlases must be at least {least}, each a Scan with labels, got {len(known)} of {len(found)}; add some"
+            f"atlases must be at least {least}, each with labels, got {len(known)} of {len(found)}; add labels"
         )
     return found
 
 
 def _register(
     targets: Mapping[str, Path],
-    atlases: Sequence[Scan],
+    atlases: Sequence[ScanFiles],
     folder: Path,
     config: RegistrationConfig | None,
     executor: Executor | None,

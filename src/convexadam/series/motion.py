@@ -11,8 +11,6 @@ from typing import final
 
 import numpy as np
 import torch
-from scipy.linalg import polar
-from scipy.spatial.transform import Rotation
 
 from convexadam._typing import Volume
 from convexadam.geometry import Affine, DisplacementField, Grid, Transform
@@ -69,8 +67,11 @@ def measure_motion(transforms: Sequence[Transform], grid: Grid, weight: Volume |
     weight
         Voxels of the reference that count; ``None`` for all.
     """
+    from scipy.linalg import polar
+    from scipy.spatial.transform import Rotation
+
     weight = torch.ones(grid.shape, dtype=torch.float32, device="cpu") if weight is None else weight
-    centre = grid.index_to_world(torch.tensor([[(n - 1) / 2 for n in grid.shape]], dtype=torch.float64))
+    centre = grid.index_to_world(torch.tensor([[(n - 1) / 2 for n in grid.shape]], dtype=torch.float64, device="cpu"))
     found, before = list[FrameMotion](), np.zeros(6)
     for number, transform in enumerate(transforms):
         affine = transform if isinstance(transform, Affine) else fit_affine(transform, grid, weight)

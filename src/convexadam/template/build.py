@@ -21,7 +21,7 @@ from convexadam.executors import Executor
 from convexadam.geometry import Affine, Grid, Image, Transform, compose
 from convexadam.io import (
     PairFiles,
-    Scan,
+    ScanFiles,
     atomic_path,
     read_image,
     read_scans,
@@ -104,7 +104,7 @@ class Template:
 
 
 def build_template(
-    scans: StrPath | Sequence[Scan],
+    scans: StrPath | Sequence[ScanFiles],
     *,
     output_dir: StrPath,
     config: RegistrationConfig | None = None,
@@ -211,10 +211,10 @@ def build_template(
     )
 
 
-def _list_scans(scans: StrPath | Sequence[Scan]) -> tuple[Scan, ...]:
+def _list_scans(scans: StrPath | Sequence[ScanFiles]) -> tuple[ScanFiles, ...]:
     group = read_scans(scans) if isinstance(scans, (str, os.PathLike)) else tuple(scans)
-    if len(group) < 2 or not all(isinstance(scan, Scan) for scan in group):
-        raise InputError(f"scans must be at least two, got {len(group)} or others than Scan; add images")
+    if len(group) < 2 or not all(isinstance(scan, ScanFiles) for scan in group):
+        raise InputError(f"scans must be at least two, got {len(group)} or others than ScanFiles; add images")
     return group
 
 
@@ -226,7 +226,9 @@ class _Placement:
     transforms: dict[str, Transform]
 
 
-def _place(group: Sequence[Scan], spacing_mm: tuple[float, float, float] | None, start: StrPath | None) -> _Placement:
+def _place(
+    group: Sequence[ScanFiles], spacing_mm: tuple[float, float, float] | None, start: StrPath | None
+) -> _Placement:
     """Align the centres of mass of all scans, on a grid along R, A and S that holds the largest of them."""
     centres, extents, spacings = list[np.ndarray](), list[np.ndarray](), list[tuple[float, ...]]()
     for scan in group:
@@ -258,7 +260,7 @@ def _place(group: Sequence[Scan], spacing_mm: tuple[float, float, float] | None,
 
 
 def _register(
-    group: Sequence[Scan], place: Path, config: RegistrationConfig, executor: Executor | None, device: str | None
+    group: Sequence[ScanFiles], place: Path, config: RegistrationConfig, executor: Executor | None, device: str | None
 ) -> dict[str, Transform]:
     """Register all scans to the template of a round; return the transforms in the order of the ids."""
     fixed = place / "template.nii.gz"
@@ -289,7 +291,7 @@ def _find_update(
 
 
 def _average(
-    group: Sequence[Scan],
+    group: Sequence[ScanFiles],
     transforms: dict[str, Transform],
     grid: Grid,
     centre: torch.Tensor | None,
@@ -333,7 +335,7 @@ def _write_rounds(path: Path, rounds: Sequence[TemplateRound]) -> None:
 
 
 def _write_scans(
-    group: Sequence[Scan], transforms: dict[str, Transform], template: Image, folder: Path
+    group: Sequence[ScanFiles], transforms: dict[str, Transform], template: Image, folder: Path
 ) -> tuple[float, Fusion | None]:
     """Write what belongs to each scan; return the bias of the shape, and the vote of all labels."""
     moved, shape = list[Image](), ShapeAverage(template.grid, (template.data[0] > _FOREGROUND).float())
@@ -357,7 +359,7 @@ def _write_scans(
     return bias_mm, fusion
 
 
-def _pair(group: Sequence[Scan], transforms: dict[str, Transform]) -> Iterator[tuple[Scan, Transform]]:
+def _pair(group: Sequence[ScanFiles], transforms: dict[str, Transform]) -> Iterator[tuple[ScanFiles, Transform]]:
     for scan in group:
         if scan.id in transforms:
             yield scan, transforms[scan.id]

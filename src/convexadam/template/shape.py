@@ -81,7 +81,9 @@ def mirror_field(field: Field) -> Field:
 
 
 def _mirror_affine(affine: Affine, grid: Grid) -> Affine:
-    middle = float(grid.index_to_world(torch.tensor([[(n - 1) / 2 for n in grid.shape]], dtype=torch.float64))[0, 0])
+    middle = float(
+        grid.index_to_world(torch.tensor([[(n - 1) / 2 for n in grid.shape]], dtype=torch.float64, device="cpu"))[0, 0]
+    )
     flip = np.diag([-1.0, 1, 1, 1])
     flip[0, 3] = 2 * middle
     return Affine(flip @ affine.matrix @ flip)
