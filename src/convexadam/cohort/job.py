@@ -213,6 +213,14 @@ def _replace_folder(part: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove the folder of a pair, so that nobody sees a part of it."""
+    old = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.old")
+    with suppress(OSError):
+        folder.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed workers have left in the folder of all pairs."""
     for ending in ("part", "old"):
