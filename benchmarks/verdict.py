@@ -1,6 +1,6 @@
 """The verdict on good and on deliberately spoiled pairs: how many failures it flags, and how many good pairs.
 
-The pairs are in ``verdict_cases.py``. Limits are tuned on the set ``tuning`` and judged on ``judged``; nobody is in both.
+The pairs are in ``verdict_cases.py``. Limits are tuned on one set and judged on the other; nobody is in both.
 A registration has failed if its labels overlap, or its landmarks match, much less than those of the good pairs of its
 group, so that a spoiled pair that is registered well counts as recovered. See ``benchmarks/README.md``.
 """
@@ -14,7 +14,9 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import fields, replace
+from itertools import product
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -26,41 +28,49 @@ from verdict_cases import JUDGED, TUNING, Pair, list_pairs  # noqa: E402
 from convexadam import ConvexAdamError, preset, register  # noqa: E402
 from convexadam.geometry import Transform  # noqa: E402
 from convexadam.metrics import dice, tre  # noqa: E402
-from convexadam.report import QualityMeasures, measure_quality  # noqa: E402
-from convexadam.report.verdict import score_quality  # noqa: E402
+from convexadam.report import QualityMeasures, judge_quality, measure_quality, mirror_image  # noqa: E402
 
 MEASURES = tuple(field.name for field in fields(QualityMeasures))
 COLUMNS = ("set", "group", "pair", "spoiling", "dice", "tre_mm", "error", "seconds", *MEASURES)
 KEY = ("set", "group", "pair", "spoiling")
 ROC = (
-    "set",
-    "judged",
-    "limit",
-    "failures",
-    "flagged_percent",
-    "good",
-    "false_alarms_percent",
+    *("set", "judged", "limit", "failures", "flagged_percent", "good", "false_alarms_percent"),
     "recovered_flagged_percent",
+)
+MIRRORED = ("none", "left-right flip")
+"""Kinds of pairs whose mirror image is registered as well; the others have to be found without."""
+
+LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
+ALONE, COHORT, WITHOUT_MIRROR = MODES = ("alone", "in a cohort", "without mirror")
+"""A pair by itself, beside the good pairs of its group, and by itself without the registration of its mirror image."""
+
+KINDS = (
+    *("set", "spoiling", "pairs", "failed"),
+    *(f"{mode.replace(' ', '_')}_{what}_flagged" for mode in MODES for what in ("failed", "others")),
 )
 
 LEAST_DICE, MOST_TRE = 0.8, 2.0
-"""A registration has failed below this share of the median Dice of the good pairs, or beyond this multiple of the TRE."""
+"""A registration has failed below this share of the median Dice of good pairs, or beyond this multiple of their TRE."""
 
 
 def measure(pair: Pair, which: str) -> harness.Row:
     """Register a pair; return its truth and its measures."""
     row = {"set": which, "group": pair.group, "pair": pair.name, "spoiling": pair.spoiling}
     row |= dict.fromkeys(COLUMNS[4:], "")
-    begin = time.process_time()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            result = register(pair.fixed, pair.moving, pair.config or preset())
-    except ConvexAdamError as error:
-        return row | {"error": str(error)}
-    row["seconds"] = f"{time.process_time() - begin:.1f}"
+    config, begin = pair.config or preset(), time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            result = register(pair.fixed, pair.moving, config)
+        except ConvexAdamError as error:
+            return row | {"error": str(error)}
+        row["seconds"] = f"{time.process_time() - begin:.1f}"
+        mirrored = None
+        with suppress(ConvexAdamError):  # what is not a question of left and right is judged without
+            if pair.spoiling in MIRRORED:
+                mirrored = register(pair.fixed, mirror_image(pair.moving), config)
     row |= measure_truth(pair, result.transform)
-    values = measure_quality(result, pair.fixed, pair.moving).to_dict()
+    values = measure_quality(result, pair.fixed, pair.moving, mirrored=mirrored).to_dict()
     return row | {name: "" if value is None else f"{value:.6g}" for name, value in values.items()}
 
 
@@ -93,67 +103,67 @@ def read_measures(row: harness.Row) -> QualityMeasures:
     return QualityMeasures.from_dict({name: float(row[name]) if row[name] else None for name in MEASURES})
 
 
-def score(rows: Sequence[harness.Row], *, cohort: bool) -> list[float]:
-    """Return a score for each row; in a cohort, with the good pairs of its group and set beside it."""
+def score(rows: Sequence[harness.Row], mode: str) -> list[float]:
+    """Return a score for each row of a set: 1 and more is flagged, and an error of the registration always."""
     scores = []
     for row in rows:
         if row["error"]:
             scores.append(math.inf)
             continue
-        others = [
-            read_measures(r)
-            for r in rows
-            if cohort
-            and r is not row
-            and r["spoiling"] == "none"
-            and (r["set"], r["group"]) == (row["set"], row["group"])
-            and r["pair"] != row["pair"]
-        ]
-        scores.append(score_quality(read_measures(row), others))
+        good = [r for r in rows if r["spoiling"] == "none" and r["group"] == row["group"] and r["pair"] != row["pair"]]
+        measures = read_measures(row)
+        if mode == WITHOUT_MIRROR:
+            measures = replace(measures, mirror_gain=math.nan)
+        scores.append(judge_quality(measures, [read_measures(r) for r in good] if mode == COHORT else ()).score)
     return scores
 
 
+def share(flagged: Iterable[bool]) -> str:
+    """Return the percentage that is flagged; empty for none."""
+    flagged = list(flagged)
+    return f"{100 * statistics.fmean(flagged):.1f}" if flagged else ""
+
+
 def make_roc(rows: Sequence[harness.Row]) -> list[harness.Row]:
-    """Return the ROC of both sets, alone and in a cohort: limit 1 is that of the verdict."""
+    """Return the receiver operating characteristic of both sets over the limit, 1 for that of the verdict."""
     roc = []
-    for which in (TUNING, JUDGED):
+    for which, mode in product((TUNING, JUDGED), MODES):
         mine = [row for row in rows if row["set"] == which]
         failed = [has_failed(row, mine) for row in mine]
-        good = [row["spoiling"] == "none" for row in mine]
-        for cohort in (False, True):
-            scores = score(mine, cohort=cohort)
-            steps = sorted({0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0})
-            for limit in steps:
-                flagged = [s >= limit for s in scores]
-                kinds = {
-                    "failures": [f for f, bad in zip(flagged, failed, strict=True) if bad],
-                    "good": [f for f, bad, ok in zip(flagged, failed, good, strict=True) if ok and not bad],
-                    "recovered": [f for f, bad, ok in zip(flagged, failed, good, strict=True) if not ok and not bad],
-                }
-                shares = {kind: 100 * statistics.fmean(f) if f else math.nan for kind, f in kinds.items()}
-                roc.append({
-                    "set": which, "judged": "in a cohort" if cohort else "alone", "limit": f"{limit:g}",
-                    "failures": str(len(kinds["failures"])), "flagged_percent": f"{shares['failures']:.1f}",
-                    "good": str(len(kinds["good"])), "false_alarms_percent": f"{shares['good']:.1f}",
-                    "recovered_flagged_percent": f"{shares['recovered']:.1f}",
-                })  # fmt: skip
+        scored = list(zip(mine, failed, score(mine, mode), strict=True))
+        for limit in LIMITS:
+            bad = [s >= limit for _, f, s in scored if f]
+            good = [s >= limit for row, f, s in scored if not f and row["spoiling"] == "none"]
+            recovered = [s >= limit for row, f, s in scored if not f and row["spoiling"] != "none"]
+            row = {
+                "set": which,
+                "judged": mode,
+                "limit": f"{limit:g}",
+                "failures": str(len(bad)),
+                "good": str(len(good)),
+            }
+            row |= {"flagged_percent": share(bad), "false_alarms_percent": share(good)}
+            roc.append(row | {"recovered_flagged_percent": share(recovered)})
     return roc
 
 
-def print_kinds(rows: Sequence[harness.Row]) -> None:
-    """Print how many of each kind were flagged."""
+def count_kinds(rows: Sequence[harness.Row]) -> list[harness.Row]:
+    """Return how many of each kind failed, and how many of those that failed or not were flagged."""
+    counted = []
     for which in (TUNING, JUDGED):
         mine = [row for row in rows if row["set"] == which]
         failed = [has_failed(row, mine) for row in mine]
-        lines = []
-        grades = [score(mine, cohort=cohort) for cohort in (False, True)]
-        for kind in sorted({(row["group"], row["spoiling"]) for row in mine}):
-            (chosen) = [n for n, row in enumerate(mine) if (row["group"], row["spoiling"]) == kind]
-            bad = [n for n in chosen if failed[n]]
-            counts = [f"{sum(g[n] >= 1 for n in bad)} / {sum(g[n] >= 1 for n in chosen)}" for g in grades]
-            lines.append((", ".join(kind), str(len(chosen)), str(len(bad)), *counts))
-        columns = ("pairs", "number", "failed", "flagged failed / all, alone", "in a cohort")
-        harness.print_table(f"{which}: limit 1", columns, lines)
+        scores = {mode: score(mine, mode) for mode in MODES}
+        for kind in sorted({row["spoiling"] for row in mine}, key=lambda kind: (kind != "none", kind)):
+            chosen = [n for n, row in enumerate(mine) if row["spoiling"] == kind]
+            row = {"set": which, "spoiling": kind, "pairs": str(len(chosen))}
+            row["failed"] = str(sum(failed[n] for n in chosen))
+            for mode in MODES:
+                name = mode.replace(" ", "_")
+                row[f"{name}_failed_flagged"] = str(sum(failed[n] and scores[mode][n] >= 1 for n in chosen))
+                row[f"{name}_others_flagged"] = str(sum(not failed[n] and scores[mode][n] >= 1 for n in chosen))
+            counted.append(row)
+    return counted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -161,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of real pairs and brains; without it, phantoms alone")
     parser.add_argument("--sets", nargs="+", default=[TUNING, JUDGED], choices=(TUNING, JUDGED))
+    parser.add_argument("--groups", nargs="+", help="only groups that begin so, such as brain or torso")
     parser.add_argument("--judge-only", action="store_true", help="judge the measures of earlier registrations")
     parser.add_argument("--output", type=Path, default=HERE / "results")
     options = parser.parse_args(arguments)
@@ -169,12 +180,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for which in () if options.judge_only else options.sets:
         for make in list_pairs(which, options.data):
             for pair in make():
+                if options.groups and not pair.group.startswith(tuple(options.groups)):
+                    continue
                 row = measure(pair, which)
                 harness.progress(" ".join(row[name] for name in (*KEY, "dice", "tre_mm", "matched_percent", "seconds")))
                 rows = harness.merged_rows(rows, [row], KEY)
                 harness.write_rows(table, COLUMNS, rows)
+    kinds = count_kinds(rows)
     harness.write_rows(options.output / "verdict.csv", ROC, make_roc(rows))
-    print_kinds(rows)
+    harness.write_rows(options.output / "verdict_kinds.csv", KINDS, kinds)
+    harness.print_table("flagged by the verdict", KINDS, [[row[name] for name in KINDS] for row in kinds])
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +19,17 @@ TUNING, JUDGED = "tuning", "judged"
 BRAIN_MM = 2.0
 """Voxels of the brains, which are registered at half their resolution."""
 
-TEMPLATES = {TUNING: "1000", JUDGED: "1011"}
 PEOPLE = {
-    TUNING: ("1001", "1002", "1006", "1007", "1008", "1009"),
-    JUDGED: ("1003", "1010", "1012", "1013", "1014", "1015", "1017", "1036", "1110", "1116", "1122"),
+    (TUNING, "1000"): ("1001", "1002", "1006", "1007", "1008", "1009"),
+    (JUDGED, "1011"): ("1003", "1010", "1012", "1013", "1014", "1015", "1017", "1036", "1110", "1116", "1122"),
+    (JUDGED, "1110"): ("1003", "1010", "1012", "1013", "1014", "1015"),
 }
-"""Nobody is in both sets; 1003 is one of the challenge's test scans, 1110, 1116 and 1122 the others."""
+"""By set and fixed image. Nobody is in both sets."""
 
 FOLDERS = {TUNING: ("liver_mr_eth_18",), JUDGED: ("liver_mr_eth_19", "lung_ct_elastix", "brain_t1_vxm")}
 CONTRASTS = {TUNING: ("brain_mr_openms26_T1_FLAIR_syn",), JUDGED: ("brain_mr_openms07_T1_T2_syn",)}
 SEEDS = {TUNING: range(100, 108), JUDGED: range(200, 212)}
+TWO_CONTRAST_SEEDS = {TUNING: range(320, 324), JUDGED: range(420, 428)}
 OTHER_CONTRAST_SEEDS = {TUNING: range(300, 304), JUDGED: range(400, 406)}
 PHANTOM_SHAPE = (72, 60, 54)
 
@@ -67,12 +68,15 @@ def list_pairs(which: str, data: Path | None) -> Iterator[Callable[[], list[Pair
     """Yield functions that make a good pair and its spoiled ones."""
     for seed in SEEDS[which]:
         yield lambda seed=seed: spoil(_make_phantom(seed), other=_make_phantom(seed + 50))
+    for seed in TWO_CONTRAST_SEEDS[which]:
+        yield lambda seed=seed: spoil(_make_phantom(seed, two=True), other=_make_phantom(seed + 50, two=True))
     for seed in OTHER_CONTRAST_SEEDS[which]:
         yield lambda seed=seed: _spoil_contrast(seed)
     if data is None:
         return
-    for person in PEOPLE[which]:
-        yield lambda person=person: spoil(_read_people(data, which, person), organ=_read_other(data, which))
+    for (part, template), people in PEOPLE.items():
+        for person in people if part == which else ():
+            yield partial(_spoil_people, data, which, template, person)
     for folder in (*FOLDERS[which], *CONTRASTS[which]):
         yield lambda folder=folder: _read_folders(data, folder, which)
 
@@ -86,8 +90,17 @@ def spoil(pair: Pair, *, other: Pair | None = None, organ: Image | None = None) 
         labels = pair.labels[0], other.labels[1]
         spoiled.append(replace(pair, spoiling="other person", moving=other.moving, points=None, labels=labels))
     if organ is not None:
-        spoiled.append(replace(pair, spoiling="other organ", moving=organ, points=None, labels=None))
+        moving = Image(organ.data, _centre(organ.grid, pair.fixed.grid))
+        spoiled.append(replace(pair, spoiling="other organ", moving=moving, points=None, labels=None))
     return spoiled
+
+
+def _centre(grid: Grid, reference: Grid) -> Grid:
+    """Return a grid with the centre of another, so that the images overlap."""
+    here, there = (g.affine @ [*((n - 1) / 2 for n in g.shape), 1.0] for g in (grid, reference))
+    affine = grid.affine.copy()
+    affine[:3, 3] += (there - here)[:3]
+    return Grid(grid.shape, affine)
 
 
 def _flip(pair: Pair, axes: str, name: str) -> Pair:
@@ -138,10 +151,11 @@ def _crop(pair: Pair) -> Pair:
     return replace(pair, spoiling="half the field of view", moving=crop(pair.moving), labels=labels)
 
 
-def _make_phantom(seed: int) -> Pair:
-    made = phantom_pair(PHANTOM_SHAPE, seed=seed)
+def _make_phantom(seed: int, *, two: bool = False) -> Pair:
+    contrasts = (("ct", "t1"), ("t1", "t2"))[seed % 2] if two else ("ct", "ct")
+    made = phantom_pair(PHANTOM_SHAPE, seed=seed, contrasts=contrasts)
     return Pair(
-        group="torso",
+        group="torso, two contrasts" if two else "torso",
         name=f"torso {seed}",
         fixed=made.fixed,
         moving=made.moving,
@@ -189,9 +203,11 @@ def _read_person(data: Path, person: str) -> tuple[Image, Image]:
     return _coarsen(image), _coarsen(Image(labels.data.round().int(), labels.grid))
 
 
-def _read_people(data: Path, which: str, person: str) -> Pair:
-    fixed, moving = (_read_person(data, name) for name in (TEMPLATES[which], person))
-    return Pair("brain", f"brain {person}", fixed[0], moving[0], (fixed[1], moving[1]))
+def _spoil_people(data: Path, which: str, template: str, person: str) -> list[Pair]:
+    fixed, moving = (_read_person(data, name) for name in (template, person))
+    labels = fixed[1], moving[1]
+    pair = Pair(f"brain to {template}", f"brain {person} to {template}", fixed[0], moving[0], labels)
+    return spoil(pair, organ=_read_other(data, which))
 
 
 @cache
@@ -221,5 +237,6 @@ def _read_folders(data: Path, name: str, which: str) -> list[Pair]:
         one = Pair("brain, two contrasts", name, images[0], images[1], labels, points)
         mixed = replace(one, spoiling="other contrast", config=preset("same-contrast"))
         return [*spoil(one), mixed]
-    organ = _read_person(data, PEOPLE[which][0])[0] if labels is None else _read_other(data, which)
+    person = next(people[0] for (part, _), people in PEOPLE.items() if part == which)
+    organ = _read_person(data, person)[0] if labels is None else _read_other(data, which)
     return spoil(Pair(name, name, images[0], images[1], labels, points), organ=organ)

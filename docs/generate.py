@@ -344,6 +344,32 @@ def linear() -> str:
     return table(("case", "model", "before", *names, *(f"{name}: s" for name in names)), lines)
 
 
+def measures() -> str:
+    """Return the measures of quality, and what is usual."""
+    from convexadam.report.verdict import CRITERIA
+    from convexadam.report.wording import WORDINGS
+
+    usual = {criterion.measure: criterion.describe_limit() for criterion in CRITERIA}
+    rows = [(f"`{name}`", f"{words.label}: {words.text}", usual.get(name, "")) for name, words in WORDINGS.items()]
+    return table(("measure", "meaning", "usually"), rows)
+
+
+def verdict() -> str:
+    """Return how many failures and how many other pairs of each kind the verdict flags."""
+    rows = []
+    for row in rows_of("verdict_kinds"):
+        others = int(row["pairs"]) - int(row["failed"])
+        cells = []
+        for mode in ("alone", "in_a_cohort", "without_mirror"):
+            failed = row[f"{mode}_failed_flagged"] if int(row["failed"]) else "-"
+            cells.append(f"{failed} / {row[f'{mode}_others_flagged'] if others else '-'}")
+        kind = "good pair" if row["spoiling"] == "none" else row["spoiling"]
+        rows.append((row["set"], kind, row["failed"], str(others), *cells))
+    return table(
+        ("set", "pairs", "failed", "others", "flagged of both, alone", "in a cohort", "without the mirror image"), rows
+    )
+
+
 def gpu_budgets() -> str:
     """Return what a registration may ask of a GPU, and what it is meant to."""
     names = "launches", "waits", "bytes_per_voxel"
@@ -442,6 +468,8 @@ MAKERS: dict[str, Callable[[], str | None]] = {
     "ablation": ablation,
     "optimisers": optimisers,
     "linear": linear,
+    "measures": measures,
+    "verdict": verdict,
     "scaling": scaling,
     "GPU budgets": gpu_budgets,
     "GPU predicted": gpu_predicted,

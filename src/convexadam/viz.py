@@ -23,7 +23,15 @@ else:  # annotations can be resolved without matplotlib
 
 Window: TypeAlias = tuple[float, float]
 
-_PLANES = ("axial", "coronal", "sagittal")
+PLANES = ("axial", "coronal", "sagittal")
+"""Planes of slices, in the order in which they are drawn."""
+
+NORMAL = {"axial": 2, "coronal": 1, "sagittal": 0}
+"""Axis of R, A, S along which the slices of a plane follow each other."""
+
+IN_PLANE = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}
+"""Axes of R, A, S across and up a picture; both decrease, to the right and to the bottom."""
+
 _PIXELS_PER_INCH = 110
 _PANEL_INCH = 2.5
 
@@ -80,12 +88,12 @@ def registration_figure(
     columns = 7 if disp_mm is not None else 6
     figure = new_figure((columns * _PANEL_INCH, 3 * _PANEL_INCH))
     figure.subplots(3, columns, squeeze=False)
-    volumes = [_to_canonical(image) for image in (fixed, moving, moved)]
+    volumes = [to_canonical(image) for image in (fixed, moving, moved)]
     before = robust_window(volumes[1])
     windows = [robust_window(volumes[0]), before, before]
-    field = None if disp_mm is None else _to_canonical_field(disp_mm, fixed)
+    field = None if disp_mm is None else to_canonical_field(disp_mm, fixed)
     scene = _Scene(volumes=volumes, windows=windows, field=field, spacing_mm=fixed.grid.canonical().spacing_mm)
-    for row in range(len(_PLANES)):
+    for row in range(len(PLANES)):
         _draw_row(figure, row, scene)
     if path is not None:
         with atomic_path(path) as temporary:
@@ -124,12 +132,13 @@ def _check_inputs(fixed: Image, moving: Image, moved: Image, disp_mm: Field | No
             raise InputError(f"{name} must have a finite value, got only NaN or Inf; check its file")
 
 
-def _to_canonical(image: Image) -> np.ndarray:
+def to_canonical(image: Image) -> np.ndarray:
+    """Return the first channel in axis order R, A, S; float64."""
     first = Image(image.data[:1].detach().cpu(), image.grid)
     return np.asarray(first.canonical().numpy(), dtype=np.float64)
 
 
-def _to_canonical_field(disp_mm: Field, image: Image) -> np.ndarray:
+def to_canonical_field(disp_mm: Field, image: Image) -> np.ndarray:
     """Return the displacement on the canonical grid, in mm along its axes.
 
     Vectors are decomposed along the unit directions of the axes, so that the deformed grid of an oblique volume is
@@ -160,20 +169,26 @@ def new_figure(inches: tuple[float, float]) -> Figure:
     return figure
 
 
-def _middle_slice(volume: np.ndarray, plane: str) -> np.ndarray:
-    """Return the middle slice of the last three axes R, A, S as a picture: rows from the top, columns from the left."""
-    i, j, k = (n // 2 for n in volume.shape[-3:])
+def take_slice(volume: np.ndarray, plane: str, index: int) -> np.ndarray:
+    """Return a slice of the last three axes R, A, S as a picture: rows from the top, columns from the left.
+
+    It is in radiological convention, as in `registration_figure`.
+    """
     if plane == "axial":
-        picture = volume[..., ::-1, ::-1, k]
+        picture = volume[..., ::-1, ::-1, index]
     elif plane == "coronal":
-        picture = volume[..., ::-1, j, ::-1]
+        picture = volume[..., ::-1, index, ::-1]
     else:
-        picture = volume[..., i, ::-1, ::-1]
+        picture = volume[..., index, ::-1, ::-1]
     return np.swapaxes(picture, -1, -2)
 
 
-def _pixel_aspect(plane: str, spacing_mm: tuple[float, float, float]) -> float:
-    """Return the ratio of height to width of a pixel."""
+def _middle_slice(volume: np.ndarray, plane: str) -> np.ndarray:
+    return take_slice(volume, plane, volume.shape[-3:][NORMAL[plane]] // 2)
+
+
+def pixel_aspect(plane: str, spacing_mm: tuple[float, float, float]) -> float:
+    """Return the ratio of height to width of a pixel of `take_slice`."""
     r, a, s = spacing_mm
     return {"axial": a / r, "coronal": s / r, "sagittal": s / a}[plane]
 
@@ -189,13 +204,13 @@ class _Scene:
 
 
 def _draw_row(figure: Figure, row: int, scene: _Scene) -> None:
-    plane = _PLANES[row]
+    plane = PLANES[row]
     columns = len(figure.axes) // 3
     axes = figure.axes[row * columns : (row + 1) * columns]
     fixed, moving, moved = (
-        _apply_window(_middle_slice(v, plane), w) for v, w in zip(scene.volumes, scene.windows, strict=True)
+        apply_window(_middle_slice(v, plane), w) for v, w in zip(scene.volumes, scene.windows, strict=True)
     )
-    aspect = _pixel_aspect(plane, scene.spacing_mm)
+    aspect = pixel_aspect(plane, scene.spacing_mm)
     pictures = {
         "fixed": fixed,
         "moving": moving,
@@ -224,27 +239,29 @@ def _draw_field(
         cmap="viridis",
         vmin=0,
         vmax=float(lengths.max()) or 1.0,
-        aspect=_pixel_aspect(plane, spacing_mm),
+        aspect=pixel_aspect(plane, spacing_mm),
     )
     figure.colorbar(picture, ax=axis, shrink=0.8)
-    across, up = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}[plane]
+    across, up = IN_PLANE[plane]
     shift = _middle_slice(field, plane)
     rows, columns = np.meshgrid(*(np.arange(n) for n in shift.shape[1:]), indexing="ij")
     x = columns - shift[across] / spacing_mm[across]  # both axes of the picture are opposite to R, A and S
     y = rows - shift[up] / spacing_mm[up]
-    for line in _line_positions(shift.shape[1]):
+    for line in line_positions(shift.shape[1]):
         axis.plot(x[line], y[line], color="white", linewidth=0.5)
-    for line in _line_positions(shift.shape[2]):
+    for line in line_positions(shift.shape[2]):
         axis.plot(x[:, line], y[:, line], color="white", linewidth=0.5)
     axis.set_xlim(-0.5, shift.shape[2] - 0.5)
     axis.set_ylim(shift.shape[1] - 0.5, -0.5)
 
 
-def _line_positions(size: int) -> range:
+def line_positions(size: int) -> range:
+    """Return the rows or columns of a picture at which lines of a grid are drawn."""
     return range(0, size, max(1, size // 20))
 
 
-def _apply_window(picture: np.ndarray, window: Window) -> np.ndarray:
+def apply_window(picture: np.ndarray, window: Window) -> np.ndarray:
+    """Scale values from black (0) to white (1)."""
     low, high = window
     return np.asarray(np.clip((np.nan_to_num(picture, nan=low) - low) / (high - low), 0, 1))
 

@@ -20,7 +20,15 @@ COMMANDS = [
 COMMON = [
     *("--output-dir", "--preset", "--config", "--set", "--initial-transform", "--linear"),
     *("--fixed-mask", "--moving-mask", "--fixed-landmarks", "--moving-landmarks"),
-    *("--fixed-segmentation", "--moving-segmentation", "--warp-labels", "--device", "--learn2reg", "--quiet"),
+    *(
+        "--fixed-segmentation",
+        "--moving-segmentation",
+        "--warp-labels",
+        "--device",
+        "--learn2reg",
+        "--report",
+        "--quiet",
+    ),
 ]
 """Options of the short help of ``convexadam register``."""
 

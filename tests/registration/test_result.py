@@ -99,8 +99,10 @@ def test_the_report_is_json(result: RegistrationResult, images: tuple[Image, Ima
     report = result.summary()
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert set(report) == {
-        "config", "timings", "linear", "diagnostics", "fixed", "moving", "device", "backend", "versions",
-    }  # fmt: skip
+        *("config", "settings_toml", "timings", "linear", "diagnostics", "fixed", "moving", "device", "backend"),
+        "versions",
+    }
+    assert RegistrationConfig.from_toml(report["settings_toml"]) == result.config
     assert report["config"]["discrete"]["type"] == "ConvexSearch"
     assert report["config"]["discrete"]["spacing"] == 3
     assert report["config"]["continuous"]["update_smoothing"] == {"type": "BoxSmoothing", "width": 3, "passes": 3}

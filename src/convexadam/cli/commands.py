@@ -17,6 +17,7 @@ from convexadam.cli.describing import Info
 from convexadam.cli.evaluating import Evaluate
 from convexadam.cli.learn2reg import Learn2Reg
 from convexadam.cli.registering import HELP_ALL, Register, make_register_command
+from convexadam.cli.reporting import Report
 from convexadam.cli.transforms import Compose, Convert, Invert
 from convexadam.cli.tuning import Tune
 from convexadam.cli.warming import Warmup
@@ -33,6 +34,7 @@ _COMMANDS: dict[str, Any] = {
     "info": Info,
     "evaluate": Evaluate,
     "cohort": Cohort,
+    "report": Report,
     "tune": Tune,
     "learn2reg": Learn2Reg,
     "demo": Demo,
@@ -88,8 +90,8 @@ def _parse_command(arguments: list[str]) -> Any:
     command = make_register_command(options, all_options=not show_common)
     description = None
     if show_common:
-        first_line = (Register.__doc__ or "").partition("\n")[0]
-        description = f"{first_line}\n\nAll settings: convexadam register {HELP_ALL}"
+        purpose = (Register.__doc__ or "").partition(";")[0]  # --output-dir says what is written
+        description = f"{purpose}. All settings: convexadam register {HELP_ALL}"
     return tyro.cli(command, prog=f"convexadam {name}", description=description, args=options, config=_STYLE)
 
 

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import inspect
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,25 @@ from convexadam.metrics.summary import to_integer_labels
 from convexadam.registration import RegistrationConfig, RegistrationResult, preset, register
 from convexadam.registration.files import REPORT, name_outputs
 from convexadam.registration.inputs import parse_images
+from convexadam.report import write_report
+from convexadam.report.folder import PAGE, THUMBNAIL
+from convexadam.report.pictures import check_extra
 
 HELP_ALL = "--help-all"
+
+_INPUTS = (
+    "fixed",
+    "moving",
+    "fixed_mask",
+    "moving_mask",
+    "fixed_landmarks",
+    "moving_landmarks",
+    "fixed_segmentation",
+    "moving_segmentation",
+    "initial_transform",
+    "warp_labels",
+)
+"""Options that name files to read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +84,7 @@ class Register:
     moving
         Image to align with FIXED, on any grid.
     output_dir
-        Folder for the results.
+        Folder for moved.nii.gz, transform.nii.gz, report.json.
     config
         TOML file of settings, instead of a preset.
     set
@@ -93,12 +111,17 @@ class Register:
         Device such as cuda:0.
     learn2reg
         Also write the field in voxels (.npz, .nii.gz).
+    report
+        Also write report.html: pictures and quality.
     quiet
         Print no progress and no summary.
     """
 
     base: ClassVar[RegistrationConfig]
     """The settings that the options change."""
+
+    arguments: ClassVar[tuple[str, ...]] = ()
+    """The options as they were given."""
 
     fixed: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FIXED")]
     moving: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MOVING")]
@@ -123,6 +146,7 @@ class Register:
     device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cpu"
     header: Header = None
     learn2reg: OptionalOutput = None
+    report: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     quiet: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
 
     def run(self) -> None:
@@ -151,15 +175,25 @@ class Register:
                 device=self.device,
                 progress=progress,
             )
-        written = write_result(result, self.output_dir)
+        written = write_result(result, self.output_dir, extra=self._describe_run())
         if labels is not None:
             write_image(result.transform.warp(labels, result.fixed, mode="label"), self.output_dir / LABELS)
             written.append(self.output_dir / LABELS)
         if self.learn2reg is not None:
             write_learn2reg(result.transform.to_displacement_field(result.fixed), self.learn2reg)
             written.append(self.learn2reg)
+        if self.report:
+            written += write_report(self.output_dir)
         if not self.quiet:
             say(f"{_summarise(result)}; wrote {', '.join(map(str, written))}")
+
+    def _describe_run(self) -> dict[str, Any]:
+        """Return what report.json holds besides the result: the command, and where its inputs are."""
+        inputs = {name: getattr(self, name) for name in _INPUTS}
+        return {
+            "command": shlex.join(["convexadam", "register", *self.arguments]),
+            "inputs": {name: str(path.absolute()) for name, path in inputs.items() if path is not None},
+        }
 
     def _check_outputs(self) -> None:
         """Raise before the registration, not after it, if the results cannot be written."""
@@ -170,9 +204,10 @@ class Register:
         if self.learn2reg is not None:
             check_learn2reg_path(self.learn2reg, self.output_dir)
             results.append(self.learn2reg)
-        inputs = (self.fixed, self.moving, self.fixed_mask, self.moving_mask, self.initial_transform, self.warp_labels)
-        features = self.fixed_landmarks, self.moving_landmarks, self.fixed_segmentation, self.moving_segmentation
-        check_outputs(results, (*inputs, *features))
+        if self.report:
+            check_extra()
+            results += [self.output_dir / name for name in (PAGE, THUMBNAIL)]
+        check_outputs(results, [getattr(self, name) for name in _INPUTS])
 
     def _read_images(self) -> tuple[Any, Any, Transform | None]:
         """Return both images and the initial transform; some of its file formats need the grids of the images."""
@@ -215,7 +250,12 @@ def make_register_command(arguments: Sequence[str], *, all_options: bool = True)
     if not all_options:
         fields.append(("header", Annotated[Header, tyro.conf.Suppress], dataclasses.field(default=None)))
     command = dataclasses.make_dataclass(
-        "Register", fields, bases=(Register,), namespace={"base": base}, frozen=True, kw_only=True
+        "Register",
+        fields,
+        bases=(Register,),
+        namespace={"base": base, "arguments": tuple(arguments)},
+        frozen=True,
+        kw_only=True,
     )
     command.__doc__ = Register.__doc__
     return command

@@ -6,8 +6,9 @@ import secrets
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from convexadam._atomic import check_writable, make_folder
 from convexadam.errors import FileError, GeometryError
@@ -73,8 +74,8 @@ def check_learn2reg_path(path: Path, output_dir: Path) -> None:
         raise FileError(f"cannot write {path}: {path.parent} is not a folder; create it first, or choose another")
 
 
-def write_result(result: RegistrationResult, folder: Path) -> list[Path]:
-    """Write the moved image, the transform and the report; return their paths.
+def write_result(result: RegistrationResult, folder: Path, *, extra: Mapping[str, Any] | None = None) -> list[Path]:
+    """Write the moved image, the transform and the report, with the keys of ``extra``; return their paths.
 
     Raises
     ------
@@ -82,18 +83,18 @@ def write_result(result: RegistrationResult, folder: Path) -> list[Path]:
         If they cannot be written. They are kept in a temporary folder then if possible, which the message names.
     """
     try:
-        return _write_files(result, folder)
+        return _write_files(result, folder, extra)
     except FileError as error:
         try:
             rescue = Path(tempfile.mkdtemp(prefix="convexadam-"))
-            _write_files(result, rescue)
+            _write_files(result, rescue, extra)
         except (FileError, OSError):
             raise error from None
         raise FileError(f"{error}; the results must be moved from {rescue}, where they are kept") from error
 
 
-def _write_files(result: RegistrationResult, folder: Path) -> list[Path]:
+def _write_files(result: RegistrationResult, folder: Path, extra: Mapping[str, Any] | None) -> list[Path]:
     make_folder(folder)
     written = write_outputs(result, folder, ("moved", "transform"))
-    result.save_summary(folder / REPORT)
+    result.save_summary(folder / REPORT, extra=extra)
     return [*written, folder / REPORT]

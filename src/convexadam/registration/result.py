@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from convexadam._version import VERSION
+from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, DisplacementField, Image, Transform
 from convexadam.io import atomic_path, convert_image
 from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.toml import as_plain
+from convexadam.report import PairReport, judge_quality, measure_quality, write_pair_page
 
 
 @final
@@ -97,6 +99,7 @@ class RegistrationResult:
         """Everything but the volumes, as plain values that JSON can hold."""
         return {
             "config": {name: as_plain(part) for name, part in vars(self.config).items()},
+            "settings_toml": self._settings_toml(),
             "timings": {**self.timings, "total": sum(self.timings.values())},
             "linear": None if self.linear is None else _plain(self.linear),
             "diagnostics": dict(self.diagnostics),
@@ -111,6 +114,43 @@ class RegistrationResult:
                 "python": platform.python_version(),
             },
         }
+
+    def report(self, path: str | Path, *, labels: tuple[Image, Image] | None = None) -> None:
+        """Write an HTML page that shows the registration and its quality.
+
+        Parameters
+        ----------
+        path
+            An existing file is replaced after the new one is complete.
+        labels
+            Label maps of the fixed and of the moving image, whose outlines are drawn; ``None`` draws iso-contours.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be written.
+        MissingExtraError
+            If matplotlib is not installed.
+        """
+        measures = measure_quality(self, self.fixed, self.moving)
+        page = PairReport(
+            title=Path(path).stem,
+            transform=self.transform,
+            fixed=self.fixed,
+            moving=self.moving,
+            labels=labels,
+            measures=measures,
+            verdict=judge_quality(measures),
+            summary=self.summary(),
+        )
+        write_pair_page(page, path)
+
+    def _settings_toml(self) -> str | None:
+        """Return the settings as ``--config`` takes them; ``None`` if one of them is a function."""
+        try:
+            return self.config.to_toml()
+        except ConfigError:
+            return None
 
     def save_summary(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
         """Write `summary` as JSON (all of it, or nothing), with the keys of ``extra``.

@@ -11,10 +11,11 @@ from typing import final
 import torch
 from torch.nn.functional import avg_pool3d
 
-from convexadam._typing import Field, Float, Shaped, Tensor, Triple, Volume
+from convexadam._typing import Channels, Field, Float, Shaped, Tensor, Triple, Volume
 from convexadam.geometry import Grid, Image, Transform
 from convexadam.geometry.resample import resample
 from convexadam.geometry.to_grid import block_average
+from convexadam.kernels.mind_ssc import mind_ssc
 
 _POINTS = 80_000
 """Points of the lattice: 3.5 mm apart for a head, so that each measure takes a fraction of a second."""
@@ -31,8 +32,11 @@ _STRUCTURE = 0.1
 _SHIFTS = (1, 2, 4)
 """Shifts in points, along each axis and both ways, at which the similarity of a window is compared."""
 
+_LEAST_SHARE = 0.2
+"""Share of a window that is in both images, at least."""
+
 _TIE = 1e-6
-"""Difference of squared correlations that rounding may cause."""
+"""Relative difference of distances that rounding may cause."""
 
 
 @final
@@ -113,20 +117,28 @@ class LatticePair:
         return torch.cat(values).mean()
 
     def residuals_mm(self) -> Float[Tensor, " n"]:
-        """Return how far from ``T(x)`` the moved image matches the fixed window best, at points with structure in both.
+        """Return how far from ``T(x)`` the moved image matches the fixed window best, at points with structure.
 
-        Shifts along the axes are compared, without a regulariser, so that this is independent of how smooth ``T`` is.
+        Windows of MIND-SSC descriptors are compared at shifts along the axes, without a regulariser, so that this holds
+        for two contrasts and does not depend on how smooth ``T`` is.
         """
         compared = self.structure() & (self.after_weight > 0)
-        best = square_correlation(self.fixed, self.after, self.fixed_weight * self.after_weight) + _TIE
+        fixed, moved = (mind_ssc(volume, radius=1, dilation=1) for volume in (self.fixed, self.after))
+        best = _descriptor_distance(fixed, moved, self.fixed_weight * self.after_weight) * (1 - _TIE)
         distance_mm = torch.zeros_like(best)
         for shift, length_mm in _list_shifts(self.grid):
-            moved, weight = _shift(self.after, shift), _shift(self.after_weight, shift)
-            squared = square_correlation(self.fixed, moved, self.fixed_weight * weight)
-            better = squared > best
-            best = torch.where(better, squared, best)
+            weight = self.fixed_weight * _shift(self.after_weight[None], shift)[0]
+            distance = _descriptor_distance(fixed, _shift(moved, shift), weight)
+            better = distance < best
+            best = torch.where(better, distance, best)
             distance_mm = torch.where(better, torch.full_like(best, length_mm), distance_mm)
         return distance_mm[compared].double()
+
+
+def _descriptor_distance(fixed: Channels, moving: Channels, weight: Volume) -> Volume:
+    """Return the mean squared difference of descriptors in windows; infinite where hardly any of a window compares."""
+    sums = _window_mean(torch.stack([weight * (fixed - moving).square_().mean(0), weight]))
+    return torch.where(sums[1] > _LEAST_SHARE, sums[0] / sums[1].clamp_min(_LEAST_SHARE), torch.inf)
 
 
 def square_correlation(fixed: Volume, moving: Volume, weight: Volume) -> Volume:
@@ -139,7 +151,7 @@ def square_correlation(fixed: Volume, moving: Volume, weight: Volume) -> Volume:
     floors = [_floor(v, weight) for v in (fixed, moving)]
     variance_f, variance_m = (ff - f**2).clamp_min(floors[0]), (mm - m**2).clamp_min(floors[1])
     squared = ((fm - f * m) ** 2 / (variance_f * variance_m)).clamp(0, 1)
-    return torch.where((sums[0] > 0.2) & (weight > 0), squared, torch.zeros_like(squared))
+    return torch.where((sums[0] > _LEAST_SHARE) & (weight > 0), squared, torch.zeros_like(squared))
 
 
 def _floor(values: Volume, weight: Volume) -> Tensor:
@@ -158,10 +170,13 @@ def _has_structure(values: Volume, weight: Volume) -> Shaped[Tensor, "i j k"]:
 
 
 def _window_mean(values: Float[Tensor, "c i j k"]) -> Float[Tensor, "c i j k"]:
-    sizes = tuple(min(_WINDOW, n - 1 + n % 2) for n in values.shape[1:])
-    half = tuple(n // 2 for n in sizes)
-    mean: Tensor = avg_pool3d(values[None], sizes, stride=1, padding=half, count_include_pad=False)[0]
-    return mean
+    """Average along one axis after the other, which is the mean of the window, also where an edge cuts it."""
+    for axis, n in enumerate(values.shape[1:]):
+        size, half = [1, 1, 1], [0, 0, 0]
+        size[axis] = min(_WINDOW, n - 1 + n % 2)
+        half[axis] = size[axis] // 2
+        values = avg_pool3d(values[None], size, stride=1, padding=half, count_include_pad=False)[0]
+    return values
 
 
 def _list_shifts(grid: Grid) -> Iterator[tuple[Triple, float]]:
@@ -172,12 +187,13 @@ def _list_shifts(grid: Grid) -> Iterator[tuple[Triple, float]]:
             yield (shift[0], shift[1], shift[2]), points * grid.spacing_mm[axis]
 
 
-def _shift(values: Volume, shift: Triple) -> Volume:
-    """Shift a volume by whole points; 0 enters."""
+def _shift(values: Channels, shift: Triple) -> Channels:
+    """Shift volumes by whole points; 0 enters."""
     result = torch.zeros_like(values)
-    target = tuple(slice(max(s, 0), n + min(s, 0)) for s, n in zip(shift, values.shape, strict=True))
-    source = tuple(slice(max(-s, 0), n + min(-s, 0)) for s, n in zip(shift, values.shape, strict=True))
-    result[target] = values[source]
+    sizes = list(zip(shift, values.shape[1:], strict=True))
+    target = [slice(max(s, 0), n + min(s, 0)) for s, n in sizes]
+    source = [slice(max(-s, 0), n + min(-s, 0)) for s, n in sizes]
+    result[:, *target] = values[:, *source]
     return result
 
 

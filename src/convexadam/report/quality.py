@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from convexadam._typing import Tensor
+from convexadam.errors import InputError
 from convexadam.geometry import Affine, DisplacementField, Grid, Image, Transform
 from convexadam.geometry.matrices import decompose_matrix
 from convexadam.linear.fit import fit_weighted
@@ -72,6 +73,9 @@ class QualityMeasures:
     boundary_percent
         Points with structure whose displacement beyond the linear alignment is at least 95 % of the radius of the
         search along an axis.
+    mirror_gain
+        Similarity after registration of the moving image mirrored left to right, minus ``similarity_after``; above 0 if
+        the mirrored image fits better.
     """
 
     similarity_before: float
@@ -90,6 +94,12 @@ class QualityMeasures:
     volume_ratio: float
     deformation_mm: float
     boundary_percent: float
+    mirror_gain: float = math.nan
+
+    @property
+    def similarity_gain(self) -> float:
+        """Similarity after registration, from 0 for unrelated anatomy to 1."""
+        return (self.similarity_after - self.similarity_shuffled) / max(1 - self.similarity_shuffled, 1e-6)
 
     def to_dict(self) -> dict[str, float | None]:
         """Return the measures by name as JSON holds them: ``None`` for NaN."""
@@ -110,6 +120,7 @@ def measure_quality(
     *,
     fixed_mask: Image | None = None,
     moving_mask: Image | None = None,
+    mirrored: Registered | None = None,
 ) -> QualityMeasures:
     """Measure the quality of a registration without labels or landmarks.
 
@@ -122,10 +133,18 @@ def measure_quality(
         The registered images; the first channel is compared.
     fixed_mask, moving_mask
         Above 0 where images are compared, on any grid; ``None`` compares all.
+    mirrored
+        Result of the same registration with ``mirror_image(moving)``. Left and right of a brain differ so little that
+        nothing else tells a flipped one.
 
     Returns
     -------
     The measures.
+
+    Raises
+    ------
+    InputError
+        If an image is no `Image`.
 
     Examples
     --------
@@ -135,17 +154,28 @@ def measure_quality(
     >>> round(measures.similarity_after, 2), measures.folded_percent
     (1.0, 0.0)
     """
+    for name, image in (("fixed", fixed), ("moving", moving)):
+        if not isinstance(image, Image):
+            raise InputError(
+                f"{name} must be an Image, got a {type(image).__name__}; convert it with convexadam.as_image"
+            )
     pair = LatticePair.sample(result.transform, fixed, moving, (fixed_mask, moving_mask))
     structure = pair.structure()
     residuals_mm = pair.residuals_mm()
-    linear = _fit_affine(pair, structure)
+    linear = fit_motion(pair)
     motion = decompose_matrix(linear)
     centre = pair.grid.affine @ np.append((np.array(pair.grid.shape) - 1) / 2, 1.0)
-    determinants = _jacobian(result.transform) / (motion["determinant"] or math.nan)
+    determinants = _jacobian(result.transform, pair.grid) / (motion["determinant"] or math.nan)
     low, high = pool_quantiles(determinants, (0.01, 0.99))
+    similarity = float(pair.similarity(pair.after, pair.after_weight))
+    mirror_gain = math.nan
+    if mirrored is not None:
+        masks = fixed_mask, None if moving_mask is None else mirror_image(moving_mask)
+        other = LatticePair.sample(mirrored.transform, fixed, mirror_image(moving), masks)
+        mirror_gain = float(other.similarity(other.after, other.after_weight)) - similarity
     return QualityMeasures(
         similarity_before=float(pair.similarity(pair.before, pair.before_weight)),
-        similarity_after=float(pair.similarity(pair.after, pair.after_weight)),
+        similarity_after=similarity,
         similarity_shuffled=float(pair.shuffle_similarity()),
         matched_percent=100 * _mean(residuals_mm == 0),
         residual_mm=_mean(residuals_mm),
@@ -160,7 +190,14 @@ def measure_quality(
         volume_ratio=motion["determinant"],
         deformation_mm=_measure_deformation(pair, structure, linear),
         boundary_percent=_measure_boundary(result, pair, structure, fixed.grid),
+        mirror_gain=mirror_gain,
     )
+
+
+def mirror_image(image: Image) -> Image:
+    """Mirror an image left to right: its voxels change their order along the axis closest to R, its grid does not."""
+    axis = image.grid.canonical_axes()[0][0]
+    return Image(image.data.flip(axis + 1), image.grid)
 
 
 def _mean(values: Tensor) -> float:
@@ -176,7 +213,9 @@ def _points(pair: LatticePair, where: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return points.cpu().numpy(), (points + displacements).cpu().numpy()
 
 
-def _fit_affine(pair: LatticePair, structure: Tensor) -> np.ndarray:
+def fit_motion(pair: LatticePair) -> np.ndarray:
+    """Return the affine matrix, 4x4 in mm, that fits the transform best where the fixed image has structure."""
+    structure = pair.structure()
     points, targets = _points(pair, structure)
     if len(points) < 4:
         points, targets = _points(pair, torch.ones_like(structure))
@@ -191,11 +230,10 @@ def _measure_deformation(pair: LatticePair, structure: Tensor, linear: np.ndarra
     return float(np.sqrt((residuals**2).sum(1).mean()))
 
 
-def _jacobian(transform: Transform) -> Tensor:
+def _jacobian(transform: Transform, lattice: Grid) -> Tensor:
     if isinstance(transform, Affine):
         return torch.tensor([float(np.linalg.det(transform.matrix[:3, :3]))], dtype=torch.float64, device="cpu")
-    grid = transform.fixed_grid
-    assert grid is not None  # a transform that is not linear has one
+    grid = transform.fixed_grid or lattice
     field = transform if isinstance(transform, DisplacementField) else transform.to_displacement_field(grid)
     return inner_determinant(field.to_voxels(), dtype=torch.float32)
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
 
 from convexadam.report.quality import QualityMeasures
+from convexadam.report.wording import WORDINGS
 
 Grade: TypeAlias = Literal["ok", "look", "failed"]
 
 _FEWEST_OTHERS = 5
 """Registrations that a median and a spread are taken from, at least."""
+
+_FAILED = 2.0
+"""Score from which a registration has failed: twice as far from what is usual as one to be looked at."""
+
+_DEVIATIONS = 6.0
+"""Robust z-score in a cohort that counts as much as the limit of a single registration."""
 
 
 @final
@@ -27,147 +34,75 @@ class Verdict:
         ``"ok"``; ``"look"``, to be looked at; or ``"failed"``.
     reasons
         What decided it, the gravest first; none for ``"ok"``.
+    score
+        How unusual the gravest of them is: 1 and more is to be looked at, 2 and more has failed.
     """
 
     grade: Grade
     reasons: tuple[str, ...] = ()
+    score: float = 0.0
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """A quantity, and the values from which a registration is to be looked at, or has failed.
+    """A measure, and which values of it are unusual.
 
     Attributes
     ----------
-    name
-        What it is, in words.
-    unit
-        Unit with a leading space, or nothing.
-    compute
-        The quantity, of the measures.
-    look, failed
-        Limits of a single registration. Values are unusual beyond them on the side of ``sign``.
-    sign
-        1 if large values are unusual, -1 if small ones are.
+    measure
+        Attribute of `QualityMeasures`.
+    usual
+        Value of a good registration.
+    limit
+        Value from which a single registration is to be looked at; infinite if it says nothing without a cohort. Values
+        are unusual on its side of ``usual`` only.
     spread
-        Smallest spread between good registrations of a cohort, in which robust z-scores are counted at least.
+        Standard deviation in a cohort of good registrations, at least: smaller ones mean nothing.
     """
 
-    name: str
-    unit: str
-    compute: Callable[[QualityMeasures], float]
-    look: float
-    failed: float
-    sign: int
+    measure: str
+    usual: float
+    limit: float
     spread: float
 
-    def is_beyond(self, value: float, limit: float) -> bool:
-        """Whether a value is at or beyond a limit; not for NaN."""
-        return self.sign * (value - limit) >= 0
+    def measure_distance(self, measures: QualityMeasures) -> float:
+        """Return how far from usual a measure is, 1 at the limit; 0 for NaN."""
+        value = float(getattr(measures, self.measure))
+        return 0.0 if math.isnan(value) else (value - self.usual) / (self.limit - self.usual)
 
-    def score(self, value: float, others: Sequence[float]) -> float:
-        """Compute the robust z-score on the unusual side: distance from the median in 1.4826 times the MAD."""
-        known = [v for v in others if not math.isnan(v)]
+    def compare(self, measures: QualityMeasures, others: Sequence[QualityMeasures]) -> tuple[float, float]:
+        """Return the robust z-score on the unusual side as a share of the one that counts, and the median."""
+        known = [v for v in (float(getattr(m, self.measure)) for m in others) if not math.isnan(v)]
+        value = float(getattr(measures, self.measure))
         if len(known) < _FEWEST_OTHERS or math.isnan(value):
-            return 0.0
-        middle = statistics.median(known)
-        spread = max(1.4826 * statistics.median(abs(v - middle) for v in known), self.spread)
-        return self.sign * (value - middle) / spread
+            return 0.0, math.nan
+        median = statistics.median(known)
+        spread = max(1.4826 * statistics.median(abs(v - median) for v in known), self.spread)
+        sign = math.copysign(1.0, self.limit - self.usual)
+        return sign * (value - median) / spread / _DEVIATIONS, median
 
-
-def _fit(measures: QualityMeasures) -> float:
-    """Similarity after registration above that of unrelated anatomy, as a share of what is possible."""
-    return (measures.similarity_after - measures.similarity_shuffled) / max(1 - measures.similarity_shuffled, 1e-6)
+    def describe_limit(self) -> str:
+        """Return what is usual, in words."""
+        if math.isinf(self.limit):
+            return "compared within a cohort"
+        side = "below" if self.limit > self.usual else "above"
+        return f"{side} {WORDINGS[self.measure].format(self.limit)}"
 
 
 CRITERIA = (
-    Criterion(
-        name="similarity above that of unrelated anatomy",
-        unit="",
-        compute=_fit,
-        look=0.15,
-        failed=0.05,
-        sign=-1,
-        spread=0.02,
-    ),
-    Criterion(
-        name="points that match best where the transform puts them",
-        unit=" %",
-        compute=lambda m: m.matched_percent,
-        look=60.0,
-        failed=45.0,
-        sign=-1,
-        spread=2.0,
-    ),
-    Criterion(
-        name="overlap of the fields of view",
-        unit=" %",
-        compute=lambda m: m.overlap_percent,
-        look=85.0,
-        failed=50.0,
-        sign=-1,
-        spread=3.0,
-    ),
-    Criterion(
-        name="error of the inverse",
-        unit=" mm",
-        compute=lambda m: m.inverse_consistency_mm,
-        look=5.0,
-        failed=20.0,
-        sign=1,
-        spread=0.3,
-    ),
-    Criterion(
-        name="folded voxels",
-        unit=" %",
-        compute=lambda m: m.folded_percent,
-        look=1.0,
-        failed=5.0,
-        sign=1,
-        spread=0.1,
-    ),
-    Criterion(
-        name="spread of the Jacobian determinant",
-        unit="",
-        compute=lambda m: m.sdlogj,
-        look=0.15,
-        failed=0.3,
-        sign=1,
-        spread=0.01,
-    ),
-    Criterion(
-        name="displacements at the boundary of the search",
-        unit=" %",
-        compute=lambda m: m.boundary_percent,
-        look=5.0,
-        failed=30.0,
-        sign=1,
-        spread=1.0,
-    ),
-    Criterion(
-        name="rotation",
-        unit=" degrees",
-        compute=lambda m: m.rotation_degrees,
-        look=45.0,
-        failed=math.inf,
-        sign=1,
-        spread=5.0,
-    ),
-    Criterion(
-        name="deformation",
-        unit=" mm",
-        compute=lambda m: m.deformation_mm,
-        look=math.inf,
-        failed=math.inf,
-        sign=1,
-        spread=1.0,
-    ),
+    Criterion(measure="similarity_gain", usual=0.8, limit=0.4, spread=0.02),
+    Criterion(measure="matched_percent", usual=70.0, limit=44.0, spread=2.0),
+    Criterion(measure="overlap_percent", usual=100.0, limit=85.0, spread=2.0),
+    Criterion(measure="inverse_consistency_mm", usual=0.0, limit=5.0, spread=0.3),
+    Criterion(measure="folded_percent", usual=0.0, limit=1.0, spread=0.1),
+    Criterion(measure="sdlogj", usual=0.04, limit=0.12, spread=0.01),
+    Criterion(measure="boundary_percent", usual=0.0, limit=5.0, spread=1.0),
+    Criterion(measure="rotation_degrees", usual=0.0, limit=45.0, spread=5.0),
+    Criterion(measure="mirror_gain", usual=-0.01, limit=0.0, spread=0.01),
+    Criterion(measure="deformation_mm", usual=0.0, limit=math.inf, spread=1.0),
 )
-"""What decides, with limits that ``benchmarks/verdict.py`` was tuned to on its tuning set."""
-
-_SCORE_LOOK, _SCORE_FAILED = 5.0, 20.0
-"""Robust z-scores in a cohort from which a registration is to be looked at, or has failed."""
+"""What decides; ``benchmarks/verdict.py`` tuned the limits on pairs other than those it judges."""
 
 
 def judge_quality(measures: QualityMeasures, others: Sequence[QualityMeasures] = ()) -> Verdict:
@@ -178,38 +113,24 @@ def judge_quality(measures: QualityMeasures, others: Sequence[QualityMeasures] =
     measures
         Of the registration.
     others
-        Of other registrations of the same kind. Fewer than five are ignored; of more, the registration is also judged
-        by its robust z-scores (distance from the median in median absolute deviations, scaled to a standard deviation).
+        Of other registrations of the same kind. Fewer than five are ignored; with more, the registration is also judged
+        by its robust z-scores: the distance from the median in median absolute deviations, scaled to a standard
+        deviation (Iglewicz and Hoaglin, 1993).
 
     Returns
     -------
-    The verdict: the worst of all criteria.
+    The verdict, which is that of the most unusual measure.
     """
-    found: dict[Grade, list[str]] = {"failed": [], "look": [], "ok": []}
+    found = []
     for criterion in CRITERIA:
-        grade, reason = _judge(criterion, measures, others)
-        found[grade].append(reason)
-    grade = next((g for g in found if found[g]), "ok")
-    return Verdict(grade=grade, reasons=(*found["failed"], *found["look"]))
-
-
-def _judge(criterion: Criterion, measures: QualityMeasures, others: Sequence[QualityMeasures]) -> tuple[Grade, str]:
-    value = criterion.compute(measures)
-    figure = f"{criterion.name}: {value:.3g}{criterion.unit}"
-    limits: tuple[tuple[Grade, float], ...] = (("failed", criterion.failed), ("look", criterion.look))
-    for grade, limit in limits:
-        if criterion.is_beyond(value, limit):
-            side = "at least" if criterion.sign > 0 else "at most"
-            return grade, f"{figure} ({side} {limit:g}{criterion.unit})"
-    values = [criterion.compute(other) for other in others]
-    score = criterion.score(value, values)
-    limits = (("failed", _SCORE_FAILED), ("look", _SCORE_LOOK))
-    for grade, limit in limits:
-        if score >= limit:
-            middle = statistics.median(v for v in values if not math.isnan(v))
-            return grade, f"{figure} (median of the others {middle:.3g}{criterion.unit})"
-    return "ok", figure
-
-
-def score_quality(measures: QualityMeasures, others: Sequence[QualityMeasures] = ()) -> float:
-    return 0.0
+        wording = WORDINGS[criterion.measure]
+        figure = f"{wording.label} {wording.format(float(getattr(measures, criterion.measure)))}"
+        alone, (beside, median) = criterion.measure_distance(measures), criterion.compare(measures, others)
+        if alone >= beside:
+            found.append((alone, f"{figure} (usually {criterion.describe_limit()})"))
+        else:
+            found.append((beside, f"{figure} (median of the others {wording.format(median)})"))
+    found.sort(key=lambda entry: -entry[0])
+    score = max(found[0][0], 0.0)
+    grade: Grade = "failed" if score >= _FAILED else "look" if score >= 1 else "ok"
+    return Verdict(grade=grade, reasons=tuple(reason for distance, reason in found if distance >= 1), score=score)
