@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def without_times(outcomes: dict[str, CohortOutcome]) -> Iterator[tuple[str, str]]:
     for name, outcome in sorted(outcomes.items()):
         yield name, repr(dataclasses.replace(outcome, seconds=0, folder=Path(), status="done"))
+
+
+def count_threads() -> tuple[int, str | None]:
+    return torch.get_num_threads(), os.environ.get("OMP_WAIT_POLICY")

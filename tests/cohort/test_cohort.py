@@ -176,6 +176,13 @@ def test_a_failure_is_an_outcome_and_is_tried_again_by_the_next_run(
     assert {row["status"] for row in rows(tmp_path)} == {"done"}
 
 
+def test_a_failure_leaves_no_results_of_before(pairs: tuple[PairFiles, ...], tmp_path: Path) -> None:
+    run(pairs, tmp_path)
+    pairs[0].moving.write_bytes(b"no image")
+    assert statuses(run(pairs, tmp_path)) == {"b": "failed", "c": "kept"}
+    assert [path.name for path in (tmp_path / "pairs").iterdir()] == ["c"]
+
+
 def test_labels_that_do_not_fit_are_refused_before_the_registration(
     pairs: tuple[PairFiles, ...], study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import FAST, files, rows, run, statuses
+from studies import FAST, count_threads, files, rows, run, statuses
 
 from convexadam import read_image
 from convexadam.cohort import PairFiles
@@ -129,12 +129,6 @@ def test_a_dask_worker_that_is_killed(study: Path, tmp_path: Path) -> None:
     assert set(statuses(outcomes).values()) == {"done"}
     assert sorted(row["id"] for row in rows(tmp_path)) == sorted(pair.id for pair in many(study))
     assert set(threads.values()) == {(max(1, (os.cpu_count() or 1) // 2), "PASSIVE")}
-
-
-def count_threads() -> tuple[int, str | None]:
-    import torch
-
-    return torch.get_num_threads(), os.environ.get("OMP_WAIT_POLICY")
 
 
 def test_a_scheduler_that_is_lost_and_comes_back(study: Path, tmp_path: Path) -> None:

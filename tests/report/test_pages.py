@@ -203,6 +203,13 @@ def test_pictures_have_the_aspect_of_the_patient() -> None:
     assert fit_size((20, 10), 0.25, 400) == (400, 200)
 
 
+def shift_grid(grid: Grid, k: int) -> Grid:
+    """Return the grid of the voxels from index k on along the last axis."""
+    affine = grid.affine.copy()
+    affine[:3, 3] += k * affine[:3, 2]
+    return Grid((grid.shape[0], grid.shape[1], grid.shape[2] - k), affine)
+
+
 def test_slices_go_where_motion_and_residual_are() -> None:
     grid = Grid((40, 40, 40), np.diag([2.0, 2, 2, 1]))
     values = torch.rand(1, 40, 40, 40, generator=torch.Generator().manual_seed(0))
@@ -215,6 +222,9 @@ def test_slices_go_where_motion_and_residual_are() -> None:
     assert chosen["largest motion"] == pytest.approx(10, abs=1)
     assert chosen["largest residual"] == pytest.approx(31, abs=2)
     assert chosen["middle"] == pytest.approx(20, abs=2)
+    half = LatticePair.sample(Affine(), Image(values, grid), Image(other[..., 15:], shift_grid(grid, 15)), (None, None))
+    chosen = {c.reason: c.index for c in choose_slices(half, motion, grid) if c.plane == "axial"}
+    assert chosen["largest residual"] == pytest.approx(31, abs=2), "not where the moving image does not reach"
 
 
 def test_a_single_slice(measures: QualityMeasures, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from convexadam._lock import lock_folder
 from convexadam._version import VERSION
 from convexadam.cohort.fingerprint import describe_settings
 from convexadam.cohort.ids import check_ids
-from convexadam.cohort.job import PairJob, run_pair, sweep
+from convexadam.cohort.job import PairJob, remove_folder, run_pair, sweep
 from convexadam.cohort.outcome import CohortOutcome
 from convexadam.cohort.table import CohortTable
 from convexadam.errors import ConfigError, ConvexAdamError, InputError
@@ -201,6 +201,8 @@ def _run(
         table.rewrite(outcomes)
         yield from outcomes
         for outcome in _register(waiting, executor, retries):
+            if outcome.status == "failed":
+                remove_folder(outcome.folder)  # results of other files or settings, which the table does not have
             outcomes.append(outcome)
             table.append(outcome)
             yield outcome

@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -24,7 +24,7 @@ from convexadam.io.nifti_placement import HeaderForm
 from convexadam.registration import PreparedImage, RegistrationConfig, RegistrationResult, prepare
 from convexadam.registration.files import REPORT, Output, name_outputs, write_outputs
 from convexadam.registration.inputs import parse_mask
-from convexadam.report import QualityMeasures, Verdict, judge_quality, measure_quality
+from convexadam.report import QualityMeasures, judge_quality, measure_quality
 
 _PERMANENT = (ConfigError, InputError, GeometryError, MissingExtraError)
 
@@ -77,7 +77,7 @@ class PairJob:
                 seconds=cohort["seconds"],
                 quality=quality,
                 scores=report["scores"],
-                verdict=Verdict(grade=report["verdict"]["grade"], reasons=tuple(report["verdict"]["reasons"])),
+                verdict=judge_quality(quality),
                 warnings=tuple(report["warnings"]),
             )
             same = cohort["fingerprint"] == make_fingerprint(records, self.settings)
@@ -175,7 +175,7 @@ def _write_report(
         "inputs": {name: str(path) for name, path in job.pair.files.items()},
         "quality": outcome.quality.to_dict(),
         "scores": outcome.scores,
-        "verdict": asdict(outcome.verdict),
+        "verdict": {"grade": outcome.verdict.grade, "reasons": outcome.verdict.reasons},
         "warnings": outcome.warnings,
         "cohort": {
             "id": outcome.id,
@@ -210,6 +210,14 @@ def _replace_folder(part: Path, target: Path) -> None:
     with suppress(FileNotFoundError):
         target.rename(old)
     part.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove the folder of a pair, so that nobody sees a part of it."""
+    old = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.old")
+    with suppress(OSError):
+        folder.rename(old)
     shutil.rmtree(old, ignore_errors=True)
 
 

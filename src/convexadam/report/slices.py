@@ -46,13 +46,14 @@ def choose_slices(pair: LatticePair, motion_mm: np.ndarray, fixed: Grid) -> list
 
     Returns
     -------
-    For each plane: largest motion, largest residual (of the local correlation), middle of the structure.
+    For each plane: largest motion, largest residual (of the local correlation where both images are), middle of the
+    structure.
     """
     structure = pair.structure().cpu().numpy()
     if not structure.any():
         structure[...] = True
     weight = pair.fixed_weight * pair.after_weight
-    residual = 1 - square_correlation(pair.fixed, pair.after, weight).cpu().numpy()
+    residual = ((1 - square_correlation(pair.fixed, pair.after, weight)) * weight).cpu().numpy()
     canonical = fixed.canonical()
     chosen = []
     for plane in PLANES:

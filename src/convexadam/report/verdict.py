@@ -92,7 +92,7 @@ class Criterion:
 
 CRITERIA = (
     Criterion(measure="similarity_gain", usual=0.8, limit=0.4, spread=0.02),
-    Criterion(measure="matched_percent", usual=80.0, limit=55.0, spread=2.0),
+    Criterion(measure="matched_percent", usual=70.0, limit=44.0, spread=2.0),
     Criterion(measure="overlap_percent", usual=100.0, limit=85.0, spread=2.0),
     Criterion(measure="inverse_consistency_mm", usual=0.0, limit=5.0, spread=0.3),
     Criterion(measure="folded_percent", usual=0.0, limit=1.0, spread=0.1),
