@@ -20,7 +20,7 @@ from convexadam import Grid, Image, register, write_image, write_transform  # no
 from convexadam.data import phantom_pair  # noqa: E402
 from convexadam.report import measure_quality, mirror_image, write_report  # noqa: E402
 
-PAIRS = 16
+PAIRS = 14
 SHAPE = (80, 64, 60)
 
 

@@ -64,7 +64,7 @@ def cohort(
         lines.append([name, "done", f"{10 - number}.5", f"0.{90 - number}", ""])
     with (folder / "cohort.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(lines)
-    (folder / "cohort.json").write_text(json.dumps({"command": "convexadam cohort <x>"}), encoding="utf-8")
+    (folder / "cohort.json").write_text(json.dumps({"command": ["/bin/convexadam", "cohort", "<x>"]}), encoding="utf-8")
     assert list(write_report(folder))[-1] == folder / "report.html"
     return folder
 

@@ -86,7 +86,7 @@ def test_titles_are_escaped(pair_page: Page, cohort: Path) -> None:
     assert "torso <3>" in pair_page.text
     page = read_page(cohort / "report.html")
     assert "study <1>" in page.text
-    assert "convexadam cohort <x>" in page.text
+    assert "convexadam cohort '<x>'" in page.text
 
 
 def test_ids_are_unique_and_pictures_have_a_text(pair_page: Page, cohort: Path) -> None:

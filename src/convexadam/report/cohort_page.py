@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -118,12 +119,18 @@ def write_cohort_page(report: CohortReport, path: Path | str) -> None:
             "grades": "".join(_make_filter(grade) for grade in ("failed", "look", "ok")),
             "heads": "".join(_make_heads(columns)),
             "rows": "\n".join(_make_row(row, columns) for row in rows),
-            "command": escape(str(report.about.get("command", "not recorded"))),
+            "command": escape(_find_command(report.about)),
             "settings": escape(json.dumps(settings, indent=1)),
         },
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _find_command(about: Mapping[str, Any]) -> str:
+    """Return the command: a text, or the list of its program and arguments."""
+    command = about.get("command", "not recorded")
+    return shlex.join(["convexadam", *map(str, command[1:])]) if isinstance(command, list) else str(command)
 
 
 def _make_filter(grade: str) -> str:
