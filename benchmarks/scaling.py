@@ -26,6 +26,18 @@ SIZES = (64, 96, 128, 160, 192, 256, 320)
 BOX_MM = 320.0
 """Edge of the phantom's box: the same anatomy at every size, with cubic voxels."""
 
+LARGEST_ERROR = 0.15
+"""Of `estimate_memory`, as a share of what was measured."""
+
+BYTES_PER_VOXEL = {
+    **{"default": 42.0, "published": 37.0, "accurate": 280.0, "same-contrast": 420.0},
+    **{"rigid": 32.0, "similarity": 32.0, "affine": 32.0},
+}
+"""Most memory beyond the images."""
+
+LEAST_EDGE = 128
+"""Size from which errors and bounds are checked: in smaller volumes, memory that does not grow with them dominates."""
+
 COLUMNS = (
     "preset", "edge", "voxels", "working_voxels", "seconds", "runs", "memory_bytes", "bytes_per_voxel",
     "estimated_bytes", "version", "threads", "environment", "error",
@@ -59,7 +71,7 @@ def measure_size(edge: int, options: argparse.Namespace) -> Iterator[Row]:
             try:
                 request = {"task": "register", "preset": name, "repeat": options.repeat}
                 row |= _format(_run_worker({**job, **request}, work, options.threads), grid.n_voxels)
-                harness.progress(f"  {row['seconds']} s, {row['bytes_per_voxel'] or '?'} bytes per voxel")
+                harness.progress(f"  {row.get('seconds', '?')} s, {row['bytes_per_voxel'] or '?'} bytes per voxel")
             except RuntimeError as error:
                 row["error"] = " ".join(str(error).split())
                 harness.progress(f"  failed: {row['error']}")
@@ -75,9 +87,9 @@ def _run_worker(job: Mapping[str, Any], work: Path, threads: int | None) -> dict
 
 def _format(measured: Mapping[str, Any], voxels: int) -> Row:
     environment, memory = measured["environment"], measured["memory"]
+    timed = {"seconds": f"{measured['seconds']:.4g}", "runs": str(measured["runs"])} if measured["runs"] else {}
     return {
-        "seconds": f"{measured['seconds']:.4g}",
-        "runs": str(measured["runs"]),
+        **timed,
         "memory_bytes": "" if memory is None else str(memory),
         "bytes_per_voxel": "" if memory is None else f"{memory / voxels:.1f}",
         "threads": environment["threads"],
@@ -105,6 +117,29 @@ def fit_line(rows: Sequence[Row]) -> dict[str, float]:
 
 def _has_native_grid(row: Row) -> bool:
     return bool(row["seconds"]) and row["working_voxels"] == row["voxels"]
+
+
+def keep_seconds(row: Row, rows: Sequence[Row]) -> Row:
+    """Return a row with the seconds that are on file, if only its memory was measured."""
+    timed = [old for old in rows if all(old[name] == row[name] for name in KEY) and old["seconds"]]
+    return row if row["seconds"] or not timed else {**row, "seconds": timed[0]["seconds"], "runs": timed[0]["runs"]}
+
+
+def find_problems(rows: Sequence[Row]) -> list[str]:
+    """Return what exceeds `LARGEST_ERROR` and `BYTES_PER_VOXEL`, in words."""
+    found = []
+    for row in rows:
+        if not row["memory_bytes"] or int(row["edge"]) < LEAST_EDGE:
+            continue
+        where, bound = f"{row['preset']} at {int(row['edge'])}^3", BYTES_PER_VOXEL.get(row["preset"])
+        ratio = int(row["estimated_bytes"]) / int(row["memory_bytes"])
+        if abs(ratio - 1) > LARGEST_ERROR:
+            found.append(
+                f"{where}: estimated / measured memory must be within {LARGEST_ERROR:.0%} of 1, got {ratio:.2f}"
+            )
+        if bound is not None and float(row["bytes_per_voxel"]) > bound:
+            found.append(f"{where}: memory must be at most {bound:g} bytes per voxel, got {row['bytes_per_voxel']}")
+    return found
 
 
 def print_rows(name: str, rows: Sequence[Row]) -> None:
@@ -158,15 +193,17 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="*", type=int, default=list(SIZES), metavar="N", help="N^3 voxels; none: plot")
     parser.add_argument("--presets", nargs="+", default=list(preset_names()), choices=preset_names(), metavar="PRESET")
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="registrations of which the median counts")
+    parser.add_argument(
+        "--repeat", type=int, default=3, metavar="N", help="registrations of which the median counts; 0: memory only"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads of each process (default: its own choice)")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "scaling.csv", metavar="CSV")
     parser.add_argument("--plot", type=Path, default=HERE.parent / "docs" / "images" / "scaling.png", metavar="PNG")
     options = parser.parse_args(arguments)
     if any(not 16 <= size <= 999 for size in options.sizes):
         parser.error(f"--sizes must be from 16 to 999, got {options.sizes}")
-    if options.repeat < 1 or (options.threads is not None and options.threads < 1):
-        parser.error(f"--repeat and --threads must be at least 1, got {options.repeat} and {options.threads}")
+    if options.repeat < 0 or (options.threads is not None and options.threads < 1):
+        parser.error(f"--repeat must be at least 0 and --threads 1, got {options.repeat} and {options.threads}")
     try:
         harness.read_rows(options.output, COLUMNS)
     except ValueError as error:
@@ -175,19 +212,22 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; return 1 if a registration failed."""
+    """Run the benchmark; return 1 if a registration failed, or takes more memory than it may or than was estimated."""
     options = parse_options(arguments)
     failed, rows = False, harness.read_rows(options.output, COLUMNS)
     for size in options.sizes:
         for row in measure_size(size, options):
             failed |= bool(row["error"])
-            rows = harness.merged_rows(rows, [row], KEY)
+            rows = harness.merged_rows(rows, [keep_seconds(row, rows)], KEY)
             harness.write_rows(options.output, COLUMNS, rows)
     for name in options.presets:
         print_rows(name, [row for row in rows if row["preset"] == name])
     if any(row["seconds"] for row in rows):
         plot(rows, options.plot)
-    return 1 if failed else 0
+    problems = find_problems([row for row in rows if row["preset"] in options.presets])
+    for problem in problems:
+        harness.progress(problem)
+    return 1 if failed or problems else 0
 
 
 if __name__ == "__main__":

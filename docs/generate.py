@@ -313,18 +313,27 @@ def optimisers() -> str:
 
 
 def scaling() -> str:
-    """Return seconds and memory over the number of voxels."""
-    sizes: dict[str, dict[str, dict[str, str]]] = {}
-    for row in rows_of("scaling"):
-        sizes.setdefault(row["edge"], {})[row["preset"]] = row
-    rows = [
-        [
-            f"{int(edge)}³",
-            *(f"{float(row[p]['seconds']):.2f} s, {float(row[p]['bytes_per_voxel']):.0f}" for p in row),
-        ]
-        for edge, row in sorted(sizes.items())
-    ]
-    return table(("voxels", "`default`: seconds, bytes a voxel", "`published`"), rows)
+    """Return seconds over the number of voxels, of the presets that were timed."""
+    presets = ("default", "published")
+    found = {(row["edge"], row["preset"]): row["seconds"] for row in rows_of("scaling") if row["seconds"]}
+    edges = sorted({edge for edge, _ in found})
+    rows = [[f"{int(edge)}³", *(f"{float(found[edge, name]):.2f}" for name in presets)] for edge in edges]
+    return table(("voxels", *(f"`{name}`: seconds" for name in presets)), rows)
+
+
+def memory() -> str:
+    """Return bytes per voxel and the ratio of estimate and measurement, by preset and size."""
+    found = {(row["preset"], row["edge"]): row for row in rows_of("scaling") if row["memory_bytes"]}
+    edges = sorted({edge for _, edge in found})
+
+    def cell(row: dict[str, str] | None) -> str:
+        if row is None:
+            return ""
+        return f"{float(row['bytes_per_voxel']):.0f} ({int(row['estimated_bytes']) / int(row['memory_bytes']):.2f})"
+
+    names = dict.fromkeys(name for name, _ in found)
+    rows = [[f"`{name}`", *(cell(found.get((name, edge))) for edge in edges)] for name in names]
+    return table(("bytes a voxel (estimated / measured)", *(f"{int(edge)}³" for edge in edges)), rows)
 
 
 def linear() -> str:
@@ -443,6 +452,7 @@ MAKERS: dict[str, Callable[[], str | None]] = {
     "optimisers": optimisers,
     "linear": linear,
     "scaling": scaling,
+    "memory": memory,
     "GPU budgets": gpu_budgets,
     "GPU predicted": gpu_predicted,
     "GPU predicted kernels": gpu_predicted_kernels,

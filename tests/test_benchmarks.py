@@ -307,7 +307,7 @@ def test_peak_memory_is_that_of_the_worker_alone(bench: Any) -> None:
     assert 1 < float(done.stdout) < 100
 
 
-@pytest.mark.parametrize("options", [["--repeat", "0"], ["--threads", "0"], ["--presets"], ["--peers", "elastix"]])
+@pytest.mark.parametrize("options", [["--repeat", "-1"], ["--threads", "0"], ["--presets"], ["--peers", "elastix"]])
 def test_invalid_options_exit(bench: Any, tmp_path: Path, options: list[str]) -> None:
     (tmp_path / "pair").mkdir()
     for side in ("fixed", "moving"):
@@ -437,6 +437,27 @@ def test_invalid_sizes_exit(scaling: Any, tmp_path: Path, options: list[str]) ->
     assert scaling.parse_options([*given, "--sizes"]).sizes == []
     with pytest.raises(SystemExit, match="2"):
         scaling.parse_options([*given, *options])
+
+
+def test_memory_is_compared_with_the_estimate_and_a_bound(scaling: Any) -> None:
+    def row(edge: str, estimated: int, measured: int) -> dict[str, str]:
+        voxels = int(edge) ** 3
+        found = {"preset": "default", "edge": edge, "bytes_per_voxel": f"{measured / voxels:.1f}"}
+        numbers = {"estimated_bytes": str(estimated), "memory_bytes": str(measured)}
+        return dict.fromkeys(scaling.COLUMNS, "") | found | numbers
+
+    assert scaling.find_problems([row("128", 8 * 10**7, 7 * 10**7), row("064", 10**9, 10**6)]) == []
+    (error,) = scaling.find_problems([row("128", 8 * 10**7, 6 * 10**7)])
+    assert error.endswith("within 15% of 1, got 1.33")
+    (bound,) = scaling.find_problems([row("128", 9 * 10**7, 9 * 10**7)])
+    assert bound.endswith("at most 42 bytes per voxel, got 42.9")
+    assert set(scaling.BYTES_PER_VOXEL) == set(scaling.preset_names())
+
+
+def test_seconds_on_file_are_kept_where_memory_alone_is_measured(scaling: Any) -> None:
+    old = dict.fromkeys(scaling.COLUMNS, "") | {"preset": "a", "edge": "128", "seconds": "2", "runs": "3"}
+    assert scaling.keep_seconds(old | {"seconds": "", "runs": ""}, [old]) == old
+    assert scaling.keep_seconds(old | {"seconds": "4"}, [old])["seconds"] == "4"
 
 
 @pytest.mark.long

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from convexadam._checks import show
 from convexadam.errors import FileError
 
 
@@ -75,10 +76,19 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def _check_target(path: str | os.PathLike[str]) -> Path:
-    target = Path(path)
-    if target.is_dir():
+    try:
+        target = Path(path)
+        if "\0" in str(target):
+            raise ValueError("a name must not have a NUL")
+        is_folder, has_folder = target.is_dir(), target.parent.is_dir()
+        is_special = target.exists() and not is_folder and not target.is_file()
+    except (OSError, ValueError, TypeError) as error:  # too long, with a NUL, or no path
+        raise FileError(f"path must be a file name that the system allows, got {show(path)}; choose another") from error
+    if is_folder:
         raise FileError(f"cannot write {target}: path must be a file, got a folder; pass the name of a file in it")
-    if not target.parent.is_dir():
+    if is_special:  # it would be replaced by a file
+        raise FileError(f"cannot write {target}: path must be a file, got a pipe or device; choose the name of a file")
+    if not has_folder:
         raise FileError(
             f"cannot write {target}: {target.parent} is not a folder; create it first, or choose another path"
         )

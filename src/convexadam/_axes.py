@@ -25,6 +25,16 @@ def per_axis(value: PerAxis, name: str, *, least: float, above: bool = False) ->
     return float(values[0]), float(values[1]), float(values[2])
 
 
+def check_triple(value: object, name: str) -> Triple:
+    """Return three whole numbers of at least 1, such as a shape."""
+    numbers = value if isinstance(value, tuple) else ()
+    if len(numbers) != 3 or not all(is_finite(n) and n >= 1 and n == int(n) for n in numbers):
+        requirement = "a tuple of three whole numbers of at least 1"
+        raise ConfigError(f"{name} must be {requirement}, got {show(value)}; write (6, 5, 4), for example")
+    i, j, k = (int(n) for n in numbers)
+    return i, j, k
+
+
 def check_unit(unit: str) -> None:
     """Raise unless ``unit`` is one that settings can be given in."""
     check_choice(unit, "unit", ("voxel", "mm"))
@@ -39,7 +49,8 @@ def check_whole_voxels(value: PerAxis, name: str, unit: Unit) -> None:
 
 def spacing_in_voxels(spacing: PerAxis, unit: Unit, voxel_mm: tuple[float, float, float], shape: Triple) -> Triple:
     """Round a spacing to whole voxels per axis: at least 1, at most the size of the volume."""
-    values = per_axis(spacing, "spacing", least=0)
+    values, shape = per_axis(spacing, "spacing", least=0), check_triple(shape, "shape")
+    voxel_mm = per_axis(voxel_mm, "voxel_mm", least=0, above=True)
     scale = voxel_mm if unit == "mm" else (1.0, 1.0, 1.0)
     # clamped before rounding: the ratio may be infinite
     i, j, k = (max(round(min(v / s, n)), 1) for v, s, n in zip(values, scale, shape, strict=True))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._typing import Field
 from convexadam.errors import GeometryError, InputError, MissingExtraError
 from convexadam.geometry.grid import HEADER_ROUNDING
@@ -28,6 +29,7 @@ _PIXELS_PER_INCH = 110
 _PANEL_INCH = 2.5
 
 
+@check_arguments
 def registration_figure(
     fixed: Image, moving: Image, moved: Image, disp_mm: Field | None = None, *, path: Path | str | None = None
 ) -> Figure:

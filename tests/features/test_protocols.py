@@ -44,7 +44,7 @@ POOLED, FULL_OF_5 = 4 * 6, 4 * (6 + 2 * 5)
 NETWORK = NNUNetFeatures(model_folder="model")
 CHANCES = NNUNetFeatures(model_folder="model", output="probabilities")
 TABLE: list[tuple[Any, int | None, float, float, tuple[bool, bool]]] = [
-    (MindSSC(), 24, POOLED, 0, (True, False)),
+    (MindSSC(), 24, 4 * 4.5, 0, (True, False)),
     (Intensity(), 2, FULL_OF_5, 0, (True, False)),
     (Precomputed(), 2, FULL_OF_5, 0, (False, False)),
     (LabelFeatures(), None, POOLED, 2, (True, False)),

@@ -24,7 +24,17 @@ import nibabel
 import numpy as np
 import torch
 
-from convexadam import ConvexAdamError, Grid, Image, read_image, read_transform, write_image, write_transform
+from convexadam import (
+    ConvexAdamError,
+    Grid,
+    Image,
+    RegistrationConfig,
+    preset,
+    read_image,
+    read_transform,
+    write_image,
+    write_transform,
+)
 from convexadam.geometry import Affine, DisplacementField
 from convexadam.io import read_landmark_file, read_manifest, write_landmarks
 from convexadam.learn2reg import read_task
@@ -67,6 +77,31 @@ def transform(path: Path) -> Any:
     return read_transform(path, fixed=GRID, moving=GRID)
 
 
+def series(path: Path) -> None:
+    """Write the slices of a DICOM series, and one of them again at the path, which replaces it in `read_series`."""
+    import SimpleITK as sitk
+
+    folder = path.parent / "series"
+    folder.mkdir()
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for k in range(4):
+        piece = sitk.GetImageFromArray(np.full((1, 5, 6), k, np.int16))
+        tags = {"0008|0060": "CT", "0020|000e": "1.2.3", "0020|000d": "1.2", "0008|0018": f"1.2.3.{k + 1}"}
+        for tag, value in {**tags, "0020|0032": f"0\\0\\{k}", "0020|0037": "1\\0\\0\\0\\1\\0"}.items():
+            piece.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{k}.dcm"))
+        writer.Execute(piece)
+    path.write_bytes((folder / "1.dcm").read_bytes())
+
+
+def read_series(path: Path) -> None:
+    (path.parent / "series" / "1.dcm").write_bytes(path.read_bytes())
+    for source in (path.parent / "series", path):
+        with contextlib.suppress(ConvexAdamError):
+            read_image(source)
+
+
 FORMATS: dict[str, tuple[Callable[[Path], None], Read]] = {
     "image.nii": (images, read_image),
     "image.nii.gz": (images, read_image),
@@ -89,6 +124,8 @@ FORMATS: dict[str, tuple[Callable[[Path], None], Read]] = {
     "points.mrk.json": (markups, read_landmark_file),
     "pairs.csv": (pairs, read_manifest),
     "dataset.json": (task, read_task),
+    "slice.dcm": (series, read_series),
+    "settings.toml": (lambda p: preset("same-contrast").save(p), RegistrationConfig.load),
 }  # fmt: skip
 """Name of a file, what writes it, and what reads it."""
 

@@ -16,7 +16,8 @@ CORPUS = sorted((FOLDER / "corpus").iterdir())
 NAMES = (
     *("image.nii", "image.nii.gz", "image.mha", "image.nrrd", "image.mgz", "field.nii.gz", "spm.nii", "niftyreg.nii"),
     *("fsl.nii", "field.npz", "field.tfm", "field.h5", "field.x5", "field.pt", "affine.tfm", "affine.mat"),
-    *("points.csv", "points.fcsv", "points.mrk.json", "pairs.csv", "dataset.json"),
+    *("points.csv", "points.fcsv", "points.mrk.json", "pairs.csv", "dataset.json", "slice.dcm"),
+    "settings.toml",
 )
 
 REPLAY = """

@@ -192,3 +192,14 @@ def test_an_image_is_frozen_and_describes_itself() -> None:
         image.data = image.data  # type: ignore[misc]
     expected = "Image(2 x torch.float32 on cpu, Grid(shape=(4, 5, 6), spacing_mm=(2, 2, 3), orientation='RAS'))"
     assert repr(image) == expected
+
+
+def test_subclasses_of_tensors_of_different_packages_meet() -> None:
+    one, other = (type(name, (torch.Tensor,), {}) for name in ("One", "Other"))
+    values = torch.rand(2, 5, 4, 3, generator=torch.Generator().manual_seed(0))
+    images = [Image.from_array(v.as_subclass(kind)) for v, kind in zip(values, (one, other), strict=True)]
+    assert [type(image.data) for image in images] == [torch.Tensor, torch.Tensor]
+    assert torch.equal(torch.stack([image.data[0] for image in images]), values)
+    learned = torch.nn.Parameter(values[:1])
+    Image(learned, Grid((5, 4, 3))).data.sum().backward()  # type: ignore[no-untyped-call]
+    assert torch.equal(learned.grad, torch.ones_like(values[:1]))

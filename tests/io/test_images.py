@@ -123,6 +123,30 @@ def test_folders_with_a_series(name: str, tmp_path: Path) -> None:
         assert torch.equal(found.canonical().data.to(torch.int16), expected.data)
 
 
+@pytest.mark.parametrize(
+    ("tag", "value", "message"),
+    [
+        (b"\x28\x00\x11\x00", b"\xff\xff", "must claim at most"),  # columns
+        (b"\x20\x00\x32\x00", b"\\\\", "must be 3 finite numbers"),  # position
+        (b"\x08\x00\x60\x00", b"", "elements must end before the file does"),  # modality, whose length is changed
+    ],
+)
+def test_a_damaged_slice_is_refused_before_memory_is_taken(
+    tag: bytes, value: bytes, message: str, tmp_path: Path
+) -> None:
+    write_series(tmp_path, Grid((6, 5, 4)))
+    slice_file = sorted(tmp_path.iterdir())[1]
+    content = bytearray(slice_file.read_bytes())
+    at = content.index(tag) + 8  # tag, type and length
+    if value:
+        content[at : at + 2] = value
+    else:
+        content[at - 4 : at + 4] = b"UN\0\0" + (2**31).to_bytes(4, "little")
+    slice_file.write_bytes(content)
+    with pytest.raises(FileError, match=message):
+        read_image(tmp_path)
+
+
 def test_a_series_of_one_channel_with_leave(tmp_path: Path) -> None:
     grid = Grid((6, 5, 7), GRIDS["LPS"].affine)
     write_series(tmp_path, grid)

@@ -154,7 +154,7 @@ def test_a_pipe_is_no_settings_file(tmp_path: Path) -> None:
     if not hasattr(os, "mkfifo"):
         pytest.skip("this system has no named pipes")
     os.mkfifo(tmp_path / "settings.toml")
-    with pytest.raises(ConvexAdamError, match="it must be a file"):
+    with pytest.raises(ConvexAdamError, match="must be a file with settings in TOML, got a pipe"):
         RegistrationConfig.load(tmp_path / "settings.toml")
 
 

@@ -53,7 +53,7 @@ def test_the_largest_stage_counts() -> None:
 def test_the_working_grid_counts() -> None:
     fine = RegistrationConfig(grid=IsotropicGrid(spacing_mm=1.0))
     coarse = RegistrationConfig(grid=IsotropicGrid(spacing_mm=2.0))
-    shape, spacing = (96, 96, 96), (1.0, 1.0, 1.0)
+    shape, spacing = (192, 192, 192), (1.0, 1.0, 1.0)
     assert estimate_memory(shape, coarse, spacing_mm=spacing) < estimate_memory(shape, fine, spacing_mm=spacing)
     # slices of 3 mm: three times as many cubic voxels
     assert estimate_memory(shape, fine, spacing_mm=(1.0, 1.0, 3.0)) > 2 * estimate_memory(shape, fine)
@@ -61,7 +61,8 @@ def test_the_working_grid_counts() -> None:
 
 def test_channels() -> None:
     def of(features: Any, **options: Any) -> int:
-        return estimate_memory((96, 96, 96), RegistrationConfig(features=features), **options)
+        # without the linear alignment, which takes more than these features of a volume of this size
+        return estimate_memory((96, 96, 96), RegistrationConfig(linear=None, features=features), **options)
 
     both = Concat(parts=(MindSSC(), Intensity()))
     assert of(Intensity()) < of(Concat(parts=(Intensity(), Intensity()))) < of(both)
@@ -85,6 +86,20 @@ def test_squared_differences_in_a_sum_copy_their_features() -> None:
     assert of(Ssd(), Lncc()) - of(Ssd()) == 12 * per_channel
     assert of(Ssd(), Ssd()) - of(Ssd()) == 24 * per_channel
     assert of(Ssd(), Lncc(), channels=(3, 9)) - of(Ssd()) == 3 * per_channel
+
+
+def test_the_linear_alignment_counts_in_small_volumes() -> None:
+    def of(edge: int, **settings: Any) -> int:
+        return estimate_memory((edge,) * 3, RegistrationConfig(**settings))
+
+    assert of(64) > 2 * of(64, linear=None)
+    assert of(192) == of(192, linear=None)
+    least = estimate_memory((64, 64, 64), preset("rigid"))
+    assert estimate_memory((96, 96, 96), preset("rigid")) == least  # that of its search
+    slope = (estimate_memory((256, 256, 256), preset("rigid")) - estimate_memory((192, 192, 192), preset("rigid"))) / (
+        256**3 - 192**3
+    )
+    assert 16 < slope < 24  # both images in bins, and a copy of each
 
 
 def test_a_shape_that_is_no_grid_raises() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import weakref
 from typing import Any
 
@@ -32,6 +33,7 @@ from convexadam.continuous import (
 from convexadam.data import PhantomPair
 from convexadam.features import Concat
 from convexadam.registration.pair import WorkingPair
+from convexadam.registration.pipeline import resample_to_working_grid
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +167,27 @@ def test_the_refinement_shares_the_pass_of_the_search_if_it_has_one_level() -> N
     torch.testing.assert_close(fine.fixed, alone.fixed)
     torch.testing.assert_close(fine.moving, alone.moving)
     assert [level.spacing for level in searches] == [(4, 4, 4)]
+
+
+@pytest.mark.parametrize(("levels", "alive"), [(ONE, False), (TWO, True)])
+def test_weights_and_images_are_released_after_the_last_extraction(levels: tuple[Level, ...], alive: bool) -> None:
+    pair, seen = cubic_pair(), []
+
+    def resample(*arguments: Any) -> WorkingPair:
+        found = resample_to_working_grid(*arguments)
+        weights = tuple(torch.ones(found.grid.shape) for _ in range(2))
+        seen.extend(weakref.ref(weight) for weight in weights)
+        return dataclasses.replace(found, weights=weights)
+
+    def watch(stage: str, _: float) -> None:
+        if stage == "discrete":
+            assert [ref() is not None for ref in seen] == [alive, alive]
+
+    config = dataclasses.replace(QUICK, grid=NativeGrid(), continuous=Refinement(levels=levels))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["convexadam.registration.register"], "resample_to_working_grid", resample)
+        register(pair.fixed, pair.moving, config, progress=watch)
+    assert len(seen) == 2
 
 
 def test_the_features_of_a_search_are_released_once_it_is_done() -> None:

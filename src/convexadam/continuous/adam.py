@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_number
 from convexadam._typing import Field, Float, Tensor
 from convexadam.continuous.convergence import Convergence
@@ -39,6 +40,7 @@ class Adam:
     def __post_init__(self) -> None:
         check_number(self.learning_rate, "learning_rate", above=True)
 
+    @check_arguments
     def minimise(
         self,
         objective: Objective,

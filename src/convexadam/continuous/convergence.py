@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import final
 
+from convexadam._arguments import check_arguments
 from convexadam._typing import Float, Tensor
 
 CHECK_INTERVAL = 5
@@ -30,6 +31,7 @@ class Convergence:
     [1, 2, 3]
     """
 
+    @check_arguments
     def __init__(self, max_iterations: int, tolerance: float = 0.0) -> None:
         self.max_iterations, self._tolerance = max_iterations, tolerance
         self._count, self._last_value, self._converged = 0, float("inf"), False
@@ -49,6 +51,7 @@ class Convergence:
         """Whether the value at the beginning of this iteration should be passed to `record`."""
         return self.monitored and (self._count - 1) % CHECK_INTERVAL == 0
 
+    @check_arguments
     def record(self, value: float | Float[Tensor, ""]) -> None:
         """Record the value at the beginning of this iteration, when it is `due`."""
         current = float(value)

@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_number
 from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.objective import is_recordable
@@ -50,6 +51,7 @@ class LevenbergMarquardt:
     def __post_init__(self) -> None:
         check_number(self.damping, "damping", above=True)
 
+    @check_arguments
     def minimise(
         self,
         objective: Objective,

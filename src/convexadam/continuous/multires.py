@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar, cast, final
+from typing import cast, final
 
-from convexadam._axes import Unit, check_unit, check_whole_voxels, spacing_in_voxels
-from convexadam._checks import check_component, check_number
+from convexadam._arguments import check_arguments
+from convexadam._axes import Unit, check_triple, check_unit, check_whole_voxels, spacing_in_voxels
+from convexadam._checks import check_component, check_count, check_number, show
 from convexadam._typing import Channels, Field, Float, Guide, Tensor, Triple, Volume
 from convexadam.continuous.adam import Adam
 from convexadam.continuous.convergence import Convergence
@@ -27,8 +27,10 @@ from convexadam.continuous.protocols import (
 from convexadam.continuous.regularisers import Diffusion
 from convexadam.continuous.similarity import Ssd
 from convexadam.continuous.smoothing import BilateralSmoothing, BoxSmoothing, Smoother, Smoothing
+from convexadam.continuous.steps import select_steps, take_last
 from convexadam.continuous.volume_mask import volume_mask
 from convexadam.errors import ConfigError
+from convexadam.geometry.tensors import check_allocation
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward, complete_weight
 from convexadam.kernels.inverse_consistency import estimate_inverse, make_inverse_consistent
@@ -36,8 +38,6 @@ from convexadam.kernels.landmarks import LandmarkCost
 from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
 from convexadam.kernels.warp import identity_positions, sample_linear, sample_nearest
 from convexadam.kernels.warp_ssd import overlap_weight, tensor_of
-
-T = TypeVar("T")
 
 
 @final
@@ -100,11 +100,12 @@ class Refinement:
         check_number(self.tolerance, "tolerance")
         if not isinstance(self.levels, tuple) or not self.levels:
             raise ConfigError(
-                f"levels must be a tuple of at least one Level, got {self.levels!r}; write (Level(spacing=2),) for one"
+                f"levels must be a tuple of at least one Level, got {show(self.levels)}; write (Level(spacing=2),) for "
+                "one"
             )
         if not isinstance(self.regularisers, tuple):
             raise ConfigError(
-                f"regularisers must be a tuple, got {self.regularisers!r}; write (Diffusion(weight=0.2),) for one"
+                f"regularisers must be a tuple, got {show(self.regularisers)}; write (Diffusion(weight=0.2),) for one"
             )
         for level in self.levels:
             check_component(level, Level, "each of levels")
@@ -127,6 +128,7 @@ class Refinement:
             check_component(getattr(self, name), allowed, name)
 
     @full_precision
+    @check_arguments
     def __call__(
         self,
         fixed: Channels,
@@ -179,15 +181,17 @@ class Refinement:
             initial = ForwardBackward(forward=fixed.new_zeros((3, *coarse)), spacing=spacings[0])
         else:
             initial = ForwardBackward(forward=start)
-        fields = _take_last(self.refine(extract, initial, shape, soft_mask=soft_mask)).fields
+        fields = take_last(self.refine(extract, initial, shape, soft_mask=soft_mask)).fields
         return self.upsample(scale_to_voxels(fields.forward, fields.spacing), fields.spacing, shape)
 
+    @check_arguments
     def control_point_spacings(
         self, shape: Triple, voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     ) -> tuple[Triple, ...]:
         """Spacing of each level's control points in voxels, for a volume of ``shape`` with voxels of ``voxel_mm``."""
         return tuple(spacing_in_voxels(level.spacing, self.unit, voxel_mm, shape) for level in self.levels)
 
+    @check_arguments
     def refine(
         self,
         extract: Callable[[int], FeatureLevel],
@@ -236,6 +240,7 @@ class Refinement:
                 yield Snapshot(level=number, iteration=iteration, fields=fields, features=features)
 
     @full_precision
+    @check_arguments
     def refine_level(
         self, features: FeatureLevel, start: Field | None = None, *, level: int = 0, soft_mask: Volume | None = None
     ) -> Field:
@@ -256,12 +261,15 @@ class Refinement:
         -------
         Displacement ``[3, i, j, k]`` in control points, after the last step.
         """
+        self._get_level(level)
         start = features.zero_displacement() if start is None else start
-        return _take_last(self._minimise(level, features, start, soft_mask))[1]
+        return take_last(self._minimise(level, features, start, soft_mask))[1]
 
+    @check_arguments
     def upsample(self, displacement: Field, spacing: Triple, shape: Triple) -> Float[Tensor, "3 a b d"]:
         """Interpolate at the voxels of a volume of ``shape``, with `final_smoothing`; of any unit, which is kept."""
-        fine = control_points_to_voxels(displacement, spacing, shape)
+        check_allocation((3, *check_triple(shape, "shape")), "the displacements")
+        fine = control_points_to_voxels(displacement, check_triple(spacing, "spacing"), shape)
         return fine if self.final_smoothing is None else Smoother(self.final_smoothing, fine)(fine)
 
     @property
@@ -274,12 +282,17 @@ class Refinement:
         """Whether, without a soft mask, one is estimated by a first refinement."""
         return any(isinstance(r, MaskedRegulariser) and r.region == "auto" for r in self.regularisers)
 
+    @check_arguments
     def needs_guide(self, level: int = 0) -> bool:
         """Whether the smoothing of a level needs a guide."""
-        parametrisation = self._parametrisation_of(self.levels[level])
+        parametrisation = self._parametrisation_of(self._get_level(level))
         return isinstance(parametrisation, HasTotalSmoothing) and isinstance(
             parametrisation.total_smoothing, BilateralSmoothing
         )
+
+    def _get_level(self, number: int) -> Level:
+        check_count(number, "level", most=len(self.levels) - 1)
+        return self.levels[number]
 
     def _refine_forward(
         self,
@@ -290,7 +303,7 @@ class Refinement:
         iterations: tuple[int, ...],
     ) -> Iterator[tuple[int, ForwardBackward]]:
         """Yield the iterations asked for and the last one, with displacements of their own memory."""
-        for iteration, forward in _select(self._minimise(number, features, start.forward, soft_mask), iterations):
+        for iteration, forward in select_steps(self._minimise(number, features, start.forward, soft_mask), iterations):
             yield iteration, ForwardBackward(forward=forward, spacing=features.spacing)
 
     def _refine_both(
@@ -304,8 +317,8 @@ class Refinement:
         """Do as `_refine_forward`, in both directions: one after the other, which takes the memory of one."""
         backward_start = estimate_inverse(start.forward) if start.backward is None else start.backward
         reverse, reverse_mask = _swap(features, backward_start, soft_mask)
-        forward = list(_select(self._minimise(number, features, start.forward, soft_mask), iterations))
-        backward = list(_select(self._minimise(number, reverse, backward_start, reverse_mask), iterations))
+        forward = list(select_steps(self._minimise(number, features, start.forward, soft_mask), iterations))
+        backward = list(select_steps(self._minimise(number, reverse, backward_start, reverse_mask), iterations))
         last = max(forward[-1][0], backward[-1][0])
         for iteration in sorted({n for n in iterations if n < last} | {last}):
             # a direction that converged before has its last displacement
@@ -342,7 +355,7 @@ class Refinement:
         """Refine without the masked regularisers, and find where volume changes unlike elsewhere (`volume_mask`)."""
         others = tuple(r for r in self.regularisers if not isinstance(r, MaskedRegulariser))
         free = dataclasses.replace(self, regularisers=others)
-        last = _take_last(free.refine(extract, start, shape, symmetric=symmetric))
+        last = take_last(free.refine(extract, start, shape, symmetric=symmetric))
         mask = volume_mask(last.fields.forward, mask=last.features.fixed_weight)
         return control_points_to_voxels(mask[None], last.fields.spacing, shape)[0]
 
@@ -371,21 +384,6 @@ class Snapshot:
     iteration: int
     fields: ForwardBackward
     features: FeatureLevel
-
-
-def _take_last(steps: Iterator[T]) -> T:
-    """Return the last of at least one, without keeping those before it."""
-    return deque(steps, maxlen=1).pop()
-
-
-def _select(steps: Iterator[tuple[int, Field]], iterations: tuple[int, ...]) -> Iterator[tuple[int, Field]]:
-    """Yield copies of the steps asked for, and the last step; the next step overwrites the memory of a step."""
-    number, displacement = 0, None
-    for number, displacement in steps:
-        if number in iterations:
-            yield number, displacement.clone()
-    if displacement is not None and number not in iterations:
-        yield number, displacement
 
 
 def _swap(features: FeatureLevel, backward: Field, soft_mask: Volume | None) -> tuple[FeatureLevel, Volume | None]:

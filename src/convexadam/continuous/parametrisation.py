@@ -7,6 +7,7 @@ from typing import ClassVar, TypeAlias, final
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_component, check_number
 from convexadam._typing import Field, Guide, Shaped, Tensor, Volume
 from convexadam.continuous.protocols import DisplacementState, UpdateRule
@@ -35,6 +36,7 @@ class Additive:
     memory_fields: ClassVar[int] = 7
     """See `convexadam.continuous.HasMemory`."""
 
+    @check_arguments
     def initialise(
         self, start: Field, smoothing: Smoothing | None, weight: Volume | None, guide: Guide | None = None
     ) -> DisplacementState:
@@ -76,10 +78,12 @@ class Compositional:
         check_number(self.max_step, "max_step", above=True)
         check_component(self.total_smoothing, TotalSmoothing | None, "total_smoothing")
 
+    @check_arguments
     def with_total_smoothing(self, smoothing: TotalSmoothing) -> Compositional:
         """Return the same with another smoothing of the whole field."""
         return replace(self, total_smoothing=smoothing)
 
+    @check_arguments
     def initialise(
         self, start: Field, smoothing: Smoothing | None, weight: Volume | None, guide: Guide | None = None
     ) -> DisplacementState:
@@ -132,10 +136,12 @@ class StationaryVelocity:
         check_number(self.max_step, "max_step", above=True)
         check_component(self.total_smoothing, TotalSmoothing | None, "total_smoothing")
 
+    @check_arguments
     def with_total_smoothing(self, smoothing: TotalSmoothing) -> StationaryVelocity:
         """Return the same with another smoothing of the velocity."""
         return replace(self, total_smoothing=smoothing)
 
+    @check_arguments
     def initialise(
         self, start: Field, smoothing: Smoothing | None, weight: Volume | None, guide: Guide | None = None
     ) -> DisplacementState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, final
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_choice, check_number
 from convexadam._typing import Field, Float, Tensor, Volume
 from convexadam.kernels.bending import bending
@@ -33,6 +34,7 @@ class Diffusion:
     def __post_init__(self) -> None:
         check_number(self.weight, "weight")
 
+    @check_arguments
     def __call__(
         self, displacement: Field, *, add_to: Field | None = None, soft_mask: Volume | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
@@ -70,6 +72,7 @@ class Bending:
     def __post_init__(self) -> None:
         check_number(self.weight, "weight")
 
+    @check_arguments
     def __call__(
         self, displacement: Field, *, add_to: Field | None = None, soft_mask: Volume | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
@@ -113,6 +116,7 @@ class VolumePreserving:
         check_number(self.weight, "weight")
         check_choice(self.region, "region", ("everywhere", "auto"))
 
+    @check_arguments
     def __call__(
         self, displacement: Field, *, add_to: Field | None = None, soft_mask: Volume | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
@@ -122,6 +126,7 @@ class VolumePreserving:
         """
         return volume_change(displacement, soft_mask=soft_mask, weight=self.weight, add_to=add_to)
 
+    @check_arguments
     def curvature(self, displacement: Field, *, add_to: Volume, soft_mask: Volume | None = None) -> Volume:
         """Add the mean curvature at zero displacement, ``weight s / N`` with ``N`` control points, in place."""
         return add_to.add_(self.weight / add_to.numel() * (1.0 if soft_mask is None else soft_mask))

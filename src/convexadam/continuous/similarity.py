@@ -9,7 +9,8 @@ from typing import ClassVar, final
 
 import torch
 
-from convexadam._checks import check_component, check_count, check_number
+from convexadam._arguments import check_arguments
+from convexadam._checks import check_component, check_count, check_number, show
 from convexadam._typing import Channels, Field, Float, Tensor
 from convexadam.continuous.protocols import CopiesFeatures, Similarity, SimilarityTerm, Weights
 from convexadam.errors import ConfigError, InputError
@@ -52,10 +53,12 @@ class Ssd:
         if self.robust_scale is not None:
             check_number(self.robust_scale, "robust_scale", above=True)
 
+    @check_arguments
     def count_copied_channels(self, channels: int, *, channels_last: bool) -> int:
         """Return how many channels are copied; see `convexadam.continuous.CopiesFeatures`."""
         return 0 if channels_last or channels == 1 else channels
 
+    @check_arguments
     def prepare(self, fixed: FeatureMap, moving: FeatureMap, start: Field, weights: Weights) -> SimilarityTerm:
         """Return the similarity of two feature maps; see `convexadam.continuous.Similarity`."""
         with _reference_if_differentiated(start):
@@ -94,6 +97,7 @@ class Lncc:
         check_count(self.radius, "radius", least=1, most=_MOST_RADIUS)
         check_number(self.variance_floor, "variance_floor", above=True)
 
+    @check_arguments
     def prepare(self, fixed: Channels, moving: Channels, start: Field, weights: Weights) -> SimilarityTerm:
         """Return the similarity of two feature maps; see `convexadam.continuous.Similarity`."""
         with _reference_if_differentiated(start):
@@ -137,19 +141,20 @@ class WeightedSum:
 
     def __post_init__(self) -> None:
         if not isinstance(self.terms, tuple) or not self.terms:
-            raise ConfigError(f"terms must be a tuple of at least one similarity, got {self.terms!r}")
+            raise ConfigError(f"terms must be a tuple of at least one similarity, got {show(self.terms)}")
         for term in self.terms:
             check_component(term, Similarity, "each of terms")
         counts = (1,) * len(self.terms) if self.channels is None else self.channels
         for name, values in (("weights", self.weights), ("channels", counts)):
             if not isinstance(values, tuple) or len(values) != len(self.terms):
                 raise ConfigError(
-                    f"{name} must be a tuple of {len(self.terms)} numbers, one for each term, got {values!r}"
+                    f"{name} must be a tuple of {len(self.terms)} numbers, one for each term, got {show(values)}"
                 )
         for weight, count in zip(self.weights, counts, strict=True):
             check_number(weight, "each of weights", above=True)
             check_count(count, "each of channels", least=1)
 
+    @check_arguments
     def count_copied_channels(self, channels: int, *, channels_last: bool) -> int:
         """Return how many channels are copied: a part of the channels is never stored with channels last."""
         counts = self.channels or (channels,) * len(self.terms)
@@ -159,6 +164,7 @@ class WeightedSum:
             if isinstance(term, CopiesFeatures)
         )
 
+    @check_arguments
     def prepare(self, fixed: Channels, moving: Channels, start: Field, weights: Weights) -> SimilarityTerm:
         """Return the similarity of two feature maps; see `convexadam.continuous.Similarity`.
 

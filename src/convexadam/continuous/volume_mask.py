@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from convexadam._arguments import check_arguments
+from convexadam._checks import show
 from convexadam._typing import Field, Tensor, Volume
 from convexadam.continuous.smoothing import GaussianSmoothing
 from convexadam.errors import ConfigError, InputError
@@ -22,6 +24,7 @@ _MAD_TO_STD = 1.4826
 
 
 @full_precision
+@check_arguments
 def volume_mask(
     displacement: Field,
     *,
@@ -66,7 +69,7 @@ def volume_mask(
     "Preserving tumor volumes for unsupervised medical image registration", ICCV 2023; the formula is our own.
     """
     if not 0 <= low < high:
-        raise ConfigError(f"low and high must satisfy 0 <= low < high, got {low!r} and {high!r}")
+        raise ConfigError(f"low and high must satisfy 0 <= low < high, got {show(low)} and {show(high)}")
     weight = _check_mask(displacement, mask)
     inside = weight > 0
     taps = GaussianSmoothing(sigma=sigma).taps()

@@ -10,6 +10,8 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
+from convexadam._checks import show
 from convexadam._typing import Field, Points, Shaped, Tensor, Triple, Volume
 from convexadam.data.body import HALF_MM
 from convexadam.data.canvas import Canvas
@@ -32,7 +34,7 @@ from convexadam.data.wall import paint_back, paint_chest, paint_ribs, paint_spin
 from convexadam.errors import ConfigError, InputError
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
-from convexadam.geometry.tensors import finest_float
+from convexadam.geometry.tensors import finest_float, parse_device
 from convexadam.kernels.warp import identity_positions
 
 _LEAST_JACOBIAN = 0.3
@@ -75,6 +77,7 @@ class PhantomPair:
     label_names: dict[int, str]
 
 
+@check_arguments
 def phantom_pair(
     shape: Triple = (96, 80, 72),
     *,
@@ -136,7 +139,7 @@ def phantom_pair(
     """
     grid = _parse_grid(shape, spacing_mm, affine)
     _check_settings(contrasts, displacement_mm, noise, seed)
-    target = torch.device("cpu" if device is None else device)
+    target = torch.device("cpu") if device is None else parse_device(device)
     generator = torch.Generator("cpu").manual_seed(int(seed))
     frame = _Frame.of(grid)
     person = Motion.draw_individual(generator)
@@ -289,7 +292,7 @@ def _parse_grid(shape: Any, spacing_mm: Any, affine: Any) -> Grid:
     sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     if len(sizes) != 3 or not all(isinstance(n, int) and n >= _LEAST_VOXELS for n in sizes):
         raise InputError(
-            f"shape must be three whole numbers of at least {_LEAST_VOXELS} voxels, got {shape!r}; choose others"
+            f"shape must be three whole numbers of at least {_LEAST_VOXELS} voxels, got {show(shape)}; choose others"
         )
     if affine is not None:
         if spacing_mm is not None:
@@ -299,7 +302,7 @@ def _parse_grid(shape: Any, spacing_mm: Any, affine: Any) -> Grid:
         return Grid((sizes[0], sizes[1], sizes[2]), affine)
     spacing = tuple(2 * half / n for half, n in zip(HALF_MM, sizes, strict=True)) if spacing_mm is None else spacing_mm
     if not isinstance(spacing, (tuple, list)) or len(spacing) != 3 or not all(_is_number(s) and s > 0 for s in spacing):
-        raise ConfigError(f"spacing_mm must be three positive numbers, got {spacing_mm!r}; pass one per axis")
+        raise ConfigError(f"spacing_mm must be three positive numbers, got {show(spacing_mm)}; pass one per axis")
     centred = np.diag([*map(float, spacing), 1.0])
     centred[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(sizes, spacing, strict=True)]
     return Grid((sizes[0], sizes[1], sizes[2]), centred)
@@ -310,13 +313,14 @@ def _check_settings(contrasts: Any, displacement_mm: Any, noise: Any, seed: Any)
     if len(pair) != 2 or not all(c in CONTRASTS for c in pair):
         known = ", ".join(CONTRASTS)
         raise ConfigError(
-            f"contrasts must be two of {known}, got {contrasts!r}; pass one for the fixed and one for the moving scan"
+            f"contrasts must be two of {known}, got {show(contrasts)}; pass one for the fixed and one for the moving "
+            "scan"
         )
     for name, value in (("displacement_mm", displacement_mm), ("noise", noise)):
         if not _is_number(value) or value < 0:
-            raise ConfigError(f"{name} must be a finite number of at least 0, got {value!r}; choose another")
+            raise ConfigError(f"{name} must be a finite number of at least 0, got {show(value)}; choose another")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ConfigError(f"seed must be a whole number of at least 0, got {seed!r}; choose another")
+        raise ConfigError(f"seed must be a whole number of at least 0, got {show(seed)}; choose another")
 
 
 def _is_number(value: Any) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._typing import Field, Float, Tensor
 from convexadam.kernels.coupled_argmin import coupled_argmin
 from convexadam.kernels.smooth import smooth
@@ -17,6 +18,7 @@ COUPLING_WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _MEAN = (1.0, 1.0, 1.0)
 
 
+@check_arguments
 def coupled_convex(
     costs: Float[Tensor, "n i j k"],
     window: Window,

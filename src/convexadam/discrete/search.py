@@ -8,6 +8,7 @@ from typing import Literal, final
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._axes import Unit, check_unit, check_whole_voxels, per_axis, spacing_in_voxels
 from convexadam._checks import check_choice, check_count, check_flag, check_length, check_number, show
 from convexadam._typing import Channels, Field, PerAxis, Triple, Volume
@@ -88,6 +89,7 @@ class ConvexSearch:
         for weight in self.coupling_weights:
             check_number(weight, "each of coupling_weights")
 
+    @check_arguments
     def control_grid(
         self, shape: Triple, voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     ) -> tuple[Triple, Triple]:
@@ -102,6 +104,7 @@ class ConvexSearch:
         return spacing, (min(i, count[0] - 1), min(j, count[1] - 1), min(k, count[2] - 1))
 
     @full_precision
+    @check_arguments
     def __call__(
         self,
         fixed: Channels,
@@ -139,6 +142,7 @@ class ConvexSearch:
         return control_points_to_voxels(scale_to_voxels(displacement, spacing), spacing, shape)
 
     @full_precision
+    @check_arguments
     def search_features(
         self, features: FeatureLevel, radius: Triple, *, start: ForwardBackward | None = None
     ) -> ForwardBackward:
@@ -157,6 +161,11 @@ class ConvexSearch:
         -------
         Displacements in control points; ``backward`` is ``None`` without ``inverse_consistency``.
         """
+        if any(not 0 <= r < max(n, 1) for r, n in zip(radius, features.shape, strict=True)):
+            raise ConfigError(
+                f"radius must be at least 0 and less than the control points along each axis, {features.shape}, got "
+                f"{show(radius)}; see control_grid"
+            )
         forward = self._search(features, radius, None if start is None else start.forward)
         if not self.inverse_consistency:
             return ForwardBackward(forward=forward, spacing=features.spacing)

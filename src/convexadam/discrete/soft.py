@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_number
 from convexadam._typing import Field, Float, Tensor
 from convexadam.errors import InputError
@@ -12,6 +13,7 @@ from convexadam.kernels.window import Window
 
 
 @over_batch(4)
+@check_arguments
 def soft_displacement(
     costs: Float[Tensor, "*b n i j k"], window: Window, *, sharpness: float = 1.0
 ) -> Float[Tensor, "*b 3 i j k"]:

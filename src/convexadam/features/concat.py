@@ -9,6 +9,7 @@ from typing import final
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_number, show
 from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.errors import ConfigError
@@ -108,12 +109,14 @@ class Concat:
         """``True``; see `MapLayout`."""
         return True
 
+    @check_arguments
     def count_channels(self, image_channels: int) -> int | None:
         """Return the sum over the parts; ``None`` if it is unknown for one of them."""
         counts = [count_channels(part, image_channels) for part in self.parts]
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None
 
+    @check_arguments
     def memory_bytes_per_voxel(self, channels: int) -> float:
         """Return the largest value of the parts, which run one after the other; see `EstimatesMemory`.
 
@@ -125,10 +128,12 @@ class Concat:
             for part, count in zip(self.parts, counts, strict=True)
         )
 
+    @check_arguments
     def segmentation_bytes_per_voxel(self, channels: int) -> float:
         """Return the largest value of the parts, which share segmentations; see `HoldsSegmentations`."""
         return max(segmentation_bytes_per_voxel(part, channels) for part in self.parts)
 
+    @check_arguments
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return the channels of all parts, ``[sum f, i, j, k]``.
 
@@ -141,12 +146,13 @@ class Concat:
         for part, factor in zip(self.parts, self._factors, strict=True):
             if not isinstance(part, Features):
                 raise ConfigError(
-                    f"parts must extract features from a single image here, got {part!r}, which needs both images; "
+                    f"parts must extract features from a single image here, got {show(part)}, which needs both images; "
                     "call extract_pair"
                 )
             maps.append(run_extractor(part, partial(part, image, weight=weight)) * factor)
         return torch.cat(maps)
 
+    @check_arguments
     def extract_pair(self, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
         """Return the channels of all parts of both images for each spacing."""
         pairs = [extract_pair_features(part, fixed, moving, spacings) for part in self.parts]

@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_number, show
 from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
 from convexadam.errors import ConfigError
@@ -61,7 +62,8 @@ class Intensity:
         low, high = self.quantiles
         if not low < high <= 1:
             raise ConfigError(
-                f"quantiles must satisfy 0 <= low < high <= 1, got {self.quantiles!r}; the defaults are (0.005, 0.995)"
+                f"quantiles must satisfy 0 <= low < high <= 1, got {show(self.quantiles)}; the defaults are "
+                "(0.005, 0.995)"
             )
         check_number(self.scale, "scale", above=True)
 
@@ -75,14 +77,17 @@ class Intensity:
         """``False``; see `MapLayout`."""
         return False
 
+    @check_arguments
     def count_channels(self, image_channels: int) -> int | None:
         """Return ``image_channels``."""
         return image_channels
 
+    @check_arguments
     def memory_bytes_per_voxel(self, channels: int) -> float:
         """Return the working memory of extraction in bytes per voxel; see `EstimatesMemory`."""
         return full_memory_bytes(channels)
 
+    @check_arguments
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return ``[c, i, j, k]`` in [0, scale]; zeros for a channel whose two quantiles are equal."""
         return torch.stack([self._normalise(channel, weight) for channel in rescale_channels(image.data)])

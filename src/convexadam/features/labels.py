@@ -9,6 +9,7 @@ from typing import final
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_flag, check_number
 from convexadam._typing import Float, Shaped, Tensor, Triple, Volume
 from convexadam.errors import InputError
@@ -76,18 +77,22 @@ class LabelFeatures:
         """``False``; see `MapLayout`."""
         return False
 
+    @check_arguments
     def count_channels(self, image_channels: int) -> int | None:
         """Return ``None``: the number of labels depends on the segmentations."""
         return None
 
+    @check_arguments
     def memory_bytes_per_voxel(self, channels: int) -> float:
         """Return the working memory of extraction in bytes per voxel; see `EstimatesMemory`."""
         return pooled_memory_bytes()
 
+    @check_arguments
     def segmentation_bytes_per_voxel(self, channels: int) -> float:
         """Return the memory of both label maps, of one byte per voxel; see `HoldsSegmentations`."""
         return 2.0
 
+    @check_arguments
     def extract_pair(self, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
         """Return ``[labels, i // si, j // sj, k // sk]`` of both images for each spacing, in ascending order of labels.
 

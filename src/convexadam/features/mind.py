@@ -7,12 +7,16 @@ from typing import final
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_count
 from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.features.intensity import rescale_channels
 from convexadam.features.protocol import pooled_memory_bytes
 from convexadam.geometry import Image
 from convexadam.kernels.mind_ssc import PAIRS, mind_ssc, pooled_mind_ssc
+
+_WORKING_VALUES = 4.5
+"""Float32 values per voxel: weights of both images, and one of these scaled and padded."""
 
 _MOST_RADIUS, _MOST_DILATION = 20, 100
 """Voxels. The compiled kernels are made for each radius, which takes minutes beyond this."""
@@ -62,14 +66,17 @@ class MindSSC:
         """``False``; see `MapLayout`."""
         return False
 
+    @check_arguments
     def count_channels(self, image_channels: int) -> int | None:
         """Return 12 for each image channel."""
         return len(PAIRS) * image_channels
 
+    @check_arguments
     def memory_bytes_per_voxel(self, channels: int) -> float:
         """Return the working memory of extraction in bytes per voxel; see `EstimatesMemory`."""
-        return pooled_memory_bytes()
+        return pooled_memory_bytes(_WORKING_VALUES)
 
+    @check_arguments
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return ``[12 c, i, j, k]`` in (0, 1]; a channel without contrast gives ones."""
         maps = [
@@ -78,6 +85,7 @@ class MindSSC:
         ]
         return maps[0] if len(maps) == 1 else torch.cat(maps)
 
+    @check_arguments
     def extract_pooled(
         self, image: Image, spacings: tuple[Triple, ...], /, *, weight: Volume | None = None
     ) -> tuple[Pooled, ...]:

@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from convexadam._checks import check_choice, check_flag, check_number
+from convexadam._arguments import check_arguments
+from convexadam._checks import check_choice, check_flag, check_number, show
 from convexadam._typing import Triple
 from convexadam.errors import ConfigError
 from convexadam.features.labels import LabelFeatures
@@ -95,12 +96,12 @@ class NNUNetFeatures:
         for name in ("model_folder", "checkpoint", *(() if self.cache_dir is None else ("cache_dir",))):
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
-                raise ConfigError(f"{name} must be a non-empty string, got {value!r}; convert paths with str(...)")
+                raise ConfigError(f"{name} must be a non-empty string, got {show(value)}; convert paths with str(...)")
         if self.folds is not None and (
             not isinstance(self.folds, tuple) or not self.folds or not all(_is_fold(fold) for fold in self.folds)
         ):
             raise ConfigError(
-                f"folds must be None or a tuple of whole numbers or 'all', got {self.folds!r}; write for example "
+                f"folds must be None or a tuple of whole numbers or 'all', got {show(self.folds)}; write for example "
                 "folds=(0, 1)"
             )
         check_choice(self.output, "output", ("labels", "probabilities"))
@@ -132,18 +133,22 @@ class NNUNetFeatures:
         kind = LabelFeatures if self.output == "labels" else ProbabilityFeatures
         return kind(scale=self.scale, class_balance=self.class_balance, include_background=self.include_background)
 
+    @check_arguments
     def count_channels(self, image_channels: int) -> int | None:
         """Return ``None``: the number of classes depends on the model and on the images."""
         return None
 
+    @check_arguments
     def memory_bytes_per_voxel(self, channels: int) -> float:
         """Return the working memory beyond that of the network, in bytes per voxel; see `EstimatesMemory`."""
         return self.label_features.memory_bytes_per_voxel(channels)
 
+    @check_arguments
     def segmentation_bytes_per_voxel(self, channels: int) -> float:
         """Return the memory of both predictions in bytes per voxel; see `HoldsSegmentations`."""
         return self.label_features.segmentation_bytes_per_voxel(channels)
 
+    @check_arguments
     def extract_pair(self, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
         """Return the features of the predictions of both images for each spacing.
 
@@ -157,6 +162,7 @@ class NNUNetFeatures:
         fixed, moving = (dataclasses.replace(side, segmentation=self.predict(side.image)) for side in (fixed, moving))
         return self.label_features.extract_pair(fixed, moving, spacings)
 
+    @check_arguments
     def predict(self, image: Image) -> Image:
         """Predict labels, or a probability of each class, on the grid and device of an image.
 

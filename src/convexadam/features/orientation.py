@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar, final
 
+from convexadam._checks import show
 from convexadam._typing import Shaped, Tensor, Triple
 from convexadam.errors import ConfigError
 from convexadam.geometry import Grid
@@ -21,7 +22,7 @@ def check_orientation(letters: object) -> None:
     if not isinstance(letters, str) or len(letters) != 3 or sorted(_find_world_axes(letters)) != [0, 1, 2]:
         raise ConfigError(
             "orientation must be three letters, one each of R or L, A or P, S or I, the directions of the axes i, j, "
-            f"k, got {letters!r}; write for example 'RAS'"
+            f"k, got {show(letters)}; write for example 'RAS'"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_number
 from convexadam._typing import Channels, Volume
 from convexadam.features.protocol import full_memory_bytes
@@ -42,14 +43,17 @@ class Precomputed:
         """``False``; see `MapLayout`."""
         return False
 
+    @check_arguments
     def count_channels(self, image_channels: int) -> int | None:
         """Return ``image_channels``."""
         return image_channels
 
+    @check_arguments
     def memory_bytes_per_voxel(self, channels: int) -> float:
         """Return the working memory of extraction in bytes per voxel; see `EstimatesMemory`."""
         return full_memory_bytes(channels)
 
+    @check_arguments
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return ``[c, i, j, k]``, float32."""
         return image.data.float() * self.weight

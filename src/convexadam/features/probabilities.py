@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_flag, check_number
 from convexadam._typing import Channels, Float, Pooled, Shaped, Tensor, Triple, Volume
 from convexadam.errors import InputError
@@ -76,18 +77,22 @@ class ProbabilityFeatures:
         """``False``; see `MapLayout`."""
         return False
 
+    @check_arguments
     def count_channels(self, image_channels: int) -> int | None:
         """Return ``None``: the number of classes depends on the segmentations."""
         return None
 
+    @check_arguments
     def memory_bytes_per_voxel(self, channels: int) -> float:
         """Return the working memory of extraction in bytes per voxel; see `EstimatesMemory`."""
         return pooled_memory_bytes()
 
+    @check_arguments
     def segmentation_bytes_per_voxel(self, channels: int) -> float:
         """Return the memory of the float32 probabilities of both images; see `HoldsSegmentations`."""
         return 2 * 4.0 * (channels + 1)
 
+    @check_arguments
     def extract_pair(self, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
         """Return ``[classes, i // si, j // sj, k // sk]`` of both images for each spacing.
 

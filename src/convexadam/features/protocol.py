@@ -10,11 +10,11 @@ from typing import Protocol, TypeAlias, TypeVar, final, runtime_checkable
 
 import torch
 
-from convexadam._checks import show
+from convexadam._arguments import check_arguments, find_obstacle
+from convexadam._checks import check_flag, show
 from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.errors import ConfigError, ConvexAdamError, is_about_memory
 from convexadam.geometry import Image
-from convexadam.geometry.tensors import find_obstacle
 from convexadam.kernels.resize import pool
 
 T = TypeVar("T")
@@ -180,6 +180,7 @@ Extractor: TypeAlias = Features | PairFeatures
 """Type of a feature extractor in `RegistrationConfig` and `Concat`."""
 
 
+@check_arguments
 def extract_pair_features(
     features: Extractor, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]
 ) -> tuple[Pair, ...]:
@@ -198,6 +199,7 @@ def extract_pair_features(
     return tuple(zip(fixed_maps, moving_maps, strict=True))
 
 
+@check_arguments
 def extract_features(
     features: Features, image: Image, spacings: tuple[Triple, ...], *, weight: Volume | None = None
 ) -> tuple[Pooled, ...]:
@@ -208,6 +210,9 @@ def extract_features(
     ConfigError
         If the extractor does not return a tensor ``[f, i, j, k]`` on the image's voxels and device.
     """
+    check_extractor(features, "features", pairs=False)
+    if not spacings:
+        return ()
     if isinstance(features, PooledFeatures):
         return run_extractor(features, partial(features.extract_pooled, image, spacings, weight=weight))
     maps = run_extractor(features, partial(features, image, weight=weight))
@@ -246,6 +251,7 @@ def run_extractor(features: Extractor, extract: Callable[[], T]) -> T:
 
 def check_extractor(value: object, name: str, *, pairs: bool = True) -> None:
     """Raise `ConfigError` unless ``value`` can be called as `Features`, or is one of `PairFeatures` if allowed."""
+    check_flag(pairs, "pairs")
     if isinstance(value, type):
         raise ConfigError(f"{name} must be an instance, got the class {value.__name__}; write {value.__name__}(...)")
     if pairs and isinstance(value, PairFeatures):
@@ -306,9 +312,9 @@ def segmentation_bytes_per_voxel(features: Extractor, channels: int) -> float:
     return 2.0 * uses_labels(features)
 
 
-def pooled_memory_bytes() -> float:
-    """Working memory per voxel of an extractor that pools during extraction, in bytes."""
-    return _BYTES * _WORKING_VALUES
+def pooled_memory_bytes(values: float = _WORKING_VALUES) -> float:
+    """Working memory per voxel of an extractor that pools during extraction, in bytes, for a number of values."""
+    return _BYTES * values
 
 
 def full_memory_bytes(channels: int) -> float:

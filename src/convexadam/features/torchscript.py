@@ -12,7 +12,8 @@ from typing import Any, Literal, final
 import torch
 from torch.nn import functional
 
-from convexadam._checks import check_choice, check_count, check_number
+from convexadam._arguments import check_arguments
+from convexadam._checks import check_choice, check_count, check_number, show
 from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.errors import ConfigError, FileError
 from convexadam.features.intensity import Intensity, rescale_channels
@@ -78,7 +79,7 @@ class TorchScriptFeatures:
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:
-            raise ConfigError(f"path must be a non-empty string, got {self.path!r}; convert paths with str(...)")
+            raise ConfigError(f"path must be a non-empty string, got {show(self.path)}; convert paths with str(...)")
         for name in ("overlap", "receptive_radius"):
             check_count(getattr(self, name), name)
         if self.patch is not None:
@@ -87,8 +88,8 @@ class TorchScriptFeatures:
                 check_count(size, "patch", least=1)
             if len(sizes) != 3 or not self.overlap < min(sizes):
                 raise ConfigError(
-                    f"patch must be one size or three, each larger than overlap ({self.overlap}), got {self.patch!r}; "
-                    "increase patch or reduce overlap"
+                    f"patch must be one size or three, each larger than overlap ({self.overlap}), got "
+                    f"{show(self.patch)}; increase patch or reduce overlap"
                 )
             if self.receptive_radius and not 2 * self.receptive_radius < self.overlap:
                 raise ConfigError(
@@ -110,14 +111,17 @@ class TorchScriptFeatures:
         """``False``; see `MapLayout`."""
         return False
 
+    @check_arguments
     def count_channels(self, image_channels: int) -> int | None:
         """Return ``None``: the number of channels depends on the network."""
         return None
 
+    @check_arguments
     def memory_bytes_per_voxel(self, channels: int) -> float:
         """Return the working memory beyond that of the network, in bytes per voxel; see `EstimatesMemory`."""
         return full_memory_bytes(channels) if self.patch is None else pooled_memory_bytes()
 
+    @check_arguments
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return ``[f, i, j, k]``, float32.
 
@@ -130,6 +134,7 @@ class TorchScriptFeatures:
         """
         return self._extract(image, ((1, 1, 1),), weight, None)[0]
 
+    @check_arguments
     def extract_pooled(
         self, image: Image, spacings: tuple[Triple, ...], /, *, weight: Volume | None = None
     ) -> tuple[Pooled, ...]:

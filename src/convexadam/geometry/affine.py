@@ -7,6 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
+from convexadam._arguments import check_arguments
 from convexadam._typing import Field, Points, Tensor
 from convexadam.errors import GeometryError
 from convexadam.geometry.grid import Grid, apply_affine, evaluate_affine, is_singular, parse_affine_matrix
@@ -14,7 +15,7 @@ from convexadam.geometry.image import Image
 from convexadam.geometry.resample import resample, transform_vectors
 from convexadam.geometry.sampling import Mode
 from convexadam.geometry.tensors import parse_points
-from convexadam.geometry.transform import Transform
+from convexadam.geometry.transform import Transform, check_on_grid
 
 
 @final
@@ -58,8 +59,10 @@ class Affine(Transform):
         """Return the exact transform from moving to fixed space."""
         return Affine(np.linalg.inv(self.matrix))
 
+    @check_arguments
     def displacement_on(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
         """See `Transform`."""
+        check_on_grid(disp_mm, grid)
         if disp_mm is not None and self.is_identity:
             return disp_mm
         displacement = evaluate_affine((self.matrix - np.eye(4)) @ grid.affine, grid.shape, like)

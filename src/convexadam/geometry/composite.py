@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+from convexadam._arguments import check_arguments
+from convexadam._checks import show
 from convexadam._typing import Field, Points, Tensor
 from convexadam.errors import ConfigError
 from convexadam.geometry.affine import Affine
@@ -29,10 +31,12 @@ class Composite(Transform):
     def __post_init__(self) -> None:
         parts: list[Transform] = []
         if not isinstance(self.transforms, (tuple, list)):
-            raise ConfigError(f"transforms must be a tuple of transforms, got {self.transforms!r}; write (a, b)")
+            raise ConfigError(f"transforms must be a tuple of transforms, got {show(self.transforms)}; write (a, b)")
         for part in self.transforms:
             if not isinstance(part, Transform):
-                raise ConfigError(f"each of transforms must be a Transform, got {part!r}; wrap matrices in Affine(...)")
+                raise ConfigError(
+                    f"each of transforms must be a Transform, got {show(part)}; wrap matrices in Affine(...)"
+                )
             parts += part.transforms if isinstance(part, Composite) else (part,)
         if not parts:
             raise ConfigError("transforms must hold at least one transform, got none; use Affine() for the identity")
@@ -58,6 +62,7 @@ class Composite(Transform):
         """
         return Composite(tuple(transform.inverse() for transform in reversed(self.transforms)))
 
+    @check_arguments
     def displacement_on(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
         """See `Transform`."""
         for transform in self.transforms:

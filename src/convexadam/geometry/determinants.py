@@ -13,7 +13,7 @@ from convexadam.kernels.jacobian import jacobian_determinant
 Box: TypeAlias = tuple[slice, slice, slice]
 """The voxels from ``start`` to before ``stop`` along each axis."""
 
-_CHUNK_VOXELS = {"cpu": 2**20, "gpu": 2**23}
+_CHUNK_VOXELS = {"cpu": 2**18, "gpu": 2**23}
 """Voxels per slab, whose displacements in voxels are in memory."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -10,7 +11,8 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from convexadam._checks import is_finite, show
+from convexadam._arguments import check_arguments
+from convexadam._checks import check_number, is_finite, show
 from convexadam._typing import Field, Points, Tensor, Triple
 from convexadam.errors import GeometryError
 from convexadam.geometry.tensors import check_allocation, parse_points, to_finest_float, to_matrix, working_dtype
@@ -19,8 +21,8 @@ from convexadam.kernels._device import send
 _SAME_VOXELS = 1e-3
 """Largest distance of corresponding corners of two grids that count as equal, in voxels."""
 
-_MIN_MM, _MAX_MM = 1e-12, 1e12
-"""Voxel sizes whose squares float32 holds; others are those of a damaged header."""
+_MIN_MM, _MAX_MM = 1e-9, 1e9
+"""A picometre and a thousand kilometres, whose squares float32 holds; others are those of a damaged header."""
 
 _FARTHEST = 1e12
 """Distance of the origin in voxels at which float64 still resolves a thousandth of a voxel."""
@@ -75,8 +77,8 @@ class Grid:
     space_code: int = 1
 
     def __post_init__(self) -> None:
-        if self.space_code not in SPACE_CODES:
-            raise GeometryError(f"space_code must be a code of NIfTI from 1 to 5, got {self.space_code!r}; pass 1")
+        if not (isinstance(self.space_code, numbers.Integral) and self.space_code in SPACE_CODES):
+            raise GeometryError(f"space_code must be a code of NIfTI from 1 to 5, got {show(self.space_code)}; pass 1")
         object.__setattr__(self, "shape", _parse_shape(self.shape))
         object.__setattr__(self, "affine", _parse_affine(self.affine))
 
@@ -99,12 +101,15 @@ class Grid:
         """Map mm RAS+ to continuous voxel indices; ``(n, 3)``, float64 (on MPS float32)."""
         return apply_affine(np.linalg.inv(self.affine), parse_points(points_mm))
 
+    @check_arguments
     def index_map_from(self, source: Grid) -> np.ndarray:
         """Return the 4x4 map from voxel indices of ``source`` to voxel indices of this grid."""
         return np.asarray(np.linalg.solve(self.affine, source.affine))
 
+    @check_arguments
     def is_close(self, other: Grid, *, tolerance: float = _SAME_VOXELS) -> bool:
         """Whether both grids have the same shape and their corners agree to ``tolerance`` voxels."""
+        check_number(tolerance, "tolerance")
         if self.shape != other.shape:
             return False
         corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
@@ -255,7 +260,8 @@ def check_spacing(spacing_mm: Any) -> tuple[float, float, float]:
     GeometryError
         If it is not three positive numbers of mm that float32 can compute with.
     """
-    values = tuple(spacing_mm) if isinstance(spacing_mm, (tuple, list, np.ndarray, torch.Tensor)) else ()
+    is_list = isinstance(spacing_mm, (tuple, list)) or getattr(spacing_mm, "ndim", 0) == 1
+    values = tuple(spacing_mm) if is_list and len(spacing_mm) == 3 else ()
     values = tuple(v.item() if isinstance(v, torch.Tensor) and v.numel() == 1 else v for v in values)
     if len(values) != 3 or not all(is_finite(s) and _MIN_MM <= s <= _MAX_MM for s in values):
         raise GeometryError(

@@ -52,6 +52,8 @@ class Image:
                 f"data must have the shape of its grid {self.grid.shape}, got {tuple(self.data.shape[1:])}; "
                 "pass the grid that belongs to it"
             )
+        if type(self.data) is not torch.Tensor:  # subclasses of different packages refuse to be computed with together
+            object.__setattr__(self, "data", self.data.as_subclass(torch.Tensor))
         if self.data.shape[0] < 1:
             raise InputError(f"data must have at least one channel, got {_summarise(self.data)}; pass one")
         object.__setattr__(self, "data", to_signed(self.data))

@@ -15,7 +15,7 @@ from convexadam.errors import ConfigError, InputError
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
 from convexadam.geometry.sampling import Mode, make_sampler
-from convexadam.geometry.tensors import all_finite, check_allocation, to_finest_float, working_dtype
+from convexadam.geometry.tensors import all_finite, check_allocation, check_values, to_finest_float, working_dtype
 from convexadam.kernels import compiled_for_float32
 from convexadam.kernels._device import send
 from convexadam.kernels._precision import full_precision
@@ -95,7 +95,7 @@ def resample(
         zero = mode == "label" or (mode == "nearest" and image.is_label)
         value: float | Tensor = 0.0 if zero else _find_minimum(image.data)
     else:
-        value = fill_value
+        value = float(fill_value) if image.data.is_floating_point() else fill_value
     if mode in ("nearest", "label"):
         data = resample_tensor(image.data, image.grid, reference, mode=mode, fill_value=value, disp_mm=disp_mm)
         return Image(data, reference)
@@ -283,6 +283,8 @@ def _check_arguments(image: Image, reference: Grid, disp_mm: Tensor | None) -> N
         raise InputError(
             f"disp_mm must be a tensor of shape {(3, *reference.shape)}, got {show(disp_mm)}; pass one on reference"
         )
+    if disp_mm is not None:
+        check_values(disp_mm, "disp_mm")
 
 
 def _check_fill_value(fill_value: float, dtype: torch.dtype) -> None:

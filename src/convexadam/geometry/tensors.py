@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexadam._arguments import find_obstacle
 from convexadam._checks import show
 from convexadam._claims import measure_memory
 from convexadam._typing import Points, Shaped, Tensor
@@ -17,12 +18,6 @@ _WITHOUT_FLOAT64 = ("mps",)
 
 _LARGEST = 1e30
 """Largest value of an image in float32; sums of its neighbours fit as well."""
-
-_TYPES = frozenset(
-    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool}
-    | {torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32, torch.int64}
-)
-"""Types of tensors that torch can compute with."""
 
 
 def finest_float(device: torch.device) -> torch.dtype:
@@ -97,17 +92,6 @@ def parse_device(device: Any) -> torch.device:
             f"device must be one that torch can use here, got {show(str(device))} ({reason}); use 'cpu'"
         ) from error
     return target
-
-
-def find_obstacle(values: Tensor) -> str:
-    """Return what keeps a tensor from being computed with, as in "a tensor that is sparse"; empty if nothing does."""
-    if values.is_nested or values.layout != torch.strided:
-        return "is nested" if values.is_nested else "is sparse"
-    if values.is_quantized:
-        return "is quantised"
-    if values.is_complex():
-        return f"has the type {values.dtype}"
-    return "" if values.dtype in _TYPES else f"has the type {values.dtype}"
 
 
 def check_tensor(values: Tensor, name: str) -> None:

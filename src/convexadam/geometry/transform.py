@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, final, get_args
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_choice
 from convexadam._typing import Field, Points, Tensor, Volume
 from convexadam.errors import ConfigError, GeometryError, InputError
@@ -21,7 +22,7 @@ from convexadam.geometry.sampling import Mode
 from convexadam.geometry.tensors import (
     all_finite,
     check_allocation,
-    check_tensor,
+    check_values,
     parse_points,
     to_finest_float,
     working_dtype,
@@ -217,6 +218,8 @@ class DisplacementField(Transform):
 
     def __post_init__(self) -> None:
         _check_shape(self.disp_mm, self.grid)
+        if type(self.disp_mm) is not torch.Tensor:
+            object.__setattr__(self, "disp_mm", self.disp_mm.as_subclass(torch.Tensor))
         if not self.disp_mm.is_floating_point():
             raise GeometryError(f"disp_mm must be of a floating-point type, got {self.disp_mm.dtype}; convert it")
         if not all_finite(self.disp_mm):
@@ -227,6 +230,7 @@ class DisplacementField(Transform):
         return f"DisplacementField(up to {float(self.disp_mm.detach().norm(dim=0).max()):.3g} mm, {self.grid!r})"
 
     @classmethod
+    @check_arguments
     def from_finite(cls, disp_mm: Field, grid: Grid, inverse_error_mm: float | None = None) -> DisplacementField:
         """Make a transform of displacements that are known to be finite, without waiting for a GPU to say so."""
         field = object.__new__(cls)
@@ -299,8 +303,10 @@ class DisplacementField(Transform):
         resampled = self.displacement_on(grid, None, self.disp_mm)
         return DisplacementField.from_finite(resampled, grid, self.inverse_error_mm)
 
+    @check_arguments
     def displacement_on(self, grid: Grid, disp_mm: Field | None, like: Tensor) -> Field:
         """See `Transform`."""
+        check_on_grid(disp_mm, grid)
         field = self.disp_mm.to(like.device, working_dtype(like))
         if disp_mm is not None:
             return resample_tensor(field, self.grid, grid, disp_mm=disp_mm).add_(disp_mm)
@@ -319,6 +325,12 @@ class DisplacementField(Transform):
         return self.disp_mm
 
 
+def check_on_grid(disp_mm: Field | None, grid: Grid) -> None:
+    """Raise unless displacements before a transform, if there are any, are on a grid."""
+    if disp_mm is not None:
+        _check_shape(disp_mm, grid)
+
+
 def _check_shape(disp: Field, grid: Grid) -> None:
     if not isinstance(grid, Grid):
         raise GeometryError(f"grid must be a Grid, got {_type_name(grid)}; pass image.grid")
@@ -328,7 +340,7 @@ def _check_shape(disp: Field, grid: Grid) -> None:
             f"displacements must be a tensor of shape {shape}, got {type(disp).__name__}; pass torch.as_tensor(...) of "
             "it, components first"
         )
-    check_tensor(disp, "displacements")
+    check_values(disp, "displacements")
     if tuple(disp.shape) != shape:
         raise GeometryError(
             f"displacements must have shape {shape} on this grid, got {tuple(disp.shape)}; pass components first"

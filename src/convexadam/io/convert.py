@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
+from convexadam._checks import show
 from convexadam.errors import ConfigError, InputError
 from convexadam.geometry import Image
 from convexadam.io.images import read_image
@@ -67,6 +69,7 @@ def as_image(
     return _from_package(value, channels, device)
 
 
+@check_arguments
 def convert_image(image: Image, kind: type) -> Any:
     """Convert an `Image` to a class of another package; the inverse of `as_image`.
 
@@ -92,7 +95,7 @@ def convert_image(image: Image, kind: type) -> Any:
         If the class cannot hold the grid: the axes of SimpleITK's are orthogonal.
     """
     if not isinstance(kind, type):
-        raise ConfigError(f"kind must be a class, such as torch.Tensor, got {kind!r}; pass type(...) of it")
+        raise ConfigError(f"kind must be a class, such as torch.Tensor, got {show(kind)}; pass type(...) of it")
     if issubclass(kind, Image):
         return image
     if has_affine(kind):
@@ -102,6 +105,7 @@ def convert_image(image: Image, kind: type) -> Any:
     return image.numpy()
 
 
+@check_arguments
 def has_affine(kind: type) -> bool:
     """Whether objects of a class have an affine: all except tensors and arrays, but MetaTensors do."""
     return not issubclass(kind, (torch.Tensor, np.ndarray)) or "monai" in _package_names(kind)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from convexadam.errors import FileError, InputError
+from convexadam._claims import check_claim
+from convexadam.errors import FileError, GeometryError, InputError
 from convexadam.geometry import Image
+from convexadam.io.dicom_elements import check_element_lengths
 from convexadam.io.itk import image_from_itk, import_simpleitk
 
 _POSITION, _DIRECTIONS = "0020|0032", "0020|0037"
+_SYNTAX, _PLAIN = "0002|0010", ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+"""Transfer syntax, and those in which voxels are not packed."""
+
+_VOXEL_BYTES, _BLANK_BYTES = 1, 2**16
+"""Least bytes of a voxel, and bytes of a packed file of which any size is believed: blank slices pack well."""
+
 _TOLERANCE = 0.01
 """Tolerance of slice distances, in-plane offsets and directions; the first two relative to the distance."""
 
@@ -28,6 +37,9 @@ def read_dicom_series(folder: Path, *, channels: bool = False, device: torch.dev
         If SimpleITK is not installed.
     """
     sitk = import_simpleitk(f"reading the folder {folder} as DICOM")
+    for source in folder.iterdir():
+        if source.is_file():
+            check_element_lengths(source)
     finder = sitk.ImageSeriesReader
     series = {name: finder.GetGDCMSeriesFileNames(str(folder), name) for name in finder.GetGDCMSeriesIDs(str(folder))}
     if len(series) != 1:
@@ -36,6 +48,8 @@ def read_dicom_series(folder: Path, *, channels: bool = False, device: torch.dev
             f"a folder must hold exactly one DICOM series, got {folder} with {found}; pass an image file, or a folder "
             "with the files of one series"
         )
+    for name in next(iter(series.values())):
+        _check_claim(sitk, Path(name))
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(*series.values())
     reader.MetaDataDictionaryArrayUpdateOn()
@@ -48,8 +62,23 @@ def read_dicom_series(folder: Path, *, channels: bool = False, device: torch.dev
     _check_slices(reader, volume.GetSize()[2], folder)
     try:
         return image_from_itk(volume, channels=channels, device=device)
-    except InputError as error:
+    except (InputError, GeometryError) as error:
         raise FileError(f"cannot read the DICOM series in {folder}: {error}") from error
+
+
+def _check_claim(sitk: Any, source: Path) -> None:
+    """Raise unless a file can hold the voxels that it claims, for which GDCM takes memory before it reads them."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(source))
+    try:
+        reader.ReadImageInformation()
+        syntax = reader.GetMetaData(_SYNTAX).strip() if reader.HasMetaDataKey(_SYNTAX) else ""
+    except RuntimeError as error:
+        raise FileError(f"cannot read the slice {source}; check whether it is damaged or truncated") from error
+    claimed = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * _VOXEL_BYTES
+    packed = syntax not in _PLAIN
+    check_claim(claimed, max(source.stat().st_size, _BLANK_BYTES if packed else 0), source, packed=packed)
 
 
 def _check_slices(reader: Any, number: int, folder: Path) -> None:
@@ -60,8 +89,8 @@ def _check_slices(reader: Any, number: int, folder: Path) -> None:
         raise FileError(
             f"slices in {folder} must have a position and an orientation, got none; convert them with dcm2niix"
         )
-    places = np.array([_parse_numbers(reader.GetMetaData(n, _POSITION)) for n in range(number)])
-    directions = np.array([_parse_numbers(reader.GetMetaData(n, _DIRECTIONS)) for n in range(number)])
+    places = np.array([_parse_numbers(reader.GetMetaData(n, _POSITION), 3, folder) for n in range(number)])
+    directions = np.array([_parse_numbers(reader.GetMetaData(n, _DIRECTIONS), 6, folder) for n in range(number)])
     steps = np.diff(places, axis=0)
     normal = np.cross(directions[0, :3], directions[0, 3:])
     ahead = steps @ normal
@@ -81,5 +110,14 @@ def _check_slices(reader: Any, number: int, folder: Path) -> None:
         )
 
 
-def _parse_numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split("\\")]
+def _parse_numbers(text: str, count: int, folder: Path) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split("\\")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise FileError(
+            f"position and orientation of slices in {folder} must be {count} finite numbers, got {text[:60]!r}; copy "
+            "the series again, since a file may be damaged"
+        )
+    return numbers

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._typing import Tensor
 from convexadam.errors import FileError, GeometryError
 from convexadam.geometry import DisplacementField, Grid
@@ -30,6 +32,7 @@ _OTHER_PROGRAMS = {SPM_NAME: "spm", NIFTYREG_NAME: "niftyreg"}
 """Names of intents that have this shape, and the formats to read them."""
 
 
+@check_arguments
 def write_itk_field(transform: DisplacementField, path: StrPath) -> None:
     """Write a transform as the displacement field that ITK, ANTs and Slicer read.
 
@@ -59,6 +62,7 @@ def write_itk_field(transform: DisplacementField, path: StrPath) -> None:
     _write_vectors(flip_lps(transform.disp_mm.detach().cpu().float()), transform.grid, path, INTENT_VECTOR)
 
 
+@check_arguments
 def read_itk_field(path: StrPath, *, device: torch.device | str | None = None) -> DisplacementField:
     """Read a displacement field of ITK or ANTs: NIfTI ``(i, j, k, 1, 3)``, intent 1007, mm LPS, fixed to moving.
 
@@ -83,6 +87,7 @@ def read_itk_field(path: StrPath, *, device: torch.device | str | None = None) -
         return DisplacementField(flip_lps(vectors), grid)
 
 
+@check_arguments
 def write_nifti_field(transform: DisplacementField, path: StrPath) -> None:
     """Write a transform as a NIfTI displacement field: ``(i, j, k, 1, 3)``, intent 1006, float32, mm RAS+.
 
@@ -92,6 +97,7 @@ def write_nifti_field(transform: DisplacementField, path: StrPath) -> None:
     _write_vectors(transform.disp_mm.detach().cpu().float(), transform.grid, path, INTENT_DISPLACEMENT)
 
 
+@check_arguments
 def read_nifti_field(path: StrPath, *, device: torch.device | str | None = None) -> DisplacementField:
     """Read a NIfTI displacement field: ``(i, j, k, 1, 3)``, intent 1006, mm RAS+, fixed to moving.
 
@@ -154,6 +160,12 @@ def _read_vectors(source: Path, needed: int, device: torch.device | str | None) 
         raise FileError(
             f"cannot read {source}: the name of its intent must not be that of another program, got {name!r}; read it "
             f"with format={_OTHER_PROGRAMS[name]!r}"
+        )
+    if name:
+        warnings.warn(
+            f"{source} names its vectors {name!r}, which the files of {whose} do not; they were taken as displacements "
+            f"in mm {frame}; convert the file with the program that wrote it if they are something else",
+            stacklevel=3,
         )
     if guess_content(vectors, grid, lps=needed == INTENT_VECTOR) == "positions":
         raise FileError(

@@ -6,6 +6,8 @@ import functools
 import warnings
 from pathlib import Path
 
+from convexadam._arguments import check_arguments
+from convexadam._checks import show
 from convexadam.errors import ConfigError, FileError, did_you_mean
 from convexadam.io.builtin_formats import BUILTIN_FORMATS
 from convexadam.io.reading import StrPath
@@ -22,6 +24,7 @@ def transform_formats() -> tuple[TransformFormat, ...]:
     return (*BUILTIN_FORMATS, *_load_entry_points(), *_REGISTERED.values())
 
 
+@check_arguments
 def get_format(name: str) -> TransformFormat:
     """Return the format of a name.
 
@@ -33,12 +36,13 @@ def get_format(name: str) -> TransformFormat:
     known = {item.name: item for item in transform_formats()}
     if name not in known:
         raise ConfigError(
-            f"format must be one of {', '.join(known)}, got {name!r}{did_you_mean(str(name), known)}; "
+            f"format must be one of {', '.join(known)}, got {show(name)}{did_you_mean(str(name), known)}; "
             "choose one of them, or add yours with convexadam.io.register_format"
         )
     return known[name]
 
 
+@check_arguments
 def register_format(transform_format: TransformFormat) -> None:
     """Add a format for the rest of the running program.
 
@@ -54,13 +58,14 @@ def register_format(transform_format: TransformFormat) -> None:
     """
     if not isinstance(transform_format, TransformFormat):
         raise ConfigError(
-            f"transform_format must be a TransformFormat, got {transform_format!r}; build one, see its docstring"
+            f"transform_format must be a TransformFormat, got {show(transform_format)}; build one, see its docstring"
         )
     if problem := _find_conflict(transform_format, transform_formats()):
         raise ConfigError(problem)
     _REGISTERED[transform_format.name] = transform_format
 
 
+@check_arguments
 def unregister_format(name: str) -> None:
     """Remove a format that `register_format` added.
 
@@ -71,7 +76,7 @@ def unregister_format(name: str) -> None:
     """
     if name not in _REGISTERED:
         registered = ", ".join(_REGISTERED) or "none"
-        raise ConfigError(f"name must be that of a registered format ({registered}), got {name!r}; check the name")
+        raise ConfigError(f"name must be that of a registered format ({registered}), got {show(name)}; check the name")
     del _REGISTERED[name]
 
 
@@ -90,7 +95,7 @@ def choose_format(path: StrPath) -> TransformFormat:
             return defaults[suffix]
     raise FileError(
         f"cannot choose a transform format for {path}: the name must end in one of {', '.join(defaults)}, "
-        f"got {name!r}; change the ending, or pass format="
+        f"got {show(name)}; change the ending, or pass format="
     )
 
 
@@ -116,10 +121,10 @@ def _find_conflict(candidate: TransformFormat, others: tuple[TransformFormat, ..
     """Say why a format cannot be added to others; ``None`` if it can."""
     for item in others:
         if item.name == candidate.name:
-            return f"name of a format must be new, got {candidate.name!r}, which exists; choose another name"
+            return f"name of a format must be new, got {show(candidate.name)}, which exists; choose another name"
         if shared := set(item.default_suffixes) & set(candidate.default_suffixes):
             return (
-                f"default_suffixes of format {candidate.name!r} must be free, got {min(shared)!r}, the default of "
+                f"default_suffixes of format {candidate.name!r} must be free, got {show(min(shared))}, the default of "
                 f"{item.name!r}; remove it from default_suffixes"
             )
     return None

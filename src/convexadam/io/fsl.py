@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._atomic import atomic_path
 from convexadam._typing import Field
 from convexadam.errors import ConfigError, FileError
@@ -27,6 +28,7 @@ _CONVERT_COEFFICIENTS = "convert them to a field with fnirtfileutils --out"
 _FIXED_MISSING = "fixed must be a Grid or an Image for a matrix of FLIRT, got None; pass fixed="
 
 
+@check_arguments
 def write_fsl(transform: Transform, path: StrPath, *, fixed: Grid | None, moving: Grid) -> None:
     """Write a transform for FSL: an affine one as a matrix of FLIRT, any as a relative field for ``applywarp``.
 
@@ -71,6 +73,7 @@ def write_fsl(transform: Transform, path: StrPath, *, fixed: Grid | None, moving
         temporary.write_text("".join("  ".join(f"{v:.17g}" for v in row) + "\n" for row in matrix), encoding="ascii")
 
 
+@check_arguments
 def read_fsl(path: StrPath, *, fixed: Grid | None, moving: Grid, device: torch.device | str | None = None) -> Transform:
     """Read a matrix of FLIRT, or a relative displacement field of FNIRT; see `write_fsl`.
 

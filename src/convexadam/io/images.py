@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam.errors import FileError, InputError
 from convexadam.geometry import Image
 from convexadam.io.dicom import read_dicom_series
@@ -20,6 +21,7 @@ _META_IMAGE = re.compile(rb"^(ObjectType|NDims|Comment|ID)\s*=", re.MULTILINE)
 _HEAD = 1024
 
 
+@check_arguments
 def read_image(path: StrPath, *, channels: bool = False, device: torch.device | str | None = None) -> Image:
     """Read a three-dimensional image.
 
@@ -64,6 +66,7 @@ def read_image(path: StrPath, *, channels: bool = False, device: torch.device | 
         return image_from_nifti(load_nifti(source), channels=channels, device=device)
 
 
+@check_arguments
 def write_image(image: Image, path: StrPath) -> None:
     """Write an image as NIfTI, MetaImage or NRRD. An existing file is replaced after the new one is complete.
 
@@ -96,6 +99,7 @@ def write_image(image: Image, path: StrPath) -> None:
         save_nifti(to_nifti_array(image.data), image.grid, path)
 
 
+@check_arguments
 def check_image_name(path: StrPath) -> None:
     """Raise `FileError` unless `write_image` can write a file of this name."""
     if not str(path).endswith((".nii", ".nii.gz", ".mha", ".nrrd")):

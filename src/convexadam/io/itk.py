@@ -13,10 +13,10 @@ from convexadam._atomic import atomic_path
 from convexadam._typing import Field, Shaped, Tensor
 from convexadam.errors import FileError, GeometryError, InputError, MissingExtraError
 from convexadam.geometry import Grid, Image
+from convexadam.io.dicom_elements import check_element_lengths
 from convexadam.io.itk_headers import check_data_files, check_voxels, find_units, read_itk_header
 from convexadam.io.nifti import has_right_angles, image_from_channels, to_storable
 from convexadam.io.reading import StrPath
-from convexadam.io.spacing import check_spacing
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """4x4 from mm RAS+ to mm LPS, and its own inverse."""
@@ -52,7 +52,7 @@ def grid_from_itk(image: Any, units_mm: np.ndarray | float = 1.0) -> Grid:
     i, j, k = image.GetSize()
     affine = LPS @ affine
     affine[:3] *= np.reshape(units_mm, (-1, 1))
-    return check_spacing(Grid((i, j, k), affine))
+    return Grid((i, j, k), affine)
 
 
 def image_from_itk(
@@ -110,6 +110,8 @@ def read_with_itk(
 ) -> Image:
     """Read an image file with a reader of ITK, by its name. Call it within `check_file`."""
     sitk = import_simpleitk(f"reading {source}")
+    if reader == "GDCMImageIO":
+        check_element_lengths(source)
     file = sitk.ImageFileReader()
     file.SetImageIO(reader)
     file.SetFileName(str(source))

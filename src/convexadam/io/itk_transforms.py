@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._atomic import atomic_path
 from convexadam.errors import ConfigError, FileError
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform, compose
@@ -39,6 +40,7 @@ _MATLAB_FIELD = re.compile(rb"\w*(?:DisplacementField|BSpline|VelocityField)\w*_
 _MATLAB_NAME = re.compile(rb"\w+_(?:double|float)_\d+_\d+\0|fixed\0")
 
 
+@check_arguments
 def write_itk_transform(transform: Transform, path: StrPath) -> None:
     """Write a transform file for ITK, ANTs and Slicer: affine parts as matrices, fields as float64 vectors.
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, final
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._typing import Points
 from convexadam.errors import FileError, InputError
 
@@ -53,6 +54,7 @@ class LandmarkFile:
     columns: tuple[int, int, int] = (0, 1, 2)
     markups: Any = None
 
+    @check_arguments
     def format(self, points: Points) -> str:
         """Return the text of the file with other points, in the same order; the rest is kept.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._atomic import atomic_path
 from convexadam._typing import Points
 from convexadam.errors import FileError, InputError
@@ -12,6 +13,7 @@ from convexadam.io.landmark_table import LandmarkFile, parse_landmark_file
 from convexadam.io.reading import StrPath, check_file
 
 
+@check_arguments
 def read_landmarks(path: StrPath) -> Points:
     """Read landmarks in the format of Learn2Reg: three comma-separated numbers per line.
 
@@ -38,6 +40,7 @@ def read_landmarks(path: StrPath) -> Points:
     return file.points
 
 
+@check_arguments
 def read_landmarks_mm(path: StrPath, grid: Grid) -> Points:
     """Read landmarks and return them in mm RAS+.
 
@@ -65,6 +68,7 @@ def read_landmarks_mm(path: StrPath, grid: Grid) -> Points:
     return file.points * torch.tensor(signs, dtype=torch.float64, device="cpu")
 
 
+@check_arguments
 def read_landmark_file(path: StrPath) -> LandmarkFile:
     """Read landmarks with all else that the file holds, which `write_landmarks` keeps.
 
@@ -77,6 +81,7 @@ def read_landmark_file(path: StrPath) -> LandmarkFile:
         return parse_landmark_file(source)
 
 
+@check_arguments
 def write_landmarks(points: Points, path: StrPath, *, like: LandmarkFile | None = None) -> None:
     """Write landmarks in the format of Learn2Reg: three comma-separated numbers per line, no header.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._atomic import atomic_path
 from convexadam._claims import check_arrays
 from convexadam._typing import Field, Triple
@@ -32,6 +33,7 @@ _FULL_IN_2021: Triple = (64, 64, 64)
 """Shape of the images of Hippocampus, the one task of 2021 whose fields have full resolution."""
 
 
+@check_arguments
 def write_learn2reg(
     transform: Transform, path: StrPath, *, fixed: Grid | None = None, moving: Grid | None = None
 ) -> None:
@@ -68,6 +70,7 @@ def write_learn2reg(
         _write_npz(vectors.numpy(), path)
 
 
+@check_arguments
 def write_learn2reg_2021(
     transform: Transform, path: StrPath, *, fixed: Grid | None = None, moving: Grid | None = None
 ) -> None:
@@ -87,12 +90,14 @@ def write_learn2reg_2021(
     _write_npz(vectors, path)
 
 
+@check_arguments
 def check_learn2reg_name(path: StrPath) -> None:
     """Raise `FileError` unless the name ends like a field of Learn2Reg."""
     if not str(path).endswith((".nii.gz", ".npz")):
         raise FileError(f"the name of a field for Learn2Reg must end in .nii.gz or .npz, got {path}; change the ending")
 
 
+@check_arguments
 def check_learn2reg(path: StrPath, shape: Triple | Grid, *, modalities: tuple[int, int] | None = None) -> None:
     """Check that a field can be submitted to Learn2Reg: its name, shape, type and values.
 
@@ -120,6 +125,7 @@ def check_learn2reg(path: StrPath, shape: Triple | Grid, *, modalities: tuple[in
         raise FileError(f"cannot submit {path} to Learn2Reg: " + "; ".join(problems))
 
 
+@check_arguments
 def check_learn2reg_2021(path: StrPath, shape: Triple) -> None:
     """Check that a field can be submitted as in 2020 and 2021: its name, shape, type (float16) and values.
 
@@ -150,6 +156,7 @@ def check_learn2reg_2021(path: StrPath, shape: Triple) -> None:
         raise FileError(f"cannot submit {path} to Learn2Reg 2021: " + "; ".join(problems))
 
 
+@check_arguments
 def read_learn2reg_voxels(path: StrPath, shape: Triple) -> np.ndarray:
     """Read a field of Learn2Reg with the values of the file, in voxels.
 
@@ -177,6 +184,7 @@ def read_learn2reg_voxels(path: StrPath, shape: Triple) -> np.ndarray:
     return np.moveaxis(values, -1, 0).astype(np.float64)
 
 
+@check_arguments
 def read_learn2reg(
     path: StrPath, grid: Grid, *, moving: Grid | None = None, device: torch.device | str | None = None
 ) -> DisplacementField:
@@ -213,6 +221,7 @@ def read_learn2reg(
         return _field_from_voxels(vectors_to_tensor(values, device), grid, moving)
 
 
+@check_arguments
 def read_learn2reg_2021(
     path: StrPath, grid: Grid, *, moving: Grid | None = None, device: torch.device | str | None = None
 ) -> DisplacementField:

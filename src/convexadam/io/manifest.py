@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from convexadam._arguments import check_arguments
 from convexadam.errors import FileError, InputError, did_you_mean
 from convexadam.io.reading import StrPath, check_file
 
@@ -54,6 +55,7 @@ _COLUMNS = tuple(item.name for item in dataclasses.fields(PairFiles))
 _PAIRED_COLUMNS = ("segmentation", "labels", "landmarks")
 
 
+@check_arguments
 def read_manifest(path: StrPath) -> tuple[PairFiles, ...]:
     """Read a list of image pairs.
 

@@ -14,7 +14,6 @@ from convexadam.geometry import Grid, Image
 from convexadam.geometry.grid import SPACE_CODES
 from convexadam.io.nifti_placement import find_placement, has_orthogonal_axes
 from convexadam.io.reading import StrPath
-from convexadam.io.spacing import check_spacing
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Pair
@@ -48,7 +47,7 @@ def image_from_mgh(mgh: Any, *, channels: bool = False, device: torch.device | s
     axis = find_channel_axis(mgh.shape, channels=channels)
     values = np.asarray(mgh.dataobj)
     i, j, k = mgh.shape[:3]
-    grid = check_spacing(Grid((i, j, k), np.asarray(mgh.affine, np.float64)))
+    grid = Grid((i, j, k), np.asarray(mgh.affine, np.float64))
     return image_from_channels(values[None] if axis is None else np.moveaxis(values, axis, 0), grid, device=device)
 
 
@@ -88,7 +87,7 @@ def read_nifti_grid(nifti: Nifti1Pair) -> Grid:
         placement = find_placement(nifti, unit)
         affine, code = placement.affine, placement.code
     affine = np.diag([unit, unit, unit, 1.0]) @ affine
-    return check_spacing(Grid((i, j, k), affine, code if code in SPACE_CODES else 1))
+    return Grid((i, j, k), affine, code if code in SPACE_CODES else 1)
 
 
 def read_intent_name(header: Any) -> str:

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from convexadam._arguments import check_arguments
+from convexadam._checks import show
 from convexadam._typing import Triple
 from convexadam.errors import ConfigError, GeometryError
 from convexadam.geometry.grid import HEADER_ROUNDING
@@ -37,6 +39,7 @@ class Placement:
 
 
 @contextmanager
+@check_arguments
 def use_header(form: HeaderForm | None) -> Iterator[None]:
     """Take the sform or the qform of all NIfTI files that are read within the block; ``None`` is the default rule.
 
@@ -55,7 +58,7 @@ def use_header(form: HeaderForm | None) -> Iterator[None]:
     ...     pass  # read_image("fixed.nii.gz")
     """
     if form is not None and form not in get_args(HeaderForm):
-        raise ConfigError(f"form must be 'sform', 'qform' or None, got {form!r}; choose one of them")
+        raise ConfigError(f"form must be 'sform', 'qform' or None, got {show(form)}; choose one of them")
     token = _FORM.set(form)
     try:
         yield
@@ -118,6 +121,13 @@ def _warn(nifti: Any, taken: Placement, others: list[Placement], shape: Triple, 
         warnings.warn(
             f"{name} does not say where its voxels are (the codes of its sform and qform are 0); its axes were taken "
             f"as L, P and S from the origin, as by ITK and ANTs; {choice}",
+            stacklevel=2,
+        )
+        return
+    if damaged := [other.form for other in others if not np.isfinite(other.affine).all()]:
+        warnings.warn(
+            f"{name} has a damaged {damaged[0]}, with values that are not finite; the {taken.form} was taken; correct "
+            "the header",
             stacklevel=2,
         )
         return

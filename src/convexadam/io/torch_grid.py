@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._atomic import atomic_path
 from convexadam._claims import check_archive, check_claim
 from convexadam._typing import Float, Tensor
@@ -22,6 +23,7 @@ from convexadam.io.transform_format import FileHeader
 _FORMAT = "sampling grid, version 1"
 
 
+@check_arguments
 def to_torch_grid(
     transform: Transform, fixed: Grid | None, moving: Grid, *, align_corners: bool = False
 ) -> Float[Tensor, "1 i j k 3"]:
@@ -58,6 +60,7 @@ def to_torch_grid(
     return where.flip(0).movedim(0, -1)[None].contiguous()
 
 
+@check_arguments
 def from_torch_grid(
     grid: Float[Tensor, "1 i j k 3"], fixed: Grid, moving: Grid, *, align_corners: bool = False
 ) -> DisplacementField:
@@ -80,6 +83,7 @@ def from_torch_grid(
     )
 
 
+@check_arguments
 def write_torch_grid(
     transform: Transform, path: StrPath, *, fixed: Grid | None = None, moving: Grid, align_corners: bool = False
 ) -> None:
@@ -108,6 +112,7 @@ def write_torch_grid(
         torch.save(values, temporary)
 
 
+@check_arguments
 def read_torch_grid(path: StrPath, *, device: torch.device | str | None = None) -> DisplacementField:
     """Read a file of `write_torch_grid`. No code in it is executed.
 

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeAlias, final
 
 import torch
 
+from convexadam._checks import show
 from convexadam.errors import ConfigError
 from convexadam.geometry import Grid, Transform
 
@@ -166,11 +167,11 @@ class TransformFormat:
 
     def __post_init__(self) -> None:
         if not self.name or self.name.split() != [self.name]:
-            raise ConfigError(f"name must be one word, got {self.name!r}; choose a name such as 'elastix'")
+            raise ConfigError(f"name must be one word, got {show(self.name)}; choose a name such as 'elastix'")
         if not self.suffixes or not all(suffix.startswith(".") for suffix in self.suffixes):
-            raise ConfigError(f"suffixes must be endings with their dot, got {self.suffixes!r}; write ('.tfm',)")
+            raise ConfigError(f"suffixes must be endings with their dot, got {show(self.suffixes)}; write ('.tfm',)")
         if extra := [suffix for suffix in self.default_suffixes if suffix not in self.suffixes]:
-            raise ConfigError(f"default_suffixes must be among suffixes, got {extra[0]!r}; add it to suffixes")
+            raise ConfigError(f"default_suffixes must be among suffixes, got {show(extra[0])}; add it to suffixes")
         for field in ("read_needs", "write_needs"):
             if extra := [name for name in getattr(self, field) if name not in _GRID_NAMES]:
-                raise ConfigError(f"{field} must hold 'fixed' or 'moving' only, got {extra[0]!r}; correct the name")
+                raise ConfigError(f"{field} must hold 'fixed' or 'moving' only, got {show(extra[0])}; correct the name")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam.errors import ConfigError, FileError, InputError
 from convexadam.geometry import Grid, Image, Transform
 from convexadam.io.detect import detect_format
@@ -14,6 +15,7 @@ from convexadam.io.reading import StrPath, check_file
 from convexadam.io.transform_format import TransformFormat, WriteTransform
 
 
+@check_arguments
 def write_transform(
     transform: Transform,
     path: StrPath,
@@ -62,6 +64,7 @@ def write_transform(
     write(transform, Path(path), fixed=fixed_grid, moving=moving_grid)
 
 
+@check_arguments
 def check_transform_name(path: StrPath, format: str | None = None) -> None:  # noqa: A002 - as in write_transform
     """Raise `FileError` or `ConfigError` unless `write_transform` can write a file of this name and format."""
     _choose_to_write(path, format)
@@ -79,6 +82,7 @@ def _choose_to_write(path: StrPath, name: str | None) -> tuple[TransformFormat, 
     return chosen, chosen.write
 
 
+@check_arguments
 def read_transform(
     path: StrPath,
     *,

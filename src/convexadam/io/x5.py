@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._atomic import atomic_path
 from convexadam.errors import FileError, MissingExtraError
 from convexadam.geometry import Affine, DisplacementField, Grid, Transform
@@ -18,6 +19,7 @@ from convexadam.io.reading import StrPath, check_file
 from convexadam.io.transform_format import FileHeader
 
 
+@check_arguments
 def write_x5(transform: Transform, path: StrPath, *, fixed: Grid | None = None) -> None:
     """Write an affine transform as an X5 matrix, any other as an X5 field of displacements in mm RAS+, float32.
 
@@ -56,6 +58,7 @@ def write_x5(transform: Transform, path: StrPath, *, fixed: Grid | None = None) 
         x5.to_filename(temporary, [node])
 
 
+@check_arguments
 def read_x5(path: StrPath, *, device: torch.device | str | None = None) -> Transform:
     """Read an X5 file that holds one affine transform, or one field of displacements.
 

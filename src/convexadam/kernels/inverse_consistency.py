@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from convexadam._arguments import check_arguments
+from convexadam._checks import check_count
 from convexadam._typing import Field
 from convexadam.kernels.warp import add_opposite_steps, add_step
 
+_MOST_ITERATIONS = 10_000
 
+
+@check_arguments
 def make_inverse_consistent(forward: Field, backward: Field, *, iterations: int = 15) -> tuple[Field, Field]:
     """Repeat ``u <- (u - v o (id + u)) / 2`` and ``v <- (v - u o (id + v)) / 2``, both from the previous pair.
 
@@ -24,11 +29,13 @@ def make_inverse_consistent(forward: Field, backward: Field, *, iterations: int 
     -----
     Heinrich, Papiez, Schnabel, Handels, "Non-parametric discrete registration with convex optimisation", WBIR 2014.
     """
+    check_count(iterations, "iterations", most=_MOST_ITERATIONS)
     for _ in range(iterations):
         forward, backward = add_opposite_steps(forward, backward, factors=(0.5, -0.5))
     return forward, backward
 
 
+@check_arguments
 def estimate_inverse(forward: Field, *, iterations: int = 15) -> Field:
     """Estimate the inverse by the fixed-point iteration ``v <- -u o (id + v)`` from ``-u``.
 
@@ -43,6 +50,7 @@ def estimate_inverse(forward: Field, *, iterations: int = 15) -> Field:
     -------
     Displacements of the opposite direction: a start for further estimation, and no inverse where ``u`` folds.
     """
+    check_count(iterations, "iterations", most=_MOST_ITERATIONS)
     backward = -forward
     for _ in range(iterations):
         backward = add_step(forward, backward, factors=(0.0, -1.0))

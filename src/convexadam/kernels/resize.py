@@ -15,6 +15,8 @@ def pool(volume: Channels, spacing: Triple, *, weight: Volume | None = None) -> 
 
     With a ``weight`` (``[i, j, k]``, not negative) the averages are weighted, and a block of zero weight gets 0.
     """
+    if volume.dtype.itemsize < 4 and volume.device.type == "cpu":  # for which torch has no pooling
+        volume = volume.float()
     if weight is None:
         return functional.avg_pool3d(volume[None], spacing, spacing)[0]
     total = functional.avg_pool3d((volume * weight)[None], spacing, spacing)[0]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._typing import Field
 from convexadam.errors import FileError, InputError
 from convexadam.io import read_image, read_landmarks, read_learn2reg_voxels
@@ -29,6 +30,7 @@ _QUANTILE: dict[Metric, float] = {"tre": 0.7, "sdlogj": 0.7, "dice": 0.3, "hd95"
 _HARDEST_SHARE = 0.3
 
 
+@check_arguments
 def evaluate_fields(config: EvaluationConfig, folder: StrPath, *, progress: Progress | None = None) -> dict[str, Any]:
     """Evaluate the fields in a folder, one for each pair, by the formulas of the official evaluation.
 

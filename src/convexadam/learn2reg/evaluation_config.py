@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast, final, get_args
 
+from convexadam._arguments import check_arguments
 from convexadam._typing import Triple
 from convexadam.errors import FileError, InputError
 from convexadam.io.reading import StrPath, check_file
@@ -67,6 +68,7 @@ class EvaluationConfig:
     masked: bool
 
 
+@check_arguments
 def make_evaluation_config(task: Task, split: Split = "val") -> EvaluationConfig:
     """Return a configuration with all metrics that the files of a task allow, named as in the official ones.
 
@@ -101,6 +103,7 @@ def make_evaluation_config(task: Task, split: Split = "val") -> EvaluationConfig
     )
 
 
+@check_arguments
 def read_evaluation_config(path: StrPath, task: Task) -> EvaluationConfig:
     """Read an official ``<Task>_VAL_evaluation_config.json``: pairs, shape, metrics, labels and use of masks.
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, final
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._atomic import make_folder
 from convexadam._version import VERSION
 from convexadam.errors import ConfigError, FileError
@@ -48,6 +49,7 @@ class Outcome:
     folded_percent: float | None = None
 
 
+@check_arguments
 def run_task(
     task: Task,
     config: RegistrationConfig,

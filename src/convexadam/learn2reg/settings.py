@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
+from convexadam._arguments import check_arguments
+from convexadam._checks import show
 from convexadam.continuous import BoxSmoothing, Diffusion, Level, Refinement
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, did_you_mean
@@ -56,6 +58,7 @@ class TaskPreset:
         return uses_labels(self.config.features)
 
 
+@check_arguments
 def task_preset(name: str) -> TaskPreset:
     """Return the settings for a task by its name, one of `TASK_PRESETS`.
 
@@ -71,7 +74,9 @@ def task_preset(name: str) -> TaskPreset:
     """
     if name in _FACTORIES:
         return _FACTORIES[name]()
-    raise ConfigError(f"task must be one of {', '.join(TASK_PRESETS)}, got {name!r}{did_you_mean(name, TASK_PRESETS)}")
+    raise ConfigError(
+        f"task must be one of {', '.join(TASK_PRESETS)}, got {show(name)}{did_you_mean(name, TASK_PRESETS)}"
+    )
 
 
 def _make_config(search: ConvexSearch, refinement: Refinement, features: Extractor | None = None) -> RegistrationConfig:

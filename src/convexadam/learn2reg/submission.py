@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from convexadam._arguments import check_arguments
 from convexadam.errors import FileError
 from convexadam.geometry import Grid, Transform
 from convexadam.io import atomic_path, check_learn2reg, check_learn2reg_2021, write_learn2reg, write_learn2reg_2021
@@ -22,6 +23,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 """Date of all entries of an archive, so that the same fields give the same archive."""
 
 
+@check_arguments
 def make_field_name(pair: TaskPair, field_format: FieldFormat = "npz") -> str:
     """Return the file name of a field: the long one, which is always accepted; for the format of 2021 the short one."""
     return f"{pair.short_name}.npz" if field_format == "2021" else f"{pair.long_name}.{field_format}"
@@ -66,6 +68,7 @@ def check_field(path: Path, task: Task, pair: TaskPair, field_format: FieldForma
         check_learn2reg(path, task.get_shape(pair))
 
 
+@check_arguments
 def find_submission_problems(
     folder: StrPath, task: Task, split: Split = "val", *, field_format: FieldFormat | None = None
 ) -> list[str]:
@@ -108,6 +111,7 @@ def find_submission_problems(
     return problems + [f"{name} belongs to no pair of {task.name} ({split}); remove it" for name in extra]
 
 
+@check_arguments
 def write_submission(
     folder: StrPath, task: Task, path: StrPath, split: Split = "val", *, field_format: FieldFormat | None = None
 ) -> int:
@@ -144,6 +148,7 @@ def write_submission(
     return len(fields)
 
 
+@check_arguments
 def check_submission(
     folder: StrPath, task: Task, split: Split = "val", *, field_format: FieldFormat | None = None
 ) -> None:

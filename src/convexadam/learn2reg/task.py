@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, final, get_args
 
+from convexadam._arguments import check_arguments
+from convexadam._checks import show
 from convexadam._typing import Triple
 from convexadam.errors import ConfigError, FileError, InputError
 from convexadam.io.nifti_file import open_nifti
@@ -63,6 +65,7 @@ class TaskImage:
         """Number of the modality, four digits."""
         return self.name[-11:-7]
 
+    @check_arguments
     def get_path_in(self, folder: str) -> Path:
         """Return the path of the same name in another folder: ``imagesTr`` becomes ``labelsTr`` for ``"labels"``."""
         return self.folder / self.name.replace("images", folder)
@@ -98,10 +101,12 @@ class TaskPair:
         """File name of a field without extension, accepted for the modalities 0 and 1: ``disp_FFFF_MMMM``."""
         return f"disp_{self.fixed.subject}_{self.moving.subject}"
 
+    @check_arguments
     def get_volume_paths(self, kind: VolumeKind) -> tuple[Path, Path]:
         """Return the paths of the label maps or masks of the fixed and the moving image, whether they exist or not."""
         return self.fixed.get_path_in(kind), self.moving.get_path_in(kind)
 
+    @check_arguments
     def get_point_paths(self, kind: PointKind) -> tuple[Path, Path]:
         """Return the paths of the points of the fixed and the moving image, whether they exist or not.
 
@@ -147,6 +152,7 @@ class Task:
     splits: dict[Split, tuple[TaskPair, ...]]
     split_errors: dict[Split, str]
 
+    @check_arguments
     def get_pairs(self, split: Split = "val") -> tuple[TaskPair, ...]:
         """Return the pairs of a split.
 
@@ -158,7 +164,7 @@ class Task:
             If the task has no pairs for it, or names of images are not those of Learn2Reg.
         """
         if split not in _KEYS:
-            raise ConfigError(f"split must be one of {', '.join(_KEYS)}, got {split!r}")
+            raise ConfigError(f"split must be one of {', '.join(_KEYS)}, got {show(split)}")
         if split in self.split_errors:
             raise InputError(
                 f"cannot read the pairs of the task {self.name} in {self.folder}: {self.split_errors[split]}"
@@ -171,6 +177,7 @@ class Task:
             )
         return self.splits[split]
 
+    @check_arguments
     def get_shape(self, pair: TaskPair) -> Triple:
         """Return the shape of a field: that of the task or, if it is unknown, of the fixed image.
 
@@ -186,6 +193,7 @@ class Task:
             return i, j, k
 
 
+@check_arguments
 def read_task(path: StrPath) -> Task:
     """Read the dataset.json of a task; pairs are validated by `Task.get_pairs`, and images when they are read.
 
@@ -244,7 +252,7 @@ def parse_shape(value: Any, name: str) -> Triple:
     """
     first = value[:3] if isinstance(value, list) else []
     if len(first) != 3 or not all(type(n) is int and n > 0 for n in first):
-        raise InputError(f"{name!r} must be three whole numbers above 0, got {value!r}")
+        raise InputError(f"{name!r} must be three whole numbers above 0, got {show(value)}")
     return first[0], first[1], first[2]
 
 
@@ -278,7 +286,7 @@ def _parse_pair(entry: Any, folder: Path, key: str) -> TaskPair:
         raise InputError(
             f"pairs of {key!r} must be {{'fixed': NAME, 'moving': NAME}} with names like "
             "./imagesTr/Task_0001_0000.nii.gz (a folder images..., then subject and modality of four digits), "
-            f"got {entry!r}"
+            f"got {show(entry)}"
         )
     fixed, moving = (TaskImage(folder=folder, name=name) for name in names)
     return TaskPair(fixed=fixed, moving=moving)

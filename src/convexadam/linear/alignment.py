@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, final, get_args
 
 import numpy as np
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_choice, check_count, check_number
 from convexadam.errors import ConfigError
 from convexadam.features import Features, MindSSC, Precomputed, check_extractor
@@ -139,6 +140,7 @@ class LinearAlignment:
                 f"inlier_fraction must be at most 1, got {self.inlier_fraction}; 1 uses all control points"
             )
 
+    @check_arguments
     def __call__(
         self,
         fixed: Image,

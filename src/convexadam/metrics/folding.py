@@ -10,6 +10,7 @@ import math
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import show
 from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.errors import InputError
@@ -19,6 +20,7 @@ from convexadam.geometry.tensors import check_tensor, finest_float
 _CROP = 2
 
 
+@check_arguments
 def folded_percent(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None) -> float:
     """Compute the percentage of voxels with a Jacobian determinant of 0 or less, where the field folds.
 
@@ -48,6 +50,7 @@ def folded_percent(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None)
     return folded_share(_select(inner_determinant(disp_vox), disp_vox, mask)) * 100
 
 
+@check_arguments
 def sdlogj(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None) -> float:
     """Compute Learn2Reg's SDlogJ: standard deviation of ``log(clip(det + 3, 1e-9, 1e9))``; 0 for a translation.
 
@@ -77,6 +80,7 @@ def sdlogj(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None) -> floa
     return shifted_log_spread(_select(inner_determinant(disp_vox), disp_vox, mask))
 
 
+@check_arguments
 def sdlogj_plain(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None) -> float:
     """Compute the standard deviation of ``log(det)``, the local volume change, over the voxels that do not fold.
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_component, check_flag, check_length, show
 from convexadam.continuous import Compositional, Diffusion, Level, Refinement
 from convexadam.discrete import ConvexSearch
-from convexadam.errors import ConfigError, FileError
+from convexadam.errors import ConfigError
 from convexadam.features import Extractor, MindSSC, check_extractor
 from convexadam.io import atomic_path
+from convexadam.io.reading import check_file
 from convexadam.kernels import Backend, check_backend
 from convexadam.linear import LinearAlignment
 from convexadam.registration import toml
@@ -174,6 +176,7 @@ class RegistrationConfig:
         """
         return toml.with_overrides(self, assignments)
 
+    @check_arguments
     def save(self, path: str | Path) -> None:
         """Write the settings to a TOML file (all of it, or nothing).
 
@@ -188,6 +191,7 @@ class RegistrationConfig:
             temporary.write_text(self.to_toml(), encoding="utf-8")
 
     @classmethod
+    @check_arguments
     def load(cls, path: str | Path) -> RegistrationConfig:
         """Read settings from a TOML file, by the rules of `from_toml`.
 
@@ -198,13 +202,8 @@ class RegistrationConfig:
         ConfigError
             If it holds no valid settings; the message names the file.
         """
-        try:
-            source = Path(path)
-            if source.exists() and not source.is_file():  # a pipe would wait for its writer
-                raise FileError(f"cannot read the settings file {path}: it must be a file; pass the path of one")
-            text = source.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError, TypeError) as error:
-            raise FileError(f"cannot read the settings file {path}: {error}") from error
+        with check_file(path, "settings in TOML") as source, source.open(encoding="utf-8-sig") as file:
+            text = file.read(toml.MOST_CHARACTERS + 1)  # `from_toml` refuses longer ones
         try:
             return cls.from_toml(text)
         except ConfigError as error:

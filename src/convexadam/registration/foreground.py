@@ -8,6 +8,7 @@ from typing import Protocol, final, runtime_checkable
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_number
 from convexadam.geometry import Image
 from convexadam.geometry.grid import mean_side_mm
@@ -69,6 +70,7 @@ class AutoForeground:
         if self.margin_mm is not None:
             check_number(self.margin_mm, "margin_mm")
 
+    @check_arguments
     def __call__(self, image: Image) -> Image | None:
         """Return the mask, uint8 on a coarse grid of its own, or ``None`` if all of the image counts."""
         from scipy import ndimage

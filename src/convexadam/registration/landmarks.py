@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -173,7 +174,7 @@ def parse_landmarks(fixed: Any, moving: Any, weights: Any, grids: tuple[Grid, Gr
     n = len(fixed_mm)
     each = _parse_numbers(np.ones(n) if weights is None else weights, "landmark_weights")
     if each.shape != (n,) or not bool((each.isfinite() & (each >= 0)).all()):
-        smallest = f" and minimum {float(each.min()):g}" if each.numel() else ""
+        smallest = f" and values from {float(each.min()):g} to {float(each.max()):g}" if each.numel() else ""
         raise InputError(
             f"landmark_weights must be {n} finite numbers of at least 0, one for each pair, got shape "
             f"{tuple(each.shape)}{smallest}"
@@ -184,12 +185,27 @@ def parse_landmarks(fixed: Any, moving: Any, weights: Any, grids: tuple[Grid, Gr
             f"fixed_landmarks must lie within the fixed image, got {n} points outside; they are in mm RAS+ "
             "(convert voxel indices with grid.index_to_world; ITK and Slicer files hold LPS: flip the first two signs)"
         )
+    _warn_of_far_points(moving_mm[inside], grids[1])
     return Landmarks(
         fixed_mm=fixed_mm[inside],
         moving_mm=moving_mm[inside],
         weights=each[inside],
         outside=int((~inside).sum()),
     )
+
+
+def _warn_of_far_points(points_mm: Points, grid: Grid) -> None:
+    """Warn of moving points that lie farther from the moving image than its size."""
+    index, size = grid.world_to_index(points_mm), torch.tensor(grid.shape, dtype=torch.float64, device="cpu")
+    outside = torch.maximum(-index, index - (size - 1)) / size
+    far = int((outside.amax(1) > 1).sum())
+    if far:
+        warnings.warn(
+            f"{far} of {len(points_mm)} moving_landmarks lie outside the moving image by more than its size, up to "
+            f"{float(outside.max()):.3g} times; they were used as they are; check that they are in mm RAS+ of the "
+            "moving image",
+            stacklevel=4,
+        )
 
 
 def _parse_points(value: Any, grid: Grid, name: str) -> Points:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -11,6 +12,8 @@ from convexadam.geometry import Affine, Grid
 from convexadam.geometry.to_grid import weight_on_grid
 from convexadam.linear import LinearFit
 from convexadam.registration.inputs import ImagePair, RegistrationInputs
+
+_CHUNK_VOXELS = 2**18
 
 _POINTS = 32
 """Points along an axis over which displacements are averaged."""
@@ -34,17 +37,10 @@ def measure_linear(inputs: RegistrationInputs, masks: ImagePair, fit: LinearFit)
         )
     grid, transform = inputs.fixed.grid, fit.transform
     determinant = float(np.linalg.det(transform.matrix[:3, :3]))
-    weights = (
-        weight_on_grid(inputs.fixed, masks[0], grid, 0),
-        weight_on_grid(inputs.moving, masks[1], Grid(grid.shape, transform.matrix @ grid.affine), 0),
-    )
-    compared = torch.ones((), dtype=torch.float32, device=inputs.fixed.data.device)
-    for weight in weights:
-        compared = compared if weight is None else compared * (weight > 0)
     diagnostics = {
         "dissimilarity_before": fit.dissimilarity_before,
         "dissimilarity_after": fit.dissimilarity_after,
-        "overlap_percent": 100 * float(compared.double().mean()),
+        "overlap_percent": 100 * _measure_overlap(inputs, masks, transform),
         "folded_percent": 100.0 * (determinant <= 0),
         "jacobian_min": determinant,
         "jacobian_max": determinant,
@@ -54,6 +50,23 @@ def measure_linear(inputs: RegistrationInputs, masks: ImagePair, fit: LinearFit)
         "repaired_largest_mm": 0.0,
     }
     return diagnostics | ({} if inputs.landmarks is None else inputs.landmarks.summary(transform))
+
+
+def _measure_overlap(inputs: RegistrationInputs, masks: ImagePair, transform: Affine) -> float:
+    """Return the share of the fixed voxels that have weight in both images; slab by slab, to bound memory."""
+    grid = inputs.fixed.grid
+    rows = max(1, _CHUNK_VOXELS // math.prod(grid.shape[1:]))
+    total = torch.zeros((), dtype=torch.float64, device=inputs.fixed.data.device)
+    for first in range(0, grid.shape[0], rows):
+        affine = grid.affine @ np.array([[1.0, 0, 0, first], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+        slab = Grid((min(rows, grid.shape[0] - first), *grid.shape[1:]), affine)
+        compared = torch.ones(slab.shape, dtype=torch.bool, device=total.device)
+        moved = Grid(slab.shape, transform.matrix @ slab.affine)
+        for image, mask, seen in ((inputs.fixed, masks[0], slab), (inputs.moving, masks[1], moved)):
+            weight = weight_on_grid(image, mask, seen, 0)
+            compared = compared if weight is None else compared & (weight > 0)
+        total += compared.sum()
+    return float(total) / grid.n_voxels
 
 
 def _measure_displacements(transform: Affine, grid: Grid, count: int) -> np.ndarray:

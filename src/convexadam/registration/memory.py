@@ -23,6 +23,7 @@ from convexadam.features import (
 from convexadam.geometry import Grid
 from convexadam.geometry.grid import check_spacing
 from convexadam.kernels.window import Window
+from convexadam.linear import LinearAlignment
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.pair import refinement_spacings, search_spacings
 
@@ -30,8 +31,16 @@ _FLOAT, _HALF = 4, 2
 _SCRATCH = 3_000_000
 """Bytes of working memory of the compiled kernels on a few threads, independent of the volume."""
 
-_LINEAR, _LINEAR_PER_VOXEL = 25_000_000, 20
-"""Bytes of a registration that is linear alone: samples and search, and both images in bins beside their copies."""
+_LINEAR, _LINEAR_PER_VOXEL, _LINEAR_SEARCH = 12_000_000, 19, 31_000_000
+"""Bytes of a registration that is linear alone: samples, with both images in bins and beside them, or its search."""
+
+_ALIGNMENT = 270, 125
+"""Bytes for each voxel of the first level of a linear alignment before deformable stages, and of the others."""
+
+_SLAB, _SLAB_PER_VOXEL = 2**18, 28
+"""Voxels of a field that are measured at once, and bytes that this takes for each."""
+
+_MOST_CHANNELS = 1_000_000
 
 _FIELDS = 8
 """Displacement fields in memory with a parametrisation that does not say (`HasMemory`)."""
@@ -47,7 +56,8 @@ def estimate_memory(
     """Estimate the peak memory that `register` takes beyond its inputs, in bytes.
 
     For images of one channel without masks, and the compiled kernels on a few threads; measured on the CPU, where it
-    is right to 15 % for volumes of 64^3 to 540^3 voxels (to 20 % for linear registrations, of 96^3 to 224^3).
+    is right to 15 % for all presets from 128^3 voxels on. In smaller volumes, pairs that need no linear alignment take
+    less.
     Components say what they take (`convexadam.features` and `convexadam.continuous.HasMemory`). The memory of a network
     is not included (`NNUNetFeatures`, `TorchScriptFeatures`): it is added while features are extracted.
 
@@ -77,7 +87,7 @@ def estimate_memory(
     config = RegistrationConfig() if config is None else config
     check_component(config, RegistrationConfig, "config")
     if channels is not None:
-        check_count(channels, "channels", least=1)
+        check_count(channels, "channels", least=1, most=_MOST_CHANNELS)
     native = Grid(shape, np.diag([*check_spacing(spacing_mm), 1.0]))
     return estimate_on_grid(config, native, config.grid(native), channels=channels)
 
@@ -95,7 +105,7 @@ def estimate_on_grid(
     ``default_channels`` is the number of channels of features that do not know theirs; ``None`` refuses them.
     """
     if config.is_linear:
-        return _LINEAR + _LINEAR_PER_VOXEL * native.n_voxels
+        return max(_LINEAR_SEARCH, _LINEAR + _LINEAR_PER_VOXEL * native.n_voxels) + _SCRATCH
     resampled = 0 if grid.is_close(native) else native.n_voxels
     searched, refined = config.features, config.continuous_features or config.features
     search_channels, refine_channels = (
@@ -104,13 +114,13 @@ def estimate_on_grid(
     spacings, levels = search_spacings(config, grid), refinement_spacings(config, grid)
     shared = bool(spacings) and len(levels) == 1 and searched == refined
     maps = sum(_maps(grid, spacing, search_channels) for spacing in {*spacings, *(levels if shared else ())})
+    # images on the working grid and weights, from which features of later stages are extracted
+    kept = 0 if shared else grid.n_voxels * 2 * _FLOAT * (2 if resampled else 1)
     stages = [
+        _alignment(config.linear, native),
         _join(searched, maps) + _extraction(searched, grid.n_voxels, search_channels, resampled=resampled > 0),
-        *(maps + _search(search, grid, search_channels) for search in config.searches),
-        *(
-            _maps(grid, spacing, refine_channels) + _refinement(config, grid, spacing, refine_channels, shared=shared)
-            for spacing in levels
-        ),
+        *(kept + maps + _search(search, grid, search_channels) for search in config.searches),
+        *(kept + _refinement(config, grid, spacing, refine_channels, shared=shared) for spacing in levels),
     ]
     if not shared:
         extraction = _extraction(refined, grid.n_voxels, refine_channels, resampled=resampled > 0)
@@ -152,6 +162,12 @@ def _maps(grid: Grid, spacing: Triple, channels: int) -> int:
     return 2 * _FLOAT * channels * _control_points(grid, spacing)
 
 
+def _alignment(alignment: LinearAlignment | None, native: Grid) -> int:
+    """Bytes of the largest level of a linear alignment before deformable stages."""
+    levels = () if alignment is None else alignment.voxels_per_level
+    return max((min(n, native.n_voxels) * _ALIGNMENT[min(k, 1)] for k, n in enumerate(levels)), default=0)
+
+
 def _join(features: Extractor, maps: int) -> int:
     """Bytes of maps and, if they are joined from those of several extractors, of these."""
     return 2 * maps if isinstance(features, MapLayout) and features.joins_maps else maps
@@ -170,21 +186,23 @@ def _search(search: ConvexSearch, grid: Grid, channels: int) -> int:
 
 
 def _refinement(config: RegistrationConfig, grid: Grid, spacing: Triple, channels: int, *, shared: bool) -> int:
-    """Bytes of the fields of parametrisation and optimiser, weights, one map of gradients, and copies of features."""
+    """Bytes of features and their copies, or a map of gradients, of weights, and of fields."""
     if config.continuous is None:
         return 0
+    maps = _maps(grid, spacing, channels)
     parametrisation, similarity = config.continuous.parametrisation, config.continuous.similarity
     fields = parametrisation.memory_fields if isinstance(parametrisation, HasMemory) else _FIELDS
     fields += 2 * config.symmetric  # of the other direction
-    copied = 0
+    copied = channels
     if isinstance(similarity, CopiesFeatures):
         features = config.continuous_features or config.features
         # features of a level of their own are brought to that layout as they are extracted
         channels_last = not shared or (isinstance(features, MapLayout) and features.channels_last)
         copied = 2 * similarity.count_copied_channels(channels, channels_last=channels_last)
-    return _control_points(grid, spacing) * _FLOAT * (3 * fields + 6 + channels + copied)
+    return maps + _control_points(grid, spacing) * _FLOAT * (3 * fields + 6 + copied)
 
 
 def _finish(voxels: int, resampled: int) -> int:
-    """Bytes of the field in mm, on both grids if they differ, and of lengths."""
-    return _FLOAT * (3 * voxels + 3 * resampled + 2 * max(voxels, resampled))
+    """Bytes of the field in mm, on both grids if they differ, of lengths, and of what is measured at once."""
+    largest = max(voxels, resampled)
+    return _FLOAT * (3 * voxels + 3 * resampled + 2 * largest) + _SLAB_PER_VOXEL * min(_SLAB, largest)

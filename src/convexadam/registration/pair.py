@@ -76,6 +76,11 @@ class WorkingPair:
         fine = self._refinement_level(self._pack(list(maps.pop(shared[0]))), 0) if shared else None
         return _release_in_order(self._measure(coarse, fine)), fine
 
+    def release_images(self) -> WorkingPair:
+        """Return the pair without weights, and with images that take no memory: when all features are extracted."""
+        fixed, moving = (Image(image.data.new_zeros(()).expand(image.data.shape), image.grid) for image in self.images)
+        return replace(self, images=(fixed, moving), weights=(None, None), segmentations=(None, None))
+
     def extract_refinement(self, number: int) -> FeatureLevel:
         """Extract the features of one level of the refinement."""
         spacing = refinement_spacings(self.config, self.grid)[number]

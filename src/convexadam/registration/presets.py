@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, final
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import show
 from convexadam.continuous import (
     Compositional,
@@ -84,6 +85,7 @@ def preset_table() -> dict[str, Preset]:
     return {entry.name: entry for entry in (*_BUILT_IN, *_discover(), *_registered.values())}
 
 
+@check_arguments
 def register_preset(name: str, make: Callable[[], RegistrationConfig], *, summary: str) -> None:
     """Add a preset for this process; packages add theirs by an entry point in the group ``convexadam.presets``.
 
@@ -93,7 +95,7 @@ def register_preset(name: str, make: Callable[[], RegistrationConfig], *, summar
         If the name is taken.
     """
     if name in preset_table():
-        raise ConfigError(f"name must be new, got {name!r}, which is a preset already; choose another name")
+        raise ConfigError(f"name must be new, got {show(name)}, which is a preset already; choose another name")
     _registered[name] = Preset(name=name, summary=summary, make=make)
 
 
@@ -115,9 +117,11 @@ def _load(point: EntryPoint) -> RegistrationConfig:
     try:
         config = point.load()()
     except Exception as error:  # whatever another package raises
-        raise ConfigError(f"preset {point.name!r} must load from {point.value}, got {error!r}; reinstall it") from error
+        raise ConfigError(
+            f"preset {point.name!r} must load from {point.value}, got {show(error)}; reinstall it"
+        ) from error
     if not isinstance(config, RegistrationConfig):
-        raise ConfigError(f"preset {point.name!r} must return a RegistrationConfig, got {config!r}")
+        raise ConfigError(f"preset {point.name!r} must return a RegistrationConfig, got {show(config)}")
     return config
 
 

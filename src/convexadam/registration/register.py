@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -151,7 +152,7 @@ def register(
         raise ConfigError(f"config must be a RegistrationConfig, got {show(config)}; preset('default') returns one")
     if progress is not None and not callable(progress):
         raise ConfigError(f"progress must be a function (stage, fraction), got {show(progress)}; pass print, say")
-    with _translate_memory_errors(f"{device or 'the device'} {_NO_MEMORY_FOR_IMAGES}"):
+    with _translate_memory_errors(f"{'the device' if device is None else show(device)} {_NO_MEMORY_FOR_IMAGES}"):
         images = parse_images(fixed, moving, device, fixed_affine=fixed_affine, moving_affine=moving_affine)
         fixed_image, moving_image = images
         grids = fixed_image.grid, moving_image.grid
@@ -202,22 +203,44 @@ def _register_deformably(
     inputs: RegistrationInputs, initialisation: Initialisation, config: RegistrationConfig, clock: _Clock
 ) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
     """Return the transform, its inverse if the settings are symmetric, and diagnostics."""
-    with clock.stage("resample"):
-        pair = resample_to_working_grid(inputs, initialisation, config)
+    pair, levels, fine = _extract(inputs, initialisation, config, clock)
     grid = pair.grid
-    level, fields = _search_and_refine(pair, clock)
-    del pair
+    level, fields = _search_and_refine(pair, levels, fine, clock)
+    del pair, levels, fine
     with clock.stage("finish"):
         similarity = measure_similarity(level, fields.forward)
         del level  # before fields at full resolution are made
-        return finish(inputs, initialisation, config, grid, fields, similarity)
+        release_memory()
+        result = finish(inputs, initialisation, config, grid, fields, similarity)
+    if not result[2]["overlap_percent"]:
+        warnings.warn(
+            "masks and fields of view leave no control point that lies wholly in both images (overlap 0 %), so that "
+            "the last stage compared nothing; use larger or closed masks, or a finer spacing",
+            stacklevel=3,
+        )
+    return result
 
 
-def _search_and_refine(pair: WorkingPair, clock: _Clock) -> tuple[FeatureLevel, ForwardBackward]:
-    """Return the last level, and the displacements on its control points."""
+def _extract(
+    inputs: RegistrationInputs, initialisation: Initialisation, config: RegistrationConfig, clock: _Clock
+) -> tuple[WorkingPair, Iterator[FeatureLevel], FeatureLevel | None]:
+    """Return the pair, without its images if nothing is extracted from them later, and what `WorkingPair.extract` does.
+
+    ``None`` stands for a level of the refinement that is to be extracted when it begins.
+    """
+    with clock.stage("resample"):
+        pair = resample_to_working_grid(inputs, initialisation, config)
     with clock.stage("features"):
         levels, fine = pair.extract()
-        release_memory()
+        if fine is not None and config.continuous is not None and len(config.continuous.levels) == 1:
+            pair = pair.release_images()  # nothing else is extracted
+    return pair, levels, fine
+
+
+def _search_and_refine(
+    pair: WorkingPair, levels: Iterator[FeatureLevel], fine: FeatureLevel | None, clock: _Clock
+) -> tuple[FeatureLevel, ForwardBackward]:
+    """Return the last level, and the displacements on its control points."""
     with clock.stage("discrete"):
         fields, level = search(pair, levels)
         del levels
@@ -247,6 +270,8 @@ class _Clock:
         if self._progress is not None:
             self._progress(name, _STAGES.index(name) / len(_STAGES))
         yield
+        if self._device.type == "cpu":
+            release_memory()
         self._marks.append(self._mark())
         self._names.append(name)
         if self._progress is not None and name == _STAGES[-1]:

@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._version import VERSION
 from convexadam.geometry import Affine, DisplacementField, Image, Transform
 from convexadam.io import atomic_path, convert_image
@@ -111,6 +112,7 @@ class RegistrationResult:
             },
         }
 
+    @check_arguments
     def save_report(self, path: str | Path) -> None:
         """Write `report` as JSON (all of it, or nothing).
 

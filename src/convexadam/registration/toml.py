@@ -17,9 +17,10 @@ import types
 import typing
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from convexadam import continuous, discrete, features, linear
+from convexadam._arguments import fits, name_type
 from convexadam._checks import is_finite, show
 from convexadam.errors import ConfigError, did_you_mean
 from convexadam.registration import foreground, landmarks, working_grid
@@ -35,7 +36,7 @@ SCHEMA_VERSION = 4
 ENTRY_POINTS = "convexadam.components"
 """Group of entry points; each names a dataclass."""
 
-_MOST_CHARACTERS = 1_000_000
+MOST_CHARACTERS = 1_000_000
 
 _MODULES = (working_grid, foreground, features, linear, discrete, continuous, landmarks)
 
@@ -70,7 +71,7 @@ def _load_entry_point(point: EntryPoint) -> type:
     try:
         kind = point.load()
     except Exception as error:  # whatever another package raises
-        raise ConfigError(f"component {point.name!r} must load from {point.value}, got {error!r}") from error
+        raise ConfigError(f"component {point.name!r} must load from {point.value}, got {show(error)}") from error
     return _check_dataclass(kind, point.value)
 
 
@@ -88,7 +89,7 @@ def find_component(name: str) -> type:
     module, colon, qualified = name.partition(":")
     if not colon:
         raise ConfigError(
-            f"type must be a component, got {name!r}{_suggest(name, known)}; known: {', '.join(known)}, and "
+            f"type must be a component, got {show(name)}{_suggest(name, known)}; known: {', '.join(known)}, and "
             "'module:Class' for one of another package"
         )
     try:
@@ -96,7 +97,7 @@ def find_component(name: str) -> type:
         for part in qualified.split("."):
             value = getattr(value, part)
     except Exception as error:  # whatever a module raises as it is imported
-        raise ConfigError(f"type must be a class that can be imported, got {name!r}: {error}") from error
+        raise ConfigError(f"type must be a class that can be imported, got {show(name)}: {error}") from error
     return _check_dataclass(value, name)
 
 
@@ -118,7 +119,7 @@ def name_component(kind: type) -> str:
         found = None
     if found is not kind or kind.__module__ == "__main__":
         raise ConfigError(
-            f"a component must be a dataclass that can be imported to be saved, got {kind.__qualname__!r} of "
+            f"a component must be a dataclass that can be imported to be saved, got {show(kind.__qualname__)} of "
             f"{kind.__module__}; define it at the top level of a module"
         )
     return name
@@ -126,7 +127,7 @@ def name_component(kind: type) -> str:
 
 def _check_dataclass(kind: Any, name: str) -> type:
     if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
-        raise ConfigError(f"type must be a dataclass, got {name!r}")
+        raise ConfigError(f"type must be a dataclass, got {show(name)}")
     return kind
 
 
@@ -177,9 +178,9 @@ _UNREADABLE = (tomllib.TOMLDecodeError, RecursionError)
 
 
 def _parse(text: str) -> dict[str, Any]:
-    if not isinstance(text, str) or len(text) > _MOST_CHARACTERS:
+    if not isinstance(text, str) or len(text) > MOST_CHARACTERS:
         found = f"{len(text)} characters" if isinstance(text, str) else show(text)
-        raise ConfigError(f"the settings must be TOML text of at most {_MOST_CHARACTERS} characters, got {found}")
+        raise ConfigError(f"the settings must be TOML text of at most {MOST_CHARACTERS} characters, got {found}")
     try:
         return tomllib.loads(text)
     except ValueError as error:  # also of an integer with thousands of digits
@@ -213,7 +214,7 @@ def _merge_elements(name: str, old: list[Any], change: dict[str, Any]) -> list[A
     """Change elements of a list by their numbers, from 0."""
     elements = {str(number): element for number, element in enumerate(old)}
     if unknown := [key for key in change if key not in elements]:
-        raise ConfigError(f"an element of {name} must be a number from 0 to {len(old) - 1}, got {unknown[0]!r}")
+        raise ConfigError(f"an element of {name} must be a number from 0 to {len(old) - 1}, got {show(unknown[0])}")
     _merge(elements, change)
     return list(elements.values())
 
@@ -258,8 +259,8 @@ def _entries(component: Any) -> list[tuple[str, Any]]:
     """Type and fields of a component; a ``None`` that is not the default is written ``"none"``."""
     if not dataclasses.is_dataclass(component):
         raise ConfigError(
-            f"a component must be a dataclass that can be imported to be saved, got {component!r}; write a dataclass "
-            "with __call__ at the top level of a module"
+            f"a component must be a dataclass that can be imported to be saved, got {show(component)}; write a "
+            "dataclass with __call__ at the top level of a module"
         )
     entries: list[tuple[str, Any]] = [("type", name_component(type(component)))]
     for item in dataclasses.fields(component):
@@ -289,10 +290,10 @@ def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
     values = {}
     for key, raw in table.items():
         if key not in names:
-            raise ConfigError(f"{where}: keys must be among {', '.join(names)}, got {key!r}{_suggest(key, names)}")
+            raise ConfigError(f"{where}: keys must be among {', '.join(names)}, got {show(key)}{_suggest(key, names)}")
         values[key] = _parse_value(raw, f"{where}: {key}")
-        if not _fits(values[key], hints[key]):
-            raise ConfigError(f"{where}: {key} must be {_name_type(hints[key])}, got {show(raw)}")
+        if not fits(values[key], hints[key]):
+            raise ConfigError(f"{where}: {key} must be {name_type(hints[key], _TYPE_NAMES)}, got {show(raw)}")
         if hints[key] is float and is_finite(values[key]):  # the component refuses other numbers
             values[key] = float(values[key])
     missing = [
@@ -329,7 +330,7 @@ def _parse_value(raw: Any, where: str) -> Any:
         return raw
     name = raw.get("type")
     if not isinstance(name, str):
-        raise ConfigError(f"{where}: type must be the name of a component, got {name!r}")
+        raise ConfigError(f"{where}: type must be the name of a component, got {show(name)}")
     try:
         kind = find_component(name)
     except ConfigError as error:
@@ -341,30 +342,6 @@ def _suggest(word: str, known: Iterable[str]) -> str:
     return did_you_mean(word, known, cutoff=0.4)
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value from a file has the annotated type; a whole number fits a float."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in inner)
-    if origin is Literal:
-        return value in inner
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        options = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is Ellipsis else list(inner)
-        return len(value) == len(options) and all(_fits(v, o) for v, o in zip(value, options, strict=True))
-    return _is_instance(value, hint)
-
-
-def _is_instance(value: Any, hint: Any) -> bool:
-    if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
-    try:
-        return hint is Any or isinstance(value, typing.get_origin(hint) or hint)
-    except TypeError:  # an annotation that cannot be checked at run time: the component checks its settings itself
-        return True
-
-
 _TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
@@ -372,17 +349,3 @@ _TYPE_NAMES = {
     bool: "true or false",
     types.NoneType: "'none'",
 }
-
-
-def _name_type(hint: Any) -> str:
-    """Name an annotated type in the words of a settings file."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(map(_name_type, inner)))
-    if origin is Literal:
-        return " or ".join(map(repr, inner))
-    if origin is tuple:
-        kinds = dict.fromkeys(_name_type(kind) for kind in inner if kind is not Ellipsis)
-        size = "" if Ellipsis in inner else f"{len(inner)} values, each "
-        return f"a list of {size}{' or '.join(kinds)}"
-    return _TYPE_NAMES.get(hint) or str(getattr(hint, "__name__", hint))

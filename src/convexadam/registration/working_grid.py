@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_count, check_number
 from convexadam.errors import ConfigError
 from convexadam.geometry import Grid
@@ -31,6 +32,7 @@ class WorkingGrid(Protocol):
 class NativeGrid:
     """The voxels of the fixed image, with axes in R, A, S order."""
 
+    @check_arguments
     def __call__(self, fixed: Grid) -> Grid:
         """Return the working grid for a fixed grid."""
         return fixed.canonical()
@@ -71,6 +73,7 @@ class IsotropicGrid:
         check_count(self.max_voxels, "max_voxels", least=1)
         check_number(self.max_anisotropy, "max_anisotropy", least=1.0)
 
+    @check_arguments
     def __call__(self, fixed: Grid) -> Grid:
         """Return the working grid for a fixed grid."""
         self._check_spacing(fixed)

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar, final
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam.continuous.protocols import prefers_channels_last
 from convexadam.errors import InputError
 from convexadam.features import receptive_radius, uses_labels
@@ -69,6 +70,7 @@ class Evaluator:
         Whether surface distances count: the slow part of judging labels.
     """
 
+    @check_arguments
     def __init__(
         self,
         pairs: Sequence[PairFiles],

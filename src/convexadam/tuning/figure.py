@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convexadam._arguments import check_arguments
 from convexadam.io import atomic_path
 from convexadam.tuning.report import TuningResult
 from convexadam.viz import new_figure
@@ -24,6 +25,7 @@ _AXIS_LABELS = {
 }
 
 
+@check_arguments
 def tradeoff_figure(result: TuningResult, *, path: Path | str | None = None) -> Figure:
     """Plot accuracy against smoothness of all settings of the second stage, with the initial and the best ones marked.
 

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import is_number
 from convexadam.errors import ConfigError, FileError
 from convexadam.registration import RegistrationConfig, preset
@@ -202,6 +203,7 @@ class Space:
     text: str
 
     @classmethod
+    @check_arguments
     def load(cls, name: str | Path) -> Space:
         """Read a space.
 
@@ -230,6 +232,7 @@ class Space:
             raise ConfigError(f"cannot read the space {path}: {error}") from error
 
     @classmethod
+    @check_arguments
     def from_toml(cls, text: str, *, folder: Path = Path()) -> Space:
         """Read a space from TOML text; ``base`` may be a file relative to ``folder``.
 

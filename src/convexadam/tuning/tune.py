@@ -15,8 +15,9 @@ from typing import Literal, TypeAlias, final, get_args
 
 import numpy as np
 
+from convexadam._arguments import check_arguments
 from convexadam._atomic import make_folder
-from convexadam._checks import check_choice, is_number
+from convexadam._checks import check_choice, is_number, show
 from convexadam.errors import ConfigError, FileError, InputError
 from convexadam.io import PairFiles, atomic_path, read_manifest
 from convexadam.tuning.evaluator import MEMORY_BYTES
@@ -48,6 +49,7 @@ class Status:
 Progress: TypeAlias = Callable[[Status], None]
 
 
+@check_arguments
 def tune(
     pairs: str | os.PathLike[str] | Sequence[PairFiles],
     output_dir: str | os.PathLike[str],
@@ -237,7 +239,7 @@ def _replace_samples(stages: tuple[Stage, Stage], samples: tuple[int, int]) -> t
         or not all(type(n) is int and n >= 0 for n in samples)
     ):
         raise ConfigError(
-            f"samples must be two whole numbers of at least 0, one for each stage, got {samples!r}; "
+            f"samples must be two whole numbers of at least 0, one for each stage, got {show(samples)}; "
             "write for example (40, 60)"
         )
     first, second = (dataclasses.replace(stage, samples=n) for stage, n in zip(stages, samples, strict=True))
@@ -259,13 +261,13 @@ def _check_arguments(files: Sequence[PairFiles], sampler: str, ranking: str, bud
     check_choice(sampler, "sampler", get_args(Sampler))
     check_choice(ranking, "ranking", get_args(Ranking))
     if not is_number(budget_s) or not budget_s > 0:
-        raise ConfigError(f"budget_s must be a number of seconds above 0, got {budget_s!r}; omit it for no limit")
+        raise ConfigError(f"budget_s must be a number of seconds above 0, got {show(budget_s)}; omit it for no limit")
 
 
 def _resolve_paths(pairs: Sequence[PairFiles]) -> tuple[PairFiles, ...]:
     """Return pairs with absolute paths, which are valid on every worker."""
     if not pairs or not all(isinstance(pair, PairFiles) for pair in pairs):
-        raise InputError(f"pairs must be a file with a list of pairs or at least one PairFiles, got {pairs!r}")
+        raise InputError(f"pairs must be a file with a list of pairs or at least one PairFiles, got {show(pairs)}")
     resolved = []
     for pair in pairs:
         files = {name: Path(path).resolve() for name, path in vars(pair).items() if name != "name" and path is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._typing import Float, Tensor
 from convexadam.kernels._backend import get_implementation
 from convexadam.kernels._batch import over_batch
@@ -13,6 +14,7 @@ __all__ = ["Window", "cost_volume"]
 
 
 @over_batch(4)
+@check_arguments
 def cost_volume(
     fixed: Float[Tensor, "*b c i j k"],
     moving: Float[Tensor, "*b c i j k"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from convexadam._arguments import check_arguments
 from convexadam._typing import Float, Tensor, Volume
 from convexadam.kernels._backend import get_implementation
 from convexadam.kernels._batch import over_batch
@@ -10,6 +11,7 @@ __all__ = ["jacobian_determinant"]
 
 
 @over_batch(4)
+@check_arguments
 def jacobian_determinant(disp_vox: Float[Tensor, "*b 3 i j k"]) -> Float[Tensor, "*b i j k"]:
     """Compute the local volume change ``det(I + du/dx)``: 1 without change of volume, 0 or less in folds.
 

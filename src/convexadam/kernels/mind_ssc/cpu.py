@@ -53,6 +53,8 @@ def _extract(
     *,
     pool_weight: Volume | None,
 ) -> tuple[Pooled, ...]:
+    if not spacings:
+        return ()
     image = functional.pad(volume[None, None], (dilation,) * 6, mode="replicate")[0, 0].numpy()
     statistic, pooling = to_numpy(*fill_weights(weight, pool_weight, like=volume))
     blocks = [(a, b, c) for a, b, c in ([n // s for n, s in zip(volume.shape, t, strict=True)] for t in spacings)]
