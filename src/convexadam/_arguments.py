@@ -6,9 +6,11 @@ import contextlib
 import functools
 import inspect
 import numbers
+import os
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union
 
 import jaxtyping
@@ -16,12 +18,15 @@ import torch
 
 from convexadam._checks import show
 from convexadam._typing import Float, Tensor
-from convexadam.errors import ConfigError, InputError
+from convexadam.errors import ConfigError, FileError, InputError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _NUMBERS: Mapping[Any, Any] = {int: numbers.Integral, float: numbers.Real}
+
+_LONGEST_NAME = 255
+"""Characters of the name of a file or folder."""
 
 _TYPES = frozenset(
     {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool}
@@ -38,6 +43,8 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
 
     Raises
     ------
+    FileError
+        By the function, for a file name that no system allows.
     InputError
         By the function, for an argument that is to be a tensor.
     ConfigError
@@ -58,6 +65,8 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
 
 def _refuse(name: str, value: object, hint: Any, function: str) -> typing.NoReturn:
     expected = name_type(hint)
+    if _is_refused_path(value):
+        raise FileError(f"{name} must be a file name that the system allows, got {show(value)}; choose another")
     if not isinstance(value, torch.Tensor):
         error = InputError if any(map(_is_array, (hint, *typing.get_args(hint)))) else ConfigError
         raise error(f"{name} must be {expected}, got {show(value)}; see help({function})")
@@ -110,7 +119,8 @@ def fits(value: object, hint: Any, sizes: dict[str, Any] | None = None) -> bool:
     """
     origin, inner = _split(hint)
     if origin in (Union, types.UnionType):
-        return any(fits(value, option, sizes) for option in inner)
+        is_path = str in inner and any(_is_path_type(option) for option in inner)
+        return any(fits(value, option, sizes) for option in inner) and not (is_path and _is_refused_path(value))
     if origin is Literal:
         return type(value) in map(type, inner) and value in inner
     if origin in (tuple, Sequence):
@@ -141,6 +151,19 @@ def _is_instance(value: object, kind: Any) -> bool:
         return True
 
 
+def _is_path_type(hint: Any) -> bool:
+    kind = typing.get_origin(hint) or hint
+    return isinstance(kind, type) and issubclass(kind, os.PathLike)
+
+
+def _is_refused_path(value: object) -> bool:
+    """Whether a path is one that every system refuses: with a NUL, or a name that is too long."""
+    if not isinstance(value, (str, os.PathLike)):
+        return False
+    path = Path(value)
+    return "\0" in str(path) or any(len(name) > _LONGEST_NAME for name in path.parts)
+
+
 def _fits_64_bits(value: Any, kind: type) -> bool:
     try:
         return -(2**63) <= value < 2**63 if kind is int else isinstance(float(value), float)
@@ -158,6 +181,8 @@ def _fits_array(values: Tensor, hint: Any, sizes: dict[str, Any]) -> bool:
     An axis ``_`` may have any size.
     """
     if find_obstacle(values) or values.is_meta or (hint.dtype is Float and not values.is_floating_point()):
+        return False
+    if values.ndim > 2 and not values.numel():  # an empty list of points is one, an empty volume is none
         return False
     axes, several = _parse_axes(hint.dim_str)
     shape: tuple[Any, ...] = tuple(values.shape)

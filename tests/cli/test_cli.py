@@ -323,7 +323,7 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     ),
     "a missing mask": ([*WORK, "--moving-mask", "no.nii.gz"], "there is no file no.nii.gz"),
     "an unknown preset": ([*WORK, "--preset", "publishd"], "did you mean 'published'?"),
-    "a missing config": ([*WORK, "--config", "no.toml"], "cannot read the settings file no.toml"),
+    "a missing config": ([*WORK, "--config", "no.toml"], "there is no file no.toml"),
     "no setting": ([*WORK, "--set", "spacing"], "a setting must be KEY=VALUE in TOML, got 'spacing'"),
     "an unknown setting": ([*WORK, "--set", "discrete.sapcing=3"], "did you mean 'spacing'?"),
     "no field": (["warp", "fixed.nii.gz", "moving.nii.gz", "OUT.nii.gz"], "fixed.nii.gz"),

@@ -398,8 +398,9 @@ def test_saving_into_a_missing_folder_raises(tmp_path: Path) -> None:
 
 def test_loading_an_unreadable_file_raises(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    for name in ("missing.toml", "binary.toml", ""):
-        with pytest.raises(FileError, match="cannot read the settings file"):
+    refusals = {"missing.toml": "there is no file", "binary.toml": "cannot read settings in TOML", "": "got a folder"}
+    for name, message in refusals.items():
+        with pytest.raises(FileError, match=message):
             RegistrationConfig.load(tmp_path / name)
 
 

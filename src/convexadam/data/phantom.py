@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import show
 from convexadam._typing import Field, Points, Shaped, Tensor, Triple, Volume
 from convexadam.data.body import HALF_MM
@@ -33,7 +34,7 @@ from convexadam.data.wall import paint_back, paint_chest, paint_ribs, paint_spin
 from convexadam.errors import ConfigError, InputError
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
-from convexadam.geometry.tensors import finest_float
+from convexadam.geometry.tensors import finest_float, parse_device
 from convexadam.kernels.warp import identity_positions
 
 _LEAST_JACOBIAN = 0.3
@@ -76,6 +77,7 @@ class PhantomPair:
     label_names: dict[int, str]
 
 
+@check_arguments
 def phantom_pair(
     shape: Triple = (96, 80, 72),
     *,
@@ -137,7 +139,7 @@ def phantom_pair(
     """
     grid = _parse_grid(shape, spacing_mm, affine)
     _check_settings(contrasts, displacement_mm, noise, seed)
-    target = torch.device("cpu" if device is None else device)
+    target = torch.device("cpu") if device is None else parse_device(device)
     generator = torch.Generator("cpu").manual_seed(int(seed))
     frame = _Frame.of(grid)
     person = Motion.draw_individual(generator)

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import torch
 
-from convexadam._checks import is_finite, show
+from convexadam._checks import check_flag, is_finite, show
 from convexadam._typing import Points, Tensor
 from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry import DisplacementField, Grid, Image, Transform, resample
@@ -77,6 +77,11 @@ def tail_mean(values: Iterable[float], share: float = 0.3, *, highest: bool) -> 
     >>> tail_mean([0.9, 0.5, 0.7, 0.8], highest=False)
     0.6
     """
+    check_flag(highest, "highest")
+    try:
+        values = [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(f"values must be a list of numbers, got {show(values)}; pass one for each label") from error
     if not is_finite(share) or not 0 < share <= 1:
         raise ConfigError(f"share must be above 0 and at most 1, got {show(share)}; 0.3 averages the worst 30 %")
     ordered = sorted((float(v) for v in values if not math.isnan(v)), reverse=highest)

@@ -56,7 +56,8 @@ def estimate_memory(
     """Estimate the peak memory that `register` takes beyond its inputs, in bytes.
 
     For images of one channel without masks, and the compiled kernels on a few threads; measured on the CPU, where it
-    is right to 15 % for volumes of 64^3 to 540^3 voxels (to 20 % for linear registrations, of 96^3 to 224^3).
+    is right to 15 % for all presets from 128^3 voxels on. In smaller volumes, pairs that need no linear alignment take
+    less.
     Components say what they take (`convexadam.features` and `convexadam.continuous.HasMemory`). The memory of a network
     is not included (`NNUNetFeatures`, `TorchScriptFeatures`): it is added while features are extracted.
 
