@@ -26,7 +26,7 @@ MORE_REGISTERS = {"invert._invert_points": 1.5}
 MORE_SHARED = {"mutual_information._add_joint": 2}
 """As a factor: the weights of samples in all bins of both images are multiplied from there."""
 
-MAX_VARIANTS = {"published": 24, "accurate": 37, "rigid": 40}
+MAX_VARIANTS = {"published": 28, "accurate": 47, "rigid": 30}
 """Of three sizes that differ in what divides them; each takes one or two seconds at the first call.
 
 None is due to a size: the kernels of the smoothing and the gradient are compiled for several filters and terms.
