@@ -92,7 +92,7 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_find_ends": _fill(ends=0.5, weights=1.0),
     "_find_unit": _fill(numbers=1.0),
     "_find_minima": _fill(out=(-0.4, 0.4)),
-    "_fit_displacements": _copy("onto"),
+    "_fit_displacements": _copy("target_map"),
     "_gradient": _write_gradient,
     "_interpolate": _fill(out=0.25),
     "_judge": _fill(accepted=1.0, damping=0.1),

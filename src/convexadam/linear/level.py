@@ -214,15 +214,15 @@ class LinearLevel:
         """Resample with a matrix that the host does not know."""
         to_index, affine, fill_value = self._on_device
         mask = self.moving_mask
-        onto = matrix @ affine
+        to_mm = matrix @ affine
         return resample_affine(
             self.moving.data,
-            to_index[0] @ onto,
+            to_index[0] @ to_mm,
             self.grid.shape,
             fill_value=fill_value,
             margin=margin,
             mask=None if mask is None else mask.data[0],
-            mask_map=None if mask is None else to_index[1] @ onto,
+            mask_map=None if mask is None else to_index[1] @ to_mm,
         )
 
     @cached_property
