@@ -37,13 +37,28 @@ def _cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def _count_trips_of_fit(blocks: int, points: int, a: Arguments) -> list[int]:
+    """Return how often the loops over points, squarings, fits and bits run, if no fit converges."""
+    pass_, squarings = _cdiv(points, a["block"]), a["squarings"]
+    fit = [pass_, squarings]
+    return [blocks, blocks, *fit, a["iterations"], pass_, 31, _cdiv(points, a["wide"]), *fit, pass_]
+
+
 TRIPS: dict[str, Callable[[Arguments], list[int]]] = {
     "cost_volume._distances": lambda a: [min(a["segment"], a["n0"]) + 4, a["channels"] // a["unrolled"]],
     "cost_volume._fill_gaps": lambda a: [_cdiv(a["labels"], a["block_labels"])] * 2,
     "cost_volume._means": lambda a: [a["n1"] + 2],
     "coupled_argmin._find_minima": lambda a: [_cdiv(a["labels"], a["block_labels"])],
+    "dissimilarity._divide": lambda a: [a["channels"]],
+    "dissimilarity._find_unit": lambda a: [
+        *[_cdiv(a["parts"], a["block"])] * 2,
+        a["channels"],
+        *[_cdiv(a["parts"], a["block"])] * 4,
+    ],
+    "dissimilarity._sum_moments": lambda a: [a["channels"]],
     "feature_range._find_ends": lambda a: [a["steps"], a["channels"], a["steps"], a["steps"]],
     "feature_range._summarise": lambda a: [a["channels"]],
+    "mind_ssc._average": lambda a: [_cdiv(a["parts"], a["block"])],
     "mind_ssc._sum_variance": lambda a: [
         2 * a["radius"],
         2 * a["radius"] + 1,
@@ -57,8 +72,14 @@ TRIPS: dict[str, Callable[[Arguments], list[int]]] = {
         a["spacing0"],
         2 * a["radius"] + 1,
     ],
+    "resample_affine._resample": lambda a: [a["channels"]],
+    "rescale._find_range": lambda a: [a["steps"]],
+    "rescale._scale": lambda a: [a["steps"]],
     "smooth._filter_all_axes": lambda a: [2 * a["radius"] + 1],  # the loop inside it is unrolled
     "smooth._filter_columns": lambda a: [min(a["length"], a["n0"]) + 2 * a["radius"]],
+    "trimmed_fit._fit_displacements": lambda a: _count_trips_of_fit(
+        _cdiv(a["n"], a["block"]), min(a["n"], a["most"]), a
+    ),
     "warp._sample": lambda a: [a["channels"]],
 }
 """How often each loop of a kernel runs, in the order in which loops begin in the machine code."""

@@ -11,8 +11,8 @@ H200, is a set of assumptions; nothing of it is measured:
   in whole rounds over the multiprocessors. All threads go the longest way: no early exits.
 - A torch operation takes each of its arrays once at `BANDWIDTH`, and at least `LAUNCH`.
 - The host needs `HOST_OPERATION` for a torch operation, `HOST_LAUNCH` for a launch by Triton, and `HOST_REPLAY` for a
-  recorded step. A stage takes the longer of what the host and the device need. Host work between launches (the linear
-  alignment fits its transforms on the host) is not counted.
+  recorded step. A stage takes the longer of what the host and the device need. The latency of a single program, such
+  as that of the trimmed fits, is not counted.
 """
 
 from __future__ import annotations

@@ -23,7 +23,10 @@ MAX_REGISTERS = {"cuda": 128, "hip": 192}
 MORE_REGISTERS = {"invert._invert_points": 1.5}
 """As a factor: the state of a point that is solved stays in registers."""
 
-MAX_VARIANTS = {"published": 24, "accurate": 37}
+MORE_SHARED = {"mutual_information._add_joint": 2}
+"""As a factor: the weights of samples in all bins of both images are multiplied from there."""
+
+MAX_VARIANTS = {"published": 28, "accurate": 47, "rigid": 30}
 """Of three sizes that differ in what divides them; each takes one or two seconds at the first call.
 
 None is due to a size: the kernels of the smoothing and the gradient are compiled for several filters and terms.
@@ -56,6 +59,8 @@ def _compile(signatures: list[Any], target: str, folder: Path) -> list[dict[str,
         ("published", "cuda:100"),
         ("published", "hip:gfx942"),
         ("accurate", "cuda:90"),
+        ("rigid", "cuda:80"),
+        ("rigid", "hip:gfx942"),
     ],
 )
 def test_kernels_fit_the_device(counted: PretendedGpu, name: str, target: str, tmp_path: Path) -> None:
@@ -65,6 +70,6 @@ def test_kernels_fit_the_device(counted: PretendedGpu, name: str, target: str, t
     assert len(rows) <= MAX_VARIANTS[name], sorted(row["kernel"] for row in rows)
     for row in rows:
         assert row["spills"] == 0, row
-        assert row["shared"] <= MAX_SHARED, row
+        assert row["shared"] <= MAX_SHARED * MORE_SHARED.get(row["kernel"], 1), row
         allowed = MAX_REGISTERS[target.split(":", maxsplit=1)[0]] * MORE_REGISTERS.get(row["kernel"], 1)
         assert row["registers"] <= allowed, row

@@ -35,9 +35,9 @@ def make_case(outliers: float = 0.3, seed: int = 0) -> tuple[torch.Tensor, torch
 
 
 def compare(
-    disp: torch.Tensor, weights: torch.Tensor, model: Model, onto: np.ndarray | None = None, fraction: float = 0.5
+    disp: torch.Tensor, weights: torch.Tensor, model: Model, target_map: np.ndarray | None = None, fraction: float = 0.5
 ) -> None:
-    arrays = disp, weights, torch.tensor(AFFINE), torch.tensor(np.eye(4) if onto is None else onto)
+    arrays = disp, weights, torch.tensor(AFFINE), torch.tensor(np.eye(4) if target_map is None else target_map)
     number = torch.tensor(MODELS.index(model))
     expected, found = (
         module.fit_displacements(*(a.to(device) for a in arrays), model=number.to(device), inlier_fraction=fraction)

@@ -84,11 +84,13 @@ class LevelFitter:
         return self._disp.clone(), self._weights.clone()
 
     def fit_to(
-        self, matches: tuple[Field, Volume], model: Shaped[Tensor, ""], onto: Float[Tensor, "4 4"]
+        self, matches: tuple[Field, Volume], model: Shaped[Tensor, ""], target_map: Float[Tensor, "4 4"]
     ) -> Float[Tensor, "4 4"]:
-        """Fit a transform to matches, which are points of the image that was resampled with ``onto``."""
+        """Fit a transform to matches, which are points of the image that was resampled with ``target_map``."""
         fraction = self._inlier_fraction
-        return fit_displacements(*matches, self.level.control_affine, model=model, inlier_fraction=fraction, onto=onto)
+        return fit_displacements(
+            *matches, self.level.control_affine, model=model, inlier_fraction=fraction, target_map=target_map
+        )
 
     def _load(self, matrix: Float[Tensor, "4 4"], model: Shaped[Tensor, ""]) -> None:
         self._matrix.copy_(matrix)

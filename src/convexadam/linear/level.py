@@ -18,6 +18,7 @@ from convexadam.geometry import Grid, Image
 from convexadam.geometry.resample import resample
 from convexadam.geometry.to_grid import block_average, fill_outside_mask, weight_on_grid
 from convexadam.kernels._device import send
+from convexadam.kernels.dissimilarity import measure_dissimilarity
 from convexadam.kernels.feature_level import FeatureLevel
 from convexadam.kernels.resample_affine import resample_affine
 from convexadam.kernels.resize import pool_weight
@@ -25,8 +26,6 @@ from convexadam.linear.centres import centre_offset
 
 _SPACING = 2
 """Spacing of the control points in voxels of the level; less along an axis with fewer voxels."""
-
-_TINY = 1e-12
 
 _MIN_STRUCTURE = 0.1
 """Structure of a control point, as a share of the 95th percentile, below which it is ignored."""
@@ -194,19 +193,8 @@ class LinearLevel:
         return disp, self.structure if weight is None else self.structure * (weight > 0.5)
 
     def compute_dissimilarity(self, moving: Channels, weight: Volume | None) -> DissimilarityMap:
-        """Compare the fixed image with the resampled moving image, weighted by the structure.
-
-        The unit is the expected squared difference of features drawn independently from the two images:
-        ``var(fixed) + var(moving) + (mean(fixed) - mean(moving))^2``, summed over channels.
-        """
-        fixed_share = self.structure / self.structure.sum().clamp_min(_TINY)
-        overlap = fixed_share if weight is None else fixed_share * weight
-        moving_share = overlap / overlap.sum().clamp_min(_TINY)
-        fixed_mean, moving_mean = _weighted_mean(self.fixed, fixed_share), _weighted_mean(moving, moving_share)
-        fixed_variance = (fixed_share * (self.fixed - fixed_mean).square().sum(0)).sum()
-        moving_variance = (moving_share * (moving - moving_mean).square().sum(0)).sum()
-        unrelated = fixed_variance + moving_variance + (fixed_mean - moving_mean).square().sum()
-        values = (self.fixed - moving).square().sum(0) / unrelated.clamp_min(_TINY)
+        """Compare the fixed image with the resampled moving image, weighted by the structure."""
+        values, overlap = measure_dissimilarity(self.fixed, moving, self.structure, weight)
         return DissimilarityMap(values=values, weight=overlap)
 
     def extract_moving_features(self, matrix: Float[Tensor, "4 4"]) -> tuple[Channels, Volume | None]:
@@ -226,15 +214,15 @@ class LinearLevel:
         """Resample with a matrix that the host does not know."""
         to_index, affine, fill_value = self._on_device
         mask = self.moving_mask
-        onto = matrix @ affine
+        to_mm = matrix @ affine
         return resample_affine(
             self.moving.data,
-            to_index[0] @ onto,
+            to_index[0] @ to_mm,
             self.grid.shape,
             fill_value=fill_value,
             margin=margin,
             mask=None if mask is None else mask.data[0],
-            mask_map=None if mask is None else to_index[1] @ onto,
+            mask_map=None if mask is None else to_index[1] @ to_mm,
         )
 
     @cached_property
@@ -274,7 +262,3 @@ def compute_structure(features: Channels, weight: Volume | None) -> Volume:
     scale = torch.quantile(total.flatten()[:: max(1, total.numel() // 1_000_000)], 0.95)
     structure = torch.where(scale > 0, total / scale, total.clamp(max=1))
     return torch.where(structure > _MIN_STRUCTURE, structure.clamp(max=1), torch.zeros_like(structure)) * valid
-
-
-def _weighted_mean(features: Channels, share: Volume) -> Channels:
-    return (features * share).sum((1, 2, 3), keepdim=True)

@@ -18,9 +18,9 @@ def fit_displacements(
     *,
     model: Shaped[Tensor, ""],
     inlier_fraction: float,
-    onto: Float[Tensor, "4 4"] | None = None,
+    target_map: Float[Tensor, "4 4"] | None = None,
 ) -> Float[Tensor, "4 4"]:
-    """Fit ``M`` to ``M A x = onto A (x + disp(x))`` over all points ``x``; see `fit_trimmed`.
+    """Fit ``M`` to ``M A x = target_map A (x + disp(x))`` over all points ``x``; see `fit_trimmed`.
 
     Parameters
     ----------
@@ -34,15 +34,15 @@ def fit_displacements(
         Number of the model in `MODELS`, on that device.
     inlier_fraction
         Share of the points that are inliers, above 0 and at most 1.
-    onto
+    target_map
         Map of the displaced points; ``None`` for the identity.
 
     Returns
     -------
-    4x4, float64 on that device; ``onto`` if no point has weight.
+    4x4, float64 on that device; ``target_map`` if no point has weight.
     """
     module = get_implementation(__name__, disp, weights)
-    target = torch.eye(4, dtype=affine.dtype, device=affine.device) if onto is None else onto
+    target = torch.eye(4, dtype=affine.dtype, device=affine.device) if target_map is None else target_map
     fitted: Float[Tensor, "4 4"] = module.fit_displacements(
         disp, weights, affine, target, model=model, inlier_fraction=inlier_fraction
     )

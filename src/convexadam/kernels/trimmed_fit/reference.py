@@ -32,7 +32,7 @@ def fit_displacements(
     disp: Field,
     weights: Volume,
     affine: Float[Tensor, "4 4"],
-    onto: Float[Tensor, "4 4"],
+    target_map: Float[Tensor, "4 4"],
     *,
     model: Shaped[Tensor, ""],
     inlier_fraction: float,
@@ -40,8 +40,8 @@ def fit_displacements(
     """See the package; by numpy, on the host."""
     found = torch.cat([disp, weights[None].to(disp)]).flatten(1).double().cpu().numpy()
     if not found[3].any():
-        return onto.clone()
-    index, (to_mm, target) = np.indices(weights.shape).reshape(3, -1).T, (m.cpu().numpy() for m in (affine, onto))
+        return target_map.clone()
+    index, (to_mm, target) = np.indices(weights.shape).reshape(3, -1).T, (m.cpu().numpy() for m in (affine, target_map))
     points, displaced = (x @ to_mm[:3, :3].T + to_mm[:3, 3] for x in (index, index + found[:3].T))
     if not np.array_equal(target, np.eye(4)):
         displaced = displaced @ target[:3, :3].T + target[:3, 3]

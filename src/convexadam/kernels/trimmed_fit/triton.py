@@ -33,7 +33,7 @@ def fit_displacements(
     disp: Field,
     weights: Volume,
     affine: Float[Tensor, "4 4"],
-    onto: Float[Tensor, "4 4"],
+    target_map: Float[Tensor, "4 4"],
     *,
     model: Shaped[Tensor, ""],
     inlier_fraction: float,
@@ -41,7 +41,7 @@ def fit_displacements(
     """See the package."""
     field, shares = disp.contiguous(), weights.contiguous()
     _, n1, n2 = weights.shape
-    rows, result = affine.new_empty((7, MAX_POINTS)), torch.empty_like(onto)
+    rows, result = affine.new_empty((7, MAX_POINTS)), torch.empty_like(target_map)
     keys = torch.empty(MAX_POINTS, dtype=torch.int32, device=disp.device)
     numbers = weights.numel(), n1, n2, float(inlier_fraction), RIDGE, CLOSE
     with torch.cuda.device(disp.get_device()):
@@ -49,7 +49,7 @@ def fit_displacements(
             field,
             shares,
             affine,
-            onto,
+            target_map,
             model,
             rows,
             keys,
@@ -71,7 +71,7 @@ def _fit_displacements(
     disp,
     weights,
     affine,
-    onto,
+    target_map,
     model,
     rows,
     keys,
@@ -89,8 +89,8 @@ def _fit_displacements(
     wide: tl.constexpr,
 ):
     cell = tl.arange(0, 16)
-    tl.store(out + cell, tl.load(onto + cell))
-    count, close = _gather_points(disp, weights, affine, onto, rows, keys, n, n1, n2, share, most, block)
+    tl.store(out + cell, tl.load(target_map + cell))
+    count, close = _gather_points(disp, weights, affine, target_map, rows, keys, n, n1, n2, share, most, block)
     if count > 0:
         tl.debug_barrier()
         kind = tl.load(model)
@@ -138,7 +138,9 @@ def _store_matrix(out, matrix):
 
 @no_type_check
 @triton.jit
-def _gather_points(disp, weights, affine, onto, rows, keys, n, n1, n2, share, most: tl.constexpr, block: tl.constexpr):
+def _gather_points(
+    disp, weights, affine, target_map, rows, keys, n, n1, n2, share, most: tl.constexpr, block: tl.constexpr
+):
     """Store points, targets and weights of at most ``most`` points of positive weight, every second, third, ...
 
     Return their number, and the square of ``share`` of their extent.
@@ -149,7 +151,7 @@ def _gather_points(disp, weights, affine, onto, rows, keys, n, n1, n2, share, mo
         used += (tl.load(weights + first + lane, mask=first + lane < n, other=0.0) > 0).to(tl.int32)
     total = tl.sum(used, 0)
     stride = tl.maximum((total + most - 1) // most, 1)
-    to_mm, to_target = _load_matrix(affine), _load_matrix(onto)
+    to_mm, to_target = _load_matrix(affine), _load_matrix(target_map)
     low0 = tl.full((block,), float("inf"), tl.float64)
     low1, low2, high0, high1, high2 = low0, low0, -low0, -low0, -low0
     before = total * 0
@@ -277,14 +279,8 @@ def _fit(rows, keys, count, limit, kind, ridge, most: tl.constexpr, squarings: t
         s0, s1, s2 = share * p0, share * p1, share * p2
         w, x0, x1, x2 = w + share, x0 + s0, x1 + s1, x2 + s2
         y0, y1, y2 = y0 + share * q0, y1 + share * q1, y2 + share * q2
-        a00, a01, a02, a11, a12, a22 = (
-            a00 + s0 * p0,
-            a01 + s0 * p1,
-            a02 + s0 * p2,
-            a11 + s1 * p1,
-            a12 + s1 * p2,
-            a22 + s2 * p2,
-        )
+        a00, a01, a02 = a00 + s0 * p0, a01 + s0 * p1, a02 + s0 * p2
+        a11, a12, a22 = a11 + s1 * p1, a12 + s1 * p2, a22 + s2 * p2
         b00, b01, b02 = b00 + s0 * q0, b01 + s0 * q1, b02 + s0 * q2
         b10, b11, b12 = b10 + s1 * q0, b11 + s1 * q1, b12 + s1 * q2
         b20, b21, b22 = b20 + s2 * q0, b21 + s2 * q1, b22 + s2 * q2
