@@ -261,8 +261,8 @@ _BUILT_IN = (
     ),
     Preset(
         name="best",
-        summary="For any images, several times slower: it finds out whether both have one contrast, and compares intensities "
-        "and descriptors, or descriptors alone.",
+        summary="For any images, several times slower: it finds out whether both have one contrast, and compares "
+        "intensities and descriptors, or descriptors alone.",
         make=_make_best,
     ),
     Preset(
