@@ -226,7 +226,7 @@ def _make_best() -> RegistrationConfig:
                     Part(channels=1, weight=0.3, radius=2, variance_floor=0.01),
                     Part(channels=12, first=1, radius=2, variance_floor=0.3),
                 ),
-                robust_scale=2.0,
+                robust_scale=6.0,
             ),
             regularisers=(),
             optimiser=GaussNewton(),
