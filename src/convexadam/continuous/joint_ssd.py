@@ -154,5 +154,5 @@ class JointSsd:
 
 def _mean_squared_slope(channel: Volume) -> Float[Tensor, ""]:
     """Mean over the points of the squared differences of neighbours along each axis."""
-    total = sum((channel.diff(dim=axis).square().sum(dtype=torch.float64) for axis in range(3)), start=0.0)
-    return (torch.as_tensor(total) / channel.numel()).to(channel.dtype)
+    i, j, k = (channel.diff(dim=axis).square().sum(dtype=torch.float64) for axis in range(3))
+    return ((i + j + k) / channel.numel()).to(channel.dtype)

@@ -140,7 +140,7 @@ class Refinement:
                     f"different_contrasts.levels must have the spacings of levels, {spacings}, got {others}; "
                     "features are extracted before the contrasts are known"
                 )
-            self._for_different_contrasts()  # checks its levels
+            self._for_different_contrasts(self.different_contrasts)  # checks its levels
 
     @full_precision
     @check_arguments
@@ -242,9 +242,11 @@ class Refinement:
             on the last one, after each of ``iterations`` that it reaches.
         """
         if self.different_contrasts is not None:
-            chosen, extract = self._choose(extract, start, shape)
-            same = {"symmetric": symmetric, "soft_mask": soft_mask, "iterations": iterations}
-            return (yield from chosen.refine(extract, start, shape, **same))
+            chosen, extract = self._choose(self.different_contrasts, extract, start, shape)
+            yield from chosen.refine(
+                extract, start, shape, symmetric=symmetric, soft_mask=soft_mask, iterations=iterations
+            )
+            return
         if soft_mask is None and self.estimates_volume_mask:
             soft_mask = self._estimate_volume_mask(extract, start, shape, symmetric=symmetric)
         fields, last = start if symmetric else dataclasses.replace(start, backward=None), len(self.levels) - 1
@@ -309,22 +311,19 @@ class Refinement:
             parametrisation.total_smoothing, BilateralSmoothing
         )
 
-    def _for_different_contrasts(self) -> Refinement:
-        other = self.different_contrasts
-        assert other is not None
+    def _for_different_contrasts(self, other: DifferentContrasts) -> Refinement:
         return dataclasses.replace(self, levels=other.levels, similarity=other.similarity, different_contrasts=None)
 
     def _choose(
-        self, extract: Callable[[int], FeatureLevel], start: ForwardBackward, shape: Triple
+        self, other: DifferentContrasts, extract: Callable[[int], FeatureLevel], start: ForwardBackward, shape: Triple
     ) -> tuple[Refinement, Callable[[int], FeatureLevel]]:
         """Return the settings for the contrasts of the images, and the extraction, begun with the first level."""
-        assert self.different_contrasts is not None
-        level, channel = extract(0), self.different_contrasts.channel
-        fixed, moving = (unpack(f)[channel : channel + 1] for f in (level.fixed, level.moving))
+        level = extract(0)
+        fixed, moving = (unpack(f)[other.channel : other.channel + 1] for f in (level.fixed, level.moving))
         displacement = start.resample(level.spacing, shape).forward
         coherence = contrast_coherence(fixed, moving, displacement, level.weights)
-        one = bool(coherence >= self.different_contrasts.coherence)
-        chosen = dataclasses.replace(self, different_contrasts=None) if one else self._for_different_contrasts()
+        one = bool(coherence >= other.coherence)
+        chosen = dataclasses.replace(self, different_contrasts=None) if one else self._for_different_contrasts(other)
         first = [level]
         return chosen, lambda number: first.pop() if number == 0 and first else extract(number)
 

@@ -223,15 +223,14 @@ def _make_best() -> RegistrationConfig:
         symmetric=True,
         continuous_features=Concat(parts=(Intensity(), MindSSC())),
         continuous=Refinement(
-            levels=(_make_level(2, 16, 1.4, 0.6), _make_level(1, 9, 0.8, 0.75, forward_only=True)),
+            levels=(_make_level(2, 16, 1.8, 0.5), _make_level(1, 8, 1.2, 0.65, forward_only=True)),
             similarity=JointSsd(
                 parts=(
-                    Part(channels=1, weight=0.6),
-                    Part(channels=1, weight=0.4, radius=2),
-                    Part(channels=12, first=1, weight=0.5),
-                    Part(channels=12, first=1, weight=0.5, radius=2),
+                    Part(channels=1, weight=0.5),
+                    Part(channels=1, weight=0.3, radius=2, variance_floor=0.01),
+                    Part(channels=12, first=1, radius=2, variance_floor=0.3),
                 ),
-                robust_scale=2.0,
+                robust_scale=6.0,
             ),
             regularisers=(),
             optimiser=GaussNewton(),
@@ -266,7 +265,8 @@ _BUILT_IN = (
     ),
     Preset(
         name="best",
-        summary="The most accurate for any images, several times slower: it finds out whether both have one contrast.",
+        summary="For any images, several times slower: it finds out whether both have one contrast, and compares "
+        "intensities and descriptors, or descriptors alone.",
         make=_make_best,
     ),
     Preset(
