@@ -28,7 +28,7 @@ from convexadam.continuous.protocols import (
 from convexadam.continuous.regularisers import Diffusion
 from convexadam.continuous.similarity import Ssd
 from convexadam.continuous.smoothing import BilateralSmoothing, BoxSmoothing, Smoother, Smoothing
-from convexadam.continuous.snapshot import Snapshot, select, take_last
+from convexadam.continuous.snapshot import Snapshot, select, swap, take_last
 from convexadam.continuous.volume_mask import volume_mask
 from convexadam.errors import ConfigError
 from convexadam.geometry.tensors import check_allocation
@@ -37,7 +37,6 @@ from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward, comp
 from convexadam.kernels.inverse_consistency import estimate_inverse, make_inverse_consistent
 from convexadam.kernels.landmarks import LandmarkCost
 from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
-from convexadam.kernels.warp import identity_positions, sample_linear, sample_nearest
 from convexadam.kernels.warp_ssd import overlap_weight, tensor_of, unpack
 
 
@@ -353,7 +352,7 @@ class Refinement:
     ) -> Iterator[tuple[int, ForwardBackward]]:
         """Do as `_refine_forward`, in both directions: one after the other, which takes the memory of one."""
         backward_start = estimate_inverse(start.forward) if start.backward is None else start.backward
-        reverse, reverse_mask = _swap(features, backward_start, soft_mask)
+        reverse, reverse_mask = swap(features, backward_start, soft_mask)
         forward = list(select(self._minimise(number, features, start.forward, soft_mask), iterations))
         backward = list(select(self._minimise(number, reverse, backward_start, reverse_mask), iterations))
         last = max(forward[-1][0], backward[-1][0])
@@ -400,15 +399,3 @@ class Refinement:
         if level.total_smoothing is None or not isinstance(self.parametrisation, HasTotalSmoothing):
             return self.parametrisation
         return self.parametrisation.with_total_smoothing(level.total_smoothing)
-
-
-def _swap(features: FeatureLevel, backward: Field, soft_mask: Volume | None) -> tuple[FeatureLevel, Volume | None]:
-    """Exchange the images; what is known on the fixed image alone is resampled to the moving one."""
-    reverse = features.swap()
-    guide = features.fixed_guide if features.moving_guide is None else None
-    if soft_mask is None and guide is None:
-        return reverse, None
-    positions = identity_positions(features.shape, like=backward) + backward
-    if guide is not None:
-        reverse = dataclasses.replace(reverse, fixed_guide=sample_nearest(guide, positions))
-    return reverse, None if soft_mask is None else sample_linear(soft_mask[None], positions)[0]

@@ -1,14 +1,16 @@
-"""Displacements during a refinement, and which of them are kept."""
+"""Displacements during a refinement, in either direction, and which of them are kept."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar, final
 
-from convexadam._typing import Field
+from convexadam._typing import Field, Volume
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
+from convexadam.kernels.warp import identity_positions, sample_linear, sample_nearest
 
 T = TypeVar("T")
 
@@ -47,3 +49,15 @@ def select(steps: Iterator[tuple[int, Field]], iterations: tuple[int, ...]) -> I
             yield number, displacement.clone()
     if displacement is not None and number not in iterations:
         yield number, displacement
+
+
+def swap(features: FeatureLevel, backward: Field, soft_mask: Volume | None) -> tuple[FeatureLevel, Volume | None]:
+    """Exchange the images; what is known on the fixed image alone is resampled to the moving one."""
+    reverse = features.swap()
+    guide = features.fixed_guide if features.moving_guide is None else None
+    if soft_mask is None and guide is None:
+        return reverse, None
+    positions = identity_positions(features.shape, like=backward) + backward
+    if guide is not None:
+        reverse = dataclasses.replace(reverse, fixed_guide=sample_nearest(guide, positions))
+    return reverse, None if soft_mask is None else sample_linear(soft_mask[None], positions)[0]
