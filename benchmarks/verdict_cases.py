@@ -155,7 +155,7 @@ def _make_phantom(seed: int, *, two: bool = False) -> Pair:
     contrasts = (("ct", "t1"), ("t1", "t2"))[seed % 2] if two else ("ct", "ct")
     made = phantom_pair(PHANTOM_SHAPE, seed=seed, contrasts=contrasts)
     return Pair(
-        group="torso, two contrasts" if two else "torso",
+        group=f"torso, {contrasts[0]} and {contrasts[1]}" if two else "torso",
         name=f"torso {seed}",
         fixed=made.fixed,
         moving=made.moving,

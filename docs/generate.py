@@ -364,19 +364,22 @@ def measures() -> str:
 
 
 def verdict() -> str:
-    """Return how many failures and how many other pairs of each kind the verdict flags."""
-    rows = []
-    for row in rows_of("verdict_kinds"):
-        others = int(row["pairs"]) - int(row["failed"])
-        cells = []
-        for mode in ("alone", "in_a_cohort", "without_mirror"):
-            failed = row[f"{mode}_failed_flagged"] if int(row["failed"]) else "-"
-            cells.append(f"{failed} / {row[f'{mode}_others_flagged'] if others else '-'}")
-        kind = "good pair" if row["spoiling"] == "none" else row["spoiling"]
-        rows.append((row["set"], kind, row["failed"], str(others), *cells))
-    return table(
-        ("set", "pairs", "failed", "others", "flagged of both, alone", "in a cohort", "without the mirror image"), rows
-    )
+    """Return how many failures and how many other pairs of each kind the verdict flags, and those of each set."""
+    modes = ("alone", "in_a_cohort", "without_mirror")
+    lines = []
+    for which in ("tuning", "judged"):
+        rows = [row for row in rows_of("verdict_kinds") if row["set"] == which]
+        for chosen, name in [*(([row], row["spoiling"]) for row in rows), (rows, "all")]:
+            failed, pairs = (sum(int(row[key]) for row in chosen) for key in ("failed", "pairs"))
+            cells = []
+            for mode in modes:
+                bad = sum(int(row[f"{mode}_failed_flagged"]) for row in chosen)
+                others = sum(int(row[f"{mode}_others_flagged"]) for row in chosen)
+                cells.append(f"{bad if failed else '-'} / {others if pairs > failed else '-'}")
+            kind = {"none": "good pair", "all": "**all**"}.get(name, name)
+            lines.append((which, kind, str(failed), str(pairs - failed), *cells))
+    names = ("alone", "in a cohort", "without the mirror image")
+    return table(("set", "pairs", "failed", "others", *(f"flagged {name}" for name in names)), lines)
 
 
 def gpu_budgets() -> str:
