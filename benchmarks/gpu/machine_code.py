@@ -49,7 +49,7 @@ TRIPS: dict[str, Callable[[Arguments], list[int]]] = {
     "cost_volume._fill_gaps": lambda a: [_cdiv(a["labels"], a["block_labels"])] * 2,
     "cost_volume._means": lambda a: [a["n1"] + 2],
     "coupled_argmin._find_minima": lambda a: [_cdiv(a["labels"], a["block_labels"])],
-    "dissimilarity._divide": lambda a: [a["channels"]],
+    "dissimilarity._divide": lambda a: [a["channels"] // 4, a["channels"] % 4],  # four at a time, and the rest
     "dissimilarity._find_unit": lambda a: [
         *[_cdiv(a["parts"], a["block"])] * 2,
         a["channels"],
