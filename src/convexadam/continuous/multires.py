@@ -320,8 +320,7 @@ class Refinement:
         level = extract(0)
         fixed, moving = (unpack(f)[other.channel : other.channel + 1] for f in (level.fixed, level.moving))
         displacement = start.resample(level.spacing, shape).forward
-        coherence = contrast_coherence(fixed, moving, displacement, level.weights)
-        one = bool(coherence >= other.coherence)
+        one = bool(contrast_coherence(fixed, moving, displacement, level.weights) >= other.coherence)
         chosen = dataclasses.replace(self, different_contrasts=None) if one else self._for_different_contrasts(other)
         first = [level]
         return chosen, lambda number: first.pop() if number == 0 and first else extract(number)
