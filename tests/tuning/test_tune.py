@@ -444,8 +444,8 @@ def test_a_damaged_record(labelled: tuple[PairFiles, ...], space: Space, tmp_pat
 
 
 def test_pairs_of_one_name_and_missing_files(labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path) -> None:
-    same = dataclasses.replace(labelled[1], name=labelled[0].name)
-    with pytest.raises(InputError, match="names of pairs must be unique, got 2 named 'pair 0'"):
+    same = dataclasses.replace(labelled[1], id=labelled[0].id)
+    with pytest.raises(InputError, match="ids of pairs must be unique, got 2 named 'pair 0'"):
         tune([labelled[0], same], tmp_path, space=space)
     gone = dataclasses.replace(labelled[0], fixed=tmp_path / "gone.nii.gz")
     with pytest.raises(FileError, match=r"files of pair pair 0 must exist, missing: .*gone\.nii\.gz"):

@@ -255,7 +255,7 @@ def _check_arguments(files: Sequence[PairFiles], sampler: str, ranking: str, bud
     names = [pair.id for pair in files]
     if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise InputError(
-            f"names of pairs must be unique, got {names.count(repeated[0])} named {repeated[0]!r}; rename them"
+            f"ids of pairs must be unique, got {names.count(repeated[0])} named {repeated[0]!r}; rename them"
         )
     for pair in files:
         if (pair.fixed_labels is None) != (pair.moving_labels is None):

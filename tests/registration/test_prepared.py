@@ -1,0 +1,31 @@
+"""A prepared fixed image: the results are those of `register`, bit by bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from convexadam import ConfigError, RegistrationConfig, preset, register
+from convexadam.data import phantom_pair
+from convexadam.features import Concat, Intensity, MindSSC
+from convexadam.registration import prepare
+
+
+@pytest.mark.parametrize(
+    "config", [preset("default"), preset("rigid"), RegistrationConfig(features=Concat(parts=(MindSSC(), Intensity())))]
+)
+def test_the_same_results_for_each_moving_image(config: RegistrationConfig) -> None:
+    first, second = (phantom_pair((24, 22, 20), seed=seed) for seed in (0, 1))
+    mask = first.fixed_labels.numpy() > 0
+    prepared = prepare(first.fixed, config, fixed_mask=mask)
+    for moving in (first.moving, second.moving, first.moving):
+        found = prepared.register(moving)
+        expected = register(first.fixed, moving, config, fixed_mask=mask)
+        points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 20
+        assert torch.equal(found.transform(points), expected.transform(points))
+        assert found.diagnostics == expected.diagnostics
+
+
+def test_what_cannot_be_prepared() -> None:
+    with pytest.raises(ConfigError, match="config must be a RegistrationConfig"):
+        prepare(torch.rand(8, 8, 8), "default")  # type: ignore[arg-type]
