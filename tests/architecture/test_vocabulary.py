@@ -132,7 +132,7 @@ NOUNS = {
 
 VERBS = re.compile(
     r"(run|open|accept|unfold|convert|find|read|get|set|embed|feed|need|add|load|build|hold|send|extend|append|"
-    r"weight|world|field|flatten|coarsen|abdomen|bound|round|pad|speed|seed|shed)$"
+    r"weight|world|field|flatten|coarsen|sharpen|abdomen|bound|round|pad|speed|seed|shed)$"
 )
 PARTICIPLE = re.compile(r"(ed|en|wn|un|ght|pt|ld)$|^found$")
 

@@ -250,7 +250,7 @@ def test_a_sheared_fixed_image_is_known_before_the_work(shifted: Path, run: Any,
 def test_results_survive_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[Path] = []
 
-    def write(result: Any, folder: Path) -> list[Path]:
+    def write(result: Any, folder: Path, extra: Any) -> list[Path]:
         if not written:
             written.append(folder)
             raise FileError("cannot write moved.nii.gz: No space left on device")

@@ -203,7 +203,8 @@ def register_with_memo(
     check_config(config)
     if progress is not None and not callable(progress):
         raise ConfigError(f"progress must be a function (stage, fraction), got {show(progress)}; pass print, say")
-    with _translate_memory_errors(f"{'the device' if device is None else show(device)} {_NO_MEMORY_FOR_IMAGES}"):
+    place = device if isinstance(device, (str, torch.device)) else "the device"
+    with _translate_memory_errors(f"{place} {_NO_MEMORY_FOR_IMAGES}"):
         images = parse_images(fixed, moving, device, fixed_affine=fixed_affine, moving_affine=moving_affine)
         fixed_image, moving_image = images
         grids = fixed_image.grid, moving_image.grid
