@@ -266,7 +266,8 @@ def is_private(name: str) -> bool:
 
 
 def test_benchmarks_use_public_names_only() -> None:
-    for script in sorted(BENCHMARKS.rglob("*.py")):
+    switching = {"cohort_worker.py"}  # compares with parts of the library switched off or replaced
+    for script in sorted(path for path in BENCHMARKS.rglob("*.py") if path.name not in switching):
         names = list(imported_names(script))
         assert [name for name in names if is_private(name)] == [], script
         assert [name for name in names if name.startswith("unittest") or name.endswith(".mock")] == [], script
@@ -320,7 +321,8 @@ def test_invalid_options_exit(bench: Any, tmp_path: Path, options: list[str]) ->
 
 def test_each_peer_has_a_pinned_version_a_worker_and_a_name_of_its_own(bench: Any) -> None:
     peers = bench.PEERS.values()
-    assert list(bench.PEERS) == ["convexadam", "greedy", "greedy-nmi", "ants", "demons"]
+    assert list(bench.PEERS)[:5] == ["convexadam", "greedy", "greedy-nmi", "ants", "demons"]
+    assert set(bench.AT_THEIR_BEST) == set(list(bench.PEERS)[5:])
     assert len({peer.name for peer in peers}) == len(peers)
     for peer in peers:
         assert (SCRIPT.parent / peer.script).is_file()
@@ -431,7 +433,7 @@ def test_fits_exclude_coarsened_sizes(scaling: Any) -> None:
     assert scaling.fit_line(rows[:1]) == {}
 
 
-@pytest.mark.parametrize("options", [["--sizes", "8"], ["--repeat", "0"], ["--threads", "0"], ["--presets", "fast"]])
+@pytest.mark.parametrize("options", [["--sizes", "8"], ["--repeat", "-1"], ["--threads", "0"], ["--presets", "fast"]])
 def test_invalid_sizes_exit(scaling: Any, tmp_path: Path, options: list[str]) -> None:
     given = ["--output", str(tmp_path / "new.csv")]
     assert scaling.parse_options([*given, "--sizes"]).sizes == []
@@ -560,7 +562,8 @@ def test_invalid_options_of_the_kernels_exit(kernels: Any, tmp_path: Path, optio
 def test_every_operation_with_kernels_has_a_file(kernels: Any) -> None:
     found = {path.stem.removeprefix("bench_") for path in (BENCHMARKS / "kernels").glob("bench_*.py")}
     assert found == set(kernels.OPERATIONS)
-    folders = {path.parent.name for path in Path(kernels.convexadam.__file__).parent.glob("kernels/*/cpu.py")}
+    files = Path(kernels.convexadam.__file__).parent.glob("kernels/*/cpu.py")
+    folders = {path.parent.name for path in files if "compile_kernel" in path.read_text(encoding="utf-8")}
     assert found - {"add_step"} == folders - {"warp"}  # the only operation of that folder
 
 

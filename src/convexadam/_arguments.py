@@ -68,6 +68,8 @@ def _refuse(name: str, value: object, hint: Any, function: str) -> typing.NoRetu
     if _is_refused_path(value):
         raise FileError(f"{name} must be a file name that the system allows, got {show(value)}; choose another")
     if not isinstance(value, torch.Tensor):
+        if _is_named(hint):
+            raise InputError(f"{name} must be {expected}, got {type(value).__name__}; {_ADVICE[hint.__name__]}")
         error = InputError if any(map(_is_array, (hint, *typing.get_args(hint)))) else ConfigError
         raise error(f"{name} must be {expected}, got {show(value)}; see help({function})")
     if obstacle := find_obstacle(value) or ("has no values" if value.is_meta else ""):
@@ -76,6 +78,17 @@ def _refuse(name: str, value: object, hint: Any, function: str) -> typing.NoRetu
         )
     found = f"a tensor of {value.dtype} and shape {tuple(value.shape)}"
     raise InputError(f"{name} must be {expected}, got {found}; axes of equal names have equal sizes in {function}")
+
+
+_ADVICE = {
+    "Image": "convert it with convexadam.as_image",
+    "Transform": "read it with convexadam.read_transform, or make an Affine or a DisplacementField",
+}
+"""What to do instead of passing another type than one of these classes."""
+
+
+def _is_named(hint: Any) -> bool:
+    return getattr(hint, "__name__", None) in _ADVICE
 
 
 @functools.cache
@@ -222,7 +235,7 @@ def name_type(hint: Any, names: Mapping[Any, str] = PYTHON_NAMES) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(name_type(option, names) for option in inner))
     if origin is Literal:
-        return " or ".join(map(repr, inner))
+        return f"one of {', '.join(map(repr, inner))}" if len(inner) > 1 else repr(inner[0])
     if _is_array(hint):
         kind = "floating-point numbers" if hint.dtype is Float else "numbers"
         return f"a dense tensor [{', '.join(hint.dim_str.split())}] of {kind}"
@@ -234,4 +247,5 @@ def name_type(hint: Any, names: Mapping[Any, str] = PYTHON_NAMES) -> str:
             if names is not PYTHON_NAMES
             else f"a tuple of {size}{' or '.join(kinds)}"
         )
-    return names.get(hint) or str(getattr(hint, "__name__", hint))
+    name = str(getattr(hint, "__name__", hint))
+    return names.get(hint) or (f"{'an' if name[0] in 'AEIOU' else 'a'} {name}" if isinstance(hint, type) else name)

@@ -121,7 +121,7 @@ def test_an_unknown_name_lists_all(registered: TransformFormat, tmp_path: Path) 
     ):
         with pytest.raises(ConfigError, match=listed + r" \(did you mean 'json-matrix'\?\)"):
             call()
-    with pytest.raises(ConfigError, match="format must be one of"):
+    with pytest.raises(ConfigError, match="name must be a string"):
         get_format(None)  # type: ignore[arg-type]
     assert get_format(JSON.name) is registered
 

@@ -56,7 +56,7 @@ def test_only_pairs_are_needed(tmp_path: Path) -> None:
         InputError, match=r"split must be one with pairs, got val: .* 'registration_val'; available: none"
     ):
         found.get_pairs()
-    with pytest.raises(ConfigError, match="split must be one of val, test, train, got 'validation'"):
+    with pytest.raises(ConfigError, match="split must be one of 'val', 'test', 'train', got 'validation'"):
         found.get_pairs("validation")  # type: ignore[arg-type]
 
 

@@ -126,6 +126,16 @@ def _top_level(folder: Path) -> dict[str, Call]:
             convexadam.read_transform, transform, format=None, fixed=GRID, moving=GRID, device=None
         ),
         "convexadam.register": call(convexadam.register, VALUES, VALUES, FAST, **none, **landmarks),
+        "convexadam.registration.prepare": call(registration.prepare, VALUES, FAST),
+        "convexadam.registration.PreparedImage.register": call(registration.prepare(VALUES, FAST).register, VALUES),
+        "convexadam.continuous.contrast_coherence": call(
+            continuous.contrast_coherence, MAPS, MAPS, ZEROS, (None, None)
+        ),
+        "convexadam.continuous.DifferentContrasts.check_levels": call(
+            continuous.DifferentContrasts(levels=(continuous.Level(),), similarity=Ssd()).check_levels,
+            (continuous.Level(),),
+        ),
+        "convexadam.continuous.Part.select": call(continuous.Part(channels=1, radius=1).select, MAPS, VALUES),
         "convexadam.use_backend": call(convexadam.use_backend, "reference"),
         "convexadam.write_image": call(convexadam.write_image, IMAGE, folder / "written.nii.gz"),
         "convexadam.write_transform": call(
@@ -138,7 +148,7 @@ def _top_level(folder: Path) -> dict[str, Call]:
         "convexadam.RegistrationConfig.load": call(RegistrationConfig.load, settings),
         "convexadam.RegistrationResult": Call(RegistrationResult, (), dict(vars(result))),
         "convexadam.RegistrationResult.to_type": call(result.to_type, np.ndarray),
-        "convexadam.RegistrationResult.save_report": call(result.save_report, folder / "report.json"),
+        "convexadam.RegistrationResult.save_summary": call(result.save_summary, folder / "report.json"),
     }
 
 
@@ -150,6 +160,10 @@ def _components() -> dict[str, Call]:
         "NNUNetFeatures": {"model_folder": "model"},
         "TorchScriptFeatures": {"path": "model.pt"},
         "FeatureInput": {"image": IMAGE},
+        "Part": {"channels": 1},
+        "JointSsd": {"parts": (continuous.Part(channels=1),)},
+        "DifferentContrasts": {"levels": (continuous.Level(),), "similarity": Ssd()},
+        "PreparedImage": {"fixed": IMAGE, "fixed_mask": None, "config": FAST, "others": {}},
         "Snapshot": {
             "level": 0,
             "iteration": 0,
@@ -286,7 +300,8 @@ def _stages() -> dict[str, Call]:
             found[f"{name}.with_total_smoothing"] = call(
                 parametrisation.with_total_smoothing, continuous.GaussianSmoothing()
             )
-    for similarity in (Ssd(), Lncc(radius=1), WeightedSum(terms=(Ssd(), Ssd()), weights=(1.0, 1.0))):
+    joint = continuous.JointSsd(parts=(continuous.Part(channels=1, radius=1),))
+    for similarity in (Ssd(), joint, Lncc(radius=1), WeightedSum(terms=(Ssd(), Ssd()), weights=(1.0, 1.0))):
         name = f"convexadam.continuous.{type(similarity).__name__}"
         found[f"{name}.prepare"] = call(similarity.prepare, MAPS, MAPS, ZEROS, (None, None))
         if isinstance(similarity, continuous.CopiesFeatures):

@@ -31,6 +31,7 @@ def make_calls_of_files(folder: Path) -> dict[str, Call]:
 
 def _files(folder: Path) -> dict[str, Call]:
     io.write_landmarks(POINTS, folder / "points.csv")
+    (folder / "scans.csv").write_text("image\nimage.nii.gz\n", encoding="utf-8")
     io.write_learn2reg(FIELD, folder / "disp.npz", fixed=GRID)
     io.write_learn2reg_2021(FIELD, folder / "disp_2021.npz", fixed=GRID)
     io.write_torch_grid(FIELD, folder / "field.pt", fixed=GRID, moving=GRID)
@@ -57,6 +58,7 @@ def _files(folder: Path) -> dict[str, Call]:
         "read_learn2reg": call(io.read_learn2reg, folder / "disp.npz", GRID, moving=None, device=None),
         "read_learn2reg_2021": call(io.read_learn2reg_2021, folder / "disp_2021.npz", GRID, moving=None, device=None),
         "read_learn2reg_voxels": call(io.read_learn2reg_voxels, folder / "disp.npz", SHAPE),
+        "read_scans": call(io.read_scans, folder / "scans.csv", need_labels=False),
         "read_manifest": call(io.read_manifest, folder / "pairs.csv"),
         "read_nifti_field": call(io.read_nifti_field, field_file, device=None),
         "read_torch_grid": call(io.read_torch_grid, folder / "field.pt", device=None),
@@ -127,7 +129,7 @@ def _learn2reg(folder: Path) -> dict[str, Call]:
 
 
 def _others(folder: Path) -> dict[str, Call]:
-    pair = io.PairFiles(name="a", fixed=folder / "image.nii.gz", moving=folder / "image.nii.gz")
+    pair = io.PairFiles(id="a", fixed=folder / "image.nii.gz", moving=folder / "image.nii.gz")
     numbers = itertools.count()
 
     def add_preset(make: Any, summary: Any) -> None:

@@ -49,7 +49,7 @@ RECORDS = {
     *("convexadam.learn2reg.Outcome", "convexadam.learn2reg.Task", "convexadam.learn2reg.TaskImage"),
     *("convexadam.learn2reg.TaskPair", "convexadam.learn2reg.TaskPreset", "convexadam.tuning.Candidate"),
     *("convexadam.tuning.Failure", "convexadam.tuning.Space", "convexadam.tuning.Status", "convexadam.tuning.Trial"),
-    *("convexadam.tuning.TuningResult", "convexadam.RegistrationResult.report"),
+    *("convexadam.tuning.TuningResult", "convexadam.RegistrationResult.summary", "convexadam.io.ScanFiles"),
 }
 """What the library returns, or hands to a function of the user: its fields are read, never checked."""
 
@@ -57,8 +57,10 @@ OUTSIDE = {
     *("convexadam.tuning.DaskExecutor", "convexadam.tuning.DaskExecutor.run", "convexadam.tuning.connect_dask"),
     *("convexadam.tuning.LocalExecutor", "convexadam.tuning.LocalExecutor.run", "convexadam.tuning.Evaluator.evaluate"),
     *("convexadam.continuous.Adam.minimise", "convexadam.continuous.LevenbergMarquardt.minimise"),
+    *("convexadam.continuous.GaussNewton.minimise", "convexadam.tuning.ProcessExecutor"),
+    *("convexadam.tuning.ProcessExecutor.run", "convexadam.RegistrationResult.report"),
 }
-"""What needs a cluster or real pairs, and the optimisers, whose objective and state `Refinement` makes."""
+"""What needs a cluster, real pairs or matplotlib, and the optimisers, whose objective and state `Refinement` makes."""
 
 OWN = ("progress", "extract")
 """Functions of the user: what they raise is theirs."""

@@ -7,6 +7,7 @@ from typing import final
 
 import torch
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_component, check_count, check_number
 from convexadam._typing import Channels, Field, Float, Tensor
 from convexadam.continuous.joint_ssd import normalise_locally
@@ -29,6 +30,7 @@ _FLOOR = 1e-2
 _MOST_CHANNELS = 10_000
 
 
+@check_arguments
 def contrast_coherence(fixed: Channels, moving: Channels, displacement: Field, weights: Weights) -> Float[Tensor, ""]:
     """Measure how far two aligned images have one contrast, ``mean(r) |mean(r)| / mean(r^2)``, from -1 to 1.
 
@@ -97,6 +99,7 @@ class DifferentContrasts:
         check_count(self.channel, "channel", most=_MOST_CHANNELS)
         check_number(self.coherence, "coherence", least=-1.0, most=1.0)
 
+    @check_arguments
     def check_levels(self, levels: tuple[Level, ...]) -> None:
         """Raise unless the levels have the spacings of others: features are extracted before the contrasts are known.
 

@@ -8,7 +8,8 @@ from typing import final
 
 import torch
 
-from convexadam._checks import check_component, check_count, check_number
+from convexadam._arguments import check_arguments
+from convexadam._checks import check_component, check_count, check_number, show
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.continuous.protocols import SimilarityTerm, Weights
 from convexadam.continuous.similarity import Ssd
@@ -60,6 +61,7 @@ class Part:
             check_count(self.radius, "radius", least=1, most=_MOST_RADIUS)
         check_number(self.variance_floor, "variance_floor", above=True)
 
+    @check_arguments
     def select(self, features: Channels, weight: Volume | None) -> Iterator[Volume]:
         """Yield the channels, normalised in local windows if ``radius`` is set."""
         for number in range(self.first, self.first + self.channels):
@@ -112,16 +114,18 @@ class JointSsd:
 
     def __post_init__(self) -> None:
         if not isinstance(self.parts, tuple) or not self.parts:
-            raise ConfigError(f"parts must be a tuple of at least one Part, got {self.parts!r}; write (Part(...),)")
+            raise ConfigError(f"parts must be a tuple of at least one Part, got {show(self.parts)}; write (Part(...),)")
         for part in self.parts:
             check_component(part, Part, "each of parts")
         if self.robust_scale is not None:
             check_number(self.robust_scale, "robust_scale", above=True)
 
+    @check_arguments
     def count_copied_channels(self, channels: int, *, channels_last: bool) -> int:
         """Return how many channels are copied; see `convexadam.continuous.CopiesFeatures`."""
         return sum(part.channels for part in self.parts)
 
+    @check_arguments
     def prepare(self, fixed: Channels, moving: Channels, start: Field, weights: Weights) -> SimilarityTerm:
         """Return the similarity of two feature maps; see `convexadam.continuous.Similarity`.
 
