@@ -81,8 +81,8 @@ class WorkingPair:
         return _release_in_order(self._measure(coarse, fine)), fine
 
     def release_images(self) -> WorkingPair:
-        """Return the pair without weights, and with images that take no memory: when all features are extracted."""
-        fixed, moving = (Image(image.data.new_zeros(()).expand(image.data.shape), image.grid) for image in self.images)
+        """Return the pair without weights, and with images of one undefined value: when all features are extracted."""
+        fixed, moving = (Image(image.data.new_empty(()).expand(image.data.shape), image.grid) for image in self.images)
         return replace(self, images=(fixed, moving), weights=(None, None), segmentations=(None, None))
 
     def extract_refinement(self, number: int) -> FeatureLevel:
