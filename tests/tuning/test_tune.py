@@ -196,7 +196,7 @@ def test_a_killed_search_continues(
     labelled: tuple[PairFiles, ...], space: Space, tmp_path: Path, storage: str, sampler: str
 ) -> None:
     """Killed three times: the same trials as of an uninterrupted search, none lost and none twice."""
-    columns = ("name", "fixed", "moving", "fixed_labels", "moving_labels")
+    columns = ("id", "fixed", "moving", "fixed_labels", "moving_labels")
     lines = [",".join(str(getattr(pair, name)) for name in columns) for pair in labelled]
     (tmp_path / "pairs.csv").write_text("\n".join([",".join(columns), *lines]))
     (tmp_path / "mine.toml").write_text(space.text)

@@ -20,7 +20,6 @@ from convexadam.io import atomic_path, convert_image
 from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.toml import as_plain
-from convexadam.report import PairReport, judge_quality, measure_quality, write_pair_page
 
 
 @final
@@ -134,6 +133,8 @@ class RegistrationResult:
         MissingExtraError
             If matplotlib is not installed.
         """
+        from convexadam.report import PairReport, judge_quality, measure_quality, write_pair_page
+
         measures = measure_quality(self, self.fixed, self.moving)
         page = PairReport(
             title=Path(path).stem,
