@@ -111,7 +111,9 @@ class Cases:
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Cases:
-    return Cases(tmp_path_factory.mktemp("cases"))
+    made = Cases(tmp_path_factory.mktemp("cases"))
+    made.read_config()  # writes it, which tests change
+    return made
 
 
 @pytest.fixture(scope="module")
