@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import tyro
 
 from convexadam.cli.common import Header, OptionalFile, Preset, UsageError, say
+from convexadam.cli.workers import make_config
 from convexadam.io import read_image, write_image
-from convexadam.registration import RegistrationConfig, preset
+from convexadam.registration import RegistrationConfig
 from convexadam.series import Order, register_series
 
 
@@ -84,6 +85,5 @@ class Series:
             )
 
     def _make_config(self) -> RegistrationConfig:
-        if self.config is not None:
-            return RegistrationConfig.load(self.config)
-        return preset(self.preset if self.motion == "deformable" else self.motion)
+        by_preset = self.config is not None or self.motion == "deformable"
+        return make_config(self.preset if by_preset else self.motion, self.config)

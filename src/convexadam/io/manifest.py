@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any, final
 from convexadam._arguments import check_arguments
 from convexadam.errors import FileError, InputError, did_you_mean
 from convexadam.io.reading import StrPath, check_file
+from convexadam.io.tables import read_rows
 
 
 @final
@@ -98,7 +97,7 @@ def read_manifest(path: StrPath) -> tuple[PairFiles, ...]:
         lists all rows that cannot be used, each with its number and the reason.
     """
     with check_file(path, "a list of pairs") as source:
-        rows = _read_rows(source)
+        rows = read_rows(source, '[{"fixed": "a.nii.gz", "moving": "b.nii.gz"}]')
         if not rows:
             raise FileError(
                 f"{source} must list at least one pair, got none; write one row per pair, with columns fixed and moving"
@@ -125,29 +124,6 @@ def read_manifest(path: StrPath) -> tuple[PairFiles, ...]:
 def _join_problems(source: Path, problems: Sequence[str]) -> str:
     more = f"; and {len(problems) - _SHOWN} more" * (len(problems) > _SHOWN)
     return f"{source} must list pairs that can be used: {'; '.join(problems[:_SHOWN])}{more}"
-
-
-def _read_rows(source: Path) -> Sequence[Mapping[Any, Any]]:
-    """Return the rows of a list, without empty cells."""
-    text = source.read_text(encoding="utf-8-sig")
-    rows = _parse_json(text, source) if source.suffix == ".json" else _parse_table(text, source)
-    return [{key: value for key, value in row.items() if value not in (None, "", [])} for row in rows]
-
-
-def _parse_json(text: str, source: Path) -> Sequence[Mapping[str, Any]]:
-    rows = json.loads(text)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise FileError(
-            f'{source} must be a JSON list of objects, got {type(rows).__name__}; write [{{"fixed": "a.nii.gz", '
-            '"moving": "b.nii.gz"}]'
-        )
-    return rows
-
-
-def _parse_table(text: str, source: Path) -> Sequence[Mapping[Any, Any]]:
-    delimiter = "\t" if source.suffix == ".tsv" else ","
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
-    return [row for row in reader if any(row.values())]
 
 
 def _find_problems(row: Mapping[Any, Any]) -> Iterator[str]:

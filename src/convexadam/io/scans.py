@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +12,7 @@ from typing import Any, final
 
 from convexadam.errors import FileError, InputError
 from convexadam.io.reading import StrPath, check_file
+from convexadam.io.tables import read_rows
 
 _COLUMNS = ("id", "image", "labels", "weight")
 
@@ -69,7 +68,7 @@ def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles
             raise InputError(f"scans must be a list with a column labels, got the pattern {name}; write a .csv file")
         return _check_ids([ScanFiles(id=_strip(path), image=path) for path in paths], name)
     with check_file(name, "a list of scans") as path:
-        rows = _read_rows(path)
+        rows = read_rows(path, '[{"image": "a.nii.gz", "labels": "a_labels.nii.gz"}]')
     problems, scans = list[str](), list[ScanFiles]()
     for number, row in enumerate(rows, start=1):
         found = _find_problems(row, path.parent)
@@ -81,18 +80,6 @@ def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles
     if problems or not scans:
         raise InputError(f"{path} must list scans that can be used, got {'; '.join(problems) or 'none'}; correct it")
     return _check_ids(scans, name)
-
-
-def _read_rows(path: Path) -> Sequence[Mapping[str, Any]]:
-    text = path.read_text(encoding="utf-8-sig")
-    rows = (
-        json.loads(text)
-        if path.suffix == ".json"
-        else list(csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ","))
-    )
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise FileError(f"{path} must be a JSON list of objects, got {type(rows).__name__}; write one per scan")
-    return [{key: value for key, value in row.items() if value not in (None, "", [])} for row in rows]
 
 
 def _find_problems(row: Mapping[Any, Any], folder: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from convexadam.cohort import CohortOutcome, register_cohort
 from convexadam.errors import InputError
 from convexadam.executors import Executor
 from convexadam.geometry import Image
-from convexadam.io import PairFiles, ScanFiles, atomic_path, read_image, read_scans, write_image
+from convexadam.io import PairFiles, ScanFiles, read_image, read_scans, write_image
 from convexadam.io.reading import StrPath
+from convexadam.io.tables import write_rows
 from convexadam.metrics import dice
 from convexadam.registration import RegistrationConfig
 from convexadam.segmentation.fusion import Fusion, LabelFusion, fuse_labels
@@ -125,7 +125,7 @@ def segment_left_out(
         _write(fusion, folder / atlas.id, ())
         scores = dice(truth, fusion.labels)
         rows += [(atlas.id, label, score) for label, score in scores.items()]
-        _write_table(folder / "dice.csv", rows)
+        write_rows(folder / "dice.csv", ("id", "label", "dice"), rows)
         yield atlas.id, scores
 
 
@@ -207,10 +207,3 @@ def _write(fusion: Fusion, folder: Path, names: Sequence[int]) -> None:
     if fusion.probabilities is not None:
         for name, values in zip(names, fusion.probabilities.data, strict=True):
             write_image(Image(values[None], fusion.labels.grid), folder / f"probability_{name}.nii.gz")
-
-
-def _write_table(path: Path, rows: Sequence[tuple[str, int, float]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("id", "label", "dice"))
-        writer.writerows((name, label, f"{score:.6g}") for name, label, score in rows)

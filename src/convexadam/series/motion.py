@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import final
 
@@ -15,7 +14,7 @@ import torch
 from convexadam._typing import Volume
 from convexadam.geometry import Affine, DisplacementField, Grid, Transform
 from convexadam.geometry.linear_maps import average_affines, fit_affine
-from convexadam.io import atomic_path
+from convexadam.io.tables import write_rows
 
 _HEAD_RADIUS_MM = 50.0
 """Radius of the sphere on which framewise displacement measures rotations."""
@@ -122,9 +121,4 @@ def _average(transforms: Sequence[Transform], weights: np.ndarray) -> Transform:
 
 def write_motion(motion: Sequence[FrameMotion], path: Path) -> None:
     """Write motion as a table."""
-    names = [field.name for field in fields(FrameMotion)]
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        for one in motion:
-            writer.writerow([one.frame, *(f"{getattr(one, name):.6g}" for name in names[1:])])
+    write_rows(path, [field.name for field in fields(FrameMotion)], map(astuple, motion))

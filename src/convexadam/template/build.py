@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import final
 
@@ -22,7 +21,6 @@ from convexadam.geometry import Affine, Grid, Image, Transform, compose
 from convexadam.io import (
     PairFiles,
     ScanFiles,
-    atomic_path,
     read_image,
     read_scans,
     read_transform,
@@ -30,6 +28,7 @@ from convexadam.io import (
     write_transform,
 )
 from convexadam.io.reading import StrPath
+from convexadam.io.tables import write_rows
 from convexadam.registration import RegistrationConfig, preset
 from convexadam.registration.files import Output, name_transform
 from convexadam.segmentation import Fusion, MajorityVote, fuse_labels
@@ -68,6 +67,9 @@ class TemplateRound:
     largest_displacement_mm: float
     mean_linear_mm: float
     change_percent: float
+
+
+_COLUMNS = tuple(field.name for field in fields(TemplateRound))
 
 
 @final
@@ -190,7 +192,7 @@ def build_template(
             )
             before, current = current, average.find_mean()
             done.append(_describe(number, step, update, before, current))
-            _write_rounds(folder / "convergence.csv", done)
+            write_rows(folder / "convergence.csv", _COLUMNS, map(astuple, done))
             if on_round is not None:
                 on_round(done[-1])
             if not step.is_linear and done[-1].change_percent < tolerance_percent:
@@ -322,16 +324,6 @@ def _describe(
         mean_linear_mm=update.linear_mm,
         change_percent=100 * float(change),
     )
-
-
-def _write_rounds(path: Path, rounds: Sequence[TemplateRound]) -> None:
-    names = [field.name for field in fields(TemplateRound)]
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        for one in rounds:
-            values = [getattr(one, name) for name in names]
-            writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
 
 
 def _write_scans(
