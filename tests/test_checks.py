@@ -49,10 +49,10 @@ def test_a_class_raises_even_if_it_has_the_members_of_the_protocol(value: Any, k
 @pytest.mark.parametrize(
     ("value", "kind", "message"),
     [
-        (3, Similarity, "setting must be Similarity, got 3"),
-        (None, Similarity, "setting must be Similarity, got None"),
-        ("box", Smoothing | None, "setting must be Smoothing or None, got 'box'"),
-        (Adam(), Ssd | BoxSmoothing, r"setting must be Ssd or BoxSmoothing, got Adam\("),
+        (3, Similarity, "setting must be a Similarity, got 3"),
+        (None, Similarity, "setting must be a Similarity, got None"),
+        ("box", Smoothing | None, "setting must be a Smoothing or None, got 'box'"),
+        (Adam(), Ssd | BoxSmoothing, r"setting must be a Ssd or a BoxSmoothing, got Adam\("),
     ],
 )
 def test_other_values_raise(value: Any, kind: Any, message: str) -> None:

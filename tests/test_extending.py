@@ -242,11 +242,11 @@ def test_names_that_are_no_components(name: str, message: str) -> None:
 
 def test_a_component_of_the_wrong_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     text = CONFIGS["similarity"].to_toml().replace(":Huber", ":Tether").replace("delta = 0.25", "weight = 1.0")
-    with pytest.raises(ConfigError, match="similarity must be Similarity"):
+    with pytest.raises(ConfigError, match="similarity must be a Similarity"):
         RegistrationConfig.from_toml(text)
     # as users have it: without the tests' own check of annotations, which would come first
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ConfigError, match="similarity must be Similarity, got Tether"):
+    with pytest.raises(ConfigError, match="similarity must be a Similarity, got Tether"):
         Refinement(similarity=Tether())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="similarity must be an instance, got the class Huber"):
         Refinement(similarity=Huber)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, Union
 import jaxtyping
 import torch
 
-from convexadam._checks import show
+from convexadam._checks import add_article, show
 from convexadam._typing import Float, Tensor
 from convexadam.errors import ConfigError, FileError, InputError
 
@@ -248,4 +248,4 @@ def name_type(hint: Any, names: Mapping[Any, str] = PYTHON_NAMES) -> str:
             else f"a tuple of {size}{' or '.join(kinds)}"
         )
     name = str(getattr(hint, "__name__", hint))
-    return names.get(hint) or (f"{'an' if name[0] in 'AEIOU' else 'a'} {name}" if isinstance(hint, type) else name)
+    return names.get(hint) or (add_article(name) if isinstance(hint, type) else name)

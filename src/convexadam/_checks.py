@@ -79,5 +79,10 @@ def check_component(value: object, kind: Any, name: str) -> None:
     if isinstance(value, type) and not (type in kinds or object in kinds):
         raise ConfigError(f"{name} must be an instance, got the class {value.__name__}; write {value.__name__}(...)")
     if not isinstance(value, kind):
-        names = " or ".join("None" if k is types.NoneType else k.__name__ for k in kinds)
+        names = " or ".join("None" if k is types.NoneType else add_article(k.__name__) for k in kinds)
         raise ConfigError(f"{name} must be {names}, got {show(value)}")
+
+
+def add_article(name: str) -> str:
+    """Return the name of a class with its indefinite article."""
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"

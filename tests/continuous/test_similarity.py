@@ -223,7 +223,7 @@ def test_another_number_of_channels_raises(channels: int) -> None:
         (WeightedSum, {"terms": (Ssd(),), "weights": [1.0]}, r"weights must be a tuple .*, got \[1\.0\]"),
         (WeightedSum, {"terms": (Ssd(),), "weights": (0.0,), "channels": (1,)}, "each of weights"),
         (WeightedSum, {"terms": (Ssd(),), "weights": (1.0,), "channels": (0,)}, "each of channels"),
-        (WeightedSum, {"terms": (3,), "weights": (1.0,), "channels": (1,)}, "each of terms must be Similarity, got 3"),
+        (WeightedSum, {"terms": (3,), "weights": (1.0,), "channels": (1,)}, "must be a Similarity, got 3"),
         (
             WeightedSum,
             {"terms": (Ssd,), "weights": (1.0,)},

@@ -89,7 +89,7 @@ def test_with_settings_replaces_a_component_as_a_whole() -> None:
         ("continuous.levels.-1.iterations = 3", "must be a number from 0 to 0, got '-1'"),
         ("discrete.0.spacing = 3", "keys must be among .*, got '0'"),
         ("schema_version = 3", "schema_version must be 4, got 3"),
-        ('grid = "none"', "grid must be WorkingGrid, got 'none'"),
+        ('grid = "none"', "grid must be a WorkingGrid, got 'none'"),
     ],
 )
 def test_invalid_assignments(assignment: str, message: str) -> None:
