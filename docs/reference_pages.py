@@ -50,7 +50,7 @@ MODULES = {
 
 def names_of(package: str) -> list[str]:
     """Return the public names of a package."""
-    return MODULES.get(package) or list(importlib.import_module(f"convexadam.{package}").__all__)
+    return list(getattr(importlib.import_module(f"convexadam.{package}"), "__all__", MODULES.get(package, [])))
 
 
 def homes() -> dict[str, str]:
