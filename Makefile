@@ -29,6 +29,7 @@ check: $(VENV)/.installed-dev
 # the site, in site/; the examples are executed, and what they print is kept in build/tutorials until the sources change
 docs: $(VENV)/.installed-docs
 	$(BIN)/python docs/gallery.py
+	$(BIN)/python docs/method.py
 	DOCS_EXECUTE=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # One stamp file per extra; a change of pyproject.toml or constraints.txt reinstalls.

@@ -83,11 +83,16 @@ def show_labels(axis: Axes, labels: Image, title: str) -> None:
 
 
 def show_map(
-    figure: Figure, axis: Axes, values: torch.Tensor, title: str, *, cmap: str = "viridis", most: float | None = None
+    figure: Figure,
+    axis: Axes,
+    values: torch.Tensor,
+    title: str,
+    *,
+    cmap: str = "viridis",
+    limits: tuple[float | None, float | None] = (None, None),
 ) -> None:
-    """Draw a slice of numbers with a scale; around 0 if ``most`` is given."""
-    limits = {} if most is None else {"vmin": -most, "vmax": most}
-    shown = axis.imshow(coronal(values), cmap=cmap, aspect="auto", **limits)
+    """Draw a slice of numbers with a scale."""
+    shown = axis.imshow(coronal(values), cmap=cmap, aspect="auto", vmin=limits[0], vmax=limits[1])
     axis.set_title(title, fontsize=9)
     figure.colorbar(shown, ax=axis, shrink=0.9)
 
@@ -237,7 +242,7 @@ def draw_jacobian(shape: Shape) -> Figure:
     for axis, transform, title in zip(axes[1:], (found, truth), ("estimate", "truth"), strict=True):
         jacobian = transform.jacobian()
         values = jacobian.data if isinstance(jacobian, Image) else jacobian
-        show_map(figure, axis, values.clamp_min(1e-3).log(), f"log Jacobian, {title}", cmap="RdBu", most=0.6)
+        show_map(figure, axis, values.clamp_min(1e-3).log(), f"log Jacobian, {title}", cmap="RdBu", limits=(-0.6, 0.6))
     return figure
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SMALL = (24, 20, 18)
-SLOW = {"deformable", "template", "atlases", "series", "jacobian", "inverse"}
+SLOW = {"deformable", "two_contrasts", "template", "atlases", "series", "jacobian", "inverse"}
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,7 @@ def script() -> dict[str, Any]:
     return runpy.run_path(str(DOCS / "gallery.py"))
 
 
+FIGURES = ["features", "costs", "coupling", "refinement"]
 NAMES = ["deformable", "two_contrasts", "labels", "linear", "template", "atlases", "series", "jacobian", "inverse"]
 
 
@@ -38,8 +39,25 @@ def test_every_picture_has_a_file_and_a_place(script: dict[str, Any]) -> None:
 def test_the_file_has_the_structure_of_the_picture(name: str, script: dict[str, Any], tmp_path: Path) -> None:
     kept = DOCS / "images" / "gallery" / f"{name}.png"
     script["save"](script["PICTURES"][name](SMALL), tmp_path / "new.png")
-    with Pillow.open(kept) as old, Pillow.open(tmp_path / "new.png") as new:
+    compare(kept, tmp_path / "new.png")
+
+
+def compare(kept: Path, drawn: Path) -> None:
+    with Pillow.open(kept) as old, Pillow.open(drawn) as new:
         assert old.size == new.size
         assert old.info["Panels"] == new.info["Panels"]
         assert len(old.convert("RGB").getcolors(1 << 20)) > 16  # it shows something
     assert kept.stat().st_size < 100_000
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:No contour levels:UserWarning")
+def test_the_figures_of_the_method_are_those_of_the_script(tmp_path: Path) -> None:
+    script = runpy.run_path(str(DOCS / "method.py"))
+    kept = DOCS / "images" / "method"
+    assert list(script["FIGURES"]) == FIGURES
+    assert {path.stem for path in kept.glob("*.png")} == set(FIGURES)
+    stages = script["Stages"].of((32, 28, 24))
+    for name, draw in script["FIGURES"].items():
+        script["save"](draw(stages), tmp_path / f"{name}.png")
+        compare(kept / f"{name}.png", tmp_path / f"{name}.png")
