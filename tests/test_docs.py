@@ -46,6 +46,7 @@ NOT_RUN = {
     "features.md": 1,
     "learn2reg.md": 2,
     "performance.md": 1,
+    "recipes.md": 7,
     "tuning.md": 3,
 }
 """Blocks of code of each page that cannot be run here."""
@@ -74,7 +75,7 @@ def blocks(path: Path) -> list[Block]:
     text = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(text, start=1):
         if line.startswith("```") and language is None:
-            language, lines, begin = line.removeprefix("```").strip(), [], number
+            language, lines, begin = line.removeprefix("```").partition(" ")[0], [], number
             comment = re.fullmatch(r"<!-- not run: (.+) -->", text[number - 2]) if number > 1 else None
             reason = comment[1] if comment else ""
         elif line.startswith("```"):
