@@ -32,9 +32,9 @@ moved = result.moved  # the moving scan on the fixed grid
 moved_labels = result.transform.warp(pair.moving_labels)  # integers: values are selected, never mixed
 assert set(moved_labels.data.unique().tolist()) <= set(pair.moving_labels.data.unique().tolist())
 
-point_mm = pair.fixed_landmarks_mm[:1]
-mapped = result.transform.warp_points(point_mm, space="mm")
-print("landmark", point_mm.tolist(), "mapped to", mapped.tolist(), "truth", pair.moving_landmarks_mm[:1].tolist())
+mapped = result.transform.warp_points(pair.fixed_landmarks_mm, space="mm")
+for name, points_mm in (("fixed", pair.fixed_landmarks_mm), ("mapped", mapped), ("truth", pair.moving_landmarks_mm)):
+    print(f"{name:>6}: R {points_mm[0, 0]:.1f}, A {points_mm[0, 1]:.1f}, S {points_mm[0, 2]:.1f} mm")
 
 # %% [markdown]
 # Rows are three slices through the middle. Columns are the fixed, moving and moved scan, a checkerboard of fixed and
