@@ -78,6 +78,19 @@ def test_points_without_weight_do_not_enter_a_window() -> None:
     torch.testing.assert_close(one[:, :, :5], other[:, :, :5], rtol=1e-3, atol=1e-4)
 
 
+def test_what_has_no_weight_does_not_enter_the_scale_of_a_part() -> None:
+    maps = _maps(2)
+    weight = torch.ones(SHAPE)
+    weight[:, :, 5:] = 0
+    still, parts = torch.zeros(3, *SHAPE), (Part(channels=1), Part(channels=1, first=1, radius=1))
+
+    def evaluate(padding: float) -> torch.Tensor:
+        fixed, moving = (torch.where(weight > 0, m, padding) for m in maps)
+        return JointSsd(parts=parts).prepare(fixed, moving, still, (weight, weight))(still)[0]
+
+    torch.testing.assert_close(evaluate(0.0), evaluate(50.0), rtol=1e-4, atol=0)
+
+
 def test_constant_channels_have_no_influence() -> None:
     fixed, moving = _maps(1)
     constant = torch.ones_like(fixed)

@@ -74,7 +74,8 @@ class Part:
 def normalise_locally(channel: Channels, radius: int, floor: float, weight: Volume | None) -> Channels:
     """Shift and scale a channel ``[1, i, j, k]`` to mean 0 and variance 1 in the window around each point.
 
-    ``floor`` is added to local variances, as a share of the variance of the channel.
+    ``floor`` is added to local variances, as a share of the variance of the channel. Points of less weight than their
+    window has on average, which hold padding rather than the image, are drawn towards its mean, 0.
     """
     taps = (1.0,) * (2 * radius + 1)
     values = normalise(channel.contiguous(), weight)
@@ -83,7 +84,8 @@ def normalise_locally(channel: Channels, radius: int, floor: float, weight: Volu
     inverse = torch.where(total > 0, 1 / torch.where(total > 0, total, 1.0), 0.0)
     mean = smooth(values, taps, before=weight, after=inverse)
     variance = smooth(values.square(), taps, before=weight, after=inverse).addcmul_(mean, mean, value=-1)
-    return (values - mean).mul_(variance.clamp_min_(0).add_(floor).rsqrt_())
+    result = (values - mean).mul_(variance.clamp_min_(0).add_(floor).rsqrt_())
+    return result if weight is None else result.mul_(inverse.mul_(known).mul_(len(taps) ** 3).clamp_(max=1.0))
 
 
 @final
@@ -148,7 +150,7 @@ class JointSsd:
             for target, features, weight in zip(maps, (fixed, moving), weights, strict=True):
                 for number, channel in enumerate(part.select(features, weight), start=first):
                     target[number] = channel
-                    slopes = slopes + _mean_squared_slope(channel)
+                    slopes = slopes + _mean_squared_slope(channel, weight)
             scale = torch.where(slopes > 0, part.weight / torch.where(slopes > 0, slopes, 1.0), 0.0).sqrt()
             for target in maps:
                 target[first : first + part.channels].mul_(scale)
@@ -156,7 +158,18 @@ class JointSsd:
         return Ssd(robust_scale=self.robust_scale).prepare(maps[0], maps[1], start, weights)
 
 
-def _mean_squared_slope(channel: Volume) -> Float[Tensor, ""]:
-    """Mean over the points of the squared differences of neighbours along each axis."""
-    i, j, k = (channel.diff(dim=axis).square().sum(dtype=torch.float64) for axis in range(3))
-    return ((i + j + k) / channel.numel()).to(channel.dtype)
+def _mean_squared_slope(channel: Volume, weight: Volume | None) -> Float[Tensor, ""]:
+    """Mean over the points, by weight, of the squared differences of neighbours along each axis."""
+    total = torch.zeros((), dtype=torch.float64, device=channel.device)
+    for axis in range(3):
+        squares = channel.diff(dim=axis).square_()
+        if weight is not None:
+            squares *= _least_of_neighbours(weight, axis)
+        total = total + squares.sum(dtype=torch.float64)
+    known = channel.numel() if weight is None else weight.sum(dtype=torch.float64).clamp_min(1e-12)
+    return (total / known).to(channel.dtype)
+
+
+def _least_of_neighbours(weight: Volume, axis: int) -> Float[Tensor, "a b d"]:
+    size = weight.shape[axis] - 1
+    return torch.minimum(weight.narrow(axis, 0, size), weight.narrow(axis, 1, size))
