@@ -9,13 +9,14 @@ from typing import final
 import torch
 
 from convexadam._arguments import check_arguments
-from convexadam._checks import check_component, check_count, check_number, show
+from convexadam._checks import check_component, check_count, check_flag, check_number, show
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.continuous.protocols import SimilarityTerm, Weights
 from convexadam.continuous.similarity import Ssd
 from convexadam.errors import ConfigError, InputError
 from convexadam.kernels.lncc.reference import normalise
 from convexadam.kernels.smooth import smooth
+from convexadam.kernels.warp_ssd import overlap_weight
 
 _MOST_RADIUS = 1000
 _MOST_CHANNELS = 10_000
@@ -40,6 +41,10 @@ class Part:
     variance_floor
         Added to local variances, as a share of the variance of the whole channel, so that noise in flat regions counts
         little.
+    by_distance
+        Whether the weight is multiplied by the squared distance still to go, in control points: the mean squared
+        difference at the beginning of a level, over the mean squared slope. Intensities lead images together that are
+        far from aligned, such as those of two persons; close to alignment, what is left of their difference is true.
 
     Raises
     ------
@@ -52,6 +57,7 @@ class Part:
     weight: float = 1.0
     radius: int | None = None
     variance_floor: float = 1e-3
+    by_distance: bool = False
 
     def __post_init__(self) -> None:
         check_count(self.channels, "channels", least=1, most=_MOST_CHANNELS)
@@ -60,6 +66,7 @@ class Part:
         if self.radius is not None:
             check_count(self.radius, "radius", least=1, most=_MOST_RADIUS)
         check_number(self.variance_floor, "variance_floor", above=True)
+        check_flag(self.by_distance, "by_distance")
 
     @check_arguments
     def select(self, features: Channels, weight: Volume | None) -> Iterator[Volume]:
@@ -151,11 +158,21 @@ class JointSsd:
                 for number, channel in enumerate(part.select(features, weight), start=first):
                     target[number] = channel
                     slopes = slopes + _mean_squared_slope(channel, weight)
-            scale = torch.where(slopes > 0, part.weight / torch.where(slopes > 0, slopes, 1.0), 0.0).sqrt()
-            for target in maps:
-                target[first : first + part.channels].mul_(scale)
+            per_slope = torch.where(slopes > 0, 1 / torch.where(slopes > 0, slopes, 1.0), 0.0)
+            scale = part.weight * per_slope
+            chosen = [target[first : first + part.channels] for target in maps]
+            if part.by_distance:
+                scale = scale * per_slope * _mean_squared_difference(*chosen, start, weights)
+            for target in chosen:
+                target.mul_(scale.sqrt())
             first += part.channels
         return Ssd(robust_scale=self.robust_scale).prepare(maps[0], maps[1], start, weights)
+
+
+def _mean_squared_difference(fixed: Channels, moving: Channels, start: Field, weights: Weights) -> Float[Tensor, ""]:
+    """Sum over the channels of the mean over the overlap, by weight, at the displacement ``start``."""
+    difference, _ = Ssd().prepare(fixed, moving, start, weights)(start.detach())
+    return difference.detach() / overlap_weight(start, *weights).mean().clamp_min(1e-12)
 
 
 def _mean_squared_slope(channel: Volume, weight: Volume | None) -> Float[Tensor, ""]:
