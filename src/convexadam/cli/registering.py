@@ -47,7 +47,7 @@ from convexadam.registration.files import REPORT, name_outputs
 from convexadam.registration.inputs import parse_images
 from convexadam.report import write_report
 from convexadam.report.folder import PAGE, THUMBNAIL
-from convexadam.report.pictures import check_extra
+from convexadam.viz.pictures import check_extra
 
 HELP_ALL = "--help-all"
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from convexadam.geometry import Grid
 from convexadam.report.lattice import LatticePair, square_correlation
-from convexadam.viz import NORMAL, PLANES
+from convexadam.viz.slices import NORMAL, PLANES
 
 _LEAST_AREA = 0.5
 """Area with structure that a slice must have, as a share of the largest: the end of an organ shows little."""

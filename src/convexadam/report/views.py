@@ -13,7 +13,9 @@ from convexadam.geometry import Grid, Image, Transform
 from convexadam.geometry.resample import resample, transform_vectors
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.report.lattice import LatticePair, square_correlation
-from convexadam.report.pictures import (
+from convexadam.report.quality import fit_motion
+from convexadam.report.slices import SliceChoice, choose_slices
+from convexadam.viz.pictures import (
     check_extra,
     colour_jacobian,
     colour_share,
@@ -24,9 +26,7 @@ from convexadam.report.pictures import (
     group_levels,
     resize,
 )
-from convexadam.report.quality import fit_motion
-from convexadam.report.slices import SliceChoice, choose_slices
-from convexadam.viz import IN_PLANE, NORMAL, Window, apply_window, pixel_aspect, robust_window, take_slice
+from convexadam.viz.slices import IN_PLANE, NORMAL, Window, apply_window, pixel_aspect, robust_window, take_slice
 
 LONGEST = 360
 """Longest side of a picture, in pixels."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from convexadam._arguments import check_arguments
 from convexadam._typing import Field
@@ -15,23 +14,25 @@ from convexadam.errors import GeometryError, InputError, MissingExtraError
 from convexadam.geometry.grid import HEADER_ROUNDING
 from convexadam.geometry.image import Image
 from convexadam.io import atomic_path
+from convexadam.viz.slices import (
+    IN_PLANE,
+    NORMAL,
+    PLANES,
+    Window,
+    apply_window,
+    make_checkerboard,
+    pixel_aspect,
+    robust_window,
+    take_slice,
+    to_canonical,
+    to_canonical_field,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 else:  # annotations can be resolved without matplotlib
     Axes = Figure = object
-
-Window: TypeAlias = tuple[float, float]
-
-PLANES = ("axial", "coronal", "sagittal")
-"""Planes of slices, in the order in which they are drawn."""
-
-NORMAL = {"axial": 2, "coronal": 1, "sagittal": 0}
-"""Axis of R, A, S along which the slices of a plane follow each other."""
-
-IN_PLANE = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}
-"""Axes of R, A, S across and up a picture; both decrease, to the right and to the bottom."""
 
 _PIXELS_PER_INCH = 110
 _PANEL_INCH = 2.5
@@ -80,6 +81,7 @@ def registration_figure(
 
     Examples
     --------
+    >>> import torch
     >>> from convexadam.geometry import Grid
     >>> image = Image(torch.rand(1, 12, 10, 8), Grid((12, 10, 8)))
     >>> figure = registration_figure(image, image, image)
@@ -103,21 +105,6 @@ def registration_figure(
     return figure
 
 
-def robust_window(volume: np.ndarray) -> Window:
-    """Return the values of black and white for a window that shows soft tissue with good contrast.
-
-    The background (air, lungs in CT, zero padding) is the lowest fifth of the range of values without outliers. White
-    is the 98.5th percentile of the rest. Black is the 5th percentile minus a quarter of the difference, but at least
-    the minimum. NaN and Inf are ignored.
-    """
-    values = volume[np.isfinite(volume)].astype(np.float64)
-    least, most = np.percentile(values, (0.5, 99.5))
-    body = values[values > least + (most - least) / 5]
-    dark, white = np.percentile(body if body.size else values, (5, 98.5))
-    black = max(dark - (white - dark) / 4, values.min())
-    return float(black), float(white if white > black else black + 1)
-
-
 def _check_inputs(fixed: Image, moving: Image, moved: Image, disp_mm: Field | None) -> None:
     for name, image in (("moving", moving), ("moved", moved)):
         if not image.grid.is_close(fixed.grid, tolerance=HEADER_ROUNDING):
@@ -132,24 +119,6 @@ def _check_inputs(fixed: Image, moving: Image, moved: Image, disp_mm: Field | No
     for name, image in (("fixed", fixed), ("moving", moving), ("moved", moved)):
         if not bool(image.data[0].isfinite().any()):
             raise InputError(f"{name} must have a finite value, got only NaN or Inf; check its file")
-
-
-def to_canonical(image: Image) -> np.ndarray:
-    """Return the first channel in axis order R, A, S; float64."""
-    first = Image(image.data[:1].detach().cpu(), image.grid)
-    return np.asarray(first.canonical().numpy(), dtype=np.float64)
-
-
-def to_canonical_field(disp_mm: Field, image: Image) -> np.ndarray:
-    """Return the displacement on the canonical grid, in mm along its axes.
-
-    Vectors are decomposed along the unit directions of the axes, so that the deformed grid of an oblique volume is
-    drawn in the planes of its slices.
-    """
-    canonical = Image(disp_mm.detach().cpu().to(torch.float64), image.grid).canonical()
-    directions = canonical.grid.affine[:3, :3] / np.array(canonical.grid.spacing_mm)
-    components = np.tensordot(np.linalg.inv(directions), np.asarray(canonical.data), axes=1)
-    return np.asarray(components)
 
 
 def new_figure(inches: tuple[float, float]) -> Figure:
@@ -171,28 +140,8 @@ def new_figure(inches: tuple[float, float]) -> Figure:
     return figure
 
 
-def take_slice(volume: np.ndarray, plane: str, index: int) -> np.ndarray:
-    """Return a slice of the last three axes R, A, S as a picture: rows from the top, columns from the left.
-
-    It is in radiological convention, as in `registration_figure`.
-    """
-    if plane == "axial":
-        picture = volume[..., ::-1, ::-1, index]
-    elif plane == "coronal":
-        picture = volume[..., ::-1, index, ::-1]
-    else:
-        picture = volume[..., index, ::-1, ::-1]
-    return np.swapaxes(picture, -1, -2)
-
-
 def _middle_slice(volume: np.ndarray, plane: str) -> np.ndarray:
     return take_slice(volume, plane, volume.shape[-3:][NORMAL[plane]] // 2)
-
-
-def pixel_aspect(plane: str, spacing_mm: tuple[float, float, float]) -> float:
-    """Return the ratio of height to width of a pixel of `take_slice`."""
-    r, a, s = spacing_mm
-    return {"axial": a / r, "coronal": s / r, "sagittal": s / a}[plane]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -217,7 +166,7 @@ def _draw_row(figure: Figure, row: int, scene: _Scene) -> None:
         "fixed": fixed,
         "moving": moving,
         "moved": moved,
-        "fixed / moved\n(checkerboard)": _checkerboard(fixed, moved, aspect),
+        "fixed / moved\n(checkerboard)": make_checkerboard(fixed, moved, aspect),
         "|fixed - moving|\n(share of window)": np.abs(fixed - moving),
         "|fixed - moved|\n(share of window)": np.abs(fixed - moved),
     }
@@ -260,20 +209,6 @@ def _draw_field(
 def line_positions(size: int) -> range:
     """Return the rows or columns of a picture at which lines of a grid are drawn."""
     return range(0, size, max(1, size // 20))
-
-
-def apply_window(picture: np.ndarray, window: Window) -> np.ndarray:
-    """Scale values from black (0) to white (1)."""
-    low, high = window
-    return np.asarray(np.clip((np.nan_to_num(picture, nan=low) - low) / (high - low), 0, 1))
-
-
-def _checkerboard(first: np.ndarray, second: np.ndarray, aspect: float) -> np.ndarray:
-    """Combine two pictures in a checkerboard of square fields, about eight along the wider side."""
-    rows, columns = np.indices(first.shape)
-    field = max(first.shape[1], first.shape[0] * aspect) / 8
-    odd = (np.floor(rows * aspect / field) + np.floor(columns / field)) % 2 == 1
-    return np.where(odd, second, first)
 
 
 def _label_axis(axis: Any, title: str, side: str) -> None:
