@@ -5,6 +5,7 @@
 >>> result.moved, result.transform  # doctest: +SKIP
 """
 
+from convexadam import viz as _viz  # noqa: F401 - its import lets images and transforms show themselves
 from convexadam._version import VERSION
 from convexadam.continuous import Refinement
 from convexadam.discrete import ConvexSearch

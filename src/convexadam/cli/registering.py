@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import tyro
 
 from convexadam.cli.common import (
@@ -37,14 +36,13 @@ from convexadam.cli.results import (
 from convexadam.cli.transform_files import load_transform
 from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, Transform, compose
-from convexadam.geometry.matrices import decompose_matrix
 from convexadam.io import read_image, write_image, write_learn2reg
 from convexadam.linear import LinearAlignment
-from convexadam.linear.centres import geometric_centre
 from convexadam.metrics.summary import to_integer_labels
 from convexadam.registration import RegistrationConfig, RegistrationResult, preset, register
 from convexadam.registration.files import REPORT, name_outputs
 from convexadam.registration.inputs import parse_images
+from convexadam.registration.summary import describe_alignment
 from convexadam.report import write_report
 from convexadam.report.folder import PAGE, THUMBNAIL
 from convexadam.viz.pictures import check_extra
@@ -290,24 +288,11 @@ def _read_base_config(arguments: Sequence[str]) -> RegistrationConfig:
 
 
 def _summarise(result: RegistrationResult) -> str:
-    diagnostics = result.diagnostics
+    diagnostics, fit = result.diagnostics, result.linear
+    alignment = "no linear alignment"
+    if fit is not None:
+        alignment = f"linear alignment: {describe_alignment(fit, result.fixed.grid)}"
     return (
-        f"{_summarise_alignment(result)}; maximum displacement {diagnostics['displacement_max_mm']:.1f} mm, "
+        f"{alignment}; maximum displacement {diagnostics['displacement_max_mm']:.1f} mm, "
         f"{diagnostics['folded_percent']:.4f} % folded voxels, {sum(result.timings.values()):.1f} s"
-    )
-
-
-def _summarise_alignment(result: RegistrationResult) -> str:
-    fit = result.linear
-    if fit is None:
-        return "no linear alignment"
-    matrix, centre = fit.transform.matrix, geometric_centre(result.fixed.grid)
-    if not fit.accepted:
-        kept = "identity" if np.array_equal(matrix, np.eye(4)) else "initial transform"
-        return f"linear alignment: {kept} kept (nothing better found)"
-    shift_mm = np.linalg.norm(matrix[:3, :3] @ centre + matrix[:3, 3] - centre)
-    degrees = decompose_matrix(matrix)["rotation_degrees"]
-    return (
-        f"linear alignment: {fit.model}, rotation {degrees:.1f} degrees, translation of the centre {shift_mm:.1f} mm, "
-        f"dissimilarity {fit.dissimilarity_before:.3f} -> {fit.dissimilarity_after:.3f}"
     )

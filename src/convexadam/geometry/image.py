@@ -11,6 +11,7 @@ import torch
 from convexadam._checks import show
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
+from convexadam.geometry.delegates import delegate
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.tensors import check_tensor, check_values, to_device
 
@@ -123,6 +124,10 @@ class Image:
         if array.dtype == torch.bfloat16:  # numpy has no such type
             array = array.float()
         return np.array((array[0] if array.shape[0] == 1 else array).numpy())
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: three slices, and what the image holds."""
+        return str(delegate("Image._repr_html_", self))
 
     def __repr__(self) -> str:
         """Channels, type, device and grid, on one line."""

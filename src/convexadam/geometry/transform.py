@@ -14,6 +14,7 @@ from convexadam._arguments import check_arguments
 from convexadam._checks import check_choice
 from convexadam._typing import Field, Points, Tensor, Volume
 from convexadam.errors import ConfigError, GeometryError, InputError
+from convexadam.geometry.delegates import delegate
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
 from convexadam.geometry.invert import invert_field
@@ -163,6 +164,10 @@ class Transform(ABC):
     def jacobian(self, reference: Grid | Image | None = None) -> Volume:
         """Compute the Jacobian determinant at each voxel of a grid (default: the fixed grid); <= 0 where it folds."""
         return jacobian_determinant(self.to_displacement_field(self._resolve_grid(reference)).to_voxels())
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the matrix, or the deformed grid and the volume change."""
+        return str(delegate("Transform._repr_html_", self))
 
     def _template(self, fallback: Tensor | None = None) -> Tensor:
         """Return a tensor with the type and device of the displacements of the transform, if it has any."""

@@ -115,6 +115,18 @@ class RegistrationConfig:
         ):
             check_component(getattr(self, name), kind, name)
 
+    def __repr__(self) -> str:
+        """Return the closest preset, and what differs from it."""
+        from convexadam.registration.differences import describe_config  # presets are made of this class
+
+        return describe_config(self)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a table of what differs from the closest preset, and of all components."""
+        from convexadam.registration.differences import make_config_html
+
+        return make_config_html(self)
+
     @property
     def is_linear(self) -> bool:
         """Whether the linear alignment is the only stage."""

@@ -19,7 +19,9 @@ from convexadam.geometry import Affine, DisplacementField, Image, Transform
 from convexadam.io import atomic_path, convert_image
 from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
+from convexadam.registration.summary import summarise_result, tabulate_result
 from convexadam.registration.toml import as_plain
+from convexadam.viz.html import or_text
 
 
 @final
@@ -67,6 +69,14 @@ class RegistrationResult:
     linear: LinearFit | None = None
     backend: str = "reference"
     moving_type: type = Image
+
+    def __repr__(self) -> str:
+        """Transform, diagnostics and time, on one line."""
+        return f"RegistrationResult({summarise_result(self)})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: slices before and after, the figures that matter, and the time."""
+        return _make_html(self)
 
     @property
     def moved(self) -> Image:
@@ -166,6 +176,14 @@ class RegistrationResult:
         """
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps({**self.summary(), **(extra or {})}, indent=2) + "\n", encoding="utf-8")
+
+
+@or_text
+def _make_html(result: RegistrationResult) -> str:
+    from convexadam.report import make_overview
+
+    rows = tabulate_result(result)
+    return make_overview("RegistrationResult", result.transform, result.fixed, result.moving, rows)
 
 
 def _plain(fit: LinearFit) -> dict[str, Any]:

@@ -25,15 +25,16 @@ from convexadam.viz.pictures import (
     fit_size,
     group_levels,
     resize,
+    resize_colours,
 )
-from convexadam.viz.slices import IN_PLANE, NORMAL, Window, apply_window, pixel_aspect, robust_window, take_slice
+from convexadam.viz.slices import IN_PLANE, NORMAL, Window, apply_window, choose_window, pixel_aspect, take_slice
 
 LONGEST = 360
 """Longest side of a picture, in pixels."""
 
 _THUMBNAIL = 96
 
-_LEVELS = 0.3, 0.65
+LEVELS = 0.3, 0.65
 """Iso-contours, as shares of the window of the fixed image."""
 
 FIXED_COLOUR, MOVED_COLOUR = (230, 159, 0), (86, 180, 233)
@@ -43,9 +44,6 @@ _SAME_CONTRAST = 0.94
 """Share of what any function of the other intensities explains that a linear one must explain, for one contrast."""
 
 _BINS = 32
-
-_VALUES = 500_000
-"""Values that a window is chosen from."""
 
 _GRID_POINTS = 48
 """Points along a line of the deformed grid; every third row and column is drawn."""
@@ -161,7 +159,7 @@ def _make_scene(
         maps = _to_numpy(labels[0]), _to_numpy(moved)
     residual = square_correlation(pair.fixed, pair.after, pair.fixed_weight * pair.after_weight)
     on_fixed = resample(Image(residual[None], pair.grid), fixed.grid, mode="linear", fill_value=0.0)
-    windows = tuple(robust_window(_thin(_to_numpy(image))) for image in (fixed, moving))
+    windows = tuple(choose_window(image) for image in (fixed, moving))
     return Scene(
         grid=fixed.grid.canonical(),
         fixed=_to_numpy(fixed),
@@ -179,10 +177,6 @@ def _make_scene(
 def _to_numpy(image: Image) -> np.ndarray:
     data = image.canonical().data[0].detach().cpu()
     return (data.float() if data.is_floating_point() else data).numpy()
-
-
-def _thin(values: np.ndarray) -> np.ndarray:
-    return values.ravel()[:: max(1, values.size // _VALUES)]
 
 
 def have_one_contrast(first: np.ndarray, second: np.ndarray) -> bool:
@@ -256,15 +250,10 @@ def _draw_slice(scene: Scene, choice: SliceChoice) -> SliceView:
     )
 
 
-def resize_colours(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize RGB by nearest neighbour, so that no colour is mixed that the map does not have."""
-    return np.stack([resize(picture[..., c], size, nearest=True) for c in range(3)], axis=-1).astype(np.uint8)
-
-
 def _draw_outlines(scene: Scene, choice: SliceChoice, size: tuple[int, int], fixed: np.ndarray) -> np.ndarray:
     """Return outlines of the fixed image in orange, and, of labels, of the moved ones below in blue."""
     if scene.labels is None:
-        return draw_outlines(group_levels(fixed, _LEVELS), FIXED_COLOUR)
+        return draw_outlines(group_levels(fixed, LEVELS), FIXED_COLOUR)
     regions = [resize(take_slice(labels, choice.plane, choice.index), size, nearest=True) for labels in scene.labels]
     picture, above = draw_outlines(regions[1], MOVED_COLOUR), draw_outlines(regions[0], FIXED_COLOUR)
     return np.where(above[..., 3:] > 0, above, picture)

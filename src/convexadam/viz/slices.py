@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias, final
 
 import numpy as np
 import torch
 
-from convexadam._typing import Field
-from convexadam.geometry import Image
+from convexadam._typing import Field, Tensor
+from convexadam.geometry import Grid, Image, Transform, resample
 
 Window: TypeAlias = tuple[float, float]
+
+_VALUES = 500_000
+"""Values that a window is chosen from."""
 
 PLANES = ("axial", "coronal", "sagittal")
 """Planes of slices, in the order in which they are drawn."""
@@ -35,6 +39,13 @@ def robust_window(volume: np.ndarray) -> Window:
     dark, white = np.percentile(body if body.size else values, (5, 98.5))
     black = max(dark - (white - dark) / 4, values.min())
     return float(black), float(white if white > black else black + 1)
+
+
+def choose_window(image: Image) -> Window:
+    """Return `robust_window` of the first channel, of at most half a million voxels; 0 to 1 if none is finite."""
+    values = image.data[0].detach().flatten()
+    some = values[:: max(1, len(values) // _VALUES)].cpu().double().numpy()
+    return robust_window(some) if np.isfinite(some).any() else (0.0, 1.0)
 
 
 def to_canonical(image: Image) -> np.ndarray:
@@ -87,3 +98,75 @@ def make_checkerboard(first: np.ndarray, second: np.ndarray, aspect: float) -> n
     field = max(first.shape[1], first.shape[0] * aspect) / 8
     odd = (np.floor(rows * aspect / field) + np.floor(columns / field)) % 2 == 1
     return np.where(odd, second, first)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One slice of a grid along a plane, on which images and transforms of any grid are sampled.
+
+    Attributes
+    ----------
+    plane
+        One of `PLANES`.
+    index
+        Along the normal axis of the canonical grid.
+    grid
+        The voxels of the slice in axis order R, A, S, and up to ``margin`` slices on either side.
+    position
+        Of the slice within ``grid``, along its normal axis.
+    """
+
+    plane: str
+    index: int
+    grid: Grid
+    position: int = 0
+
+    @classmethod
+    def cut(cls, grid: Grid, plane: str, index: int | None = None, *, margin: int = 0) -> Section:
+        """Cut a grid; ``index=None`` is the middle."""
+        canonical, axis = grid.canonical(), NORMAL[plane]
+        index = canonical.shape[axis] // 2 if index is None else index
+        first, last = max(index - margin, 0), min(index + margin, canonical.shape[axis] - 1)
+        shape, shift = list(canonical.shape), np.eye(4)
+        shape[axis], shift[axis, 3] = last - first + 1, first
+        slab = Grid((shape[0], shape[1], shape[2]), canonical.affine @ shift, canonical.space_code)
+        return cls(plane=plane, index=index, grid=slab, position=index - first)
+
+    @property
+    def aspect(self) -> float:
+        """Ratio of height to width of a pixel."""
+        return pixel_aspect(self.plane, self.grid.spacing_mm)
+
+    @property
+    def position_mm(self) -> float:
+        """Coordinate of the middle of the slice along R, A or S, whichever is closest to its normal."""
+        axis, middle = NORMAL[self.plane], np.array([(n - 1) / 2 for n in self.grid.shape] + [1.0])
+        middle[axis] = self.position
+        return float((self.grid.affine @ middle)[axis])
+
+    def take(self, volume: Tensor) -> np.ndarray:
+        """Return the slice of a volume, or of several, on ``grid`` as pictures."""
+        values = volume.detach().cpu()
+        return take_slice(
+            (values.double() if values.is_floating_point() else values).numpy(), self.plane, self.position
+        )
+
+    def sample(self, image: Image, transform: Transform | None = None, *, nearest: bool = False) -> np.ndarray:
+        """Return the first channel of an image of any grid on the slice, where a transform puts it, as a picture."""
+        first = Image(image.data[:1].detach(), image.grid)
+        if transform is None:
+            sampled = resample(first, self.grid, mode="nearest" if nearest else "linear")
+        else:
+            sampled = transform.warp(first, self.grid, mode="nearest" if nearest else "linear")
+        return self.take(sampled.data[0])
+
+
+def list_sections(grid: Grid, *, margin: int = 0) -> list[Section]:
+    """Return the middle slice of each plane of at least two by two voxels."""
+    shape = grid.canonical().shape
+    return [
+        Section.cut(grid, plane, margin=margin)
+        for plane in PLANES
+        if min(n for axis, n in enumerate(shape) if axis != NORMAL[plane]) > 1
+    ]
