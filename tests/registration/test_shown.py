@@ -91,3 +91,12 @@ def test_a_result_shows_itself(result: RegistrationResult) -> None:
 def test_a_result_without_finite_values_shows_text(result: RegistrationResult) -> None:
     nothing = Image(torch.full_like(result.fixed.data, np.nan), result.fixed.grid)
     assert dataclasses.replace(result, fixed=nothing)._repr_html_()
+
+
+def test_a_result_draws_itself(result: RegistrationResult) -> None:
+    pytest.importorskip("matplotlib")
+    figure = result.plot()
+    assert "local dissimilarity" in "".join(axis.get_title() for axis in figure.axes)  # CT and MR
+    labels = Image((result.fixed.data > 0).to(torch.int32), result.fixed.grid)
+    outlined = result.plot(labels=(labels, labels))
+    assert [len(outlined.axes[column].collections) for column in range(4)] == [0, 1, 2, 0]

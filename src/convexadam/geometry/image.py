@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
@@ -14,6 +14,11 @@ from convexadam.errors import InputError
 from convexadam.geometry.delegates import delegate
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.tensors import check_tensor, check_values, to_device
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:  # annotations can be resolved without matplotlib
+    Figure = object
 
 
 @final
@@ -124,6 +129,38 @@ class Image:
         if array.dtype == torch.bfloat16:  # numpy has no such type
             array = array.float()
         return np.array((array[0] if array.shape[0] == 1 else array).numpy())
+
+    def plot(
+        self,
+        overlay: Image | None = None,
+        *,
+        labels: Image | None = None,
+        point_mm: tuple[float, float, float] | None = None,
+    ) -> Figure:
+        """Draw three orthogonal slices of the first channel, in radiological convention.
+
+        Parameters
+        ----------
+        overlay
+            Image in colour on top: the brighter, the less transparent.
+        labels
+            Label map in colours and outlines on top; 0 is the background. Both may lie on any grid: they are resampled.
+        point_mm
+            Point in mm RAS+ that the slices go through; ``None`` is the middle of the volume.
+
+        Returns
+        -------
+        A figure of matplotlib, which draws itself in a notebook; ``figure.savefig`` writes a file.
+
+        Raises
+        ------
+        InputError
+            If the point lies outside, or the image has fewer than two voxels along two axes.
+        MissingExtraError
+            If matplotlib is not installed.
+        """
+        figure: Figure = delegate("Image.plot", self, overlay, labels, point_mm)
+        return figure
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: three slices, and what the image holds."""

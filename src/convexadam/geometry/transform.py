@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, final, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, final, get_args
 
 import numpy as np
 import torch
@@ -30,6 +30,11 @@ from convexadam.geometry.tensors import (
 )
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.kernels.warp import sample_linear
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:  # annotations can be resolved without matplotlib
+    Figure = object
 
 PointSpace: TypeAlias = Literal["mm", "lps_mm", "voxel", "fixed_voxel"]
 
@@ -164,6 +169,34 @@ class Transform(ABC):
     def jacobian(self, reference: Grid | Image | None = None) -> Volume:
         """Compute the Jacobian determinant at each voxel of a grid (default: the fixed grid); <= 0 where it folds."""
         return jacobian_determinant(self.to_displacement_field(self._resolve_grid(reference)).to_voxels())
+
+    def plot(
+        self, reference: Grid | Image | None = None, *, point_mm: tuple[float, float, float] | None = None
+    ) -> Figure:
+        """Draw three orthogonal slices: length of the displacement, deformed grid and Jacobian determinant.
+
+        Parameters
+        ----------
+        reference
+            Grid of fixed space to draw on, or an image on it; ``None`` takes the fixed grid.
+        point_mm
+            Point of fixed space in mm RAS+ that the slices go through; ``None`` is the middle of the grid.
+
+        Returns
+        -------
+        A figure of matplotlib, which draws itself in a notebook; ``figure.savefig`` writes a file.
+
+        Raises
+        ------
+        ConfigError
+            If ``reference`` is ``None`` and the transform has no grid.
+        InputError
+            If the point lies outside, or the grid has fewer than two voxels along two axes.
+        MissingExtraError
+            If matplotlib is not installed.
+        """
+        figure: Figure = delegate("Transform.plot", self, self._resolve_grid(reference), point_mm)
+        return figure
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the matrix, or the deformed grid and the volume change."""

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
@@ -21,7 +21,13 @@ from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.summary import summarise_result, tabulate_result
 from convexadam.registration.toml import as_plain
+from convexadam.viz import registration_figure
 from convexadam.viz.html import or_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:  # annotations can be resolved without matplotlib
+    Figure = object
 
 
 @final
@@ -88,6 +94,28 @@ class RegistrationResult:
         return self.transform.warp(
             self.moving, self.fixed, mode="linear", fill_value=float(self.moving.data.detach().min())
         )
+
+    @check_arguments
+    def plot(self, *, labels: tuple[Image, Image] | None = None) -> Figure:
+        """Draw the registration, see `convexadam.viz.registration_figure`.
+
+        Parameters
+        ----------
+        labels
+            Label maps of the fixed and of the moving image, whose outlines are drawn; ``None`` draws iso-contours.
+
+        Returns
+        -------
+        A figure of matplotlib, which draws itself in a notebook; ``figure.savefig`` writes a file.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed.
+        """
+        maps = None if labels is None else (labels[0], self.transform.warp(labels[1], self.fixed, mode="nearest"))
+        disp_mm = self.transform.to_displacement_field(self.fixed).disp_mm
+        return registration_figure(self.fixed, self.moving, self.moved, disp_mm, labels=maps)
 
     def to_type(self, kind: type | None = None) -> Any:
         """Return `moved` as an object of another package.

@@ -9,7 +9,8 @@ from typing import final
 import numpy as np
 
 from convexadam.geometry import Grid
-from convexadam.report.lattice import LatticePair, square_correlation
+from convexadam.metrics.local_correlation import square_correlation
+from convexadam.report.lattice import LatticePair
 from convexadam.viz.slices import NORMAL, PLANES
 
 _LEAST_AREA = 0.5

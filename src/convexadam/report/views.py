@@ -12,9 +12,11 @@ from convexadam._typing import Field
 from convexadam.geometry import Grid, Image, Transform
 from convexadam.geometry.resample import resample, transform_vectors
 from convexadam.kernels.jacobian import jacobian_determinant
-from convexadam.report.lattice import LatticePair, square_correlation
+from convexadam.metrics.local_correlation import square_correlation
+from convexadam.report.lattice import LatticePair
 from convexadam.report.quality import fit_motion
 from convexadam.report.slices import SliceChoice, choose_slices
+from convexadam.viz.contrast import have_one_contrast
 from convexadam.viz.pictures import (
     check_extra,
     colour_jacobian,
@@ -39,11 +41,6 @@ LEVELS = 0.3, 0.65
 
 FIXED_COLOUR, MOVED_COLOUR = (230, 159, 0), (86, 180, 233)
 """Orange and sky blue of the palette of Okabe and Ito, which colour-blind people tell apart."""
-
-_SAME_CONTRAST = 0.94
-"""Share of what any function of the other intensities explains that a linear one must explain, for one contrast."""
-
-_BINS = 32
 
 _GRID_POINTS = 48
 """Points along a line of the deformed grid; every third row and column is drawn."""
@@ -177,29 +174,6 @@ def _make_scene(
 def _to_numpy(image: Image) -> np.ndarray:
     data = image.canonical().data[0].detach().cpu()
     return (data.float() if data.is_floating_point() else data).numpy()
-
-
-def have_one_contrast(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether the intensities of two images are related linearly, so that their difference means something.
-
-    The squared correlation is compared with the correlation ratio, the share of the variance that any function of the
-    other intensities explains (Roche et al., MICCAI 1998).
-    """
-    spreads = float(first.std()), float(second.std())
-    if len(first) < _BINS or min(spreads) == 0:
-        return False
-    squared = float(np.corrcoef(first, second)[0, 1] ** 2)
-    ratios = correlation_ratio(first, second), correlation_ratio(second, first)
-    return squared >= _SAME_CONTRAST * max(ratios)
-
-
-def correlation_ratio(given: np.ndarray, explained: np.ndarray) -> float:
-    """Compute the share of the variance of values that the mean in each of 32 equal bins of other values explains."""
-    bins = np.empty(len(given), np.intp)
-    bins[np.argsort(given, kind="stable")] = np.arange(len(given)) * _BINS // len(given)
-    counts = np.bincount(bins, minlength=_BINS)
-    means = np.bincount(bins, weights=explained, minlength=_BINS) / counts
-    return float((counts * (means - explained.mean()) ** 2).sum() / (len(given) * explained.var()))
 
 
 def _linear_displacement(matrix: np.ndarray, grid: Grid) -> np.ndarray:

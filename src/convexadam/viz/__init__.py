@@ -3,7 +3,8 @@
 Importing this package registers what `Image._repr_html_` and the like call, see `convexadam.geometry.delegates`.
 """
 
-from convexadam.viz.figures import new_figure, registration_figure
+from convexadam.viz.canvas import new_figure
+from convexadam.viz.figures import registration_figure
 from convexadam.viz.images import make_image_html
 from convexadam.viz.slices import robust_window
 from convexadam.viz.transforms import make_transform_html

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
 import numpy as np
 import torch
 
-from convexadam._typing import Field, Tensor
+from convexadam._checks import show
+from convexadam._typing import Field, Tensor, Triple
+from convexadam.errors import InputError
 from convexadam.geometry import Grid, Image, Transform, resample
+from convexadam.geometry.tensors import parse_points
 
 Window: TypeAlias = tuple[float, float]
 
@@ -46,12 +50,6 @@ def choose_window(image: Image) -> Window:
     values = image.data[0].detach().flatten()
     some = values[:: max(1, len(values) // _VALUES)].cpu().double().numpy()
     return robust_window(some) if np.isfinite(some).any() else (0.0, 1.0)
-
-
-def to_canonical(image: Image) -> np.ndarray:
-    """Return the first channel in axis order R, A, S; float64."""
-    first = Image(image.data[:1].detach().cpu(), image.grid)
-    return np.asarray(first.canonical().numpy(), dtype=np.float64)
 
 
 def to_canonical_field(disp_mm: Field, image: Image) -> np.ndarray:
@@ -152,21 +150,39 @@ class Section:
             (values.double() if values.is_floating_point() else values).numpy(), self.plane, self.position
         )
 
-    def sample(self, image: Image, transform: Transform | None = None, *, nearest: bool = False) -> np.ndarray:
-        """Return the first channel of an image of any grid on the slice, where a transform puts it, as a picture."""
+    def resample(self, image: Image, transform: Transform | None = None, *, nearest: bool = False) -> Tensor:
+        """Return the first channel of an image of any grid at the voxels of ``grid``, where a transform puts it."""
         first = Image(image.data[:1].detach(), image.grid)
         if transform is None:
-            sampled = resample(first, self.grid, mode="nearest" if nearest else "linear")
-        else:
-            sampled = transform.warp(first, self.grid, mode="nearest" if nearest else "linear")
-        return self.take(sampled.data[0])
+            return resample(first, self.grid, mode="nearest" if nearest else "linear").data[0]
+        return transform.warp(first, self.grid, mode="nearest" if nearest else "linear").data[0]
+
+    def sample(self, image: Image, transform: Transform | None = None, *, nearest: bool = False) -> np.ndarray:
+        """Return `resample` as a picture."""
+        return self.take(self.resample(image, transform, nearest=nearest))
 
 
-def list_sections(grid: Grid, *, margin: int = 0) -> list[Section]:
-    """Return the middle slice of each plane of at least two by two voxels."""
-    shape = grid.canonical().shape
+def list_sections(grid: Grid, *, margin: int = 0, point_mm: Sequence[float] | None = None) -> list[Section]:
+    """Return a slice of each plane of at least two by two voxels: the middle one, or that closest to a point.
+
+    Raises
+    ------
+    InputError
+        If the point does not lie within the grid.
+    """
+    canonical = grid.canonical()
+    shape, middle = canonical.shape, tuple(n // 2 for n in canonical.shape)
+    index = middle if point_mm is None else _find_voxel(canonical, point_mm)
     return [
-        Section.cut(grid, plane, margin=margin)
+        Section.cut(grid, plane, index[NORMAL[plane]], margin=margin)
         for plane in PLANES
         if min(n for axis, n in enumerate(shape) if axis != NORMAL[plane]) > 1
     ]
+
+
+def _find_voxel(grid: Grid, point_mm: Sequence[float]) -> Triple:
+    points = parse_points([point_mm], "point_mm", finite=True)
+    i, j, k = (round(float(value)) for value in grid.world_to_index(points)[0])
+    if not all(0 <= at < n for at, n in zip((i, j, k), grid.shape, strict=True)):
+        raise InputError(f"point_mm must lie within {grid!r}, got {show(point_mm)}; pass mm RAS+")
+    return i, j, k
