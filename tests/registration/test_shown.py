@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import re
 
 import numpy as np
@@ -100,3 +101,12 @@ def test_a_result_draws_itself(result: RegistrationResult) -> None:
     labels = Image((result.fixed.data > 0).to(torch.int32), result.fixed.grid)
     outlined = result.plot(labels=(labels, labels))
     assert [len(outlined.axes[column].collections) for column in range(4)] == [0, 1, 2, 0]
+
+
+def test_a_result_is_pickled(result: RegistrationResult) -> None:
+    found = pickle.loads(pickle.dumps(result))
+    assert repr(found) == repr(result)
+    assert found.config == result.config
+    assert found.transform.grid == result.transform.grid
+    assert torch.equal(found.transform.disp_mm, result.transform.disp_mm)
+    assert torch.equal(found.moved.data, result.moved.data)

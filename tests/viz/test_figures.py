@@ -12,7 +12,8 @@ import torch
 from convexadam.data import phantom_pair
 from convexadam.errors import FileError, GeometryError, InputError, MissingExtraError
 from convexadam.geometry import DisplacementField, Grid, Image
-from convexadam.viz import registration_figure, robust_window
+from convexadam.viz import registration_figure
+from convexadam.viz.slices import robust_window
 
 pytest.importorskip("matplotlib")
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import torch
 
-from convexadam._checks import show
+from convexadam._checks import check_choice, check_count, show
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
 from convexadam.geometry.delegates import delegate
 from convexadam.geometry.grid import Grid
+from convexadam.geometry.planes import NORMAL, PLANES, Plane, take_slice
 from convexadam.geometry.tensors import check_tensor, check_values, to_device
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ class Image:
         GeometryError
             If the affine is unusable.
         """
+        if isinstance(array, Image):
+            raise InputError(
+                f"array must be a tensor or an array, got {show(array)}, which has its grid; use it as it is"
+            )
         data = _to_tensor(array)
         if not isinstance(array, torch.Tensor):
             while data.ndim > 3 and data.shape[-1] == 1:
@@ -129,6 +134,55 @@ class Image:
         if array.dtype == torch.bfloat16:  # numpy has no such type
             array = array.float()
         return np.array((array[0] if array.shape[0] == 1 else array).numpy())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return `numpy` for ``np.asarray(image)``; without a copy it cannot be written to."""
+        values = self.data.detach()
+        is_plain = values.device.type == "cpu" and values.dtype != torch.bfloat16
+        if copy is False and not is_plain:
+            raise ValueError(f"an image of {values.dtype} on {values.device} must be copied, got copy=False; omit it")
+        if copy or not is_plain:
+            return self.numpy().astype(dtype, copy=False) if dtype is not None else self.numpy()
+        array = (values[0] if values.shape[0] == 1 else values).numpy().view()
+        array.flags.writeable = False
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Return the values for ``torch.as_tensor(image)`` and ``from_dlpack``, as `__array__` but on their device."""
+        data = self.data.detach()
+        return (data[0] if data.shape[0] == 1 else data).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        """Return the device of the values."""
+        return self.data.__dlpack_device__()
+
+    def slice(self, plane: Plane = "axial", index: int | None = None) -> np.ndarray:
+        """Return a slice as a picture in radiological convention: ``plt.imshow(image.slice("coronal"), cmap="gray")``.
+
+        Parameters
+        ----------
+        plane
+            ``"axial"``, ``"coronal"`` or ``"sagittal"``; of an oblique volume along the axes closest to R, A and S.
+        index
+            Along the axis of `canonical` that the plane is normal to; ``None`` is the middle.
+
+        Returns
+        -------
+        ``[rows, columns]``, or ``[rows, columns, c]`` of several channels. Its pixels need not be square; `plot` draws
+        them in their proportions.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such plane or index.
+        """
+        check_choice(plane, "plane", PLANES)
+        canonical = self.canonical()
+        n = canonical.grid.shape[NORMAL[plane]]
+        if index is not None:
+            check_count(index, "index", most=n - 1)
+        picture = take_slice(np.asarray(canonical), plane, n // 2 if index is None else index)
+        return np.array(np.moveaxis(picture, 0, -1) if picture.ndim == 3 else picture)
 
     def plot(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, final, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, get_args
 
 import numpy as np
 import torch
@@ -169,6 +169,13 @@ class Transform(ABC):
     def jacobian(self, reference: Grid | Image | None = None) -> Volume:
         """Compute the Jacobian determinant at each voxel of a grid (default: the fixed grid); <= 0 where it folds."""
         return jacobian_determinant(self.to_displacement_field(self._resolve_grid(reference)).to_voxels())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Refuse: an array of a field does not tell its units, nor that of an object its content."""
+        raise InputError(
+            f"a {type(self).__name__} cannot become an array; take disp_mm (mm RAS+) or to_voxels() of a displacement "
+            "field, see to_displacement_field()"
+        )
 
     def plot(
         self, reference: Grid | Image | None = None, *, point_mm: tuple[float, float, float] | None = None

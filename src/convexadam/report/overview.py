@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from convexadam.geometry import Image, Transform
-from convexadam.report.views import FIXED_COLOUR, LEVELS
+from convexadam.report.views import FIXED_COLOUR
+from convexadam.viz.canvas import LEVELS
 from convexadam.viz.html import make_block, make_pictures, make_table
 from convexadam.viz.images import LONGEST
 from convexadam.viz.pictures import draw_outlines, fit_size, group_levels, resize

@@ -10,12 +10,14 @@ import torch
 
 from convexadam._typing import Field
 from convexadam.geometry import Grid, Image, Transform
+from convexadam.geometry.planes import IN_PLANE, NORMAL, take_slice
 from convexadam.geometry.resample import resample, transform_vectors
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.metrics.local_correlation import square_correlation
 from convexadam.report.lattice import LatticePair
 from convexadam.report.quality import fit_motion
 from convexadam.report.slices import SliceChoice, choose_slices
+from convexadam.viz.canvas import LEVELS
 from convexadam.viz.contrast import have_one_contrast
 from convexadam.viz.pictures import (
     check_extra,
@@ -29,15 +31,12 @@ from convexadam.viz.pictures import (
     resize,
     resize_colours,
 )
-from convexadam.viz.slices import IN_PLANE, NORMAL, Window, apply_window, choose_window, pixel_aspect, take_slice
+from convexadam.viz.slices import Window, apply_window, choose_window, pixel_aspect
 
 LONGEST = 360
 """Longest side of a picture, in pixels."""
 
 _THUMBNAIL = 96
-
-LEVELS = 0.3, 0.65
-"""Iso-contours, as shares of the window of the fixed image."""
 
 FIXED_COLOUR, MOVED_COLOUR = (230, 159, 0), (86, 180, 233)
 """Orange and sky blue of the palette of Okabe and Ito, which colour-blind people tell apart."""

@@ -3,10 +3,7 @@
 Importing this package registers what `Image._repr_html_` and the like call, see `convexadam.geometry.delegates`.
 """
 
-from convexadam.viz.canvas import new_figure
+from convexadam.viz import images, transforms  # noqa: F401 - they register their functions
 from convexadam.viz.figures import registration_figure
-from convexadam.viz.images import make_image_html
-from convexadam.viz.slices import robust_window
-from convexadam.viz.transforms import make_transform_html
 
-__all__ = ["make_image_html", "make_transform_html", "new_figure", "registration_figure", "robust_window"]
+__all__ = ["registration_figure"]

@@ -14,6 +14,7 @@ from convexadam._arguments import check_arguments
 from convexadam._typing import Field
 from convexadam.errors import GeometryError, InputError
 from convexadam.geometry import Image
+from convexadam.geometry.planes import IN_PLANE, NORMAL, PLANES, take_slice
 from convexadam.io import atomic_path
 from convexadam.metrics.local_correlation import square_correlation
 from convexadam.viz.canvas import (
@@ -27,15 +28,11 @@ from convexadam.viz.canvas import (
 )
 from convexadam.viz.contrast import have_one_contrast
 from convexadam.viz.slices import (
-    IN_PLANE,
-    NORMAL,
-    PLANES,
     Section,
     Window,
     apply_window,
     choose_window,
     make_checkerboard,
-    take_slice,
     to_canonical_field,
 )
 

@@ -13,21 +13,13 @@ from convexadam._checks import show
 from convexadam._typing import Field, Tensor, Triple
 from convexadam.errors import InputError
 from convexadam.geometry import Grid, Image, Transform, resample
+from convexadam.geometry.planes import NORMAL, PLANES, take_slice
 from convexadam.geometry.tensors import parse_points
 
 Window: TypeAlias = tuple[float, float]
 
 _VALUES = 500_000
 """Values that a window is chosen from."""
-
-PLANES = ("axial", "coronal", "sagittal")
-"""Planes of slices, in the order in which they are drawn."""
-
-NORMAL = {"axial": 2, "coronal": 1, "sagittal": 0}
-"""Axis of R, A, S along which the slices of a plane follow each other."""
-
-IN_PLANE = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}
-"""Axes of R, A, S across and up a picture; both decrease, to the right and to the bottom."""
 
 
 def robust_window(volume: np.ndarray) -> Window:
@@ -62,20 +54,6 @@ def to_canonical_field(disp_mm: Field, image: Image) -> np.ndarray:
     directions = canonical.grid.affine[:3, :3] / np.array(canonical.grid.spacing_mm)
     components = np.tensordot(np.linalg.inv(directions), np.asarray(canonical.data), axes=1)
     return np.asarray(components)
-
-
-def take_slice(volume: np.ndarray, plane: str, index: int) -> np.ndarray:
-    """Return a slice of the last three axes R, A, S as a picture: rows from the top, columns from the left.
-
-    It is in radiological convention, as in `registration_figure`.
-    """
-    if plane == "axial":
-        picture = volume[..., ::-1, ::-1, index]
-    elif plane == "coronal":
-        picture = volume[..., ::-1, index, ::-1]
-    else:
-        picture = volume[..., index, ::-1, ::-1]
-    return np.swapaxes(picture, -1, -2)
 
 
 def pixel_aspect(plane: str, spacing_mm: tuple[float, float, float]) -> float:

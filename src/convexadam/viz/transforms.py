@@ -12,13 +12,14 @@ from convexadam.errors import InputError
 from convexadam.geometry import Affine, Composite, Grid, Transform
 from convexadam.geometry.delegates import implement
 from convexadam.geometry.matrices import decompose_matrix
+from convexadam.geometry.planes import IN_PLANE
 from convexadam.kernels.jacobian import jacobian_determinant
 from convexadam.viz.canvas import PANEL_INCH, label_axis, new_figure
 from convexadam.viz.figures import draw_deformed_grid
 from convexadam.viz.html import make_block, make_pictures, make_table, or_text
 from convexadam.viz.images import LONGEST, describe_grid
 from convexadam.viz.pictures import LARGEST_CHANGE, colour_jacobian, draw_grid, fit_size, resize_colours
-from convexadam.viz.slices import IN_PLANE, Section, list_sections
+from convexadam.viz.slices import Section, list_sections
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
