@@ -20,6 +20,7 @@ from convexadam.cli.registering import HELP_ALL, Register, make_register_command
 from convexadam.cli.reporting import Report
 from convexadam.cli.segmenting import Segment
 from convexadam.cli.series import Series
+from convexadam.cli.settings import Config
 from convexadam.cli.templating import Template
 from convexadam.cli.transforms import Compose, Convert, Invert
 from convexadam.cli.tuning import Tune
@@ -30,6 +31,7 @@ from convexadam.io import use_header
 from convexadam.kernels._waiting import passive_waiting
 
 _COMMANDS: dict[str, Any] = {
+    "config": Config,
     "warp": Warp,
     "invert": Invert,
     "compose": Compose,

@@ -26,7 +26,7 @@ from convexadam.cli.common import (
 )
 from convexadam.cli.points import read_points
 from convexadam.cli.results import (
-    LABELS,
+    FIGURE,
     check_fixed_image,
     check_folder,
     check_learn2reg_path,
@@ -40,7 +40,7 @@ from convexadam.io import read_image, write_image, write_learn2reg
 from convexadam.linear import LinearAlignment
 from convexadam.metrics.summary import to_integer_labels
 from convexadam.registration import RegistrationConfig, RegistrationResult, preset, register
-from convexadam.registration.files import REPORT, name_outputs
+from convexadam.registration.files import MOVED_LABELS, REPORT, name_outputs
 from convexadam.registration.inputs import parse_images
 from convexadam.registration.summary import describe_alignment
 from convexadam.report import write_report
@@ -82,7 +82,7 @@ class Register:
     moving
         Image to align with FIXED, on any grid.
     output_dir
-        Folder for moved.nii.gz, transform.nii.gz, report.json.
+        Folder for moved, transform and report.
     config
         TOML file of settings, instead of a preset.
     set
@@ -104,13 +104,15 @@ class Register:
     moving_segmentation
         The same for MOVING.
     warp_labels
-        Labels of MOVING to warp to labels_moved.nii.gz.
+        Labels of MOVING to warp to moved_labels.nii.gz.
     device
         Device such as cuda:0.
     learn2reg
         Also write the field in voxels (.npz, .nii.gz).
     report
         Also write report.html: pictures and quality.
+    figure
+        Also write figure.png: slices before and after.
     quiet
         Print no progress and no summary.
     """
@@ -145,6 +147,7 @@ class Register:
     header: Header = None
     learn2reg: OptionalOutput = None
     report: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    figure: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     quiet: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
 
     def run(self) -> None:
@@ -175,11 +178,14 @@ class Register:
             )
         written = write_result(result, self.output_dir, extra=self._describe_run())
         if labels is not None:
-            write_image(result.transform.warp(labels, result.fixed, mode="label"), self.output_dir / LABELS)
-            written.append(self.output_dir / LABELS)
+            write_image(result.transform.warp(labels, result.fixed, mode="label"), self.output_dir / MOVED_LABELS)
+            written.append(self.output_dir / MOVED_LABELS)
         if self.learn2reg is not None:
             write_learn2reg(result.transform.to_displacement_field(result.fixed), self.learn2reg)
             written.append(self.learn2reg)
+        if self.figure:
+            result.plot(path=self.output_dir / FIGURE)
+            written.append(self.output_dir / FIGURE)
         if self.report:
             written += write_report(self.output_dir)
         if not self.quiet:
@@ -197,13 +203,15 @@ class Register:
         """Raise before the registration, not after it, if the results cannot be written."""
         check_folder(self.output_dir)
         names = [*name_outputs(("moved", "transform"), linear=self.base.is_linear, labels=False), REPORT]
-        names += [LABELS] * (self.warp_labels is not None)
+        names += [MOVED_LABELS] * (self.warp_labels is not None)
         results = [self.output_dir / name for name in names]
         if self.learn2reg is not None:
             check_learn2reg_path(self.learn2reg, self.output_dir)
             results.append(self.learn2reg)
-        if self.report:
+        if self.figure or self.report:
             check_extra()
+        results += [self.output_dir / FIGURE] * self.figure
+        if self.report:
             results += [self.output_dir / name for name in (PAGE, THUMBNAIL)]
         check_outputs(results, [getattr(self, name) for name in _INPUTS])
 

@@ -186,9 +186,9 @@ class Image:
 
     def plot(
         self,
-        overlay: Image | None = None,
+        overlay: Any = None,
         *,
-        labels: Image | None = None,
+        labels: Any = None,
         point_mm: tuple[float, float, float] | None = None,
     ) -> Figure:
         """Draw three orthogonal slices of the first channel, in radiological convention.
@@ -198,7 +198,8 @@ class Image:
         overlay
             Image in colour on top: the brighter, the less transparent.
         labels
-            Label map in colours and outlines on top; 0 is the background. Both may lie on any grid: they are resampled.
+            Label map in colours and outlines on top; 0 is the background. Both may have any form that
+            `convexadam.as_image` takes, and lie on any grid: they are resampled. Tensors and arrays lie on this one.
         point_mm
             Point in mm RAS+ that the slices go through; ``None`` is the middle of the volume.
 

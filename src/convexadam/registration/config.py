@@ -56,7 +56,7 @@ class RegistrationConfig:
         Weight of landmarks, if `register` is given some; ``None`` refuses them.
     symmetric
         Refine in both directions and make the displacements inverse of each other on each level that is not
-        ``forward_only``: more accurate and smoother, for twice the time, and the result has an ``inverse``.
+        ``forward_only``: more accurate and smoother, for twice the time, and the inverse is estimated as well.
     backend
         Which implementation runs: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; ``"auto"`` follows
         `convexadam.use_backend`.

@@ -11,8 +11,8 @@ from convexadam.geometry import Image
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import parse_fixed_image, parse_mask
 from convexadam.registration.memo import Memo
-from convexadam.registration.presets import preset
-from convexadam.registration.register import Progress, check_config, register_with_memo
+from convexadam.registration.presets import parse_config
+from convexadam.registration.register import Progress, register_with_memo
 from convexadam.registration.result import RegistrationResult
 
 
@@ -73,7 +73,7 @@ class PreparedImage:
 
 def prepare(
     fixed: Any,
-    config: RegistrationConfig | None = None,
+    config: RegistrationConfig | str | None = None,
     *,
     fixed_affine: Any = None,
     fixed_mask: Any = None,
@@ -107,7 +107,7 @@ def prepare(
     >>> prepared = prepare(volume)
     >>> results = [prepared.register(moving) for moving in (volume, volume.flip(0))]
     """
-    config = check_config(preset() if config is None else config)
+    config = parse_config(config)
     image = parse_fixed_image(fixed, fixed_affine, device)
     others = {
         "fixed_segmentation": fixed_segmentation,

@@ -43,7 +43,7 @@ from convexadam.registration.pipeline import (
     resample_to_working_grid,
     search,
 )
-from convexadam.registration.presets import preset
+from convexadam.registration.presets import parse_config
 from convexadam.registration.result import RegistrationResult
 from convexadam.registration.work import check_work
 
@@ -58,7 +58,7 @@ _NO_MEMORY_FOR_IMAGES = "has too little memory to hold the images; crop or coars
 def register(
     fixed: Any,
     moving: Any,
-    config: RegistrationConfig | None = None,
+    config: RegistrationConfig | str | None = None,
     *,
     fixed_affine: Any = None,
     moving_affine: Any = None,
@@ -84,7 +84,7 @@ def register(
         of nibabel, SimpleITK, MONAI or TorchIO, or an `Image`. For several channels use `as_image` with
         ``channels=True``. Grids, spacings and orientations may differ.
     config
-        Settings; ``None`` takes ``preset("default")``.
+        Settings, or the name of a preset, as in ``register(fixed, moving, "accurate")``; ``None`` is ``"default"``.
     fixed_affine, moving_affine
         4x4, voxel indices to mm RAS+, for tensors and arrays; ``None`` means 1 mm voxels along R, A, S.
     fixed_mask, moving_mask
@@ -126,9 +126,9 @@ def register(
         If an image or mask cannot be used: NaN, empty, not 3-D, singular affine, unreadable, no overlap; or if
         landmarks are not pairs of finite points, or none lies within the fixed image.
     ConfigError
-        If ``config`` is no `RegistrationConfig`, the device cannot be used, an affine is given for something that has
-        its own, the features do not fit the image, landmarks, segmentations, ``volume_preserving_mask`` or
-        ``sliding_regions`` are not used by the settings, or segmentations are missing.
+        If ``config`` is neither a `RegistrationConfig` nor a preset, the device cannot be used, an affine is given for
+        something that has its own, the features do not fit the image, landmarks, segmentations,
+        ``volume_preserving_mask`` or ``sliding_regions`` are not used by the settings, or segmentations are missing.
     OutOfMemoryError
         If the device has too little memory.
 
@@ -149,7 +149,7 @@ def register(
     return register_with_memo(
         fixed,
         moving,
-        preset() if config is None else config,
+        parse_config(config),
         fixed_affine=fixed_affine,
         moving_affine=moving_affine,
         fixed_mask=fixed_mask,
@@ -165,13 +165,6 @@ def register(
         device=device,
         progress=progress,
     )
-
-
-def check_config(config: RegistrationConfig) -> RegistrationConfig:
-    """Return settings, or raise `ConfigError` if they are something else."""
-    if not isinstance(config, RegistrationConfig):
-        raise ConfigError(f"config must be a RegistrationConfig, got {show(config)}; preset('default') returns one")
-    return config
 
 
 @torch.inference_mode(False)  # the refinement differentiates, whatever the caller has switched off
@@ -200,7 +193,6 @@ def register_with_memo(
     progress: Progress | None = None,
 ) -> RegistrationResult:
     """Do what `register` does, with a memo of what depends on the fixed image alone; ``None`` keeps nothing."""
-    check_config(config)
     if progress is not None and not callable(progress):
         raise ConfigError(f"progress must be a function (stage, fraction), got {show(progress)}; pass print, say")
     place = device if isinstance(device, (str, torch.device)) else "the device"
@@ -241,7 +233,7 @@ def register_with_memo(
     return RegistrationResult(
         linear=initialisation.linear,
         transform=transform,
-        inverse=inverse,
+        estimated_inverse=inverse,
         fixed=fixed_image,
         moving=moving_image,
         config=config,

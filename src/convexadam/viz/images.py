@@ -10,7 +10,9 @@ import torch
 
 from convexadam.errors import InputError
 from convexadam.geometry import Grid, Image
+from convexadam.geometry.conversion import ImageLike
 from convexadam.geometry.delegates import implement
+from convexadam.io.convert import parse_on_grid_of
 from convexadam.viz.canvas import PANEL_INCH, draw_contours, label_axis, new_figure
 from convexadam.viz.html import make_block, make_pictures, make_table, or_text
 from convexadam.viz.pictures import fit_size, resize
@@ -48,8 +50,12 @@ def make_image_html(image: Image) -> str:
 
 @implement("Image.plot")
 @torch.no_grad()
-def plot_image(image: Image, overlay: Image | None, labels: Image | None, point_mm: Sequence[float] | None) -> Figure:
+def plot_image(
+    image: Image, overlay: ImageLike | None, labels: ImageLike | None, point_mm: Sequence[float] | None
+) -> Figure:
     """See `Image.plot`."""
+    overlay = None if overlay is None else parse_on_grid_of(image, overlay, "overlay", "drawn")
+    labels = None if labels is None else parse_on_grid_of(image, labels, "labels", "drawn")
     sections, window = list_sections(image.grid, point_mm=point_mm), choose_window(image)
     if not sections:
         raise InputError(f"image must have two voxels along two axes for a picture, got {image.grid!r}; pass another")
