@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from convexadam import Affine, ConfigError, DisplacementField, Grid, Image, InputError, MissingExtraError
+from convexadam import (
+    Affine,
+    ConfigError,
+    ConvexAdamError,
+    DisplacementField,
+    Grid,
+    Image,
+    InputError,
+    MissingExtraError,
+)
 
 pytest.importorskip("matplotlib")
 
@@ -86,3 +95,15 @@ def test_missing_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> 
     for plot in (IMAGE.plot, lambda: Affine().plot(IMAGE)):
         with pytest.raises(MissingExtraError, match=r"\[report\]"):
             plot()
+
+
+@pytest.mark.parametrize("value", [3, "none.nii", None, np.eye(3), object(), (1, 2, 3), float("nan")], ids=repr)
+def test_wrong_arguments_are_refused(value: Any) -> None:
+    point: Any = value
+    if value is not None:
+        for call in (lambda: IMAGE.plot(value), lambda: IMAGE.plot(labels=value), lambda: Affine().plot(value)):
+            with pytest.raises(ConvexAdamError):
+                call()
+    if value is not None and not isinstance(value, tuple):
+        with pytest.raises(ConvexAdamError):
+            IMAGE.plot(point_mm=point)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -80,7 +81,6 @@ class RegistrationResult:
     linear: LinearFit | None = None
     backend: str = "reference"
     moving_type: type = Image
-    _computed: dict[str, Transform] = field(default_factory=dict, init=False, repr=False)
 
     def __repr__(self) -> str:
         """Transform, diagnostics and time, on one line."""
@@ -202,13 +202,12 @@ class RegistrationResult:
         UserWarning
             If the transform has no inverse to within half a voxel, since it folds.
         """
-        if self.estimated_inverse is not None:
-            return self.estimated_inverse
-        if "inverse" not in self._computed:
-            transform = self.transform
-            inverse = transform.inverse() if isinstance(transform, Affine) else transform.inverse(self.moving)
-            self._computed["inverse"] = inverse
-        return self._computed["inverse"]
+        return self._computed_inverse if self.estimated_inverse is None else self.estimated_inverse
+
+    @cached_property
+    def _computed_inverse(self) -> Transform:
+        transform = self.transform
+        return transform.inverse() if isinstance(transform, Affine) else transform.inverse(self.moving)
 
     def to_type(self, kind: type | None = None) -> Any:
         """Return `moved` as an object of another package.
