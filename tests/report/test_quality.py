@@ -26,7 +26,7 @@ GRID = Grid((30, 26, 22), OBLIQUE)
 @dataclass
 class Given:
     transform: Transform
-    inverse: Transform | None = None
+    estimated_inverse: Transform | None = None
 
 
 def texture(seed: int, sigma: float = 2.0, shape: tuple[int, int, int] = GRID.shape) -> Image:

@@ -31,12 +31,12 @@ from convexadam.io import use_header
 from convexadam.kernels._waiting import passive_waiting
 
 _COMMANDS: dict[str, Any] = {
-    "config": Config,
     "warp": Warp,
     "invert": Invert,
     "compose": Compose,
     "convert": Convert,
     "info": Info,
+    "config": Config,
     "evaluate": Evaluate,
     "cohort": Cohort,
     "report": Report,
