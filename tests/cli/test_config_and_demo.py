@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
+import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from convexadam import RegistrationConfig, preset
-from convexadam.cli import demo
+from convexadam.cli import demo, registering
 from convexadam.data import phantom_pair
 
 QUICK = [w for s in ("discrete.spacing=3", "continuous.levels.0.iterations=3") for w in ("--set", s)]
@@ -56,3 +59,31 @@ def test_a_figure_is_written(run: Any, files: Path, tmp_path: Path) -> None:
     assert ran.status == 0, ran.error
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert ran.error.rstrip().endswith("figure.png")
+
+
+def test_quiet_is_silent(run: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register, logger = registering.register, logging.getLogger("convexadam")
+
+    def register_with_noise(*args: Any, **options: Any) -> Any:
+        logger.warning("convexadam: compiling ...")
+        warnings.warn_explicit("odd", UserWarning, registering.__file__, 1, "convexadam.cli.registering")
+        return register(*args, **options)
+
+    monkeypatch.setattr(registering, "register", register_with_noise)
+    places = [files / "fixed.nii.gz", files / "moving.nii.gz", "--output-dir", tmp_path]
+    ran = run("register", *places, *QUICK)
+    assert ran.status == 0
+    assert "convexadam: warning: odd" in ran.error
+    assert "wrote" in ran.error
+    assert run("register", *places, *QUICK, "--quiet") == (0, "", "")
+    assert run("register", *places[:1], "none.nii", *places[2:], "--quiet").error.startswith("convexadam: there is no")
+    assert logger.level == logging.NOTSET
+    assert not [handler for handler in logger.handlers if type(handler).__module__.startswith("convexadam")]
+
+
+def test_only_the_log_writes_to_the_standard_error() -> None:
+    source = Path(registering.__file__).parents[1]
+    using = {p.name for p in source.rglob("*.py") if "stderr.write" in p.read_text(encoding="utf-8")}
+    assert using == {"common.py"}
+    names = {line for p in source.rglob("*.py") for line in re.findall(r"getLogger\((.*)\)", p.read_text("utf-8"))}
+    assert names == {'"convexadam"'}

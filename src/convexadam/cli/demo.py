@@ -7,13 +7,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from convexadam.cli.common import Preset, say, show_progress
+from convexadam.cli.common import Preset, say
 from convexadam.cli.results import FIGURE, check_folder, write_result
 from convexadam.data import PhantomPair, phantom_pair
 from convexadam.errors import MissingExtraError
 from convexadam.io import write_image, write_landmarks
 from convexadam.metrics import evaluate_transform
-from convexadam.registration import RegistrationResult, preset, register
+from convexadam.registration import RegistrationResult, register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,7 @@ class Demo:
         """Run the command."""
         check_folder(self.output_dir)
         pair = phantom_pair(contrasts=("ct", "t1"), device=self.device)
-        with show_progress(self.quiet) as progress:
-            result = register(pair.fixed, pair.moving, preset(self.preset), progress=progress)
+        result = register(pair.fixed, pair.moving, self.preset, progress=False if self.quiet else None)
         scores = evaluate_transform(
             result.transform,
             fixed_labels=pair.fixed_labels,

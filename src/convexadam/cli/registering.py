@@ -22,7 +22,6 @@ from convexadam.cli.common import (
     UsageError,
     read_optional,
     say,
-    show_progress,
 )
 from convexadam.cli.points import read_points
 from convexadam.cli.results import (
@@ -161,21 +160,20 @@ class Register:
             read_points(path, image.grid, "check the file")
             for path, image in ((self.fixed_landmarks, fixed), (self.moving_landmarks, moving))
         )
-        with show_progress(self.quiet) as progress:
-            result = register(
-                fixed,
-                moving,
-                self._make_config(),
-                fixed_mask=self.fixed_mask,
-                moving_mask=self.moving_mask,
-                fixed_segmentation=self.fixed_segmentation,
-                moving_segmentation=self.moving_segmentation,
-                initial_transform=initial,
-                fixed_landmarks=fixed_points,
-                moving_landmarks=moving_points,
-                device=self.device,
-                progress=progress,
-            )
+        result = register(
+            fixed,
+            moving,
+            self._make_config(),
+            fixed_mask=self.fixed_mask,
+            moving_mask=self.moving_mask,
+            fixed_segmentation=self.fixed_segmentation,
+            moving_segmentation=self.moving_segmentation,
+            initial_transform=initial,
+            fixed_landmarks=fixed_points,
+            moving_landmarks=moving_points,
+            device=self.device,
+            progress=False if self.quiet else None,
+        )
         written = write_result(result, self.output_dir, extra=self._describe_run())
         if labels is not None:
             write_image(result.transform.warp(labels, result.fixed, mode="label"), self.output_dir / MOVED_LABELS)
