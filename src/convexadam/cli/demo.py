@@ -30,7 +30,7 @@ class Demo:
     device
         Device to compute on, such as cpu or cuda:0.
     quiet
-        Print no progress.
+        Print no progress and no messages but errors.
     """
 
     output_dir: Path = Path("demo")

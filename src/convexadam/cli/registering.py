@@ -113,7 +113,7 @@ class Register:
     figure
         Also write figure.png: slices before and after.
     quiet
-        Print no progress and no summary.
+        Print nothing but errors.
     """
 
     base: ClassVar[RegistrationConfig]
