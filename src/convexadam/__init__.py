@@ -5,7 +5,6 @@
 >>> result.moved, result.transform  # doctest: +SKIP
 """
 
-from convexadam import viz as _viz  # noqa: F401 - its import lets images and transforms show themselves
 from convexadam._version import VERSION
 from convexadam.continuous import Refinement
 from convexadam.discrete import ConvexSearch
@@ -32,6 +31,7 @@ from convexadam.registration import (
     preset,
     register,
 )
+from convexadam.viz import view  # this import also lets images and transforms show themselves
 
 __version__ = VERSION
 
@@ -68,6 +68,7 @@ __all__ = [
     "read_transform",
     "register",
     "use_backend",
+    "view",
     "write_image",
     "write_transform",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from convexadam import (
     ConvexSearch,
     DisplacementField,
     Image,
+    MissingExtraError,
     Refinement,
     RegistrationConfig,
     RegistrationResult,
@@ -124,3 +127,26 @@ def test_labels_of_figures_have_every_form(result: RegistrationResult, pair: Pha
     assert result.plot(labels=labels).axes[1].collections
     result.report(tmp_path / "report.html", labels=labels)
     assert isinstance(Image.plot(pair.fixed, labels=labels[0])._repr_png_(), bytes)
+
+
+def test_napari_shows_the_images_in_millimetres(result: RegistrationResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Viewer:
+        def __init__(self) -> None:
+            self.layers: dict[str, dict[str, Any]] = {}
+
+        def add_image(self, values: np.ndarray, *, name: str, **options: Any) -> None:
+            self.layers[name] = {"values": values, **options}
+
+    napari: Any = types.ModuleType("napari")
+    napari.Viewer = Viewer
+    monkeypatch.setitem(sys.modules, "napari", napari)
+    layers = result.to_napari().layers
+    assert list(layers) == ["fixed", "moving", "moved"]
+    for name, image in (("fixed", result.fixed), ("moving", result.moving), ("moved", result.moved)):
+        np.testing.assert_array_equal(layers[name]["values"], image.numpy())
+        np.testing.assert_array_equal(layers[name]["affine"], image.grid.affine)
+    own = Viewer()
+    assert result.to_napari(own) is own
+    monkeypatch.setitem(sys.modules, "napari", None)
+    with pytest.raises(MissingExtraError, match="pip install napari"):
+        result.to_napari()

@@ -59,9 +59,10 @@ OUTSIDE = {
     *("convexadam.continuous.Adam.minimise", "convexadam.continuous.LevenbergMarquardt.minimise"),
     *("convexadam.continuous.GaussNewton.minimise", "convexadam.tuning.ProcessExecutor"),
     *("convexadam.tuning.ProcessExecutor.run", "convexadam.RegistrationResult.report", "convexadam.Image.plot"),
+    *("convexadam.view", "convexadam.RegistrationResult.to_napari"),
     *(f"convexadam.{name}.plot" for name in ("Affine", "Composite", "DisplacementField", "RegistrationResult")),
 }
-"""What needs a cluster, real pairs or matplotlib, and the optimisers, whose objective and state `Refinement` makes."""
+"""What needs a cluster, real pairs, matplotlib, ipywidgets or napari, and the optimisers, whose objective and state `Refinement` makes."""
 
 OWN = ("progress", "extract")
 """Functions of the user: what they raise is theirs."""

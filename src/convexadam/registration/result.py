@@ -15,7 +15,7 @@ import torch
 
 from convexadam._arguments import check_arguments
 from convexadam._version import VERSION
-from convexadam.errors import ConfigError
+from convexadam.errors import ConfigError, MissingExtraError
 from convexadam.geometry import Affine, DisplacementField, Image, Transform
 from convexadam.geometry.conversion import ImageLike
 from convexadam.io import atomic_path, convert_image
@@ -29,6 +29,7 @@ from convexadam.registration.summary import summarise_result, tabulate_result
 from convexadam.registration.toml import as_plain
 from convexadam.viz import registration_figure
 from convexadam.viz.html import or_text
+from convexadam.viz.slices import choose_window
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,6 +101,47 @@ class RegistrationResult:
         return self.transform.warp(
             self.moving, self.fixed, mode="linear", fill_value=float(self.moving.data.detach().min())
         )
+
+    def to_napari(self, viewer: Any = None) -> Any:
+        """Add the fixed, the moving and the moved image to a viewer of napari, each at its place in mm RAS+.
+
+        Parameters
+        ----------
+        viewer
+            A ``napari.Viewer``; ``None`` opens one.
+
+        Returns
+        -------
+        The viewer.
+
+        Raises
+        ------
+        MissingExtraError
+            If napari is not installed.
+        """
+        if viewer is None:
+            try:
+                import napari
+            except ImportError as error:
+                raise MissingExtraError(
+                    "napari must be installed for its viewer, got no such package; pip install napari"
+                ) from error
+            viewer = napari.Viewer()
+        for name, image, colours in (
+            ("fixed", self.fixed, "gray"),
+            ("moving", self.moving, "magenta"),
+            ("moved", self.moved, "green"),
+        ):
+            viewer.add_image(
+                np.asarray(Image(image.data[:1], image.grid)),
+                name=name,
+                affine=image.grid.affine,
+                contrast_limits=choose_window(image),
+                colormap=colours,
+                blending="additive",
+                visible=name != "moving",
+            )
+        return viewer
 
     @check_arguments
     def evaluate(

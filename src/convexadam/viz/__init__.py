@@ -5,5 +5,6 @@ Importing this package registers what `Image._repr_html_` and the like call, see
 
 from convexadam.viz import images, transforms  # noqa: F401 - they register their functions
 from convexadam.viz.figures import registration_figure
+from convexadam.viz.viewer import view
 
-__all__ = ["registration_figure"]
+__all__ = ["registration_figure", "view"]
