@@ -90,6 +90,23 @@ def preset(name: str = "default", *, smoothness: float = 1.0) -> RegistrationCon
     return config if smoothness == 1 else replace(config, continuous=_scale_smoothing(config.continuous, smoothness))
 
 
+def parse_config(config: RegistrationConfig | str | None, default: str = "default") -> RegistrationConfig:
+    """Return settings, or those of a preset by its name; ``None`` is the default.
+
+    Raises
+    ------
+    ConfigError
+        If they are something else, or there is no such preset.
+    """
+    if config is None or isinstance(config, str):
+        return preset(default if config is None else config)
+    if not isinstance(config, RegistrationConfig):
+        raise ConfigError(
+            f"config must be a RegistrationConfig or the name of a preset, got {show(config)}; pass 'default', say"
+        )
+    return config
+
+
 def _scale_smoothing(value: Any, factor: float) -> Any:
     """Return a component with the smoothing of all its parts multiplied."""
     if isinstance(value, GaussianSmoothing):
