@@ -1,7 +1,7 @@
 # %% [markdown]
-"""# Register two arrays
+"""# A first pair
 
-A CT and a T1-weighted scan of the same procedural torso, one of them deformed. The true motion is known.
+A CT and a T1-weighted scan of the same procedural torso, one of them deformed, as arrays. The true motion is known.
 """
 
 # %%
@@ -10,6 +10,7 @@ import torch
 from convexadam import register
 from convexadam.data import phantom_pair
 from convexadam.metrics import evaluate_transform
+from convexadam.viz import registration_figure
 
 pair = phantom_pair((64, 54, 48), contrasts=("ct", "t1"), displacement_mm=20, seed=3)
 fixed, moving = pair.fixed.numpy(), pair.moving.numpy()  # numpy arrays [i, j, k] ...
@@ -34,6 +35,14 @@ assert set(moved_labels.data.unique().tolist()) <= set(pair.moving_labels.data.u
 point_mm = pair.fixed_landmarks_mm[:1]
 mapped = result.transform.warp_points(point_mm, space="mm")
 print("landmark", point_mm.tolist(), "mapped to", mapped.tolist(), "truth", pair.moving_landmarks_mm[:1].tolist())
+
+# %% [markdown]
+# Rows are three slices through the middle. Columns are the fixed, moving and moved scan, a checkerboard of fixed and
+# moved, the difference before and after (of little meaning between contrasts), and the displacement.
+
+# %%
+# %matplotlib inline
+registration_figure(pair.fixed, pair.moving, moved, result.transform.disp_mm)
 
 # %% [markdown]
 # Evaluation: overlap of the organs, distance of the landmarks, folding.

@@ -116,6 +116,13 @@ class JointSsd:
     ------
     ConfigError
         If there is no part, or ``robust_scale`` is not positive.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import JointSsd, Part, Refinement
+    >>> both = JointSsd(parts=(Part(channels=12), Part(first=12, channels=1, weight=2.0)))
+    >>> len(Refinement(similarity=both).similarity.parts)
+    2
     """
 
     parts: tuple[Part, ...]

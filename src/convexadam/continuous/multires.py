@@ -57,20 +57,17 @@ class Refinement:
     similarity
         How features are compared: `Ssd`, `Lncc`, a `WeightedSum` of them, or any `Similarity`.
     regularisers
-        Costs of the displacement alone: `Diffusion`, `Bending`, `VolumePreserving`, or any `Regulariser`; with none,
-        smoothing is the only regularisation. The default weight of 1.25 suits squared differences of the 12 channels
-        of `MindSSC`; features on another scale need another weight.
+        Costs of the displacement alone: `Diffusion`, `Bending`, `VolumePreserving`, or any `Regulariser`. The default
+        weight of 1.25 suits squared differences of the 12 channels of `MindSSC`; other features need another weight.
     optimiser
         `Adam`, `LevenbergMarquardt`, or any `Optimiser`.
     update_smoothing
-        ``B``: of the whole field (`Additive`) or of each update (`Compositional`, `StationaryVelocity`), in control
-        points; ``None`` for none. For `LevenbergMarquardt` the window of the local least-squares problem.
+        ``B``, in control points: of the field (`Additive`) or of each update (the others); ``None`` for none. For
+        `LevenbergMarquardt` the window of the local least-squares problem.
     parametrisation
-        How updates become a displacement: `Additive` as published, `Compositional`, `StationaryVelocity`, or any
-        `Parametrisation`.
+        How updates become a displacement: `Additive` (published), `Compositional`, `StationaryVelocity`, or your own.
     tolerance
-        A level ends early once five iterations lower the value by less than this share of it; 0 runs all of them. The
-        first five always run.
+        A level ends early once five iterations lower the value by less than this share of it; 0 runs all of them.
     final_smoothing
         Applied once to the displacement at full resolution (in voxels); ``None`` for none.
     different_contrasts
@@ -83,8 +80,11 @@ class Refinement:
 
     Notes
     -----
-    Siebert, Hansen, Heinrich, "ConvexAdam: Self-configuring dual-optimisation-based 3D multitask medical image
-    registration", IEEE TMI 2024. The displacement after the last step is returned.
+    Siebert, Hansen, Heinrich, "ConvexAdam", IEEE TMI 2024. The displacement after the last step is returned.
+
+    Examples
+    --------
+    >>> refinement = Refinement(levels=(Level(spacing=4, iterations=40), Level(spacing=2, iterations=20)))
     """
 
     levels: tuple[Level, ...] = (Level(),)

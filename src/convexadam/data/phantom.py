@@ -65,6 +65,13 @@ class PhantomPair:
         and free of folds.
     label_names
         Organ of each label.
+
+    Examples
+    --------
+    >>> from convexadam.data import phantom_pair
+    >>> pair = phantom_pair((16, 16, 16))
+    >>> pair.fixed.grid == pair.moving.grid, pair.fixed_landmarks_mm.shape == pair.moving_landmarks_mm.shape
+    (True, True)
     """
 
     fixed: Image

@@ -67,6 +67,16 @@ class ConvexSearch:
     -----
     Siebert, Hansen, Heinrich, "Fast 3D registration with accurate optimisation and little learning for
     Learn2Reg 2021"; the steps are those of `coupled_convex` and `make_inverse_consistent`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import ConvexSearch
+    >>> fixed = torch.rand(2, 20, 20, 20, generator=torch.Generator().manual_seed(0))
+    >>> moving = fixed.roll(4, dims=1)  # content moves by 4 voxels along i
+    >>> disp_vox = ConvexSearch(spacing=4, radius=2)(fixed, moving)
+    >>> round(disp_vox[0, 8:12, 8:12, 8:12].mean().item())
+    4
     """
 
     spacing: PerAxis = 6

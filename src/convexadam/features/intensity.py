@@ -44,6 +44,15 @@ class Intensity:
     ------
     ConfigError
         If the quantiles or scale are out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image, Intensity
+    >>> image = Image(torch.linspace(-1000, 1000, 1000).reshape(1, 10, 10, 10), Grid((10, 10, 10)))
+    >>> maps = Intensity()(image)
+    >>> tuple(maps.shape), maps.min().item(), maps.max().item()
+    ((1, 10, 10, 10), 0.0, 1.0)
     """
 
     quantiles: tuple[float, float] = (0.005, 0.995)

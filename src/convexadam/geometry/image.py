@@ -40,6 +40,13 @@ class Image:
     InputError
         If ``data`` is not a real tensor with four axes, its shape is not that of the grid, or an unsigned value is too
         large.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> Image(torch.zeros(1, 20, 16, 12), Grid((20, 16, 12)))  # one channel; voxels of 1 mm
+    Image(1 x torch.float32 on cpu, Grid(shape=(20, 16, 12), spacing_mm=(1, 1, 1), orientation='RAS'))
     """
 
     data: Shaped[Tensor, "c i j k"]

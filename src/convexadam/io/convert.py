@@ -117,6 +117,14 @@ def convert_image(image: Image, kind: type) -> Any:
         If the class is none of these.
     GeometryError
         If the class cannot hold the grid: the axes of SimpleITK's are orthogonal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexadam import as_image
+    >>> from convexadam.io import convert_image
+    >>> convert_image(as_image(np.zeros((4, 5, 6), np.int16)), np.ndarray).shape
+    (4, 5, 6)
     """
     if not isinstance(kind, type):
         raise ConfigError(f"kind must be a class, such as torch.Tensor, got {show(kind)}; pass type(...) of it")
@@ -131,7 +139,16 @@ def convert_image(image: Image, kind: type) -> Any:
 
 @check_arguments
 def has_affine(kind: type) -> bool:
-    """Whether objects of a class have an affine: all except tensors and arrays, but MetaTensors do."""
+    """Whether objects of a class have an affine: all except tensors and arrays, but MetaTensors do.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> import numpy as np
+    >>> from convexadam.io import has_affine
+    >>> has_affine(np.ndarray), has_affine(nibabel.Nifti1Image)
+    (False, True)
+    """
     return not issubclass(kind, (torch.Tensor, np.ndarray)) or "monai" in _package_names(kind)
 
 

@@ -32,6 +32,13 @@ class ScanFiles:
         Its label map, on the same grid; ``None`` if there is none.
     weight
         Weight in averages of intensities, above 0.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.io import ScanFiles
+    >>> ScanFiles(id="a", image=Path("a.nii.gz"), labels=Path("a_labels.nii.gz")).weight
+    1.0
     """
 
     id: str
@@ -58,6 +65,15 @@ def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles
     InputError
         If columns are unknown or missing, files do not exist, or ids are not unique. The message lists all rows that
         cannot be used.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.io import read_scans
+    >>> for name in ("a", "b"):
+    ...     Path(f"{name}.nii.gz").touch()
+    >>> [scan.id for scan in read_scans("*.nii.gz")]
+    ['a', 'b']
     """
     name = os.fspath(source)
     if Path(name).suffix not in (".csv", ".tsv", ".json"):

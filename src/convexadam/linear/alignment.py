@@ -103,6 +103,16 @@ class LinearAlignment:
     ------
     ConfigError
         If a setting is out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import RegistrationConfig, register
+    >>> from convexadam.linear import LinearAlignment
+    >>> volume = torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> config = RegistrationConfig(linear=LinearAlignment(model="rigid"))
+    >>> bool(register(volume, volume, config).transform.disp_mm.abs().max() < 0.1)
+    True
     """
 
     model: Model = "affine"

@@ -62,6 +62,13 @@ class AutoForeground:
     ------
     ConfigError
         If the margin is negative or not finite.
+
+    Examples
+    --------
+    >>> from convexadam import RegistrationConfig
+    >>> from convexadam.registration import AutoForeground
+    >>> RegistrationConfig(foreground=AutoForeground(margin_mm=5.0)).foreground.margin_mm
+    5.0
     """
 
     margin_mm: float | None = None

@@ -30,7 +30,15 @@ class WorkingGrid(Protocol):
 @final
 @dataclass(frozen=True, kw_only=True)
 class NativeGrid:
-    """The voxels of the fixed image, with axes in R, A, S order."""
+    """The voxels of the fixed image, with axes in R, A, S order.
+
+    Examples
+    --------
+    >>> from convexadam import NativeGrid, preset
+    >>> import dataclasses
+    >>> dataclasses.replace(preset("default"), grid=NativeGrid()).grid
+    NativeGrid()
+    """
 
     @check_arguments
     def __call__(self, fixed: Grid) -> Grid:
@@ -61,6 +69,12 @@ class IsotropicGrid:
     ------
     ConfigError
         If a setting is not positive, ``max_voxels`` is not whole, or ``max_anisotropy`` is below 1.
+
+    Examples
+    --------
+    >>> from convexadam import IsotropicGrid, RegistrationConfig
+    >>> RegistrationConfig(grid=IsotropicGrid(spacing_mm=1.5)).grid.spacing_mm
+    1.5
     """
 
     spacing_mm: float | None = None
