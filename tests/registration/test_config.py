@@ -206,7 +206,7 @@ CONFIGS = {
             similarity=JointSsd(
                 parts=(
                     Part(channels=12, weight=0.5, radius=3, variance_floor=0.01),
-                    Part(channels=1, first=12),
+                    Part(channels=1, first=12, by_distance=True),
                 ),
                 robust_scale=3.0,
             ),

@@ -15,8 +15,9 @@ from scipy import ndimage
 from convexadam import Affine, DisplacementField, Grid, Image, InputError, RegistrationResult, preset
 from convexadam.data import PhantomPair
 from convexadam.geometry import Transform
+from convexadam.metrics.local_correlation import square_correlation
 from convexadam.report import QualityMeasures, measure_quality, mirror_image
-from convexadam.report.lattice import LatticePair, square_correlation
+from convexadam.report.lattice import LatticePair
 
 OBLIQUE = np.array([[-2.0, 0.1, 0, 20], [0.1, 0, 3.0, -30], [0, 2.5, 0.1, 5], [0, 0, 0, 1]])  # i to L, j to S, k to A
 GRID = Grid((30, 26, 22), OBLIQUE)
@@ -25,7 +26,7 @@ GRID = Grid((30, 26, 22), OBLIQUE)
 @dataclass
 class Given:
     transform: Transform
-    inverse: Transform | None = None
+    estimated_inverse: Transform | None = None
 
 
 def texture(seed: int, sigma: float = 2.0, shape: tuple[int, int, int] = GRID.shape) -> Image:

@@ -15,6 +15,7 @@ from convexadam.io import PairFiles, read_image
 from convexadam.io.nifti_file import has_nifti_signature, open_nifti, read_head
 from convexadam.registration import RegistrationConfig, preset
 from convexadam.registration.memory import estimate_on_grid
+from convexadam.registration.presets import parse_config
 from convexadam.registration.work import OPERATIONS_PER_S, count_operations
 
 _PROCESS = 400_000_000
@@ -57,7 +58,7 @@ class CohortPlan:
 
 
 def plan_cohort(
-    pairs: Sequence[PairFiles], config: RegistrationConfig | None = None, *, workers: int = 1, threads: int = 1
+    pairs: Sequence[PairFiles], config: RegistrationConfig | str | None = None, *, workers: int = 1, threads: int = 1
 ) -> CohortPlan:
     """Estimate time and memory from the headers of the images; no image of NIfTI is read.
 
@@ -66,7 +67,7 @@ def plan_cohort(
     pairs
         The pairs.
     config
-        Settings of the pairs without a preset; ``None`` takes ``preset("default")``.
+        Settings of the pairs without a preset, or the name of a preset; ``None`` is ``"default"``.
     workers
         Pairs that are registered at the same time.
     threads
@@ -87,7 +88,7 @@ def plan_cohort(
     >>> plan.pairs, plan.workers
     (10, 2)
     """
-    config = preset() if config is None else config
+    config = parse_config(config)
     grids: dict[Path, Grid] = {}
     costs: dict[tuple[Path, str | None], tuple[float, float]] = {}
     seconds, largest = 0.0, 0.0

@@ -51,6 +51,10 @@ class Composite(Transform):
             raise ConfigError("transforms must hold at least one transform, got none; use Affine() for the identity")
         object.__setattr__(self, "transforms", tuple(parts))
 
+    def __repr__(self) -> str:
+        """Parts, in the order of application."""
+        return f"Composite({', then '.join(map(repr, self.transforms))})"
+
     @property
     def fixed_grid(self) -> Grid | None:
         """The grid of the first transform."""

@@ -195,6 +195,23 @@ class Grid:
             "affine": self.affine.tolist(),
         }
 
+    def __eq__(self, other: object) -> bool:
+        """Whether shape, affine and code are the same numbers; `is_close` allows for rounding."""
+        if not isinstance(other, Grid):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        """Equal grids have one hash, so that they are one key of a dictionary."""
+        return hash(self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        return self.shape, self.space_code, tuple(self.affine.ravel().tolist())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let copies have a read-only affine as well."""
+        return Grid, (self.shape, self.affine, self.space_code)
+
     def __repr__(self) -> str:
         """Shape, spacing and orientation, on one line."""
         spacing = ", ".join(f"{s:.3g}" for s in self.spacing_mm)

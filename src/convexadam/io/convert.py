@@ -12,11 +12,14 @@ from convexadam._arguments import check_arguments
 from convexadam._checks import show
 from convexadam.errors import ConfigError, InputError
 from convexadam.geometry import Image
+from convexadam.geometry.delegates import implement
+from convexadam.geometry.tensors import check_values
 from convexadam.io.images import read_image
 from convexadam.io.itk import LPS, image_from_itk, image_to_itk
 from convexadam.io.nifti import check_nifti, image_from_mgh, image_from_nifti, make_nifti, to_nifti_array, to_storable
 
 
+@implement("as_image")
 def as_image(
     value: Any, affine: Any = None, *, channels: bool = False, device: torch.device | str | None = None
 ) -> Image:
@@ -67,6 +70,27 @@ def as_image(
     if isinstance(value, (str, os.PathLike)):
         return read_image(value, channels=channels, device=device)
     return _from_package(value, channels, device)
+
+
+def parse_on_grid_of(image: Image, value: Any, name: str, belongs_to: str, *, channels: bool = False) -> Image:
+    """Return what belongs to an image, with one channel unless there may be more; an array takes its grid."""
+    if isinstance(value, torch.Tensor):
+        check_values(value, name)
+    is_array = not has_affine(type(value))
+    if is_array and isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
+        value = value[0]
+    shape = tuple(value.shape[1:] if channels and value.ndim == 4 else value.shape) if is_array else image.grid.shape
+    if shape != image.grid.shape:
+        raise InputError(
+            f"{name} must have the shape of the {belongs_to} image, {image.grid.shape}, got {shape}; pass an array of "
+            "that shape, or an Image or file with its own affine"
+        )
+    affine = image.grid.affine if is_array else None
+    found = as_image(value, affine, channels=channels, device=image.data.device)
+    check_values(found.data, name)
+    if found.data.shape[0] != 1 and not channels:
+        raise InputError(f"{name} must have one channel, got {found.data.shape[0]}")
+    return found
 
 
 @check_arguments

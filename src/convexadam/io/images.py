@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from convexadam._arguments import check_arguments
-from convexadam.errors import FileError, InputError
+from convexadam.errors import FileError
 from convexadam.geometry import Image
+from convexadam.geometry.conversion import ImageLike, to_image
 from convexadam.io.dicom import read_dicom_series
 from convexadam.io.itk import read_with_itk, write_with_itk
 from convexadam.io.nifti import image_from_mgh, image_from_nifti, save_nifti, to_nifti_array
@@ -75,7 +76,7 @@ def read_image(path: StrPath, *, channels: bool = False, device: torch.device | 
 
 
 @check_arguments
-def write_image(image: Image, path: StrPath) -> None:
+def write_image(image: ImageLike, path: StrPath) -> None:
     """Write an image as NIfTI, MetaImage or NRRD. An existing file is replaced after the new one is complete.
 
     float16 and bfloat16 become float32, bool becomes uint8, and int64 becomes int32 if the values fit, since other
@@ -85,7 +86,8 @@ def write_image(image: Image, path: StrPath) -> None:
     Parameters
     ----------
     image
-        On any device. Several channels become ``(i, j, k, c)`` in NIfTI, and vectors elsewhere.
+        In any form that `as_image` takes, on any device. Several channels become ``(i, j, k, c)`` in NIfTI, and vectors
+        elsewhere.
     path
         Ends in ``.nii`` or ``.nii.gz``, or (with SimpleITK) in ``.mha`` or ``.nrrd``. Its folder must exist.
 
@@ -107,9 +109,8 @@ def write_image(image: Image, path: StrPath) -> None:
     >>> nibabel.load("scan.nii.gz").affine.diagonal().tolist()
     [2.0, 2.0, 3.0, 1.0]
     """
-    if not isinstance(image, Image):
-        raise InputError(f"image must be an Image, got {type(image).__name__}; convert it with as_image")
     check_image_name(path)
+    image = to_image(image, "image")
     if str(path).endswith((".mha", ".nrrd")):
         write_with_itk(image, path)
     else:

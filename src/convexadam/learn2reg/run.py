@@ -20,7 +20,7 @@ from convexadam.io.reading import StrPath, check_file
 from convexadam.learn2reg.submission import RECORD, FieldFormat, check_field, find_fields, make_field_name, write_field
 from convexadam.learn2reg.task import Split, Task, TaskPair
 from convexadam.registration import RegistrationConfig, register
-from convexadam.registration.register import Progress
+from convexadam.registration.progress import Progress
 
 
 @final
@@ -273,7 +273,9 @@ def _register_pair(
     """Register a pair and write its field; an error of any kind becomes the outcome."""
     try:
         path.unlink(missing_ok=True)
-        result = register(pair.fixed.path, pair.moving.path, config, device=device, progress=progress, **inputs)
+        result = register(
+            pair.fixed.path, pair.moving.path, config, device=device, progress=progress or False, **inputs
+        )
         shape = result.fixed.grid.shape
         if shape != task.get_shape(pair):
             raise FileError(

@@ -56,7 +56,7 @@ class RegistrationConfig:
         Weight of landmarks, if `register` is given some; ``None`` refuses them.
     symmetric
         Refine in both directions and make the displacements inverse of each other on each level that is not
-        ``forward_only``: more accurate and smoother, for twice the time, and the result has an ``inverse``.
+        ``forward_only``: more accurate and smoother, for twice the time, and the inverse is estimated as well.
     backend
         Which implementation runs: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; ``"auto"`` follows
         `convexadam.use_backend`.
@@ -114,6 +114,18 @@ class RegistrationConfig:
             ("landmarks", LandmarkTerm | None),
         ):
             check_component(getattr(self, name), kind, name)
+
+    def __repr__(self) -> str:
+        """Return the closest preset, and what differs from it."""
+        from convexadam.registration.differences import describe_config  # presets are made of this class
+
+        return describe_config(self)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a table of what differs from the closest preset, and of all components."""
+        from convexadam.registration.differences import make_config_html
+
+        return make_config_html(self)
 
     @property
     def is_linear(self) -> bool:

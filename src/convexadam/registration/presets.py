@@ -96,6 +96,23 @@ def preset(name: str = "default", *, smoothness: float = 1.0) -> RegistrationCon
     return config if smoothness == 1 else replace(config, continuous=_scale_smoothing(config.continuous, smoothness))
 
 
+def parse_config(config: RegistrationConfig | str | None, default: str = "default") -> RegistrationConfig:
+    """Return settings, or those of a preset by its name; ``None`` is the default.
+
+    Raises
+    ------
+    ConfigError
+        If they are something else, or there is no such preset.
+    """
+    if config is None or isinstance(config, str):
+        return preset(default if config is None else config)
+    if not isinstance(config, RegistrationConfig):
+        raise ConfigError(
+            f"config must be a RegistrationConfig or the name of a preset, got {show(config)}; pass 'default', say"
+        )
+    return config
+
+
 def _scale_smoothing(value: Any, factor: float) -> Any:
     """Return a component with the smoothing of all its parts multiplied."""
     if isinstance(value, GaussianSmoothing):
@@ -243,11 +260,11 @@ def _make_best() -> RegistrationConfig:
         symmetric=True,
         continuous_features=Concat(parts=(Intensity(), MindSSC())),
         continuous=Refinement(
-            levels=(_make_level(2, 16, 1.8, 0.5), _make_level(1, 8, 1.2, 0.65, forward_only=True)),
+            levels=(_make_level(2, 16, 1.8, 0.5), _make_level(1, 8, 1.2, 0.7, forward_only=True)),
             similarity=JointSsd(
                 parts=(
-                    Part(channels=1, weight=0.5),
-                    Part(channels=1, weight=0.3, radius=2, variance_floor=0.01),
+                    Part(channels=1, weight=2.0, by_distance=True),
+                    Part(channels=1, weight=0.2, radius=2, variance_floor=0.01),
                     Part(channels=12, first=1, radius=2, variance_floor=0.3),
                 ),
                 robust_scale=6.0,

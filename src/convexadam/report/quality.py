@@ -33,7 +33,7 @@ class Registered(Protocol):
         ...
 
     @property
-    def inverse(self) -> Transform | None:
+    def estimated_inverse(self) -> Transform | None:
         """Moving to fixed space, if it was estimated as well."""
         ...
 
@@ -249,12 +249,12 @@ def _jacobian(transform: Transform, lattice: Grid) -> Tensor:
 
 
 def _measure_inverse_consistency(result: Registered, pair: LatticePair, structure: Tensor) -> float:
-    if result.inverse is None:
+    if result.estimated_inverse is None:
         return math.nan
     points, targets = _points(pair, structure & (pair.after_weight > 0))
     if not len(points):
         return math.nan
-    returned = result.inverse(torch.from_numpy(targets).to(pair.disp_mm.device)).cpu().numpy()
+    returned = result.estimated_inverse(torch.from_numpy(targets).to(pair.disp_mm.device)).cpu().numpy()
     return float(np.percentile(np.linalg.norm(returned - points, axis=1), 95))
 
 

@@ -49,7 +49,7 @@ def segment(
     atlases: StrPath | Sequence[ScanFiles],
     *,
     output_dir: StrPath,
-    config: RegistrationConfig | None = None,
+    config: RegistrationConfig | str | None = None,
     method: LabelFusion | None = None,
     most: int | None = None,
     probabilities_of: Iterable[int] = (),
@@ -71,7 +71,7 @@ def segment(
     output_dir
         Folder for the results; created if it does not exist.
     config
-        Settings of the registrations; ``None`` takes ``preset("default")``.
+        Settings of the registrations, or the name of a preset; ``None`` is ``"default"``.
     method
         How labels are fused; ``None`` takes `JointFusion`.
     most
@@ -108,7 +108,7 @@ def segment_left_out(
     atlases: StrPath | Sequence[ScanFiles],
     *,
     output_dir: StrPath,
-    config: RegistrationConfig | None = None,
+    config: RegistrationConfig | str | None = None,
     method: LabelFusion | None = None,
     most: int | None = None,
     missing: int | None = None,
@@ -155,7 +155,7 @@ def _register(
     targets: Mapping[str, Path],
     atlases: Sequence[ScanFiles],
     folder: Path,
-    config: RegistrationConfig | None,
+    config: RegistrationConfig | str | None,
     executor: Executor | None,
     device: str | None,
 ) -> dict[str, list[CohortOutcome]]:

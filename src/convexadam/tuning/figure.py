@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from convexadam._arguments import check_arguments
 from convexadam.io import atomic_path
 from convexadam.tuning.report import TuningResult
-from convexadam.viz import new_figure
+from convexadam.viz.canvas import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
