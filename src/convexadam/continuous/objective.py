@@ -13,6 +13,7 @@ from convexadam._typing import Field, Float, Tensor, Volume
 from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.protocols import DisplacementState, HasCurvature, Objective, Regulariser, SimilarityTerm
 from convexadam.continuous.regularisers import Diffusion
+from convexadam.continuous.restriction import RestrictedState
 from convexadam.kernels.diffusion import diffusion
 from convexadam.kernels.recording import recordable
 
@@ -109,6 +110,7 @@ def is_recordable(objective: Objective, state: DisplacementState, convergence: C
 
     Components from outside the library may keep state on the host, which a recording would freeze.
     """
+    state = state.inner if isinstance(state, RestrictedState) else state
     known = objective.is_recordable and type(state).__module__.startswith("convexadam.")
     return (
         known and not convergence.monitored and recordable(*objective.compared, iterations=convergence.max_iterations)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from convexadam._arguments import check_arguments
-from convexadam._checks import show
-from convexadam._typing import Field, Points, Shaped, Tensor, Triple, Volume
+from convexadam._checks import check_axis_weights, show
+from convexadam._typing import AxisWeights, Field, Points, Shaped, Tensor, Triple, Volume
 from convexadam.data.body import HALF_MM
 from convexadam.data.canvas import Canvas
 from convexadam.data.motion import Motion, jacobian, largest_safe_scale, solve
@@ -85,6 +85,7 @@ def phantom_pair(
     affine: Any = None,
     contrasts: tuple[str, str] = ("ct", "ct"),
     displacement_mm: Number = 12.0,
+    restrict_deformation: AxisWeights = (1.0, 1.0, 1.0),
     seed: int = 0,
     noise: Number = 1.0,
     device: torch.device | str | None = None,
@@ -110,6 +111,9 @@ def phantom_pair(
         Contrast of the fixed and of the moving scan: ``"ct"`` (portal venous phase), ``"t1"`` or ``"t2"``.
     displacement_mm
         Length of the largest displacement at any voxel, in mm; 0 for none.
+    restrict_deformation
+        Factor of the displacement along R, A and S, the closest axes of the grid, from 0 to 1: ``(0, 1, 0)`` for a
+        distortion along A alone, as echo-planar images have it.
     seed
         Non-negative integer. Determines all random numbers: anatomy, vessels, textures, motion, noise. No global state
         is used.
@@ -139,12 +143,14 @@ def phantom_pair(
     """
     grid = _parse_grid(shape, spacing_mm, affine)
     _check_settings(contrasts, displacement_mm, noise, seed)
+    check_axis_weights(restrict_deformation, "restrict_deformation")
     target = torch.device("cpu") if device is None else parse_device(device)
     generator = torch.Generator("cpu").manual_seed(int(seed))
     frame = _Frame.of(grid)
     person = Motion.draw_individual(generator)
     plan = Plan.draw(generator)
-    motion = _scale_motion(Motion.draw_breathing(generator), frame, displacement_mm, target)
+    motion = Motion.draw_breathing(generator).with_gain(restrict_deformation)
+    motion = _scale_motion(motion, frame, displacement_mm, target)
     texture = Texture.draw(generator, target)
     no_motion = motion.with_gain((0.0, 0.0, 0.0))
     scans = []
@@ -208,7 +214,7 @@ def _scale_motion(motion: Motion, frame: _Frame, displacement_mm: Number, device
     """Scale the motion to a largest displacement, and check that it does not fold."""
     longest = torch.stack([motion(frame.coords(*slab, device)).square().sum(0).max() for slab in frame.slabs()])
     scale = displacement_mm / math.sqrt(float(longest.max()))
-    i, j, k = (scale * p for p in frame.per_mm)
+    i, j, k = (scale * p * gain for p, gain in zip(frame.per_mm, motion.gain, strict=True))
     scaled = motion.with_gain((i, j, k))
     axes = [torch.linspace(-half, half, 17, dtype=torch.float64, device="cpu") for half in HALF_MM]
     lattice = torch.stack(torch.meshgrid(*axes, indexing="ij")).reshape(3, -1)

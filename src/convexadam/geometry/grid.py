@@ -89,6 +89,17 @@ class Grid:
         return float(lengths[0]), float(lengths[1]), float(lengths[2])
 
     @property
+    def slice_axis(self) -> int | None:
+        """The axis across a 2-D image, the only one with one voxel; ``None`` for a volume."""
+        single = [axis for axis, n in enumerate(self.shape) if n == 1]
+        return single[0] if len(single) == 1 else None
+
+    @property
+    def dims(self) -> int:
+        """Number of dimensions: 2 for a grid of one slice, else 3."""
+        return 3 if self.slice_axis is None else 2
+
+    @property
     def n_voxels(self) -> int:
         """Number of voxels."""
         return math.prod(self.shape)

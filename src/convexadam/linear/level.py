@@ -23,6 +23,7 @@ from convexadam.kernels.feature_level import FeatureLevel
 from convexadam.kernels.resample_affine import resample_affine
 from convexadam.kernels.resize import pool_weight
 from convexadam.linear.centres import centre_offset
+from convexadam.linear.restriction import Restriction
 
 _SPACING = 2
 """Spacing of the control points in voxels of the level; less along an axis with fewer voxels."""
@@ -98,6 +99,8 @@ class LinearLevel:
         The fixed image and its mask at that resolution.
     spacing
         Spacing of the control points in voxels of ``grid``.
+    restriction
+        Axes along which points may move.
     """
 
     grid: Grid
@@ -111,6 +114,7 @@ class LinearLevel:
     coarse_fixed: Image
     fixed_mask: Image | None
     spacing: Triple
+    restriction: Restriction
 
     @classmethod
     def prepare(
@@ -122,6 +126,7 @@ class LinearLevel:
         *,
         radius: int,
         masks: tuple[Image | None, Image | None],
+        restriction: Restriction,
     ) -> LinearLevel:
         """Resample both images to a level of about ``voxels`` voxels, and extract the features of the fixed one.
 
@@ -152,6 +157,7 @@ class LinearLevel:
             coarse_fixed=coarse_fixed,
             fixed_mask=fixed_mask,
             spacing=(a, b, c),
+            restriction=restriction,
         )
 
     @property
@@ -188,7 +194,14 @@ class LinearLevel:
         Displacements in control points, ``[3, i, j, k]``, and the weight of each in a fit.
         """
         _, radius = self.search.control_grid(self.grid.shape)
-        level = FeatureLevel(fixed=self.fixed, moving=moving, fixed_weight=self.fixed_weight, moving_weight=weight)
+        a, b, c = (1.0 if w else 0.0 for w in self.restriction.weights)
+        level = FeatureLevel(
+            fixed=self.fixed,
+            moving=moving,
+            fixed_weight=self.fixed_weight,
+            moving_weight=weight,
+            restrict_deformation=(a, b, c),
+        )
         disp = self.search.search_features(level, radius).forward
         return disp, self.structure if weight is None else self.structure * (weight > 0.5)
 

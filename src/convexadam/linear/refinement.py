@@ -20,6 +20,7 @@ from convexadam.kernels.recording import recordable, repeat
 from convexadam.kernels.scoring_step import ScoringState, judge_step, propose_step
 from convexadam.kernels.trimmed_fit import Model
 from convexadam.kernels.warp import sample_nearest
+from convexadam.linear.restriction import Restriction
 
 _SAMPLES = 100_000, 25_000
 """Points at which the images are compared, on the finest level and on the others."""
@@ -90,7 +91,13 @@ class RefinedTransform:
 
 
 def refine_transform(
-    images: _Pair, masks: _Masks, starts: list[np.ndarray], *, model: Model, coarsest_mm: float
+    images: _Pair,
+    masks: _Masks,
+    starts: list[np.ndarray],
+    *,
+    model: Model,
+    coarsest_mm: float,
+    restriction: Restriction | None = None,
 ) -> RefinedTransform:
     """Maximise mutual information over a linear model, from voxels of half ``coarsest_mm`` to those of the images.
 
@@ -111,11 +118,13 @@ def refine_transform(
         What is estimated.
     coarsest_mm
         Voxel size at which ``starts`` were found; the finest level has the smallest spacing of the coarser image.
+    restriction
+        Axes of the fixed image along which the result may differ from ``starts``; ``None`` for all.
     """
     finest_mm = max(min(image.grid.spacing_mm) for image in images)
     level = max(0, math.floor(math.log2(coarsest_mm / finest_mm) - 0.5))
     like = images[0].data.new_empty(0, dtype=torch.float64)
-    generators = send(torch.from_numpy(make_generators(model)), like)
+    generators = send(torch.from_numpy(make_generators(model, restriction)), like)
     first, *others = (send(torch.from_numpy(np.array(start)), like) for start in starts)
     prepared = _Level(images, masks, finest_mm, level)
     best, best_score = first, first.new_full((), -math.inf)
@@ -152,19 +161,27 @@ def _drop_similar(matrices: list[Tensor], grid: Grid, distance_mm: float) -> lis
     return kept
 
 
-def make_generators(model: Model) -> np.ndarray:
-    """Return the generators of a model, ``[k, 4, 4]``: translations, and rotations, with scale, or all linear maps."""
-    translations = np.zeros((3, 4, 4))
-    translations[range(3), range(3), 3] = 1
-    linear = np.zeros((3, 3, 4, 4))
-    for a in range(3):
-        for b in range(3):
-            linear[a, b, a, b] = 1
+def make_generators(model: Model, restriction: Restriction | None = None) -> np.ndarray:
+    """Return the generators of a model, ``[k, 4, 4]``: translations, and rotations, with scale, or all linear maps.
+
+    With a restriction they are those along its axes, and what would move along a forbidden one is omitted: a
+    translation, a shear, and a rotation in a plane that it lies in.
+    """
+    free = range(3) if restriction is None else restriction.free_axes
+    unit = np.eye(16).reshape(4, 4, 4, 4)  # unit[a, b] has a single 1, in row a and column b
+    found = [unit[a, 3] for a in free]
     if model == "affine":
-        return np.concatenate([translations, linear.reshape(9, 4, 4)])
-    rotations = [linear[a, b] - linear[b, a] for a, b in ((1, 0), (2, 0), (2, 1))]
-    scale = [linear[range(3), range(3)].sum(0)] if model == "similarity" else []
-    return np.stack([*translations, *rotations, *scale])
+        found += [unit[a, b] for a in free for b in range(3)]
+    else:
+        found += [unit[a, b] - unit[b, a] for a, b in ((1, 0), (2, 0), (2, 1)) if a in free and b in free]
+    if model == "similarity":
+        found.append(np.sum([unit[a, a] for a in free], axis=0))
+    generators = np.stack(found)
+    if restriction is None or restriction.is_free:
+        return generators
+    frame = np.eye(4)
+    frame[:3, :3] = restriction.directions
+    return np.asarray(frame @ generators @ np.linalg.inv(frame))
 
 
 class _Level:

@@ -13,7 +13,7 @@ from typing import final
 import numpy as np
 import torch
 
-from convexadam._typing import Field, Tensor, Volume
+from convexadam._typing import AxisWeights, Field, Tensor, Volume
 from convexadam.continuous import Snapshot
 from convexadam.errors import GeometryError, InputError
 from convexadam.features import receptive_radius
@@ -37,7 +37,7 @@ from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import ImagePair, RegistrationInputs
 from convexadam.registration.memo import reuse
-from convexadam.registration.pair import WorkingPair
+from convexadam.registration.pair import WorkingPair, axis_weights
 
 _WHOLE = 0.999
 """Interpolated coverage of a voxel below which its neighbourhood is partly outside the moving image."""
@@ -71,8 +71,16 @@ def initialise(inputs: RegistrationInputs, config: RegistrationConfig) -> Initia
         moving_mask=moving_mask,
         initial=initial,
         refine=config.is_linear,
+        restrict_deformation=_linear_weights(inputs, config),
     )
     return Initialisation(start=fit.transform, linear=fit, masks=masks)
+
+
+def _linear_weights(inputs: RegistrationInputs, config: RegistrationConfig) -> AxisWeights:
+    """Return the weights of motion of the linear alignment; one slice may move to any place in a volume."""
+    if inputs.fixed.grid.dims == 2 and inputs.moving.grid.dims == 3:
+        return config.restrict_deformation
+    return axis_weights(config, inputs.fixed.grid.canonical())
 
 
 def resample_to_working_grid(
