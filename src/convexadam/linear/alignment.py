@@ -257,7 +257,7 @@ class LinearAlignment:
         level = fitter.level
         starts = [fallback.matrix, *torch.stack(fits).cpu().numpy()]
         refined = refine_transform(
-            images, masks, starts, model=self.model, coarsest_mm=level.grid.spacing_mm[0], restriction=level.restriction
+            images, masks, starts, model=self.model, coarsest_mm=level.side_mm, restriction=level.restriction
         )
         accepted = refined.is_significant and bool(
             is_plausible(torch.from_numpy(np.linalg.solve(fallback.matrix, refined.matrix)))

@@ -12,7 +12,9 @@ import torch
 
 from convexadam._typing import Channels, Float, Points, Shaped, Tensor
 from convexadam.geometry import Grid, Image
+from convexadam.geometry.grid import sides_mm
 from convexadam.geometry.resample import resample
+from convexadam.geometry.tensors import quantiles
 from convexadam.geometry.to_grid import block_average, fill_outside_mask, select_mask_mode
 from convexadam.kernels._device import send
 from convexadam.kernels.mutual_information import BINS, MARGIN, MutualInformation, mutual_information
@@ -47,7 +49,7 @@ _REACH = 4
 """Voxels of the level by which values are extended beyond a mask: further than the samples move on a level."""
 
 _EDGE = 1e-3
-"""Voxels outside the outer voxel centres that are taken for rounding (an axis of one voxel has no inside)."""
+"""Voxels outside the outer voxel centres that are taken for rounding."""
 
 _DEGREES_OF_FREEDOM = ((BINS - 1 - 2 * MARGIN) * 151 / 315 - 1) ** 2
 """Of the joint histogram of unrelated images, each of whose bins has 151 / 315 of a sample's weight, the mean square of
@@ -121,7 +123,7 @@ def refine_transform(
     restriction
         Axes of the fixed image along which the result may differ from ``starts``; ``None`` for all.
     """
-    finest_mm = max(min(image.grid.spacing_mm) for image in images)
+    finest_mm = max(min(sides_mm(image.grid)) for image in images)
     level = max(0, math.floor(math.log2(coarsest_mm / finest_mm) - 0.5))
     like = images[0].data.new_empty(0, dtype=torch.float64)
     generators = send(torch.from_numpy(make_generators(model, restriction)), like)
@@ -281,10 +283,14 @@ def _draw_points(grid: Grid, count: int, like: Tensor) -> Points:
 
 
 def _have_data(grid: Grid, mask: Image | None, points: Points) -> Shaped[Tensor, " n"]:
-    """Return which points lie within the outer voxel centres of a grid, and in the mask."""
+    """Return which points lie within the outer voxel centres of a grid, and in the mask.
+
+    Along an axis with one voxel, those within that voxel.
+    """
     index = grid.world_to_index(points)
-    last = send(torch.tensor(grid.shape, dtype=index.dtype, device="cpu") - 1, index)
-    inside = ((index >= -_EDGE) & (index <= last + _EDGE)).all(1)
+    ends = [(-0.5, 0.5) if n == 1 else (-_EDGE, n - 1 + _EDGE) for n in grid.shape]
+    first, last = send(torch.tensor(ends, dtype=index.dtype, device="cpu").T, index)
+    inside: Tensor = ((index >= first) & (index <= last)).all(1)
     if mask is None:
         return inside
     weight = sample_nearest(
@@ -298,7 +304,7 @@ def _to_bins(image: Image) -> Channels:
     result = torch.empty_like(image.data)
     for values, bins in zip(image.data, result, strict=True):
         some = values.flatten()[:: max(1, values.numel() // _SAMPLES[0])]  # torch.quantile refuses more than 16 million
-        low, high = torch.quantile(some, send(torch.tensor(_QUANTILES, dtype=some.dtype, device="cpu"), some))
+        low, high = quantiles(some, _QUANTILES)
         span = torch.where(high > low, high - low, torch.inf)
         torch.sub(values, low, out=bins)
         bins.div_(span).clamp_(0, 1).mul_(BINS - 1 - 2 * MARGIN).add_(MARGIN)

@@ -23,6 +23,7 @@ from convexadam.features import (
     uses_labels,
 )
 from convexadam.geometry import Affine, Image, Transform
+from convexadam.geometry.grid import sides_mm
 from convexadam.geometry.tensors import all_finite, check_values, finiteness, parse_device
 from convexadam.io import as_image, has_affine, read_transform
 from convexadam.kernels._device import read_numbers
@@ -107,7 +108,8 @@ def _parse_image(value: Any, affine: Any, device: torch.device | str | None) -> 
 
 def _check_shape_of_voxels(image: Image, name: str) -> None:
     """Raise unless an image can be resampled to voxels that are nearly cubic."""
-    ratio = max(image.grid.spacing_mm) / min(image.grid.spacing_mm)
+    sides = sides_mm(image.grid)
+    ratio = max(sides) / min(sides)
     if ratio > _MAX_ANISOTROPY:
         raise GeometryError(
             f"voxels of the {name} image must be at most {_MAX_ANISOTROPY} times longer than wide, got {ratio:.3g} "
@@ -286,6 +288,9 @@ def _parse_on_grid_of(image: Image, value: Any, name: str, belongs_to: str, *, c
     is_array = not has_affine(type(value))
     if is_array and isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
         value = value[0]
+    across = image.grid.slice_axis
+    if is_array and across is not None and value.ndim == 2:  # of a 2-D image
+        value = value.unsqueeze(across) if isinstance(value, torch.Tensor) else np.expand_dims(value, across)
     shape = tuple(value.shape[1:] if channels and value.ndim == 4 else value.shape) if is_array else image.grid.shape
     if shape != image.grid.shape:
         raise InputError(

@@ -19,6 +19,7 @@ from convexadam.errors import GeometryError, InputError
 from convexadam.features import receptive_radius
 from convexadam.geometry import Affine, DisplacementField, Grid, Image, Transform, compose
 from convexadam.geometry.determinants import full_box, iterate_determinants
+from convexadam.geometry.grid import sides_mm
 from convexadam.geometry.resample import resample, transform_vectors
 from convexadam.geometry.to_grid import (
     fill_outside_mask,
@@ -91,7 +92,7 @@ def resample_to_working_grid(
     fixed_mask, moving_mask = initialisation.masks
     margin = max(map(receptive_radius, config.extractors))
     # features near the edge of a mask must not depend on what lies outside
-    reach_mm = margin * max(grid.spacing_mm)
+    reach_mm = margin * max(sides_mm(grid))
 
     def resample_fixed() -> tuple[Image, Volume | None]:
         fixed = fill_outside_mask(inputs.fixed, fixed_mask, reach_mm)
