@@ -32,7 +32,7 @@ from convexadam.data.texture import Texture, bias_field, gaussian_noise, rician_
 from convexadam.data.tissues import CONTRASTS, LABEL_NAMES
 from convexadam.data.wall import paint_back, paint_chest, paint_ribs, paint_spine, paint_strands, paint_wall
 from convexadam.errors import ConfigError, InputError
-from convexadam.geometry.grid import Grid
+from convexadam.geometry.grid import Grid, axes_with_extent
 from convexadam.geometry.image import Image
 from convexadam.geometry.tensors import finest_float, parse_device
 from convexadam.kernels.warp import identity_positions
@@ -102,7 +102,8 @@ def phantom_pair(
     Parameters
     ----------
     shape
-        Voxels along ``(i, j, k)``, at least 4 each.
+        Voxels along ``(i, j, k)``, at least 4 each; or 1 along one of them, for the middle slice, which moves in its
+        plane only.
     spacing_mm
         Voxel size along ``(i, j, k)`` with axes along R, A, S, centred on the origin.
     affine
@@ -147,6 +148,10 @@ def phantom_pair(
     target = torch.device("cpu") if device is None else parse_device(device)
     generator = torch.Generator("cpu").manual_seed(int(seed))
     frame = _Frame.of(grid)
+    if grid.slice_axis is not None:
+        across = grid.canonical().slice_axis
+        a, b, c = (0.0 if axis == across else weight for axis, weight in enumerate(restrict_deformation))
+        restrict_deformation = (a, b, c)
     person = Motion.draw_individual(generator)
     plan = Plan.draw(generator)
     motion = Motion.draw_breathing(generator).with_gain(restrict_deformation)
@@ -185,7 +190,10 @@ class _Frame:
     def of(cls, grid: Grid) -> _Frame:
         """Fit the torso to a grid: centred, along R, A and S, scaled to the extent of the closest axes."""
         axes, _ = grid.canonical_axes()
-        ratio = [2 * half / (grid.shape[a] * grid.spacing_mm[a]) for half, a in zip(HALF_MM, axes, strict=True)]
+        ratio = [
+            1.0 if a == grid.slice_axis else 2 * half / (grid.shape[a] * grid.spacing_mm[a])
+            for half, a in zip(HALF_MM, axes, strict=True)
+        ]
         centre = grid.affine @ [*((n - 1) / 2 for n in grid.shape), 1.0]
         fit = np.diag([*ratio, 1.0])
         fit[:3, 3] = -np.array(ratio) * centre[:3]
@@ -200,8 +208,11 @@ class _Frame:
         return torch.stack([at[0] * m[a][0] + at[1] * m[a][1] + (at[2] * m[a][2] + m[a][3]) for a in range(3)])
 
     def edge_mm(self) -> float:
-        """Return the mean size of a voxel, in nominal mm."""
-        return float(abs(np.linalg.det(self.from_voxels[:3, :3])) ** (1 / 3))
+        """Return the mean size of a voxel, in nominal mm; in the plane of a single slice."""
+        if self.grid.slice_axis is None:
+            return float(abs(np.linalg.det(self.from_voxels[:3, :3])) ** (1 / 3))
+        first, second = np.linalg.norm(self.from_voxels[:3, :3], axis=0)[list(axes_with_extent(self.grid))]
+        return float(math.sqrt(first * second))
 
     def slabs(self) -> Iterator[tuple[int, int]]:
         """Yield ranges of planes of the first axis, which bound the memory of temporaries."""
@@ -296,9 +307,11 @@ def _corresponding_landmarks(frame: _Frame, person: Motion, motion: Motion, plan
 
 def _parse_grid(shape: Any, spacing_mm: Any, affine: Any) -> Grid:
     sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-    if len(sizes) != 3 or not all(isinstance(n, int) and n >= _LEAST_VOXELS for n in sizes):
+    whole = all(isinstance(n, int) and (n == 1 or n >= _LEAST_VOXELS) for n in sizes)
+    if len(sizes) != 3 or not whole or sizes.count(1) > 1:
         raise InputError(
-            f"shape must be three whole numbers of at least {_LEAST_VOXELS} voxels, got {show(shape)}; choose others"
+            f"shape must be three whole numbers of at least {_LEAST_VOXELS} voxels, one of which may be 1, got "
+            f"{show(shape)}; choose others"
         )
     if affine is not None:
         if spacing_mm is not None:
@@ -306,7 +319,11 @@ def _parse_grid(shape: Any, spacing_mm: Any, affine: Any) -> Grid:
                 "spacing_mm must be None with an affine, which determines the spacing, got both; omit one of them"
             )
         return Grid((sizes[0], sizes[1], sizes[2]), affine)
-    spacing = tuple(2 * half / n for half, n in zip(HALF_MM, sizes, strict=True)) if spacing_mm is None else spacing_mm
+    sides = [2 * half / n for half, n in zip(HALF_MM, sizes, strict=True)]
+    thick = min(sides)  # of a single slice
+    spacing = (
+        tuple(thick if n == 1 else s for n, s in zip(sizes, sides, strict=True)) if spacing_mm is None else spacing_mm
+    )
     if not isinstance(spacing, (tuple, list)) or len(spacing) != 3 or not all(_is_number(s) and s > 0 for s in spacing):
         raise ConfigError(f"spacing_mm must be three positive numbers, got {show(spacing_mm)}; pass one per axis")
     centred = np.diag([*map(float, spacing), 1.0])

@@ -164,7 +164,7 @@ def _read_qform(header: Any, *, damaged_is_none: bool = False) -> Any:
 
 
 def _complete(affine: np.ndarray, header: Any) -> np.ndarray:
-    """Return an affine of a 2-D image, which may lack the axis across the slice, with one of 1 unit at right angles."""
+    """Return the affine of a header, for a 2-D image that lacks it with an axis of 1 unit at right angles."""
     if int(header["dim"][0]) != 2 or affine[:3, 2].any():
         return affine
     normal = np.cross(affine[:3, 0], affine[:3, 1])
