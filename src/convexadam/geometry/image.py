@@ -105,8 +105,8 @@ class Image:
             data = data[None]
         elif data.ndim != 4 or not isinstance(array, torch.Tensor):
             raise InputError(
-                f"array must have three axes (i, j, k), got shape {tuple(np.shape(array))}; pass one 3-D volume, or a "
-                "tensor [channels, i, j, k] for several channels"
+                f"array must have three axes (i, j, k), got shape {tuple(np.shape(array))}; pass one 3-D volume, "
+                "a tensor [channels, i, j, k] for several channels, or as_image(array, dims=2) for a 2-D image"
             )
         if 0 in data.shape:
             raise InputError(
