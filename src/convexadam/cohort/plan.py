@@ -43,6 +43,12 @@ class CohortPlan:
         Of all workers, if each registers the largest pair.
     machine_bytes
         Memory of this machine; infinite if the system does not tell.
+
+    Examples
+    --------
+    >>> from convexadam.cohort import CohortPlan
+    >>> CohortPlan(pairs=10, workers=2, seconds=600.0, memory_bytes=2e9, machine_bytes=16e9).pairs
+    10
     """
 
     pairs: int

@@ -90,6 +90,13 @@ class DifferentContrasts:
     ------
     ConfigError
         If a setting is out of range or of the wrong type.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import DifferentContrasts, Level, Refinement, Ssd
+    >>> other = DifferentContrasts(levels=(Level(spacing=2, iterations=20),), similarity=Ssd())
+    >>> Refinement(different_contrasts=other).different_contrasts.coherence
+    0.65
     """
 
     levels: tuple[Level, ...]

@@ -50,6 +50,12 @@ class Part:
     ------
     ConfigError
         If a setting is out of range.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import JointSsd, Part
+    >>> JointSsd(parts=(Part(channels=12), Part(first=12, channels=1, radius=2))).parts[1].first
+    12
     """
 
     channels: int

@@ -95,6 +95,14 @@ class FeatureInput:
         Weight of each voxel, ``[i, j, k]``, not negative; ``None`` for 1 everywhere.
     segmentation
         ``None``, or one channel of integer labels, or one floating-point channel of probabilities for each class.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.features import FeatureInput
+    >>> FeatureInput(image=Image(torch.rand(1, 8, 8, 8), Grid((8, 8, 8)))).segmentation is None
+    True
     """
 
     image: Image
@@ -362,6 +370,12 @@ def segmentation_bytes_per_voxel(features: Extractor, channels: int) -> float:
     """Return the memory of both segmentations in bytes per voxel, see `HoldsSegmentations`.
 
     If the extractor does not implement that protocol its segmentations count as label maps of one byte per voxel.
+
+    Examples
+    --------
+    >>> from convexadam.features import MindSSC, segmentation_bytes_per_voxel
+    >>> segmentation_bytes_per_voxel(MindSSC(), 12)
+    0.0
     """
     if isinstance(features, HoldsSegmentations):
         return features.segmentation_bytes_per_voxel(channels)

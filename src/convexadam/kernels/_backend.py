@@ -50,7 +50,16 @@ def use_backend(backend: Backend) -> Iterator[None]:
 
 @contextmanager
 def compiled_for_float32(values: torch.Tensor) -> Iterator[None]:
-    """Use the requested backend for float32 values and torch for all others, for operations on data of any type."""
+    """Use the requested backend for float32 values and torch for all others, for operations on data of any type.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.kernels import compiled_for_float32, requested_backend
+    >>> with compiled_for_float32(torch.zeros(3, dtype=torch.float64)):
+    ...     requested_backend()
+    'reference'
+    """
     with use_backend(requested_backend() if values.dtype == torch.float32 else "reference"):
         yield
 

@@ -46,6 +46,15 @@ class LinearFit:
     mutual_information_before, mutual_information_after
         Mutual information in nats, at the resolution of the images, with the transform that the refinement was to
         improve on and with ``transform``; ``None`` if it did not run.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import register
+    >>> volume = torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> fit = register(volume, volume).linear
+    >>> fit.dissimilarity_after <= fit.dissimilarity_before
+    True
     """
 
     transform: Affine

@@ -25,6 +25,15 @@ class Evaluation(TypedDict, total=False):
 
     ``*_before``: without the transform, at the positions of the image headers. ``*30``: mean of the worst 30 % of the
     labels or landmarks (at least one).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Affine, Grid, Image
+    >>> from convexadam.metrics import evaluate_transform
+    >>> labels = Image(torch.ones(1, 8, 8, 8, dtype=torch.uint8), Grid((8, 8, 8)))
+    >>> evaluate_transform(Affine(), fixed_labels=labels, moving_labels=labels, surface=False)["dice"]
+    1.0
     """
 
     dice: float

@@ -32,6 +32,15 @@ class PreparedImage:
         The settings.
     others
         The other arguments of `register` that belong to the fixed image, by name.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.registration import prepare
+    >>> volume = torch.rand(24, 20, 16, generator=torch.Generator().manual_seed(0))
+    >>> prepared = prepare(volume)  # features of the fixed image are computed once
+    >>> [prepared.register(volume).diagnostics["folded_percent"] for _ in range(2)]
+    [0.0, 0.0]
     """
 
     fixed: Image

@@ -158,6 +158,14 @@ def register_preset(name: str, make: Callable[[], RegistrationConfig], *, summar
     ------
     ConfigError
         If the name is taken.
+
+    Examples
+    --------
+    >>> from convexadam import IsotropicGrid, RegistrationConfig, preset
+    >>> from convexadam.registration import register_preset
+    >>> register_preset("coarse", lambda: RegistrationConfig(grid=IsotropicGrid(spacing_mm=4.0)), summary="4 mm voxels")
+    >>> preset("coarse").grid.spacing_mm
+    4.0
     """
     if name in preset_table():
         raise ConfigError(f"name must be new, got {show(name)}, which is a preset already; choose another name")

@@ -36,6 +36,12 @@ class Verdict:
         What decided it, the gravest first; none for ``"ok"``.
     score
         How unusual the gravest of them is: 1 and more is to be looked at, 2 and more has failed.
+
+    Examples
+    --------
+    >>> from convexadam.report import Verdict
+    >>> Verdict(grade="look", reasons=("3 % of the voxels fold",), score=1.5).grade
+    'look'
     """
 
     grade: Grade

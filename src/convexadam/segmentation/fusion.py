@@ -45,6 +45,16 @@ class Fusion:
         Its share of the votes, from 0 to 1; 1 where all atlases agree.
     probabilities
         Shares of the votes of the labels that were asked for, one channel each, in their order; ``None`` if none were.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.segmentation import fuse_labels
+    >>> grid = Grid((8, 8, 8))
+    >>> image, labels = Image(torch.rand(1, 8, 8, 8), grid), Image(torch.ones(1, 8, 8, 8, dtype=torch.uint8), grid)
+    >>> fuse_labels(image, [image], [labels]).confidence.data.min().item()
+    1.0
     """
 
     labels: Image

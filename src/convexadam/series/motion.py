@@ -41,6 +41,13 @@ class FrameMotion:
     framewise_displacement_mm
         Sum of the absolute changes of translation and rotation since the frame before, rotations as arcs of 50 mm
         (Power et al., NeuroImage 2012); 0 for the first one.
+
+    Examples
+    --------
+    >>> from convexadam import Affine, Grid
+    >>> from convexadam.series import measure_motion
+    >>> measure_motion([Affine()], Grid((8, 8, 8)))[0].framewise_displacement_mm
+    0.0
     """
 
     frame: int
