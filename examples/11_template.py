@@ -43,7 +43,7 @@ assert template.bias_mm < 0.2
 figure = Figure(figsize=(9, 2.6), layout="constrained")
 shown = {name: read_image(scans / f"{name[-1]}.nii.gz") for name in template.scans} | {"template": template.image}
 for axes, (name, image) in zip(figure.subplots(1, 4), shown.items(), strict=True):
-    axes.imshow(image.data[0, :, image.grid.shape[1] // 2].T, cmap="gray", origin="lower", aspect="auto")
+    axes.imshow(image.slice("coronal"), cmap="gray", aspect="auto")
     axes.set(title=name, xticks=[], yticks=[])
 figure
 

@@ -10,7 +10,7 @@ from statistics import fmean
 import torch
 from matplotlib.figure import Figure
 
-from convexadam import register
+from convexadam import Image, register
 from convexadam.data import phantom_pair
 from convexadam.metrics import dice
 from convexadam.segmentation import JointFusion, LocalVote, MajorityVote, fuse_labels
@@ -51,12 +51,12 @@ for method in (MajorityVote(), LocalVote(), JointFusion()):
 # %%
 # %matplotlib inline
 figure = Figure(figsize=(9, 2.6), layout="constrained")
-wrong = (found.labels.data != target.fixed_labels.data).to(torch.uint8)
-shown = {"target": target.fixed.data, "labels": found.labels.data, "wrong": wrong, "confidence": found.confidence.data}
-for axes, (title, data), cmap in zip(
+wrong = Image((found.labels.data != target.fixed_labels.data).to(torch.uint8), target.fixed.grid)
+shown = {"target": target.fixed, "labels": found.labels, "wrong": wrong, "confidence": found.confidence}
+for axes, (title, image), cmap in zip(
     figure.subplots(1, 4), shown.items(), ("gray", "nipy_spectral", "gray", "viridis"), strict=True
 ):
-    axes.imshow(data[0, :, SHAPE[1] // 2].T, cmap=cmap, origin="lower", aspect="auto")
+    axes.imshow(image.slice("coronal"), cmap=cmap, aspect="auto")
     axes.set(title=title, xticks=[], yticks=[])
 figure
 

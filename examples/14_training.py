@@ -47,12 +47,12 @@ def error_vox(features, pair: PhantomPair) -> torch.Tensor:
 torch.manual_seed(0)
 network = Improved()
 optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
-for step in range(40):
+for step in range(24):
     loss = error_vox(network, training[step % len(training)])
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
-    if step % 8 == 0:
+    if step % 4 == 0:
         print(f"step {step}: {loss.item():.2f} voxels")
 
 # %% [markdown]
