@@ -10,7 +10,6 @@ import torch
 from convexadam import register
 from convexadam.data import phantom_pair
 from convexadam.metrics import evaluate_transform
-from convexadam.viz import registration_figure
 
 pair = phantom_pair((64, 54, 48), contrasts=("ct", "t1"), displacement_mm=20, seed=3)
 fixed, moving = pair.fixed.numpy(), pair.moving.numpy()  # numpy arrays [i, j, k] ...
@@ -32,17 +31,18 @@ moved = result.moved  # the moving scan on the fixed grid
 moved_labels = result.transform.warp(pair.moving_labels)  # integers: values are selected, never mixed
 assert set(moved_labels.data.unique().tolist()) <= set(pair.moving_labels.data.unique().tolist())
 
-point_mm = pair.fixed_landmarks_mm[:1]
-mapped = result.transform.warp_points(point_mm, space="mm")
-print("landmark", point_mm.tolist(), "mapped to", mapped.tolist(), "truth", pair.moving_landmarks_mm[:1].tolist())
+mapped = result.transform.warp_points(pair.fixed_landmarks_mm, space="mm")
+for name, points_mm in (("fixed", pair.fixed_landmarks_mm), ("mapped", mapped), ("truth", pair.moving_landmarks_mm)):
+    print(f"{name:>6}: R {points_mm[0, 0]:.1f}, A {points_mm[0, 1]:.1f}, S {points_mm[0, 2]:.1f} mm")
 
 # %% [markdown]
-# Rows are three slices through the middle. Columns are the fixed, moving and moved scan, a checkerboard of fixed and
-# moved, the difference before and after (of little meaning between contrasts), and the displacement.
+# A result shows itself in a notebook, and draws a figure.
 
 # %%
-# %matplotlib inline
-registration_figure(pair.fixed, pair.moving, moved, result.transform.disp_mm)
+result
+
+# %%
+result.plot()
 
 # %% [markdown]
 # Evaluation: overlap of the organs, distance of the landmarks, folding.
