@@ -7,6 +7,9 @@ Labelled images are registered to one without labels, and their labels are fused
 # %%
 from statistics import fmean
 
+import torch
+from matplotlib.figure import Figure
+
 from convexadam import register
 from convexadam.data import phantom_pair
 from convexadam.metrics import dice
@@ -41,4 +44,21 @@ print("single atlases:", ", ".join(f"{overlap(one):.3f}" for one in labels))
 for method in (MajorityVote(), LocalVote(), JointFusion()):
     found = fuse_labels(target.fixed, images, labels, method=method)
     print(f"{type(method).__name__}: {overlap(found.labels):.3f}")
+
+# %% [markdown]
+# The labels of joint fusion, where they are wrong, and how sure it is, which needs no truth.
+
+# %%
+# %matplotlib inline
+figure = Figure(figsize=(9, 2.6), layout="constrained")
+wrong = (found.labels.data != target.fixed_labels.data).to(torch.uint8)
+shown = {"target": target.fixed.data, "labels": found.labels.data, "wrong": wrong, "confidence": found.confidence.data}
+for axes, (title, data), cmap in zip(
+    figure.subplots(1, 4), shown.items(), ("gray", "nipy_spectral", "gray", "viridis"), strict=True
+):
+    axes.imshow(data[0, :, SHAPE[1] // 2].T, cmap=cmap, origin="lower", aspect="auto")
+    axes.set(title=title, xticks=[], yticks=[])
+figure
+
+# %%
 assert overlap(found.labels) > fmean(overlap(one) for one in labels)

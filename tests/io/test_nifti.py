@@ -174,7 +174,7 @@ def test_units_become_mm(unit: str, factor: float, tmp_path: Path) -> None:
     ("values", "message"),
     [
         (np.ones((5, 7, 4, 3), np.float32), "extract a frame"),
-        (np.ones((5, 7), np.float32), r"three axes, got shape \(5, 7\)"),
+        (np.ones(5, np.float32), r"three axes, or two in NIfTI, got shape \(5,\)"),
         (np.ones((5, 7, 4), np.complex64), "complex numbers"),
         (np.zeros((5, 7, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "colours"),
     ],

@@ -65,6 +65,7 @@ CONFIGS = {
     "grid": RegistrationConfig(grid=IsotropicGrid(spacing_mm=1.5, max_voxels=1000, max_anisotropy=1.5)),
     "foreground": RegistrationConfig(foreground=AutoForeground(margin_mm=2.5)),
     "headers": RegistrationConfig(linear=None),
+    "one axis": RegistrationConfig(restrict_deformation=(0.0, 1.0, 0.5)),
     "linear": RegistrationConfig(
         linear=LinearAlignment(
             model="rigid",

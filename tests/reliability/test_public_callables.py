@@ -62,7 +62,8 @@ OUTSIDE = {
     *("convexadam.view", "convexadam.RegistrationResult.to_napari"),
     *(f"convexadam.{name}.plot" for name in ("Affine", "Composite", "DisplacementField", "RegistrationResult")),
 }
-"""What needs a cluster, real pairs, matplotlib, ipywidgets or napari, and the optimisers, whose objective and state `Refinement` makes."""
+"""What needs a cluster, real pairs, matplotlib, ipywidgets or napari, and the optimisers, whose objective and state
+`Refinement` makes."""
 
 OWN = ("progress", "extract")
 """Functions of the user: what they raise is theirs."""

@@ -77,6 +77,16 @@ def plan_cohort(
     ------
     FileError
         If a header cannot be read.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import as_image, write_image
+    >>> from convexadam.cohort import PairFiles, plan_cohort
+    >>> write_image(as_image(torch.zeros(40, 40, 40)), "scan.nii.gz")
+    >>> plan = plan_cohort([PairFiles(id="one", fixed="scan.nii.gz", moving="scan.nii.gz")] * 10, workers=2)
+    >>> plan.pairs, plan.workers
+    (10, 2)
     """
     config = parse_config(config)
     grids: dict[Path, Grid] = {}

@@ -116,6 +116,13 @@ class JointSsd:
     ------
     ConfigError
         If there is no part, or ``robust_scale`` is not positive.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import JointSsd, Part, Refinement
+    >>> both = JointSsd(parts=(Part(channels=12), Part(first=12, channels=1, weight=2.0)))
+    >>> len(Refinement(similarity=both).similarity.parts)
+    2
     """
 
     parts: tuple[Part, ...]
@@ -160,10 +167,10 @@ class JointSsd:
                     slopes = slopes + _mean_squared_slope(channel, weight)
             per_slope = torch.where(slopes > 0, 1 / torch.where(slopes > 0, slopes, 1.0), 0.0)
             scale = part.weight * per_slope
-            chosen = [target[first : first + part.channels] for target in maps]
+            f, m = (target[first : first + part.channels] for target in maps)
             if part.by_distance:
-                scale = scale * per_slope * _mean_squared_difference(*chosen, start, weights)
-            for target in chosen:
+                scale = scale * per_slope * _mean_squared_difference(f, m, start, weights)
+            for target in (f, m):
                 target.mul_(scale.sqrt())
             first += part.channels
         return Ssd(robust_scale=self.robust_scale).prepare(maps[0], maps[1], start, weights)

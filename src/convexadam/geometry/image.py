@@ -40,6 +40,13 @@ class Image:
     InputError
         If ``data`` is not a real tensor with four axes, its shape is not that of the grid, or an unsigned value is too
         large.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> Image(torch.zeros(1, 20, 16, 12), Grid((20, 16, 12)))  # one channel; voxels of 1 mm
+    Image(1 x torch.float32 on cpu, Grid(shape=(20, 16, 12), spacing_mm=(1, 1, 1), orientation='RAS'))
     """
 
     data: Shaped[Tensor, "c i j k"]
@@ -98,8 +105,8 @@ class Image:
             data = data[None]
         elif data.ndim != 4 or not isinstance(array, torch.Tensor):
             raise InputError(
-                f"array must have three axes (i, j, k), got shape {tuple(np.shape(array))}; pass one 3-D volume, or a "
-                "tensor [channels, i, j, k] for several channels"
+                f"array must have three axes (i, j, k), got shape {tuple(np.shape(array))}; pass one 3-D volume, "
+                "a tensor [channels, i, j, k] for several channels, or as_image(array, dims=2) for a 2-D image"
             )
         if 0 in data.shape:
             raise InputError(

@@ -85,6 +85,15 @@ def resample(
         If there is no such mode, or the type of the image does not hold ``fill_value``.
     InputError
         If the image holds NaN or Inf and the mode is cubic, which would spread it over the image.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.geometry import resample
+    >>> image = Image(torch.rand(1, 16, 16, 16), Grid((16, 16, 16)))
+    >>> resample(image, image.grid.with_spacing((2.0, 2.0, 4.0))).grid.shape
+    (8, 8, 4)
     """
     image, reference = to_image(image, "image"), to_grid(reference, "reference")
     _check_arguments(image, reference, disp_mm)

@@ -36,7 +36,19 @@ PointSpace: TypeAlias = Literal["mm", "lps_mm", "voxel", "fixed_voxel"]
 
 
 class Transform(DelegatingTransform):
-    """A map ``T`` from fixed to moving space: the base of `Affine`, `DisplacementField` and `Composite`."""
+    """A map ``T`` from fixed to moving space: the base of `Affine`, `DisplacementField` and `Composite`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexadam import Affine
+    >>> turn = np.array([[0.0, -1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    >>> transform = Affine(turn)
+    >>> transform.warp_points([[10.0, 0.0, 0.0]], space="mm").tolist()
+    [[0.0, 10.0, 0.0]]
+    >>> transform.inverse().warp_points([[0.0, 10.0, 0.0]], space="mm").tolist()
+    [[10.0, 0.0, 0.0]]
+    """
 
     @abstractmethod
     def __call__(self, points_mm: Points) -> Points:

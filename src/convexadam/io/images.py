@@ -52,6 +52,14 @@ def read_image(path: StrPath, *, channels: bool = False, device: torch.device | 
         complex or colours; if its affine is unusable; or if a folder holds several series, or a series lacks slices.
     MissingExtraError
         If SimpleITK is needed and not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexadam import as_image, read_image, write_image
+    >>> write_image(as_image(np.ones((8, 7, 6), np.int16), np.diag([2.0, 2.0, 3.0, 1.0])), "scan.nii.gz")
+    >>> read_image("scan.nii.gz")
+    Image(1 x torch.int16 on cpu, Grid(shape=(8, 7, 6), spacing_mm=(2, 2, 3), orientation='RAS'))
     """
     if is_folder(path):
         return read_dicom_series(Path(path), channels=channels, device=device)
@@ -91,6 +99,15 @@ def write_image(image: ImageLike, path: StrPath) -> None:
         If the file is MetaImage or NRRD and the axes of the grid are not orthogonal.
     MissingExtraError
         If SimpleITK is needed and not installed.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> import numpy as np
+    >>> from convexadam import as_image, write_image
+    >>> write_image(as_image(np.ones((8, 7, 6), np.int16), np.diag([2.0, 2.0, 3.0, 1.0])), "scan.nii.gz")
+    >>> nibabel.load("scan.nii.gz").affine.diagonal().tolist()
+    [2.0, 2.0, 3.0, 1.0]
     """
     check_image_name(path)
     image = to_image(image, "image")
@@ -102,7 +119,16 @@ def write_image(image: ImageLike, path: StrPath) -> None:
 
 @check_arguments
 def check_image_name(path: StrPath) -> None:
-    """Raise `FileError` unless `write_image` can write a file of this name."""
+    """Raise `FileError` unless `write_image` can write a file of this name.
+
+    Examples
+    --------
+    >>> from convexadam.io import check_image_name
+    >>> check_image_name("moved.nii.gz")
+    >>> check_image_name("moved.jpg")
+    Traceback (most recent call last):
+    convexadam.errors.FileError: ...
+    """
     if not str(path).endswith((".nii", ".nii.gz", ".mha", ".nrrd")):
         raise FileError(
             f"the name of an image file must end in .nii or .nii.gz (or, with SimpleITK, .mha or .nrrd), got {path}; "

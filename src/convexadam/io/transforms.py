@@ -56,6 +56,16 @@ def write_transform(
         If the format cannot hold the grid: the axes of ITK's are orthogonal.
     MissingExtraError
         If an optional package is missing: SimpleITK for ITK's transform files, nitransforms for X5.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid, read_transform, write_transform
+    >>> transform = DisplacementField(torch.zeros(3, 8, 7, 6), Grid((8, 7, 6)))
+    >>> write_transform(transform, "transform.nii.gz")  # for ITK, ANTs and Slicer
+    >>> write_transform(transform, "disp.nii.gz", format="learn2reg")
+    >>> read_transform("transform.nii.gz").grid.shape
+    (8, 7, 6)
     """
     if not isinstance(transform, Transform):
         raise InputError(
@@ -69,7 +79,16 @@ def write_transform(
 
 @check_arguments
 def check_transform_name(path: StrPath, format: str | None = None) -> None:  # noqa: A002 - as in write_transform
-    """Raise `FileError` or `ConfigError` unless `write_transform` can write a file of this name and format."""
+    """Raise `FileError` or `ConfigError` unless `write_transform` can write a file of this name and format.
+
+    Examples
+    --------
+    >>> from convexadam.io import check_transform_name
+    >>> check_transform_name("transform.nii.gz")
+    >>> check_transform_name("transform.png")
+    Traceback (most recent call last):
+    convexadam.errors.FileError: ...
+    """
     _choose_to_write(path, format)
 
 
@@ -126,6 +145,15 @@ def read_transform(
         If there is no such format, or a grid is missing.
     MissingExtraError
         If an optional package is missing: SimpleITK for ITK's transform files, nitransforms for X5.
+
+    Examples
+    --------
+    >>> from convexadam import DisplacementField, Grid, read_transform, write_transform
+    >>> import torch
+    >>> write_transform(DisplacementField(torch.ones(3, 8, 7, 6), Grid((8, 7, 6))), "transform.nii.gz")
+    >>> transform = read_transform("transform.nii.gz")  # what ITK and ANTs write is read in the same way
+    >>> transform.warp_points([[2.0, 2.0, 2.0]], space="mm").tolist()
+    [[3.0, 3.0, 3.0]]
     """
     fixed_grid, moving_grid = _to_grid(fixed, "fixed"), _to_grid(moving, "moving")
     chosen = None if format is None else get_format(format)

@@ -105,6 +105,11 @@ def run_task(
         If the task has no pairs of that split.
     FileError
         If the folder cannot be created or written to.
+
+    Examples
+    --------
+    >>> from convexadam.learn2reg import read_task, run_task, task_preset
+    >>> outcomes = run_task(read_task("LungCT"), task_preset("LungCT").config, "fields")  # doctest: +SKIP
     """
     pairs = task.get_pairs(split)
     _check_arguments(config, pairs, field_format, segmentation_dir)

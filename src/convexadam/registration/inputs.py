@@ -23,6 +23,7 @@ from convexadam.features import (
     uses_labels,
 )
 from convexadam.geometry import Affine, Image, Transform
+from convexadam.geometry.grid import sides_mm
 from convexadam.geometry.tensors import all_finite, check_values, finiteness, parse_device
 from convexadam.io import as_image, read_transform
 from convexadam.io.convert import parse_on_grid_of
@@ -108,7 +109,8 @@ def _parse_image(value: Any, affine: Any, device: torch.device | str | None) -> 
 
 def _check_shape_of_voxels(image: Image, name: str) -> None:
     """Raise unless an image can be resampled to voxels that are nearly cubic."""
-    ratio = max(image.grid.spacing_mm) / min(image.grid.spacing_mm)
+    sides = sides_mm(image.grid)
+    ratio = max(sides) / min(sides)
     if ratio > _MAX_ANISOTROPY:
         raise GeometryError(
             f"voxels of the {name} image must be at most {_MAX_ANISOTROPY} times longer than wide, got {ratio:.3g} "

@@ -52,6 +52,17 @@ class LandmarkTerm:
     ------
     ConfigError
         If a setting is out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import LandmarkTerm, RegistrationConfig, register
+    >>> volume = torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> points = torch.tensor([[5.0, 8.0, 8.0], [10.0, 8.0, 8.0]])
+    >>> config = RegistrationConfig(landmarks=LandmarkTerm(weight=10.0), linear=None)
+    >>> result = register(volume, volume, config, fixed_landmarks=points, moving_landmarks=points)
+    >>> result.diagnostics["landmarks_used"]
+    2.0
     """
 
     weight: float = 1.0

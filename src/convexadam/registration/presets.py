@@ -51,6 +51,12 @@ class Preset:
         What it is for, in one sentence.
     make
         Returns the settings.
+
+    Examples
+    --------
+    >>> from convexadam.registration import preset_table
+    >>> preset_table()["default"].name
+    'default'
     """
 
     name: str
@@ -121,12 +127,26 @@ def _scale_smoothing(value: Any, factor: float) -> Any:
 
 
 def preset_names() -> tuple[str, ...]:
-    """Return the names that `preset` knows."""
+    """Return the names that `preset` knows.
+
+    Examples
+    --------
+    >>> from convexadam.registration import preset_names
+    >>> {"default", "accurate", "rigid"} <= set(preset_names())
+    True
+    """
     return tuple(preset_table())
 
 
 def preset_table() -> dict[str, Preset]:
-    """Return all presets by name; the command line, documentation and errors are made from it."""
+    """Return all presets by name; the command line, documentation and errors are made from it.
+
+    Examples
+    --------
+    >>> from convexadam.registration import preset, preset_table
+    >>> preset_table()["accurate"].make() == preset("accurate")
+    True
+    """
     return {entry.name: entry for entry in (*_BUILT_IN, *_discover(), *_registered.values())}
 
 

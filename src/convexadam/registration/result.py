@@ -70,6 +70,15 @@ class RegistrationResult:
         Which implementation ran: ``"reference"``, ``"cpu"`` or ``"triton"``.
     moving_type
         Class of the moving image that was passed; `Image` for a path.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import register
+    >>> volume = torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> result = register(volume, volume)
+    >>> result.moved.grid == result.fixed.grid, result.diagnostics["folded_percent"]
+    (True, 0.0)
     """
 
     transform: DisplacementField | Affine

@@ -50,6 +50,12 @@ def write_report(folder: Path | str, *, all_pages: bool = False) -> Iterator[Pat
         If the folder is neither, a file is missing or damaged, or a page cannot be written.
     MissingExtraError
         If matplotlib or Pillow is not installed.
+
+    Examples
+    --------
+    >>> from convexadam.report import write_report
+    >>> for page in write_report("study"):  # doctest: +SKIP
+    ...     print(page)
     """
     folder = Path(folder)
     if (folder / COHORT_CSV).is_file():

@@ -30,6 +30,15 @@ def make_overview(title: str, transform: Transform, fixed: Image, moving: Image,
         The images; the middle slices of the first channel are shown.
     rows
         Names and values of a table.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Affine, Grid, Image
+    >>> from convexadam.report import make_overview
+    >>> image = Image(torch.rand(1, 16, 16, 16), Grid((16, 16, 16)))
+    >>> "<img" in make_overview("A pair", Affine(), image, image, {"grade": "ok"})
+    True
     """
     windows = choose_window(fixed), choose_window(moving)
     before: list[tuple[str, np.ndarray]] = []

@@ -195,7 +195,17 @@ def measure_quality(
 
 
 def mirror_image(image: Image) -> Image:
-    """Mirror an image left to right: its voxels change their order along the axis closest to R, its grid does not."""
+    """Mirror an image left to right: its voxels change their order along the axis closest to R, its grid does not.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import as_image
+    >>> from convexadam.report import mirror_image
+    >>> image = as_image(torch.arange(8.0).reshape(2, 2, 2))
+    >>> mirror_image(image).data[0, :, 0, 0].tolist()
+    [4.0, 0.0]
+    """
     axis = image.grid.canonical_axes()[0][0]
     return Image(image.data.flip(axis + 1), image.grid)
 

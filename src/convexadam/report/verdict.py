@@ -120,6 +120,15 @@ def judge_quality(measures: QualityMeasures, others: Sequence[QualityMeasures] =
     Returns
     -------
     The verdict, which is that of the most unusual measure.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image, register
+    >>> from convexadam.report import judge_quality, measure_quality
+    >>> volume = Image(torch.rand(1, 24, 20, 16, generator=torch.Generator().manual_seed(0)), Grid((24, 20, 16)))
+    >>> judge_quality(measure_quality(register(volume, volume), volume, volume)).grade
+    'ok'
     """
     found = []
     for criterion in CRITERIA:

@@ -86,6 +86,18 @@ def fuse_labels(
         If there is no atlas, or their numbers, channels or types do not fit.
     GeometryError
         If an image is not on the grid of the target.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.segmentation import MajorityVote, fuse_labels
+    >>> grid = Grid((4, 4, 4))
+    >>> image = Image(torch.rand(1, 4, 4, 4), grid)
+    >>> labels = [Image(torch.full((1, 4, 4, 4), value), grid) for value in (1, 2, 2)]
+    >>> fused = fuse_labels(image, [image] * 3, labels, method=MajorityVote())
+    >>> fused.labels.data.unique().tolist()
+    [2]
     """
     method = JointFusion() if method is None else method
     _check(target, images, labels)

@@ -85,6 +85,12 @@ def segment(
     ------
     InputError, FileError
         If files cannot be used, or no atlas could be registered.
+
+    Examples
+    --------
+    >>> from convexadam.segmentation import segment
+    >>> found = segment("target.nii.gz", "atlases.csv", output_dir="segmented")  # doctest: +SKIP
+    >>> found.fusion.labels, found.failed  # doctest: +SKIP
     """
     chosen = _list_atlases(atlases, 1)
     folder = Path(output_dir)
@@ -113,6 +119,12 @@ def segment_left_out(
 
     The folder receives ``dice.csv``, with one row for each atlas and label, ``ID/labels.nii.gz``, and
     ``registrations/``. See `segment` for the arguments.
+
+    Examples
+    --------
+    >>> from convexadam.segmentation import segment_left_out
+    >>> for name, overlap in segment_left_out("atlases.csv", output_dir="left-out"):  # doctest: +SKIP
+    ...     print(name, overlap)
     """
     every = _list_atlases(atlases, 2)
     folder = Path(output_dir)

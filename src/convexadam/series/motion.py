@@ -65,6 +65,17 @@ def measure_motion(transforms: Sequence[Transform], grid: Grid, weight: Volume |
         That of the reference.
     weight
         Voxels of the reference that count; ``None`` for all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexadam import Affine, Grid
+    >>> from convexadam.series import measure_motion
+    >>> shift = np.eye(4)
+    >>> shift[0, 3] = 3
+    >>> motion = measure_motion([Affine(), Affine(shift)], Grid((8, 8, 8)))
+    >>> round(motion[1].mean_displacement_mm, 3)
+    3.0
     """
     from scipy.linalg import polar
     from scipy.spatial.transform import Rotation

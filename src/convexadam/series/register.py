@@ -104,6 +104,16 @@ def register_series(
         If frames cannot be read, or lie on different grids.
     ConfigError
         If an argument is out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image, preset
+    >>> from convexadam.series import FrameSeries, register_series
+    >>> frame = Image(torch.rand(1, 16, 16, 16, generator=torch.Generator().manual_seed(0)), Grid((16, 16, 16)))
+    >>> result = register_series(FrameSeries(frames=(frame, frame)), config=preset("default"))
+    >>> result.motion[1].mean_displacement_mm < 0.01
+    True
     """
     series = frames if isinstance(frames, FrameSeries) else read_series(frames)
     config = parse_config(config, "rigid")

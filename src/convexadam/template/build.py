@@ -169,6 +169,12 @@ def build_template(
         If files cannot be used.
     ConvexAdamError
         If fewer than two scans could be registered in a round.
+
+    Examples
+    --------
+    >>> from convexadam.template import build_template
+    >>> template = build_template("scans/*.nii.gz", output_dir="template")  # doctest: +SKIP
+    >>> template.image, template.bias_mm  # doctest: +SKIP
     """
     group = _list_scans(scans)
     for name, value in (("linear_rounds", linear_rounds), ("rounds", rounds)):

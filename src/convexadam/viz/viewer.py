@@ -54,6 +54,12 @@ def view(image: ImageLike, overlay: ImageLike | None = None, *, labels: ImageLik
         If an image cannot be used.
     MissingExtraError
         If ipywidgets or Pillow is not installed.
+
+    Examples
+    --------
+    >>> from convexadam import register, view
+    >>> result = register("fixed.nii.gz", "moving.nii.gz")  # doctest: +SKIP
+    >>> view(result.fixed, result.moved)  # doctest: +SKIP
     """
     try:
         import ipywidgets
