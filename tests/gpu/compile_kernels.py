@@ -1,15 +1,19 @@
 """Compile kernels for GPUs that are not there, from the signatures with which they were launched.
 
-    python compile_kernels.py SIGNATURES.pkl cuda:90 > rows.json
+    python compile_kernels.py SIGNATURES.pkl PART > rows.json
 
-Prints one row for each variant: registers, bytes spilled, shared memory. In a process of its own, because the
-interpreter of the other tests cannot be switched off.
+The file holds the signatures for each preset. A kernel has as many variants as there are signatures between which the
+compiler distinguishes. Each variant is compiled for one of the `TARGETS`, and each kernel for NVIDIA and for AMD; with
+``CONVEXADAM_COMPILE_ALL=1`` each variant is compiled for all targets. ``PART`` is a share of all that, such as ``0/2``.
+Prints how many variants each preset needs, and one row for each that was compiled: registers, bytes spilled, shared
+memory. In a process of its own, because the interpreter of the other tests cannot be switched off.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -21,6 +25,13 @@ from typing import Any
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+
+NVIDIA = tuple(GPUTarget("cuda", capability, 32) for capability in (80, 90, 100))
+AMD = GPUTarget("hip", "gfx942", 64)
+TARGETS = (*NVIDIA, AMD)
+
+COMPILE_ALL = "CONVEXADAM_COMPILE_ALL"
+"""Environment variable by which ("1") every variant is compiled for every target."""
 
 
 class _Utils:
@@ -44,7 +55,7 @@ class _Driver:
         return self._target
 
     def get_current_device(self) -> int:
-        return 0
+        return TARGETS.index(self._target)  # triton keeps what it compiled by device
 
     def set_current_device(self, _: int) -> None:
         pass
@@ -77,7 +88,7 @@ class _Pointer:
 
 
 def set_target(target: GPUTarget) -> None:
-    """Compile for a device from now on."""
+    """Compile for one of the `TARGETS` from now on."""
     triton.runtime.driver.set_active(_Driver(target))
 
 
@@ -87,16 +98,52 @@ def compile_signature(module: str, name: str, args: Any, kwargs: Any) -> Any:
     return kernel[(1,)](*map(_restore, args), **{key: _restore(value) for key, value in kwargs})
 
 
-def compile_signatures(signatures: list[Any], target: GPUTarget) -> list[dict[str, Any]]:
-    """Compile each signature, and return what the variants need."""
-    set_target(target)
-    rows: dict[str, dict[str, Any]] = {}
-    for module, name, args, kwargs in signatures:
-        compiled = compile_signature(module, name, args, kwargs)
-        if compiled.hash not in rows:
-            needs = {"kernel": f"{module.split('.')[-2]}.{name}", **_measure(compiled, target)}
-            rows[compiled.hash] = {**needs, "triton": triton.__version__}
-    return list(rows.values())
+def find_variants(signatures: list[Any]) -> dict[str, Any]:
+    """Return the first signature of each variant, by name of the kernel and what the compiler distinguishes."""
+    variants: dict[str, Any] = {}
+    found: list[str] = []
+
+    def note_key(*, key: str, **_: Any) -> bool:
+        found.append(key)
+        return True  # do not compile
+
+    set_target(NVIDIA[0])
+    triton.knobs.runtime.jit_cache_hook = note_key
+    try:
+        for signature in signatures:
+            compile_signature(*signature)
+            variants.setdefault(f"{_name(signature)} {found[-1]}", signature)
+    finally:
+        triton.knobs.runtime.jit_cache_hook = None
+    return variants
+
+
+def choose_targets(variants: list[Any]) -> list[tuple[GPUTarget, Any]]:
+    """Return what to compile: each variant for at least one device, and each kernel for both manufacturers."""
+    if os.environ.get(COMPILE_ALL, "0") == "1":
+        return [(target, signature) for signature in variants for target in TARGETS]
+    chosen, kernels = [], list(dict.fromkeys(map(_name, variants)))
+    for number, kernel in enumerate(kernels):
+        first, *others = [signature for signature in variants if _name(signature) == kernel]
+        chosen += [(AMD, first)]
+        for n, signature in enumerate(others or [first]):
+            chosen += [(NVIDIA[(number + n) % len(NVIDIA)], signature)]
+    return chosen
+
+
+def compile_part(jobs: list[tuple[GPUTarget, Any]]) -> list[dict[str, Any]]:
+    """Compile each signature for its target, and return what the variants need."""
+    rows = []
+    for target, signature in jobs:
+        set_target(target)
+        row = {"kernel": _name(signature), "target": f"{target.backend}:{target.arch}"}
+        rows.append(row | _measure(compile_signature(*signature), target))
+    return rows
+
+
+def _name(signature: Any) -> str:
+    module, kernel, *_ = signature
+    return f"{module.split('.')[-2]}.{kernel}"
 
 
 def _restore(described: tuple[Any, ...]) -> Any:
@@ -126,6 +173,10 @@ def _measure(compiled: Any, target: GPUTarget) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    backend, capability = sys.argv[2].split(":")
-    wanted = GPUTarget(backend, int(capability) if backend == "cuda" else capability, 32 if backend == "cuda" else 64)
-    json.dump(compile_signatures(pickle.loads(Path(sys.argv[1]).read_bytes()), wanted), sys.stdout)
+    presets = pickle.loads(Path(sys.argv[1]).read_bytes())
+    part, parts = map(int, sys.argv[2].split("/"))
+    of_presets = {name: find_variants(signatures) for name, signatures in presets.items()}
+    every = {key: signature for variants in of_presets.values() for key, signature in variants.items()}
+    rows = compile_part(choose_targets(list(every.values()))[part::parts])
+    counts = {name: len(variants) for name, variants in of_presets.items()}
+    json.dump({"variants": counts, "rows": rows, "triton": triton.__version__}, sys.stdout)

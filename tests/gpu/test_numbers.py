@@ -12,6 +12,7 @@ from pretend import DEVICE, PretendedGpu
 from convexadam import Intensity, RegistrationConfig, register
 from convexadam.continuous import (
     Adam,
+    BoxSmoothing,
     Compositional,
     Diffusion,
     Level,
@@ -30,12 +31,14 @@ SHAPE = (5, 4, 6)
 ITERATIONS = 4
 """As few as are recorded."""
 
-REFINEMENTS: dict[str, dict[str, Any]] = {  # interpreting one takes 20 s: first and second order, in place and composed
-    "landmarks": {"optimiser": Adam(learning_rate=0.3)},
+REFINEMENTS: dict[str, dict[str, Any]] = {  # first and second order, in place and composed, each with one smoothing at
+    # most, which takes as long to interpret as all else
+    "landmarks": {"optimiser": Adam(learning_rate=0.3), "update_smoothing": None},
     "compositional": {
-        "parametrisation": Compositional(),
+        "parametrisation": Compositional(total_smoothing=BoxSmoothing(passes=1)),
         "regularisers": (Diffusion(weight=0.2),),
         "optimiser": LevenbergMarquardt(),
+        "update_smoothing": None,
     },
     "robust": {
         "similarity": Ssd(robust_scale=1.0),

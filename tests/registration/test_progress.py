@@ -89,7 +89,7 @@ def test_a_notebook_shows_a_bar_that_is_gone_at_the_end(notebook: Output) -> Non
     assert len(notebook.shown) == count
 
 
-@pytest.mark.parametrize("progress", ["yes", 1, object()], ids=repr)
+@pytest.mark.parametrize("progress", ["yes", 1, object()])
 def test_what_is_no_progress(progress: Any) -> None:
     with pytest.raises(ConfigError, match="progress must be a function"):
         register(VOLUME, VOLUME, NOTHING, progress=progress)

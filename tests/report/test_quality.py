@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -160,10 +161,12 @@ def test_mirror() -> None:
     assert measure_quality(same, image, mirrored, mirrored=same).mirror_gain > 0.3
 
 
-def test_an_array_is_no_image() -> None:
+def test_every_form_of_an_image_is_measured() -> None:
     image = texture(0)
-    with pytest.raises(InputError, match="moving must be an Image, got a Tensor; convert it"):
-        measure_quality(Given(Affine()), image, image.data)  # type: ignore[arg-type]
+    nifti = nibabel.Nifti1Image(image.numpy(), image.grid.affine)
+    assert measure_quality(Given(Affine()), nifti, nifti) == measure_quality(Given(Affine()), image, image)
+    with pytest.raises(InputError, match="moving must be a path, an Image, a tensor"):
+        measure_quality(Given(Affine()), image, 3)
 
 
 def test_measures_as_json(measures: QualityMeasures) -> None:

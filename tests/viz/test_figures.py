@@ -197,3 +197,11 @@ def test_missing_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r'pip install "convexadam-torch\[report\]"'):
         registration_figure(image, image, image)
+
+
+def test_a_single_slice_has_one_row(tmp_path: Path) -> None:
+    flat = Image(torch.rand(1, 20, 16, 1), Grid((20, 16, 1)))
+    figure = registration_figure(flat, flat.numpy(), flat, torch.zeros(3, 20, 16, 1))
+    assert len(figure.axes) == 7 + 1  # and a colour bar
+    assert figure.axes[0].get_ylabel() == "axial"
+    assert figure._repr_png_()

@@ -42,9 +42,10 @@ class Part:
         Added to local variances, as a share of the variance of the whole channel, so that noise in flat regions counts
         little.
     by_distance
-        Whether the weight is multiplied by the squared distance still to go, in control points: the mean squared
-        difference at the beginning of a level, over the mean squared slope. Intensities lead images together that are
-        far from aligned, such as those of two persons; close to alignment, what is left of their difference is true.
+        Whether the weight is multiplied by the square of the mean squared difference at the beginning of a level over
+        the mean squared slope, which is about the squared distance still to go, in control points. Intensities lead
+        images together that are far from aligned, such as those of two persons; close to alignment, what is left of
+        their difference is true.
 
     Raises
     ------
@@ -175,7 +176,7 @@ class JointSsd:
             scale = part.weight * per_slope
             f, m = (target[first : first + part.channels] for target in maps)
             if part.by_distance:
-                scale = scale * per_slope * _mean_squared_difference(f, m, start, weights)
+                scale = scale * (per_slope * _mean_squared_difference(f, m, start, weights)).square()
             for target in (f, m):
                 target.mul_(scale.sqrt())
             first += part.channels

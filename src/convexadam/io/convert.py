@@ -12,6 +12,7 @@ from convexadam._arguments import check_arguments
 from convexadam._checks import show
 from convexadam.errors import ConfigError, InputError
 from convexadam.geometry import Image
+from convexadam.geometry.conversion import ImageLike, to_image
 from convexadam.geometry.delegates import implement
 from convexadam.geometry.tensors import check_values
 from convexadam.io.images import read_image
@@ -122,13 +123,13 @@ def parse_on_grid_of(image: Image, value: Any, name: str, belongs_to: str, *, ch
 
 
 @check_arguments
-def convert_image(image: Image, kind: type) -> Any:
+def convert_image(image: ImageLike, kind: type) -> Any:
     """Convert an `Image` to a class of another package; the inverse of `as_image`.
 
     Parameters
     ----------
     image
-        The image.
+        In any form that `as_image` takes.
     kind
         The class: `Image`; ``torch.Tensor`` or ``numpy.ndarray`` (``[i, j, k]`` for one channel, else
         ``[c, i, j, k]``, without the affine); ``nibabel.Nifti1Image`` or ``Nifti2Image``; ``SimpleITK.Image``;
@@ -156,6 +157,7 @@ def convert_image(image: Image, kind: type) -> Any:
     """
     if not isinstance(kind, type):
         raise ConfigError(f"kind must be a class, such as torch.Tensor, got {show(kind)}; pass type(...) of it")
+    image = to_image(image, "image")
     if issubclass(kind, Image):
         return image
     if has_affine(kind):

@@ -271,11 +271,11 @@ def _make_best() -> RegistrationConfig:
             levels=(_make_level(2, 16, 1.8, 0.5), _make_level(1, 8, 1.2, 0.7, forward_only=True)),
             similarity=JointSsd(
                 parts=(
-                    Part(channels=1, weight=2.0, by_distance=True),
+                    Part(channels=1, weight=12.0, by_distance=True),
                     Part(channels=1, weight=0.2, radius=2, variance_floor=0.01),
                     Part(channels=12, first=1, radius=2, variance_floor=0.3),
                 ),
-                robust_scale=6.0,
+                robust_scale=12.0,
             ),
             regularisers=(),
             optimiser=GaussNewton(),

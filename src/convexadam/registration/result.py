@@ -388,7 +388,7 @@ class RegistrationResult:
 
 @or_text
 def _make_html(result: RegistrationResult) -> str:
-    from convexadam.report import make_overview
+    from convexadam.report.overview import make_overview
 
     rows = tabulate_result(result)
     return make_overview("RegistrationResult", result.transform, result.fixed, result.moving, rows)

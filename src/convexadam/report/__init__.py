@@ -1,7 +1,6 @@
 """Quality of registrations: measures, a verdict, and pages that show them."""
 
 from convexadam.report.folder import write_report
-from convexadam.report.overview import make_overview
 from convexadam.report.pair_page import PairReport, write_pair_page
 from convexadam.report.quality import QualityMeasures, measure_quality, mirror_image
 from convexadam.report.verdict import Verdict, judge_quality
@@ -11,7 +10,6 @@ __all__ = [
     "QualityMeasures",
     "Verdict",
     "judge_quality",
-    "make_overview",
     "measure_quality",
     "mirror_image",
     "write_pair_page",

@@ -35,7 +35,7 @@ def make_overview(title: str, transform: Transform, fixed: Image, moving: Image,
     --------
     >>> import torch
     >>> from convexadam import Affine, Grid, Image
-    >>> from convexadam.report import make_overview
+    >>> from convexadam.report.overview import make_overview
     >>> image = Image(torch.rand(1, 16, 16, 16), Grid((16, 16, 16)))
     >>> "<img" in make_overview("A pair", Affine(), image, image, {"grade": "ok"})
     True

@@ -14,6 +14,7 @@ from convexadam._arguments import check_arguments
 from convexadam._typing import Field
 from convexadam.errors import GeometryError, InputError
 from convexadam.geometry import Image
+from convexadam.geometry.conversion import ImageLike, to_image
 from convexadam.geometry.planes import IN_PLANE, NORMAL, PLANES, take_slice
 from convexadam.io import atomic_path
 from convexadam.metrics.local_correlation import square_correlation
@@ -32,6 +33,7 @@ from convexadam.viz.slices import (
     Window,
     apply_window,
     choose_window,
+    list_sections,
     make_checkerboard,
     to_canonical_field,
 )
@@ -49,15 +51,15 @@ _MARGIN = 2
 @check_arguments
 @torch.no_grad()
 def registration_figure(
-    fixed: Image,
-    moving: Image,
-    moved: Image,
+    fixed: ImageLike,
+    moving: ImageLike,
+    moved: ImageLike,
     disp_mm: Field | None = None,
     *,
-    labels: tuple[Image, Image] | None = None,
+    labels: tuple[ImageLike, ImageLike] | None = None,
     path: Path | str | None = None,
 ) -> Figure:
-    """Draw a registration: three orthogonal middle slices of the fixed image, before and after.
+    """Draw a registration: middle slices of the fixed image in three planes, before and after.
 
     Rows are the axial, coronal and sagittal slices through the middle of the volume, in radiological convention: the
     patient's right is on the left of the axial and coronal slices, anterior is at the top of the axial slice and on the
@@ -74,7 +76,8 @@ def registration_figure(
     Parameters
     ----------
     fixed, moving, moved
-        Images; the first channel is drawn. Those on other grids are resampled for the picture.
+        Images in any form that `convexadam.as_image` takes; the first channel is drawn. Those on other grids are
+        resampled for the picture.
     disp_mm
         ``[3, i, j, k]``, displacement of each voxel of the fixed grid along R, A and S, in mm, fixed to moving.
     labels
@@ -106,9 +109,14 @@ def registration_figure(
     >>> len(figure.axes)
     18
     """
+    fixed, moving, moved = (
+        to_image(image, name) for name, image in (("fixed", fixed), ("moving", moving), ("moved", moved))
+    )
     _check_inputs(fixed, moving, moved, disp_mm)
+    maps = None if labels is None else (to_image(labels[0], "labels"), to_image(labels[1], "labels"))
     windows = choose_window(fixed), choose_window(moving)
-    slices = [_Slice.cut(plane, (fixed, moving, moved), windows, labels) for plane in PLANES]
+    planes = [section.plane for section in list_sections(fixed.grid)] or PLANES  # a single slice has one
+    slices = [_Slice.cut(plane, (fixed, moving, moved), windows, maps) for plane in planes]
     compare = _compare_intensities if _have_one_contrast(slices) else _compare_structure
     rows = [[*_list_images(part, windows), *compare(part)] for part in slices]
     columns = len(rows[0]) + (disp_mm is not None)

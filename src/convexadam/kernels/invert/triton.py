@@ -53,31 +53,26 @@ def _invert_points(
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     valid, second, third = at < count, at + count, at + 2 * count.to(tl.int64)
     y0, y1, y2 = _load_point(targets, at, second, third, valid)
-    r0, r1, r2 = _displacement(u, y0, y1, y2, n0, n1, n2, valid)
-    x0, x1, x2 = y0 - r0, y1 - r1, y2 - r2
-    d0, d1, d2 = _residual(u, x0, x1, x2, y0, y1, y2, n0, n1, n2, valid)
-    error = d0 * d0 + d1 * d1 + d2 * d2
+    g0, g1, g2 = _load_point(guess, at, second, third, valid)
 
-    t0, t1, t2 = _load_point(guess, at, second, third, valid)
-    e0, e1, e2 = _residual(u, t0, t1, t2, y0, y1, y2, n0, n1, n2, valid)
-    trial_error = e0 * e0 + e1 * e1 + e2 * e2
-    better = (error > close) & (trial_error < error)
-    x0, x1, x2 = tl.where(better, t0, x0), tl.where(better, t1, x1), tl.where(better, t2, x2)
-    d0, d1, d2 = tl.where(better, e0, d0), tl.where(better, e1, d1), tl.where(better, e2, d2)
-    error = tl.where(better, trial_error, error)
-
-    # while each step halves the residual; one after it is small is cheap and reduces it further
+    # from the target a plain step leads to target - u(target), with which the guess competes; more follow while
+    # each halves the residual; one after it is small is cheap and reduces it further
+    x0, x1, x2 = y0, y1, y2
+    d0 = tl.zeros_like(y0)
+    d1, d2, error = d0, d0, d0
     active, step = valid, 0
-    while (step < plain_steps) & (tl.max(active.to(tl.int32), 0) > 0):
+    while (step < plain_steps + 3) & (tl.max(active.to(tl.int32), 0) > 0):
         is_last = error <= close
         t0, t1, t2 = x0 - d0, x1 - d1, x2 - d2
+        t0, t1, t2 = tl.where(step == 2, g0, t0), tl.where(step == 2, g1, t1), tl.where(step == 2, g2, t2)
         e0, e1, e2 = _residual(u, t0, t1, t2, y0, y1, y2, n0, n1, n2, active)
         trial_error = e0 * e0 + e1 * e1 + e2 * e2
-        better = active & (trial_error < 0.25 * error)
+        allowed = tl.where(step == 2, tl.where(is_last, 0.0, error), 0.25 * error)
+        better = active & ((trial_error < allowed) | (step < 2))
         x0, x1, x2 = tl.where(better, t0, x0), tl.where(better, t1, x1), tl.where(better, t2, x2)
         d0, d1, d2 = tl.where(better, e0, d0), tl.where(better, e1, d1), tl.where(better, e2, d2)
         error = tl.where(better, trial_error, error)
-        active = better & (is_last == 0)
+        active = active & ((better & (is_last == 0)) | (step < 3))
         step += 1
 
     active, step, length = valid & (error > close), 0, error * 0.0 + 1.0
@@ -137,15 +132,17 @@ def _residual(u, x0, x1, x2, y0, y1, y2, n0, n1, n2, mask):
 @triton.jit
 def _newton_step(u, x0, x1, x2, d0, d1, d2, n0, n1, n2, flat, mask):
     """Compute ``-J^-1 d``, with ``J`` the Jacobian of ``x + u(x)`` by differences over a voxel; ``-d / 2`` in folds."""
-    p0, p1, p2 = _displacement(u, x0 + 0.5, x1, x2, n0, n1, n2, mask)
-    q0, q1, q2 = _displacement(u, x0 - 0.5, x1, x2, n0, n1, n2, mask)
-    a0, a1, a2 = p0 - q0 + 1.0, p1 - q1, p2 - q2
-    p0, p1, p2 = _displacement(u, x0, x1 + 0.5, x2, n0, n1, n2, mask)
-    q0, q1, q2 = _displacement(u, x0, x1 - 0.5, x2, n0, n1, n2, mask)
-    b0, b1, b2 = p0 - q0, p1 - q1 + 1.0, p2 - q2
-    p0, p1, p2 = _displacement(u, x0, x1, x2 + 0.5, n0, n1, n2, mask)
-    q0, q1, q2 = _displacement(u, x0, x1, x2 - 0.5, n0, n1, n2, mask)
-    c0, c1, c2 = p0 - q0, p1 - q1, p2 - q2 + 1.0
+    a0 = tl.zeros_like(x0)
+    a1, a2, b0, b1, b2, c0, c1, c2 = a0, a0, a0, a0, a0, a0, a0, a0
+    for axis in range(3):  # a loop, because compiling takes time quadratic in the number of loads
+        i0, i1 = tl.where(axis == 0, 1.0, 0.0), tl.where(axis == 1, 1.0, 0.0)
+        i2 = 1.0 - i0 - i1
+        h0, h1, h2 = 0.5 * i0, 0.5 * i1, 0.5 * i2
+        p0, p1, p2 = _displacement(u, x0 + h0, x1 + h1, x2 + h2, n0, n1, n2, mask)
+        q0, q1, q2 = _displacement(u, x0 - h0, x1 - h1, x2 - h2, n0, n1, n2, mask)
+        a0, a1, a2 = b0, b1, b2
+        b0, b1, b2 = c0, c1, c2
+        c0, c1, c2 = p0 - q0 + i0, p1 - q1 + i1, p2 - q2 + i2
     m0, m1, m2 = b1 * c2 - b2 * c1, b2 * c0 - b0 * c2, b0 * c1 - b1 * c0
     volume = a0 * m0 + a1 * m1 + a2 * m2
     regular = volume > flat
