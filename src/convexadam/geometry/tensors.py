@@ -60,7 +60,7 @@ def all_finite(values: Tensor) -> bool:
 def finiteness(values: Tensor) -> Shaped[Tensor, ""]:
     """Return `all_finite` as a tensor on the device."""
     low, high = torch.aminmax(values.detach())  # both are NaN if any value is
-    return low * 0 + high * 0 == 0  # as no infinite number does, in half the operations of ``isfinite``
+    return torch.maximum(high, -low) < torch.inf  # in fewer operations than ``isfinite``
 
 
 def to_matrix(values: Any) -> np.ndarray:

@@ -20,6 +20,7 @@ from convexadam.kernels.recording import recordable, repeat
 from convexadam.kernels.scoring_step import ScoringState, judge_step, propose_step
 from convexadam.kernels.trimmed_fit import Model
 from convexadam.kernels.warp import sample_nearest
+from convexadam.linear.quantiles import find_quantiles
 
 _SAMPLES = 100_000, 25_000
 """Points at which the images are compared, on the finest level and on the others."""
@@ -280,8 +281,7 @@ def _to_bins(image: Image) -> Channels:
     """Return the intensities in bins; values beyond the quantiles are clipped."""
     result = torch.empty_like(image.data)
     for values, bins in zip(image.data, result, strict=True):
-        some = values.flatten()[:: max(1, values.numel() // _SAMPLES[0])]  # torch.quantile refuses more than 16 million
-        low, high = torch.quantile(some, send(torch.tensor(_QUANTILES, dtype=some.dtype, device="cpu"), some))
+        low, high = find_quantiles(values.flatten()[:: max(1, values.numel() // _SAMPLES[0])], *_QUANTILES)
         span = torch.where(high > low, high - low, torch.inf)
         torch.sub(values, low, out=bins)
         bins.div_(span).clamp_(0, 1).mul_(BINS - 1 - 2 * MARGIN).add_(MARGIN)
