@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +43,24 @@ def test_every_part_writes_its_rows(counted: PretendedGpu, bench: Any, tmp_path:
     stages = {row["name"] for row in rows if row["what"] == "register"}
     assert {"default", "default: discrete", "published: continuous"} <= stages
     assert counted.record.faults() == []
+
+
+def test_the_tests_on_a_gpu_need_few_packages() -> None:
+    tests = Path(__file__).parents[1]
+    run = [*tests.glob("kernels/test_*_triton.py"), tests / "gpu" / "test_device.py", *tests.glob("*/conftest.py")]
+    waiting = [tests / "conftest.py", *(path for path in run if path.parent.name in ("gpu", "kernels"))]
+    read, imported = set(), set()
+    while waiting:
+        path = waiting.pop()
+        read.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in {name.split(".")[0] for name in names}:
+                helpers = {tests / f"{name}.py", path.parent / f"{name}.py"} - read
+                waiting += [helper for helper in helpers if helper.is_file()]
+                imported.add(name)
+    helpers_read = {path.stem for path in read}
+    assert "oracles" in helpers_read
+    others = imported - set(sys.stdlib_module_names) - helpers_read - {"convexadam"}
+    assert others <= {"torch", "triton", "numpy", "numba", "scipy", "jaxtyping", "pytest", "hypothesis"}

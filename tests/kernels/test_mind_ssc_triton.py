@@ -104,6 +104,13 @@ def test_a_block_without_weight_becomes_0(device: str) -> None:
     assert bool((found[:, 0, 1, 0] > 0).all())
 
 
+def test_weights_of_0_everywhere_count_as_1(device: str) -> None:
+    volume, spacings = _volume((2, 4, 2), device), [(1, 2, 1), (2, 4, 2)]  # the second is made from the first
+    found = fused.pooled_mind_ssc(volume, spacings, radius=0, weight=torch.zeros_like(volume))
+    for blocks, expected in zip(found, fused.pooled_mind_ssc(volume, spacings, radius=0), strict=True):
+        torch.testing.assert_close(blocks, expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("value", [0.0, 3e4])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_no_contrast_gives_ones(value: float, weighted: bool, device: str) -> None:

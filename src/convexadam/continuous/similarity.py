@@ -79,7 +79,7 @@ class Ssd:
         outlier = self.robust_scale * plain(start.detach())[0].detach().double()
         if not outlier.is_cuda:
             return plain.with_outlier(float(outlier)) if outlier > 0 else plain
-        return plain.with_outlier(torch.where(outlier > 0, outlier, torch.inf).float())  # nothing waits for the device
+        return plain.with_outlier(outlier.masked_fill_(outlier <= 0, torch.inf).float())  # nothing waits for the device
 
 
 @final

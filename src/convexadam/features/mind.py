@@ -13,6 +13,7 @@ from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.features.intensity import rescale_channels
 from convexadam.features.protocol import pooled_memory_bytes
 from convexadam.geometry import Image
+from convexadam.kernels import backend_for
 from convexadam.kernels.mind_ssc import PAIRS, mind_ssc, pooled_mind_ssc
 
 _WORKING_VALUES = 4.5
@@ -92,7 +93,9 @@ class MindSSC:
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return ``[12 c, i, j, k]`` in (0, 1]; a channel without contrast gives ones."""
         maps = [
-            mind_ssc(channel, radius=self.radius, dilation=self.dilation, weight=_drop_zero_weight(weight))
+            mind_ssc(
+                channel, radius=self.radius, dilation=self.dilation, weight=_drop_zero_weight(weight, image.data.dtype)
+            )
             for channel in rescale_channels(image.data)
         ]
         return maps[0] if len(maps) == 1 else torch.cat(maps)
@@ -102,7 +105,7 @@ class MindSSC:
         self, image: Image, spacings: tuple[Triple, ...], /, *, weight: Volume | None = None
     ) -> tuple[Pooled, ...]:
         """Return ``[12 c, i // si, j // sj, k // sk]`` for each spacing, without a full-resolution map."""
-        weight = _drop_zero_weight(weight)
+        weight = _drop_zero_weight(weight, image.data.dtype)
         maps = [
             pooled_mind_ssc(channel, spacings, radius=self.radius, dilation=self.dilation, weight=weight)
             for channel in rescale_channels(image.data)
@@ -110,8 +113,10 @@ class MindSSC:
         return maps[0] if len(maps) == 1 else tuple(torch.cat(parts) for parts in zip(*maps, strict=True))
 
 
-def _drop_zero_weight(weight: Volume | None) -> Volume | None:
+def _drop_zero_weight(weight: Volume | None, dtype: torch.dtype) -> Volume | None:
     """Return ``None``, or on a GPU ones, for weights that are 0 everywhere, which define no average."""
-    if weight is not None and weight.is_cuda:
-        return weight.masked_fill(weight.amax() <= 0, 1.0)  # without waiting for the device
-    return None if weight is None or not bool((weight > 0).any()) else weight
+    if weight is None or not weight.is_cuda:
+        return None if weight is None or not bool((weight > 0).any()) else weight
+    if dtype != torch.float64 and backend_for(weight) == "triton":  # whose kernels take them for ones
+        return weight
+    return weight.masked_fill(weight.amax() <= 0, 1.0)  # without waiting for the device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,6 @@ from convexadam._checks import show
 from convexadam._claims import measure_memory
 from convexadam._typing import Float, Points, Shaped, Tensor
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
-from convexadam.kernels._device import send
 
 _WITHOUT_FLOAT64 = ("mps",)
 """Types of devices without float64."""
@@ -62,7 +62,7 @@ def all_finite(values: Tensor) -> bool:
 def finiteness(values: Tensor) -> Shaped[Tensor, ""]:
     """Return `all_finite` as a tensor on the device."""
     low, high = torch.aminmax(values.detach())  # both are NaN if any value is
-    return low * 0 + high * 0 == 0  # as no infinite number does, in half the operations of ``isfinite``
+    return torch.maximum(high, -low) < torch.inf  # in fewer operations than ``isfinite``
 
 
 def to_matrix(values: Any) -> np.ndarray:
@@ -147,13 +147,19 @@ def check_allocation(shape: tuple[int, ...], what: str) -> None:
         )
 
 
-def quantiles(values: Float[Tensor, " n"], shares: Sequence[float]) -> Float[Tensor, " q"]:
-    """Compute `torch.quantile`; on the CPU by the sort of numpy, which takes a thirtieth of the time."""
-    ranks = send(torch.tensor(shares, dtype=values.dtype, device="cpu"), values)
-    if values.device.type != "cpu" or (values.requires_grad and torch.is_grad_enabled()):
-        return torch.quantile(values, ranks)
-    ordered = torch.from_numpy(np.sort(values.detach().numpy()))
-    ranks *= len(ordered) - 1
-    below = ranks.floor()
-    low, high = (ordered[index.long()] for index in (below, ranks.ceil()))
-    return torch.lerp(low, high, ranks - below)
+def quantiles(values: Float[Tensor, " n"], shares: Sequence[float]) -> list[Float[Tensor, ""]]:
+    """Interpolate linearly between the sorted values, as `torch.quantile` does in seven times as many operations.
+
+    There are no NaN among the values. On the CPU, numpy sorts in a thirtieth of the time; and `torch.quantile` refuses
+    more than 16 million values.
+    """
+    if values.device.type == "cpu" and not (values.requires_grad and torch.is_grad_enabled()):
+        ordered = torch.from_numpy(np.sort(values.detach().numpy()))
+    else:
+        ordered = values.sort().values
+    found = []
+    for share in shares:
+        rank = float(torch.tensor(share, dtype=values.dtype, device="cpu") * (len(ordered) - 1))
+        low = math.floor(rank)
+        found.append(ordered[low].lerp(ordered[math.ceil(rank)], rank - low))
+    return found

@@ -21,7 +21,7 @@ def pool(volume: Channels, spacing: Triple, *, weight: Volume | None = None) -> 
         return functional.avg_pool3d(volume[None], spacing, spacing)[0]
     total = functional.avg_pool3d((volume * weight)[None], spacing, spacing)[0]
     share = functional.avg_pool3d(weight[None, None], spacing, spacing)[0]
-    return torch.where(share > 0, total / share.clamp_min(torch.finfo(share.dtype).tiny), torch.zeros_like(total))
+    return total.div_(share.clamp_min(torch.finfo(share.dtype).tiny)).masked_fill_(share <= 0, 0.0)
 
 
 def pool_weight(weight: Volume | None, spacing: Triple) -> Float[Tensor, "a b d"] | None:

@@ -28,7 +28,7 @@ _FILL_POINTS = 64
 _FILL_LABELS = 16
 _WARPS = 4
 _SCRATCH = 1 / 8  # as a fraction of the result
-_MIN_SCRATCH = 2**24  # values; small volumes are processed in one group
+_MIN_SCRATCH = 28 * 2**20  # values; small volumes are processed in one group
 
 _RADIUS = tl.constexpr(2)  # type: ignore[no-untyped-call]
 """Radius of two mean filters of width 3, in control points."""

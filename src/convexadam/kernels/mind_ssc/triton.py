@@ -57,7 +57,7 @@ def pooled_mind_ssc(
             features = pooled.get(fine)
             if features is None:
                 features = _launch_descriptors(volume, average, weight, fine, radius, dilation)
-            pooled[spacing] = features if fine == spacing else _coarsen(features, fine, spacing, weight)
+            pooled[spacing] = features if fine == spacing else _coarsen(features, fine, spacing, weight, average[1])
     return tuple(pooled[spacing] for spacing in spacings)
 
 
@@ -72,7 +72,10 @@ def _limit_width(spacing: Triple) -> Triple:
 
 
 def _average_variance(volume: Tensor, weight: Tensor | None, radius: int, dilation: int) -> Tensor:
-    """Compute the average of ``v`` on the device; weighted, unless the weighted voxels have no contrast."""
+    """Compute on the device the average of ``v``, weighted unless the weighted voxels have no contrast.
+
+    The second value is added to the weights of blocks: 1 if all weights are 0, which then count as 1, else 0.
+    """
     n0, n1, n2 = volume.shape
     blocks, segments = triton.cdiv(n1 * n2, _BLOCK), triton.cdiv(n0, _SEGMENT)
     sums = torch.empty((1 if weight is None else 3, segments * blocks), dtype=torch.float32, device=volume.device)
@@ -91,7 +94,7 @@ def _average_variance(volume: Tensor, weight: Tensor | None, radius: int, dilati
         segment=_SEGMENT,
         **_OPTIONS,
     )
-    average = torch.empty((), dtype=torch.float32, device=volume.device)
+    average = torch.empty(2, dtype=torch.float32, device=volume.device)
     _average[(1,)](
         sums, average, segments * blocks, volume.numel(), weighted=weight is not None, block=_PARTS_AT_ONCE, **_OPTIONS
     )
@@ -129,10 +132,10 @@ def _launch_descriptors(
     return pooled
 
 
-def _coarsen(divisors: Tensor, spacing: Triple, to: Triple, weight: Tensor | None) -> Tensor:
+def _coarsen(divisors: Tensor, spacing: Triple, to: Triple, weight: Tensor | None, added: Tensor) -> Tensor:
     """Average complete blocks to larger ones, weighted by their total weights."""
     ratio: Triple = (to[0] // spacing[0], to[1] // spacing[1], to[2] // spacing[2])
-    return pool(divisors, ratio, weight=None if weight is None else pool(weight[None], spacing)[0])
+    return pool(divisors, ratio, weight=None if weight is None else pool(weight[None], spacing)[0].add_(added))
 
 
 @no_type_check
@@ -191,12 +194,14 @@ def _average(sums, average, parts, voxels, weighted: tl.constexpr, block: tl.con
         if weighted:
             weighted_total += tl.load(sums + parts + at, mask=at < parts, other=0.0).to(tl.float64)
             share += tl.load(sums + 2 * parts + at, mask=at < parts, other=0.0).to(tl.float64)
-    result = tl.sum(total, 0) / voxels
+    result, added = tl.sum(total, 0) / voxels, 0.0
     if weighted:
         numerator, denominator = tl.sum(weighted_total, 0), tl.sum(share, 0)
         known = (denominator > 0) & (numerator > 0)
         result = tl.where(known, numerator / tl.where(known, denominator, 1.0), result)
+        added = tl.where(denominator > 0, 0.0, 1.0)
     tl.store(average, result.to(tl.float32))
+    tl.store(average + 1, added)
 
 
 @no_type_check
@@ -241,7 +246,7 @@ def _write_descriptors(
     in_range = index < m1 * m2
     valid = in_range[:, None] & (within1 < spacing1) & (within2 < spacing2)
     plane, blocks_of_plane = tl.full([], 0, tl.int64) + n1 * n2, tl.full([], 0, tl.int64) + m1 * m2
-    mean_variance = tl.load(average)
+    mean_variance, extra = tl.load(average), tl.load(average + 1)
     recent = _sum_planes_before(volume, start * spacing0, j, k, n0, n1, n2, radius, dilation)
     for position in range(0, count):
         share = tl.zeros((block, width1 * width2), tl.float32)
@@ -252,7 +257,7 @@ def _write_descriptors(
             distances, recent = _add_planes(recent, sums, radius)
             minimum, variance = _min_and_variance(distances)
             rate = 1.4426950408889634 / _clamp_variance(variance, mean_variance)
-            w = tl.where(valid, tl.load(weight + i * plane + at) if weighted else 1.0, 0.0)
+            w = tl.where(valid, tl.load(weight + i * plane + at) + extra if weighted else 1.0, 0.0)
             share += w
             added = ()
             for c in tl.static_range(12):
