@@ -175,7 +175,7 @@ class _Run:
         count = len(self.series.frames)
         found: dict[int, Transform] = {} if middle < 0 else {middle: Affine()}
         start = max(middle, 0)
-        prepared = prepare(target, self.config), prepare(target, shorten(self.config))
+        prepared = prepare(target, self.config), prepare(target, make_warm_config(self.config))
         for frame in [*range(start, count), *range(start - 1, -1, -1)]:
             if frame not in found:
                 before = frame - 1 if frame > start else frame + 1
@@ -234,7 +234,7 @@ class _Run:
         return found.hexdigest()
 
 
-def shorten(config: RegistrationConfig) -> RegistrationConfig:
+def make_warm_config(config: RegistrationConfig) -> RegistrationConfig:
     """Return settings for a frame that starts at the field of the one before: half the radius and half the iterations.
 
     What is left to find is the motion between two frames.
