@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all mutation check clean
+.PHONY: demo test test-all mutation check docs clean
 
 demo: $(VENV)/.installed-report
 	$(BIN)/convexadam demo --output-dir demo
@@ -24,6 +24,13 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+# the site, in site/; the examples are executed, and what they print is kept in build/tutorials until the sources change
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/gallery.py
+	$(BIN)/python docs/method.py
+	DOCS_EXECUTE=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # One stamp file per extra; a change of pyproject.toml or constraints.txt reinstalls.
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
@@ -35,4 +42,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) build dist demo
+	rm -rf $(VENV) build dist demo site

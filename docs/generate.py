@@ -1,4 +1,6 @@
-"""Write the generated tables of README.md and docs/*.md: ``python docs/generate.py``, or ``--check`` to compare only.
+"""Write the generated tables of README.md and docs/*.md, and docs/reference/*.md.
+
+``python docs/generate.py``, or ``--check`` to compare only.
 
 A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``. What is written there comes from the code
 (settings, presets, formats) or from ``benchmarks/results`` (figures), so that no page repeats either by hand.
@@ -503,13 +505,23 @@ def generated(text: str) -> str:
     return MARKED.sub(made, text)
 
 
+def reference() -> dict[Path, str]:
+    """Return the text of each page of the reference of the public names."""
+    sys.path[:0] = [str(ROOT / "docs")]
+    made: dict[Path, str] = importlib.import_module("reference_pages").pages()
+    return made
+
+
 def main() -> int:
-    """Write the tables, or name the pages whose tables are out of date."""
+    """Write the tables and the reference, or name the pages that are out of date."""
     stale = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        new = generated(text)
+    made = {page: ((text := page.read_text(encoding="utf-8")), generated(text)) for page in PAGES}
+    made |= {
+        page: (page.read_text(encoding="utf-8") if page.exists() else "", new) for page, new in reference().items()
+    }
+    for page, (text, new) in made.items():
         if new != text:
+            page.parent.mkdir(exist_ok=True)
             stale.append(str(page.relative_to(ROOT)))
             if "--check" not in sys.argv:
                 page.write_text(new, encoding="utf-8")

@@ -1,7 +1,7 @@
 # %% [markdown]
-"""# Register two arrays
+"""# A first pair
 
-A CT and a T1-weighted scan of the same procedural torso, one of them deformed. The true motion is known.
+A CT and a T1-weighted scan of the same procedural torso, one of them deformed, as arrays. The true motion is known.
 """
 
 # %%
@@ -31,9 +31,18 @@ moved = result.moved  # the moving scan on the fixed grid
 moved_labels = result.transform.warp(pair.moving_labels)  # integers: values are selected, never mixed
 assert set(moved_labels.data.unique().tolist()) <= set(pair.moving_labels.data.unique().tolist())
 
-point_mm = pair.fixed_landmarks_mm[:1]
-mapped = result.transform.warp_points(point_mm, space="mm")
-print("landmark", point_mm.tolist(), "mapped to", mapped.tolist(), "truth", pair.moving_landmarks_mm[:1].tolist())
+mapped = result.transform.warp_points(pair.fixed_landmarks_mm, space="mm")
+for name, points_mm in (("fixed", pair.fixed_landmarks_mm), ("mapped", mapped), ("truth", pair.moving_landmarks_mm)):
+    print(f"{name:>6}: R {points_mm[0, 0]:.1f}, A {points_mm[0, 1]:.1f}, S {points_mm[0, 2]:.1f} mm")
+
+# %% [markdown]
+# A result shows itself in a notebook, and draws a figure.
+
+# %%
+result
+
+# %%
+result.plot()
 
 # %% [markdown]
 # Evaluation: overlap of the organs, distance of the landmarks, folding.

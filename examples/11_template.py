@@ -8,7 +8,9 @@ Three scans of one shape, each deformed, become a template with their mean shape
 import tempfile
 from pathlib import Path
 
-from convexadam import write_image
+from matplotlib.figure import Figure
+
+from convexadam import read_image, write_image
 from convexadam.data import phantom_pair
 from convexadam.metrics import dice
 from convexadam.template import build_template
@@ -34,11 +36,21 @@ print(f"{template.image.grid}, {template.bias_mm:.3f} mm from the mean shape of 
 assert template.bias_mm < 0.2
 
 # %% [markdown]
+# A coronal slice of each scan, and of the template.
+
+# %%
+# %matplotlib inline
+figure = Figure(figsize=(9, 2.6), layout="constrained")
+shown = {name: read_image(scans / f"{name[-1]}.nii.gz") for name in template.scans} | {"template": template.image}
+for axes, (name, image) in zip(figure.subplots(1, 4), shown.items(), strict=True):
+    axes.imshow(image.slice("coronal"), cmap="gray", aspect="auto")
+    axes.set(title=name, xticks=[], yticks=[])
+figure
+
+# %% [markdown]
 # The labels of the scans on the template, and their vote.
 
 # %%
-from convexadam import read_image  # noqa: E402
-
 labels = [read_image(scans / "template" / "scans" / name / "labels.nii.gz") for name in template.scans]
 scores = dice(labels[0], labels[1])
 print(f"mean Dice of two scans on the template: {sum(scores.values()) / len(scores):.3f}")

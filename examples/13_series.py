@@ -7,6 +7,7 @@ Frames of one body that turns are registered to the first of them.
 # %%
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from convexadam import Affine, Image
 from convexadam.data import phantom_pair
@@ -33,7 +34,23 @@ for one in result.motion:
     )
 assert abs(result.motion[3].rotation_s_degrees - 6) < 0.3
 
+# %%
+# %matplotlib inline
+figure = Figure(figsize=(7, 2.4), layout="constrained")
+rotations, translations = figure.subplots(1, 2)
+for axis in "ras":
+    rotations.plot([getattr(one, f"rotation_{axis}_degrees") for one in result.motion], label=axis.upper())
+    translations.plot([getattr(one, f"translation_{axis}_mm") for one in result.motion], label=axis.upper())
+rotations.set(title="rotation, degrees", xlabel="frame")
+translations.set(title="translation, mm", xlabel="frame")
+rotations.legend()
+figure
 
+# %% [markdown]
+# Without motion, voxels vary less over time: what is left is noise, and some interpolation.
+
+
+# %%
 def deviation(series) -> float:
     """Mean standard deviation over time."""
     return float(torch.stack([frame.data for frame in series]).std(0).mean())

@@ -33,7 +33,10 @@ from convexadam.tuning import Space
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
+REFERENCE = ROOT / "docs" / "reference"
+"""Pages that docs/generate.py writes of docstrings; the strict build of the site checks their links."""
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
+TUTORIALS = ROOT / "docs" / "tutorials"
 named = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 NOT_RUN = {
@@ -41,11 +44,16 @@ NOT_RUN = {
     "cohort.md": 5,
     "extending.md": 3,
     "features.md": 1,
+    "index.md": 1,
     "learn2reg.md": 2,
     "performance.md": 1,
+    "recipes.md": 7,
     "tuning.md": 3,
 }
 """Blocks of code of each page that cannot be run here."""
+
+OTHERS = {"--build-arg", "--gpus", "--withaff"}
+"""Options of other programs, in the text."""
 
 DATA = {"csv", "text"}
 """Languages of blocks that are no code."""
@@ -71,7 +79,7 @@ def blocks(path: Path) -> list[Block]:
     text = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(text, start=1):
         if line.startswith("```") and language is None:
-            language, lines, begin = line.removeprefix("```").strip(), [], number
+            language, lines, begin = line.removeprefix("```").partition(" ")[0], [], number
             comment = re.fullmatch(r"<!-- not run: (.+) -->", text[number - 2]) if number > 1 else None
             reason = comment[1] if comment else ""
         elif line.startswith("```"):
@@ -114,15 +122,29 @@ def test_links_lead_somewhere(path: Path) -> None:
     targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
     for file, _, anchor in (target.partition("#") for target in targets):
         target = path.parent / file if file else path
+        if target.parent == TUTORIALS:  # docs/hooks.py makes them of the examples
+            target = ROOT / "examples" / f"{target.stem}.py"
         assert target.exists(), file
         assert "docs" not in path.parent.parts or not file.startswith(".."), f"{file} is no page of the documentation"
-        if anchor:
+        if anchor and target.parent == REFERENCE:
+            assert f"::: {anchor}\n" in target.read_text(encoding="utf-8"), f"{file}#{anchor}"
+        elif anchor:
             assert anchor in anchors(target), f"{file}#{anchor}"
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    listed = set(re.findall(r": ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
-    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+    listed = re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    tutorials = {f"tutorials/{path.stem}.md" for path in (ROOT / "examples").glob("*.py")}
+    assert Counter(listed) == Counter(pages | tutorials)
+
+
+def test_every_page_is_linked_from_another_one() -> None:
+    """A page that only the navigation names is found by nobody who reads the pages in the repository."""
+    texts = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]}
+    for page in texts:
+        others = "\n".join(text for path, text in texts.items() if path != page)
+        assert page.name == "README.md" or re.search(rf"\]\([\w/.-]*\b{page.name}[)#]", others), page.name
 
 
 @named
@@ -177,7 +199,7 @@ def test_tests_that_the_text_names_exist() -> None:
 
 def test_commands_and_options_in_the_text_exist() -> None:
     commands = ("register", "warp", "invert", "compose", "convert", "info", "evaluate", "cohort", "report", "tune")
-    commands += ("demo", "template", "segment", "series")
+    commands += ("config", "demo", "template", "segment", "series")
     asked = [[name] for name in commands] + [["learn2reg", name] for name in ("run", "validate", "submit", "evaluate")]
     options: set[str] = {"--help", "--version"}
     for words in asked:
@@ -193,7 +215,7 @@ def test_commands_and_options_in_the_text_exist() -> None:
         for name in re.findall(r"\bconvexadam ([a-z]\w+)\b", "\n".join(code)):
             assert name in {*commands, "learn2reg"}, f"{path.name}: there is no command convexadam {name}"
         for option in re.findall(r"(?<!\S)--[a-z][\w.-]*", "\n".join(code)):
-            assert option in options or option == "--withaff", f"{path.name}: {option}"
+            assert option in options or option in OTHERS, f"{path.name}: {option}"
 
 
 # Code
@@ -294,6 +316,24 @@ def test_settings_files_can_be_read(block: Block) -> None:
 def test_generated_tables_are_up_to_date(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert generator().generated(text) == text, "run python docs/generate.py"
+
+
+def test_the_reference_is_up_to_date() -> None:
+    pages = generator().reference()
+    assert set(pages) == set(REFERENCE.glob("*.md"))
+    for path, text in pages.items():
+        assert path.read_text(encoding="utf-8") == text, "run python docs/generate.py"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in REFERENCE.glob("*.md"))
+    entries = Counter(name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)$", text, re.MULTILINE))
+    packages = {path.parent.name for path in (ROOT / "src/convexadam").glob("*/__init__.py")} - {"cli"}
+    names = set(convexadam.__all__)
+    for package in packages:
+        names |= set(getattr(importlib.import_module(f"convexadam.{package}"), "__all__", []))
+    assert len(names) > 200
+    assert {name for name in names if entries[name] != 1} == set()
 
 
 def test_the_tables_that_must_be_generated_are() -> None:

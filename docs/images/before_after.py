@@ -11,7 +11,8 @@ from convexadam import register
 from convexadam.data import PhantomPair, phantom_pair
 from convexadam.geometry import DisplacementField, Image
 from convexadam.metrics import evaluate_transform
-from convexadam.viz import new_figure, robust_window
+from convexadam.viz.canvas import new_figure
+from convexadam.viz.slices import robust_window
 
 OUTLINE = "#ffb000"
 

@@ -31,6 +31,7 @@ from convexadam.registration import (
     preset,
     register,
 )
+from convexadam.viz import view  # this import also lets images and transforms show themselves
 
 __version__ = VERSION
 
@@ -67,6 +68,7 @@ __all__ = [
     "read_transform",
     "register",
     "use_backend",
+    "view",
     "write_image",
     "write_transform",
 ]

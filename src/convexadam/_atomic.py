@@ -40,6 +40,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     ------
     FileError
         If the folder does not exist, or the block or the renaming raises `OSError`.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.io import atomic_path
+    >>> with atomic_path("numbers.txt") as temporary:
+    ...     _ = temporary.write_text("1 2 3")
+    >>> Path("numbers.txt").read_text()
+    '1 2 3'
     """
     target = _check_target(path)
     temporary = _name_temporary(target)

@@ -67,6 +67,16 @@ def check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, got {show(value)}")
 
 
+def check_axis_weights(value: object, name: str) -> None:
+    """Raise unless ``value`` has a weight in [0, 1] for each axis, one of them above 0."""
+    weights = value if isinstance(value, tuple) else ()
+    if len(weights) != 3 or not all(is_finite(w) and 0 <= w <= 1 for w in weights) or not any(weights):
+        raise ConfigError(
+            f"{name} must be a tuple of three numbers from 0 to 1, one of them above 0, got {show(value)}; write "
+            "(0, 1, 0), for example, for motion along the second axis alone"
+        )
+
+
 def check_length(value: object, name: str, *, most: int) -> None:
     """Raise if a tuple has more than ``most`` elements."""
     if isinstance(value, tuple) and len(value) > most:

@@ -34,4 +34,20 @@ Triple: TypeAlias = tuple[int, int, int]
 PerAxis: TypeAlias = int | float | tuple[int, int, int] | tuple[float, float, float]
 """One value for all three axes, or one for each."""
 
-__all__ = ["Channels", "Field", "Float", "Guide", "PerAxis", "Points", "Pooled", "Shaped", "Tensor", "Triple", "Volume"]
+AxisWeights: TypeAlias = tuple[float, float, float]
+"""How freely a displacement may vary along each axis: 0 forbids it, 1 is free, numbers between stiffen."""
+
+__all__ = [
+    "AxisWeights",
+    "Channels",
+    "Field",
+    "Float",
+    "Guide",
+    "PerAxis",
+    "Points",
+    "Pooled",
+    "Shaped",
+    "Tensor",
+    "Triple",
+    "Volume",
+]

@@ -31,7 +31,7 @@ from convexadam.registration import AutoForeground
 SOURCE = Path(convexadam.__file__).parent
 TYPES = (torch.float64, torch.float16, torch.bfloat16)
 OF_NUMBERS = {f"torch.{name}" for name in ("empty", "eye", "full", "linspace", "ones", "rand", "randn", "zeros")}
-SAMPLES = ("data", "viz.py")
+SAMPLES = ("data", "viz")
 """Phantoms and figures, which follow the caller."""
 
 

@@ -502,7 +502,9 @@ def test_demo(tmp_path: Path) -> None:
     assert "Traceback" not in ran.stderr
     names = {p.name for p in (tmp_path / "demo").iterdir()}
     assert names >= {"fixed.nii.gz", "moving.nii.gz", "moved.nii.gz", "transform.nii.gz", "report.json"}
-    assert len(names - {"figure.png"}) == 5
+    inputs = {"fixed_labels.nii.gz", "moving_labels.nii.gz", "fixed.csv", "moving.csv"}
+    assert inputs <= names
+    assert len(names - {"figure.png"} - inputs) == 5
     assert [p.name for p in tmp_path.iterdir()] == ["demo"]
 
 

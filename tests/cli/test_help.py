@@ -27,6 +27,7 @@ COMMON = [
         "--device",
         "--learn2reg",
         "--report",
+        "--figure",
         "--quiet",
     ),
 ]

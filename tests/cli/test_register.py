@@ -113,8 +113,8 @@ def test_labels_are_warped(run: Any, files: Path, tmp_path: Path) -> None:
     places = [files / "fixed.nii.gz", files / "moving.nii.gz", "--output-dir", tmp_path]
     ran = run("register", *places, "--warp-labels", files / "moving_labels.nii.gz", *FAST)
     assert ran.status == 0
-    assert ran.error.rstrip().endswith("labels_moved.nii.gz")
-    found, before = read_image(tmp_path / "labels_moved.nii.gz"), read_image(files / "moving_labels.nii.gz")
+    assert ran.error.rstrip().endswith("moved_labels.nii.gz")
+    found, before = read_image(tmp_path / "moved_labels.nii.gz"), read_image(files / "moving_labels.nii.gz")
     transform = read_itk_field(tmp_path / "transform.nii.gz")
     assert torch.equal(found.data, transform.warp(before, mode="label").data)
     assert found.grid.is_close(read_image(files / "fixed.nii.gz").grid)
@@ -127,10 +127,10 @@ def test_labels_are_warped(run: Any, files: Path, tmp_path: Path) -> None:
         (["--learn2reg", "out/moved.nii.gz"], "cannot write two results to out/moved.nii.gz"),
         (["--learn2reg", "out/../out/transform.nii.gz"], "cannot write two results"),
         (
-            ["--learn2reg", "out/labels_moved.nii.gz", "--warp-labels", "FILES/moving_labels.nii.gz"],
+            ["--learn2reg", "out/moved_labels.nii.gz", "--warp-labels", "FILES/moving_labels.nii.gz"],
             "cannot write two results",
         ),
-        (["--learn2reg", "out/labels_moved.nii.gz", "--fixed-mask", "out/labels_moved.nii.gz"], "it is an input"),
+        (["--learn2reg", "out/moved_labels.nii.gz", "--fixed-mask", "out/moved_labels.nii.gz"], "it is an input"),
         (["--initial-transform", "out/transform.nii.gz"], "out/transform.nii.gz: it is an input"),
         (["--fixed-mask", "out/moved.nii.gz"], "out/moved.nii.gz: it is an input"),
         (["--warp-labels", "FILES/no.nii.gz"], "there is no file"),
@@ -173,7 +173,7 @@ def test_a_linear_preset_writes_a_matrix(run: Any, files: Path, rotated: Path, t
     assert ran.status == 0
     assert ran.error.startswith("linear alignment: rigid, rotation ")
     written = sorted(path.name for path in tmp_path.iterdir())
-    assert written == ["labels_moved.nii.gz", "moved.nii.gz", "report.json", "transform.tfm"]
+    assert written == ["moved.nii.gz", "moved_labels.nii.gz", "report.json", "transform.tfm"]
     matrix = report_of(tmp_path)["linear"]["transform"]
     found = read_transform(tmp_path / "transform.tfm")
     assert isinstance(found, Affine)

@@ -250,14 +250,14 @@ def test_a_sheared_fixed_image_is_known_before_the_work(shifted: Path, run: Any,
 def test_results_survive_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[Path] = []
 
-    def write(result: Any, folder: Path, extra: Any) -> list[Path]:
+    def write(result: Any, folder: Path, outputs: Any, extra: Any) -> list[Path]:
         if not written:
             written.append(folder)
             raise FileError("cannot write moved.nii.gz: No space left on device")
         written.append(folder)
         return [folder]
 
-    monkeypatch.setattr(results, "_write_files", write)
+    monkeypatch.setattr(results, "save_result", write)
     with pytest.raises(FileError, match=r"No space left on device; the results must be moved from .*convexadam-"):
         results.write_result(None, tmp_path)  # type: ignore[arg-type]
     assert written[0] == tmp_path

@@ -294,7 +294,8 @@ def test_verdicts_compare_with_the_others(
         ({"retries": -1}, ConfigError, "retries must be a whole number of at least 0, got -1"),
         ({"device": "gpu"}, ConfigError, "device"),
         ({"pairs": ()}, InputError, "at least one PairFiles"),
-        ({"config": "default"}, ConfigError, "config must be a RegistrationConfig"),
+        ({"config": "defautl"}, ConfigError, "preset must be one of .*did you mean"),
+        ({"config": 3}, ConfigError, "config must be a RegistrationConfig"),
     ],
 )
 def test_arguments_out_of_range(

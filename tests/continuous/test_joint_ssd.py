@@ -78,6 +78,33 @@ def test_points_without_weight_do_not_enter_a_window() -> None:
     torch.testing.assert_close(one[:, :, :5], other[:, :, :5], rtol=1e-3, atol=1e-4)
 
 
+def test_what_has_no_weight_does_not_enter_the_scale_of_a_part() -> None:
+    maps = _maps(2)
+    weight = torch.ones(SHAPE)
+    weight[:, :, 5:] = 0
+    still, parts = torch.zeros(3, *SHAPE), (Part(channels=1), Part(channels=1, first=1, radius=1))
+
+    def evaluate(padding: float) -> torch.Tensor:
+        fixed, moving = (torch.where(weight > 0, m, padding) for m in maps)
+        return JointSsd(parts=parts).prepare(fixed, moving, still, (weight, weight))(still)[0]
+
+    torch.testing.assert_close(evaluate(0.0), evaluate(50.0), rtol=1e-4, atol=0)
+
+
+def test_a_weight_by_distance_grows_with_its_fourth_power_along_a_ramp() -> None:
+    ramp = torch.arange(12.0).reshape(1, 12, 1, 1).expand(1, 12, 9, 8).contiguous()
+    fixed, moving = torch.cat([ramp, ramp.square()]), torch.cat([ramp + 1.5, ramp.square()])  # 1.5 points apart
+    still = torch.zeros(3, 12, 9, 8)
+
+    def evaluate(by_distance: bool) -> float:
+        part = Part(channels=1, weight=2.0, by_distance=by_distance)
+        return float(JointSsd(parts=(part,)).prepare(fixed, moving, still, NO_WEIGHTS)(still)[0])
+
+    slopes = 2 * 11 / 12  # of both images, one per point but for the last
+    assert evaluate(False) == pytest.approx(2 * 1.5**2 / slopes, rel=1e-5)
+    assert evaluate(True) == pytest.approx(evaluate(False) * (1.5**2 / slopes) ** 2, rel=1e-5)
+
+
 def test_constant_channels_have_no_influence() -> None:
     fixed, moving = _maps(1)
     constant = torch.ones_like(fixed)

@@ -170,12 +170,10 @@ def test_a_grid_is_needed() -> None:
         with pytest.raises(ConfigError, match=r"reference must be a Grid or an Image, got None.*pass reference="):
             call()
     wrong: Any = np.eye(4)
-    with pytest.raises(ConfigError, match="must be a Grid or an Image, got"):
+    with pytest.raises(InputError, match=r"reference: array must have three axes \(i, j, k\), got shape \(4, 4\)"):
         Affine().warp(image, wrong)
-    for volume in (image.data, image.numpy()):
-        not_an_image: Any = volume
-        with pytest.raises(InputError, match=rf"image must be an Image, got \w+\.{type(volume).__name__}"):
-            Affine().warp(not_an_image, FIXED)
+    with pytest.raises(InputError, match=r"image must be a path, .*got builtins.int"):
+        Affine().warp(3, FIXED)
 
 
 def _with(row: int, column: int, value: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from convexadam.errors import ConfigError
+from convexadam.errors import InputError
 from convexadam.geometry import Affine, DisplacementField, Grid, Image, compose
 
 SPACING = (1.6, 1.1, 2.1)
@@ -217,5 +217,5 @@ def test_a_short_grid() -> None:
 
 def test_onto_what_is_no_grid() -> None:
     wrong: Any = (3, 4, 5)
-    with pytest.raises(ConfigError, match="must be a Grid or an Image"):
+    with pytest.raises(InputError, match=r"reference must be a Grid or an image, got \(3, 4, 5\)"):
         field(bump).inverse(wrong)

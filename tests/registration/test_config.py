@@ -65,6 +65,7 @@ CONFIGS = {
     "grid": RegistrationConfig(grid=IsotropicGrid(spacing_mm=1.5, max_voxels=1000, max_anisotropy=1.5)),
     "foreground": RegistrationConfig(foreground=AutoForeground(margin_mm=2.5)),
     "headers": RegistrationConfig(linear=None),
+    "one axis": RegistrationConfig(restrict_deformation=(0.0, 1.0, 0.5)),
     "linear": RegistrationConfig(
         linear=LinearAlignment(
             model="rigid",
@@ -206,7 +207,7 @@ CONFIGS = {
             similarity=JointSsd(
                 parts=(
                     Part(channels=12, weight=0.5, radius=3, variance_floor=0.01),
-                    Part(channels=1, first=12),
+                    Part(channels=1, first=12, by_distance=True),
                 ),
                 robust_scale=3.0,
             ),

@@ -516,7 +516,7 @@ def test_features_whose_squares_overflow() -> None:
         register(*pair(), dataclasses.replace(config, continuous=Refinement(levels=(Level(iterations=5),))))
 
 
-@pytest.mark.parametrize("config", ["published", {}, MindSSC()])
+@pytest.mark.parametrize("config", [3, {}, MindSSC()])
 def test_a_config_of_another_type(config: Any) -> None:
     with pytest.raises(ConfigError, match="RegistrationConfig"):
         register(*pair(), config)

@@ -60,8 +60,8 @@ def test_nothing_better_is_said(images: tuple[Image, Image]) -> None:
 
 def test_symmetric_settings_give_the_inverse(images: tuple[Image, Image]) -> None:
     result = register(*images, preset("rigid").with_settings("symmetric = true"))
-    assert isinstance(result.inverse, Affine)
-    np.testing.assert_allclose(result.inverse.matrix @ result.transform.matrix, np.eye(4), atol=1e-12)
+    assert isinstance(result.estimated_inverse, Affine)
+    np.testing.assert_allclose(result.estimated_inverse.matrix @ result.transform.matrix, np.eye(4), atol=1e-12)
 
 
 def test_landmarks_are_refused(images: tuple[Image, Image]) -> None:

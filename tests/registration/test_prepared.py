@@ -28,4 +28,4 @@ def test_the_same_results_for_each_moving_image(config: RegistrationConfig) -> N
 
 def test_what_cannot_be_prepared() -> None:
     with pytest.raises(ConfigError, match="config must be a RegistrationConfig"):
-        prepare(torch.rand(8, 8, 8), "default")  # type: ignore[arg-type]
+        prepare(torch.rand(8, 8, 8), 3)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ def test_best_registers_one_and_two_contrasts(pair: PhantomPair) -> None:
     )
     assert after < 0.5 * before
     assert result.diagnostics["jacobian_min"] > 0
-    assert result.inverse is not None
+    assert result.estimated_inverse is not None
 
 
 def test_smoothness_makes_fields_smoother() -> None:

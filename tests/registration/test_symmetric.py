@@ -68,23 +68,23 @@ def both(pair: PhantomPair) -> RegistrationResult:
 
 def inconsistency(result: RegistrationResult, pair: PhantomPair) -> float:
     """Mean distance between a point and its image under the transform and then the inverse, in voxels."""
-    assert result.inverse is not None
+    assert result.estimated_inverse is not None
     points = organs_mm(pair)
-    return float(scale_to_voxels(pair, result.inverse(result.transform(points)) - points).mean())
+    return float(scale_to_voxels(pair, result.estimated_inverse(result.transform(points)) - points).mean())
 
 
 def test_a_forward_registration_has_no_inverse(pair: PhantomPair) -> None:
-    assert register(pair.fixed, pair.moving, QUICK).inverse is None
+    assert register(pair.fixed, pair.moving, QUICK).estimated_inverse is None
 
 
 def test_transform_and_inverse_are_inverse_of_each_other(pair: PhantomPair, both: RegistrationResult) -> None:
-    assert isinstance(both.inverse, DisplacementField)
-    assert both.inverse.grid.is_close(pair.fixed.grid)
+    assert isinstance(both.estimated_inverse, DisplacementField)
+    assert both.estimated_inverse.grid.is_close(pair.fixed.grid)
     assert inconsistency(both, pair) < 0.1
     # both are accurate, for a displacement that is not small
     assert still(pair) > 1
     assert error(both, pair) < 0.4 * still(pair)
-    backward_error = both.inverse(moved_mm(pair)) - organs_mm(pair)
+    backward_error = both.estimated_inverse(moved_mm(pair)) - organs_mm(pair)
     assert float(scale_to_voxels(pair, backward_error).mean()) < 0.4 * still(pair)
 
 
@@ -94,9 +94,9 @@ def test_it_is_as_accurate_as_a_forward_registration(pair: PhantomPair, both: Re
 
 def test_exchanging_the_images_exchanges_transform_and_inverse(pair: PhantomPair, both: RegistrationResult) -> None:
     swapped = register(pair.moving, pair.fixed, BOTH)
-    assert isinstance(both.inverse, DisplacementField)
-    assert isinstance(swapped.inverse, DisplacementField)
-    for found, expected in ((swapped.transform, both.inverse), (swapped.inverse, both.transform)):
+    assert isinstance(both.estimated_inverse, DisplacementField)
+    assert isinstance(swapped.estimated_inverse, DisplacementField)
+    for found, expected in ((swapped.transform, both.estimated_inverse), (swapped.estimated_inverse, both.transform)):
         torch.testing.assert_close(found.to_voxels(), expected.to_voxels(), rtol=0, atol=1e-3)
 
 
@@ -138,8 +138,8 @@ def test_after_a_linear_start(thick: PhantomPair) -> None:
     assert inconsistency(result, thick) < 0.1
     assert error(result, thick, matrix) < 0.6 * still(thick)
     # the start is part of both transforms
-    assert result.inverse is not None
-    backward_error = scale_to_voxels(thick, result.inverse(moved_mm(thick, matrix)) - organs_mm(thick))
+    assert result.estimated_inverse is not None
+    backward_error = scale_to_voxels(thick, result.estimated_inverse(moved_mm(thick, matrix)) - organs_mm(thick))
     assert float(backward_error.mean()) < 0.6 * still(thick)
 
 
@@ -158,8 +158,8 @@ def test_displacements_that_only_the_search_finds(iterations: int) -> None:
     search = ConvexSearch(spacing=3, radius=4, window="ball", inverse_consistency=iterations)
     result = register(fixed, moving, dataclasses.replace(BOTH, grid=NativeGrid(), discrete=search))
     truth = torch.tensor(shift).reshape(3, 1, 1, 1)
-    assert isinstance(result.inverse, DisplacementField)
-    for field, expected in ((result.transform, truth), (result.inverse, -truth)):
+    assert isinstance(result.estimated_inverse, DisplacementField)
+    for field, expected in ((result.transform, truth), (result.estimated_inverse, -truth)):
         difference = (field.to_voxels() - expected)[:, 10:-10, 10:-10, 10:-10]
         assert difference.norm(dim=0).mean() < 0.1
 
@@ -179,9 +179,9 @@ def test_a_forward_only_level(pair: PhantomPair) -> None:
 def test_without_contrast_both_displacements_are_zero() -> None:
     flat = torch.full((20, 18, 16), 7.0)
     result = register(flat, flat, BOTH)
-    assert isinstance(result.inverse, DisplacementField)
+    assert isinstance(result.estimated_inverse, DisplacementField)
     assert not result.transform.disp_mm.any()
-    assert not result.inverse.disp_mm.any()
+    assert not result.estimated_inverse.disp_mm.any()
 
 
 def test_neither_transform_folds() -> None:
@@ -196,8 +196,8 @@ def test_neither_transform_folds() -> None:
         grid=NativeGrid(), linear=None, features=Intensity(), discrete=SEARCH, continuous=rough, symmetric=True
     )
     result = register(*noise, config)
-    assert isinstance(result.inverse, DisplacementField)
-    for field in (result.transform, result.inverse):
+    assert isinstance(result.estimated_inverse, DisplacementField)
+    for field in (result.transform, result.estimated_inverse):
         assert oracles.jacobian(field.to_voxels().double().numpy()).min() > 0
 
 

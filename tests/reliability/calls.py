@@ -85,6 +85,7 @@ def _geometry() -> dict[str, Call]:
         "convexadam.Image": call(Image, VALUES[None], GRID),
         "convexadam.Image.from_array": call(Image.from_array, VALUES, np.eye(4), device="cpu"),
         "convexadam.Image.to": call(IMAGE.to, "cpu"),
+        "convexadam.Image.slice": call(IMAGE.slice, "axial", 1),
         "convexadam.compose": call(convexadam.compose, SHIFT, FIELD),
         "convexadam.geometry.jacobian_determinant": call(geometry.jacobian_determinant, ZEROS),
         "convexadam.geometry.resample": call(
@@ -101,6 +102,7 @@ def _geometry() -> dict[str, Call]:
                 transform.warp_points, POINTS, space="voxel", fixed=GRID, moving=GRID
             ),
             f"convexadam.{name}.jacobian": call(transform.jacobian, GRID),
+            f"convexadam.{name}.save": call(transform.save, "saved.nii.gz", format=None, fixed=GRID, moving=GRID),
         }
     return found | {"convexadam.DisplacementField.inverse": call(FIELD.inverse, GRID)}
 
@@ -148,6 +150,19 @@ def _top_level(folder: Path) -> dict[str, Call]:
         "convexadam.RegistrationConfig.load": call(RegistrationConfig.load, settings),
         "convexadam.RegistrationResult": Call(RegistrationResult, (), dict(vars(result))),
         "convexadam.RegistrationResult.to_type": call(result.to_type, np.ndarray),
+        "convexadam.RegistrationResult.evaluate": call(
+            result.evaluate,
+            LABEL_IMAGE,
+            LABEL_IMAGE,
+            labels=[1],
+            fixed_landmarks=POINTS,
+            moving_landmarks=POINTS,
+            mask=LABEL_IMAGE,
+            surface=False,
+        ),
+        "convexadam.RegistrationResult.save": call(
+            result.save, folder / "saved", outputs=("transform",), labels=LABEL_IMAGE, extra=None
+        ),
         "convexadam.RegistrationResult.save_summary": call(result.save_summary, folder / "report.json"),
     }
 

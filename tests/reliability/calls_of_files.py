@@ -168,5 +168,7 @@ def _others(folder: Path) -> dict[str, Call]:
         "convexadam.tuning.Space.load": call(tuning.Space.load, "default"),
         "convexadam.tuning.Space.from_toml": call(tuning.Space.from_toml, "schema_version = 1", folder=folder),
         "convexadam.tuning.tradeoff_figure": call(tuning.tradeoff_figure, None, path=None),
-        "convexadam.viz.registration_figure": call(viz.registration_figure, IMAGE, IMAGE, IMAGE, ZEROS, path=None),
+        "convexadam.viz.registration_figure": call(
+            viz.registration_figure, IMAGE, IMAGE, IMAGE, ZEROS, labels=None, path=None
+        ),
     }

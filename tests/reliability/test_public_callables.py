@@ -58,9 +58,12 @@ OUTSIDE = {
     *("convexadam.tuning.LocalExecutor", "convexadam.tuning.LocalExecutor.run", "convexadam.tuning.Evaluator.evaluate"),
     *("convexadam.continuous.Adam.minimise", "convexadam.continuous.LevenbergMarquardt.minimise"),
     *("convexadam.continuous.GaussNewton.minimise", "convexadam.tuning.ProcessExecutor"),
-    *("convexadam.tuning.ProcessExecutor.run", "convexadam.RegistrationResult.report"),
+    *("convexadam.tuning.ProcessExecutor.run", "convexadam.RegistrationResult.report", "convexadam.Image.plot"),
+    *("convexadam.view", "convexadam.RegistrationResult.to_napari"),
+    *(f"convexadam.{name}.plot" for name in ("Affine", "Composite", "DisplacementField", "RegistrationResult")),
 }
-"""What needs a cluster, real pairs or matplotlib, and the optimisers, whose objective and state `Refinement` makes."""
+"""What needs a cluster, real pairs, matplotlib, ipywidgets or napari, and the optimisers, whose objective and state
+`Refinement` makes."""
 
 OWN = ("progress", "extract")
 """Functions of the user: what they raise is theirs."""
@@ -123,6 +126,7 @@ def _list_class(name: str, kind: type) -> Iterator[str]:
             takes = isinstance(value, (types.FunctionType, classmethod, staticmethod)) and base.__module__ in (
                 kind.__module__,
                 "convexadam.geometry.transform",
+                "convexadam.geometry.delegating",
             )
             if not takes or (method.startswith("_") and method != "__call__"):
                 continue

@@ -18,9 +18,9 @@ from convexadam import Affine, DisplacementField, FileError, Grid, Image, Missin
 from convexadam.data import PhantomPair, phantom_pair
 from convexadam.report import PairReport, QualityMeasures, judge_quality, write_pair_page, write_report
 from convexadam.report.lattice import LatticePair
-from convexadam.report.pictures import colour_jacobian, draw_outlines, fit_size
 from convexadam.report.slices import choose_slices
-from convexadam.report.views import correlation_ratio, have_one_contrast
+from convexadam.viz.contrast import correlation_ratio, have_one_contrast
+from convexadam.viz.pictures import colour_jacobian, draw_outlines, fit_size
 
 VOID = {"meta", "link", "img", "input", "br"}
 

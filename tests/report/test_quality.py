@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -15,8 +16,9 @@ from scipy import ndimage
 from convexadam import Affine, DisplacementField, Grid, Image, InputError, RegistrationResult, preset
 from convexadam.data import PhantomPair
 from convexadam.geometry import Transform
+from convexadam.metrics.local_correlation import square_correlation
 from convexadam.report import QualityMeasures, measure_quality, mirror_image
-from convexadam.report.lattice import LatticePair, square_correlation
+from convexadam.report.lattice import LatticePair
 
 OBLIQUE = np.array([[-2.0, 0.1, 0, 20], [0.1, 0, 3.0, -30], [0, 2.5, 0.1, 5], [0, 0, 0, 1]])  # i to L, j to S, k to A
 GRID = Grid((30, 26, 22), OBLIQUE)
@@ -25,7 +27,7 @@ GRID = Grid((30, 26, 22), OBLIQUE)
 @dataclass
 class Given:
     transform: Transform
-    inverse: Transform | None = None
+    estimated_inverse: Transform | None = None
 
 
 def texture(seed: int, sigma: float = 2.0, shape: tuple[int, int, int] = GRID.shape) -> Image:
@@ -159,10 +161,12 @@ def test_mirror() -> None:
     assert measure_quality(same, image, mirrored, mirrored=same).mirror_gain > 0.3
 
 
-def test_an_array_is_no_image() -> None:
+def test_every_form_of_an_image_is_measured() -> None:
     image = texture(0)
-    with pytest.raises(InputError, match="moving must be an Image, got a Tensor; convert it"):
-        measure_quality(Given(Affine()), image, image.data)  # type: ignore[arg-type]
+    nifti = nibabel.Nifti1Image(image.numpy(), image.grid.affine)
+    assert measure_quality(Given(Affine()), nifti, nifti) == measure_quality(Given(Affine()), image, image)
+    with pytest.raises(InputError, match="moving must be a path, an Image, a tensor"):
+        measure_quality(Given(Affine()), image, 3)
 
 
 def test_measures_as_json(measures: QualityMeasures) -> None:

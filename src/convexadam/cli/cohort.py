@@ -13,8 +13,8 @@ from typing import Annotated, Protocol
 
 import tyro
 
-from convexadam.cli.common import Header, OptionalFile, Preset, UsageError, say
-from convexadam.cli.workers import check_workers, make_config, open_executor
+from convexadam.cli.common import Header, OptionalFile, UsageError, say
+from convexadam.cli.workers import StudyOptions
 from convexadam.cohort import CohortOutcome, CohortPlan, pair_all, pair_bids, pair_with_fixed, plan_cohort
 from convexadam.cohort.cohort import OUTPUTS, register_cohort
 from convexadam.errors import ConvexAdamError, OutOfMemoryError
@@ -32,7 +32,7 @@ Pattern = Annotated[str | None, tyro.conf.arg(metavar="PATTERN", help_behavior_h
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cohort:
+class Cohort(StudyOptions):
     """Register a whole study; the same command continues an interrupted run.
 
     The pairs are those of MANIFEST, or --fixed with each --moving, or --all-pairs, or --bids. DIR holds cohort.csv,
@@ -57,20 +57,12 @@ class Cohort:
         Folder in BIDS layout. Without --fixed, within each subject all images to the first one.
     suffix
         Kind of the images of --bids.
-    config
-        TOML file of settings, instead of a preset.
     set
         Change one: discrete.spacing=5 (repeatable).
     keep
         Files to keep of each pair: transform, inverse, moved, labels.
     retries
         How often a pair that failed is tried again.
-    workers
-        Processes on this machine that share its cores.
-    dask
-        Address of a Dask scheduler, on whose workers to run.
-    slurm_jobs
-        SLURM jobs to start as workers, as dask-jobqueue is configured.
     device
         Device such as cuda:0.
     gpus
@@ -90,16 +82,11 @@ class Cohort:
     all_pairs: Pattern = None
     bids: OptionalFile = None
     suffix: str = "T1w"
-    preset: Preset = "default"
-    config: OptionalFile = None
     set: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TOML", help_behavior_hint="")
     ] = ()
     keep: tuple[Output, ...] = OUTPUTS
     retries: int = 1
-    workers: int = 1
-    dask: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
-    slurm_jobs: int = 0
     device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cpu"
     gpus: tuple[int, ...] = ()
     header: Header = None
@@ -109,14 +96,14 @@ class Cohort:
     def run(self) -> None:
         """Run the command."""
         self._check_options()
-        pairs, config = self._find_pairs(), self._make_config()
+        pairs, config = self._find_pairs(), self.make_config().with_settings(*self.set)
         if self.dry_run:
             self._print_plan(pairs, config)
             return
         outcomes = list[CohortOutcome]()
         start = time.monotonic()
         with (
-            open_executor(self.workers, self.dask, self.slurm_jobs, self.gpus) as executor,
+            self.open_executor(self.gpus) as executor,
             _show_progress(len(pairs), quiet=self.quiet) as show,
         ):
             for outcome in register_cohort(
@@ -155,7 +142,7 @@ class Cohort:
             raise UsageError("--fixed must be given with --moving, got none; name the image to register to")
         if self.fixed is not None and given[0] in ("MANIFEST", "--all-pairs"):
             raise UsageError(f"--fixed must be omitted with {given[0]}, which says what is registered to what")
-        check_workers(self.workers, self.dask, self.slurm_jobs)
+        self.check_workers()
 
     def _find_pairs(self) -> Sequence[PairFiles]:
         if self.manifest is not None:
@@ -170,9 +157,6 @@ class Cohort:
 
     def _describe_source(self) -> str:
         return str(self.manifest or self.all_pairs or self.bids or f"{self.fixed}, {self.moving}")
-
-    def _make_config(self) -> RegistrationConfig:
-        return make_config(self.preset, self.config).with_settings(*self.set)
 
     def _print_plan(self, pairs: Sequence[PairFiles], config: RegistrationConfig) -> None:
         plan = plan_cohort(pairs, config, workers=self.workers, threads=max(1, count_cores() // self.workers))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import tyro
 
 from convexadam import __version__
 from convexadam.cli.cohort import Cohort
-from convexadam.cli.common import UsageError, say
+from convexadam.cli.common import UsageError, log_to_stderr
 from convexadam.cli.demo import Demo
 from convexadam.cli.describing import Info
 from convexadam.cli.evaluating import Evaluate
@@ -20,6 +22,7 @@ from convexadam.cli.registering import HELP_ALL, Register, make_register_command
 from convexadam.cli.reporting import Report
 from convexadam.cli.segmenting import Segment
 from convexadam.cli.series import Series
+from convexadam.cli.settings import Config
 from convexadam.cli.templating import Template
 from convexadam.cli.transforms import Compose, Convert, Invert
 from convexadam.cli.tuning import Tune
@@ -35,6 +38,7 @@ _COMMANDS: dict[str, Any] = {
     "compose": Compose,
     "convert": Convert,
     "info": Info,
+    "config": Config,
     "evaluate": Evaluate,
     "cohort": Cohort,
     "report": Report,
@@ -56,23 +60,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         sys.stdout.write(f"convexadam {__version__}\n")
         return 0
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("always", module="convexadam", category=UserWarning)
-            warnings.showwarning = _show_warning
-            command = _parse_command(arguments)
-            with use_header(getattr(command, "header", None)), passive_waiting():
-                command.run()
-    except UsageError as error:
-        say(f"convexadam: {error}")
-        return 2
-    except ConvexAdamError as error:
-        say(f"convexadam: {' '.join(str(error).split())}")
-        return 1
-    except KeyboardInterrupt:
-        say("convexadam: interrupted")
-        return 130
-    return 0
+    with log_to_stderr() as logger:
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("always", module="convexadam", category=UserWarning)
+                warnings.showwarning = partial(_show_warning, logger)
+                command = _parse_command(arguments)
+                if getattr(command, "quiet", False):
+                    logger.setLevel(logging.ERROR)
+                with use_header(getattr(command, "header", None)), passive_waiting():
+                    command.run()
+        except UsageError as error:
+            logger.error("convexadam: %s", error)
+            return 2
+        except ConvexAdamError as error:
+            logger.error("convexadam: %s", " ".join(str(error).split()))
+            return 1
+        except KeyboardInterrupt:
+            logger.error("convexadam: interrupted")
+            return 130
+        return 0
 
 
 def _parse_command(arguments: list[str]) -> Any:
@@ -101,6 +108,6 @@ def _parse_command(arguments: list[str]) -> Any:
     return tyro.cli(command, prog=f"convexadam {name}", description=description, args=options, config=_STYLE)
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+def _show_warning(logger: logging.Logger, message: Warning | str, *_: Any, **__: Any) -> None:
     """Replace `warnings.showwarning`: one line, without the position in the source."""
-    say(f"convexadam: warning: {' '.join(str(message).split())}")
+    logger.warning("convexadam: warning: %s", " ".join(str(message).split()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import tyro
 from convexadam.geometry import Grid
 from convexadam.io import read_image
 from convexadam.registration.presets import preset_names
-from convexadam.registration.register import Progress
+from convexadam.registration.progress import Progress, open_progress
 
 if TYPE_CHECKING:
     Preset: TypeAlias = str
@@ -24,6 +25,8 @@ else:
     ]
 
 T = TypeVar("T")
+
+_LOGGER = logging.getLogger("convexadam")
 
 
 class UsageError(Exception):
@@ -52,8 +55,29 @@ OptionalOutput: TypeAlias = Annotated[Path | None, tyro.conf.arg(metavar="OUT", 
 
 
 def say(text: str) -> None:
-    """Write a line to the standard error, which keeps it apart from results on the standard output."""
-    sys.stderr.write(text + "\n")
+    """Log a line, which `log_to_stderr` writes to the standard error, apart from results on the standard output."""
+    _LOGGER.info(text)
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to the standard error of the moment, which a progress bar replaces."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+
+
+@contextmanager
+def log_to_stderr() -> Iterator[logging.Logger]:
+    """Let what is logged under the name ``convexadam`` appear on the standard error; its level decides what."""
+    handler, level = _StderrHandler(), _LOGGER.level
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    _LOGGER.addHandler(handler)
+    _LOGGER.setLevel(logging.INFO)
+    try:
+        yield _LOGGER
+    finally:
+        _LOGGER.removeHandler(handler)
+        _LOGGER.setLevel(level)
 
 
 def read_optional(read: Callable[[Path], T], path: Path | None) -> T | None:
@@ -69,14 +93,5 @@ def read_grid(path: Path) -> Grid:
 @contextmanager
 def show_progress(quiet: bool) -> Iterator[Progress | None]:
     """Show a progress bar if the standard error is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description:<12}"), BarColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("start", total=1.0)
-        yield lambda stage, share: bar.update(task, description=stage, completed=share)
+    with open_progress(False if quiet else None) as progress:
+        yield progress

@@ -7,14 +7,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from convexadam.cli.common import Preset, say, show_progress
-from convexadam.cli.results import check_folder, write_result
-from convexadam.data import phantom_pair
+from convexadam.cli.common import Preset, say
+from convexadam.cli.results import FIGURE, check_folder, write_result
+from convexadam.data import PhantomPair, phantom_pair
 from convexadam.errors import MissingExtraError
-from convexadam.io import write_image
+from convexadam.io import write_image, write_landmarks
 from convexadam.metrics import evaluate_transform
-from convexadam.registration import RegistrationResult, preset, register
-from convexadam.viz import registration_figure
+from convexadam.registration import RegistrationResult, register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +23,14 @@ class Demo:
     Attributes
     ----------
     output_dir
-        Folder for moved.nii.gz, transform.nii.gz, report.json and figure.png.
+        Folder for the images, their labels (fixed_labels.nii.gz, moving_labels.nii.gz) and landmarks (fixed.csv,
+        moving.csv), and for moved.nii.gz, transform.nii.gz, report.json and figure.png.
     preset
         Preset of the settings.
     device
         Device to compute on, such as cpu or cuda:0.
     quiet
-        Print no progress.
+        Print no progress and no messages but errors.
     """
 
     output_dir: Path = Path("demo")
@@ -42,8 +42,7 @@ class Demo:
         """Run the command."""
         check_folder(self.output_dir)
         pair = phantom_pair(contrasts=("ct", "t1"), device=self.device)
-        with show_progress(self.quiet) as progress:
-            result = register(pair.fixed, pair.moving, preset(self.preset), progress=progress)
+        result = register(pair.fixed, pair.moving, self.preset, progress=False if self.quiet else None)
         scores = evaluate_transform(
             result.transform,
             fixed_labels=pair.fixed_labels,
@@ -52,9 +51,7 @@ class Demo:
             moving_landmarks_mm=pair.moving_landmarks_mm,
             surface=False,
         )
-        written = write_result(result, self.output_dir)
-        write_image(pair.fixed, self.output_dir / "fixed.nii.gz")
-        write_image(pair.moving, self.output_dir / "moving.nii.gz")
+        written = [*write_result(result, self.output_dir), *_write_inputs(pair, self.output_dir)]
         summary = {
             "dice_before": round(scores["dice_before"], 4),
             "dice_after": round(scores["dice"], 4),
@@ -64,15 +61,30 @@ class Demo:
             "seconds": round(sum(result.timings.values()), 2),
         }
         _print_table(summary)
-        written += _write_figure(result, self.output_dir / "figure.png")
+        written += _write_figure(result, self.output_dir / FIGURE)
         say(f"wrote {', '.join(map(str, written))}")
         sys.stdout.write(json.dumps(summary) + "\n")
 
 
+def _write_inputs(pair: PhantomPair, folder: Path) -> list[Path]:
+    """Write both images, and their labels and landmarks in voxel indices, on which the other commands can be tried."""
+    images = {
+        "fixed": pair.fixed,
+        "moving": pair.moving,
+        "fixed_labels": pair.fixed_labels,
+        "moving_labels": pair.moving_labels,
+    }
+    for name, image in images.items():
+        write_image(image, folder / f"{name}.nii.gz")
+    points_mm = {"fixed": pair.fixed_landmarks_mm, "moving": pair.moving_landmarks_mm}
+    for name, points in points_mm.items():
+        write_landmarks(images[name].grid.world_to_index(points), folder / f"{name}.csv")
+    return [folder / f"{name}.nii.gz" for name in images] + [folder / f"{name}.csv" for name in points_mm]
+
+
 def _write_figure(result: RegistrationResult, path: Path) -> list[Path]:
     try:
-        disp_mm = result.transform.to_displacement_field(result.fixed).disp_mm
-        registration_figure(result.fixed, result.moving, result.moved, disp_mm, path=path)
+        result.plot(path=path)
     except MissingExtraError as error:
         say(f"convexadam: no figure written: {error}")
         return []

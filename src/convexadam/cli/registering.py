@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import tyro
 
 from convexadam.cli.common import (
@@ -23,11 +22,10 @@ from convexadam.cli.common import (
     UsageError,
     read_optional,
     say,
-    show_progress,
 )
 from convexadam.cli.points import read_points
 from convexadam.cli.results import (
-    LABELS,
+    FIGURE,
     check_fixed_image,
     check_folder,
     check_learn2reg_path,
@@ -37,17 +35,16 @@ from convexadam.cli.results import (
 from convexadam.cli.transform_files import load_transform
 from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, Transform, compose
-from convexadam.geometry.matrices import decompose_matrix
 from convexadam.io import read_image, write_image, write_learn2reg
 from convexadam.linear import LinearAlignment
-from convexadam.linear.centres import geometric_centre
 from convexadam.metrics.summary import to_integer_labels
 from convexadam.registration import RegistrationConfig, RegistrationResult, preset, register
-from convexadam.registration.files import REPORT, name_outputs
+from convexadam.registration.files import MOVED_LABELS, REPORT, name_outputs
 from convexadam.registration.inputs import parse_images
+from convexadam.registration.summary import describe_alignment
 from convexadam.report import write_report
 from convexadam.report.folder import PAGE, THUMBNAIL
-from convexadam.report.pictures import check_extra
+from convexadam.viz.pictures import check_extra
 
 HELP_ALL = "--help-all"
 
@@ -84,7 +81,7 @@ class Register:
     moving
         Image to align with FIXED, on any grid.
     output_dir
-        Folder for moved.nii.gz, transform.nii.gz, report.json.
+        Folder for moved, transform and report.
     config
         TOML file of settings, instead of a preset.
     set
@@ -106,15 +103,17 @@ class Register:
     moving_segmentation
         The same for MOVING.
     warp_labels
-        Labels of MOVING to warp to labels_moved.nii.gz.
+        Labels of MOVING to warp to moved_labels.nii.gz.
     device
         Device such as cuda:0.
     learn2reg
         Also write the field in voxels (.npz, .nii.gz).
     report
         Also write report.html: pictures and quality.
+    figure
+        Also write figure.png: slices before and after.
     quiet
-        Print no progress and no summary.
+        Print nothing but errors.
     """
 
     base: ClassVar[RegistrationConfig]
@@ -147,6 +146,7 @@ class Register:
     header: Header = None
     learn2reg: OptionalOutput = None
     report: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    figure: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     quiet: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
 
     def run(self) -> None:
@@ -160,28 +160,30 @@ class Register:
             read_points(path, image.grid, "check the file")
             for path, image in ((self.fixed_landmarks, fixed), (self.moving_landmarks, moving))
         )
-        with show_progress(self.quiet) as progress:
-            result = register(
-                fixed,
-                moving,
-                self._make_config(),
-                fixed_mask=self.fixed_mask,
-                moving_mask=self.moving_mask,
-                fixed_segmentation=self.fixed_segmentation,
-                moving_segmentation=self.moving_segmentation,
-                initial_transform=initial,
-                fixed_landmarks=fixed_points,
-                moving_landmarks=moving_points,
-                device=self.device,
-                progress=progress,
-            )
+        result = register(
+            fixed,
+            moving,
+            self._make_config(),
+            fixed_mask=self.fixed_mask,
+            moving_mask=self.moving_mask,
+            fixed_segmentation=self.fixed_segmentation,
+            moving_segmentation=self.moving_segmentation,
+            initial_transform=initial,
+            fixed_landmarks=fixed_points,
+            moving_landmarks=moving_points,
+            device=self.device,
+            progress=False if self.quiet else None,
+        )
         written = write_result(result, self.output_dir, extra=self._describe_run())
         if labels is not None:
-            write_image(result.transform.warp(labels, result.fixed, mode="label"), self.output_dir / LABELS)
-            written.append(self.output_dir / LABELS)
+            write_image(result.transform.warp(labels, result.fixed, mode="label"), self.output_dir / MOVED_LABELS)
+            written.append(self.output_dir / MOVED_LABELS)
         if self.learn2reg is not None:
             write_learn2reg(result.transform.to_displacement_field(result.fixed), self.learn2reg)
             written.append(self.learn2reg)
+        if self.figure:
+            result.plot(path=self.output_dir / FIGURE)
+            written.append(self.output_dir / FIGURE)
         if self.report:
             written += write_report(self.output_dir)
         if not self.quiet:
@@ -199,13 +201,15 @@ class Register:
         """Raise before the registration, not after it, if the results cannot be written."""
         check_folder(self.output_dir)
         names = [*name_outputs(("moved", "transform"), linear=self.base.is_linear, labels=False), REPORT]
-        names += [LABELS] * (self.warp_labels is not None)
+        names += [MOVED_LABELS] * (self.warp_labels is not None)
         results = [self.output_dir / name for name in names]
         if self.learn2reg is not None:
             check_learn2reg_path(self.learn2reg, self.output_dir)
             results.append(self.learn2reg)
-        if self.report:
+        if self.figure or self.report:
             check_extra()
+        results += [self.output_dir / FIGURE] * self.figure
+        if self.report:
             results += [self.output_dir / name for name in (PAGE, THUMBNAIL)]
         check_outputs(results, [getattr(self, name) for name in _INPUTS])
 
@@ -290,24 +294,11 @@ def _read_base_config(arguments: Sequence[str]) -> RegistrationConfig:
 
 
 def _summarise(result: RegistrationResult) -> str:
-    diagnostics = result.diagnostics
+    diagnostics, fit = result.diagnostics, result.linear
+    alignment = "no linear alignment"
+    if fit is not None:
+        alignment = f"linear alignment: {describe_alignment(fit, result.fixed.grid)}"
     return (
-        f"{_summarise_alignment(result)}; maximum displacement {diagnostics['displacement_max_mm']:.1f} mm, "
+        f"{alignment}; maximum displacement {diagnostics['displacement_max_mm']:.1f} mm, "
         f"{diagnostics['folded_percent']:.4f} % folded voxels, {sum(result.timings.values()):.1f} s"
-    )
-
-
-def _summarise_alignment(result: RegistrationResult) -> str:
-    fit = result.linear
-    if fit is None:
-        return "no linear alignment"
-    matrix, centre = fit.transform.matrix, geometric_centre(result.fixed.grid)
-    if not fit.accepted:
-        kept = "identity" if np.array_equal(matrix, np.eye(4)) else "initial transform"
-        return f"linear alignment: {kept} kept (nothing better found)"
-    shift_mm = np.linalg.norm(matrix[:3, :3] @ centre + matrix[:3, 3] - centre)
-    degrees = decompose_matrix(matrix)["rotation_degrees"]
-    return (
-        f"linear alignment: {fit.model}, rotation {degrees:.1f} degrees, translation of the centre {shift_mm:.1f} mm, "
-        f"dissimilarity {fit.dissimilarity_before:.3f} -> {fit.dissimilarity_after:.3f}"
     )

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from convexadam._atomic import check_writable, make_folder
+from convexadam._atomic import check_writable
 from convexadam.errors import FileError, GeometryError
 from convexadam.geometry import Image
 from convexadam.io import check_learn2reg_name
 from convexadam.io.nifti import has_right_angles
 from convexadam.registration import RegistrationResult
-from convexadam.registration.files import REPORT, write_outputs
+from convexadam.registration.files import REPORT, SAVED, save_result
 
-LABELS = "labels_moved.nii.gz"
+FIGURE = "figure.png"
 
 _BYTES_PER_VOXEL = 16
 """Of the moved image and the transform, before they are packed."""
@@ -83,18 +83,11 @@ def write_result(result: RegistrationResult, folder: Path, *, extra: Mapping[str
         If they cannot be written. They are kept in a temporary folder then if possible, which the message names.
     """
     try:
-        return _write_files(result, folder, extra)
+        return save_result(result, folder, SAVED, extra=extra)
     except FileError as error:
         try:
             rescue = Path(tempfile.mkdtemp(prefix="convexadam-"))
-            _write_files(result, rescue, extra)
+            save_result(result, rescue, SAVED, extra=extra)
         except (FileError, OSError):
             raise error from None
         raise FileError(f"{error}; the results must be moved from {rescue}, where they are kept") from error
-
-
-def _write_files(result: RegistrationResult, folder: Path, extra: Mapping[str, Any] | None) -> list[Path]:
-    make_folder(folder)
-    written = write_outputs(result, folder, ("moved", "transform"))
-    result.save_summary(folder / REPORT, extra=extra)
-    return [*written, folder / REPORT]

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from convexadam.cli.common import Header, OptionalFile, Preset, UsageError, say
-from convexadam.cli.workers import check_workers, make_config, open_executor
+from convexadam.cli.common import Header, UsageError, say
+from convexadam.cli.workers import StudyOptions
 from convexadam.segmentation import (
     JointFusion,
     LabelFusion,
@@ -24,7 +24,7 @@ METHODS: dict[str, type[LabelFusion]] = {"joint": JointFusion, "local": LocalVot
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segment:
+class Segment(StudyOptions):
     """Segment TARGET by atlases: register each to it, and fuse their labels; the same command continues.
 
     DIR holds labels.nii.gz, confidence.nii.gz (share of the votes) and registrations/. With --leave-one-out and without
@@ -48,14 +48,6 @@ class Segment:
         Label of voxels where an atlas does not know, and has no vote.
     leave_one_out
         Segment each atlas by the others, and compare.
-    config
-        TOML file of settings of the registrations, instead of a preset.
-    workers
-        Processes on this machine that share its cores.
-    dask
-        Address of a Dask scheduler, on whose workers to register.
-    slurm_jobs
-        SLURM jobs to start as workers, as dask-jobqueue is configured.
     quiet
         Print nothing.
     """
@@ -68,11 +60,6 @@ class Segment:
     probabilities_of: tuple[int, ...] = ()
     missing: int | None = None
     leave_one_out: bool = False
-    preset: Preset = "default"
-    config: OptionalFile = None
-    workers: int = 1
-    dask: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
-    slurm_jobs: int = 0
     header: Header = None
     quiet: bool = False
 
@@ -80,11 +67,10 @@ class Segment:
         """Run the command."""
         if (self.target is None) != self.leave_one_out:
             raise UsageError("TARGET must be given, or --leave-one-out without it; pass one of them")
-        check_workers(self.workers, self.dask, self.slurm_jobs)
-        with open_executor(self.workers, self.dask, self.slurm_jobs) as executor:
+        with self.open_executor() as executor:
             settings = {
                 "output_dir": self.output_dir,
-                "config": make_config(self.preset, self.config),
+                "config": self.make_config(),
                 "method": METHODS[self.method](),
                 "most": self.most,
                 "missing": self.missing,

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import tyro
 
-from convexadam.cli.common import Header, OptionalFile, Preset, say
-from convexadam.cli.workers import check_workers, make_config, open_executor
+from convexadam.cli.common import Header, OptionalFile, say
+from convexadam.cli.workers import StudyOptions
 from convexadam.template import TemplateRound, build_template
 
 
 @dataclass(frozen=True, kw_only=True)
-class Template:
+class Template(StudyOptions):
     """Build the template of a group: its mean shape and average intensities; the same command continues.
 
     DIR holds template.nii.gz, deviation.nii.gz, convergence.csv, and a folder for each scan with the transform from the
@@ -41,14 +41,6 @@ class Template:
         Make the template symmetric between left and right.
     sharpening
         Amount of unsharp masking of the averages.
-    config
-        TOML file of settings of the deformable rounds, instead of a preset.
-    workers
-        Processes on this machine that share its cores.
-    dask
-        Address of a Dask scheduler, on whose workers to register.
-    slurm_jobs
-        SLURM jobs to start as workers, as dask-jobqueue is configured.
     quiet
         Print nothing.
     """
@@ -62,22 +54,16 @@ class Template:
     spacing_mm: tuple[float, float, float] | None = None
     symmetric: bool = False
     sharpening: float = 0.0
-    preset: Preset = "default"
-    config: OptionalFile = None
-    workers: int = 1
-    dask: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
-    slurm_jobs: int = 0
     header: Header = None
     quiet: bool = False
 
     def run(self) -> None:
         """Run the command."""
-        check_workers(self.workers, self.dask, self.slurm_jobs)
-        with open_executor(self.workers, self.dask, self.slurm_jobs) as executor:
+        with self.open_executor() as executor:
             found = build_template(
                 self.scans,
                 output_dir=self.output_dir,
-                config=make_config(self.preset, self.config),
+                config=self.make_config(),
                 linear_rounds=self.linear_rounds,
                 rounds=self.rounds,
                 tolerance_percent=self.tolerance_percent,

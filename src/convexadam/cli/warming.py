@@ -32,8 +32,8 @@ class Warmup:
         start = time.perf_counter()
         for name in preset_names():
             config = preset(name)
-            register(pair.fixed, pair.moving, config)
-            register(pair.fixed, pair.moving, _toggle_symmetric(config)).transform.inverse()
+            register(pair.fixed, pair.moving, config, progress=False)
+            register(pair.fixed, pair.moving, _toggle_symmetric(config), progress=False).transform.inverse()
         if not self.quiet:
             say(f"kernels of {', '.join(preset_names())} are compiled ({time.perf_counter() - start:.0f} s)")
 

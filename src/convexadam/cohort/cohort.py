@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from convexadam._atomic import make_folder
-from convexadam._checks import check_component, check_count
+from convexadam._checks import check_count
 from convexadam._lock import lock_folder
 from convexadam._version import VERSION
 from convexadam.cohort.fingerprint import describe_settings
@@ -33,6 +33,7 @@ from convexadam.io.nifti_placement import get_header_form
 from convexadam.io.reading import StrPath
 from convexadam.registration import RegistrationConfig, preset
 from convexadam.registration.files import Output
+from convexadam.registration.presets import parse_config
 from convexadam.report import judge_quality
 
 OUTPUTS: tuple[Output, ...] = ("transform", "moved", "labels")
@@ -44,7 +45,7 @@ _MOST_OTHERS = 200
 
 def register_cohort(
     pairs: StrPath | Sequence[PairFiles],
-    config: RegistrationConfig | None = None,
+    config: RegistrationConfig | str | None = None,
     *,
     output_dir: StrPath,
     executor: Executor | None = None,
@@ -65,7 +66,7 @@ def register_cohort(
         A list of pairs in a file (see `convexadam.io.read_manifest`), or the pairs. Those with a ``preset`` use its
         settings.
     config
-        Settings of all other pairs; ``None`` takes ``preset("default")``.
+        Settings of all other pairs, or the name of a preset; ``None`` is ``"default"``.
     output_dir
         Folder for the results; created if it does not exist.
     executor
@@ -120,7 +121,7 @@ def _check_arguments(files: Sequence[PairFiles], outputs: Collection[Output], re
 
 def _make_jobs(
     files: Sequence[PairFiles],
-    config: RegistrationConfig | None,
+    config: RegistrationConfig | str | None,
     folder: Path,
     outputs: tuple[Output, ...],
     device: str | None,
@@ -132,9 +133,7 @@ def _make_jobs(
     InputError
         If files do not exist or presets are unknown; the message lists all of them.
     """
-    config = preset() if config is None else config
-    check_component(config, RegistrationConfig, "config")
-    problems, presets = list[str](), dict[str | None, RegistrationConfig]({None: config})
+    problems, presets = list[str](), dict[str | None, RegistrationConfig]({None: parse_config(config)})
     exist: dict[Path, bool] = {}
     for pair in files:
         gone = [path for path in pair.files.values() if not exist.setdefault(path, path.exists())]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, final
 
 from convexadam.io import PairFiles
 from convexadam.report import QualityMeasures, Verdict
+from convexadam.report.wording import TRUTH
+from convexadam.viz.html import make_block, make_table, or_text
 
 
 @final
@@ -52,7 +56,36 @@ class CohortOutcome:
     is_permanent: bool = False
     warnings: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Id and figures of the pair, on one line."""
+        return f"CohortOutcome({self.id!r}, {', '.join(map(': '.join, self._list_figures()))})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a table of the figures of the pair."""
+        return _make_html(self)
+
+    def _list_figures(self) -> Iterator[tuple[str, str]]:
+        """Yield names and values of what is known of the pair."""
+        yield "status", self.status
+        if self.error is not None:
+            yield "error", self.error
+        if self.verdict is not None:
+            yield "verdict", "; ".join([self.verdict.grade, *self.verdict.reasons])
+        for name, wording in TRUTH.items():
+            if name in self.scores:
+                yield wording.label, wording.format(self.scores[name])
+        if not math.isnan(self.seconds):
+            yield "time", f"{self.seconds:.3g} s"
+        if self.warnings:
+            yield "warnings", str(len(self.warnings))
+
     @property
     def id(self) -> str:
         """The id of the pair."""
         return self.pair.id
+
+
+@or_text
+def _make_html(outcome: CohortOutcome) -> str:
+    figures = dict(outcome._list_figures())
+    return make_block(f"Pair {outcome.id}", make_table(figures | {"folder": str(outcome.folder)}))

@@ -15,6 +15,7 @@ from convexadam.io import PairFiles, read_image
 from convexadam.io.nifti_file import has_nifti_signature, open_nifti, read_head
 from convexadam.registration import RegistrationConfig, preset
 from convexadam.registration.memory import estimate_on_grid
+from convexadam.registration.presets import parse_config
 from convexadam.registration.work import OPERATIONS_PER_S, count_operations
 
 _PROCESS = 400_000_000
@@ -42,6 +43,12 @@ class CohortPlan:
         Of all workers, if each registers the largest pair.
     machine_bytes
         Memory of this machine; infinite if the system does not tell.
+
+    Examples
+    --------
+    >>> from convexadam.cohort import CohortPlan
+    >>> CohortPlan(pairs=10, workers=2, seconds=600.0, memory_bytes=2e9, machine_bytes=16e9).pairs
+    10
     """
 
     pairs: int
@@ -57,7 +64,7 @@ class CohortPlan:
 
 
 def plan_cohort(
-    pairs: Sequence[PairFiles], config: RegistrationConfig | None = None, *, workers: int = 1, threads: int = 1
+    pairs: Sequence[PairFiles], config: RegistrationConfig | str | None = None, *, workers: int = 1, threads: int = 1
 ) -> CohortPlan:
     """Estimate time and memory from the headers of the images; no image of NIfTI is read.
 
@@ -66,7 +73,7 @@ def plan_cohort(
     pairs
         The pairs.
     config
-        Settings of the pairs without a preset; ``None`` takes ``preset("default")``.
+        Settings of the pairs without a preset, or the name of a preset; ``None`` is ``"default"``.
     workers
         Pairs that are registered at the same time.
     threads
@@ -76,8 +83,18 @@ def plan_cohort(
     ------
     FileError
         If a header cannot be read.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import as_image, write_image
+    >>> from convexadam.cohort import PairFiles, plan_cohort
+    >>> write_image(as_image(torch.zeros(40, 40, 40)), "scan.nii.gz")
+    >>> plan = plan_cohort([PairFiles(id="one", fixed="scan.nii.gz", moving="scan.nii.gz")] * 10, workers=2)
+    >>> plan.pairs, plan.workers
+    (10, 2)
     """
-    config = preset() if config is None else config
+    config = parse_config(config)
     grids: dict[Path, Grid] = {}
     costs: dict[tuple[Path, str | None], tuple[float, float]] = {}
     seconds, largest = 0.0, 0.0

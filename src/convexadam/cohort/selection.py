@@ -34,6 +34,15 @@ def pair_with_fixed(fixed: StrPath, moving: str) -> tuple[PairFiles, ...]:
     ------
     FileError
         If the fixed image does not exist, or no other file has such a name.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.cohort import pair_with_fixed
+    >>> for name in ("template", "scan-1", "scan-2"):
+    ...     Path(f"{name}.nii.gz").touch()
+    >>> [pair.moving.name for pair in pair_with_fixed("template.nii.gz", "scan-*.nii.gz")]
+    ['scan-1.nii.gz', 'scan-2.nii.gz']
     """
     reference = Path(fixed)
     if not reference.exists():
@@ -53,6 +62,15 @@ def pair_all(images: str) -> tuple[PairFiles, ...]:
     ------
     FileError
         If fewer than two files have such a name.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.cohort import pair_all
+    >>> for name in "abc":
+    ...     Path(f"{name}.nii.gz").touch()
+    >>> [(pair.fixed.name, pair.moving.name) for pair in pair_all("*.nii.gz")]
+    [('a.nii.gz', 'b.nii.gz'), ('a.nii.gz', 'c.nii.gz'), ('b.nii.gz', 'c.nii.gz')]
     """
     found = _find(images, 2)
     names = name_files(found)
@@ -81,6 +99,16 @@ def pair_bids(folder: StrPath, suffix: str = "T1w", fixed: StrPath | None = None
         If the folder or the fixed image do not exist.
     InputError
         If there are no such images, or without ``fixed`` no subject has two of them.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.cohort import pair_bids
+    >>> for name in ("01", "02"):
+    ...     Path(f"study/sub-{name}/anat").mkdir(parents=True)
+    ...     Path(f"study/sub-{name}/anat/sub-{name}_T1w.nii.gz").touch()
+    >>> [pair.moving.name for pair in pair_bids("study", fixed="study/sub-01/anat/sub-01_T1w.nii.gz")]
+    ['sub-02_T1w.nii.gz']
     """
     root = Path(folder)
     if not root.is_dir():

@@ -33,6 +33,12 @@ class Adam:
     ------
     ConfigError
         If the learning rate is not positive.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import Adam, Refinement
+    >>> Refinement(optimiser=Adam(learning_rate=0.5)).optimiser
+    Adam(learning_rate=0.5)
     """
 
     learning_rate: float = 1.0

@@ -47,6 +47,15 @@ def contrast_coherence(fixed: Channels, moving: Channels, displacement: Field, w
         From fixed to moving, ``[3, i, j, k]``, in grid units.
     weights
         Evidence of both images, ``[i, j, k]``; ``None`` for 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.continuous import contrast_coherence
+    >>> image = torch.rand(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> same = contrast_coherence(image, image, torch.zeros(3, 8, 8, 8), (None, None))
+    >>> round(same.item(), 2)
+    1.0
     """
     shape = (displacement.shape[1], displacement.shape[2], displacement.shape[3])
     f, m = (normalise_locally(x, _INNER_RADIUS, _FLOOR, w) for x, w in zip((fixed, moving), weights, strict=True))
@@ -81,6 +90,13 @@ class DifferentContrasts:
     ------
     ConfigError
         If a setting is out of range or of the wrong type.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import DifferentContrasts, Level, Refinement, Ssd
+    >>> other = DifferentContrasts(levels=(Level(spacing=2, iterations=20),), similarity=Ssd())
+    >>> Refinement(different_contrasts=other).different_contrasts.coherence
+    0.65
     """
 
     levels: tuple[Level, ...]

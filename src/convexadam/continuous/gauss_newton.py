@@ -37,6 +37,12 @@ class GaussNewton:
     ------
     ConfigError
         If ``damping`` is not positive.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import GaussNewton, Refinement
+    >>> Refinement(optimiser=GaussNewton(damping=0.2)).optimiser.damping
+    0.2
     """
 
     damping: float = 0.1

@@ -9,13 +9,14 @@ from typing import final
 import torch
 
 from convexadam._arguments import check_arguments
-from convexadam._checks import check_component, check_count, check_number, show
+from convexadam._checks import check_component, check_count, check_flag, check_number, show
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.continuous.protocols import SimilarityTerm, Weights
 from convexadam.continuous.similarity import Ssd
 from convexadam.errors import ConfigError, InputError
 from convexadam.kernels.lncc.reference import normalise
 from convexadam.kernels.smooth import smooth
+from convexadam.kernels.warp_ssd import overlap_weight
 
 _MOST_RADIUS = 1000
 _MOST_CHANNELS = 10_000
@@ -40,11 +41,22 @@ class Part:
     variance_floor
         Added to local variances, as a share of the variance of the whole channel, so that noise in flat regions counts
         little.
+    by_distance
+        Whether the weight is multiplied by the square of the mean squared difference at the beginning of a level over
+        the mean squared slope, which is about the squared distance still to go, in control points. Intensities lead
+        images together that are far from aligned, such as those of two persons; close to alignment, what is left of
+        their difference is true.
 
     Raises
     ------
     ConfigError
         If a setting is out of range.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import JointSsd, Part
+    >>> JointSsd(parts=(Part(channels=12), Part(first=12, channels=1, radius=2))).parts[1].first
+    12
     """
 
     channels: int
@@ -52,6 +64,7 @@ class Part:
     weight: float = 1.0
     radius: int | None = None
     variance_floor: float = 1e-3
+    by_distance: bool = False
 
     def __post_init__(self) -> None:
         check_count(self.channels, "channels", least=1, most=_MOST_CHANNELS)
@@ -60,6 +73,7 @@ class Part:
         if self.radius is not None:
             check_count(self.radius, "radius", least=1, most=_MOST_RADIUS)
         check_number(self.variance_floor, "variance_floor", above=True)
+        check_flag(self.by_distance, "by_distance")
 
     @check_arguments
     def select(self, features: Channels, weight: Volume | None) -> Iterator[Volume]:
@@ -74,7 +88,8 @@ class Part:
 def normalise_locally(channel: Channels, radius: int, floor: float, weight: Volume | None) -> Channels:
     """Shift and scale a channel ``[1, i, j, k]`` to mean 0 and variance 1 in the window around each point.
 
-    ``floor`` is added to local variances, as a share of the variance of the channel.
+    ``floor`` is added to local variances, as a share of the variance of the channel. Points of less weight than their
+    window has on average, which hold padding rather than the image, are drawn towards its mean, 0.
     """
     taps = (1.0,) * (2 * radius + 1)
     values = normalise(channel.contiguous(), weight)
@@ -83,7 +98,8 @@ def normalise_locally(channel: Channels, radius: int, floor: float, weight: Volu
     inverse = torch.where(total > 0, 1 / torch.where(total > 0, total, 1.0), 0.0)
     mean = smooth(values, taps, before=weight, after=inverse)
     variance = smooth(values.square(), taps, before=weight, after=inverse).addcmul_(mean, mean, value=-1)
-    return (values - mean).mul_(variance.clamp_min_(0).add_(floor).rsqrt_())
+    result = (values - mean).mul_(variance.clamp_min_(0).add_(floor).rsqrt_())
+    return result if weight is None else result.mul_(inverse.mul_(known).mul_(len(taps) ** 3).clamp_(max=1.0))
 
 
 @final
@@ -107,6 +123,13 @@ class JointSsd:
     ------
     ConfigError
         If there is no part, or ``robust_scale`` is not positive.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import JointSsd, Part, Refinement
+    >>> both = JointSsd(parts=(Part(channels=12), Part(first=12, channels=1, weight=2.0)))
+    >>> len(Refinement(similarity=both).similarity.parts)
+    2
     """
 
     parts: tuple[Part, ...]
@@ -148,15 +171,36 @@ class JointSsd:
             for target, features, weight in zip(maps, (fixed, moving), weights, strict=True):
                 for number, channel in enumerate(part.select(features, weight), start=first):
                     target[number] = channel
-                    slopes = slopes + _mean_squared_slope(channel)
-            scale = torch.where(slopes > 0, part.weight / torch.where(slopes > 0, slopes, 1.0), 0.0).sqrt()
-            for target in maps:
-                target[first : first + part.channels].mul_(scale)
+                    slopes = slopes + _mean_squared_slope(channel, weight)
+            per_slope = torch.where(slopes > 0, 1 / torch.where(slopes > 0, slopes, 1.0), 0.0)
+            scale = part.weight * per_slope
+            f, m = (target[first : first + part.channels] for target in maps)
+            if part.by_distance:
+                scale = scale * (per_slope * _mean_squared_difference(f, m, start, weights)).square()
+            for target in (f, m):
+                target.mul_(scale.sqrt())
             first += part.channels
         return Ssd(robust_scale=self.robust_scale).prepare(maps[0], maps[1], start, weights)
 
 
-def _mean_squared_slope(channel: Volume) -> Float[Tensor, ""]:
-    """Mean over the points of the squared differences of neighbours along each axis."""
-    i, j, k = (channel.diff(dim=axis).square().sum(dtype=torch.float64) for axis in range(3))
-    return ((i + j + k) / channel.numel()).to(channel.dtype)
+def _mean_squared_difference(fixed: Channels, moving: Channels, start: Field, weights: Weights) -> Float[Tensor, ""]:
+    """Sum over the channels of the mean over the overlap, by weight, at the displacement ``start``."""
+    difference, _ = Ssd().prepare(fixed, moving, start, weights)(start.detach())
+    return difference.detach() / overlap_weight(start, *weights).mean().clamp_min(1e-12)
+
+
+def _mean_squared_slope(channel: Volume, weight: Volume | None) -> Float[Tensor, ""]:
+    """Mean over the points, by weight, of the squared differences of neighbours along each axis."""
+    total = torch.zeros((), dtype=torch.float64, device=channel.device)
+    for axis in range(3):
+        squares = channel.diff(dim=axis).square_()
+        if weight is not None:
+            squares *= _least_of_neighbours(weight, axis)
+        total = total + squares.sum(dtype=torch.float64)
+    known = channel.numel() if weight is None else weight.sum(dtype=torch.float64).clamp_min(1e-12)
+    return (total / known).to(channel.dtype)
+
+
+def _least_of_neighbours(weight: Volume, axis: int) -> Float[Tensor, "a b d"]:
+    size = weight.shape[axis] - 1
+    return torch.minimum(weight.narrow(axis, 0, size), weight.narrow(axis, 1, size))

@@ -34,6 +34,12 @@ class Level:
     ------
     ConfigError
         If a setting is out of range.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import Level, Refinement
+    >>> Refinement(levels=(Level(spacing=4, iterations=40), Level(spacing=2, iterations=20))).levels[1].spacing
+    2
     """
 
     spacing: PerAxis = 2

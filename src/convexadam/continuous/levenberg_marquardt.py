@@ -44,6 +44,12 @@ class LevenbergMarquardt:
     -----
     After "Factored Levenberg-Marquardt for diffeomorphic registration", arXiv 2603.19371, with a window before the
     division (Lucas and Kanade, IJCAI 1981) in place of smoothing after it.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import LevenbergMarquardt, Refinement
+    >>> Refinement(optimiser=LevenbergMarquardt(damping=0.1)).optimiser
+    LevenbergMarquardt(damping=0.1)
     """
 
     damping: float = 0.1

@@ -9,8 +9,8 @@ from typing import cast, final
 
 from convexadam._arguments import check_arguments
 from convexadam._axes import Unit, check_triple, check_unit, check_whole_voxels, spacing_in_voxels
-from convexadam._checks import check_component, check_count, check_number, show
-from convexadam._typing import Channels, Field, Float, Guide, Tensor, Triple, Volume
+from convexadam._checks import check_axis_weights, check_component, check_count, check_number, show
+from convexadam._typing import AxisWeights, Channels, Field, Float, Guide, Tensor, Triple, Volume
 from convexadam.continuous.adam import Adam
 from convexadam.continuous.contrasts import DifferentContrasts, contrast_coherence
 from convexadam.continuous.convergence import Convergence
@@ -26,6 +26,7 @@ from convexadam.continuous.protocols import (
     Similarity,
 )
 from convexadam.continuous.regularisers import Diffusion
+from convexadam.continuous.restriction import restrict
 from convexadam.continuous.similarity import Ssd
 from convexadam.continuous.smoothing import BilateralSmoothing, BoxSmoothing, Smoother, Smoothing
 from convexadam.continuous.snapshot import Snapshot, select, swap, take_last
@@ -57,20 +58,17 @@ class Refinement:
     similarity
         How features are compared: `Ssd`, `Lncc`, a `WeightedSum` of them, or any `Similarity`.
     regularisers
-        Costs of the displacement alone: `Diffusion`, `Bending`, `VolumePreserving`, or any `Regulariser`; with none,
-        smoothing is the only regularisation. The default weight of 1.25 suits squared differences of the 12 channels
-        of `MindSSC`; features on another scale need another weight.
+        Costs of the displacement alone: `Diffusion`, `Bending`, `VolumePreserving`, or any `Regulariser`. The default
+        weight of 1.25 suits squared differences of the 12 channels of `MindSSC`; other features need another weight.
     optimiser
         `Adam`, `LevenbergMarquardt`, or any `Optimiser`.
     update_smoothing
-        ``B``: of the whole field (`Additive`) or of each update (`Compositional`, `StationaryVelocity`), in control
-        points; ``None`` for none. For `LevenbergMarquardt` the window of the local least-squares problem.
+        ``B``, in control points: of the field (`Additive`) or of each update (the others); ``None`` for none. For
+        `LevenbergMarquardt` the window of the local least-squares problem.
     parametrisation
-        How updates become a displacement: `Additive` as published, `Compositional`, `StationaryVelocity`, or any
-        `Parametrisation`.
+        How updates become a displacement: `Additive` (published), `Compositional`, `StationaryVelocity`, or your own.
     tolerance
-        A level ends early once five iterations lower the value by less than this share of it; 0 runs all of them. The
-        first five always run.
+        A level ends early once five iterations lower the value by less than this share of it; 0 runs all of them.
     final_smoothing
         Applied once to the displacement at full resolution (in voxels); ``None`` for none.
     different_contrasts
@@ -83,8 +81,11 @@ class Refinement:
 
     Notes
     -----
-    Siebert, Hansen, Heinrich, "ConvexAdam: Self-configuring dual-optimisation-based 3D multitask medical image
-    registration", IEEE TMI 2024. The displacement after the last step is returned.
+    Siebert, Hansen, Heinrich, "ConvexAdam", IEEE TMI 2024. The displacement after the last step is returned.
+
+    Examples
+    --------
+    >>> refinement = Refinement(levels=(Level(spacing=4, iterations=40), Level(spacing=2, iterations=20)))
     """
 
     levels: tuple[Level, ...] = (Level(),)
@@ -131,14 +132,7 @@ class Refinement:
         ):
             check_component(getattr(self, name), allowed, name)
         if self.different_contrasts is not None:
-            spacings, others = (
-                [level.spacing for level in ls] for ls in (self.levels, self.different_contrasts.levels)
-            )
-            if spacings != others:
-                raise ConfigError(
-                    f"different_contrasts.levels must have the spacings of levels, {spacings}, got {others}; "
-                    "features are extracted before the contrasts are known"
-                )
+            self.different_contrasts.check_levels(self.levels)
             self._for_different_contrasts(self.different_contrasts)  # checks its levels
 
     @full_precision
@@ -154,6 +148,7 @@ class Refinement:
         guide: Guide | None = None,
         soft_mask: Volume | None = None,
         voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        restrict_deformation: AxisWeights = (1.0, 1.0, 1.0),
     ) -> Field:
         """Refine a displacement from fixed to moving.
 
@@ -171,11 +166,14 @@ class Refinement:
             Where `VolumePreserving` acts, ``[i, j, k]`` in [0, 1]; ``None`` leaves that to its ``region``.
         voxel_mm
             Size of a voxel; only used where ``unit`` is ``"mm"``.
+        restrict_deformation
+            Factor, in [0, 1], of the updates along each axis; 0 forbids them.
 
         Returns
         -------
         Displacement ``[3, i, j, k]`` in voxels, at full resolution.
         """
+        check_axis_weights(restrict_deformation, "restrict_deformation")
         shape: Triple = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
         spacings = self.control_point_spacings(shape, voxel_mm)
 
@@ -188,6 +186,7 @@ class Refinement:
                 moving_weight=None if moving_weight is None else complete_weight(moving_weight, spacing),
                 fixed_guide=None if guide is None else pool(guide, spacing),
                 spacing=spacing,
+                restrict_deformation=restrict_deformation,
             )
 
         if start is None:
@@ -374,10 +373,11 @@ class Refinement:
             scale = float(mean_curvature(term, start))
             regularisers.append(LandmarkCost(features.landmarks, start, curvature=scale))
         compared = (tensor_of(features.fixed), tensor_of(features.moving), *features.weights)
-        objective = RegistrationObjective(term, regularisers, compared, soft_mask=soft_mask)
-        state = self._parametrisation_of(level).initialise(
+        free_objective = RegistrationObjective(term, regularisers, compared, soft_mask=soft_mask)
+        free_state = self._parametrisation_of(level).initialise(
             start, smoothing, overlap_weight(start, *features.weights), features.fixed_guide
         )
+        objective, state = restrict(free_objective, free_state, features.restrict_deformation)
         yield 0, state.displacement
         for iteration in self.optimiser.minimise(
             objective, state, Convergence(level.iterations, self.tolerance), smoothing

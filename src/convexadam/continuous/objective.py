@@ -13,6 +13,7 @@ from convexadam._typing import Field, Float, Tensor, Volume
 from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.protocols import DisplacementState, HasCurvature, Objective, Regulariser, SimilarityTerm
 from convexadam.continuous.regularisers import Diffusion
+from convexadam.continuous.restriction import RestrictedState
 from convexadam.kernels.diffusion import diffusion
 from convexadam.kernels.recording import recordable
 
@@ -78,6 +79,7 @@ class RegistrationObjective:
         similarity alone, so that a regulariser that is stiff in one place does not change the damping elsewhere.
         """
         value, derivatives = self._term.curvature(displacement, out=out, **self._fused)
+        derivatives[3].mul_(_share_of_axes(displacement))
         total, scale = self._regularise(value, displacement, derivatives[:3]), derivatives[3].mean()
         for regulariser in self._others:
             if isinstance(regulariser, HasCurvature):
@@ -109,6 +111,7 @@ def is_recordable(objective: Objective, state: DisplacementState, convergence: C
 
     Components from outside the library may keep state on the host, which a recording would freeze.
     """
+    state = state.inner if isinstance(state, RestrictedState) else state
     known = objective.is_recordable and type(state).__module__.startswith("convexadam.")
     return (
         known and not convergence.monitored and recordable(*objective.compared, iterations=convergence.max_iterations)
@@ -117,8 +120,13 @@ def is_recordable(objective: Objective, state: DisplacementState, convergence: C
 
 def mean_curvature(term: SimilarityTerm, displacement: Field) -> Float[Tensor, ""]:
     """Mean curvature of a similarity over the control points that have any; 0 if none has."""
-    curvature = term.curvature(displacement)[1][3]
+    curvature = term.curvature(displacement)[1][3].mul_(_share_of_axes(displacement))
     return curvature.sum() / (curvature > 0).sum().clamp_min(1)
+
+
+def _share_of_axes(displacement: Field) -> float:
+    """Return three over the number of axes with several control points: along others there is no curvature."""
+    return 3 / (sum(n > 1 for n in displacement.shape[1:]) or 3)
 
 
 def _fuses_diffusion(term: SimilarityTerm) -> bool:

@@ -28,7 +28,14 @@ _SQUARINGS = 6
 @final
 @dataclass(frozen=True, kw_only=True)
 class Additive:
-    """The published form: ``u = B(p)``, and the optimiser updates ``p``. Smooth, but free to fold."""
+    """The published form: ``u = B(p)``, and the optimiser updates ``p``. Smooth, but free to fold.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import Additive, Refinement
+    >>> Refinement(parametrisation=Additive()).parametrisation
+    Additive()
+    """
 
     fold_free: ClassVar[bool] = False
     """Whether `register` repairs what folds in the end."""
@@ -63,6 +70,12 @@ class Compositional:
     ------
     ConfigError
         If ``max_step`` is not positive, or ``total_smoothing`` is no smoothing.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import Compositional, GaussianSmoothing
+    >>> Compositional(total_smoothing=GaussianSmoothing(sigma=0.8)).total_smoothing
+    GaussianSmoothing(sigma=0.8)
     """
 
     fold_free: ClassVar[bool] = True
@@ -121,6 +134,12 @@ class StationaryVelocity:
     Arsigny, Commowick, Pennec, Ayache, "A log-Euclidean framework for statistics on diffeomorphisms", MICCAI 2006.
     The gradient with respect to ``u`` approximates that with respect to ``v``, as in Vercauteren, Pennec, Perchant,
     Ayache, "Symmetric log-domain diffeomorphic registration", MICCAI 2008.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import Refinement, StationaryVelocity
+    >>> Refinement(parametrisation=StationaryVelocity()).parametrisation.fold_free
+    True
     """
 
     fold_free: ClassVar[bool] = True

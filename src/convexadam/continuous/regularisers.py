@@ -27,6 +27,16 @@ class Diffusion:
     ------
     ConfigError
         If the weight is not a finite number of at least 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.continuous import Diffusion
+    >>> ramp = torch.zeros(3, 8, 8, 8)
+    >>> ramp[0] = torch.arange(8.0)[:, None, None]
+    >>> value, gradient = Diffusion(weight=3.0)(ramp)
+    >>> value.item() > 0, Diffusion()(torch.ones(3, 8, 8, 8))[0].item()  # a translation is smooth
+    (True, 0.0)
     """
 
     weight: float = 0.2
@@ -65,6 +75,15 @@ class Bending:
     -----
     Rueckert et al., "Nonrigid registration using free-form deformations: application to breast MR images", IEEE TMI
     1999.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.continuous import Bending
+    >>> ramp = torch.zeros(3, 8, 8, 8)
+    >>> ramp[0] = torch.arange(8.0)[:, None, None]  # an affine field does not bend
+    >>> Bending(weight=1.0)(ramp)[0].item()
+    0.0
     """
 
     weight: float = 1.0
@@ -107,6 +126,13 @@ class VolumePreserving:
     Below a determinant of 0.05 the cost continues along its tangent. ``"auto"`` follows the idea of Dong et al.,
     "Preserving tumor volumes for unsupervised medical image registration", ICCV 2023, with the squared logarithm as
     cost. Volumes are relative to those after the linear alignment.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.continuous import VolumePreserving
+    >>> VolumePreserving(weight=10.0)(torch.ones(3, 8, 8, 8))[0].item()  # a translation keeps volumes
+    0.0
     """
 
     weight: float = 100.0

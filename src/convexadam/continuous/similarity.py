@@ -42,6 +42,17 @@ class Ssd:
     Notes
     -----
     The robust form is that of Geman and McClure, Bulletin of the ISI 1987.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.continuous import Ssd
+    >>> maps = torch.rand(2, 10, 10, 10, generator=torch.Generator().manual_seed(0))
+    >>> still = torch.zeros(3, 10, 10, 10)
+    >>> term = Ssd().prepare(maps, maps + 1, still, (None, None))
+    >>> value, gradient = term(still)
+    >>> round(value.item(), 3), tuple(gradient.shape)
+    (2.0, (3, 10, 10, 10))
     """
 
     channels_last: ClassVar[bool] = True
@@ -88,6 +99,16 @@ class Lncc:
     ------
     ConfigError
         If ``radius`` is not a whole number of at least 1, or ``variance_floor`` not positive.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.continuous import Lncc
+    >>> maps = torch.rand(1, 10, 10, 10, generator=torch.Generator().manual_seed(0))
+    >>> still = torch.zeros(3, 10, 10, 10)
+    >>> term = Lncc(radius=2).prepare(maps, 0.5 * maps + 2, still, (None, None))  # another brightness
+    >>> bool(term(still)[0] < 0.1)
+    True
     """
 
     radius: int = 2
@@ -133,6 +154,12 @@ class WeightedSum:
     ------
     ConfigError
         If there is no term, a term is no `Similarity`, the numbers differ, or one is not positive.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import Lncc, Refinement, Ssd, WeightedSum
+    >>> Refinement(similarity=WeightedSum(terms=(Ssd(), Lncc()), weights=(1.0, 0.5))).similarity.weights
+    (1.0, 0.5)
     """
 
     terms: tuple[Similarity, ...]

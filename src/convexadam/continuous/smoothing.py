@@ -50,6 +50,12 @@ class BoxSmoothing:
     ------
     ConfigError
         If the width is not an odd whole number of at least 1, or ``passes`` not a whole number of at least 0.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import BoxSmoothing
+    >>> [round(27 * tap) for tap in BoxSmoothing(width=3, passes=3).taps()]
+    [1, 3, 6, 7, 6, 3, 1]
     """
 
     width: int = 3
@@ -85,6 +91,13 @@ class GaussianSmoothing:
     ------
     ConfigError
         If ``sigma`` is not positive.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import GaussianSmoothing
+    >>> taps = GaussianSmoothing(sigma=1.0).taps()
+    >>> round(taps[len(taps) // 2], 3)  # 1 / sqrt(2 pi)
+    0.399
     """
 
     sigma: float = 1.0
@@ -119,6 +132,13 @@ class KovesiSmoothing:
     Notes
     -----
     Kovesi, "Fast almost-Gaussian filtering", DICTA 2010.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import KovesiSmoothing
+    >>> taps = KovesiSmoothing(sigma=1.6, passes=4).taps()
+    >>> round(sum(taps), 6)
+    1.0
     """
 
     sigma: float = 1.6
@@ -166,6 +186,12 @@ class BilateralSmoothing:
     -----
     Papiez, Heinrich, Fehrenbach, Risser, Schnabel, "An implicit sliding-motion preserving regularisation via bilateral
     filtering for deformable image registration", Medical Image Analysis 2014.
+
+    Examples
+    --------
+    >>> from convexadam.continuous import BilateralSmoothing, Compositional
+    >>> Compositional(total_smoothing=BilateralSmoothing(sigma=0.8, sigma_guide=0.05)).total_smoothing.sigma
+    0.8
     """
 
     sigma: float = 0.8

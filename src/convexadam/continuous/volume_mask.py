@@ -67,6 +67,14 @@ def volume_mask(
     -----
     The idea to detect tumours by outliers of volume change in a first registration is that of Dong et al.,
     "Preserving tumor volumes for unsupervised medical image registration", ICCV 2023; the formula is our own.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.continuous import volume_mask
+    >>> mask = volume_mask(0.01 * torch.randn(3, 12, 12, 12, generator=torch.Generator().manual_seed(0)))
+    >>> tuple(mask.shape), 0 <= mask.min() <= mask.max() <= 1
+    ((12, 12, 12), tensor(True))
     """
     if not 0 <= low < high:
         raise ConfigError(f"low and high must satisfy 0 <= low < high, got {show(low)} and {show(high)}")

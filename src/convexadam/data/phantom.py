@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from convexadam._arguments import check_arguments
-from convexadam._checks import show
-from convexadam._typing import Field, Points, Shaped, Tensor, Triple, Volume
+from convexadam._checks import check_axis_weights, show
+from convexadam._typing import AxisWeights, Field, Points, Shaped, Tensor, Triple, Volume
 from convexadam.data.body import HALF_MM
 from convexadam.data.canvas import Canvas
 from convexadam.data.motion import Motion, jacobian, largest_safe_scale, solve
@@ -32,7 +32,7 @@ from convexadam.data.texture import Texture, bias_field, gaussian_noise, rician_
 from convexadam.data.tissues import CONTRASTS, LABEL_NAMES
 from convexadam.data.wall import paint_back, paint_chest, paint_ribs, paint_spine, paint_strands, paint_wall
 from convexadam.errors import ConfigError, InputError
-from convexadam.geometry.grid import Grid
+from convexadam.geometry.grid import Grid, axes_with_extent
 from convexadam.geometry.image import Image
 from convexadam.geometry.tensors import finest_float, parse_device
 from convexadam.kernels.warp import identity_positions
@@ -65,6 +65,13 @@ class PhantomPair:
         and free of folds.
     label_names
         Organ of each label.
+
+    Examples
+    --------
+    >>> from convexadam.data import phantom_pair
+    >>> pair = phantom_pair((16, 16, 16))
+    >>> pair.fixed.grid == pair.moving.grid, pair.fixed_landmarks_mm.shape == pair.moving_landmarks_mm.shape
+    (True, True)
     """
 
     fixed: Image
@@ -85,6 +92,7 @@ def phantom_pair(
     affine: Any = None,
     contrasts: tuple[str, str] = ("ct", "ct"),
     displacement_mm: Number = 12.0,
+    restrict_deformation: AxisWeights = (1.0, 1.0, 1.0),
     seed: int = 0,
     noise: Number = 1.0,
     device: torch.device | str | None = None,
@@ -101,7 +109,8 @@ def phantom_pair(
     Parameters
     ----------
     shape
-        Voxels along ``(i, j, k)``, at least 4 each.
+        Voxels along ``(i, j, k)``, at least 4 each; or 1 along one of them, for the middle slice, which moves in its
+        plane only.
     spacing_mm
         Voxel size along ``(i, j, k)`` with axes along R, A, S, centred on the origin.
     affine
@@ -110,6 +119,9 @@ def phantom_pair(
         Contrast of the fixed and of the moving scan: ``"ct"`` (portal venous phase), ``"t1"`` or ``"t2"``.
     displacement_mm
         Length of the largest displacement at any voxel, in mm; 0 for none.
+    restrict_deformation
+        Factor of the displacement along R, A and S, the closest axes of the grid, from 0 to 1: ``(0, 1, 0)`` for a
+        distortion along A alone, as echo-planar images have it.
     seed
         Non-negative integer. Determines all random numbers: anatomy, vessels, textures, motion, noise. No global state
         is used.
@@ -139,12 +151,18 @@ def phantom_pair(
     """
     grid = _parse_grid(shape, spacing_mm, affine)
     _check_settings(contrasts, displacement_mm, noise, seed)
+    check_axis_weights(restrict_deformation, "restrict_deformation")
     target = torch.device("cpu") if device is None else parse_device(device)
     generator = torch.Generator("cpu").manual_seed(int(seed))
     frame = _Frame.of(grid)
+    if grid.slice_axis is not None:
+        across = grid.canonical().slice_axis
+        a, b, c = (0.0 if axis == across else weight for axis, weight in enumerate(restrict_deformation))
+        restrict_deformation = (a, b, c)
     person = Motion.draw_individual(generator)
     plan = Plan.draw(generator)
-    motion = _scale_motion(Motion.draw_breathing(generator), frame, displacement_mm, target)
+    motion = Motion.draw_breathing(generator).with_gain(restrict_deformation)
+    motion = _scale_motion(motion, frame, displacement_mm, target)
     texture = Texture.draw(generator, target)
     no_motion = motion.with_gain((0.0, 0.0, 0.0))
     scans = []
@@ -179,7 +197,10 @@ class _Frame:
     def of(cls, grid: Grid) -> _Frame:
         """Fit the torso to a grid: centred, along R, A and S, scaled to the extent of the closest axes."""
         axes, _ = grid.canonical_axes()
-        ratio = [2 * half / (grid.shape[a] * grid.spacing_mm[a]) for half, a in zip(HALF_MM, axes, strict=True)]
+        ratio = [
+            1.0 if a == grid.slice_axis else 2 * half / (grid.shape[a] * grid.spacing_mm[a])
+            for half, a in zip(HALF_MM, axes, strict=True)
+        ]
         centre = grid.affine @ [*((n - 1) / 2 for n in grid.shape), 1.0]
         fit = np.diag([*ratio, 1.0])
         fit[:3, 3] = -np.array(ratio) * centre[:3]
@@ -194,8 +215,11 @@ class _Frame:
         return torch.stack([at[0] * m[a][0] + at[1] * m[a][1] + (at[2] * m[a][2] + m[a][3]) for a in range(3)])
 
     def edge_mm(self) -> float:
-        """Return the mean size of a voxel, in nominal mm."""
-        return float(abs(np.linalg.det(self.from_voxels[:3, :3])) ** (1 / 3))
+        """Return the mean size of a voxel, in nominal mm; in the plane of a single slice."""
+        if self.grid.slice_axis is None:
+            return float(abs(np.linalg.det(self.from_voxels[:3, :3])) ** (1 / 3))
+        first, second = np.linalg.norm(self.from_voxels[:3, :3], axis=0)[list(axes_with_extent(self.grid))]
+        return float(math.sqrt(first * second))
 
     def slabs(self) -> Iterator[tuple[int, int]]:
         """Yield ranges of planes of the first axis, which bound the memory of temporaries."""
@@ -208,7 +232,7 @@ def _scale_motion(motion: Motion, frame: _Frame, displacement_mm: Number, device
     """Scale the motion to a largest displacement, and check that it does not fold."""
     longest = torch.stack([motion(frame.coords(*slab, device)).square().sum(0).max() for slab in frame.slabs()])
     scale = displacement_mm / math.sqrt(float(longest.max()))
-    i, j, k = (scale * p for p in frame.per_mm)
+    i, j, k = (scale * p * gain for p, gain in zip(frame.per_mm, motion.gain, strict=True))
     scaled = motion.with_gain((i, j, k))
     axes = [torch.linspace(-half, half, 17, dtype=torch.float64, device="cpu") for half in HALF_MM]
     lattice = torch.stack(torch.meshgrid(*axes, indexing="ij")).reshape(3, -1)
@@ -290,9 +314,11 @@ def _corresponding_landmarks(frame: _Frame, person: Motion, motion: Motion, plan
 
 def _parse_grid(shape: Any, spacing_mm: Any, affine: Any) -> Grid:
     sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-    if len(sizes) != 3 or not all(isinstance(n, int) and n >= _LEAST_VOXELS for n in sizes):
+    whole = all(isinstance(n, int) and (n == 1 or n >= _LEAST_VOXELS) for n in sizes)
+    if len(sizes) != 3 or not whole or sizes.count(1) > 1:
         raise InputError(
-            f"shape must be three whole numbers of at least {_LEAST_VOXELS} voxels, got {show(shape)}; choose others"
+            f"shape must be three whole numbers of at least {_LEAST_VOXELS} voxels, one of which may be 1, got "
+            f"{show(shape)}; choose others"
         )
     if affine is not None:
         if spacing_mm is not None:
@@ -300,7 +326,11 @@ def _parse_grid(shape: Any, spacing_mm: Any, affine: Any) -> Grid:
                 "spacing_mm must be None with an affine, which determines the spacing, got both; omit one of them"
             )
         return Grid((sizes[0], sizes[1], sizes[2]), affine)
-    spacing = tuple(2 * half / n for half, n in zip(HALF_MM, sizes, strict=True)) if spacing_mm is None else spacing_mm
+    sides = [2 * half / n for half, n in zip(HALF_MM, sizes, strict=True)]
+    thick = min(sides)  # of a single slice
+    spacing = (
+        tuple(thick if n == 1 else s for n, s in zip(sizes, sides, strict=True)) if spacing_mm is None else spacing_mm
+    )
     if not isinstance(spacing, (tuple, list)) or len(spacing) != 3 or not all(_is_number(s) and s > 0 for s in spacing):
         raise ConfigError(f"spacing_mm must be three positive numbers, got {show(spacing_mm)}; pass one per axis")
     centred = np.diag([*map(float, spacing), 1.0])

@@ -52,6 +52,17 @@ def coupled_convex(
     -----
     Heinrich, Papiez, Schnabel, Handels, "Non-parametric discrete registration with convex optimisation",
     WBIR 2014. The mean filter is normalised at the border.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.discrete import Window, cost_volume, coupled_convex
+    >>> fixed = torch.rand(2, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+    >>> window = Window((2, 2, 2))
+    >>> costs = cost_volume(fixed, fixed.roll(1, dims=1), window)
+    >>> disp = coupled_convex(costs, window)  # in voxels of the maps
+    >>> round(disp[0, 4:8, 4:8, 4:8].mean().item()), round(disp[1, 4:8, 4:8, 4:8].mean().item())
+    (1, 0)
     """
     chosen = coupled_argmin(costs, window, parabolic_fit=parabolic_fit)
     neighbours = smooth(torch.ones_like(chosen[:1]), _MEAN)[0].reciprocal_()

@@ -6,15 +6,25 @@ import math
 from dataclasses import dataclass
 from typing import Literal, final
 
+import numpy as np
 import torch
 
 from convexadam._arguments import check_arguments
 from convexadam._axes import Unit, check_unit, check_whole_voxels, per_axis, spacing_in_voxels
-from convexadam._checks import check_choice, check_count, check_flag, check_length, check_number, show
-from convexadam._typing import Channels, Field, PerAxis, Tensor, Triple, Volume
+from convexadam._checks import (
+    check_axis_weights,
+    check_choice,
+    check_count,
+    check_flag,
+    check_length,
+    check_number,
+    show,
+)
+from convexadam._typing import AxisWeights, Channels, Field, Float, PerAxis, Tensor, Triple, Volume
 from convexadam.discrete.coupled_convex import COUPLING_WEIGHTS, coupled_convex
 from convexadam.errors import ConfigError
 from convexadam.kernels import backend_for
+from convexadam.kernels._device import send
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.cost_volume import Window, cost_volume
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
@@ -67,6 +77,16 @@ class ConvexSearch:
     -----
     Siebert, Hansen, Heinrich, "Fast 3D registration with accurate optimisation and little learning for
     Learn2Reg 2021"; the steps are those of `coupled_convex` and `make_inverse_consistent`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import ConvexSearch
+    >>> fixed = torch.rand(2, 20, 20, 20, generator=torch.Generator().manual_seed(0))
+    >>> moving = fixed.roll(4, dims=1)  # content moves by 4 voxels along i
+    >>> disp_vox = ConvexSearch(spacing=4, radius=2)(fixed, moving)
+    >>> round(disp_vox[0, 8:12, 8:12, 8:12].mean().item())
+    4
     """
 
     spacing: PerAxis = 6
@@ -114,6 +134,7 @@ class ConvexSearch:
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
         voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        restrict_deformation: AxisWeights = (1.0, 1.0, 1.0),
     ) -> Field:
         """Estimate a displacement from fixed to moving.
 
@@ -125,11 +146,15 @@ class ConvexSearch:
             Weight of each voxel, ``[i, j, k]``, not negative; ``None`` for 1 everywhere.
         voxel_mm
             Size of a voxel; only used where ``unit`` is ``"mm"``.
+        restrict_deformation
+            Weight ``w`` of motion along each axis, in [0, 1]. Offsets along an axis of weight 0 are not tried; others
+            cost ``(1 / w - 1) theta d^2``, with the largest ``theta`` of ``coupling_weights``.
 
         Returns
         -------
         Displacement ``[3, i, j, k]`` in voxels, at full resolution.
         """
+        check_axis_weights(restrict_deformation, "restrict_deformation")
         shape: Triple = (fixed.shape[1], fixed.shape[2], fixed.shape[3])
         spacing, radius = self.control_grid(shape, voxel_mm)
         features = FeatureLevel(
@@ -138,6 +163,7 @@ class ConvexSearch:
             fixed_weight=pool_weight(fixed_weight, spacing),
             moving_weight=pool_weight(moving_weight, spacing),
             spacing=spacing,
+            restrict_deformation=restrict_deformation,
         )
         displacement = self.search_features(features, radius).forward
         return control_points_to_voxels(scale_to_voxels(displacement, spacing), spacing, shape)
@@ -167,6 +193,8 @@ class ConvexSearch:
                 f"radius must be at least 0 and less than the control points along each axis, {features.shape}, got "
                 f"{show(radius)}; see control_grid"
             )
+        a, b, c = (r if w else 0 for r, w in zip(radius, features.restrict_deformation, strict=True))
+        radius = (a, b, c)
         forward = self._search(features, radius, None if start is None else start.forward)
         if not self.inverse_consistency:
             return ForwardBackward(forward=forward, spacing=features.spacing)
@@ -197,6 +225,9 @@ class ConvexSearch:
             add_landmark_costs(
                 costs, window, features.landmarks if start is None else features.landmarks.relative_to(start)
             )
+        if any(0 < w < 1 for w in features.restrict_deformation):
+            theta = factor * max(self.coupling_weights, default=0.0)
+            _add_stiffness(costs, window, features.restrict_deformation, theta, unit)
         found = coupled_convex(
             costs,
             window,
@@ -205,6 +236,20 @@ class ConvexSearch:
             parabolic_fit=self.parabolic_fit,
         )
         return found if start is None else add_step(start, found)
+
+
+def _add_stiffness(
+    costs: Float[Tensor, "n i j k"],
+    window: Window,
+    weights: AxisWeights,
+    theta: float,
+    unit: Float[Tensor, ""] | None,
+) -> None:
+    """Add ``theta (1 / w - 1) d^2`` for each axis, in place; costs beyond half precision are clamped to it."""
+    stiffness = np.array([theta * (1 / w - 1) if w else 0.0 for w in weights])
+    added = send(torch.from_numpy(window.table**2 @ stiffness), costs.new_empty(0, dtype=torch.float32))
+    added = (added if unit is None else added * unit).clamp_max(torch.finfo(costs.dtype).max / 2)
+    costs.add_(added.to(costs.dtype)[:, None, None, None])
 
 
 def _warp(features: Channels, weight: Volume | None, displacement: Field) -> tuple[Channels, Volume]:

@@ -37,6 +37,11 @@ class DaskExecutor:
         A `distributed.Client`.
     jobs_per_thread
         Jobs that run or wait for each thread of a worker, at least 1; with 2 no thread waits for its next job.
+
+    Examples
+    --------
+    >>> from convexadam.executors import DaskExecutor, connect_dask
+    >>> executor = DaskExecutor(connect_dask("tcp://scheduler:8786"))  # doctest: +SKIP
     """
 
     def __init__(self, client: Any, *, jobs_per_thread: int = 2) -> None:
@@ -118,7 +123,15 @@ def _get_result(future: Any) -> Any:
 
 @contextmanager
 def open_dask(address: str | None = None, *, slurm_jobs: int = 0) -> Iterator[DaskExecutor]:
-    """Connect to a Dask cluster as `connect_dask` does, and end within the block what that has started."""
+    """Connect to a Dask cluster as `connect_dask` does, and end within the block what that has started.
+
+    Examples
+    --------
+    >>> from convexadam.cohort import register_cohort
+    >>> from convexadam.executors import open_dask
+    >>> with open_dask(slurm_jobs=20) as executor:  # doctest: +SKIP
+    ...     register_cohort("pairs.csv", output_dir="study", executor=executor)
+    """
     client = connect_dask(address, slurm_jobs=slurm_jobs)
     cluster = client.cluster
     try:
@@ -158,6 +171,11 @@ def connect_dask(
         If Dask is not installed.
     ConfigError
         If both ``address`` and ``slurm_jobs`` are given, the scheduler does not answer, or SLURM cannot be used.
+
+    Examples
+    --------
+    >>> from convexadam.executors import connect_dask
+    >>> client = connect_dask(workers=4, threads=2)  # doctest: +SKIP
     """
     if address and slurm_jobs:
         raise ConfigError(

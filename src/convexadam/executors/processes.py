@@ -47,6 +47,12 @@ class ProcessExecutor:
     ------
     ConfigError
         If a number is below 1.
+
+    Examples
+    --------
+    >>> from convexadam.cohort import register_cohort
+    >>> from convexadam.executors import ProcessExecutor
+    >>> register_cohort("pairs.csv", output_dir="study", executor=ProcessExecutor(4, threads=2))  # doctest: +SKIP
     """
 
     def __init__(self, workers: int, *, threads: int | None = None, gpus: Sequence[str] = ()) -> None:

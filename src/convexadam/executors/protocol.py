@@ -28,7 +28,15 @@ class Executor(Protocol):
 
 @final
 class LocalExecutor:
-    """Runs jobs in this process, one after the other."""
+    """Runs jobs in this process, one after the other.
+
+    Examples
+    --------
+    >>> from convexadam.executors import LocalExecutor
+    >>> jobs = iter([1, 2, 3])
+    >>> [result for job, result in LocalExecutor().run(abs, lambda: next(jobs, None))]
+    [1, 2, 3]
+    """
 
     def run(self, function: Callable[[J], R], next_job: Callable[[], J | None]) -> Iterator[tuple[J, R | Exception]]:
         """Run jobs until there are no more."""

@@ -50,6 +50,13 @@ class Concat:
     ------
     ConfigError
         If ``parts`` is empty or contains a class instead of an extractor, or ``weights`` has another length.
+
+    Examples
+    --------
+    >>> from convexadam import Concat, Intensity, MindSSC
+    >>> features = Concat(parts=(MindSSC(), Intensity()), weights=(1.0, 0.5))
+    >>> features.count_channels(1)
+    13
     """
 
     parts: tuple[Extractor, ...]

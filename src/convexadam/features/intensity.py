@@ -14,7 +14,7 @@ from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
 from convexadam.errors import ConfigError
 from convexadam.features.protocol import full_memory_bytes
 from convexadam.geometry import Image
-from convexadam.geometry.tensors import working_dtype
+from convexadam.geometry.tensors import quantiles, working_dtype
 from convexadam.kernels.rescale import rescale
 
 _SAMPLES = 2**20
@@ -44,6 +44,15 @@ class Intensity:
     ------
     ConfigError
         If the quantiles or scale are out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image, Intensity
+    >>> image = Image(torch.linspace(-1000, 1000, 1000).reshape(1, 10, 10, 10), Grid((10, 10, 10)))
+    >>> maps = Intensity()(image)
+    >>> tuple(maps.shape), maps.min().item(), maps.max().item()
+    ((1, 10, 10, 10), 0.0, 1.0)
     """
 
     quantiles: tuple[float, float] = (0.005, 0.995)
@@ -94,8 +103,7 @@ class Intensity:
         if values.numel() == 0:
             values = channel.flatten()
         values = values[:: math.ceil(values.numel() / _SAMPLES)]
-        both = torch.tensor(self.quantiles, dtype=values.dtype, device=values.device)
-        low, high = torch.quantile(_remove_padding(values), both)
+        low, high = quantiles(_remove_padding(values), self.quantiles)
         span = high - low
         scaled = ((channel - low) / torch.where(span > 0, span, torch.ones_like(span))).clamp(0, 1)
         return torch.where(span > 0, scaled, torch.zeros_like(scaled)) * self.scale
@@ -107,7 +115,7 @@ def _remove_padding(values: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
     others = values[values > smallest]
     if others.numel() <= (1 - _PADDING_SHARE) * values.numel():
         return values
-    low, high = torch.quantile(others, torch.tensor([0.005, 0.995], dtype=others.dtype, device=others.device))
+    low, high = quantiles(others, (0.005, 0.995))
     return others if smallest < low - (high - low) / 2 else values
 
 

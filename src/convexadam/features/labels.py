@@ -51,6 +51,18 @@ class LabelFeatures:
     -----
     Siebert, Hansen and Heinrich, Learn2Reg 2021, with ``scale=10``, ``class_balance=0.3`` and the background as a
     channel.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import RegistrationConfig, register
+    >>> from convexadam.features import LabelFeatures
+    >>> labels = torch.zeros(16, 16, 16, dtype=torch.int16)
+    >>> labels[5:11, 5:11, 5:11] = 1
+    >>> config = RegistrationConfig(features=LabelFeatures(), linear=None)
+    >>> result = register(labels, labels, config, fixed_segmentation=labels, moving_segmentation=labels)
+    >>> bool(result.transform.disp_mm.abs().max() < 0.1)
+    True
     """
 
     scale: float = 5.0

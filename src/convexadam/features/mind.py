@@ -43,6 +43,18 @@ class MindSSC:
     Notes
     -----
     Heinrich et al., MICCAI 2013; see `convexadam.kernels.mind_ssc.mind_ssc`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image, MindSSC
+    >>> image = Image(torch.rand(1, 16, 14, 12, generator=torch.Generator().manual_seed(0)), Grid((16, 14, 12)))
+    >>> maps = MindSSC(radius=1, dilation=2)(image)
+    >>> tuple(maps.shape)
+    (12, 16, 14, 12)
+    >>> brighter = Image(3 * image.data + 5, image.grid)  # another contrast: gain and offset
+    >>> torch.allclose(MindSSC()(brighter), maps, atol=1e-3)
+    True
     """
 
     radius: int = 1

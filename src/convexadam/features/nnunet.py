@@ -78,6 +78,13 @@ class NNUNetFeatures:
     -----
     Isensee et al., Nature Methods 2021. One-hot labels as features: Siebert, Hansen and Heinrich, Learn2Reg 2021. On
     GPUs nnU-Net uses automatic mixed precision.
+
+    Examples
+    --------
+    >>> from convexadam import RegistrationConfig, register
+    >>> from convexadam.features import NNUNetFeatures
+    >>> config = RegistrationConfig(features=NNUNetFeatures(model_folder="model"))  # doctest: +SKIP
+    >>> result = register("fixed.nii.gz", "moving.nii.gz", config)  # doctest: +SKIP
     """
 
     model_folder: str

@@ -26,6 +26,16 @@ class Precomputed:
     ------
     ConfigError
         If ``weight`` is negative or not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image, Precomputed, RegistrationConfig, register
+    >>> maps = torch.rand(4, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> image = Image(maps, Grid((16, 16, 16)))
+    >>> result = register(image, image, RegistrationConfig(features=Precomputed(), linear=None))
+    >>> bool(result.transform.disp_mm.abs().max() < 0.1)
+    True
     """
 
     weight: float = 1.0

@@ -49,6 +49,13 @@ class ProbabilityFeatures:
     ------
     ConfigError
         If a setting is out of range.
+
+    Examples
+    --------
+    >>> from convexadam import RegistrationConfig
+    >>> from convexadam.features import ProbabilityFeatures
+    >>> RegistrationConfig(features=ProbabilityFeatures(logits=True)).features.logits
+    True
     """
 
     scale: float = 5.0

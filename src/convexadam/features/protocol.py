@@ -95,6 +95,14 @@ class FeatureInput:
         Weight of each voxel, ``[i, j, k]``, not negative; ``None`` for 1 everywhere.
     segmentation
         ``None``, or one channel of integer labels, or one floating-point channel of probabilities for each class.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.features import FeatureInput
+    >>> FeatureInput(image=Image(torch.rand(1, 8, 8, 8), Grid((8, 8, 8)))).segmentation is None
+    True
     """
 
     image: Image
@@ -192,6 +200,18 @@ def extract_pair_features(
         If the extractor does not return a tensor ``[f, i, j, k]`` on the image's voxels and device.
     InputError
         If the extractor cannot use the segmentations.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image, MindSSC
+    >>> from convexadam.features import FeatureInput, extract_pair_features
+    >>> image = Image(torch.rand(1, 16, 16, 16), Grid((16, 16, 16)))
+    >>> [(fixed, moving)] = extract_pair_features(
+    ...     MindSSC(), FeatureInput(image=image), FeatureInput(image=image), ((2, 2, 2),)
+    ... )
+    >>> tuple(fixed.shape)
+    (12, 8, 8, 8)
     """
     if isinstance(features, PairFeatures):
         return run_extractor(features, partial(features.extract_pair, fixed, moving, spacings))
@@ -209,6 +229,15 @@ def extract_features(
     ------
     ConfigError
         If the extractor does not return a tensor ``[f, i, j, k]`` on the image's voxels and device.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image, MindSSC
+    >>> from convexadam.features import extract_features
+    >>> image = Image(torch.rand(1, 16, 16, 16), Grid((16, 16, 16)))
+    >>> [tuple(maps.shape) for maps in extract_features(MindSSC(), image, ((1, 1, 1), (4, 4, 4)))]
+    [(12, 16, 16, 16), (12, 4, 4, 4)]
     """
     check_extractor(features, "features", pairs=False)
     if not spacings:
@@ -250,7 +279,15 @@ def run_extractor(features: Extractor, extract: Callable[[], T]) -> T:
 
 
 def check_extractor(value: object, name: str, *, pairs: bool = True) -> None:
-    """Raise `ConfigError` unless ``value`` can be called as `Features`, or is one of `PairFeatures` if allowed."""
+    """Raise `ConfigError` unless ``value`` can be called as `Features`, or is one of `PairFeatures` if allowed.
+
+    Examples
+    --------
+    >>> from convexadam.features import check_extractor
+    >>> check_extractor(3, "features")
+    Traceback (most recent call last):
+    convexadam.errors.ConfigError: ...
+    """
     check_flag(pairs, "pairs")
     if isinstance(value, type):
         raise ConfigError(f"{name} must be an instance, got the class {value.__name__}; write {value.__name__}(...)")
@@ -276,17 +313,38 @@ def _fits_signature(function: Callable[..., object]) -> bool:
 
 
 def uses_labels(features: Extractor) -> bool:
-    """Whether an extractor needs a segmentation of both images."""
+    """Whether an extractor needs a segmentation of both images.
+
+    Examples
+    --------
+    >>> from convexadam.features import LabelFeatures, MindSSC, uses_labels
+    >>> uses_labels(MindSSC()), uses_labels(LabelFeatures())
+    (False, True)
+    """
     return isinstance(features, PairFeatures) and features.uses_labels
 
 
 def receptive_radius(features: Extractor) -> int:
-    """Distance in voxels from the edge of the field of view within which features are unreliable; 0 if unknown."""
+    """Distance in voxels from the edge of the field of view within which features are unreliable; 0 if unknown.
+
+    Examples
+    --------
+    >>> from convexadam.features import MindSSC, receptive_radius
+    >>> receptive_radius(MindSSC(radius=1, dilation=2)) < receptive_radius(MindSSC(radius=2, dilation=3))
+    True
+    """
     return features.receptive_radius if isinstance(features, LocalFeatures) else 0
 
 
 def count_channels(features: Extractor, image_channels: int) -> int | None:
-    """Return the number of feature channels of an image with ``image_channels`` channels; ``None`` if unknown."""
+    """Return the number of feature channels of an image with ``image_channels`` channels; ``None`` if unknown.
+
+    Examples
+    --------
+    >>> from convexadam.features import MindSSC, count_channels
+    >>> count_channels(MindSSC(), 1)
+    12
+    """
     return features.count_channels(image_channels) if isinstance(features, HasChannels) else None
 
 
@@ -295,6 +353,12 @@ def memory_bytes_per_voxel(features: Extractor, channels: int) -> float:
 
     If the extractor does not implement that protocol it counts as one that stores full-resolution maps, unless it pools
     during extraction.
+
+    Examples
+    --------
+    >>> from convexadam.features import MindSSC, memory_bytes_per_voxel
+    >>> memory_bytes_per_voxel(MindSSC(), 12) > 0
+    True
     """
     if isinstance(features, EstimatesMemory):
         return features.memory_bytes_per_voxel(channels)
@@ -306,6 +370,12 @@ def segmentation_bytes_per_voxel(features: Extractor, channels: int) -> float:
     """Return the memory of both segmentations in bytes per voxel, see `HoldsSegmentations`.
 
     If the extractor does not implement that protocol its segmentations count as label maps of one byte per voxel.
+
+    Examples
+    --------
+    >>> from convexadam.features import MindSSC, segmentation_bytes_per_voxel
+    >>> segmentation_bytes_per_voxel(MindSSC(), 12)
+    0.0
     """
     if isinstance(features, HoldsSegmentations):
         return features.segmentation_bytes_per_voxel(channels)

@@ -67,6 +67,14 @@ class TorchScriptFeatures:
     ------
     ConfigError
         If a setting is out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.features import TorchScriptFeatures
+    >>> network = torch.nn.Conv3d(1, 4, 3, padding=1)
+    >>> torch.jit.trace(network, torch.rand(1, 1, 16, 16, 16)).save("network.pt")  # doctest: +SKIP
+    >>> features = TorchScriptFeatures(path="network.pt")  # doctest: +SKIP
     """
 
     path: str

@@ -73,6 +73,14 @@ class Affine(Transform):
         transformed = Grid(grid.shape, self.matrix @ grid.affine)
         return Image(resample(image, transformed, mode=mode, fill_value=fill_value).data, grid)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return the matrix for ``np.asarray(affine)``; without a copy it cannot be written to."""
+        return np.array(self.matrix, dtype=dtype) if copy else self.matrix.astype(dtype or np.float64, copy=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let copies have a read-only matrix as well."""
+        return Affine, (self.matrix,)
+
     def __repr__(self) -> str:
         """Print the matrix on one line."""
         rows = "; ".join(" ".join(f"{v:.4g}" for v in row) for row in self.matrix[:3])

@@ -24,6 +24,15 @@ class Composite(Transform):
     transforms
         In the order in which they are applied to a point of fixed space; at least one. A composite among them is
         replaced by its parts.
+
+    Examples
+    --------
+    >>> from convexadam import Affine, Composite
+    >>> import numpy as np
+    >>> shift = np.eye(4)
+    >>> shift[0, 3] = 10
+    >>> Composite((Affine(shift), Affine(shift))).warp_points(np.zeros((1, 3)), space="mm").tolist()
+    [[20.0, 0.0, 0.0]]
     """
 
     transforms: tuple[Transform, ...]
@@ -41,6 +50,10 @@ class Composite(Transform):
         if not parts:
             raise ConfigError("transforms must hold at least one transform, got none; use Affine() for the identity")
         object.__setattr__(self, "transforms", tuple(parts))
+
+    def __repr__(self) -> str:
+        """Parts, in the order of application."""
+        return f"Composite({', then '.join(map(repr, self.transforms))})"
 
     @property
     def fixed_grid(self) -> Grid | None:
@@ -84,6 +97,15 @@ def compose(*transforms: Transform) -> Transform:
     ------
     ConfigError
         If there is no transform, or an argument is not one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexadam import Affine, compose
+    >>> shift, scale = np.eye(4), np.diag([2.0, 2.0, 2.0, 1.0])
+    >>> shift[0, 3] = 10
+    >>> compose(Affine(shift), Affine(scale)).warp_points(np.zeros((1, 3)), space="mm").tolist()
+    [[20.0, 0.0, 0.0]]
     """
     parts: list[Transform] = []
     for part in Composite(transforms).transforms:

@@ -89,6 +89,17 @@ class Grid:
         return float(lengths[0]), float(lengths[1]), float(lengths[2])
 
     @property
+    def slice_axis(self) -> int | None:
+        """The axis across a 2-D image, the only one with one voxel; ``None`` for a volume."""
+        single = [axis for axis, n in enumerate(self.shape) if n == 1]
+        return single[0] if len(single) == 1 else None
+
+    @property
+    def dims(self) -> int:
+        """Number of dimensions: 2 for a grid of one slice, else 3."""
+        return 3 if self.slice_axis is None else 2
+
+    @property
     def n_voxels(self) -> int:
         """Number of voxels."""
         return math.prod(self.shape)
@@ -195,6 +206,23 @@ class Grid:
             "affine": self.affine.tolist(),
         }
 
+    def __eq__(self, other: object) -> bool:
+        """Whether shape, affine and code are the same numbers; `is_close` allows for rounding."""
+        if not isinstance(other, Grid):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        """Equal grids have one hash, so that they are one key of a dictionary."""
+        return hash(self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        return self.shape, self.space_code, tuple(self.affine.ravel().tolist())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let copies have a read-only affine as well."""
+        return Grid, (self.shape, self.affine, self.space_code)
+
     def __repr__(self) -> str:
         """Shape, spacing and orientation, on one line."""
         spacing = ", ".join(f"{s:.3g}" for s in self.spacing_mm)
@@ -210,9 +238,29 @@ class Grid:
         return "".join(letters)
 
 
+def axes_with_extent(grid: Grid) -> tuple[int, ...]:
+    """Return the axes along which an image has several voxels: those of the plane of one slice; else all three."""
+    return tuple(axis for axis in range(3) if axis != grid.slice_axis)
+
+
+def sides_mm(grid: Grid) -> tuple[float, ...]:
+    """Return the voxel size along `axes_with_extent`: how thick a single slice is does not count."""
+    return tuple(grid.spacing_mm[axis] for axis in axes_with_extent(grid))
+
+
 def mean_side_mm(grid: Grid) -> float:
-    """Return the side of a cube as large as the field of view, the scale of what it shows; in mm."""
-    return math.prod(float(n) * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True)) ** (1 / 3)
+    """Return the side of a cube (a square, for one slice) as large as the field of view, in mm."""
+    axes = axes_with_extent(grid)
+    return math.prod(grid.shape[axis] * grid.spacing_mm[axis] for axis in axes) ** (1 / len(axes))
+
+
+def with_cubes(grid: Grid, edge_mm: float) -> Grid:
+    """Return a grid of cubic voxels over the same field of view; of squares, in a single slice, whose thickness stays.
+
+    The number of voxels is rounded, see `Grid.with_spacing`.
+    """
+    i, j, k = (s if axis == grid.slice_axis else edge_mm for axis, s in enumerate(grid.spacing_mm))
+    return grid.with_spacing((i, j, k))
 
 
 def apply_affine(matrix: np.ndarray, points: Tensor) -> Tensor:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
 
-from convexadam._checks import show
+from convexadam._checks import check_choice, check_count, show
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
+from convexadam.geometry.delegates import delegate
 from convexadam.geometry.grid import Grid
+from convexadam.geometry.planes import NORMAL, PLANES, Plane, take_slice
 from convexadam.geometry.tensors import check_tensor, check_values, to_device
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:  # annotations can be resolved without matplotlib
+    Figure = object
 
 
 @final
@@ -33,6 +40,13 @@ class Image:
     InputError
         If ``data`` is not a real tensor with four axes, its shape is not that of the grid, or an unsigned value is too
         large.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> Image(torch.zeros(1, 20, 16, 12), Grid((20, 16, 12)))  # one channel; voxels of 1 mm
+    Image(1 x torch.float32 on cpu, Grid(shape=(20, 16, 12), spacing_mm=(1, 1, 1), orientation='RAS'))
     """
 
     data: Shaped[Tensor, "c i j k"]
@@ -79,6 +93,10 @@ class Image:
         GeometryError
             If the affine is unusable.
         """
+        if isinstance(array, Image):
+            raise InputError(
+                f"array must be a tensor or an array, got {show(array)}, which has its grid; use it as it is"
+            )
         data = _to_tensor(array)
         if not isinstance(array, torch.Tensor):
             while data.ndim > 3 and data.shape[-1] == 1:
@@ -87,8 +105,8 @@ class Image:
             data = data[None]
         elif data.ndim != 4 or not isinstance(array, torch.Tensor):
             raise InputError(
-                f"array must have three axes (i, j, k), got shape {tuple(np.shape(array))}; pass one 3-D volume, or a "
-                "tensor [channels, i, j, k] for several channels"
+                f"array must have three axes (i, j, k), got shape {tuple(np.shape(array))}; pass one 3-D volume, "
+                "a tensor [channels, i, j, k] for several channels, or as_image(array, dims=2) for a 2-D image"
             )
         if 0 in data.shape:
             raise InputError(
@@ -123,6 +141,92 @@ class Image:
         if array.dtype == torch.bfloat16:  # numpy has no such type
             array = array.float()
         return np.array((array[0] if array.shape[0] == 1 else array).numpy())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return `numpy` for ``np.asarray(image)``; without a copy it cannot be written to."""
+        values = self.data.detach()
+        is_plain = values.device.type == "cpu" and values.dtype != torch.bfloat16
+        if copy is False and not is_plain:
+            raise ValueError(f"an image of {values.dtype} on {values.device} must be copied, got copy=False; omit it")
+        if copy or not is_plain:
+            return self.numpy().astype(dtype, copy=False) if dtype is not None else self.numpy()
+        array = (values[0] if values.shape[0] == 1 else values).numpy().view()
+        array.flags.writeable = False
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Return the values for ``torch.as_tensor(image)`` and ``from_dlpack``, as `__array__` but on their device."""
+        data = self.data.detach()
+        return (data[0] if data.shape[0] == 1 else data).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        """Return the device of the values."""
+        return self.data.__dlpack_device__()
+
+    def slice(self, plane: Plane = "axial", index: int | None = None) -> np.ndarray:
+        """Return a slice as a picture in radiological convention: ``plt.imshow(image.slice("coronal"), cmap="gray")``.
+
+        Parameters
+        ----------
+        plane
+            ``"axial"``, ``"coronal"`` or ``"sagittal"``; of an oblique volume along the axes closest to R, A and S.
+        index
+            Along the axis of `canonical` that the plane is normal to; ``None`` is the middle.
+
+        Returns
+        -------
+        ``[rows, columns]``, or ``[rows, columns, c]`` of several channels. Its pixels need not be square; `plot` draws
+        them in their proportions.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such plane or index.
+        """
+        check_choice(plane, "plane", PLANES)
+        canonical = self.canonical()
+        n = canonical.grid.shape[NORMAL[plane]]
+        if index is not None:
+            check_count(index, "index", most=n - 1)
+        picture = take_slice(np.asarray(canonical), plane, n // 2 if index is None else index)
+        return np.array(np.moveaxis(picture, 0, -1) if picture.ndim == 3 else picture)
+
+    def plot(
+        self,
+        overlay: Any = None,
+        *,
+        labels: Any = None,
+        point_mm: tuple[float, float, float] | None = None,
+    ) -> Figure:
+        """Draw three orthogonal slices of the first channel, in radiological convention.
+
+        Parameters
+        ----------
+        overlay
+            Image in colour on top: the brighter, the less transparent.
+        labels
+            Label map in colours and outlines on top; 0 is the background. Both may have any form that
+            `convexadam.as_image` takes, and lie on any grid: they are resampled. Tensors and arrays lie on this one.
+        point_mm
+            Point in mm RAS+ that the slices go through; ``None`` is the middle of the volume.
+
+        Returns
+        -------
+        A figure of matplotlib, which draws itself in a notebook; ``figure.savefig`` writes a file.
+
+        Raises
+        ------
+        InputError
+            If the point lies outside, or the image has fewer than two voxels along two axes.
+        MissingExtraError
+            If matplotlib is not installed.
+        """
+        figure: Figure = delegate("Image.plot", self, overlay, labels, point_mm)
+        return figure
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: three slices, and what the image holds."""
+        return str(delegate("Image._repr_html_", self))
 
     def __repr__(self) -> str:
         """Channels, type, device and grid, on one line."""

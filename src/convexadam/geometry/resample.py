@@ -12,6 +12,7 @@ import torch
 from convexadam._checks import check_choice, is_finite, show
 from convexadam._typing import Field, Float, Shaped, Tensor, Triple
 from convexadam.errors import ConfigError, InputError
+from convexadam.geometry.conversion import GridLike, ImageLike, to_grid, to_image
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
 from convexadam.geometry.sampling import Mode, make_sampler
@@ -38,8 +39,8 @@ _WHOLE_FLOAT32 = 2**24
 
 
 def resample(
-    image: Image,
-    reference: Grid,
+    image: ImageLike,
+    reference: GridLike,
     *,
     mode: Mode | None = None,
     fill_value: float | None = None,
@@ -51,9 +52,9 @@ def resample(
     Parameters
     ----------
     image
-        ``[c, i, j, k]``; channels are resampled independently.
+        In any form that `convexadam.as_image` takes. Channels are resampled independently.
     reference
-        The grid of the result.
+        The grid of the result, or an image on it.
     mode
         - ``"linear"``: trilinear.
         - ``"cubic"``: interpolating cubic B-spline with mirror boundaries (``order=3, mode="mirror"`` in scipy).
@@ -84,7 +85,17 @@ def resample(
         If there is no such mode, or the type of the image does not hold ``fill_value``.
     InputError
         If the image holds NaN or Inf and the mode is cubic, which would spread it over the image.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.geometry import resample
+    >>> image = Image(torch.rand(1, 16, 16, 16), Grid((16, 16, 16)))
+    >>> resample(image, image.grid.with_spacing((2.0, 2.0, 4.0))).grid.shape
+    (8, 8, 4)
     """
+    image, reference = to_image(image, "image"), to_grid(reference, "reference")
     _check_arguments(image, reference, disp_mm)
     mode = ("label" if image.is_label else "linear") if mode is None else mode
     check_choice(mode, "mode", get_args(Mode))
@@ -268,11 +279,7 @@ def _smooth_before_downsampling(data: Tensor, grid: Grid, reference: Grid) -> Te
 
 
 def _check_arguments(image: Image, reference: Grid, disp_mm: Tensor | None) -> None:
-    """Raise unless `resample` is given an image, a grid that fits into memory, and displacements on it."""
-    if not isinstance(image, Image):
-        raise InputError(f"image must be an Image, got {show(image)}; convert it with convexadam.as_image")
-    if not isinstance(reference, Grid):
-        raise InputError(f"reference must be a Grid, got {show(reference)}; pass image.grid of an image on it")
+    """Raise unless the grid fits into memory, and the displacements are on it."""
     check_allocation((image.data.shape[0], *reference.shape), "the resampled image")
     if disp_mm is not None and not (isinstance(disp_mm, torch.Tensor) and disp_mm.shape == (3, *reference.shape)):
         raise InputError(

@@ -7,7 +7,7 @@ import math
 import torch
 
 from convexadam._typing import Volume
-from convexadam.geometry.grid import Grid
+from convexadam.geometry.grid import Grid, sides_mm
 from convexadam.geometry.image import Image
 from convexadam.geometry.resample import coverage, covers, resample
 from convexadam.geometry.sampling import Mode
@@ -53,7 +53,7 @@ def fill_outside_mask(image: Image, mask: Image | None, reach_mm: float) -> Imag
         return image
     inside = (_resample_mask(mask, image.grid) > 0).float()
     values = to_float32(image.data)
-    for _ in range(min(math.ceil(reach_mm / min(image.grid.spacing_mm)) + 1, max(image.grid.shape))):
+    for _ in range(min(math.ceil(reach_mm / min(sides_mm(image.grid))) + 1, max(image.grid.shape))):
         total, count = smooth(values * inside, _BOX), smooth(inside[None], _BOX)[0]
         edge = (inside == 0) & (count > 0)
         values = torch.where(edge, total / count.clamp_min(torch.finfo(count.dtype).tiny), values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final, get_args
 
@@ -13,7 +13,9 @@ import torch
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_choice
 from convexadam._typing import Field, Points, Tensor, Volume
-from convexadam.errors import ConfigError, GeometryError, InputError
+from convexadam.errors import ConfigError, GeometryError
+from convexadam.geometry.conversion import GridLike, ImageLike, to_grid, to_image
+from convexadam.geometry.delegating import DelegatingTransform
 from convexadam.geometry.grid import Grid
 from convexadam.geometry.image import Image
 from convexadam.geometry.invert import invert_field
@@ -33,8 +35,20 @@ from convexadam.kernels.warp import sample_linear
 PointSpace: TypeAlias = Literal["mm", "lps_mm", "voxel", "fixed_voxel"]
 
 
-class Transform(ABC):
-    """A map ``T`` from fixed to moving space: the base of `Affine`, `DisplacementField` and `Composite`."""
+class Transform(DelegatingTransform):
+    """A map ``T`` from fixed to moving space: the base of `Affine`, `DisplacementField` and `Composite`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexadam import Affine
+    >>> turn = np.array([[0.0, -1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    >>> transform = Affine(turn)
+    >>> transform.warp_points([[10.0, 0.0, 0.0]], space="mm").tolist()
+    [[0.0, 10.0, 0.0]]
+    >>> transform.inverse().warp_points([[0.0, 10.0, 0.0]], space="mm").tolist()
+    [[10.0, 0.0, 0.0]]
+    """
 
     @abstractmethod
     def __call__(self, points_mm: Points) -> Points:
@@ -60,15 +74,15 @@ class Transform(ABC):
         """The grid of the displacements in fixed space; ``None`` if the transform is not defined on a grid."""
         return None
 
-    def to_displacement_field(self, reference: Grid | Image) -> DisplacementField:
+    def to_displacement_field(self, reference: GridLike) -> DisplacementField:
         """Resample to displacements at the voxels of a grid; float32, or the type of the fields in the transform."""
         grid = self._resolve_grid(reference)
         return DisplacementField(self.displacement_on(grid, None, self._template()), grid)
 
     def warp(
         self,
-        image: Image,
-        reference: Grid | Image | None = None,
+        image: ImageLike,
+        reference: GridLike | None = None,
         *,
         mode: Mode | None = None,
         fill_value: float | None = None,
@@ -78,9 +92,11 @@ class Transform(ABC):
         Parameters
         ----------
         image
-            An image in moving space, on any grid. It is interpolated once, also by a chain.
+            An image in moving space, on any grid, in any form that `convexadam.as_image` takes: an `Image`, a path, a
+            tensor or array (which has 1 mm voxels), or an object of nibabel, SimpleITK, MONAI or TorchIO. It is
+            interpolated once, also by a chain.
         reference
-            The grid of the result, or an image on it. ``None`` takes the fixed grid.
+            The grid of the result, or an image on it in any of these forms. ``None`` takes the fixed grid.
         mode
             ``"linear"``, ``"cubic"``, ``"nearest"`` or ``"label"``, see `resample`; ``None`` is ``"label"`` for integer
             types, else ``"linear"``.
@@ -98,17 +114,15 @@ class Transform(ABC):
             If there is no such mode, the type of the image does not hold ``fill_value``, or ``reference`` is ``None``
             and the transform has no grid.
         """
-        if not isinstance(image, Image):
-            raise InputError(f"image must be an Image, got {_type_name(image)}; convert it with convexadam.as_image")
-        return self._warp_image(image, self._resolve_grid(reference), mode, fill_value)
+        return self._warp_image(to_image(image, "image"), self._resolve_grid(reference), mode, fill_value)
 
     def warp_points(
         self,
         points: Points,
         *,
         space: PointSpace,
-        fixed: Grid | Image | None = None,
-        moving: Grid | Image | None = None,
+        fixed: GridLike | None = None,
+        moving: GridLike | None = None,
     ) -> Points:
         """Map points from fixed to moving space.
 
@@ -160,7 +174,7 @@ class Transform(ABC):
         target = source if moving is None else self._resolve_grid(moving, "moving")
         return target.world_to_index(self(source.index_to_world(values)))
 
-    def jacobian(self, reference: Grid | Image | None = None) -> Volume:
+    def jacobian(self, reference: GridLike | None = None) -> Volume:
         """Compute the Jacobian determinant at each voxel of a grid (default: the fixed grid); <= 0 where it folds."""
         return jacobian_determinant(self.to_displacement_field(self._resolve_grid(reference)).to_voxels())
 
@@ -172,14 +186,14 @@ class Transform(ABC):
         disp_mm = self.displacement_on(grid, None, self._template(image.data)).to(image.data.device)
         return resample(image, grid, mode=mode, fill_value=fill_value, disp_mm=disp_mm)
 
-    def _resolve_grid(self, reference: Grid | Image | None, name: str = "reference") -> Grid:
-        grid = reference.grid if isinstance(reference, Image) else reference
-        if grid is None:
-            grid = self.fixed_grid
-        if not isinstance(grid, Grid):
-            found = "None, and the transform has no grid" if reference is None else _type_name(reference)
-            raise ConfigError(f"{name} must be a Grid or an Image, got {found}; pass {name}=")
-        return grid
+    def _resolve_grid(self, reference: GridLike | None, name: str = "reference") -> Grid:
+        if reference is not None:
+            return to_grid(reference, name)
+        if self.fixed_grid is None:
+            raise ConfigError(
+                f"{name} must be a Grid or an Image, got None, and the transform has no grid; pass {name}="
+            )
+        return self.fixed_grid
 
 
 @final
@@ -267,7 +281,7 @@ class DisplacementField(Transform):
         displacements = sample_linear(self.disp_mm.to(kind), indices.to(kind))[:, :, 0, 0].T
         return points + displacements
 
-    def inverse(self, reference: Grid | Image | None = None) -> DisplacementField:
+    def inverse(self, reference: GridLike | None = None) -> DisplacementField:
         """Return the transform from moving to fixed space, as displacements on a grid of moving space.
 
         Large displacements are inverted as well if the field does not fold; ``inverse_error_mm`` of the result is the
@@ -296,7 +310,7 @@ class DisplacementField(Transform):
             )
         return DisplacementField(inverse, grid, inverse_error_mm)
 
-    def to_displacement_field(self, reference: Grid | Image) -> DisplacementField:
+    def to_displacement_field(self, reference: GridLike) -> DisplacementField:
         """Resample the displacements on another grid: linear interpolation, edge values outside."""
         grid = self._resolve_grid(reference)
         check_allocation((3, *grid.shape), "the displacement field")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,13 +12,22 @@ from convexadam._arguments import check_arguments
 from convexadam._checks import show
 from convexadam.errors import ConfigError, InputError
 from convexadam.geometry import Image
+from convexadam.geometry.conversion import ImageLike, to_image
+from convexadam.geometry.delegates import implement
+from convexadam.geometry.tensors import check_values
 from convexadam.io.images import read_image
 from convexadam.io.itk import LPS, image_from_itk, image_to_itk
 from convexadam.io.nifti import check_nifti, image_from_mgh, image_from_nifti, make_nifti, to_nifti_array, to_storable
 
 
+@implement("as_image")
 def as_image(
-    value: Any, affine: Any = None, *, channels: bool = False, device: torch.device | str | None = None
+    value: Any,
+    affine: Any = None,
+    *,
+    channels: bool = False,
+    dims: Literal[2, 3] = 3,
+    device: torch.device | str | None = None,
 ) -> Image:
     """Convert a path, a tensor, an array, or an image of nibabel, SimpleITK, MONAI or TorchIO to an `Image`.
 
@@ -36,6 +45,9 @@ def as_image(
         from SimpleITK (vectors). By default they are refused there: they may be frames, colours or a displacement
         field. Tensors and images of MONAI and TorchIO have their channels first and do not need it. Arrays of more than
         three axes are always refused, since the axis of the channels is unknown.
+    dims
+        2 for a 2-D image, which becomes a volume of one slice: an array or tensor ``[i, j]``, a tensor ``[c, i, j]``,
+        or a 2-D image of SimpleITK. Files of NIfTI say themselves that they have two dimensions.
     device
         Where the values go; ``None`` leaves a tensor on its device and puts other values on the CPU.
 
@@ -44,7 +56,7 @@ def as_image(
     ConfigError
         If ``affine`` is passed with a value that has its own.
     InputError
-        If the value is none of these, or does not have three axes of real numbers.
+        If the value is none of these, or does not have ``dims`` axes of real numbers.
     GeometryError
         If an affine is unusable.
     FileError
@@ -55,28 +67,69 @@ def as_image(
     >>> as_image(np.zeros((4, 5, 6), np.int16), np.diag([2.0, 2.0, 3.0, 1.0]))
     Image(1 x torch.int16 on cpu, Grid(shape=(4, 5, 6), spacing_mm=(2, 2, 3), orientation='RAS'))
     """
+    if dims not in (2, 3):
+        raise ConfigError(f"dims must be 2 or 3, got {show(dims)}; choose one of them")
     if not has_affine(type(value)):
-        return Image.from_array(value, affine, device=device)
+        return Image.from_array(_add_slice_axis(value) if dims == 2 else value, affine, device=device)
     if affine is not None:
         raise ConfigError(
             f"affine must be None for a {type(value).__name__}, which has its own, got an affine; omit it, or build "
             "the image with Image.from_array"
         )
     if isinstance(value, Image):
-        return value if device is None else value.to(device)
-    if isinstance(value, (str, os.PathLike)):
-        return read_image(value, channels=channels, device=device)
-    return _from_package(value, channels, device)
+        image = value if device is None else value.to(device)
+    elif isinstance(value, (str, os.PathLike)):
+        image = read_image(value, channels=channels, device=device)
+    else:
+        image = _from_package(value, channels, dims, device)
+    if dims == 2 and image.grid.dims != 2:
+        raise InputError(f"value must be a single slice for dims=2, got shape {image.grid.shape}; extract a slice")
+    return image
+
+
+def _add_slice_axis(value: Any) -> Any:
+    """Return an array ``[i, j]`` as one slice ``[i, j, 1]``, and a tensor ``[c, i, j]`` as ``[c, i, j, 1]``."""
+    axes = np.ndim(value) if isinstance(value, np.ndarray) else value.ndim
+    if axes != 2 and not (axes == 3 and isinstance(value, torch.Tensor)):
+        raise InputError(
+            "a 2-D image must be an array or tensor [i, j], or a tensor [c, i, j], got shape "
+            f"{tuple(value.shape)}; omit dims=2 for a volume"
+        )
+    return value[..., None]
+
+
+def parse_on_grid_of(image: Image, value: Any, name: str, belongs_to: str, *, channels: bool = False) -> Image:
+    """Return what belongs to an image, with one channel unless there may be more; an array takes its grid."""
+    if isinstance(value, torch.Tensor):
+        check_values(value, name)
+    is_array = not has_affine(type(value))
+    if is_array and isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
+        value = value[0]
+    across = image.grid.slice_axis
+    if is_array and across is not None and value.ndim == 2:  # of a 2-D image
+        value = value.unsqueeze(across) if isinstance(value, torch.Tensor) else np.expand_dims(value, across)
+    shape = tuple(value.shape[1:] if channels and value.ndim == 4 else value.shape) if is_array else image.grid.shape
+    if shape != image.grid.shape:
+        raise InputError(
+            f"{name} must have the shape of the {belongs_to} image, {image.grid.shape}, got {shape}; pass an array of "
+            "that shape, or an Image or file with its own affine"
+        )
+    affine = image.grid.affine if is_array else None
+    found = as_image(value, affine, channels=channels, device=image.data.device)
+    check_values(found.data, name)
+    if found.data.shape[0] != 1 and not channels:
+        raise InputError(f"{name} must have one channel, got {found.data.shape[0]}")
+    return found
 
 
 @check_arguments
-def convert_image(image: Image, kind: type) -> Any:
+def convert_image(image: ImageLike, kind: type) -> Any:
     """Convert an `Image` to a class of another package; the inverse of `as_image`.
 
     Parameters
     ----------
     image
-        The image.
+        In any form that `as_image` takes.
     kind
         The class: `Image`; ``torch.Tensor`` or ``numpy.ndarray`` (``[i, j, k]`` for one channel, else
         ``[c, i, j, k]``, without the affine); ``nibabel.Nifti1Image`` or ``Nifti2Image``; ``SimpleITK.Image``;
@@ -93,9 +146,18 @@ def convert_image(image: Image, kind: type) -> Any:
         If the class is none of these.
     GeometryError
         If the class cannot hold the grid: the axes of SimpleITK's are orthogonal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexadam import as_image
+    >>> from convexadam.io import convert_image
+    >>> convert_image(as_image(np.zeros((4, 5, 6), np.int16)), np.ndarray).shape
+    (4, 5, 6)
     """
     if not isinstance(kind, type):
         raise ConfigError(f"kind must be a class, such as torch.Tensor, got {show(kind)}; pass type(...) of it")
+    image = to_image(image, "image")
     if issubclass(kind, Image):
         return image
     if has_affine(kind):
@@ -107,7 +169,16 @@ def convert_image(image: Image, kind: type) -> Any:
 
 @check_arguments
 def has_affine(kind: type) -> bool:
-    """Whether objects of a class have an affine: all except tensors and arrays, but MetaTensors do."""
+    """Whether objects of a class have an affine: all except tensors and arrays, but MetaTensors do.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> import numpy as np
+    >>> from convexadam.io import has_affine
+    >>> has_affine(np.ndarray), has_affine(nibabel.Nifti1Image)
+    (False, True)
+    """
     return not issubclass(kind, (torch.Tensor, np.ndarray)) or "monai" in _package_names(kind)
 
 
@@ -132,7 +203,7 @@ def _to_package(image: Image, kind: Any) -> Any:
     )
 
 
-def _from_package(value: Any, channels: bool, device: torch.device | str | None) -> Image:
+def _from_package(value: Any, channels: bool, dims: int, device: torch.device | str | None) -> Image:
     packages = _package_names(type(value))
     if "nibabel" in packages and type(value).__name__ == "MGHImage":
         return image_from_mgh(value, channels=channels, device=device)
@@ -141,7 +212,7 @@ def _from_package(value: Any, channels: bool, device: torch.device | str | None)
     if "SimpleITK" in packages:
         if not hasattr(value, "GetNumberOfComponentsPerPixel"):
             raise InputError(f"value must be a SimpleITK.Image, got SimpleITK.{type(value).__name__}; pass an image")
-        return image_from_itk(value, channels=channels, device=device)
+        return image_from_itk(value, channels=channels, dims=dims, device=device)
     if "monai" in packages and isinstance(value, torch.Tensor):
         meta_tensor: Any = value
         in_lps = str(getattr(meta_tensor, "meta", {}).get("space", "RAS")).endswith("LPS")

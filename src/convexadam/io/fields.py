@@ -53,6 +53,16 @@ def write_itk_field(transform: DisplacementField, path: StrPath) -> None:
         If the name has another ending, the folder does not exist or the file cannot be written.
     GeometryError
         If the axes of the grid are not orthogonal: ITK has no such grids.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid
+    >>> from convexadam.io import write_itk_field
+    >>> write_itk_field(DisplacementField(torch.ones(3, 8, 7, 6), Grid((8, 7, 6))), "warp.nii.gz")
+    >>> nibabel.load("warp.nii.gz").get_fdata()[0, 0, 0, 0].tolist()  # mm LPS
+    [-1.0, -1.0, 1.0]
     """
     if not has_right_angles(transform.grid):
         raise GeometryError(
@@ -81,6 +91,15 @@ def read_itk_field(path: StrPath, *, device: torch.device | str | None = None) -
     ------
     FileError
         If the file is unreadable, has another shape or intent (whose frame may differ), or holds NaN.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid
+    >>> from convexadam.io import read_itk_field, write_itk_field
+    >>> write_itk_field(DisplacementField(torch.ones(3, 8, 7, 6), Grid((8, 7, 6))), "warp.nii.gz")
+    >>> read_itk_field("warp.nii.gz").disp_mm[:, 0, 0, 0].tolist()  # mm RAS+; the file holds LPS
+    [1.0, 1.0, 1.0]
     """
     with check_file(path, "a displacement field of ITK") as source:
         vectors, grid = _read_vectors(source, INTENT_VECTOR, device)
@@ -93,6 +112,16 @@ def write_nifti_field(transform: DisplacementField, path: StrPath) -> None:
 
     Parameters and errors are those of `write_itk_field`, but the grid may be sheared. Some programs based on ITK ignore
     the intent and read the vectors as LPS; write files for them with `write_itk_field`.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid
+    >>> from convexadam.io import write_nifti_field
+    >>> write_nifti_field(DisplacementField(torch.ones(3, 8, 7, 6), Grid((8, 7, 6))), "field.nii.gz")
+    >>> nibabel.load("field.nii.gz").get_fdata()[0, 0, 0, 0].tolist()  # mm RAS+
+    [1.0, 1.0, 1.0]
     """
     _write_vectors(transform.disp_mm.detach().cpu().float(), transform.grid, path, INTENT_DISPLACEMENT)
 
@@ -102,6 +131,15 @@ def read_nifti_field(path: StrPath, *, device: torch.device | str | None = None)
     """Read a NIfTI displacement field: ``(i, j, k, 1, 3)``, intent 1006, mm RAS+, fixed to moving.
 
     Parameters, result and errors are those of `read_itk_field`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid
+    >>> from convexadam.io import read_nifti_field, write_nifti_field
+    >>> write_nifti_field(DisplacementField(torch.ones(3, 8, 7, 6), Grid((8, 7, 6))), "field.nii.gz")
+    >>> read_nifti_field("field.nii.gz").grid.shape
+    (8, 7, 6)
     """
     with check_file(path, "a NIfTI displacement field") as source:
         return DisplacementField(*_read_vectors(source, INTENT_DISPLACEMENT, device))

@@ -20,7 +20,14 @@ _REGISTERED: dict[str, TransformFormat] = {}
 
 
 def transform_formats() -> tuple[TransformFormat, ...]:
-    """Return all formats: built-in ones, those of installed packages, and registered ones, in this order."""
+    """Return all formats: built-in ones, those of installed packages, and registered ones, in this order.
+
+    Examples
+    --------
+    >>> from convexadam.io import transform_formats
+    >>> {"itk", "learn2reg", "fsl"} <= {one.name for one in transform_formats()}
+    True
+    """
     return (*BUILTIN_FORMATS, *_load_entry_points(), *_REGISTERED.values())
 
 
@@ -32,6 +39,12 @@ def get_format(name: str) -> TransformFormat:
     ------
     ConfigError
         If there is none of that name; the message lists all names.
+
+    Examples
+    --------
+    >>> from convexadam.io import get_format
+    >>> get_format("itk").name
+    'itk'
     """
     known = {item.name: item for item in transform_formats()}
     if name not in known:
@@ -100,7 +113,14 @@ def choose_format(path: StrPath) -> TransformFormat:
 
 
 def formats_markdown() -> str:
-    """Return the table of formats in Markdown, one row for each."""
+    """Return the table of formats in Markdown, one row for each.
+
+    Examples
+    --------
+    >>> from convexadam.io import formats_markdown
+    >>> formats_markdown().startswith("| format | file names |")
+    True
+    """
     header = ("format", "file names", "contents", "convention", "needs to read", "needs to write")
     rows = [header, ("---",) * len(header)]
     for item in transform_formats():

@@ -53,6 +53,15 @@ def write_fsl(transform: Transform, path: StrPath, *, fixed: Grid | None, moving
         If the name has another ending, or does not fit the transform, or the file cannot be written.
     ConfigError
         If there is no fixed grid.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam import Affine, Grid
+    >>> from convexadam.io import write_fsl
+    >>> write_fsl(Affine(), "identity.mat", fixed=Grid((10, 10, 10)), moving=Grid((10, 10, 10)))
+    >>> len(Path("identity.mat").read_text().split())
+    16
     """
     if not str(path).endswith(".mat"):
         field = to_field(transform, fixed)
@@ -94,6 +103,15 @@ def read_fsl(path: StrPath, *, fixed: Grid | None, moving: Grid, device: torch.d
         If the file is unreadable, or a field of spline coefficients, of absolute positions or on another grid.
     ConfigError
         If the file is a matrix and ``fixed`` is ``None``.
+
+    Examples
+    --------
+    >>> from convexadam import Affine, Grid
+    >>> from convexadam.io import read_fsl, write_fsl
+    >>> grid = Grid((10, 10, 10))
+    >>> write_fsl(Affine(), "identity.mat", fixed=grid, moving=grid)
+    >>> read_fsl("identity.mat", fixed=grid, moving=grid).matrix.diagonal().tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
     with check_file(path, "a transform of FSL") as source:
         matrix = read_text_matrix(source)

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from convexadam._arguments import check_arguments
-from convexadam.errors import FileError, InputError
+from convexadam.errors import FileError
 from convexadam.geometry import Image
+from convexadam.geometry.conversion import ImageLike, to_image
 from convexadam.io.dicom import read_dicom_series
 from convexadam.io.itk import read_with_itk, write_with_itk
 from convexadam.io.nifti import image_from_mgh, image_from_nifti, save_nifti, to_nifti_array
@@ -51,6 +52,14 @@ def read_image(path: StrPath, *, channels: bool = False, device: torch.device | 
         complex or colours; if its affine is unusable; or if a folder holds several series, or a series lacks slices.
     MissingExtraError
         If SimpleITK is needed and not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexadam import as_image, read_image, write_image
+    >>> write_image(as_image(np.ones((8, 7, 6), np.int16), np.diag([2.0, 2.0, 3.0, 1.0])), "scan.nii.gz")
+    >>> read_image("scan.nii.gz")
+    Image(1 x torch.int16 on cpu, Grid(shape=(8, 7, 6), spacing_mm=(2, 2, 3), orientation='RAS'))
     """
     if is_folder(path):
         return read_dicom_series(Path(path), channels=channels, device=device)
@@ -67,7 +76,7 @@ def read_image(path: StrPath, *, channels: bool = False, device: torch.device | 
 
 
 @check_arguments
-def write_image(image: Image, path: StrPath) -> None:
+def write_image(image: ImageLike, path: StrPath) -> None:
     """Write an image as NIfTI, MetaImage or NRRD. An existing file is replaced after the new one is complete.
 
     float16 and bfloat16 become float32, bool becomes uint8, and int64 becomes int32 if the values fit, since other
@@ -77,7 +86,8 @@ def write_image(image: Image, path: StrPath) -> None:
     Parameters
     ----------
     image
-        On any device. Several channels become ``(i, j, k, c)`` in NIfTI, and vectors elsewhere.
+        In any form that `as_image` takes, on any device. Several channels become ``(i, j, k, c)`` in NIfTI, and vectors
+        elsewhere.
     path
         Ends in ``.nii`` or ``.nii.gz``, or (with SimpleITK) in ``.mha`` or ``.nrrd``. Its folder must exist.
 
@@ -89,10 +99,18 @@ def write_image(image: Image, path: StrPath) -> None:
         If the file is MetaImage or NRRD and the axes of the grid are not orthogonal.
     MissingExtraError
         If SimpleITK is needed and not installed.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> import numpy as np
+    >>> from convexadam import as_image, write_image
+    >>> write_image(as_image(np.ones((8, 7, 6), np.int16), np.diag([2.0, 2.0, 3.0, 1.0])), "scan.nii.gz")
+    >>> nibabel.load("scan.nii.gz").affine.diagonal().tolist()
+    [2.0, 2.0, 3.0, 1.0]
     """
-    if not isinstance(image, Image):
-        raise InputError(f"image must be an Image, got {type(image).__name__}; convert it with as_image")
     check_image_name(path)
+    image = to_image(image, "image")
     if str(path).endswith((".mha", ".nrrd")):
         write_with_itk(image, path)
     else:
@@ -101,7 +119,16 @@ def write_image(image: Image, path: StrPath) -> None:
 
 @check_arguments
 def check_image_name(path: StrPath) -> None:
-    """Raise `FileError` unless `write_image` can write a file of this name."""
+    """Raise `FileError` unless `write_image` can write a file of this name.
+
+    Examples
+    --------
+    >>> from convexadam.io import check_image_name
+    >>> check_image_name("moved.nii.gz")
+    >>> check_image_name("moved.jpg")
+    Traceback (most recent call last):
+    convexadam.errors.FileError: ...
+    """
     if not str(path).endswith((".nii", ".nii.gz", ".mha", ".nrrd")):
         raise FileError(
             f"the name of an image file must end in .nii or .nii.gz (or, with SimpleITK, .mha or .nrrd), got {path}; "

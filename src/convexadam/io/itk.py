@@ -45,11 +45,14 @@ def import_simpleitk(purpose: str) -> Any:
 
 
 def grid_from_itk(image: Any, units_mm: np.ndarray | float = 1.0) -> Grid:
-    """Return the grid of a three-dimensional SimpleITK image, in mm RAS+, given its units along R, A and S."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    i, j, k = image.GetSize()
+    """Return the grid of a SimpleITK image, in mm RAS+, given its units along R, A and S.
+
+    That of a 2-D image is one slice of 1 unit, at 0 along S.
+    """
+    affine, axes = np.eye(4), image.GetDimension()
+    affine[:axes, :axes] = np.reshape(image.GetDirection(), (axes, axes)) * image.GetSpacing()
+    affine[:axes, 3] = image.GetOrigin()
+    i, j, k = (*image.GetSize(), 1)[:3]
     affine = LPS @ affine
     affine[:3] *= np.reshape(units_mm, (-1, 1))
     return Grid((i, j, k), affine)
@@ -59,6 +62,7 @@ def image_from_itk(
     image: Any,
     *,
     channels: bool = False,
+    dims: int = 3,
     device: torch.device | str | None = None,
     units_mm: np.ndarray | float = 1.0,
 ) -> Image:
@@ -67,16 +71,19 @@ def image_from_itk(
     Raises
     ------
     InputError
-        If it does not have three axes, or has several values per voxel and ``channels`` is false.
+        If it does not have ``dims`` axes (a single slice may have three), or has several values per voxel and
+        ``channels`` is false.
     """
     sitk = import_simpleitk("an image of SimpleITK")
     axes, numbers = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
-    if axes != 3 or (numbers != 1 and not channels):
+    if axes not in (3, dims) or (numbers != 1 and not channels):
         raise InputError(
             f"a SimpleITK image must have three axes and one value per voxel, got {axes} axes and {numbers} values per "
-            "voxel; extract a frame (SimpleITK.Extract), or read values as channels with as_image(..., channels=True)"
+            "voxel; extract a frame (SimpleITK.Extract), read values as channels with as_image(..., channels=True), or "
+            "a 2-D image with as_image(..., dims=2)"
         )
     array = sitk.GetArrayFromImage(image).T
+    array = array if axes == 3 else array[..., None]
     grid = grid_from_itk(image, units_mm)
     return image_from_channels(array if numbers > 1 else array[None], grid, device=device)
 

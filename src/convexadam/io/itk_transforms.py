@@ -63,6 +63,18 @@ def write_itk_transform(transform: Transform, path: StrPath) -> None:
         If the axes of a field's grid are not orthogonal: ITK has no such grids.
     MissingExtraError
         If SimpleITK is not installed, which all but one matrix as text needs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import SimpleITK as sitk
+    >>> from convexadam import Affine
+    >>> from convexadam.io import write_itk_transform
+    >>> shift = np.eye(4)
+    >>> shift[0, 3] = 10  # to the right
+    >>> write_itk_transform(Affine(shift), "shift.tfm")
+    >>> sitk.ReadTransform("shift.tfm").TransformPoint((0.0, 0.0, 0.0))  # LPS
+    (-10.0, 0.0, 0.0)
     """
     ending = Path(path).suffix
     if ending not in ITK_SUFFIXES:

@@ -33,6 +33,14 @@ def read_landmarks(path: StrPath) -> Points:
     FileError
         If the file is missing, is not text, holds no landmark, has a line that is not three numbers, or is one of
         Slicer, whose points are in mm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexadam.io import read_landmarks
+    >>> np.savetxt("landmarks.csv", [[1, 2, 3], [4, 5, 6]], delimiter=",")
+    >>> read_landmarks("landmarks.csv").tolist()
+    [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
     """
     file = read_landmark_file(path)
     if file.space is not None:
@@ -60,6 +68,15 @@ def read_landmarks_mm(path: StrPath, grid: Grid) -> Points:
     ------
     FileError
         As `read_landmarks`, or if the coordinate system of a file of Slicer is not known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexadam import Grid
+    >>> from convexadam.io import read_landmarks_mm
+    >>> np.savetxt("landmarks.csv", [[1, 2, 3]], delimiter=",")  # voxels
+    >>> read_landmarks_mm("landmarks.csv", Grid((8, 8, 8), np.diag([2.0, 2.0, 2.0, 1.0]))).tolist()
+    [[2.0, 4.0, 6.0]]
     """
     file = read_landmark_file(path)
     if file.space is None:
@@ -76,6 +93,15 @@ def read_landmark_file(path: StrPath) -> LandmarkFile:
     ------
     FileError
         As `read_landmarks_mm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexadam.io import read_landmark_file
+    >>> np.savetxt("landmarks.csv", [[1, 2, 3]], delimiter=",", header="x,y,z", comments="")
+    >>> file = read_landmark_file("landmarks.csv")
+    >>> file.points.tolist()
+    [[1.0, 2.0, 3.0]]
     """
     with check_file(path, "a list of landmarks") as source:
         return parse_landmark_file(source)
@@ -101,6 +127,15 @@ def write_landmarks(points: Points, path: StrPath, *, like: LandmarkFile | None 
         If the points are not ``(n, 3)``, hold NaN or Inf, or are not as many as those of ``like``.
     FileError
         If the folder does not exist or the file cannot be written.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from convexadam.io import write_landmarks
+    >>> write_landmarks(torch.tensor([[1.0, 2.0, 3.0]]), "landmarks.csv")
+    >>> [float(number) for number in Path("landmarks.csv").read_text().split(",")]
+    [1.0, 2.0, 3.0]
     """
     if points.ndim != 2 or points.shape[1] != 3:
         raise InputError(f"points must have shape (n, 3), got {tuple(points.shape)}; pass one row per landmark")

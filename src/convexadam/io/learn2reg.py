@@ -60,6 +60,16 @@ def write_learn2reg(
         If the name has another ending, the folder does not exist or the file cannot be written.
     ConfigError
         If ``fixed`` is ``None`` and the transform has no grid.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid
+    >>> from convexadam.io import write_learn2reg
+    >>> write_learn2reg(DisplacementField(torch.zeros(3, 8, 7, 6), Grid((8, 7, 6))), "disp_0001_0002.nii.gz")
+    >>> nibabel.load("disp_0001_0002.nii.gz").shape
+    (8, 7, 6, 3)
     """
     check_learn2reg_name(path)
     disp_vox, grid = _displacement_voxels(transform, fixed, moving)
@@ -78,6 +88,16 @@ def write_learn2reg_2021(
 
     Downsampled with ``scipy.ndimage.zoom(component, 0.5, order=2)``; fields of 64 x 64 x 64 voxels (Hippocampus) keep
     their resolution. Parameters and errors are those of `write_learn2reg`, except that the name must end in ``.npz``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid
+    >>> from convexadam.io import write_learn2reg_2021
+    >>> write_learn2reg_2021(DisplacementField(torch.zeros(3, 8, 8, 8), Grid((8, 8, 8))), "disp_0001_0002.npz")
+    >>> np.load("disp_0001_0002.npz")["arr_0"].shape
+    (3, 4, 4, 4)
     """
     from scipy.ndimage import zoom
 
@@ -115,6 +135,14 @@ def check_learn2reg(path: StrPath, shape: Triple | Grid, *, modalities: tuple[in
     ------
     FileError
         If anything is wrong; the message lists all problems.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid
+    >>> from convexadam.io import check_learn2reg, write_learn2reg
+    >>> write_learn2reg(DisplacementField(torch.zeros(3, 8, 7, 6), Grid((8, 7, 6))), "disp_0001_0000_0002_0000.nii.gz")
+    >>> check_learn2reg("disp_0001_0000_0002_0000.nii.gz", (8, 7, 6))
     """
     shape = shape.shape if isinstance(shape, Grid) else shape
     problems = _find_name_problems(Path(path).name, modalities)
@@ -209,6 +237,16 @@ def read_learn2reg(
     ------
     FileError
         If the file is unreadable, does not fit the grid, or holds NaN.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid
+    >>> from convexadam.io import read_learn2reg, write_learn2reg
+    >>> grid = Grid((8, 8, 8))
+    >>> write_learn2reg(DisplacementField(torch.ones(3, 8, 8, 8), grid), "disp_0001_0002.nii.gz")
+    >>> read_learn2reg("disp_0001_0002.nii.gz", grid).disp_mm[:, 0, 0, 0].tolist()
+    [1.0, 1.0, 1.0]
     """
     with check_file(path, "a displacement field of Learn2Reg") as source:
         values = _read_values(source)
@@ -229,6 +267,16 @@ def read_learn2reg_2021(
 
     Upsampled with ``scipy.ndimage.zoom(order=2)``, as in the evaluation of those years. Parameters and errors are
     those of `read_learn2reg`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid
+    >>> from convexadam.io import read_learn2reg_2021, write_learn2reg_2021
+    >>> grid = Grid((8, 8, 8))
+    >>> write_learn2reg_2021(DisplacementField(torch.ones(3, 8, 8, 8), grid), "disp_0001_0002.npz")
+    >>> read_learn2reg_2021("disp_0001_0002.npz", grid).disp_mm[:, 0, 0, 0].tolist()
+    [1.0, 1.0, 1.0]
     """
     from scipy.ndimage import zoom
 

@@ -38,6 +38,13 @@ class PairFiles:
         Transform from fixed to moving space to start from.
     preset
         Name of the settings of this pair; ``None`` for those of all pairs.
+
+    Examples
+    --------
+    >>> from convexadam.cohort import PairFiles
+    >>> pair = PairFiles(id="patient-1", fixed="1_ct.nii.gz", moving="1_mr.nii.gz", preset="accurate")
+    >>> pair.moving.name, pair.moving_mask
+    ('1_mr.nii.gz', None)
     """
 
     id: str
@@ -95,6 +102,18 @@ def read_manifest(path: StrPath) -> tuple[PairFiles, ...]:
     InputError
         If columns are unknown, something is given for only one image of a pair, or pairs have the same id. The message
         lists all rows that cannot be used, each with its number and the reason.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from convexadam.io import read_manifest
+    >>> for name in ("a", "b"):
+    ...     Path(f"{name}.nii.gz").touch()
+    >>> rows = [["id", "fixed", "moving"], ["one", "a.nii.gz", "b.nii.gz"]]
+    >>> np.savetxt("pairs.csv", rows, fmt="%s", delimiter=",")
+    >>> [(pair.id, pair.fixed.name) for pair in read_manifest("pairs.csv")]
+    [('one', 'a.nii.gz')]
     """
     with check_file(path, "a list of pairs") as source:
         rows = read_rows(source, '[{"fixed": "a.nii.gz", "moving": "b.nii.gz"}]')

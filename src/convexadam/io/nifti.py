@@ -38,6 +38,8 @@ def image_from_nifti(nifti: Nifti1Pair, *, channels: bool = False, device: torch
     """Convert a nibabel image, by the rules of `read_image`."""
     axis = _channel_axis(nifti, channels)
     values, grid = read_nifti_values(nifti), read_nifti_grid(nifti)
+    if values.ndim == 2:
+        values = values[..., None]
     channels_first = values[None] if axis is None else np.moveaxis(values, axis, 0)
     return image_from_channels(channels_first, grid, device=device)
 
@@ -132,6 +134,8 @@ def _channel_axis(nifti: Nifti1Pair, channels: bool) -> int | None:
     """Return the axis of the channels, ``None`` for a single volume."""
     header: Any = nifti.header
     is_field = int(header["intent_code"]) in (INTENT_VECTOR, INTENT_DISPLACEMENT)
+    if len(nifti.shape) == 2 and not is_field:
+        return None
     return find_channel_axis(nifti.shape, channels=channels, is_field=is_field)
 
 
@@ -144,7 +148,7 @@ def find_channel_axis(shape: tuple[int, ...], *, channels: bool, is_field: bool 
         If there are several axes of more than one, or one and ``channels`` is false.
     """
     if len(shape) < 3:
-        raise InputError(f"a volume must have three axes, got shape {shape}; add an axis of one voxel")
+        raise InputError(f"an image must have three axes, or two in NIfTI, got shape {shape}; add an axis of one voxel")
     axes = [axis for axis, size in enumerate(shape) if axis >= 3 and size != 1]
     if not axes:
         return None

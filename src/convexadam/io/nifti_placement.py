@@ -115,7 +115,7 @@ def _choose_like_itk(header: Any, sform: Placement | None, qform: Placement | No
         return sform if orthogonal and (sform.code == 1 or close) else qform
     if sform is not None or qform is not None:
         return sform or qform  # type: ignore[return-value]
-    i, j, k = (abs(float(size)) or 1.0 for size in header.get_zooms()[:3])
+    i, j, k = (abs(float(size)) or 1.0 for size in (*header.get_zooms(), 1.0)[:3])
     return Placement(affine=np.diag([-i, -j, k, 1.0]), form="neither form", code=0)
 
 
@@ -149,7 +149,8 @@ def _warn(nifti: Any, taken: Placement, others: list[Placement], shape: Triple, 
 
 
 def _read_sform(header: Any) -> Placement:
-    return Placement(affine=np.asarray(header.get_sform(), np.float64), form="sform", code=int(header["sform_code"]))
+    affine = _complete(np.asarray(header.get_sform(), np.float64), header)
+    return Placement(affine=affine, form="sform", code=int(header["sform_code"]))
 
 
 def _read_qform(header: Any, *, damaged_is_none: bool = False) -> Any:
@@ -159,7 +160,18 @@ def _read_qform(header: Any, *, damaged_is_none: bool = False) -> Any:
         if damaged_is_none:
             return None
         raise GeometryError(f"the qform must be valid, got a damaged one ({error}); correct the header") from error
-    return Placement(affine=affine, form="qform", code=int(header["qform_code"]))
+    return Placement(affine=_complete(affine, header), form="qform", code=int(header["qform_code"]))
+
+
+def _complete(affine: np.ndarray, header: Any) -> np.ndarray:
+    """Return the affine of a header, for a 2-D image that lacks it with an axis of 1 unit at right angles."""
+    if int(header["dim"][0]) != 2 or affine[:3, 2].any():
+        return affine
+    normal = np.cross(affine[:3, 0], affine[:3, 1])
+    length = np.linalg.norm(normal)
+    completed = affine.copy()
+    completed[:3, 2] = normal / length if length > 0 else 0.0
+    return completed
 
 
 def _measure_distance(one: Placement, other: Placement, shape: Triple) -> float:

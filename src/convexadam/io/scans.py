@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from convexadam._checks import check_flag
 from convexadam.errors import FileError, InputError
 from convexadam.io.reading import StrPath, check_file
 from convexadam.io.tables import read_rows
@@ -32,6 +33,13 @@ class ScanFiles:
         Its label map, on the same grid; ``None`` if there is none.
     weight
         Weight in averages of intensities, above 0.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.io import ScanFiles
+    >>> ScanFiles(id="a", image=Path("a.nii.gz"), labels=Path("a_labels.nii.gz")).weight
+    1.0
     """
 
     id: str
@@ -55,10 +63,22 @@ def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles
     ------
     FileError
         If the list cannot be read, or no file has such a name.
+    ConfigError
+        If ``need_labels`` is not a truth value.
     InputError
         If columns are unknown or missing, files do not exist, or ids are not unique. The message lists all rows that
         cannot be used.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.io import read_scans
+    >>> for name in ("a", "b"):
+    ...     Path(f"{name}.nii.gz").touch()
+    >>> [scan.id for scan in read_scans("*.nii.gz")]
+    ['a', 'b']
     """
+    check_flag(need_labels, "need_labels")
     name = os.fspath(source)
     if Path(name).suffix not in (".csv", ".tsv", ".json"):
         paths = sorted(Path(found) for found in glob.glob(name))  # noqa: PTH207 (a pattern may begin with /)

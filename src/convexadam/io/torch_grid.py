@@ -54,6 +54,17 @@ def to_torch_grid(
         If there is no fixed grid.
     GeometryError
         If ``align_corners`` is true and an axis of the moving volume has one voxel.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Affine, Grid
+    >>> from convexadam.io import to_torch_grid
+    >>> grid = Grid((6, 7, 8))
+    >>> image = torch.rand(1, 1, 6, 7, 8)
+    >>> same = torch.nn.functional.grid_sample(image, to_torch_grid(Affine(), grid, grid), align_corners=False)
+    >>> torch.allclose(same, image, atol=1e-5)
+    True
     """
     field = to_field(transform, fixed)
     where = field_to_coordinates(field, _normalising_matrix(moving, align_corners) @ world_to_index_matrix(moving))
@@ -70,6 +81,16 @@ def from_torch_grid(
     ------
     GeometryError
         If the grid's shape is not ``(1, *fixed.shape, 3)``, or it holds NaN.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Affine, Grid
+    >>> from convexadam.io import from_torch_grid, to_torch_grid
+    >>> grid = Grid((6, 7, 8))
+    >>> transform = from_torch_grid(to_torch_grid(Affine(), grid, grid), grid, grid)
+    >>> bool(transform.disp_mm.abs().max() < 1e-4)
+    True
     """
     if tuple(grid.shape) != (1, *fixed.shape, 3) or not grid.is_floating_point():
         raise GeometryError(
@@ -98,6 +119,15 @@ def write_torch_grid(
         As `to_torch_grid`.
     FileError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> from convexadam import Affine, Grid
+    >>> from convexadam.io import read_torch_grid, write_torch_grid
+    >>> grid = Grid((6, 7, 8))
+    >>> write_torch_grid(Affine(), "grid.pt", fixed=grid, moving=grid)
+    >>> read_torch_grid("grid.pt").grid.shape
+    (6, 7, 8)
     """
     field = to_field(transform, fixed)
     values = {
@@ -120,6 +150,15 @@ def read_torch_grid(path: StrPath, *, device: torch.device | str | None = None) 
     ------
     FileError
         If the file is damaged, or is another file of ``torch.save``.
+
+    Examples
+    --------
+    >>> from convexadam import Affine, Grid
+    >>> from convexadam.io import read_torch_grid, write_torch_grid
+    >>> grid = Grid((6, 7, 8))
+    >>> write_torch_grid(Affine(), "grid.pt", fixed=grid, moving=grid)
+    >>> bool(read_torch_grid("grid.pt").disp_mm.abs().max() < 1e-4)
+    True
     """
     with check_file(path, "a sampling grid of torch") as source:
         if is_zip(source):

@@ -8,21 +8,24 @@ import torch
 
 from convexadam._arguments import check_arguments
 from convexadam.errors import ConfigError, FileError, InputError
-from convexadam.geometry import Grid, Image, Transform
+from convexadam.geometry import Grid, Transform
+from convexadam.geometry.conversion import GridLike, to_grid
+from convexadam.geometry.delegates import implement
 from convexadam.io.detect import detect_format
 from convexadam.io.formats import choose_format, get_format
 from convexadam.io.reading import StrPath, check_file
 from convexadam.io.transform_format import TransformFormat, WriteTransform
 
 
+@implement("Transform.save")
 @check_arguments
 def write_transform(
     transform: Transform,
     path: StrPath,
     *,
     format: str | None = None,  # noqa: A002 - the word that users know from other libraries
-    fixed: Grid | Image | None = None,
-    moving: Grid | Image | None = None,
+    fixed: GridLike | None = None,
+    moving: GridLike | None = None,
 ) -> None:
     """Write a transform for another program. The file is complete, or the old one is left as it was.
 
@@ -38,7 +41,7 @@ def write_transform(
         ITK's transform files for ``"itk"``, ``.npz`` for ``"learn2reg"``, ``.pt`` for ``"torch"``, ``.x5`` for
         ``"x5"``. Others, such as ``"fsl"``, have to be named.
     fixed
-        The fixed grid, or an image on it; ``None`` takes the grid of the transform.
+        The fixed grid, or an image on it in any form that `as_image` takes; ``None`` takes the grid of the transform.
     moving
         The moving grid, or an image on it. ``"torch"`` and ``"fsl"`` need it; ``"learn2reg"`` takes the fixed grid if
         it is ``None``.
@@ -53,6 +56,16 @@ def write_transform(
         If the format cannot hold the grid: the axes of ITK's are orthogonal.
     MissingExtraError
         If an optional package is missing: SimpleITK for ITK's transform files, nitransforms for X5.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid, read_transform, write_transform
+    >>> transform = DisplacementField(torch.zeros(3, 8, 7, 6), Grid((8, 7, 6)))
+    >>> write_transform(transform, "transform.nii.gz")  # for ITK, ANTs and Slicer
+    >>> write_transform(transform, "disp.nii.gz", format="learn2reg")
+    >>> read_transform("transform.nii.gz").grid.shape
+    (8, 7, 6)
     """
     if not isinstance(transform, Transform):
         raise InputError(
@@ -66,7 +79,16 @@ def write_transform(
 
 @check_arguments
 def check_transform_name(path: StrPath, format: str | None = None) -> None:  # noqa: A002 - as in write_transform
-    """Raise `FileError` or `ConfigError` unless `write_transform` can write a file of this name and format."""
+    """Raise `FileError` or `ConfigError` unless `write_transform` can write a file of this name and format.
+
+    Examples
+    --------
+    >>> from convexadam.io import check_transform_name
+    >>> check_transform_name("transform.nii.gz")
+    >>> check_transform_name("transform.png")
+    Traceback (most recent call last):
+    convexadam.errors.FileError: ...
+    """
     _choose_to_write(path, format)
 
 
@@ -87,8 +109,8 @@ def read_transform(
     path: StrPath,
     *,
     format: str | None = None,  # noqa: A002 - as in write_transform
-    fixed: Grid | Image | None = None,
-    moving: Grid | Image | None = None,
+    fixed: GridLike | None = None,
+    moving: GridLike | None = None,
     device: torch.device | str | None = None,
 ) -> Transform:
     """Read a transform of another program, or one of `write_transform`.
@@ -123,6 +145,15 @@ def read_transform(
         If there is no such format, or a grid is missing.
     MissingExtraError
         If an optional package is missing: SimpleITK for ITK's transform files, nitransforms for X5.
+
+    Examples
+    --------
+    >>> from convexadam import DisplacementField, Grid, read_transform, write_transform
+    >>> import torch
+    >>> write_transform(DisplacementField(torch.ones(3, 8, 7, 6), Grid((8, 7, 6))), "transform.nii.gz")
+    >>> transform = read_transform("transform.nii.gz")  # what ITK and ANTs write is read in the same way
+    >>> transform.warp_points([[2.0, 2.0, 2.0]], space="mm").tolist()
+    [[3.0, 3.0, 3.0]]
     """
     fixed_grid, moving_grid = _to_grid(fixed, "fixed"), _to_grid(moving, "moving")
     chosen = None if format is None else get_format(format)
@@ -144,11 +175,8 @@ def read_transform(
     return transform
 
 
-def _to_grid(value: Grid | Image | None, name: str) -> Grid | None:
-    grid = value.grid if isinstance(value, Image) else value
-    if grid is not None and not isinstance(grid, Grid):
-        raise ConfigError(f"{name} must be a Grid or an Image, got {type(value).__name__}; read a file with read_image")
-    return grid
+def _to_grid(value: GridLike | None, name: str) -> Grid | None:
+    return None if value is None else to_grid(value, name)
 
 
 def _check_needs(chosen: TransformFormat, needs: tuple[str, ...], fixed: Grid | None, moving: Grid | None) -> None:

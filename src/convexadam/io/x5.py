@@ -40,6 +40,14 @@ def write_x5(transform: Transform, path: StrPath, *, fixed: Grid | None = None) 
         If the file cannot be written.
     MissingExtraError
         If nitransforms is not installed.
+
+    Examples
+    --------
+    >>> from convexadam import Affine, read_transform
+    >>> from convexadam.io import write_x5
+    >>> write_x5(Affine(), "identity.x5")
+    >>> read_transform("identity.x5").matrix.diagonal().tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
     x5 = _import_x5("writing X5")
     field = None if isinstance(transform, Affine) else to_field(transform, fixed)
@@ -68,6 +76,14 @@ def read_x5(path: StrPath, *, device: torch.device | str | None = None) -> Trans
         If it is damaged, is not an X5 file, or holds several transforms or transforms of another kind.
     MissingExtraError
         If nitransforms is not installed.
+
+    Examples
+    --------
+    >>> from convexadam import Affine
+    >>> from convexadam.io import read_x5, write_x5
+    >>> write_x5(Affine(), "identity.x5")
+    >>> read_x5("identity.x5").matrix.diagonal().tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
     x5 = _import_x5("reading X5")
     with check_file(path, "an X5 file") as source:

@@ -50,20 +50,44 @@ def use_backend(backend: Backend) -> Iterator[None]:
 
 @contextmanager
 def compiled_for_float32(values: torch.Tensor) -> Iterator[None]:
-    """Use the requested backend for float32 values and torch for all others, for operations on data of any type."""
+    """Use the requested backend for float32 values and torch for all others, for operations on data of any type.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.kernels import compiled_for_float32, requested_backend
+    >>> with compiled_for_float32(torch.zeros(3, dtype=torch.float64)):
+    ...     requested_backend()
+    'reference'
+    """
     with use_backend(requested_backend() if values.dtype == torch.float32 else "reference"):
         yield
 
 
 @contextmanager
 def override_backend(backend: Backend) -> Iterator[None]:
-    """Use a backend; ``"auto"`` keeps that of the enclosing `use_backend` block."""
+    """Use a backend; ``"auto"`` keeps that of the enclosing `use_backend` block.
+
+    Examples
+    --------
+    >>> from convexadam.kernels import override_backend, requested_backend
+    >>> with override_backend("reference"):
+    ...     requested_backend()
+    'reference'
+    """
     with use_backend(requested_backend() if backend == "auto" else backend):
         yield
 
 
 def check_backend(backend: Backend) -> Backend:
-    """Return the name of a backend; raise `ConfigError` if it is unknown."""
+    """Return the name of a backend; raise `ConfigError` if it is unknown.
+
+    Examples
+    --------
+    >>> from convexadam.kernels import check_backend
+    >>> check_backend("cpu")
+    'cpu'
+    """
     if not isinstance(backend, str) or backend not in get_args(Backend):
         raise ConfigError(
             f"backend must be one of {', '.join(get_args(Backend))}, got {show(backend)}; the default is 'auto'"
@@ -72,7 +96,17 @@ def check_backend(backend: Backend) -> Backend:
 
 
 def requested_backend() -> Backend:
-    """Return the backend of the innermost `use_backend` block, ``"auto"`` outside of any."""
+    """Return the backend of the innermost `use_backend` block, ``"auto"`` outside of any.
+
+    Examples
+    --------
+    >>> from convexadam.kernels import requested_backend, use_backend
+    >>> requested_backend()
+    'auto'
+    >>> with use_backend("reference"):
+    ...     requested_backend()
+    'reference'
+    """
     return _requested.get()
 
 
@@ -83,6 +117,14 @@ def backend_for(*tensors: torch.Tensor | None) -> Literal["reference", "cpu", "t
     ------
     ConfigError
         If the requested backend cannot run on them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.kernels import backend_for, use_backend
+    >>> with use_backend("reference"):
+    ...     backend_for(torch.zeros(3))
+    'reference'
     """
     given = [t for t in tensors if t is not None]
     backend = _requested.get()

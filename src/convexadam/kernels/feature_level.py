@@ -10,7 +10,7 @@ from typing import final
 
 import torch
 
-from convexadam._typing import Field, Float, Guide, Tensor, Triple, Volume
+from convexadam._typing import AxisWeights, Field, Float, Guide, Tensor, Triple, Volume
 from convexadam.kernels.feature_range import measure_range
 from convexadam.kernels.landmarks import LandmarkPairs
 from convexadam.kernels.resize import pool, resample_control_points, scale_to_control_points, scale_to_voxels
@@ -65,6 +65,8 @@ class FeatureLevel:
         Distance of the control points, in voxels of the working grid.
     known_range
         Of the features, if it was measured; see `measure_ranges`.
+    restrict_deformation
+        Weight of motion along each axis, in [0, 1], 0 to forbid it; see `convexadam.RegistrationConfig`.
     """
 
     fixed: FeatureMap
@@ -77,6 +79,7 @@ class FeatureLevel:
     reverse_landmarks: LandmarkPairs | None = None
     spacing: Triple = (1, 1, 1)
     known_range: FeatureRange | None = None
+    restrict_deformation: AxisWeights = (1.0, 1.0, 1.0)
 
     @cached_property
     def range(self) -> FeatureRange:
@@ -113,6 +116,7 @@ class FeatureLevel:
             reverse_landmarks=self.landmarks,
             spacing=self.spacing,
             known_range=self.known_range,
+            restrict_deformation=self.restrict_deformation,
         )
 
 

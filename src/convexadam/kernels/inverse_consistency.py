@@ -28,6 +28,14 @@ def make_inverse_consistent(forward: Field, backward: Field, *, iterations: int 
     Notes
     -----
     Heinrich, Papiez, Schnabel, Handels, "Non-parametric discrete registration with convex optimisation", WBIR 2014.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.discrete import make_inverse_consistent
+    >>> forward, backward = make_inverse_consistent(torch.full((3, 8, 8, 8), 1.0), torch.full((3, 8, 8, 8), -2.0))
+    >>> round((forward + backward).abs().max().item(), 3)  # one undoes the other
+    0.0
     """
     check_count(iterations, "iterations", most=_MOST_ITERATIONS)
     for _ in range(iterations):
@@ -49,6 +57,15 @@ def estimate_inverse(forward: Field, *, iterations: int = 15) -> Field:
     Returns
     -------
     Displacements of the opposite direction: a start for further estimation, and no inverse where ``u`` folds.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.discrete import estimate_inverse
+    >>> shift = torch.zeros(3, 8, 8, 8)
+    >>> shift[0] = 1.5
+    >>> estimate_inverse(shift)[0].mean().item()
+    -1.5
     """
     check_count(iterations, "iterations", most=_MOST_ITERATIONS)
     backward = -forward

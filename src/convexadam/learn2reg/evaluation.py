@@ -22,7 +22,7 @@ from convexadam.learn2reg.task import TaskPair
 from convexadam.metrics import common_labels, dice, hd95_area_weighted
 from convexadam.metrics.folding import folded_share, inner_determinant, inner_mask, shifted_log_spread
 from convexadam.metrics.summary import to_integer_labels
-from convexadam.registration.register import Progress
+from convexadam.registration.progress import Progress
 
 _QUANTILE: dict[Metric, float] = {"tre": 0.7, "sdlogj": 0.7, "dice": 0.3, "hd95": 0.3}
 """Quantile of the means of cases, reported as ``"30"``; for HD95 the better end, as in the official evaluation."""

@@ -20,7 +20,7 @@ from convexadam.io.reading import StrPath, check_file
 from convexadam.learn2reg.submission import RECORD, FieldFormat, check_field, find_fields, make_field_name, write_field
 from convexadam.learn2reg.task import Split, Task, TaskPair
 from convexadam.registration import RegistrationConfig, register
-from convexadam.registration.register import Progress
+from convexadam.registration.progress import Progress
 
 
 @final
@@ -105,6 +105,11 @@ def run_task(
         If the task has no pairs of that split.
     FileError
         If the folder cannot be created or written to.
+
+    Examples
+    --------
+    >>> from convexadam.learn2reg import read_task, run_task, task_preset
+    >>> outcomes = run_task(read_task("LungCT"), task_preset("LungCT").config, "fields")  # doctest: +SKIP
     """
     pairs = task.get_pairs(split)
     _check_arguments(config, pairs, field_format, segmentation_dir)
@@ -268,7 +273,9 @@ def _register_pair(
     """Register a pair and write its field; an error of any kind becomes the outcome."""
     try:
         path.unlink(missing_ok=True)
-        result = register(pair.fixed.path, pair.moving.path, config, device=device, progress=progress, **inputs)
+        result = register(
+            pair.fixed.path, pair.moving.path, config, device=device, progress=progress or False, **inputs
+        )
         shape = result.fixed.grid.shape
         if shape != task.get_shape(pair):
             raise FileError(

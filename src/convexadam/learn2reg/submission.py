@@ -25,7 +25,17 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 @check_arguments
 def make_field_name(pair: TaskPair, field_format: FieldFormat = "npz") -> str:
-    """Return the file name of a field: the long one, which is always accepted; for the format of 2021 the short one."""
+    """Return the file name of a field: the long one, which is always accepted; for the format of 2021 the short one.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.learn2reg import TaskImage, TaskPair, make_field_name
+    >>> images = (TaskImage(folder=Path(), name=f"images/Lung_000{number}_0000.nii.gz") for number in (1, 2))
+    >>> fixed, moving = images
+    >>> make_field_name(TaskPair(fixed=fixed, moving=moving))
+    'disp_0001_0000_0002_0000.npz'
+    """
     return f"{pair.short_name}.npz" if field_format == "2021" else f"{pair.long_name}.{field_format}"
 
 

@@ -206,6 +206,12 @@ def read_task(path: StrPath) -> Task:
     ------
     FileError
         If there is no such file or more than one, or it is not the JSON object of a task.
+
+    Examples
+    --------
+    >>> from convexadam.learn2reg import read_task
+    >>> task = read_task("LungCT/LungCT_dataset.json")  # doctest: +SKIP
+    >>> task.splits["val"]  # doctest: +SKIP
     """
     with check_file(_find_dataset_file(Path(path)), "the dataset.json of a task of Learn2Reg") as source:
         data = json.loads(source.read_text(encoding="utf-8"))

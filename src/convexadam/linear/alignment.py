@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias, final, get_args
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from convexadam._arguments import check_arguments
-from convexadam._checks import check_choice, check_count, check_number
-from convexadam._typing import Float, Tensor
+from convexadam._checks import check_axis_weights, check_choice, check_count, check_number
+from convexadam._typing import AxisWeights, Float, Tensor
 from convexadam.errors import ConfigError
 from convexadam.features import Features, MindSSC, Precomputed, check_extractor
 from convexadam.geometry import Affine, Grid, Image
@@ -21,6 +21,7 @@ from convexadam.linear.centres import geometric_centre
 from convexadam.linear.fitting import LevelFitter, is_plausible
 from convexadam.linear.level import LinearLevel
 from convexadam.linear.refinement import refine_transform
+from convexadam.linear.restriction import Restriction
 
 Init: TypeAlias = Literal["best", "header", "geometry", "moments"]
 
@@ -45,6 +46,15 @@ class LinearFit:
     mutual_information_before, mutual_information_after
         Mutual information in nats, at the resolution of the images, with the transform that the refinement was to
         improve on and with ``transform``; ``None`` if it did not run.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import register
+    >>> volume = torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> fit = register(volume, volume).linear
+    >>> fit.dissimilarity_after <= fit.dissimilarity_before
+    True
     """
 
     transform: Affine
@@ -103,6 +113,16 @@ class LinearAlignment:
     ------
     ConfigError
         If a setting is out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import RegistrationConfig, register
+    >>> from convexadam.linear import LinearAlignment
+    >>> volume = torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> config = RegistrationConfig(linear=LinearAlignment(model="rigid"))
+    >>> bool(register(volume, volume, config).transform.disp_mm.abs().max() < 0.1)
+    True
     """
 
     model: Model = "affine"
@@ -145,6 +165,7 @@ class LinearAlignment:
         moving_mask: Image | None = None,
         initial: Affine | None = None,
         refine: bool = True,
+        restrict_deformation: AxisWeights = (1.0, 1.0, 1.0),
     ) -> LinearFit:
         """Align two images.
 
@@ -158,12 +179,34 @@ class LinearAlignment:
             Initial transform from fixed to moving space; ``None`` computes it as ``init`` says.
         refine
             Refine to the resolution of the images; ``False`` leaves that to deformable stages.
+        restrict_deformation
+            Weights of motion along the axes of the fixed image that are closest to R, A, S: along those of weight 0
+            points stay where ``initial`` maps them. A rotation that is left without one of its axes is a shear.
 
         Returns
         -------
         The transform from fixed to moving space; ``initial`` or the identity if no better one is found.
         """
-        masks, features = (fixed_mask, moving_mask), self.features
+        check_axis_weights(restrict_deformation, "restrict_deformation")
+        restriction = Restriction(grid=fixed.grid, weights=restrict_deformation)
+        fit = self._align((fixed, moving), (fixed_mask, moving_mask), initial, restriction, refine=refine)
+        if restriction.is_free or not fit.accepted:
+            return fit
+        start = None if initial is None else torch.from_numpy(initial.matrix.copy())
+        exact = restriction.project(torch.from_numpy(fit.transform.matrix.copy()), start)
+        return replace(fit, transform=Affine(exact.numpy()))
+
+    def _align(
+        self,
+        images: tuple[Image, Image],
+        masks: tuple[Image | None, Image | None],
+        initial: Affine | None,
+        restriction: Restriction,
+        *,
+        refine: bool,
+    ) -> LinearFit:
+        fixed, moving = images
+        features = self.features
         if features is None:
             features = MindSSC(radius=1, dilation=1) if fixed.data.shape[0] == 1 else Precomputed()
         prepare_coarse, *prepare_finer = (
@@ -175,6 +218,7 @@ class LinearAlignment:
                 voxels,
                 radius=_FINE_RADIUS if n else _COARSE_RADIUS,
                 masks=masks,
+                restriction=restriction,
             )
             for n, voxels in enumerate(self.voxels_per_level)
         )
@@ -231,7 +275,9 @@ class LinearAlignment:
         """Refine the fits and the initial transform, and accept the best result if it is better than the latter."""
         level = fitter.level
         starts = [fallback.matrix, *torch.stack(fits).cpu().numpy()]
-        refined = refine_transform(images, masks, starts, model=self.model, coarsest_mm=level.grid.spacing_mm[0])
+        refined = refine_transform(
+            images, masks, starts, model=self.model, coarsest_mm=level.side_mm, restriction=level.restriction
+        )
         accepted = refined.is_significant and bool(
             is_plausible(torch.from_numpy(np.linalg.solve(fallback.matrix, refined.matrix)))
         )
@@ -291,6 +337,7 @@ class LinearAlignment:
         for translation_mm in translations_mm:
             matrix = np.eye(4)
             matrix[:3, 3] = translation_mm
+            matrix = level.restriction.project(torch.from_numpy(matrix)).numpy()
             if all(np.abs(matrix - candidate.matrix).max() > level.spacing_mm for candidate in candidates):
                 candidates.append(Affine(matrix))
         return candidates

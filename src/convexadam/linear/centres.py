@@ -7,8 +7,9 @@ import torch
 
 from convexadam._typing import Float, Tensor
 from convexadam.geometry import Grid, Image
+from convexadam.geometry.grid import axes_with_extent
 from convexadam.geometry.resample import resample
-from convexadam.linear.quantiles import find_quantiles
+from convexadam.geometry.tensors import quantiles
 
 _MASS_QUANTILE = 0.99
 """Quantile at which the mass of a voxel is clipped: a few very bright voxels (metal) must not decide the centre."""
@@ -42,10 +43,10 @@ def centre_offset(fixed: Image, moving: Image, masks: tuple[Image | None, Image 
 def _sum_mass(image: Image, mask: Image | None) -> Float[Tensor, " 4"]:
     """Return the mass, and the sums of mass times each index, on the device."""
     values = image.data[0].float()
-    faces = [values.select(axis, end).flatten() for axis in range(3) for end in (0, -1)]
+    faces = [values.select(axis, end).flatten() for axis in axes_with_extent(image.grid) for end in (0, -1)]
     mass = (values - torch.cat(faces).median()).abs()
-    (most,) = find_quantiles(mass.flatten()[:: max(1, mass.numel() // 100_000)], _MASS_QUANTILE)
-    mass = mass.clamp(max=most)
+    # torch.quantile refuses more than 16 million values
+    mass = mass.clamp(max=quantiles(mass.flatten()[:: max(1, mass.numel() // 100_000)], (_MASS_QUANTILE,))[0])
     if mask is not None:
         mass = mass * resample(mask, image.grid, mode="linear", fill_value=0.0).data[0]
     mass = mass.double()

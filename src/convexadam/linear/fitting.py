@@ -88,9 +88,10 @@ class LevelFitter:
     ) -> Float[Tensor, "4 4"]:
         """Fit a transform to matches, which are points of the image that was resampled with ``target_map``."""
         fraction = self._inlier_fraction
-        return fit_displacements(
+        fit = fit_displacements(
             *matches, self.level.control_affine, model=model, inlier_fraction=fraction, target_map=target_map
         )
+        return self.level.restriction.project(fit, target_map)
 
     def _load(self, matrix: Float[Tensor, "4 4"], model: Shaped[Tensor, ""]) -> None:
         self._matrix.copy_(matrix)

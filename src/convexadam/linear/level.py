@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -15,7 +14,9 @@ from convexadam._typing import Channels, Field, Float, Shaped, Tensor, Triple, V
 from convexadam.discrete import ConvexSearch
 from convexadam.features import Features, extract_features, receptive_radius
 from convexadam.geometry import Grid, Image
+from convexadam.geometry.grid import axes_with_extent, mean_side_mm, sides_mm, with_cubes
 from convexadam.geometry.resample import resample
+from convexadam.geometry.tensors import quantiles
 from convexadam.geometry.to_grid import block_average, fill_outside_mask, weight_on_grid
 from convexadam.kernels._device import send
 from convexadam.kernels.dissimilarity import measure_dissimilarity
@@ -23,7 +24,7 @@ from convexadam.kernels.feature_level import FeatureLevel
 from convexadam.kernels.resample_affine import resample_affine
 from convexadam.kernels.resize import pool_weight
 from convexadam.linear.centres import centre_offset
-from convexadam.linear.quantiles import find_quantiles
+from convexadam.linear.restriction import Restriction
 
 _SPACING = 2
 """Spacing of the control points in voxels of the level; less along an axis with fewer voxels."""
@@ -83,7 +84,7 @@ class LinearLevel:
     Attributes
     ----------
     grid
-        Isotropic grid of the level, over the field of view of the fixed image.
+        Isotropic grid of the level (of squares, for one slice), over the field of view of the fixed image.
     features
         Extractor for both images.
     search
@@ -99,6 +100,8 @@ class LinearLevel:
         The fixed image and its mask at that resolution.
     spacing
         Spacing of the control points in voxels of ``grid``.
+    restriction
+        Axes along which points may move.
     """
 
     grid: Grid
@@ -112,6 +115,7 @@ class LinearLevel:
     coarse_fixed: Image
     fixed_mask: Image | None
     spacing: Triple
+    restriction: Restriction
 
     @classmethod
     def prepare(
@@ -123,6 +127,7 @@ class LinearLevel:
         *,
         radius: int,
         masks: tuple[Image | None, Image | None],
+        restriction: Restriction,
     ) -> LinearLevel:
         """Resample both images to a level of about ``voxels`` voxels, and extract the features of the fixed one.
 
@@ -130,7 +135,7 @@ class LinearLevel:
         """
         grid = make_isotropic_grid(fixed.grid, voxels)
         a, b, c = (min(_SPACING, n) for n in grid.shape)
-        side_mm = grid.spacing_mm[0]
+        side_mm = min(sides_mm(grid))
         weight = weight_on_grid(fixed, masks[0], grid, receptive_radius(features))
         fixed_mask, moving_mask = (None if mask is None else block_average(mask, side_mm) for mask in masks)
         radius_mm = receptive_radius(features) * side_mm
@@ -153,12 +158,18 @@ class LinearLevel:
             coarse_fixed=coarse_fixed,
             fixed_mask=fixed_mask,
             spacing=(a, b, c),
+            restriction=restriction,
         )
 
     @property
     def spacing_mm(self) -> float:
         """Largest spacing of the control points in mm."""
-        return max(n * s for n, s in zip(self.spacing, self.grid.spacing_mm, strict=True))
+        return max(self.spacing[axis] * self.grid.spacing_mm[axis] for axis in axes_with_extent(self.grid))
+
+    @property
+    def side_mm(self) -> float:
+        """Edge of the voxels in mm."""
+        return min(sides_mm(self.grid))
 
     @cached_property
     def centre_offset_mm(self) -> np.ndarray:
@@ -189,7 +200,14 @@ class LinearLevel:
         Displacements in control points, ``[3, i, j, k]``, and the weight of each in a fit.
         """
         _, radius = self.search.control_grid(self.grid.shape)
-        level = FeatureLevel(fixed=self.fixed, moving=moving, fixed_weight=self.fixed_weight, moving_weight=weight)
+        a, b, c = (1.0 if w else 0.0 for w in self.restriction.weights)
+        level = FeatureLevel(
+            fixed=self.fixed,
+            moving=moving,
+            fixed_weight=self.fixed_weight,
+            moving_weight=weight,
+            restrict_deformation=(a, b, c),
+        )
         disp = self.search.search_features(level, radius).forward
         return disp, self.structure if weight is None else self.structure * (weight > 0.5)
 
@@ -237,11 +255,11 @@ class LinearLevel:
 def make_isotropic_grid(grid: Grid, voxels: int) -> Grid:
     """Return an isotropic grid of about ``voxels`` voxels over the same field of view.
 
-    Its spacing is at least the smallest spacing of ``grid``.
+    Its spacing is at least the smallest spacing of ``grid``. A single slice has as many voxels along each axis as a
+    volume of ``voxels`` would have.
     """
-    volume_mm3 = math.prod(n * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True))
-    side_mm = max((volume_mm3 / voxels) ** (1 / 3), min(grid.spacing_mm))
-    return grid.canonical().with_spacing((side_mm, side_mm, side_mm))
+    side_mm = max(mean_side_mm(grid) / voxels ** (1 / 3), min(sides_mm(grid)))
+    return with_cubes(grid.canonical(), side_mm)
 
 
 def compute_structure(features: Channels, weight: Volume | None) -> Volume:
@@ -259,6 +277,7 @@ def compute_structure(features: Channels, weight: Volume | None) -> Volume:
         difference = features.diff(dim=axis).square().sum(0) * both_valid
         total.narrow(axis - 1, 1, n - 1).add_(difference)
         total.narrow(axis - 1, 0, n - 1).add_(difference)
-    (scale,) = find_quantiles(total.flatten()[:: max(1, total.numel() // 1_000_000)], 0.95)
+    # torch.quantile refuses more than 16 million values
+    scale = quantiles(total.flatten()[:: max(1, total.numel() // 1_000_000)], (0.95,))[0]
     structure = total.div_(scale.masked_fill(scale <= 0, 1.0)).clamp_(max=1)
     return structure.masked_fill_(structure <= _MIN_STRUCTURE, 0.0).mul_(valid)

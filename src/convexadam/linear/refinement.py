@@ -12,7 +12,9 @@ import torch
 
 from convexadam._typing import Channels, Float, Points, Shaped, Tensor
 from convexadam.geometry import Grid, Image
+from convexadam.geometry.grid import sides_mm
 from convexadam.geometry.resample import resample
+from convexadam.geometry.tensors import quantiles
 from convexadam.geometry.to_grid import block_average, fill_outside_mask, select_mask_mode
 from convexadam.kernels._device import send
 from convexadam.kernels.mutual_information import BINS, MARGIN, MutualInformation, mutual_information
@@ -20,7 +22,7 @@ from convexadam.kernels.recording import recordable, repeat
 from convexadam.kernels.scoring_step import ScoringState, judge_step, propose_step
 from convexadam.kernels.trimmed_fit import Model
 from convexadam.kernels.warp import sample_nearest
-from convexadam.linear.quantiles import find_quantiles
+from convexadam.linear.restriction import Restriction
 
 _SAMPLES = 100_000, 25_000
 """Points at which the images are compared, on the finest level and on the others."""
@@ -47,7 +49,7 @@ _REACH = 4
 """Voxels of the level by which values are extended beyond a mask: further than the samples move on a level."""
 
 _EDGE = 1e-3
-"""Voxels outside the outer voxel centres that are taken for rounding (an axis of one voxel has no inside)."""
+"""Voxels outside the outer voxel centres that are taken for rounding."""
 
 _DEGREES_OF_FREEDOM = ((BINS - 1 - 2 * MARGIN) * 151 / 315 - 1) ** 2
 """Of the joint histogram of unrelated images, each of whose bins has 151 / 315 of a sample's weight, the mean square of
@@ -91,7 +93,13 @@ class RefinedTransform:
 
 
 def refine_transform(
-    images: _Pair, masks: _Masks, starts: list[np.ndarray], *, model: Model, coarsest_mm: float
+    images: _Pair,
+    masks: _Masks,
+    starts: list[np.ndarray],
+    *,
+    model: Model,
+    coarsest_mm: float,
+    restriction: Restriction | None = None,
 ) -> RefinedTransform:
     """Maximise mutual information over a linear model, from voxels of half ``coarsest_mm`` to those of the images.
 
@@ -112,11 +120,13 @@ def refine_transform(
         What is estimated.
     coarsest_mm
         Voxel size at which ``starts`` were found; the finest level has the smallest spacing of the coarser image.
+    restriction
+        Axes of the fixed image along which the result may differ from ``starts``; ``None`` for all.
     """
-    finest_mm = max(min(image.grid.spacing_mm) for image in images)
+    finest_mm = max(min(sides_mm(image.grid)) for image in images)
     level = max(0, math.floor(math.log2(coarsest_mm / finest_mm) - 0.5))
     like = images[0].data.new_empty(0, dtype=torch.float64)
-    generators = send(torch.from_numpy(make_generators(model)), like)
+    generators = send(torch.from_numpy(make_generators(model, restriction)), like)
     first, *others = (send(torch.from_numpy(np.array(start)), like) for start in starts)
     prepared = _Level(images, masks, finest_mm, level)
     best, best_score = first, first.new_full((), -math.inf)
@@ -153,19 +163,27 @@ def _drop_similar(matrices: list[Tensor], grid: Grid, distance_mm: float) -> lis
     return kept
 
 
-def make_generators(model: Model) -> np.ndarray:
-    """Return the generators of a model, ``[k, 4, 4]``: translations, and rotations, with scale, or all linear maps."""
-    translations = np.zeros((3, 4, 4))
-    translations[range(3), range(3), 3] = 1
-    linear = np.zeros((3, 3, 4, 4))
-    for a in range(3):
-        for b in range(3):
-            linear[a, b, a, b] = 1
+def make_generators(model: Model, restriction: Restriction | None = None) -> np.ndarray:
+    """Return the generators of a model, ``[k, 4, 4]``: translations, and rotations, with scale, or all linear maps.
+
+    With a restriction they are those along its axes, and what would move along a forbidden one is omitted: a
+    translation, a shear, and a rotation in a plane that it lies in.
+    """
+    free = range(3) if restriction is None else restriction.free_axes
+    unit = np.eye(16).reshape(4, 4, 4, 4)  # unit[a, b] has a single 1, in row a and column b
+    found = [unit[a, 3] for a in free]
     if model == "affine":
-        return np.concatenate([translations, linear.reshape(9, 4, 4)])
-    rotations = [linear[a, b] - linear[b, a] for a, b in ((1, 0), (2, 0), (2, 1))]
-    scale = [linear[range(3), range(3)].sum(0)] if model == "similarity" else []
-    return np.stack([*translations, *rotations, *scale])
+        found += [unit[a, b] for a in free for b in range(3)]
+    else:
+        found += [unit[a, b] - unit[b, a] for a, b in ((1, 0), (2, 0), (2, 1)) if a in free and b in free]
+    if model == "similarity":
+        found.append(np.sum([unit[a, a] for a in free], axis=0))
+    generators = np.stack(found)
+    if restriction is None or restriction.is_free:
+        return generators
+    frame = np.eye(4)
+    frame[:3, :3] = restriction.directions
+    return np.asarray(frame @ generators @ np.linalg.inv(frame))
 
 
 class _Level:
@@ -265,10 +283,14 @@ def _draw_points(grid: Grid, count: int, like: Tensor) -> Points:
 
 
 def _have_data(grid: Grid, mask: Image | None, points: Points) -> Shaped[Tensor, " n"]:
-    """Return which points lie within the outer voxel centres of a grid, and in the mask."""
+    """Return which points lie within the outer voxel centres of a grid, and in the mask.
+
+    Along an axis with one voxel, those within that voxel.
+    """
     index = grid.world_to_index(points)
-    last = send(torch.tensor(grid.shape, dtype=index.dtype, device="cpu") - 1, index)
-    inside = ((index >= -_EDGE) & (index <= last + _EDGE)).all(1)
+    ends = [(-0.5, 0.5) if n == 1 else (-_EDGE, n - 1 + _EDGE) for n in grid.shape]
+    first, last = send(torch.tensor(ends, dtype=index.dtype, device="cpu").T, index)
+    inside: Tensor = ((index >= first) & (index <= last)).all(1)
     if mask is None:
         return inside
     weight = sample_nearest(
@@ -281,7 +303,8 @@ def _to_bins(image: Image) -> Channels:
     """Return the intensities in bins; values beyond the quantiles are clipped."""
     result = torch.empty_like(image.data)
     for values, bins in zip(image.data, result, strict=True):
-        low, high = find_quantiles(values.flatten()[:: max(1, values.numel() // _SAMPLES[0])], *_QUANTILES)
+        some = values.flatten()[:: max(1, values.numel() // _SAMPLES[0])]  # torch.quantile refuses more than 16 million
+        low, high = quantiles(some, _QUANTILES)
         span = torch.where(high > low, high - low, torch.inf)
         torch.sub(values, low, out=bins)
         bins.div_(span).clamp_(0, 1).mul_(BINS - 1 - 2 * MARGIN).add_(MARGIN)

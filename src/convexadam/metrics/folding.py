@@ -101,6 +101,13 @@ def sdlogj_plain(disp_vox: Field, mask: Shaped[Tensor, "i j k"] | None = None) -
     ------
     InputError
         If the mask and the field differ in shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.metrics import sdlogj_plain
+    >>> sdlogj_plain(torch.ones(3, 8, 8, 8))  # a translation changes no volume
+    0.0
     """
     return log_spread(_select(inner_determinant(disp_vox), disp_vox, mask))
 

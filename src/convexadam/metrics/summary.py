@@ -12,6 +12,7 @@ from convexadam._checks import check_flag, is_finite, show
 from convexadam._typing import Points, Tensor
 from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry import DisplacementField, Grid, Image, Transform, resample
+from convexadam.geometry.conversion import GridLike, ImageLike, to_grid, to_image
 from convexadam.geometry.grid import HEADER_ROUNDING
 from convexadam.metrics.folding import folded_share, inner_determinant, inner_mask, log_spread, shifted_log_spread
 from convexadam.metrics.landmarks import tre
@@ -24,6 +25,15 @@ class Evaluation(TypedDict, total=False):
 
     ``*_before``: without the transform, at the positions of the image headers. ``*30``: mean of the worst 30 % of the
     labels or landmarks (at least one).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Affine, Grid, Image
+    >>> from convexadam.metrics import evaluate_transform
+    >>> labels = Image(torch.ones(1, 8, 8, 8, dtype=torch.uint8), Grid((8, 8, 8)))
+    >>> evaluate_transform(Affine(), fixed_labels=labels, moving_labels=labels, surface=False)["dice"]
+    1.0
     """
 
     dice: float
@@ -91,13 +101,14 @@ def tail_mean(values: Iterable[float], share: float = 0.3, *, highest: bool) -> 
 def evaluate_transform(
     transform: Transform,
     *,
-    fixed_labels: Image | None = None,
-    moving_labels: Image | None = None,
+    fixed_labels: ImageLike | None = None,
+    moving_labels: ImageLike | None = None,
     labels: Iterable[int] | None = None,
     fixed_landmarks_mm: Points | None = None,
     moving_landmarks_mm: Points | None = None,
-    mask: Image | None = None,
+    mask: ImageLike | None = None,
     surface: bool = True,
+    reference: GridLike | None = None,
 ) -> Evaluation:
     """Evaluate a transform: overlap, surface distance and landmark error after and before, and regularity.
 
@@ -105,9 +116,10 @@ def evaluate_transform(
     ----------
     transform
         From fixed to moving space. A displacement field is evaluated on its grid; any other transform on the grid of
-        ``fixed_labels`` or ``mask``, or on its own one (`Transform.fixed_grid`).
+        ``fixed_labels`` or ``mask``, on ``reference``, or on its own one (`Transform.fixed_grid`).
     fixed_labels, moving_labels
-        Label maps, both or neither: the first on the fixed grid, the second on any grid in moving space. The second is
+        Label maps, both or neither, in any form that `convexadam.as_image` takes: the first on the fixed grid, the
+        second on any grid in moving space. The second is
         interpolated once, at ``T(x)``, by nearest neighbour; it is background outside its field of view, which ends
         half a voxel beyond the outer voxel centres.
     labels
@@ -119,6 +131,8 @@ def evaluate_transform(
         Image on the fixed grid; regularity is also evaluated where it is above 0 (``*_mask``).
     surface
         Whether to compute surface distances, which takes most of the time.
+    reference
+        Fixed grid of a transform without one, or an image on it.
 
     Returns
     -------
@@ -143,13 +157,12 @@ def evaluate_transform(
     """
     if not isinstance(transform, Transform):
         raise InputError(f"transform must be a Transform, got {show(transform)}; wrap matrices in Affine(...)")
-    for name, image in (("fixed_labels", fixed_labels), ("moving_labels", moving_labels), ("mask", mask)):
-        if image is not None and not isinstance(image, Image):
-            raise InputError(
-                f"{name} must be an Image, got {show(image)}; convert it with convexadam.as_image, which "
-                "takes paths and arrays"
-            )
-    field = _to_field(transform, fixed_labels, mask, transform.fixed_grid)
+    fixed_labels, moving_labels, mask = (
+        None if image is None else to_image(image, name)
+        for name, image in (("fixed_labels", fixed_labels), ("moving_labels", moving_labels), ("mask", mask))
+    )
+    grid = transform.fixed_grid if reference is None else to_grid(reference, "reference")
+    field = _to_field(transform, fixed_labels, mask, grid)
     result = _score_field(field, mask)
     if fixed_labels is not None and moving_labels is not None:
         result.update(_score_labels(field, fixed_labels, moving_labels, labels, surface))
@@ -177,8 +190,8 @@ def _to_field(transform: Transform, *references: Image | Grid | None) -> Displac
     given = [reference for reference in references if reference is not None]
     if not given:
         raise ConfigError(
-            f"transform must have a fixed grid, got {type(transform).__name__} without one; pass fixed_labels or mask, "
-            "or transform.to_displacement_field(fixed)"
+            f"transform must have a fixed grid, got {type(transform).__name__} without one; pass reference, "
+            "fixed_labels or mask"
         )
     return transform.to_displacement_field(given[0])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -34,8 +34,8 @@ def hd95(
     """Compute the robust Hausdorff distance of each label, in mm: the larger of the two directed 95th percentiles.
 
     The distances are those from every surface voxel of one label to the nearest surface voxel of the other. A surface
-    voxel has at least one of its six neighbours outside the label (or outside the volume). Learn2Reg measures in voxels
-    and weights the surface by its area: `hd95_area_weighted`.
+    voxel has at least one of its six neighbours outside the label (or outside the volume); in a single slice, one of
+    the four in its plane. Learn2Reg measures in voxels and weights the surface by its area: `hd95_area_weighted`.
 
     Parameters
     ----------
@@ -75,8 +75,9 @@ def hd95(
     if fixed_map.device.type != "cpu":
         return {n: hd95_on_device(fixed_map == n, moved_map == n, spacing_mm) for n in selected}
     fixed, moved = fixed_map.detach().numpy(), moved_map.detach().numpy()
+    axes = axes_of_surface(fixed.shape)
     return {
-        label: math.nan if box is None else _hd95(fixed[box] == label, moved[box] == label, spacing_mm)
+        label: math.nan if box is None else _hd95(fixed[box] == label, moved[box] == label, spacing_mm, axes)
         for label, box in find_common_boxes(fixed, moved, selected)
     }
 
@@ -107,10 +108,10 @@ def _distance_to_nearest(points: Points, targets: Float[Tensor, "m 3"]) -> Float
 def _extract_surface(mask: Shaped[Tensor, "i j k"]) -> Shaped[Tensor, "i j k"]:
     """Return the voxels of a mask with at least one of their six neighbours outside it."""
     padded, inner = torch.nn.functional.pad(mask, (1,) * 6), mask
-    for axis, n in enumerate(mask.shape):
+    for axis in axes_of_surface(mask.shape):
         window = [slice(1, -1)] * 3
         for first in (0, 2):
-            window[axis] = slice(first, first + n)
+            window[axis] = slice(first, first + mask.shape[axis])
             inner = inner & padded[tuple(window)]
     return mask & ~inner
 
@@ -138,8 +139,13 @@ def _find_boxes(values: np.ndarray, labels: list[int]) -> list[Box | None]:
     return list(find_objects(np.where(np.asarray(labels)[index] == values, index + 1, 0), len(labels)))
 
 
-def _hd95(fixed: np.ndarray, moved: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
-    a, b = _erode_to_surface(fixed), _erode_to_surface(moved)
+def axes_of_surface(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the axes along which a label ends at a surface: those of the plane of one slice, else all three."""
+    return tuple(axis for axis, n in enumerate(shape) if n > 1 or list(shape).count(1) != 1)
+
+
+def _hd95(fixed: np.ndarray, moved: np.ndarray, spacing_mm: tuple[float, float, float], axes: tuple[int, ...]) -> float:
+    a, b = _erode_to_surface(fixed, axes), _erode_to_surface(moved, axes)
     directed = surface_distances(a, b, spacing_mm), surface_distances(b, a, spacing_mm)
     return float(max(np.percentile(distances, 95) for distances in directed))
 
@@ -155,9 +161,12 @@ def surface_distances(source: np.ndarray, target: np.ndarray, spacing_mm: tuple[
     return distances
 
 
-def _erode_to_surface(mask: np.ndarray) -> np.ndarray:
-    """Return the voxels of a mask that an erosion removes; outside the array is background."""
-    from scipy.ndimage import binary_erosion
+def _erode_to_surface(mask: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Return the voxels of a mask that an erosion along some axes removes; outside the array is background."""
+    from scipy.ndimage import binary_erosion, generate_binary_structure
 
-    eroded: np.ndarray = binary_erosion(mask)
+    neighbours = generate_binary_structure(3, 1)
+    for across in {0, 1, 2} - {*axes}:
+        neighbours &= np.arange(3).reshape([-1 if axis == across else 1 for axis in range(3)]) == 1
+    eroded: np.ndarray = binary_erosion(mask, neighbours)
     return np.asarray(mask & ~eroded)

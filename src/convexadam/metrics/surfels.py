@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from convexadam.metrics.overlap import LabelMap, check_label_maps, select_labels
-from convexadam.metrics.surface import find_common_boxes, surface_distances
+from convexadam.metrics.surface import axes_of_surface, find_common_boxes, surface_distances
 
 _CORNERS = tuple(itertools.product((0, 1), repeat=3))
 
@@ -70,16 +70,17 @@ def hd95_area_weighted(
     {1: 2.0}
     """
     fixed, moved = (labels_on_grid.cpu().numpy() for labels_on_grid in check_label_maps(fixed_labels, moved_labels))
+    axes = axes_of_surface(fixed.shape)
     return {
-        label: math.nan if box is None else _distance(fixed[box] == label, moved[box] == label)
+        label: math.nan if box is None else _distance(fixed[box] == label, moved[box] == label, axes)
         for label, box in find_common_boxes(
             fixed, moved, select_labels(np.unique(fixed).tolist() if labels is None else (), labels)
         )
     }
 
 
-def _distance(fixed: np.ndarray, moved: np.ndarray) -> float:
-    a, b = _compute_areas(fixed), _compute_areas(moved)
+def _distance(fixed: np.ndarray, moved: np.ndarray, axes: tuple[int, ...]) -> float:
+    a, b = _compute_areas(fixed, axes), _compute_areas(moved, axes)
     return max(_directed_distance(a, b), _directed_distance(b, a))
 
 
@@ -91,10 +92,15 @@ def _directed_distance(source: np.ndarray, target: np.ndarray) -> float:
     return float(distances[order][min(int(np.searchsorted(shares, 0.95)), len(order) - 1)])
 
 
-def _compute_areas(mask: np.ndarray) -> np.ndarray:
-    """Compute the area in each cube of eight voxel centres, ``[i + 1, j + 1, k + 1]``."""
-    padded = np.pad(mask, 1).astype(np.uint8)
-    i, j, k = (n + 1 for n in mask.shape)
+def _compute_areas(mask: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Compute the area in each cube of eight voxel centres, ``[i + 1, j + 1, k + 1]``.
+
+    A single slice is repeated, so that the area in a cube between its copies is the length of its outline.
+    """
+    padded = np.pad(mask, [(1, 1) if axis in axes else (0, 0) for axis in range(3)]).astype(np.uint8)
+    for across in {0, 1, 2} - {*axes}:
+        padded = padded.repeat(2, axis=across)
+    i, j, k = (n - 1 for n in padded.shape)
     codes = np.zeros((i, j, k), np.uint8)
     for bit, (a, b, c) in enumerate(_CORNERS):
         codes |= padded[a : a + i, b : b + j, c : c + k] << bit

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import final
 
 from convexadam._arguments import check_arguments
-from convexadam._checks import check_component, check_flag, check_length, show
+from convexadam._checks import check_axis_weights, check_component, check_flag, check_length, show
+from convexadam._typing import AxisWeights
 from convexadam.continuous import Compositional, Diffusion, Level, Refinement
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
@@ -56,7 +57,13 @@ class RegistrationConfig:
         Weight of landmarks, if `register` is given some; ``None`` refuses them.
     symmetric
         Refine in both directions and make the displacements inverse of each other on each level that is not
-        ``forward_only``: more accurate and smoother, for twice the time, and the result has an ``inverse``.
+        ``forward_only``: more accurate and smoother, for twice the time, and the inverse is estimated as well.
+    restrict_deformation
+        Weight of motion along each axis of the fixed image, in R, A, S order as all settings per axis: 0 forbids it, 1
+        leaves it free, and numbers between stiffen it. ``(0, 1, 0)`` suits the distortion of echo-planar images with
+        phase encoding along A. Displacements in voxels of the fixed image are exactly 0 where it is 0 (up to rounding,
+        if the axes are oblique), unless an initial transform moves there. The linear alignment only translates and
+        shears along the other axes, however small their weight is.
     backend
         Which implementation runs: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; ``"auto"`` follows
         `convexadam.use_backend`.
@@ -90,6 +97,7 @@ class RegistrationConfig:
     continuous_features: Extractor | None = None
     landmarks: LandmarkTerm | None = field(default_factory=LandmarkTerm)
     symmetric: bool = False
+    restrict_deformation: AxisWeights = (1.0, 1.0, 1.0)
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
@@ -98,6 +106,7 @@ class RegistrationConfig:
         if self.continuous_features is not None:
             check_extractor(self.continuous_features, "continuous_features")
         check_flag(self.symmetric, "symmetric")
+        check_axis_weights(self.restrict_deformation, "restrict_deformation")
         none = isinstance(self.discrete, tuple) and not self.discrete
         if none or not all(isinstance(search, ConvexSearch) for search in self.searches):
             raise ConfigError(
@@ -114,6 +123,18 @@ class RegistrationConfig:
             ("landmarks", LandmarkTerm | None),
         ):
             check_component(getattr(self, name), kind, name)
+
+    def __repr__(self) -> str:
+        """Return the closest preset, and what differs from it."""
+        from convexadam.registration.differences import describe_config  # presets are made of this class
+
+        return describe_config(self)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a table of what differs from the closest preset, and of all components."""
+        from convexadam.registration.differences import make_config_html
+
+        return make_config_html(self)
 
     @property
     def is_linear(self) -> bool:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from convexadam.geometry import Affine, Image, Transform
+from convexadam._atomic import make_folder
+from convexadam.geometry import Affine, Image
 from convexadam.io import write_image, write_transform
-from convexadam.registration.result import RegistrationResult
+
+if TYPE_CHECKING:
+    from convexadam.registration.result import RegistrationResult
 
 Output: TypeAlias = Literal["transform", "inverse", "moved", "labels"]
+
+SAVED: tuple[Output, ...] = ("transform", "moved")
+"""What is written unless something else is wished."""
 
 MOVED, MOVED_LABELS, REPORT = "moved.nii.gz", "moved_labels.nii.gz", "report.json"
 
@@ -53,13 +59,31 @@ def write_outputs(
         written.append(folder / name_transform(linear=isinstance(result.transform, Affine)))
         write_transform(result.transform, written[-1])
     if "inverse" in outputs:
-        inverse = result.inverse or _invert(result)
+        inverse = result.inverse()
         written.append(folder / f"{_PREFIX}{name_transform(linear=isinstance(inverse, Affine))}")
         write_transform(inverse, written[-1], fixed=None if isinstance(inverse, Affine) else result.moving.grid)
     if "labels" in outputs and labels is not None:
         written.append(folder / MOVED_LABELS)
         write_image(result.transform.warp(labels, result.fixed, mode="label"), written[-1])
     return written
+
+
+def save_result(
+    result: RegistrationResult,
+    folder: Path,
+    outputs: Collection[Output],
+    *,
+    labels: Image | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write results and ``report.json``, with the keys of ``extra``, to a folder, which is made if it is missing.
+
+    See `write_outputs`.
+    """
+    make_folder(folder)
+    written = write_outputs(result, folder, outputs, labels=labels)
+    result.save_summary(folder / REPORT, extra=extra)
+    return [*written, folder / REPORT]
 
 
 def name_transform(*, linear: bool) -> str:
@@ -72,8 +96,3 @@ def name_outputs(outputs: Collection[Output], *, linear: bool, labels: bool) -> 
     transform = name_transform(linear=linear)
     names = {"moved": MOVED, "transform": transform, "inverse": f"{_PREFIX}{transform}", "labels": MOVED_LABELS}
     return [name for output, name in names.items() if output in outputs and (labels or output != "labels")]
-
-
-def _invert(result: RegistrationResult) -> Transform:
-    transform = result.transform
-    return transform.inverse() if isinstance(transform, Affine) else transform.inverse(result.moving)

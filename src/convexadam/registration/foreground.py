@@ -11,7 +11,7 @@ import torch
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_number
 from convexadam.geometry import Image
-from convexadam.geometry.grid import mean_side_mm
+from convexadam.geometry.grid import axes_with_extent, mean_side_mm
 from convexadam.geometry.to_grid import block_average
 
 _BLOCKS = 64
@@ -62,6 +62,13 @@ class AutoForeground:
     ------
     ConfigError
         If the margin is negative or not finite.
+
+    Examples
+    --------
+    >>> from convexadam import RegistrationConfig
+    >>> from convexadam.registration import AutoForeground
+    >>> RegistrationConfig(foreground=AutoForeground(margin_mm=5.0)).foreground.margin_mm
+    5.0
     """
 
     margin_mm: float | None = None
@@ -79,7 +86,9 @@ class AutoForeground:
         margin_mm = _MARGIN * side_mm if self.margin_mm is None else self.margin_mm
         small = block_average(image, side_mm / _BLOCKS)
         values = small.data.mean(0).cpu().numpy()
-        faces = np.concatenate([values.take(end, axis).ravel() for axis in range(3) for end in (0, -1)])
+        faces = np.concatenate(
+            [values.take(end, axis).ravel() for axis in axes_with_extent(image.grid.canonical()) for end in (0, -1)]
+        )
         apart, noise = np.abs(values - np.median(faces)), np.abs(faces - np.median(faces))
         threshold = max(_MIN_DIFFERENCE * np.quantile(apart, 0.99), _NOISE_FACTOR * np.median(noise))
         if np.mean(noise <= threshold) < _MIN_BACKGROUND:

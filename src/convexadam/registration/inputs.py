@@ -23,8 +23,10 @@ from convexadam.features import (
     uses_labels,
 )
 from convexadam.geometry import Affine, Image, Transform
+from convexadam.geometry.grid import sides_mm
 from convexadam.geometry.tensors import all_finite, check_values, finiteness, parse_device
-from convexadam.io import as_image, has_affine, read_transform
+from convexadam.io import as_image, read_transform
+from convexadam.io.convert import parse_on_grid_of
 from convexadam.kernels._device import read_numbers
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.landmarks import Landmarks
@@ -107,7 +109,8 @@ def _parse_image(value: Any, affine: Any, device: torch.device | str | None) -> 
 
 def _check_shape_of_voxels(image: Image, name: str) -> None:
     """Raise unless an image can be resampled to voxels that are nearly cubic."""
-    ratio = max(image.grid.spacing_mm) / min(image.grid.spacing_mm)
+    sides = sides_mm(image.grid)
+    ratio = max(sides) / min(sides)
     if ratio > _MAX_ANISOTROPY:
         raise GeometryError(
             f"voxels of the {name} image must be at most {_MAX_ANISOTROPY} times longer than wide, got {ratio:.3g} "
@@ -122,7 +125,7 @@ def parse_mask(value: Any, image: Image, name: str, *, belongs_to: str | None = 
     """
     if value is None:
         return None
-    mask = _parse_on_grid_of(image, value, name, belongs_to or name.removesuffix("_mask"))
+    mask = parse_on_grid_of(image, value, name, belongs_to or name.removesuffix("_mask"))
     if mask.data.is_floating_point() and not all_finite(mask.data):
         raise InputError(f"{name} must be finite, got NaN or Inf; set them to 0 to exclude them")
     low, high = float(mask.data.min()), float(mask.data.max())
@@ -178,7 +181,7 @@ def parse_sliding_regions(value: Any, fixed: Image, config: RegistrationConfig) 
             "sliding_regions must be used by an edge-preserving smoothing, got none that does; set "
             "total_smoothing=BilateralSmoothing() in continuous.parametrisation (Compositional or StationaryVelocity)"
         )
-    labels = _parse_on_grid_of(fixed, value, "sliding_regions", "fixed")
+    labels = parse_on_grid_of(fixed, value, "sliding_regions", "fixed")
     if not labels.is_label:
         raise InputError(f"sliding_regions must be whole numbers, got {labels.data.dtype}; round them")
     return labels
@@ -263,7 +266,7 @@ def check_features(extractor: Extractor, largest: float) -> None:
 
 
 def _parse_segmentation(image: Image, value: Any, name: str) -> Image:
-    found = _parse_on_grid_of(image, value, name, name.removesuffix("_segmentation"), channels=True)
+    found = parse_on_grid_of(image, value, name, name.removesuffix("_segmentation"), channels=True)
     if found.data.is_floating_point() and not all_finite(found.data):
         raise InputError(f"{name} must be finite, got NaN or Inf; replace them, for example by 0, the background")
     if found.data.shape[0] > 1:
@@ -277,24 +280,3 @@ def _parse_segmentation(image: Image, value: Any, name: str) -> Image:
     types = (torch.uint8, torch.int16, torch.int32, torch.int64)
     smallest = next(t for t in types if torch.iinfo(t).min <= low and high <= torch.iinfo(t).max)
     return Image(found.data.to(smallest), found.grid)
-
-
-def _parse_on_grid_of(image: Image, value: Any, name: str, belongs_to: str, *, channels: bool = False) -> Image:
-    """Return what belongs to an image, with one channel unless there may be more; an array takes its grid."""
-    if isinstance(value, torch.Tensor):
-        check_values(value, name)
-    is_array = not has_affine(type(value))
-    if is_array and isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[0] == 1:
-        value = value[0]
-    shape = tuple(value.shape[1:] if channels and value.ndim == 4 else value.shape) if is_array else image.grid.shape
-    if shape != image.grid.shape:
-        raise InputError(
-            f"{name} must have the shape of the {belongs_to} image, {image.grid.shape}, got {shape}; pass an array of "
-            "that shape, or an Image or file with its own affine"
-        )
-    affine = image.grid.affine if is_array else None
-    found = as_image(value, affine, channels=channels, device=image.data.device)
-    check_values(found.data, name)
-    if found.data.shape[0] != 1 and not channels:
-        raise InputError(f"{name} must have one channel, got {found.data.shape[0]}")
-    return found

@@ -52,6 +52,17 @@ class LandmarkTerm:
     ------
     ConfigError
         If a setting is out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import LandmarkTerm, RegistrationConfig, register
+    >>> volume = torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> points = torch.tensor([[5.0, 8.0, 8.0], [10.0, 8.0, 8.0]])
+    >>> config = RegistrationConfig(landmarks=LandmarkTerm(weight=10.0), linear=None)
+    >>> result = register(volume, volume, config, fixed_landmarks=points, moving_landmarks=points)
+    >>> result.diagnostics["landmarks_used"]
+    2.0
     """
 
     weight: float = 1.0
@@ -165,7 +176,7 @@ def parse_landmarks(fixed: Any, moving: Any, weights: Any, grids: tuple[Grid, Gr
     if fixed is None or moving is None:
         given = "landmark_weights" if fixed is moving else "fixed_landmarks" if moving is None else "moving_landmarks"
         raise InputError(f"fixed_landmarks and moving_landmarks must be given together, got {given} alone; pass both")
-    fixed_mm, moving_mm = _parse_points(fixed, grids[0], "fixed"), _parse_points(moving, grids[1], "moving")
+    fixed_mm, moving_mm = parse_points_mm(fixed, grids[0], "fixed"), parse_points_mm(moving, grids[1], "moving")
     if len(fixed_mm) != len(moving_mm):
         raise InputError(
             f"fixed_landmarks and moving_landmarks must be pairs, row by row, got {len(fixed_mm)} and "
@@ -208,7 +219,7 @@ def _warn_of_far_points(points_mm: Points, grid: Grid) -> None:
         )
 
 
-def _parse_points(value: Any, grid: Grid, name: str) -> Points:
+def parse_points_mm(value: Any, grid: Grid, name: str) -> Points:
     """Return points in mm RAS+; files hold indices of their own image, or mm (Slicer)."""
     if isinstance(value, (str, os.PathLike)):
         return read_landmarks_mm(value, grid)

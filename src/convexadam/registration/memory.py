@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from convexadam._checks import check_component, check_count, show
+from convexadam._checks import check_count, show
 from convexadam._typing import Triple
 from convexadam.continuous import CopiesFeatures, HasMemory
 from convexadam.discrete import ConvexSearch
@@ -26,6 +26,7 @@ from convexadam.kernels.window import Window
 from convexadam.linear import LinearAlignment
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.pair import refinement_spacings, search_spacings
+from convexadam.registration.presets import parse_config
 
 _FLOAT, _HALF = 4, 2
 _SCRATCH = 3_000_000
@@ -48,7 +49,7 @@ _FIELDS = 8
 
 def estimate_memory(
     shape: Triple,
-    config: RegistrationConfig | None = None,
+    config: RegistrationConfig | str | None = None,
     *,
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
     channels: int | None = None,
@@ -66,7 +67,7 @@ def estimate_memory(
     shape
         Of the fixed image.
     config
-        Settings; ``None`` takes those of ``preset("default")``.
+        Settings, or the name of a preset; ``None`` is ``"default"``.
     spacing_mm
         Of the fixed image; the working grid depends on it.
     channels
@@ -84,8 +85,7 @@ def estimate_memory(
     >>> round(estimate_memory((256, 256, 256)) / 1e9, 1)
     0.6
     """
-    config = RegistrationConfig() if config is None else config
-    check_component(config, RegistrationConfig, "config")
+    config = parse_config(config)
     if channels is not None:
         check_count(channels, "channels", least=1, most=_MOST_CHANNELS)
     native = Grid(shape, np.diag([*check_spacing(spacing_mm), 1.0]))

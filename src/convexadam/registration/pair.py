@@ -8,8 +8,9 @@ from typing import final
 
 import torch
 
-from convexadam._typing import Channels, Float, Guide, Tensor, Triple, Volume
+from convexadam._typing import AxisWeights, Channels, Float, Guide, Tensor, Triple, Volume
 from convexadam.continuous.protocols import prefers_channels_last
+from convexadam.errors import ConfigError
 from convexadam.features import Extractor, FeatureInput, Intensity, extract_features
 from convexadam.geometry import Grid, Image
 from convexadam.kernels.feature_level import FeatureLevel, complete_weight, largest_value, measure_ranges
@@ -155,6 +156,7 @@ class WorkingPair:
             landmarks=None if self.landmarks is None else self.landmarks.to_control_points(spacing),
             reverse_landmarks=None if reverse is None else reverse.to_control_points(spacing),
             spacing=spacing,
+            restrict_deformation=axis_weights(self.config, self.grid),
         )
 
 
@@ -167,6 +169,18 @@ def refinement_spacings(config: RegistrationConfig, grid: Grid) -> list[Triple]:
     """Spacing of the control points of each level of the refinement in voxels."""
     refine = config.continuous
     return [] if refine is None else list(refine.control_point_spacings(grid.shape, grid.spacing_mm))
+
+
+def axis_weights(config: RegistrationConfig, grid: Grid) -> AxisWeights:
+    """Return the weights of motion along the axes of a grid in R, A, S order; 0 across the slice of a 2-D image."""
+    across = grid.slice_axis
+    a, b, c = (0.0 if axis == across else weight for axis, weight in enumerate(config.restrict_deformation))
+    if not (a or b or c):
+        raise ConfigError(
+            "restrict_deformation must leave an axis in the plane of a 2-D image free, got "
+            f"{config.restrict_deformation} for {grid!r}; set another weight above 0"
+        )
+    return a, b, c
 
 
 def fit_spacing(spacing: Triple, shape: Triple) -> Triple:

@@ -13,12 +13,13 @@ from typing import final
 import numpy as np
 import torch
 
-from convexadam._typing import Field, Tensor, Volume
+from convexadam._typing import AxisWeights, Field, Tensor, Volume
 from convexadam.continuous import Snapshot
 from convexadam.errors import GeometryError, InputError
 from convexadam.features import receptive_radius
 from convexadam.geometry import Affine, DisplacementField, Grid, Image, Transform, compose
 from convexadam.geometry.determinants import full_box, iterate_determinants
+from convexadam.geometry.grid import sides_mm
 from convexadam.geometry.resample import resample, transform_vectors
 from convexadam.geometry.to_grid import (
     fill_outside_mask,
@@ -37,7 +38,7 @@ from convexadam.linear import LinearFit
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import ImagePair, RegistrationInputs
 from convexadam.registration.memo import reuse
-from convexadam.registration.pair import WorkingPair
+from convexadam.registration.pair import WorkingPair, axis_weights
 
 _WHOLE = 0.999
 """Interpolated coverage of a voxel below which its neighbourhood is partly outside the moving image."""
@@ -71,8 +72,16 @@ def initialise(inputs: RegistrationInputs, config: RegistrationConfig) -> Initia
         moving_mask=moving_mask,
         initial=initial,
         refine=config.is_linear,
+        restrict_deformation=_linear_weights(inputs, config),
     )
     return Initialisation(start=fit.transform, linear=fit, masks=masks)
+
+
+def _linear_weights(inputs: RegistrationInputs, config: RegistrationConfig) -> AxisWeights:
+    """Return the weights of motion of the linear alignment; one slice may move to any place in a volume."""
+    if inputs.fixed.grid.dims == 2 and inputs.moving.grid.dims == 3:
+        return config.restrict_deformation
+    return axis_weights(config, inputs.fixed.grid.canonical())
 
 
 def resample_to_working_grid(
@@ -83,7 +92,7 @@ def resample_to_working_grid(
     fixed_mask, moving_mask = initialisation.masks
     margin = max(map(receptive_radius, config.extractors))
     # features near the edge of a mask must not depend on what lies outside
-    reach_mm = margin * max(grid.spacing_mm)
+    reach_mm = margin * max(sides_mm(grid))
 
     def resample_fixed() -> tuple[Image, Volume | None]:
         fixed = fill_outside_mask(inputs.fixed, fixed_mask, reach_mm)

@@ -11,8 +11,9 @@ from convexadam.geometry import Image
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import parse_fixed_image, parse_mask
 from convexadam.registration.memo import Memo
-from convexadam.registration.presets import preset
-from convexadam.registration.register import Progress, check_config, register_with_memo
+from convexadam.registration.presets import parse_config
+from convexadam.registration.progress import Progress, open_progress
+from convexadam.registration.register import register_with_memo
 from convexadam.registration.result import RegistrationResult
 
 
@@ -31,6 +32,15 @@ class PreparedImage:
         The settings.
     others
         The other arguments of `register` that belong to the fixed image, by name.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.registration import prepare
+    >>> volume = torch.rand(24, 20, 16, generator=torch.Generator().manual_seed(0))
+    >>> prepared = prepare(volume)  # features of the fixed image are computed once
+    >>> [prepared.register(volume).diagnostics["folded_percent"] for _ in range(2)]
+    [0.0, 0.0]
     """
 
     fixed: Image
@@ -50,30 +60,34 @@ class PreparedImage:
         fixed_landmarks: Any = None,
         moving_landmarks: Any = None,
         landmark_weights: Any = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = False,
     ) -> RegistrationResult:
-        """Register a moving image to the fixed one; the arguments and the result are those of `register`."""
-        return register_with_memo(
-            self.fixed,
-            moving,
-            self.config,
-            memo=self._memo,
-            fixed_mask=self.fixed_mask,
-            moving_affine=moving_affine,
-            moving_mask=moving_mask,
-            moving_segmentation=moving_segmentation,
-            initial_transform=initial_transform,
-            fixed_landmarks=fixed_landmarks,
-            moving_landmarks=moving_landmarks,
-            landmark_weights=landmark_weights,
-            progress=progress,
-            **self.others,
-        )
+        """Register a moving image to the fixed one; the arguments and the result are those of `register`.
+
+        No progress is shown unless it is asked for.
+        """
+        with open_progress(progress) as report:
+            return register_with_memo(
+                self.fixed,
+                moving,
+                self.config,
+                memo=self._memo,
+                fixed_mask=self.fixed_mask,
+                moving_affine=moving_affine,
+                moving_mask=moving_mask,
+                moving_segmentation=moving_segmentation,
+                initial_transform=initial_transform,
+                fixed_landmarks=fixed_landmarks,
+                moving_landmarks=moving_landmarks,
+                landmark_weights=landmark_weights,
+                progress=report,
+                **self.others,
+            )
 
 
 def prepare(
     fixed: Any,
-    config: RegistrationConfig | None = None,
+    config: RegistrationConfig | str | None = None,
     *,
     fixed_affine: Any = None,
     fixed_mask: Any = None,
@@ -107,7 +121,7 @@ def prepare(
     >>> prepared = prepare(volume)
     >>> results = [prepared.register(moving) for moving in (volume, volume.flip(0))]
     """
-    config = check_config(preset() if config is None else config)
+    config = parse_config(config)
     image = parse_fixed_image(fixed, fixed_affine, device)
     others = {
         "fixed_segmentation": fixed_segmentation,

@@ -51,6 +51,12 @@ class Preset:
         What it is for, in one sentence.
     make
         Returns the settings.
+
+    Examples
+    --------
+    >>> from convexadam.registration import preset_table
+    >>> preset_table()["default"].name
+    'default'
     """
 
     name: str
@@ -90,6 +96,23 @@ def preset(name: str = "default", *, smoothness: float = 1.0) -> RegistrationCon
     return config if smoothness == 1 else replace(config, continuous=_scale_smoothing(config.continuous, smoothness))
 
 
+def parse_config(config: RegistrationConfig | str | None, default: str = "default") -> RegistrationConfig:
+    """Return settings, or those of a preset by its name; ``None`` is the default.
+
+    Raises
+    ------
+    ConfigError
+        If they are something else, or there is no such preset.
+    """
+    if config is None or isinstance(config, str):
+        return preset(default if config is None else config)
+    if not isinstance(config, RegistrationConfig):
+        raise ConfigError(
+            f"config must be a RegistrationConfig or the name of a preset, got {show(config)}; pass 'default', say"
+        )
+    return config
+
+
 def _scale_smoothing(value: Any, factor: float) -> Any:
     """Return a component with the smoothing of all its parts multiplied."""
     if isinstance(value, GaussianSmoothing):
@@ -104,12 +127,26 @@ def _scale_smoothing(value: Any, factor: float) -> Any:
 
 
 def preset_names() -> tuple[str, ...]:
-    """Return the names that `preset` knows."""
+    """Return the names that `preset` knows.
+
+    Examples
+    --------
+    >>> from convexadam.registration import preset_names
+    >>> {"default", "accurate", "rigid"} <= set(preset_names())
+    True
+    """
     return tuple(preset_table())
 
 
 def preset_table() -> dict[str, Preset]:
-    """Return all presets by name; the command line, documentation and errors are made from it."""
+    """Return all presets by name; the command line, documentation and errors are made from it.
+
+    Examples
+    --------
+    >>> from convexadam.registration import preset, preset_table
+    >>> preset_table()["accurate"].make() == preset("accurate")
+    True
+    """
     return {entry.name: entry for entry in (*_BUILT_IN, *_discover(), *_registered.values())}
 
 
@@ -121,6 +158,14 @@ def register_preset(name: str, make: Callable[[], RegistrationConfig], *, summar
     ------
     ConfigError
         If the name is taken.
+
+    Examples
+    --------
+    >>> from convexadam import IsotropicGrid, RegistrationConfig, preset
+    >>> from convexadam.registration import register_preset
+    >>> register_preset("coarse", lambda: RegistrationConfig(grid=IsotropicGrid(spacing_mm=4.0)), summary="4 mm voxels")
+    >>> preset("coarse").grid.spacing_mm
+    4.0
     """
     if name in preset_table():
         raise ConfigError(f"name must be new, got {show(name)}, which is a preset already; choose another name")
@@ -223,14 +268,14 @@ def _make_best() -> RegistrationConfig:
         symmetric=True,
         continuous_features=Concat(parts=(Intensity(), MindSSC())),
         continuous=Refinement(
-            levels=(_make_level(2, 16, 1.8, 0.5), _make_level(1, 8, 1.2, 0.65, forward_only=True)),
+            levels=(_make_level(2, 16, 1.8, 0.5), _make_level(1, 8, 1.2, 0.7, forward_only=True)),
             similarity=JointSsd(
                 parts=(
-                    Part(channels=1, weight=0.5),
-                    Part(channels=1, weight=0.3, radius=2, variance_floor=0.01),
+                    Part(channels=1, weight=12.0, by_distance=True),
+                    Part(channels=1, weight=0.2, radius=2, variance_floor=0.01),
                     Part(channels=12, first=1, radius=2, variance_floor=0.3),
                 ),
-                robust_scale=6.0,
+                robust_scale=12.0,
             ),
             regularisers=(),
             optimiser=GaussNewton(),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
-from convexadam._checks import show
 from convexadam.errors import ConfigError, OutOfMemoryError, is_about_memory
 from convexadam.geometry import Affine, DisplacementField, Image, Transform
 from convexadam.kernels import backend_for, override_backend
@@ -43,12 +42,10 @@ from convexadam.registration.pipeline import (
     resample_to_working_grid,
     search,
 )
-from convexadam.registration.presets import preset
+from convexadam.registration.presets import parse_config
+from convexadam.registration.progress import Progress, open_progress
 from convexadam.registration.result import RegistrationResult
 from convexadam.registration.work import check_work
-
-Progress: TypeAlias = Callable[[str, float], None]
-"""Called at the beginning of a stage with its name and the fraction of stages completed, in [0, 1]."""
 
 _STAGES = ("linear", "resample", "features", "discrete", "continuous", "finish")
 
@@ -58,7 +55,7 @@ _NO_MEMORY_FOR_IMAGES = "has too little memory to hold the images; crop or coars
 def register(
     fixed: Any,
     moving: Any,
-    config: RegistrationConfig | None = None,
+    config: RegistrationConfig | str | None = None,
     *,
     fixed_affine: Any = None,
     moving_affine: Any = None,
@@ -73,7 +70,7 @@ def register(
     moving_landmarks: Any = None,
     landmark_weights: Any = None,
     device: torch.device | str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> RegistrationResult:
     """Estimate the transform that maps each point of the fixed image to the same anatomy in the moving image.
 
@@ -84,7 +81,7 @@ def register(
         of nibabel, SimpleITK, MONAI or TorchIO, or an `Image`. For several channels use `as_image` with
         ``channels=True``. Grids, spacings and orientations may differ.
     config
-        Settings; ``None`` takes ``preset("default")``.
+        Settings, or the name of a preset, as in ``register(fixed, moving, "accurate")``; ``None`` is ``"default"``.
     fixed_affine, moving_affine
         4x4, voxel indices to mm RAS+, for tensors and arrays; ``None`` means 1 mm voxels along R, A, S.
     fixed_mask, moving_mask
@@ -113,7 +110,8 @@ def register(
     device
         Where to compute; ``None`` for the device of the fixed image (arrays and files: the CPU).
     progress
-        Called at the beginning of each stage and at the end.
+        A function ``(stage, fraction)``, called at the beginning of each stage and at the end; ``True`` shows a bar,
+        ``False`` nothing, and ``None`` a bar if this is a terminal or a notebook.
 
     Returns
     -------
@@ -126,9 +124,9 @@ def register(
         If an image or mask cannot be used: NaN, empty, not 3-D, singular affine, unreadable, no overlap; or if
         landmarks are not pairs of finite points, or none lies within the fixed image.
     ConfigError
-        If ``config`` is no `RegistrationConfig`, the device cannot be used, an affine is given for something that has
-        its own, the features do not fit the image, landmarks, segmentations, ``volume_preserving_mask`` or
-        ``sliding_regions`` are not used by the settings, or segmentations are missing.
+        If ``config`` is neither a `RegistrationConfig` nor a preset, the device cannot be used, an affine is given for
+        something that has its own, the features do not fit the image, landmarks, segmentations,
+        ``volume_preserving_mask`` or ``sliding_regions`` are not used by the settings, or segmentations are missing.
     OutOfMemoryError
         If the device has too little memory.
 
@@ -146,32 +144,27 @@ def register(
     >>> bool(result.transform.disp_mm.abs().max() < 0.1)
     True
     """
-    return register_with_memo(
-        fixed,
-        moving,
-        preset() if config is None else config,
-        fixed_affine=fixed_affine,
-        moving_affine=moving_affine,
-        fixed_mask=fixed_mask,
-        moving_mask=moving_mask,
-        volume_preserving_mask=volume_preserving_mask,
-        sliding_regions=sliding_regions,
-        fixed_segmentation=fixed_segmentation,
-        moving_segmentation=moving_segmentation,
-        initial_transform=initial_transform,
-        fixed_landmarks=fixed_landmarks,
-        moving_landmarks=moving_landmarks,
-        landmark_weights=landmark_weights,
-        device=device,
-        progress=progress,
-    )
-
-
-def check_config(config: RegistrationConfig) -> RegistrationConfig:
-    """Return settings, or raise `ConfigError` if they are something else."""
-    if not isinstance(config, RegistrationConfig):
-        raise ConfigError(f"config must be a RegistrationConfig, got {show(config)}; preset('default') returns one")
-    return config
+    settings = parse_config(config)
+    with open_progress(progress) as report:
+        return register_with_memo(
+            fixed,
+            moving,
+            settings,
+            fixed_affine=fixed_affine,
+            moving_affine=moving_affine,
+            fixed_mask=fixed_mask,
+            moving_mask=moving_mask,
+            volume_preserving_mask=volume_preserving_mask,
+            sliding_regions=sliding_regions,
+            fixed_segmentation=fixed_segmentation,
+            moving_segmentation=moving_segmentation,
+            initial_transform=initial_transform,
+            fixed_landmarks=fixed_landmarks,
+            moving_landmarks=moving_landmarks,
+            landmark_weights=landmark_weights,
+            device=device,
+            progress=report,
+        )
 
 
 @torch.inference_mode(False)  # the refinement differentiates, whatever the caller has switched off
@@ -200,9 +193,6 @@ def register_with_memo(
     progress: Progress | None = None,
 ) -> RegistrationResult:
     """Do what `register` does, with a memo of what depends on the fixed image alone; ``None`` keeps nothing."""
-    check_config(config)
-    if progress is not None and not callable(progress):
-        raise ConfigError(f"progress must be a function (stage, fraction), got {show(progress)}; pass print, say")
     place = device if isinstance(device, (str, torch.device)) else "the device"
     with _translate_memory_errors(f"{place} {_NO_MEMORY_FOR_IMAGES}"):
         images = parse_images(fixed, moving, device, fixed_affine=fixed_affine, moving_affine=moving_affine)
@@ -241,7 +231,7 @@ def register_with_memo(
     return RegistrationResult(
         linear=initialisation.linear,
         transform=transform,
-        inverse=inverse,
+        estimated_inverse=inverse,
         fixed=fixed_image,
         moving=moving_image,
         config=config,

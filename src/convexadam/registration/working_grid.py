@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
@@ -10,6 +9,7 @@ from convexadam._arguments import check_arguments
 from convexadam._checks import check_count, check_number
 from convexadam.errors import ConfigError
 from convexadam.geometry import Grid
+from convexadam.geometry.grid import axes_with_extent, mean_side_mm, sides_mm, with_cubes
 
 _MOST_PER_VOXEL = 100
 """Voxels of a working grid for each one of the fixed image."""
@@ -30,7 +30,15 @@ class WorkingGrid(Protocol):
 @final
 @dataclass(frozen=True, kw_only=True)
 class NativeGrid:
-    """The voxels of the fixed image, with axes in R, A, S order."""
+    """The voxels of the fixed image, with axes in R, A, S order.
+
+    Examples
+    --------
+    >>> from convexadam import NativeGrid, preset
+    >>> import dataclasses
+    >>> dataclasses.replace(preset("default"), grid=NativeGrid()).grid
+    NativeGrid()
+    """
 
     @check_arguments
     def __call__(self, fixed: Grid) -> Grid:
@@ -41,7 +49,7 @@ class NativeGrid:
 @final
 @dataclass(frozen=True, kw_only=True)
 class IsotropicGrid:
-    """Cubic voxels over the field of view of the fixed image, with axes in R, A, S order.
+    """Cubic voxels over the field of view of the fixed image, with axes in R, A, S order; squares for a 2-D image.
 
     Spacings, search radii and smoothing in voxels are then the same length along each axis.
 
@@ -61,6 +69,12 @@ class IsotropicGrid:
     ------
     ConfigError
         If a setting is not positive, ``max_voxels`` is not whole, or ``max_anisotropy`` is below 1.
+
+    Examples
+    --------
+    >>> from convexadam import IsotropicGrid, RegistrationConfig
+    >>> RegistrationConfig(grid=IsotropicGrid(spacing_mm=1.5)).grid.spacing_mm
+    1.5
     """
 
     spacing_mm: float | None = None
@@ -80,28 +94,29 @@ class IsotropicGrid:
         canonical, most = fixed.canonical(), self.max_voxels
         if self.spacing_mm is None:
             most = min(most, _MOST_PER_VOXEL * fixed.n_voxels)
-        edge = self.spacing_mm or min(fixed.spacing_mm)
-        volume_mm3 = math.prod(n * s for n, s in zip(canonical.shape, canonical.spacing_mm, strict=True))
-        anisotropy = max(fixed.spacing_mm) / min(fixed.spacing_mm)
+        sides = sides_mm(canonical)
+        edge = self.spacing_mm or min(sides)
+        anisotropy = max(sides) / min(sides)
         fits = canonical.n_voxels <= most
         if fits and self.spacing_mm is None and anisotropy <= self.max_anisotropy:
             return canonical
-        edge = max(edge, (volume_mm3 / most) ** (1 / 3))
-        if fits and all(abs(s / edge - 1) < 1e-3 for s in canonical.spacing_mm):
+        edge = max(edge, mean_side_mm(canonical) / most ** (1 / len(sides)))
+        if fits and all(abs(s / edge - 1) < 1e-3 for s in sides):
             return canonical
-        grid = canonical.with_spacing((edge, edge, edge))
+        grid = with_cubes(canonical, edge)
         while grid.n_voxels > most:  # rounding to whole voxels along each axis may exceed the bound
             edge *= 1.002
-            grid = canonical.with_spacing((edge, edge, edge))
+            grid = with_cubes(canonical, edge)
         return grid
 
     def _check_spacing(self, fixed: Grid) -> None:
         """Raise if ``spacing_mm`` would interpolate far more than there is, or leave a single voxel."""
         if self.spacing_mm is None:
             return
-        finest = min(fixed.spacing_mm) * _FINEST
-        coarsest = max(n * s for n, s in zip(fixed.shape, fixed.spacing_mm, strict=True)) / 2
-        if not finest <= self.spacing_mm <= max(coarsest, *fixed.spacing_mm):
+        sides = sides_mm(fixed)
+        finest = min(sides) * _FINEST
+        coarsest = max(fixed.shape[axis] * fixed.spacing_mm[axis] for axis in axes_with_extent(fixed)) / 2
+        if not finest <= self.spacing_mm <= max(coarsest, *sides):
             raise ConfigError(
                 f"grid.spacing_mm must be from {finest:.3g} to {coarsest:.3g} for this fixed image, a tenth of its "
                 f"voxels to half its longest side, got {self.spacing_mm:g}; omit it for the voxels of the fixed image"

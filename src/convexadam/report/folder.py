@@ -29,7 +29,7 @@ class _Registered:
     """A transform and its inverse, read from files."""
 
     transform: Transform
-    inverse: Transform | None
+    estimated_inverse: Transform | None
 
 
 def write_report(folder: Path | str, *, all_pages: bool = False) -> Iterator[Path]:
@@ -50,6 +50,12 @@ def write_report(folder: Path | str, *, all_pages: bool = False) -> Iterator[Pat
         If the folder is neither, a file is missing or damaged, or a page cannot be written.
     MissingExtraError
         If matplotlib or Pillow is not installed.
+
+    Examples
+    --------
+    >>> from convexadam.report import write_report
+    >>> for page in write_report("study"):  # doctest: +SKIP
+    ...     print(page)
     """
     folder = Path(folder)
     if (folder / COHORT_CSV).is_file():
@@ -152,8 +158,9 @@ def _read_result(folder: Path) -> _Registered:
         raise FileError(
             f"{folder} must hold a transform.nii.gz or another file of a transform, got none; register again"
         )
-    inverse = sorted(folder.glob("inverse_transform.*"))
-    return _Registered(transform=read_transform(found[0]), inverse=read_transform(inverse[0]) if inverse else None)
+    inverses = sorted(folder.glob("inverse_transform.*"))
+    estimated = read_transform(inverses[0]) if inverses else None
+    return _Registered(transform=read_transform(found[0]), estimated_inverse=estimated)
 
 
 def _read_inputs(folder: Path, summary: Mapping[str, Any]) -> dict[str, Path]:

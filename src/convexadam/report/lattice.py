@@ -9,13 +9,13 @@ from itertools import product
 from typing import final
 
 import torch
-from torch.nn.functional import avg_pool3d
 
 from convexadam._typing import Channels, Field, Float, Shaped, Tensor, Triple, Volume
 from convexadam.geometry import Grid, Image, Transform
 from convexadam.geometry.resample import resample
 from convexadam.geometry.to_grid import block_average
 from convexadam.kernels.mind_ssc import mind_ssc
+from convexadam.metrics.local_correlation import LEAST_SHARE, has_structure, square_correlation, window_mean
 
 _POINTS = 80_000
 """Points of the lattice: 3.5 mm apart for a head, so that each measure takes a fraction of a second."""
@@ -23,17 +23,8 @@ _POINTS = 80_000
 _FEWEST = 24
 """Points along the longest axis at least, so that windows and shifts fit."""
 
-_WINDOW = 5
-"""Edge of the window of the local correlation, in points."""
-
-_STRUCTURE = 0.1
-"""Standard deviation of a window above which it has structure, as a share of that of the whole image."""
-
 _SHIFTS = (1, 2, 4)
 """Shifts in points, along each axis and both ways, at which the similarity of a window is compared."""
-
-_LEAST_SHARE = 0.2
-"""Share of a window that is in both images, at least."""
 
 _TIE = 1e-6
 """Relative difference of distances that rounding may cause."""
@@ -92,7 +83,7 @@ class LatticePair:
 
     def structure(self) -> Shaped[Tensor, "i j k"]:
         """Return where the fixed image, within its mask, has structure that could be compared."""
-        return _has_structure(self.fixed, self.fixed_weight) & (self.fixed_weight > 0)
+        return has_structure(self.fixed, self.fixed_weight) & (self.fixed_weight > 0)
 
     def similarity(self, moving: Volume, weight: Volume) -> Float[Tensor, ""]:
         """Return the mean squared local correlation where the fixed image has structure; 0 outside the field of view.
@@ -108,7 +99,7 @@ class LatticePair:
         i, j, k = (n // 2 for n in self.grid.shape)
         shifts = [shift for shift in product((0, i), (0, j), (0, k)) if any(shift)]
         mine = self.structure()
-        moved = self.after, self.after_weight, _has_structure(self.after, self.after_weight) & (self.after_weight > 0)
+        moved = self.after, self.after_weight, has_structure(self.after, self.after_weight) & (self.after_weight > 0)
         values = []
         for shift in shifts:
             rolled, weight, structure = (torch.roll(volume, shift, (0, 1, 2)) for volume in moved)
@@ -137,46 +128,8 @@ class LatticePair:
 
 def _descriptor_distance(fixed: Channels, moving: Channels, weight: Volume) -> Volume:
     """Return the mean squared difference of descriptors in windows; infinite where hardly any of a window compares."""
-    sums = _window_mean(torch.stack([weight * (fixed - moving).square_().mean(0), weight]))
-    return torch.where(sums[1] > _LEAST_SHARE, sums[0] / sums[1].clamp_min(_LEAST_SHARE), torch.inf)
-
-
-def square_correlation(fixed: Volume, moving: Volume, weight: Volume) -> Volume:
-    """Compute the squared correlation of the windows around each point; 0 where one of them is constant or empty."""
-    stack = torch.stack([weight, fixed * weight, moving * weight])
-    products = torch.stack([fixed**2, moving**2, fixed * moving]) * weight
-    sums = _window_mean(torch.cat([stack, products]))
-    share = sums[0].clamp_min(1e-6)
-    f, m, ff, mm, fm = (s / share for s in sums[1:])
-    floors = [_floor(v, weight) for v in (fixed, moving)]
-    variance_f, variance_m = (ff - f**2).clamp_min(floors[0]), (mm - m**2).clamp_min(floors[1])
-    squared = ((fm - f * m) ** 2 / (variance_f * variance_m)).clamp(0, 1)
-    return torch.where((sums[0] > _LEAST_SHARE) & (weight > 0), squared, torch.zeros_like(squared))
-
-
-def _floor(values: Volume, weight: Volume) -> Tensor:
-    """Return a variance below which a window counts as constant."""
-    inside = values[weight > 0]
-    spread = inside.var(correction=0) if inside.numel() else values.new_zeros(())
-    return (_STRUCTURE**2 / 10 * spread).clamp_min(1e-12)
-
-
-def _has_structure(values: Volume, weight: Volume) -> Shaped[Tensor, "i j k"]:
-    sums = _window_mean(torch.stack([weight, values * weight, values**2 * weight]))
-    share = sums[0].clamp_min(1e-6)
-    variance = sums[2] / share - (sums[1] / share) ** 2
-    inside = values[weight > 0]
-    return variance > _STRUCTURE**2 * (inside.var(correction=0) if inside.numel() else 1.0)
-
-
-def _window_mean(values: Float[Tensor, "c i j k"]) -> Float[Tensor, "c i j k"]:
-    """Average along one axis after the other, which is the mean of the window, also where an edge cuts it."""
-    for axis, n in enumerate(values.shape[1:]):
-        size, half = [1, 1, 1], [0, 0, 0]
-        size[axis] = min(_WINDOW, n - 1 + n % 2)
-        half[axis] = size[axis] // 2
-        values = avg_pool3d(values[None], size, stride=1, padding=half, count_include_pad=False)[0]
-    return values
+    sums = window_mean(torch.stack([weight * (fixed - moving).square_().mean(0), weight]))
+    return torch.where(sums[1] > LEAST_SHARE, sums[0] / sums[1].clamp_min(LEAST_SHARE), torch.inf)
 
 
 def _list_shifts(grid: Grid) -> Iterator[tuple[Triple, float]]:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from convexadam._typing import Tensor
-from convexadam.errors import InputError
 from convexadam.geometry import Affine, DisplacementField, Grid, Image, Transform
+from convexadam.geometry.conversion import ImageLike, to_image
 from convexadam.geometry.matrices import decompose_matrix
 from convexadam.kernels.trimmed_fit import fit_weighted
 from convexadam.metrics.folding import folded_share, inner_determinant, shifted_log_spread
@@ -33,7 +33,7 @@ class Registered(Protocol):
         ...
 
     @property
-    def inverse(self) -> Transform | None:
+    def estimated_inverse(self) -> Transform | None:
         """Moving to fixed space, if it was estimated as well."""
         ...
 
@@ -115,11 +115,11 @@ class QualityMeasures:
 @torch.no_grad()
 def measure_quality(
     result: Registered,
-    fixed: Image,
-    moving: Image,
+    fixed: ImageLike,
+    moving: ImageLike,
     *,
-    fixed_mask: Image | None = None,
-    moving_mask: Image | None = None,
+    fixed_mask: ImageLike | None = None,
+    moving_mask: ImageLike | None = None,
     mirrored: Registered | None = None,
 ) -> QualityMeasures:
     """Measure the quality of a registration without labels or landmarks.
@@ -127,10 +127,10 @@ def measure_quality(
     Parameters
     ----------
     result
-        A `RegistrationResult`, or any object with a ``transform`` and its ``inverse`` (or ``None``). If it has a
-        ``config`` with ``searches``, the displacements are compared with their radius.
+        A `RegistrationResult`, or any object with a ``transform`` and its ``estimated_inverse`` (or ``None``). If it
+        has a ``config`` with ``searches``, the displacements are compared with their radius.
     fixed, moving
-        The registered images; the first channel is compared.
+        The registered images, in any form that `convexadam.as_image` takes; the first channel is compared.
     fixed_mask, moving_mask
         Above 0 where images are compared, on any grid; ``None`` compares all.
     mirrored
@@ -143,8 +143,8 @@ def measure_quality(
 
     Raises
     ------
-    InputError
-        If an image is no `Image`.
+    InputError, FileError
+        If an image is none, or cannot be read.
 
     Examples
     --------
@@ -154,11 +154,11 @@ def measure_quality(
     >>> round(measures.similarity_after, 2), measures.folded_percent
     (1.0, 0.0)
     """
-    for name, image in (("fixed", fixed), ("moving", moving)):
-        if not isinstance(image, Image):
-            raise InputError(
-                f"{name} must be an Image, got a {type(image).__name__}; convert it with convexadam.as_image"
-            )
+    fixed, moving = to_image(fixed, "fixed"), to_image(moving, "moving")
+    fixed_mask, moving_mask = (
+        None if mask is None else to_image(mask, name)
+        for name, mask in (("fixed_mask", fixed_mask), ("moving_mask", moving_mask))
+    )
     pair = LatticePair.sample(result.transform, fixed, moving, (fixed_mask, moving_mask))
     structure = pair.structure()
     residuals_mm = pair.residuals_mm()
@@ -195,7 +195,17 @@ def measure_quality(
 
 
 def mirror_image(image: Image) -> Image:
-    """Mirror an image left to right: its voxels change their order along the axis closest to R, its grid does not."""
+    """Mirror an image left to right: its voxels change their order along the axis closest to R, its grid does not.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import as_image
+    >>> from convexadam.report import mirror_image
+    >>> image = as_image(torch.arange(8.0).reshape(2, 2, 2))
+    >>> mirror_image(image).data[0, :, 0, 0].tolist()
+    [4.0, 0.0]
+    """
     axis = image.grid.canonical_axes()[0][0]
     return Image(image.data.flip(axis + 1), image.grid)
 
@@ -239,12 +249,12 @@ def _jacobian(transform: Transform, lattice: Grid) -> Tensor:
 
 
 def _measure_inverse_consistency(result: Registered, pair: LatticePair, structure: Tensor) -> float:
-    if result.inverse is None:
+    if result.estimated_inverse is None:
         return math.nan
     points, targets = _points(pair, structure & (pair.after_weight > 0))
     if not len(points):
         return math.nan
-    returned = result.inverse(torch.from_numpy(targets).to(pair.disp_mm.device)).cpu().numpy()
+    returned = result.estimated_inverse(torch.from_numpy(targets).to(pair.disp_mm.device)).cpu().numpy()
     return float(np.percentile(np.linalg.norm(returned - points, axis=1), 95))
 
 

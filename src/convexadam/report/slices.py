@@ -9,8 +9,9 @@ from typing import final
 import numpy as np
 
 from convexadam.geometry import Grid
-from convexadam.report.lattice import LatticePair, square_correlation
-from convexadam.viz import NORMAL, PLANES
+from convexadam.geometry.planes import NORMAL, PLANES
+from convexadam.metrics.local_correlation import square_correlation
+from convexadam.report.lattice import LatticePair
 
 _LEAST_AREA = 0.5
 """Area with structure that a slice must have, as a share of the largest: the end of an organ shows little."""

@@ -36,6 +36,12 @@ class Verdict:
         What decided it, the gravest first; none for ``"ok"``.
     score
         How unusual the gravest of them is: 1 and more is to be looked at, 2 and more has failed.
+
+    Examples
+    --------
+    >>> from convexadam.report import Verdict
+    >>> Verdict(grade="look", reasons=("3 % of the voxels fold",), score=1.5).grade
+    'look'
     """
 
     grade: Grade
@@ -120,6 +126,15 @@ def judge_quality(measures: QualityMeasures, others: Sequence[QualityMeasures] =
     Returns
     -------
     The verdict, which is that of the most unusual measure.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image, register
+    >>> from convexadam.report import judge_quality, measure_quality
+    >>> volume = Image(torch.rand(1, 24, 20, 16, generator=torch.Generator().manual_seed(0)), Grid((24, 20, 16)))
+    >>> judge_quality(measure_quality(register(volume, volume), volume, volume)).grade
+    'ok'
     """
     found = []
     for criterion in CRITERIA:

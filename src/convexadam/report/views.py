@@ -10,10 +10,16 @@ import torch
 
 from convexadam._typing import Field
 from convexadam.geometry import Grid, Image, Transform
+from convexadam.geometry.planes import IN_PLANE, NORMAL, take_slice
 from convexadam.geometry.resample import resample, transform_vectors
 from convexadam.kernels.jacobian import jacobian_determinant
-from convexadam.report.lattice import LatticePair, square_correlation
-from convexadam.report.pictures import (
+from convexadam.metrics.local_correlation import square_correlation
+from convexadam.report.lattice import LatticePair
+from convexadam.report.quality import fit_motion
+from convexadam.report.slices import SliceChoice, choose_slices
+from convexadam.viz.canvas import LEVELS
+from convexadam.viz.contrast import have_one_contrast
+from convexadam.viz.pictures import (
     check_extra,
     colour_jacobian,
     colour_share,
@@ -23,29 +29,17 @@ from convexadam.report.pictures import (
     fit_size,
     group_levels,
     resize,
+    resize_colours,
 )
-from convexadam.report.quality import fit_motion
-from convexadam.report.slices import SliceChoice, choose_slices
-from convexadam.viz import IN_PLANE, NORMAL, Window, apply_window, pixel_aspect, robust_window, take_slice
+from convexadam.viz.slices import Window, apply_window, choose_window, pixel_aspect
 
 LONGEST = 360
 """Longest side of a picture, in pixels."""
 
 _THUMBNAIL = 96
 
-_LEVELS = 0.3, 0.65
-"""Iso-contours, as shares of the window of the fixed image."""
-
 FIXED_COLOUR, MOVED_COLOUR = (230, 159, 0), (86, 180, 233)
 """Orange and sky blue of the palette of Okabe and Ito, which colour-blind people tell apart."""
-
-_SAME_CONTRAST = 0.94
-"""Share of what any function of the other intensities explains that a linear one must explain, for one contrast."""
-
-_BINS = 32
-
-_VALUES = 500_000
-"""Values that a window is chosen from."""
 
 _GRID_POINTS = 48
 """Points along a line of the deformed grid; every third row and column is drawn."""
@@ -161,7 +155,7 @@ def _make_scene(
         maps = _to_numpy(labels[0]), _to_numpy(moved)
     residual = square_correlation(pair.fixed, pair.after, pair.fixed_weight * pair.after_weight)
     on_fixed = resample(Image(residual[None], pair.grid), fixed.grid, mode="linear", fill_value=0.0)
-    windows = tuple(robust_window(_thin(_to_numpy(image))) for image in (fixed, moving))
+    windows = tuple(choose_window(image) for image in (fixed, moving))
     return Scene(
         grid=fixed.grid.canonical(),
         fixed=_to_numpy(fixed),
@@ -179,33 +173,6 @@ def _make_scene(
 def _to_numpy(image: Image) -> np.ndarray:
     data = image.canonical().data[0].detach().cpu()
     return (data.float() if data.is_floating_point() else data).numpy()
-
-
-def _thin(values: np.ndarray) -> np.ndarray:
-    return values.ravel()[:: max(1, values.size // _VALUES)]
-
-
-def have_one_contrast(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether the intensities of two images are related linearly, so that their difference means something.
-
-    The squared correlation is compared with the correlation ratio, the share of the variance that any function of the
-    other intensities explains (Roche et al., MICCAI 1998).
-    """
-    spreads = float(first.std()), float(second.std())
-    if len(first) < _BINS or min(spreads) == 0:
-        return False
-    squared = float(np.corrcoef(first, second)[0, 1] ** 2)
-    ratios = correlation_ratio(first, second), correlation_ratio(second, first)
-    return squared >= _SAME_CONTRAST * max(ratios)
-
-
-def correlation_ratio(given: np.ndarray, explained: np.ndarray) -> float:
-    """Compute the share of the variance of values that the mean in each of 32 equal bins of other values explains."""
-    bins = np.empty(len(given), np.intp)
-    bins[np.argsort(given, kind="stable")] = np.arange(len(given)) * _BINS // len(given)
-    counts = np.bincount(bins, minlength=_BINS)
-    means = np.bincount(bins, weights=explained, minlength=_BINS) / counts
-    return float((counts * (means - explained.mean()) ** 2).sum() / (len(given) * explained.var()))
 
 
 def _linear_displacement(matrix: np.ndarray, grid: Grid) -> np.ndarray:
@@ -256,15 +223,10 @@ def _draw_slice(scene: Scene, choice: SliceChoice) -> SliceView:
     )
 
 
-def resize_colours(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize RGB by nearest neighbour, so that no colour is mixed that the map does not have."""
-    return np.stack([resize(picture[..., c], size, nearest=True) for c in range(3)], axis=-1).astype(np.uint8)
-
-
 def _draw_outlines(scene: Scene, choice: SliceChoice, size: tuple[int, int], fixed: np.ndarray) -> np.ndarray:
     """Return outlines of the fixed image in orange, and, of labels, of the moved ones below in blue."""
     if scene.labels is None:
-        return draw_outlines(group_levels(fixed, _LEVELS), FIXED_COLOUR)
+        return draw_outlines(group_levels(fixed, LEVELS), FIXED_COLOUR)
     regions = [resize(take_slice(labels, choice.plane, choice.index), size, nearest=True) for labels in scene.labels]
     picture, above = draw_outlines(regions[1], MOVED_COLOUR), draw_outlines(regions[0], FIXED_COLOUR)
     return np.where(above[..., 3:] > 0, above, picture)

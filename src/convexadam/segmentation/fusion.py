@@ -45,6 +45,16 @@ class Fusion:
         Its share of the votes, from 0 to 1; 1 where all atlases agree.
     probabilities
         Shares of the votes of the labels that were asked for, one channel each, in their order; ``None`` if none were.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.segmentation import fuse_labels
+    >>> grid = Grid((8, 8, 8))
+    >>> image, labels = Image(torch.rand(1, 8, 8, 8), grid), Image(torch.ones(1, 8, 8, 8, dtype=torch.uint8), grid)
+    >>> fuse_labels(image, [image], [labels]).confidence.data.min().item()
+    1.0
     """
 
     labels: Image
@@ -86,6 +96,18 @@ def fuse_labels(
         If there is no atlas, or their numbers, channels or types do not fit.
     GeometryError
         If an image is not on the grid of the target.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.segmentation import MajorityVote, fuse_labels
+    >>> grid = Grid((4, 4, 4))
+    >>> image = Image(torch.rand(1, 4, 4, 4), grid)
+    >>> labels = [Image(torch.full((1, 4, 4, 4), value), grid) for value in (1, 2, 2)]
+    >>> fused = fuse_labels(image, [image] * 3, labels, method=MajorityVote())
+    >>> fused.labels.data.unique().tolist()
+    [2]
     """
     method = JointFusion() if method is None else method
     _check(target, images, labels)

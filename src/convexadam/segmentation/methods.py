@@ -19,7 +19,19 @@ Weights = tuple[Float[Tensor, "n i j k"], Shaped[Tensor, "n i j k"]]
 @final
 @dataclass(frozen=True, kw_only=True)
 class MajorityVote:
-    """Every atlas has one vote at each voxel."""
+    """Every atlas has one vote at each voxel.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.segmentation import MajorityVote, fuse_labels
+    >>> grid = Grid((4, 4, 4))
+    >>> image = Image(torch.rand(1, 4, 4, 4), grid)
+    >>> labels = [Image(torch.full((1, 4, 4, 4), value), grid) for value in (1, 1, 2)]
+    >>> round(fuse_labels(image, [image] * 3, labels, method=MajorityVote()).confidence.data.mean().item(), 2)
+    0.67
+    """
 
     @property
     def radii(self) -> tuple[int, int, int]:
@@ -49,6 +61,12 @@ class LocalVote:
         In voxels; 0 compares the same voxel only.
     gain
         Above 0. Larger values let the most similar atlases decide.
+
+    Examples
+    --------
+    >>> from convexadam.segmentation import LocalVote
+    >>> LocalVote(patch_radius=1, search_radius=1).gain
+    2.0
     """
 
     patch_radius: int = 2
@@ -91,6 +109,19 @@ class JointFusion:
         Above 0. Larger values make the weights more equal.
     beta
         Above 0. Larger values favour the best atlases.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.segmentation import JointFusion, fuse_labels
+    >>> grid = Grid((12, 12, 12))
+    >>> values = torch.rand(2, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+    >>> target, other = (Image(one, grid) for one in values)
+    >>> labels = [Image(torch.full((1, 12, 12, 12), value), grid) for value in (1, 2)]
+    >>> fused = fuse_labels(target, [target, other], labels, method=JointFusion(search_radius=0))
+    >>> fused.labels.data.unique().tolist()  # the first atlas looks like the target
+    [1]
     """
 
     patch_radius: int = 2

@@ -49,7 +49,7 @@ def segment(
     atlases: StrPath | Sequence[ScanFiles],
     *,
     output_dir: StrPath,
-    config: RegistrationConfig | None = None,
+    config: RegistrationConfig | str | None = None,
     method: LabelFusion | None = None,
     most: int | None = None,
     probabilities_of: Iterable[int] = (),
@@ -71,7 +71,7 @@ def segment(
     output_dir
         Folder for the results; created if it does not exist.
     config
-        Settings of the registrations; ``None`` takes ``preset("default")``.
+        Settings of the registrations, or the name of a preset; ``None`` is ``"default"``.
     method
         How labels are fused; ``None`` takes `JointFusion`.
     most
@@ -85,6 +85,12 @@ def segment(
     ------
     InputError, FileError
         If files cannot be used, or no atlas could be registered.
+
+    Examples
+    --------
+    >>> from convexadam.segmentation import segment
+    >>> found = segment("target.nii.gz", "atlases.csv", output_dir="segmented")  # doctest: +SKIP
+    >>> found.fusion.labels, found.failed  # doctest: +SKIP
     """
     chosen = _list_atlases(atlases, 1)
     folder = Path(output_dir)
@@ -102,7 +108,7 @@ def segment_left_out(
     atlases: StrPath | Sequence[ScanFiles],
     *,
     output_dir: StrPath,
-    config: RegistrationConfig | None = None,
+    config: RegistrationConfig | str | None = None,
     method: LabelFusion | None = None,
     most: int | None = None,
     missing: int | None = None,
@@ -113,6 +119,12 @@ def segment_left_out(
 
     The folder receives ``dice.csv``, with one row for each atlas and label, ``ID/labels.nii.gz``, and
     ``registrations/``. See `segment` for the arguments.
+
+    Examples
+    --------
+    >>> from convexadam.segmentation import segment_left_out
+    >>> for name, overlap in segment_left_out("atlases.csv", output_dir="left-out"):  # doctest: +SKIP
+    ...     print(name, overlap)
     """
     every = _list_atlases(atlases, 2)
     folder = Path(output_dir)
@@ -143,7 +155,7 @@ def _register(
     targets: Mapping[str, Path],
     atlases: Sequence[ScanFiles],
     folder: Path,
-    config: RegistrationConfig | None,
+    config: RegistrationConfig | str | None,
     executor: Executor | None,
     device: str | None,
 ) -> dict[str, list[CohortOutcome]]:

@@ -31,6 +31,15 @@ class FrameSeries:
         One channel each, on one grid.
     step_s
         Time between frames in seconds; 0 if unknown.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.series import FrameSeries
+    >>> frame = Image(torch.rand(1, 8, 8, 8), Grid((8, 8, 8)))
+    >>> len(FrameSeries(frames=(frame, frame), step_s=2.0).frames)
+    2
     """
 
     frames: tuple[Image, ...]
@@ -63,6 +72,16 @@ def read_series(source: StrPath | Sequence[StrPath]) -> FrameSeries:
         If a file cannot be read, or no file has such a name.
     InputError, GeometryError
         If there are fewer than two frames, or they lie on different grids.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.series import FrameSeries, read_series, write_series
+    >>> frame = Image(torch.rand(1, 8, 8, 8), Grid((8, 8, 8)))
+    >>> write_series(FrameSeries(frames=(frame,) * 3), "frames.nii.gz")
+    >>> len(read_series("frames.nii.gz").frames)
+    3
     """
     names = sorted(glob.glob(os.fspath(source))) if isinstance(source, (str, os.PathLike)) else list(source)  # noqa: PTH207 (a pattern may begin with /)
     if not names:
@@ -81,6 +100,16 @@ def write_series(series: FrameSeries, path: StrPath) -> None:
     ------
     FileError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.series import FrameSeries, read_series, write_series
+    >>> frame = Image(torch.rand(1, 8, 8, 8), Grid((8, 8, 8)))
+    >>> write_series(FrameSeries(frames=(frame, frame), step_s=2.0), "frames.nii.gz")
+    >>> read_series("frames.nii.gz").step_s
+    2.0
     """
     import nibabel
 

@@ -41,6 +41,13 @@ class FrameMotion:
     framewise_displacement_mm
         Sum of the absolute changes of translation and rotation since the frame before, rotations as arcs of 50 mm
         (Power et al., NeuroImage 2012); 0 for the first one.
+
+    Examples
+    --------
+    >>> from convexadam import Affine, Grid
+    >>> from convexadam.series import measure_motion
+    >>> measure_motion([Affine()], Grid((8, 8, 8)))[0].framewise_displacement_mm
+    0.0
     """
 
     frame: int
@@ -65,6 +72,17 @@ def measure_motion(transforms: Sequence[Transform], grid: Grid, weight: Volume |
         That of the reference.
     weight
         Voxels of the reference that count; ``None`` for all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexadam import Affine, Grid
+    >>> from convexadam.series import measure_motion
+    >>> shift = np.eye(4)
+    >>> shift[0, 3] = 3
+    >>> motion = measure_motion([Affine(), Affine(shift)], Grid((8, 8, 8)))
+    >>> round(motion[1].mean_displacement_mm, 3)
+    3.0
     """
     from scipy.linalg import polar
     from scipy.spatial.transform import Rotation

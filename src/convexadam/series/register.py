@@ -21,8 +21,9 @@ from convexadam.errors import ConvexAdamError
 from convexadam.geometry import Affine, Image, Transform, compose
 from convexadam.io import atomic_path, read_transform, write_image, write_transform
 from convexadam.io.reading import StrPath
-from convexadam.registration import PreparedImage, RegistrationConfig, prepare, preset
+from convexadam.registration import PreparedImage, RegistrationConfig, prepare
 from convexadam.registration.files import name_transform
+from convexadam.registration.presets import parse_config
 from convexadam.series.frames import FrameSeries, average_frames, read_series, write_series
 from convexadam.series.motion import FrameMotion, measure_motion, smooth_transforms, write_motion
 
@@ -62,7 +63,7 @@ def register_series(
     frames: StrPath | Sequence[StrPath] | FrameSeries,
     *,
     output_dir: StrPath | None = None,
-    config: RegistrationConfig | None = None,
+    config: RegistrationConfig | str | None = None,
     reference: int | Literal["mean"] = 0,
     passes: int = 2,
     order: Order = "reference",
@@ -80,7 +81,7 @@ def register_series(
         Folder for the results (see `convexadam.series`), from which an interrupted call continues; ``None`` writes
         nothing.
     config
-        Settings; ``None`` takes ``preset("rigid")``.
+        Settings, or the name of a preset; ``None`` is ``"rigid"``.
     reference
         Number of the frame to register to; or ``"mean"``, the average of the frames, which are registered to frame 0
         first.
@@ -103,9 +104,19 @@ def register_series(
         If frames cannot be read, or lie on different grids.
     ConfigError
         If an argument is out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image, preset
+    >>> from convexadam.series import FrameSeries, register_series
+    >>> frame = Image(torch.rand(1, 16, 16, 16, generator=torch.Generator().manual_seed(0)), Grid((16, 16, 16)))
+    >>> result = register_series(FrameSeries(frames=(frame, frame)), config=preset("default"))
+    >>> result.motion[1].mean_displacement_mm < 0.01
+    True
     """
     series = frames if isinstance(frames, FrameSeries) else read_series(frames)
-    config = preset("rigid") if config is None else config
+    config = parse_config(config, "rigid")
     check_choice(order, "order", get_args(Order))
     check_count(passes, "passes", least=1)
     check_number(temporal_sigma, "temporal_sigma")

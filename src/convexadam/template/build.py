@@ -31,6 +31,7 @@ from convexadam.io.reading import StrPath
 from convexadam.io.tables import write_rows
 from convexadam.registration import RegistrationConfig, preset
 from convexadam.registration.files import Output, name_transform
+from convexadam.registration.presets import parse_config
 from convexadam.segmentation import Fusion, MajorityVote, fuse_labels
 from convexadam.template.average import RunningAverage, scale_intensity, sharpen
 from convexadam.template.shape import ShapeAverage, ShapeUpdate
@@ -109,7 +110,7 @@ def build_template(
     scans: StrPath | Sequence[ScanFiles],
     *,
     output_dir: StrPath,
-    config: RegistrationConfig | None = None,
+    config: RegistrationConfig | str | None = None,
     linear_rounds: int = 2,
     rounds: int = 4,
     tolerance_percent: float = 0.5,
@@ -141,7 +142,7 @@ def build_template(
     output_dir
         Folder for the results; created if it does not exist.
     config
-        Settings of the deformable rounds; ``None`` takes ``preset("default")``.
+        Settings of the deformable rounds, or the name of a preset; ``None`` is ``"default"``.
     linear_rounds
         Rounds with ``preset("affine")`` before them.
     rounds
@@ -168,6 +169,12 @@ def build_template(
         If files cannot be used.
     ConvexAdamError
         If fewer than two scans could be registered in a round.
+
+    Examples
+    --------
+    >>> from convexadam.template import build_template
+    >>> template = build_template("scans/*.nii.gz", output_dir="template")  # doctest: +SKIP
+    >>> template.image, template.bias_mm  # doctest: +SKIP
     """
     group = _list_scans(scans)
     for name, value in (("linear_rounds", linear_rounds), ("rounds", rounds)):
@@ -175,7 +182,7 @@ def build_template(
     check_number(tolerance_percent, "tolerance_percent")
     check_number(sharpening, "sharpening")
     folder = make_folder(output_dir)
-    steps = [preset("affine")] * linear_rounds + [preset() if config is None else config] * rounds
+    steps = [preset("affine")] * linear_rounds + [parse_config(config)] * rounds
     with lock_folder(folder, "template"):
         start_at = _place(group, spacing_mm, start)
         average = _average(group, start_at.transforms, start_at.grid, None, symmetric=symmetric)

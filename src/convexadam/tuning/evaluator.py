@@ -128,7 +128,7 @@ class Evaluator:
         """Run what the variants share: all but the last iterations and the final smoothing."""
         inputs = self._inputs(files, config)
         with override_backend(config.backend):
-            key: Key = (files, config.backend, config.linear, config.foreground)
+            key: Key = (files, config.backend, config.linear, config.foreground, config.restrict_deformation)
             initialisation = self._reuse(("initialisation", *key), lambda: initialise(inputs, config))
             margin = max(map(receptive_radius, config.extractors))
             key = (*key, config.grid, margin, inputs.segmentations[0] is None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from convexadam._arguments import check_arguments
 from convexadam.io import atomic_path
 from convexadam.tuning.report import TuningResult
-from convexadam.viz import new_figure
+from convexadam.viz.canvas import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +42,11 @@ def tradeoff_figure(result: TuningResult, *, path: Path | str | None = None) -> 
         If the file cannot be written.
     MissingExtraError
         If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> from convexadam.tuning import tradeoff_figure, tune
+    >>> figure = tradeoff_figure(tune("pairs.csv", "search"))  # doctest: +SKIP
     """
     accuracy = result.ranked_by[0]
     smoothness = next(name for name in ("sdlogj", "folded_percent") if name in result.ranked_by)

@@ -39,7 +39,14 @@ _RECORD = "search.json"
 @final
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Progress of a search: the stage, its trials done and in total, and an estimate of the seconds left (or NaN)."""
+    """Progress of a search: the stage, its trials done and in total, and an estimate of the seconds left (or NaN).
+
+    Examples
+    --------
+    >>> from convexadam.tuning import Status
+    >>> Status(stage="discrete", done=3, total=10, seconds_left=70.0).done
+    3
+    """
 
     stage: str
     done: int
@@ -122,6 +129,12 @@ def tune(
         If an argument is out of range, or the folder holds a search with other arguments.
     MissingExtraError
         If Optuna is not installed.
+
+    Examples
+    --------
+    >>> from convexadam.tuning import tune
+    >>> found = tune("pairs.csv", "search", samples=(20, 20))  # doctest: +SKIP
+    >>> found.best.settings.save("best.toml")  # doctest: +SKIP
     """
     files = _resolve_paths(read_manifest(pairs) if isinstance(pairs, (str, os.PathLike)) else tuple(pairs))
     space = space if isinstance(space, Space) else Space.load(space)

@@ -49,6 +49,15 @@ def cost_volume(
     Returns
     -------
     ``[n, i, j, k]`` in the order of ``window.steps``, finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.discrete import Window, cost_volume
+    >>> maps = torch.rand(4, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> costs = cost_volume(maps, maps, Window((1, 1, 1)))
+    >>> tuple(costs.shape), costs[13].abs().max().item()  # 13 of 27 is no displacement
+    ((27, 8, 8, 8), 0.0)
     """
     module = get_implementation(__name__, fixed, moving, fixed_weight, moving_weight)
     costs: Float[Tensor, "n i j k"] = module.cost_volume(

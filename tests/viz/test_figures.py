@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from convexadam.data import phantom_pair
 from convexadam.errors import FileError, GeometryError, InputError, MissingExtraError
-from convexadam.geometry import Grid, Image
-from convexadam.viz import registration_figure, robust_window
+from convexadam.geometry import DisplacementField, Grid, Image
+from convexadam.viz import registration_figure
+from convexadam.viz.slices import robust_window
 
 pytest.importorskip("matplotlib")
 
@@ -116,7 +118,7 @@ def test_labels_several_channels_and_nan_are_drawn() -> None:
     values[0, 0, 0, 0] = torch.nan
     image = Image(values, Grid(SHAPE))
     labels = Image(torch.randint(0, 4, (1, *SHAPE), dtype=torch.int32), image.grid)
-    assert len(registration_figure(image, labels, labels).axes) == 18
+    assert len(registration_figure(image, labels, labels).axes) == 21  # they are unrelated, as two contrasts are
 
 
 def test_pyplot_is_not_used() -> None:
@@ -126,14 +128,51 @@ def test_pyplot_is_not_used() -> None:
     assert ("matplotlib.pyplot" in sys.modules) == before
 
 
-def test_images_must_share_a_grid() -> None:
-    image = image_of(torch.rand(SHAPE))
-    with pytest.raises(GeometryError, match=r"moving must be on the grid .* resample it"):
-        registration_figure(image, image_of(torch.rand(SHAPE), LIA), image)
-    with pytest.raises(GeometryError, match="moved must be on the grid"):
-        registration_figure(image, image, image_of(torch.rand(4, 5, 6)))
+def test_images_on_other_grids_are_resampled() -> None:
+    values = torch.rand(SHAPE[0] + 3, SHAPE[1] + 1, SHAPE[2])
+    shift = np.eye(4)
+    shift[:3, 3] = -2, -1, 0
+    fixed, moving = image_of(torch.rand(SHAPE)), image_of(values, shift)
+    found = registration_figure(fixed, moving, moving, torch.zeros(3, *SHAPE))
+    window = robust_window(values.numpy())
+    slab = np.clip((values[2:-1, 1:, SHAPE[2] // 2].numpy()[::-1, ::-1].T - window[0]) / (window[1] - window[0]), 0, 1)
+    np.testing.assert_allclose(np.asarray(found.axes[1].images[0].get_array()), slab, atol=1e-5)
     with pytest.raises(GeometryError, match="disp_mm"):
-        registration_figure(image, image, image, torch.zeros(3, 4, 5, 6))
+        registration_figure(fixed, moving, fixed, torch.zeros(3, 4, 5, 6))
+
+
+def test_two_contrasts_have_no_difference() -> None:
+    pair = phantom_pair((32, 28, 24), contrasts=("ct", "t1"), noise=0.2)
+    truth = DisplacementField.from_voxels(pair.disp_vox, pair.fixed.grid)
+    figure = registration_figure(pair.fixed, pair.moving, truth.warp(pair.moving), truth.disp_mm)
+    titles = [axis.get_title().partition("\n")[0] for axis in figure.axes[:8]]
+    assert titles == [
+        *("fixed", "moving", "moved", "fixed / moving", "fixed / moved", "local dissimilarity", "local dissimilarity"),
+        "displacement, mm",
+    ]
+    for row in range(ROWS):
+        before, after = (float(np.asarray(figure.axes[8 * row + c].images[0].get_array()).mean()) for c in (5, 6))
+        assert after < before
+    one = phantom_pair((32, 28, 24), contrasts=("t1", "t1"), noise=0.2)
+    titles = [axis.get_title() for axis in registration_figure(one.fixed, one.moving, truth.warp(one.moving)).axes[:6]]
+    assert [title[0] for title in titles[4:]] == ["|", "|"]
+
+
+def test_labels_are_outlined() -> None:
+    image = image_of(torch.rand(SHAPE))
+    maps = torch.zeros(SHAPE, dtype=torch.int32), torch.zeros(SHAPE, dtype=torch.int32)
+    maps[0][3:6, 4:8, 2:5], maps[1][3:7, 4:8, 2:5] = 5, 5
+    figure = registration_figure(image, image, image, labels=(image_of(maps[0]), image_of(maps[1])))
+    assert [len(figure.axes[column].collections) for column in range(4)] == [0, 1, 2, 0]
+    outline = figure.axes[1].collections[0].get_paths()[0].vertices
+    # i from 3 to 5 and j from 4 to 7, counted from the other end, with half a voxel around
+    assert outline.min(axis=0).tolist() == [8 - 5.5, 11 - 7.5]
+    assert outline.max(axis=0).tolist() == [8 - 2.5, 11 - 3.5]
+
+
+def test_figures_draw_themselves_in_notebooks() -> None:
+    image = image_of(torch.rand(SHAPE))
+    assert registration_figure(image, image, image)._repr_png_().startswith(b"\x89PNG")
 
 
 def test_an_image_without_values_is_refused() -> None:
@@ -158,3 +197,11 @@ def test_missing_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r'pip install "convexadam-torch\[report\]"'):
         registration_figure(image, image, image)
+
+
+def test_a_single_slice_has_one_row(tmp_path: Path) -> None:
+    flat = Image(torch.rand(1, 20, 16, 1), Grid((20, 16, 1)))
+    figure = registration_figure(flat, flat.numpy(), flat, torch.zeros(3, 20, 16, 1))
+    assert len(figure.axes) == 7 + 1  # and a colour bar
+    assert figure.axes[0].get_ylabel() == "axial"
+    assert figure._repr_png_()

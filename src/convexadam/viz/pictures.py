@@ -51,6 +51,11 @@ def resize(picture: np.ndarray, size: tuple[int, int], *, nearest: bool = False)
     return np.asarray(Image.fromarray(values).resize(size, method))
 
 
+def resize_colours(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize RGB by nearest neighbour, so that no colour is mixed that the map does not have."""
+    return np.stack([resize(picture[..., c], size, nearest=True) for c in range(3)], axis=-1).astype(np.uint8)
+
+
 def encode_picture(picture: np.ndarray) -> str:
     """Return a data URI: WebP of shades of grey in [0, 1] or of 8-bit RGB; PNG with transparency of 8-bit RGBA."""
     from PIL import Image
@@ -105,3 +110,16 @@ def draw_lines(x: np.ndarray, y: np.ndarray, positions: tuple[range, range]) -> 
     """Return the path data of SVG of rows and columns of points."""
     lines = [(x[row], y[row]) for row in positions[0]] + [(x[:, column], y[:, column]) for column in positions[1]]
     return " ".join("M" + " ".join(f"{a:.0f},{b:.0f}" for a, b in zip(*line, strict=True)) for line in lines)
+
+
+def draw_grid(x: np.ndarray, y: np.ndarray, size: tuple[int, int], step: int) -> np.ndarray:
+    """Return a picture of every ``step``-th row and column of points, whose positions are given in pixels."""
+    from PIL import Image, ImageDraw
+
+    finer = 3  # smooths the lines, which have one pixel
+    canvas = Image.new("L", (finer * size[0], finer * size[1]), 255)
+    pen = ImageDraw.Draw(canvas)
+    rows = [(x[row], y[row]) for row in range(0, x.shape[0], step)]
+    for line in rows + [(x[:, column], y[:, column]) for column in range(0, x.shape[1], step)]:
+        pen.line([(finer * float(a), finer * float(b)) for a, b in zip(*line, strict=True)], fill=0, width=finer)
+    return np.asarray(canvas.resize(size, Image.Resampling.BOX), dtype=np.float32) / 255
