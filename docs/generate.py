@@ -78,6 +78,15 @@ def rows_of(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def slices() -> str:
+    """Return the overlap and the time of 2-D registrations."""
+    names = {"ants": "ANTs, SyNOnly", "greedy": "greedy, NCC"}
+    rows = sorted(rows_of("slices"), key=lambda row: -float(row["dice"]))
+    shown = ([names.get(r["settings"], r["settings"]), r["dice"], r["cpu_seconds"]] for r in rows)
+    before = rows[0]["dice_before"]
+    return table(["settings", f"Dice (before: {before})", "CPU seconds"], shown)
+
+
 def code(value: Any) -> str:
     """Return a value as code, or nothing for nothing."""
     return "" if value is None else f"`{value}`"
@@ -472,6 +481,7 @@ def reliability() -> str:
 
 
 MAKERS: dict[str, Callable[[], str | None]] = {
+    "slices": slices,
     **{f"settings of {name}": lambda name=name: settings(name) for name in COMPONENTS},  # type: ignore[misc]
     "presets": presets,
     "formats": formats,

@@ -31,6 +31,10 @@ def fit_affine(transform: Transform, grid: Grid, weight: Volume) -> Affine:
     share = weight.cpu()[tuple(nodes.T)].double().sqrt()[:, None]
     points = grid.index_to_world(nodes.double())
     targets = transform(points).double()
+    if grid.slice_axis is not None:  # one slice says nothing of what lies beside it, which moves with it
+        across = torch.from_numpy(grid.affine[:3, grid.slice_axis].copy())
+        points, targets = (torch.cat([x - across, x + across]) for x in (points, targets))
+        share = share.repeat(2, 1)
     centre = (points * share**2).sum(0) / (share**2).sum().clamp_min(1e-30)
     design = torch.cat([points - centre, torch.ones(len(points), 1, dtype=torch.float64, device="cpu")], 1)
     solution, _, rank, _ = np.linalg.lstsq((design * share).numpy(), (targets * share).numpy(), rcond=None)

@@ -14,7 +14,6 @@ from convexadam._checks import show
 from convexadam._claims import measure_memory
 from convexadam._typing import Float, Points, Shaped, Tensor
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
-from convexadam.kernels._device import send
 
 _WITHOUT_FLOAT64 = ("mps",)
 """Types of devices without float64."""

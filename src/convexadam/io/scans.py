@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from convexadam._arguments import check_arguments
 from convexadam._checks import check_flag
 from convexadam.errors import FileError, InputError
 from convexadam.io.reading import StrPath, check_file
@@ -48,6 +49,7 @@ class ScanFiles:
     weight: float = 1.0
 
 
+@check_arguments
 def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles, ...]:
     """Return the scans of a list, or those whose names match a pattern.
 

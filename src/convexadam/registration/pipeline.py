@@ -21,12 +21,12 @@ from convexadam.geometry import Affine, DisplacementField, Grid, Image, Transfor
 from convexadam.geometry.determinants import full_box, iterate_determinants
 from convexadam.geometry.grid import sides_mm
 from convexadam.geometry.resample import resample, transform_vectors
+from convexadam.geometry.tensors import to_float32
 from convexadam.geometry.to_grid import (
     fill_outside_mask,
     resample_labels_to_grid,
     resample_to_grid,
     select_mask_mode,
-    to_floating,
     weight_on_grid,
 )
 from convexadam.geometry.unfold import MIN_DETERMINANT, UnfoldResult, unfold
@@ -272,12 +272,15 @@ def _warp_moving(
     if isinstance(start, Affine):
         seen = Grid(grid.shape, start.matrix @ grid.affine)
         return Image(resample_to_grid(moving, seen).data, grid), weight_on_grid(moving, mask, seen, margin)
-    image = to_floating(moving)
+    image = Image(to_float32(moving.data), moving.grid)  # float64 would leave all that follows to the reference
     ones = Image(torch.ones_like(image.data[:1]), image.grid)
-    weight = start.warp(ones, grid, mode="linear", fill_value=0.0).data[0]
+    disp_mm = start.to_displacement_field(grid).disp_mm
+    weight = resample(ones, grid, mode="linear", fill_value=0.0, disp_mm=disp_mm).data[0]
     if mask is not None:
-        weight = weight * start.warp(mask, grid, mode=select_mask_mode(mask), fill_value=0.0).data[0]
-    return start.warp(image, grid, mode="linear"), torch.where(weight > _WHOLE, weight, torch.zeros_like(weight))
+        weight = weight * resample(mask, grid, mode=select_mask_mode(mask), fill_value=0.0, disp_mm=disp_mm).data[0]
+    return resample(image, grid, mode="linear", disp_mm=disp_mm), torch.where(
+        weight > _WHOLE, weight, torch.zeros_like(weight)
+    )
 
 
 def _warp_labels(labels: Image, start: Transform, grid: Grid) -> Image:

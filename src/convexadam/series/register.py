@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias, final, get_args
@@ -16,6 +17,7 @@ import torch
 from convexadam._atomic import make_folder
 from convexadam._checks import check_choice, check_count, check_number
 from convexadam._lock import lock_folder
+from convexadam._typing import PerAxis
 from convexadam._version import VERSION
 from convexadam.errors import ConvexAdamError
 from convexadam.geometry import Affine, Image, Transform, compose
@@ -92,7 +94,8 @@ def register_series(
         the transforms.
     warm_start
         Start each frame at the transform of the one before it: its affine matrix, or its field, which then is refined
-        without a new linear alignment. ``False`` registers each frame by itself.
+        without a new linear alignment, by searches of half the radius and half as many iterations. ``False`` registers
+        each frame by itself.
     temporal_sigma
         Standard deviation, in frames, of a Gaussian that smooths the transforms over time; 0 for none.
     on_frame
@@ -172,7 +175,7 @@ class _Run:
         count = len(self.series.frames)
         found: dict[int, Transform] = {} if middle < 0 else {middle: Affine()}
         start = max(middle, 0)
-        prepared = prepare(target, self.config)
+        prepared = prepare(target, self.config), prepare(target, shorten(self.config))
         for frame in [*range(start, count), *range(start - 1, -1, -1)]:
             if frame not in found:
                 before = frame - 1 if frame > start else frame + 1
@@ -183,14 +186,18 @@ class _Run:
                 self.on_frame(number * count + len(found), self.total * count)
         return [found[frame] for frame in range(count)]
 
-    def _align(self, prepared: PreparedImage, frame: int, previous: Transform | None, before: int) -> Transform:
+    def _align(
+        self, prepared: tuple[PreparedImage, PreparedImage], frame: int, previous: Transform | None, before: int
+    ) -> Transform:
         image = self.series.frames[frame]
         if self.order == "chain" and previous is not None:
             step = prepare(self.series.frames[before], self.config).register(image).transform
             chained = compose(previous, step)
             return chained if isinstance(chained, Affine) else chained.to_displacement_field(image.grid)
         start = previous if self.warm_start else None
-        return prepared.register(image, initial_transform=start).transform
+        cold, warm = prepared
+        deforms = not (start is None or isinstance(start, Affine))
+        return (warm if deforms else cold).register(image, initial_transform=start).transform
 
     def _load_or(
         self,
@@ -225,6 +232,28 @@ class _Run:
             points = self.series.frames[0].grid.index_to_world(_lattice(target.grid.shape))
             found.update(np.ascontiguousarray(previous(points).numpy()).tobytes())
         return found.hexdigest()
+
+
+def shorten(config: RegistrationConfig) -> RegistrationConfig:
+    """Return settings for a frame that starts at the field of the one before: half the radius and half the iterations.
+
+    What is left to find is the motion between two frames.
+    """
+    searches = tuple(replace(search, radius=_halve(search.radius)) for search in config.searches)
+    refine = config.continuous
+    if refine is not None:
+        levels = tuple(replace(level, iterations=max(1, level.iterations // 2)) for level in refine.levels)
+        refine = replace(refine, levels=levels)
+    discrete = searches if isinstance(config.discrete, tuple) else next(iter(searches), None)
+    return replace(config, discrete=discrete, continuous=refine)
+
+
+def _halve(radius: PerAxis) -> PerAxis:
+    """Return half of a radius, rounded up."""
+    if isinstance(radius, tuple):
+        i, j, k = (math.ceil(r / 2) for r in radius)
+        return i, j, k
+    return math.ceil(radius / 2)
 
 
 def _lattice(shape: Sequence[int]) -> torch.Tensor:
