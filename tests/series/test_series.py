@@ -58,7 +58,7 @@ def error_mm(transform: Transform, expected: Transform) -> float:
     return float((a - b).square().sum(0).sqrt().mean())
 
 
-@pytest.mark.parametrize("options", [{}, {"warm_start": False}, {"order": "chain"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"warm_start": True}, {"order": "chain"}], ids=str)
 def test_motion_is_found(series: FrameSeries, options: dict[str, Any]) -> None:
     result = register_series(series, **options)
     for number, transform in enumerate(result.transforms):

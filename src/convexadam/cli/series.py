@@ -34,8 +34,8 @@ class Series:
         Number of the frame to register to, from 0; or mean, the average of the frames.
     order
         reference: each frame to the reference. chain: each frame to the one before it.
-    cold
-        Register each frame by itself, not from the transform of the one before.
+    warm
+        Start each frame at the transform of the one before it.
     temporal_sigma
         Standard deviation, in frames, of the smoothing of transforms over time.
     labels
@@ -51,7 +51,7 @@ class Series:
     motion: Literal["rigid", "affine", "deformable"] = "rigid"
     reference: str = "0"
     order: Order = "reference"
-    cold: bool = False
+    warm: bool = False
     temporal_sigma: float = 0.0
     labels: OptionalFile = None
     preset: Preset = "default"
@@ -69,7 +69,7 @@ class Series:
             config=self._make_config(),
             reference="mean" if self.reference == "mean" else int(self.reference),
             order=self.order,
-            warm_start=not self.cold,
+            warm_start=self.warm,
             temporal_sigma=self.temporal_sigma,
         )
         if self.labels is not None:

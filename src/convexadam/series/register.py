@@ -69,7 +69,7 @@ def register_series(
     reference: int | Literal["mean"] = 0,
     passes: int = 2,
     order: Order = "reference",
-    warm_start: bool = True,
+    warm_start: bool = False,
     temporal_sigma: float = 0.0,
     on_frame: Callable[[int, int], None] | None = None,
 ) -> SeriesResult:
@@ -94,8 +94,8 @@ def register_series(
         the transforms.
     warm_start
         Start each frame at the transform of the one before it: its affine matrix, or its field, which then is refined
-        without a new linear alignment, by searches of half the radius and half as many iterations. ``False`` registers
-        each frame by itself.
+        without a new linear alignment, by searches of half the radius and half as many iterations. Errors of fields
+        accumulate from frame to frame.
     temporal_sigma
         Standard deviation, in frames, of a Gaussian that smooths the transforms over time; 0 for none.
     on_frame
