@@ -147,17 +147,19 @@ def check_allocation(shape: tuple[int, ...], what: str) -> None:
         )
 
 
-def quantiles(values: Float[Tensor, " n"], shares: Sequence[float]) -> Float[Tensor, " q"]:
-    """Compute `torch.quantile`; by the sort of numpy on the CPU, in a thirtieth of the time, or in fewer operations."""
-    ranks = torch.tensor(shares, dtype=values.dtype, device="cpu")
-    if values.requires_grad and torch.is_grad_enabled():
-        return torch.quantile(values, send(ranks, values))
-    if values.device.type != "cpu":
-        ordered, wanted = values.sort().values, (ranks * (len(values) - 1)).tolist()
-        found = [ordered[math.floor(r)].lerp(ordered[math.ceil(r)], r - math.floor(r)) for r in wanted]
-        return torch.stack(found)
-    ordered = torch.from_numpy(np.sort(values.detach().numpy()))
-    ranks *= len(ordered) - 1
-    below = ranks.floor()
-    low, high = (ordered[index.long()] for index in (below, ranks.ceil()))
-    return torch.lerp(low, high, ranks - below)
+def quantiles(values: Float[Tensor, " n"], shares: Sequence[float]) -> list[Float[Tensor, ""]]:
+    """Interpolate linearly between the sorted values, as `torch.quantile` does in seven times as many operations.
+
+    There are no NaN among the values. On the CPU, numpy sorts in a thirtieth of the time; and `torch.quantile` refuses
+    more than 16 million values.
+    """
+    if values.device.type == "cpu" and not (values.requires_grad and torch.is_grad_enabled()):
+        ordered = torch.from_numpy(np.sort(values.detach().numpy()))
+    else:
+        ordered = values.sort().values
+    found = []
+    for share in shares:
+        rank = float(torch.tensor(share, dtype=values.dtype, device="cpu") * (len(ordered) - 1))
+        low = math.floor(rank)
+        found.append(ordered[low].lerp(ordered[math.ceil(rank)], rank - low))
+    return found

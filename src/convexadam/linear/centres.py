@@ -45,7 +45,6 @@ def _sum_mass(image: Image, mask: Image | None) -> Float[Tensor, " 4"]:
     values = image.data[0].float()
     faces = [values.select(axis, end).flatten() for axis in axes_with_extent(image.grid) for end in (0, -1)]
     mass = (values - torch.cat(faces).median()).abs()
-    # torch.quantile refuses more than 16 million values
     mass = mass.clamp(max=quantiles(mass.flatten()[:: max(1, mass.numel() // 100_000)], (_MASS_QUANTILE,))[0])
     if mask is not None:
         mass = mass * resample(mask, image.grid, mode="linear", fill_value=0.0).data[0]

@@ -277,7 +277,6 @@ def compute_structure(features: Channels, weight: Volume | None) -> Volume:
         difference = features.diff(dim=axis).square().sum(0) * both_valid
         total.narrow(axis - 1, 1, n - 1).add_(difference)
         total.narrow(axis - 1, 0, n - 1).add_(difference)
-    # torch.quantile refuses more than 16 million values
     scale = quantiles(total.flatten()[:: max(1, total.numel() // 1_000_000)], (0.95,))[0]
     structure = total.div_(scale.masked_fill(scale <= 0, 1.0)).clamp_(max=1)
     return structure.masked_fill_(structure <= _MIN_STRUCTURE, 0.0).mul_(valid)

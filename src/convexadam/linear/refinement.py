@@ -303,7 +303,7 @@ def _to_bins(image: Image) -> Channels:
     """Return the intensities in bins; values beyond the quantiles are clipped."""
     result = torch.empty_like(image.data)
     for values, bins in zip(image.data, result, strict=True):
-        some = values.flatten()[:: max(1, values.numel() // _SAMPLES[0])]  # torch.quantile refuses more than 16 million
+        some = values.flatten()[:: max(1, values.numel() // _SAMPLES[0])]
         low, high = quantiles(some, _QUANTILES)
         span = torch.where(high > low, high - low, torch.inf)
         torch.sub(values, low, out=bins)
