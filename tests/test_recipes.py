@@ -41,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # the command as users have it, of this interpreter and this source
     program = tmp_path / "bin" / "convexadam"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m convexadam.cli "$@"\n', encoding="utf-8")
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m convexadam "$@"\n', encoding="utf-8")
     program.chmod(0o755)
     source = str(Path(convexadam.__file__).parents[1])
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")

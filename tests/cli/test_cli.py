@@ -483,7 +483,7 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.long
 def test_demo(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "convexadam.cli", "demo", "--output-dir", str(tmp_path / "demo")]
+    command = [sys.executable, "-m", "convexadam", "demo", "--output-dir", str(tmp_path / "demo")]
     ran = subprocess.run(
         command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
     )
@@ -511,7 +511,7 @@ def test_demo(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_the_exit_status_reaches_the_shell(tmp_path: Path) -> None:
     for arguments, status in ((["--version"], 0), (["warp", "a.nii", "b.nii", "c.nii"], 1), (["warp"], 2)):
-        command = [sys.executable, "-m", "convexadam.cli", *arguments]
+        command = [sys.executable, "-m", "convexadam", *arguments]
         ran = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
         assert ran.returncode == status
         assert "Traceback" not in ran.stderr

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,12 @@ def test_help_names_units(run: Any) -> None:
     evaluate = " ".join(read_lines(run("evaluate", "--help").out))
     assert "CSV of voxel indices i,j,k in the fixed image" in evaluate
     assert "TRANSFORM" in evaluate
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "convexadam", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""

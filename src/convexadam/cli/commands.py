@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     with log_to_stderr() as logger:
         try:
-            with warnings.catch_warnings():
+            with _flush_output(), warnings.catch_warnings():
                 warnings.filterwarnings("always", module="convexadam", category=UserWarning)
                 warnings.showwarning = partial(_show_warning, logger)
                 command = _parse_command(arguments)
@@ -79,7 +81,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             logger.error("convexadam: interrupted")
             return 130
+        except BrokenPipeError:  # the reader, such as head, has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python flushes, and fails, once more
+            return 1
         return 0
+
+
+@contextmanager
+def _flush_output() -> Iterator[None]:
+    """Write what is buffered, also if the context is left by `SystemExit`, where failure is still caught."""
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
 
 
 def _parse_command(arguments: list[str]) -> Any:

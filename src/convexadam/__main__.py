@@ -1,4 +1,4 @@
-"""``python -m convexadam.cli``."""
+"""``python -m convexadam``."""
 
 import sys
 
