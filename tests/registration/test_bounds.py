@@ -113,7 +113,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "complex landmarks": lambda: register(
         volume(), volume(), FAST, fixed_landmarks=POINTS[:3] + 1j, moving_landmarks=POINTS[:3]
     ),
-    "progress": lambda: register(volume(), volume(), progress=True),  # type: ignore[arg-type]
+    "progress": lambda: register(volume(), volume(), progress=1),  # type: ignore[arg-type]
     "sparse": lambda: register(volume().to_sparse(), volume()),
     "meta": lambda: register(torch.empty(4, 4, 4, device="meta"), volume()),
     "float8": lambda: register(volume().to(torch.float8_e4m3fn), volume()),
