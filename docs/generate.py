@@ -212,7 +212,7 @@ def accuracy(*, roughness: bool = False) -> str:
     for row in rows_of("pairs"):
         found[row["pair"]][row["tool"]] = score(row), float(row["sdlogj"])
         before[row["pair"]] = float(row["tre_before_mm"] or row["dice_before"])
-    names = ("default", "accurate", "same-contrast")
+    names = ("default", "best", "accurate", "same-contrast")
     rows = []
     for pair, (title, measure) in PAIRS.items():
         better = max if measure == "Dice" else min

@@ -174,7 +174,7 @@ def refinement_spacings(config: RegistrationConfig, grid: Grid) -> list[Triple]:
 def axis_weights(config: RegistrationConfig, grid: Grid) -> AxisWeights:
     """Return the weights of motion along the axes of a grid in R, A, S order; 0 across the slice of a 2-D image."""
     across = grid.slice_axis
-    a, b, c = (0.0 if axis == across else weight for axis, weight in enumerate(config.restrict_deformation))
+    a, b, c = (0.0 if axis == across else float(weight) for axis, weight in enumerate(config.restrict_deformation))
     if not (a or b or c):
         raise ConfigError(
             "restrict_deformation must leave an axis in the plane of a 2-D image free, got "
