@@ -12,7 +12,7 @@ import torch
 from turned import FIXED_GRID, MATRIX, MOVING_GRID, field_of, inverse, transformed
 
 from convexadam import Affine, ConfigError, DisplacementField, FileError, Grid, Image, compose, write_image
-from convexadam.cli.transforms import invert_transform
+from convexadam.geometry.composite import invert_transform
 from convexadam.geometry.matrices import decompose_matrix
 from convexadam.io import read_itk_field, read_learn2reg, write_itk_field
 

@@ -17,7 +17,8 @@ from convexadam.cli.transform_files import (
     save_transform,
     save_transform_as,
 )
-from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Transform, compose
+from convexadam.geometry import Composite, DisplacementField, compose
+from convexadam.geometry.composite import invert_transform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +124,3 @@ class Convert:
         fixed, moving = read_optional(read_grid, self.fixed), read_optional(read_grid, self.moving)
         transform = load_transform_with(self.source, self.from_, fixed, moving)
         save_transform_as(transform, self.target, self.to, fixed, moving)
-
-
-def invert_transform(transform: Transform, reference: Grid | None) -> Transform:
-    """Return the inverse on a grid of moving space; ``None`` takes the grid of the transform.
-
-    A chain that begins with a field becomes one field first, since its parts cannot be inverted on that grid alone.
-    """
-    if isinstance(transform, Affine) or (own := transform.fixed_grid) is None:
-        return transform.inverse()
-    return transform.to_displacement_field(own).inverse(reference)

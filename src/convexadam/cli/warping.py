@@ -15,9 +15,9 @@ from convexadam.cli.common import Header, Output, TransformFile, UsageError, rea
 from convexadam.cli.content import find_content
 from convexadam.cli.points import is_inside, warn_if_outside
 from convexadam.cli.transform_files import load_transform
-from convexadam.cli.transforms import invert_transform
 from convexadam.errors import ConfigError
 from convexadam.geometry import Grid, Transform
+from convexadam.geometry.composite import invert_transform
 from convexadam.geometry.sampling import Mode
 from convexadam.geometry.transform import PointSpace
 from convexadam.io import check_image_name, read_image, read_landmark_file, write_image, write_landmarks

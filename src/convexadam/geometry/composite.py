@@ -114,3 +114,13 @@ def compose(*transforms: Transform) -> Transform:
         else:
             parts.append(part)
     return parts[0] if len(parts) == 1 else Composite(tuple(parts))
+
+
+def invert_transform(transform: Transform, reference: Grid | None) -> Transform:
+    """Return the inverse on a grid of moving space; ``None`` takes the grid of the transform.
+
+    A chain that begins with a field becomes one field first, since its parts cannot be inverted on that grid alone.
+    """
+    if isinstance(transform, Affine) or (own := transform.fixed_grid) is None:
+        return transform.inverse()
+    return transform.to_displacement_field(own).inverse(reference)

@@ -17,6 +17,7 @@ from convexadam._arguments import check_arguments
 from convexadam._version import VERSION
 from convexadam.errors import ConfigError, MissingExtraError
 from convexadam.geometry import Affine, DisplacementField, Image, Transform
+from convexadam.geometry.composite import invert_transform
 from convexadam.geometry.conversion import ImageLike
 from convexadam.io import atomic_path, convert_image
 from convexadam.io.convert import parse_on_grid_of
@@ -257,8 +258,7 @@ class RegistrationResult:
 
     @cached_property
     def _computed_inverse(self) -> Transform:
-        transform = self.transform
-        return transform.inverse() if isinstance(transform, Affine) else transform.inverse(self.moving)
+        return invert_transform(self.transform, self.moving.grid)
 
     def to_type(self, kind: type | None = None) -> Any:
         """Return `moved` as an object of another package.

@@ -13,6 +13,7 @@ import torch
 from convexadam._typing import Channels, Field, Float, Shaped, Tensor, Triple, Volume
 from convexadam.geometry import Grid, Image, Transform
 from convexadam.geometry.resample import resample
+from convexadam.geometry.tensors import quantiles
 from convexadam.geometry.to_grid import block_average
 from convexadam.kernels.mind_ssc import mind_ssc
 from convexadam.metrics.local_correlation import LEAST_SHARE, has_structure, square_correlation, window_mean
@@ -175,4 +176,4 @@ def pool_quantiles(values: Tensor, shares: Iterable[float]) -> list[float]:
     if not values.numel():
         return [math.nan] * len(shares)
     some = values.flatten()[:: max(1, values.numel() // 1_000_000)].double()
-    return [float(q) for q in torch.quantile(some, torch.tensor(shares, dtype=torch.float64, device=some.device))]
+    return [float(q) for q in quantiles(some, shares)]

@@ -21,6 +21,7 @@ from convexadam._typing import PerAxis
 from convexadam._version import VERSION
 from convexadam.errors import ConvexAdamError
 from convexadam.geometry import Affine, Image, Transform, compose
+from convexadam.geometry.composite import invert_transform
 from convexadam.io import atomic_path, read_transform, write_image, write_transform
 from convexadam.io.reading import StrPath
 from convexadam.registration import PreparedImage, RegistrationConfig, prepare
@@ -57,7 +58,7 @@ class SeriesResult:
     def warp_labels(self, labels: Image) -> Iterator[Image]:
         """Yield labels of the reference on each frame, on its grid."""
         for transform in self.transforms:
-            inverse = transform.inverse() if isinstance(transform, Affine) else transform.inverse(self.reference.grid)  # type: ignore[call-arg]
+            inverse = invert_transform(transform, self.reference.grid)
             yield inverse.warp(labels, self.reference.grid, mode="label")
 
 
