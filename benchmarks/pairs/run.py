@@ -22,7 +22,8 @@ import runs  # noqa: E402
 import truth  # noqa: E402
 from peers import AT_THEIR_BEST, PEERS, PUBLISHED, Tool, make_peer_tool  # noqa: E402
 
-COLUMNS = ("pair", "tool", "version", *truth.METRICS, "seconds", "runs", "peak_mb", "threads", "environment", "error")
+_MEASURES = ("seconds", "cpu_seconds", "runs", "peak_mb", "threads", "environment")
+COLUMNS = ("pair", "tool", "version", *truth.METRICS, *_MEASURES, "error")
 KEY = ("pair", "tool")
 HIGHER_IS_BETTER = {"dice": True, "tre_mm": False}
 

@@ -155,6 +155,7 @@ def format_measurements(measured: Mapping[str, Any]) -> dict[str, str]:
     return {
         "threads": environment["threads"],
         "seconds": f"{measured['seconds']:.2f}",
+        "cpu_seconds": f"{measured['cpu_seconds']:.2f}",
         "runs": str(measured["runs"]),
         "peak_mb": "" if measured["peak_mb"] is None else f"{measured['peak_mb']:.0f}",
         "environment": "; ".join([f"{environment['cpu']}, {environment['cores']} cores", *versions]),
