@@ -152,7 +152,8 @@ def _status_bytes(name: str) -> int | None:
 def timed(call: Callable[[], Result], repeat: int = 1) -> tuple[Result, dict[str, Any]]:
     """Call a function ``repeat`` times; return its last result, and median seconds, peak memory and environment.
 
-    ``cpu_seconds`` are those of all threads of the process: beside other work, they say more than the clock. The peak memory is that of the process until the end of the first call, so that it does not depend on ``repeat``.
+    ``cpu_seconds`` are those of all threads of the process: beside other work, they say more than the clock. The peak
+    memory is that of the process until the end of the first call, so that it does not depend on ``repeat``.
     """
     results: list[Result] = []
     seconds, cpu_seconds = [], []
