@@ -192,7 +192,7 @@ def finish(
     fields: ForwardBackward,
     measured: Mapping[str, Tensor] | None = None,
 ) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
-    """Return the transform on the fixed grid, its inverse if the settings are symmetric, and diagnostics.
+    """Return the transform on the fixed grid, its inverse if the last level estimated one, and diagnostics.
 
     ``grid`` is the working grid; ``measured`` are diagnostics that the device may still compute.
     """
@@ -200,10 +200,8 @@ def finish(
     transform, diagnostics = make_transform(inputs, initialisation, config, grid, fields, measured)
     if inputs.landmarks is not None:
         diagnostics |= inputs.landmarks.summary(transform)
-    if not config.symmetric:
+    if not config.symmetric or fields.backward is None:
         return transform, None, diagnostics
-    if fields.backward is None:  # the last levels were forward-only
-        return transform, transform.inverse(inputs.moving), diagnostics
     backward_mm = _upsample(config, fields.backward, fields, grid).to_displacement_field(fixed).disp_mm
     backward, _ = _unfold(backward_mm, fixed, {}, fold_free=_is_fold_free(config))
     start = initialisation.start

@@ -245,7 +245,7 @@ def register_with_memo(
 def _register_deformably(
     inputs: RegistrationInputs, initialisation: Initialisation, config: RegistrationConfig, clock: _Clock
 ) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
-    """Return the transform, its inverse if the settings are symmetric, and diagnostics."""
+    """Return the transform, its inverse if the last level estimated one, and diagnostics."""
     pair, levels, fine = _extract(inputs, initialisation, config, clock)
     grid = pair.grid
     level, fields = _search_and_refine(pair, levels, fine, clock)
