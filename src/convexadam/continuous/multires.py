@@ -248,14 +248,14 @@ class Refinement:
             return
         if soft_mask is None and self.estimates_volume_mask:
             soft_mask = self._estimate_volume_mask(extract, start, shape, symmetric=symmetric)
-        fields, last = start if symmetric else dataclasses.replace(start, backward=None), len(self.levels) - 1
+        fields, last = start, len(self.levels) - 1
         for number in range(last + 1):
-            extracted = [extract(number)]
+            extracted, forward_only = [extract(number)], self.levels[number].forward_only or not symmetric
+            fields = dataclasses.replace(fields, backward=None) if forward_only else fields
             begin = fields.resample(extracted[0].spacing, shape)
             similarity, features = pack_level(self.similarity, extracted, begin.forward)
             mask, same = pool_weight(soft_mask, features.spacing), dataclasses.replace(self, similarity=similarity)
             yield Snapshot(level=number, iteration=0, fields=begin, features=features)
-            forward_only = self.levels[number].forward_only or not symmetric
             refine = same._refine_forward if forward_only else same._refine_both
             for iteration, fields in refine(number, features, begin, mask, iterations if number == last else ()):
                 yield Snapshot(level=number, iteration=iteration, fields=fields, features=features)

@@ -294,6 +294,7 @@ def _search_and_refine(
             del level
 
             def extract(number: int) -> FeatureLevel:
+                release_memory()  # of the level before
                 return fine if fine is not None and number == 0 else pair.extract_refinement(number)
 
             for snapshot in refine(pair, fields, extract):
