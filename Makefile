@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all mutation check docs clean
+.PHONY: demo test test-all mutation check docs links clean
 
 demo: $(VENV)/.installed-report
 	$(BIN)/convexadam demo --output-dir demo
@@ -31,6 +31,10 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/python docs/gallery.py
 	$(BIN)/python docs/method.py
 	DOCS_EXECUTE=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# requests every link to another site; `make test` checks their form alone, without network
+links: $(BIN)/python
+	$(BIN)/python docs/check_links.py --request
 
 # One stamp file per extra; a change of pyproject.toml or constraints.txt reinstalls.
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
