@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all mutation check docs links clean
+.PHONY: demo test test-all mutation check docs links recipes clean
 
 demo: $(VENV)/.installed-report
 	$(BIN)/convexadam demo --output-dir demo
@@ -36,6 +36,16 @@ docs: $(VENV)/.installed-docs
 links: $(BIN)/python
 	$(BIN)/python docs/check_links.py --request
 
+# the recipes of docs/recipes.md, whose packages are too many for the environment of the tests; snakemake is a program
+recipes: .venv-recipes/bin/python
+	.venv-recipes/bin/python -m pip install --quiet --constraint constraints.txt torch
+	.venv-recipes/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[report]" \
+		pytest jaxtyping beartype torchio nipype nilearn dipy snakemake monai
+	PATH="$(CURDIR)/.venv-recipes/bin:$$PATH" .venv-recipes/bin/python -m pytest tests/test_recipes.py
+
+.venv-recipes/bin/python:
+	$(PYTHON) -m venv .venv-recipes
+
 # One stamp file per extra; a change of pyproject.toml or constraints.txt reinstalls.
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
@@ -46,4 +56,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) build dist demo site
+	rm -rf $(VENV) .venv-recipes build dist demo site

@@ -88,8 +88,9 @@ class Segment(StudyOptions):
             say(f"convexadam: warning: atlas {name} could not be registered: {error}")
         if not self.quiet:
             agree = 100 * float((found.fusion.confidence.data == 1).float().mean())
+            count = "1 atlas" if len(found.atlases) == 1 else f"{len(found.atlases)} atlases"
             say(
-                f"{len(found.atlases)} atlases fused, which agree at {agree:.1f} % of the voxels; "
+                f"{count} fused, which agree at {agree:.1f} % of the voxels; "
                 f"{self.output_dir / 'labels.nii.gz'}"
             )
 
