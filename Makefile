@@ -36,11 +36,11 @@ docs: $(VENV)/.installed-docs
 links: $(BIN)/python
 	$(BIN)/python docs/check_links.py --request
 
-# the recipes of docs/recipes.md, whose packages are too many for the environment of the tests; snakemake is a program
+# the recipes of docs/recipes.md, with the packages and versions that it names, too many for the environment of the tests
 recipes: .venv-recipes/bin/python
 	.venv-recipes/bin/python -m pip install --quiet --constraint constraints.txt torch
 	.venv-recipes/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[report]" \
-		pytest jaxtyping beartype torchio nipype nilearn dipy snakemake monai
+		pytest beartype monai $$(sed -n 's/.*run with \([a-z]*\) \([0-9.]*\) -->/\1==\2/p' docs/recipes.md)
 	PATH="$(CURDIR)/.venv-recipes/bin:$$PATH" .venv-recipes/bin/python -m pytest tests/test_recipes.py
 
 .venv-recipes/bin/python:

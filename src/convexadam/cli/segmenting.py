@@ -89,10 +89,7 @@ class Segment(StudyOptions):
         if not self.quiet:
             agree = 100 * float((found.fusion.confidence.data == 1).float().mean())
             count = "1 atlas" if len(found.atlases) == 1 else f"{len(found.atlases)} atlases"
-            say(
-                f"{count} fused, which agree at {agree:.1f} % of the voxels; "
-                f"{self.output_dir / 'labels.nii.gz'}"
-            )
+            say(f"{count} fused, which agree at {agree:.1f} % of the voxels; {self.output_dir / 'labels.nii.gz'}")
 
     def _segment_left_out(self, settings: dict[str, object]) -> None:
         means = list[float]()
