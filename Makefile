@@ -41,7 +41,7 @@ recipes: .venv-recipes/bin/python
 	.venv-recipes/bin/python -m pip install --quiet --constraint constraints.txt torch
 	.venv-recipes/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[report]" \
 		pytest beartype monai $$(sed -n 's/.*run with \([a-z]*\) \([0-9.]*\) -->/\1==\2/p' docs/recipes.md)
-	PATH="$(CURDIR)/.venv-recipes/bin:$$PATH" .venv-recipes/bin/python -m pytest tests/test_recipes.py
+	PATH="$(CURDIR)/.venv-recipes/bin:$$PATH" .venv-recipes/bin/python -m pytest -W default tests/test_recipes.py
 
 .venv-recipes/bin/python:
 	$(PYTHON) -m venv .venv-recipes
