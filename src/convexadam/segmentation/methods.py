@@ -135,7 +135,7 @@ class NonLocalVote:
     search_radius: int = 3
     matches: int = 4
     bandwidth: float = 0.1
-    vote_radius: int = 0
+    vote_radius: int = 2
 
     def __post_init__(self) -> None:
         check_count(self.patch_radius, "NonLocalVote.patch_radius", least=1)
