@@ -16,11 +16,17 @@ from convexadam.segmentation import (
     LabelFusion,
     LocalVote,
     MajorityVote,
+    NonLocalVote,
     segment,
     segment_left_out,
 )
 
-METHODS: dict[str, type[LabelFusion]] = {"joint": JointFusion, "local": LocalVote, "majority": MajorityVote}
+METHODS: dict[str, type[LabelFusion]] = {
+    "joint": JointFusion,
+    "local": LocalVote,
+    "majority": MajorityVote,
+    "nonlocal": NonLocalVote,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +45,8 @@ class Segment(StudyOptions):
     atlases
         List of atlases: .csv, .tsv or .json with image, labels and, optionally, id. Paths are relative to it.
     method
-        joint: joint label fusion. local: votes weighted by local correlation. majority: one vote each.
+        joint: joint label fusion. nonlocal: votes of all similar patches nearby. local: votes weighted by local
+        correlation. majority: one vote each.
     most
         Fuse only so many atlases, the most similar ones after registration.
     probabilities_of
@@ -55,7 +62,7 @@ class Segment(StudyOptions):
     target: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET", help_behavior_hint="")] = None
     output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     atlases: Annotated[Path, tyro.conf.arg(metavar="MANIFEST")]
-    method: Literal["joint", "local", "majority"] = "joint"
+    method: Literal["joint", "nonlocal", "local", "majority"] = "joint"
     most: int | None = None
     probabilities_of: tuple[int, ...] = ()
     missing: int | None = None

@@ -120,8 +120,20 @@ def resample_to_working_grid(
     )
 
 
-def search(pair: WorkingPair, levels: Iterator[FeatureLevel]) -> tuple[ForwardBackward | None, FeatureLevel]:
-    """Run all searches, each around the result of the one before.
+def sample_search_start(
+    inputs: RegistrationInputs, initialisation: Initialisation, grid: Grid
+) -> ForwardBackward | None:
+    """Return the displacement at which the search begins, beyond the linear start, on the working grid."""
+    if inputs.search_start is None:
+        return None
+    beyond = compose(initialisation.start.inverse(), inputs.search_start).to_displacement_field(grid)
+    return ForwardBackward(forward=transform_vectors(np.linalg.inv(grid.affine), beyond.disp_mm))
+
+
+def search(
+    pair: WorkingPair, levels: Iterator[FeatureLevel], start: ForwardBackward | None = None
+) -> tuple[ForwardBackward | None, FeatureLevel]:
+    """Run all searches, each around the result of the one before, the first one around the start if there is one.
 
     Parameters
     ----------
@@ -129,6 +141,8 @@ def search(pair: WorkingPair, levels: Iterator[FeatureLevel]) -> tuple[ForwardBa
         The images.
     levels
         Features of each search, as `WorkingPair.extract` returns them; of any stage if there is no search.
+    start
+        Displacements to begin with, at any spacing; ``None`` for zero.
 
     Returns
     -------
@@ -147,12 +161,12 @@ def search(pair: WorkingPair, levels: Iterator[FeatureLevel]) -> tuple[ForwardBa
         )
     if not level.range.contrast:
         return None, level
-    fields, grid = None, pair.grid
+    fields, grid = start, pair.grid
     for number, search in enumerate(pair.config.searches):
         if number:
             level = next(levels)
-        start = None if fields is None else fields.resample(level.spacing, grid.shape)
-        fields = search.search_features(level, search.control_grid(grid.shape, grid.spacing_mm)[1], start=start)
+        around = None if fields is None else fields.resample(level.spacing, grid.shape)
+        fields = search.search_features(level, search.control_grid(grid.shape, grid.spacing_mm)[1], start=around)
     if not level.range.overlap and not (fields is not None and _overlap(level, fields.forward)):
         raise InputError(
             "the masks must overlap within the reach of the search, got no overlap; check masks and affines, or pass "

@@ -206,8 +206,12 @@ def build_template(
     steps = [preset("affine")] * linear_rounds + [parse_config(config)] * rounds
     with lock_folder(folder, "template"):
         start_at = _place(group, spacing_mm, start)
-        average = _average(group, start_at.transforms, start_at.grid, None, symmetric=symmetric)
-        current = average.find_mean() if start is None else scale_intensity(read_image(start)).data[0].cpu()
+        average = None
+        if start is None:
+            average = _average(group, start_at.transforms, start_at.grid, None, symmetric=symmetric)
+            current = average.find_mean()
+        else:
+            current = scale_intensity(read_image(start)).data[0].cpu()
         transforms, done = start_at.transforms, list[TemplateRound]()
         for number, step in enumerate(steps):
             place = make_folder(folder / "rounds" / f"{number:02d}")
@@ -227,6 +231,8 @@ def build_template(
                 break
         template = Image(sharpen(current, sharpening)[None], start_at.grid)
         write_image(template, folder / "template.nii.gz")
+        if average is None:  # no round has averaged the scans
+            average = _average(group, transforms, start_at.grid, None, symmetric=symmetric)
         deviation = Image(average.find_deviation()[None], start_at.grid)
         write_image(deviation, folder / "deviation.nii.gz")
         bias_mm, labels = _write_scans(group, transforms, template, folder)
