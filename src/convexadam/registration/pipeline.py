@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import final
 
 import numpy as np
@@ -268,16 +269,16 @@ def measure_field(transform: DisplacementField) -> dict[str, Tensor]:
     smallest determinant is above 0.
     """
     to_index = np.linalg.inv(transform.grid.affine)
-    ends, folded = [], torch.zeros((), dtype=torch.int64, device=transform.disp_mm.device)
+    ends, counts = list[Tensor](), list[Tensor]()
     box = full_box(transform.grid.shape)
     for _, determinants in iterate_determinants(transform.disp_mm, box, lambda part: transform_vectors(to_index, part)):
         ends.append(torch.stack(torch.aminmax(determinants)))
-        folded = folded + (determinants <= 0).sum()
+        counts.append((determinants <= 0).sum())
     low, high = torch.stack(ends).unbind(1)
     squared = torch.addcmul(transform.disp_mm[0].square(), transform.disp_mm[1], transform.disp_mm[1])
     length = squared.addcmul_(transform.disp_mm[2], transform.disp_mm[2]).sqrt_()
     return {
-        "folded_percent": 100 * folded.double() / transform.grid.n_voxels,
+        "folded_percent": 100 * reduce(torch.add, counts).double() / transform.grid.n_voxels,
         "jacobian_min": low.min(),
         "jacobian_max": high.max(),
         "displacement_mean_mm": length.mean(),
