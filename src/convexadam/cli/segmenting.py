@@ -88,10 +88,8 @@ class Segment(StudyOptions):
             say(f"convexadam: warning: atlas {name} could not be registered: {error}")
         if not self.quiet:
             agree = 100 * float((found.fusion.confidence.data == 1).float().mean())
-            say(
-                f"{len(found.atlases)} atlases fused, which agree at {agree:.1f} % of the voxels; "
-                f"{self.output_dir / 'labels.nii.gz'}"
-            )
+            count = "1 atlas" if len(found.atlases) == 1 else f"{len(found.atlases)} atlases"
+            say(f"{count} fused, which agree at {agree:.1f} % of the voxels; {self.output_dir / 'labels.nii.gz'}")
 
     def _segment_left_out(self, settings: dict[str, object]) -> None:
         means = list[float]()

@@ -203,7 +203,7 @@ def finish(
     measured: Mapping[str, Tensor] | None = None,
     checks: Checks | None = None,
 ) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
-    """Return the transform on the fixed grid, its inverse if the settings are symmetric, and diagnostics.
+    """Return the transform on the fixed grid, its inverse if the last level estimated one, and diagnostics.
 
     ``grid`` is the working grid; ``measured`` are diagnostics that the device may still compute, which are read once,
     together with what is to be checked.
@@ -222,10 +222,8 @@ def finish(
     diagnostics |= repaired
     if inputs.landmarks is not None:
         diagnostics |= inputs.landmarks.summary(transform)
-    if not config.symmetric:
+    if backward_mm is None:
         return transform, None, diagnostics
-    if backward_mm is None:  # the last levels were forward-only
-        return transform, transform.inverse(inputs.moving), diagnostics
     backward, _ = _unfold(backward_mm, fixed, backward_found, fold_free=fold_free)
     start = initialisation.start
     identity = isinstance(start, Affine) and start.is_identity

@@ -260,7 +260,7 @@ def _register_deformably(
     clock: _Clock | _NoClock,
     recordings: Recordings | None,
 ) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
-    """Return the transform, its inverse if the settings are symmetric, and diagnostics."""
+    """Return the transform, its inverse if the last level estimated one, and diagnostics."""
 
     def resample() -> WorkingPair:
         with clock.stage("resample"):
@@ -326,6 +326,7 @@ def _search_and_refine(
             del level
 
             def extract(number: int) -> FeatureLevel:
+                release_memory()  # of the level before
                 return fine if fine is not None and number == 0 else pair.extract_refinement(number)
 
             for snapshot in refine(pair, fields, extract):

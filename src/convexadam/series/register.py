@@ -48,6 +48,20 @@ class SeriesResult:
         All frames on the grid of the reference.
     motion
         Motion of each frame.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Affine, as_image
+    >>> from convexadam.series import FrameSeries, SeriesResult, measure_motion
+    >>> frame = as_image(torch.rand(8, 8, 8))
+    >>> result = SeriesResult(
+    ...     reference=frame, transforms=(Affine(),) * 2, moved=FrameSeries(frames=(frame, frame)),
+    ...     motion=tuple(measure_motion([Affine()] * 2, frame.grid)),
+    ... )  # as `register_series` returns it
+    >>> labels = as_image(torch.ones(8, 8, 8, dtype=torch.uint8))
+    >>> [warped.data.unique().tolist() for warped in result.warp_labels(labels)]
+    [[1], [1]]
     """
 
     reference: Image

@@ -60,6 +60,15 @@ class TemplateRound:
         Mean length of the displacement of the mean linear map that the round removed.
     change_percent
         Root mean square change of the intensities, relative to those of the template.
+
+    Examples
+    --------
+    >>> from convexadam.template import TemplateRound
+    >>> TemplateRound(
+    ...     number=0, linear=True, mean_displacement_mm=0.0, largest_displacement_mm=0.0, mean_linear_mm=2.5,
+    ...     change_percent=8.0,
+    ... ).linear
+    True
     """
 
     number: int
@@ -95,6 +104,18 @@ class Template:
         Ids of scans that could not be registered in the last round, and contribute nothing to it.
     labels
         Majority vote of their labels; ``None`` if no scan has labels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import as_image
+    >>> from convexadam.template import Template
+    >>> image = as_image(torch.rand(8, 8, 8))
+    >>> template = Template(
+    ...     image=image, deviation=image, rounds=(), bias_mm=0.1, scans=("a", "b"), failed=(), labels=None
+    ... )  # as `build_template` returns it
+    >>> template.bias_mm, template.scans
+    (0.1, ('a', 'b'))
     """
 
     image: Image
