@@ -30,6 +30,7 @@ from convexadam.registration import (
     estimate_memory,
     preset,
     register,
+    register_batch,
 )
 from convexadam.viz import view  # this import also lets images and transforms show themselves
 
@@ -67,6 +68,7 @@ __all__ = [
     "read_image",
     "read_transform",
     "register",
+    "register_batch",
     "use_backend",
     "view",
     "write_image",

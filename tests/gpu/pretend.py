@@ -182,6 +182,7 @@ class PretendedGpu(TorchDispatchMode):
             "stream": lambda _: contextlib.nullcontext(),
             "current_stream": lambda *_: _Stream(self),
             "CUDAGraph": lambda: _Graph(self),
+            "is_current_stream_capturing": lambda: self._captured is not None,
         }
         self._replace(torch.Tensor, "pin_memory", _pin)
         for name, value in cuda.items():
@@ -215,6 +216,7 @@ class PretendedGpu(TorchDispatchMode):
         self.record.waits[at] += 1
         if self._captured is not None:
             self.record.unguarded[f"{at}: waits within a recording"] += 1
+            raise RuntimeError(f"{at} is not permitted when stream is capturing")
 
     # Recordings ------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import torch
 
 from convexadam._typing import AxisWeights, Field, Float, Shaped, Tensor, Volume
 from convexadam.continuous.protocols import DisplacementState, Objective, UpdateRule
-from convexadam.kernels._device import send
+from convexadam.kernels._device import send_constant
 
 
 def restrict(
@@ -21,7 +21,9 @@ def restrict(
     """
     if all(weight == 1 for weight in weights):
         return objective, state
-    scale = send(torch.tensor(weights, dtype=torch.float64, device="cpu"), state.displacement).reshape(3, 1, 1, 1)
+    scale = send_constant(torch.tensor(weights, dtype=torch.float64, device="cpu"), state.displacement).reshape(
+        3, 1, 1, 1
+    )
     restricted = RestrictedObjective(objective, scale)
     return restricted, RestrictedState(state, scale) if any(0 < weight < 1 for weight in weights) else state
 

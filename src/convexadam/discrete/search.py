@@ -24,7 +24,7 @@ from convexadam._typing import AxisWeights, Channels, Field, Float, PerAxis, Ten
 from convexadam.discrete.coupled_convex import COUPLING_WEIGHTS, coupled_convex
 from convexadam.errors import ConfigError
 from convexadam.kernels import backend_for
-from convexadam.kernels._device import send
+from convexadam.kernels._device import send_constant
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.cost_volume import Window, cost_volume
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
@@ -247,7 +247,7 @@ def _add_stiffness(
 ) -> None:
     """Add ``theta (1 / w - 1) d^2`` for each axis, in place; costs beyond half precision are clamped to it."""
     stiffness = np.array([theta * (1 / w - 1) if w else 0.0 for w in weights])
-    added = send(torch.from_numpy(window.table**2 @ stiffness), costs.new_empty(0, dtype=torch.float32))
+    added = send_constant(torch.from_numpy(window.table**2 @ stiffness), costs.new_empty(0, dtype=torch.float32))
     added = (added if unit is None else added * unit).clamp_max(torch.finfo(costs.dtype).max / 2)
     costs.add_(added.to(costs.dtype)[:, None, None, None])
 

@@ -99,14 +99,19 @@ class Intensity:
         return torch.stack([self._normalise(channel, weight) for channel in rescale_channels(image.data)])
 
     def _normalise(self, channel: Volume, weight: Volume | None) -> Volume:
+        low, high = self._find_range(channel, weight)
+        span = high - low
+        scaled = ((channel - low) / torch.where(span > 0, span, torch.ones_like(span))).clamp(0, 1)
+        return torch.where(span > 0, scaled, torch.zeros_like(scaled)) * self.scale
+
+    def _find_range(self, channel: Volume, weight: Volume | None) -> list[Float[Tensor, ""]]:
+        if channel.is_cuda:
+            return _find_range_on_device(channel, weight, self.quantiles)
         values = channel.flatten() if weight is None else channel[weight > 0]
         if values.numel() == 0:
             values = channel.flatten()
         values = values[:: math.ceil(values.numel() / _SAMPLES)]
-        low, high = quantiles(_remove_padding(values), self.quantiles)
-        span = high - low
-        scaled = ((channel - low) / torch.where(span > 0, span, torch.ones_like(span))).clamp(0, 1)
-        return torch.where(span > 0, scaled, torch.zeros_like(scaled)) * self.scale
+        return quantiles(_remove_padding(values), self.quantiles)
 
 
 def _remove_padding(values: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
@@ -117,6 +122,37 @@ def _remove_padding(values: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
         return values
     low, high = quantiles(others, (0.005, 0.995))
     return others if smallest < low - (high - low) / 2 else values
+
+
+def _find_range_on_device(
+    channel: Volume, weight: Volume | None, shares: tuple[float, float]
+) -> list[Float[Tensor, ""]]:
+    """Do as the host does, without an array whose size it would have to know: numbers of values stay on the device."""
+    values = channel.flatten()
+    step = math.ceil(values.numel() / _SAMPLES)
+    values = values[::step]
+    if weight is not None:
+        inside = weight.flatten()[::step] > 0
+        values = torch.where(inside | ~inside.any(), values, math.inf)
+    ordered = values.sort().values
+    count = ordered.isfinite().sum()
+    above = count - torch.searchsorted(ordered, ordered[:1], right=True)[0]
+    first = count - above
+    low, high = (_quantile(ordered, first, above, share) for share in (0.005, 0.995))
+    is_padding = (above > (1 - _PADDING_SHARE) * count) & (ordered[0] < low - (high - low) / 2)
+    first, count = torch.where(is_padding, first, 0), torch.where(is_padding, above, count)
+    return [_quantile(ordered, first, count, share) for share in shares]
+
+
+def _quantile(
+    ordered: Float[Tensor, " n"], first: Shaped[Tensor, ""], count: Shaped[Tensor, ""], share: float
+) -> Float[Tensor, ""]:
+    """Interpolate linearly between ``count`` sorted values from ``first`` on; numbers on the device."""
+    rank = (share * (count - 1).double()).clamp_min(0)
+    neighbours = first + torch.stack([rank.floor(), rank.ceil()]).long()
+    low, high = ordered.gather(0, neighbours.clamp_max(len(ordered) - 1))
+    value: Tensor = low.lerp(high, rank.frac().to(ordered.dtype))
+    return value
 
 
 def rescale_channels(data: Shaped[Tensor, "c i j k"]) -> Channels:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 from convexadam._typing import Shaped, Tensor
@@ -14,7 +16,27 @@ def send(values: Shaped[Tensor, ...], like: Tensor) -> Tensor:
     values = values.to(like.dtype).contiguous()
     if like.device.type != "cuda" or values.device.type != "cpu":
         return values.to(like.device)
+    if torch.cuda.is_current_stream_capturing():  # a replay would copy from memory that is another's by then
+        raise RuntimeError("numbers must be on the device within a recording, got some of the host; use send_constant")
     return values.pin_memory().to(like.device, non_blocking=True)
+
+
+def send_constant(values: Shaped[Tensor, ...], like: Tensor) -> Tensor:
+    """Do as `send` with numbers that depend on settings and shapes alone; a GPU keeps them, and they must not change.
+
+    They are never released, because recordings use them.
+    """
+    values = values.to(like.dtype).contiguous()
+    if like.device.type != "cuda" or values.device.type != "cpu":
+        return values.to(like.device)
+    kept = _send_once(values.numpy().tobytes(), values.numpy().dtype.str, like.device)
+    return kept.reshape(values.shape)
+
+
+@functools.cache
+def _send_once(values: bytes, dtype: str, device: torch.device) -> Tensor:
+    sent = torch.from_numpy(np.frombuffer(values, dtype).copy())
+    return send(sent, torch.empty(0, dtype=sent.dtype, device=device))
 
 
 def chunk_size(like: Tensor, *, cpu: int, gpu: int) -> int:

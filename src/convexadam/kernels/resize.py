@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
-from convexadam.kernels._device import send
+from convexadam.kernels._device import send_constant
 from convexadam.kernels.interpolate import interpolate
 
 
@@ -53,7 +53,7 @@ def scale_to_control_points(field: Field, spacing: Triple) -> Field:
 def _per_axis(spacing: Triple, like: Tensor) -> Tensor | float:
     if len(set(spacing)) == 1:
         return float(spacing[0])
-    return send(torch.tensor(spacing, device="cpu"), like).reshape(3, 1, 1, 1)
+    return send_constant(torch.tensor(spacing, device="cpu"), like).reshape(3, 1, 1, 1)
 
 
 def resample_control_points(field: Channels, spacing: Triple, to: Triple, shape: Triple) -> Float[Tensor, "c a b d"]:

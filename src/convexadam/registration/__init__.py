@@ -1,5 +1,6 @@
 """The whole pipeline: settings, `register`, and what it returns."""
 
+from convexadam.registration.batch import register_batch
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.foreground import AutoForeground, MaskEstimator
 from convexadam.registration.landmarks import LandmarkTerm
@@ -27,5 +28,6 @@ __all__ = [
     "preset_names",
     "preset_table",
     "register",
+    "register_batch",
     "register_preset",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import torch
@@ -14,10 +14,20 @@ from convexadam.errors import ConfigError
 from convexadam.features import Extractor, FeatureInput, Intensity, extract_features
 from convexadam.geometry import Grid, Image
 from convexadam.geometry.grid import restrict_to_slice
-from convexadam.kernels.feature_level import FeatureLevel, complete_weight, largest_value, measure_ranges
+from convexadam.kernels.feature_level import (
+    FeatureLevel,
+    ForwardBackward,
+    FeatureRange,
+    complete_weight,
+    compute_ranges,
+    largest_value,
+    measure_ranges,
+    read_ranges,
+)
 from convexadam.kernels.resize import pool_weight, scale_to_voxels
 from convexadam.kernels.warp import identity_positions, sample_nearest
 from convexadam.kernels.warp_ssd import FeatureMap, pack_features
+from convexadam.registration.checks import Checks
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import ImagePair, check_features, extract_pair
 from convexadam.registration.landmarks import WorkingLandmarks
@@ -48,6 +58,10 @@ class WorkingPair:
         In voxels.
     memo
         What depends on the fixed image and the settings alone.
+    checks
+        Of the features, as far as they wait.
+    search_start
+        Displacements around which the first search begins, at any spacing; ``None`` for zero.
     """
 
     config: RegistrationConfig
@@ -58,6 +72,8 @@ class WorkingPair:
     volume_preserving_mask: Volume | None = None
     landmarks: WorkingLandmarks | None = None
     memo: Memo | None = None
+    checks: Checks = field(default_factory=Checks)
+    search_start: ForwardBackward | None = None
 
     @property
     def grid(self) -> Grid:
@@ -91,8 +107,8 @@ class WorkingPair:
         """Extract the features of one level of the refinement."""
         spacing = refinement_spacings(self.config, self.grid)[number]
         maps = list(extract_pair(self._refinement_extractor, self._inputs, (spacing,), self.memo).pop())
-        level = self._refinement_level(self._pack(maps), number)
-        check_features(self._refinement_extractor, float(largest_value(level)))
+        level, extractor = self._refinement_level(self._pack(maps), number), self._refinement_extractor
+        self.checks.add(largest_value(level).reshape(1), lambda found: check_features(extractor, found[0]))
         return level
 
     def _pack(self, maps: list[Channels]) -> tuple[FeatureMap, FeatureMap]:
@@ -103,10 +119,19 @@ class WorkingPair:
         return maps.pop(0), maps.pop()
 
     def _measure(self, levels: list[FeatureLevel], fine: FeatureLevel | None) -> list[FeatureLevel]:
-        """Return levels that know their range, after a check that features can be compared."""
-        ranges = measure_ranges(levels, others=[] if fine is None else [fine])
-        for found in ranges:  # one by one: the largest of several numbers need not be the one that is NaN
-            check_features(self.config.features, found.largest)
+        """Return levels that know their range, after a check that features can be compared; as they are if it waits."""
+        others, extractor = [] if fine is None else [fine], self.config.features
+        if self.checks.recording:
+            count = len(levels)
+
+            def check(numbers: list[float]) -> None:
+                ranges = _check_ranges(extractor, read_ranges(numbers, count))
+                if not all(found.contrast and found.weighted and found.overlap for found in ranges):
+                    raise NotReplayableError
+
+            self.checks.add(compute_ranges(levels, others), check)
+            return levels
+        ranges = _check_ranges(extractor, measure_ranges(levels, others))
         return [replace(level, known_range=found) for level, found in zip(levels, ranges, strict=True)]
 
     @property
@@ -161,6 +186,10 @@ class WorkingPair:
         )
 
 
+class NotReplayableError(Exception):
+    """A pair without contrast or overlap, of which the host has to decide before the search."""
+
+
 def search_spacings(config: RegistrationConfig, grid: Grid) -> list[Triple]:
     """Spacing of each search's control points in voxels."""
     return [search.control_grid(grid.shape, grid.spacing_mm)[0] for search in config.searches]
@@ -187,6 +216,12 @@ def fit_spacing(spacing: Triple, shape: Triple) -> Triple:
     """Return a spacing that does not exceed the volume."""
     i, j, k = (min(s, n) for s, n in zip(spacing, shape, strict=True))
     return i, j, k
+
+
+def _check_ranges(extractor: Extractor, ranges: list[FeatureRange]) -> list[FeatureRange]:
+    for found in ranges:  # one by one: the largest of several numbers need not be the one that is NaN
+        check_features(extractor, found.largest)
+    return ranges
 
 
 def _release_in_order(levels: list[FeatureLevel]) -> Iterator[FeatureLevel]:

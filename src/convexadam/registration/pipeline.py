@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import final
 
 import numpy as np
@@ -35,10 +36,14 @@ from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
 from convexadam.kernels.resize import control_points_to_voxels, scale_to_voxels
 from convexadam.kernels.warp_ssd import overlap_weight, prepare_ssd
 from convexadam.linear import LinearFit
+from convexadam.registration.checks import Checks
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import ImagePair, RegistrationInputs
 from convexadam.registration.memo import reuse
 from convexadam.registration.pair import WorkingPair, axis_weights
+
+_BACKWARD = "backward "
+"""Before the names of numbers of the backward field."""
 
 _WHOLE = 0.999
 """Interpolated coverage of a voxel below which its neighbourhood is partly outside the moving image."""
@@ -85,9 +90,12 @@ def _linear_weights(inputs: RegistrationInputs, config: RegistrationConfig) -> A
 
 
 def resample_to_working_grid(
-    inputs: RegistrationInputs, initialisation: Initialisation, config: RegistrationConfig
+    inputs: RegistrationInputs,
+    initialisation: Initialisation,
+    config: RegistrationConfig,
+    checks: Checks | None = None,
 ) -> WorkingPair:
-    """Resample the images, and all that belongs to them, to the working grid."""
+    """Resample the images, and all that belongs to them, to the working grid; ``None`` checks features at once."""
     grid, start = config.grid(inputs.fixed.grid), initialisation.start
     fixed_mask, moving_mask = initialisation.masks
     margin = max(map(receptive_radius, config.extractors))
@@ -117,10 +125,12 @@ def resample_to_working_grid(
         volume_preserving_mask=_resample_mask(inputs.volume_preserving_mask, grid),
         sliding_regions=_resample_mask(inputs.sliding_regions, grid),
         memo=inputs.memo,
+        checks=checks or Checks(),
+        search_start=_sample_search_start(inputs, initialisation, grid),
     )
 
 
-def sample_search_start(
+def _sample_search_start(
     inputs: RegistrationInputs, initialisation: Initialisation, grid: Grid
 ) -> ForwardBackward | None:
     """Return the displacement at which the search begins, beyond the linear start, on the working grid."""
@@ -130,19 +140,16 @@ def sample_search_start(
     return ForwardBackward(forward=transform_vectors(np.linalg.inv(grid.affine), beyond.disp_mm))
 
 
-def search(
-    pair: WorkingPair, levels: Iterator[FeatureLevel], start: ForwardBackward | None = None
-) -> tuple[ForwardBackward | None, FeatureLevel]:
-    """Run all searches, each around the result of the one before, the first one around the start if there is one.
+def search(pair: WorkingPair, levels: Iterator[FeatureLevel]) -> tuple[ForwardBackward | None, FeatureLevel]:
+    """Run all searches, each around the result of the one before, the first one around `WorkingPair.search_start`.
 
     Parameters
     ----------
     pair
         The images.
     levels
-        Features of each search, as `WorkingPair.extract` returns them; of any stage if there is no search.
-    start
-        Displacements to begin with, at any spacing; ``None`` for zero.
+        Features of each search, as `WorkingPair.extract` returns them; of any stage if there is no search. Whether they
+        have contrast and overlap is asked unless that waits (`WorkingPair.checks`).
 
     Returns
     -------
@@ -153,21 +160,21 @@ def search(
     InputError
         If an image has no weight anywhere, or the weights of both overlap nowhere, neither before nor after the search.
     """
-    level = next(levels)
-    if not level.range.weighted:
+    level, decides = next(levels), not pair.checks.recording
+    if decides and not level.range.weighted:
         raise InputError(
             "the images must overlap within the field of view of the fixed image and the masks, got no voxel in both; "
             "check affines and masks, or pass an initial_transform"
         )
-    if not level.range.contrast:
+    if decides and not level.range.contrast:
         return None, level
-    fields, grid = start, pair.grid
+    fields, grid = pair.search_start, pair.grid
     for number, search in enumerate(pair.config.searches):
         if number:
             level = next(levels)
-        around = None if fields is None else fields.resample(level.spacing, grid.shape)
-        fields = search.search_features(level, search.control_grid(grid.shape, grid.spacing_mm)[1], start=around)
-    if not level.range.overlap and not (fields is not None and _overlap(level, fields.forward)):
+        start = None if fields is None else fields.resample(level.spacing, grid.shape)
+        fields = search.search_features(level, search.control_grid(grid.shape, grid.spacing_mm)[1], start=start)
+    if decides and not level.range.overlap and not (fields is not None and _overlap(level, fields.forward)):
         raise InputError(
             "the masks must overlap within the reach of the search, got no overlap; check masks and affines, or pass "
             "an initial_transform"
@@ -205,19 +212,30 @@ def finish(
     grid: Grid,
     fields: ForwardBackward,
     measured: Mapping[str, Tensor] | None = None,
+    checks: Checks | None = None,
 ) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
     """Return the transform on the fixed grid, its inverse if the last level estimated one, and diagnostics.
 
-    ``grid`` is the working grid; ``measured`` are diagnostics that the device may still compute.
+    ``grid`` is the working grid; ``measured`` are diagnostics that the device may still compute, which are read once,
+    together with what is to be checked.
     """
-    fixed = inputs.fixed.grid
-    transform, diagnostics = make_transform(inputs, initialisation, config, grid, fields, measured)
+    fixed, fold_free = inputs.fixed.grid, _is_fold_free(config)
+    disp_mm, backward_mm = _interpolate_forward(inputs, initialisation, config, grid, fields), None
+    numbers = {**(measured or {}), **measure_field(DisplacementField.from_finite(disp_mm, fixed))}
+    if config.symmetric and fields.backward is not None:
+        backward_mm = _upsample(config, fields.backward, fields, grid).to_displacement_field(fixed).disp_mm
+        found = measure_field(DisplacementField.from_finite(backward_mm, fixed))
+        numbers |= {_BACKWARD + name: value for name, value in found.items()}
+    diagnostics = (checks or Checks()).read(numbers)
+    names = [name for name in diagnostics if name.startswith(_BACKWARD)]
+    backward_found = {name.removeprefix(_BACKWARD): diagnostics.pop(name) for name in names}
+    transform, repaired = _unfold(disp_mm, fixed, diagnostics, fold_free=fold_free)
+    diagnostics |= repaired
     if inputs.landmarks is not None:
         diagnostics |= inputs.landmarks.summary(transform)
-    if not config.symmetric or fields.backward is None:
+    if backward_mm is None:
         return transform, None, diagnostics
-    backward_mm = _upsample(config, fields.backward, fields, grid).to_displacement_field(fixed).disp_mm
-    backward, _ = _unfold(backward_mm, fixed, {}, fold_free=_is_fold_free(config))
+    backward, _ = _unfold(backward_mm, fixed, backward_found, fold_free=fold_free)
     start = initialisation.start
     identity = isinstance(start, Affine) and start.is_identity
     return transform, backward if identity else compose(start.inverse(), backward), diagnostics
@@ -229,13 +247,13 @@ def make_transform(
     config: RegistrationConfig,
     grid: Grid,
     fields: ForwardBackward,
-    measured: Mapping[str, Tensor] | None = None,
 ) -> tuple[DisplacementField, dict[str, float]]:
     """Return the transform from fixed to moving on the fixed grid, the start included, and its diagnostics."""
     fixed = inputs.fixed.grid
-    disp_mm = _upsample(config, fields.forward, fields, grid).to_displacement_field(fixed).disp_mm
-    disp_mm = initialisation.start.displacement_on(fixed, disp_mm, disp_mm)
-    return _unfold(disp_mm, fixed, measured or {}, fold_free=_is_fold_free(config))
+    disp_mm = _interpolate_forward(inputs, initialisation, config, grid, fields)
+    diagnostics = read_numbers(measure_field(DisplacementField.from_finite(disp_mm, fixed)))
+    transform, repaired = _unfold(disp_mm, fixed, diagnostics, fold_free=_is_fold_free(config))
+    return transform, diagnostics | repaired
 
 
 def measure_similarity(level: FeatureLevel, displacement: Field) -> dict[str, Tensor]:
@@ -260,16 +278,16 @@ def measure_field(transform: DisplacementField) -> dict[str, Tensor]:
     smallest determinant is above 0.
     """
     to_index = np.linalg.inv(transform.grid.affine)
-    ends, folded = [], torch.zeros((), dtype=torch.int64, device=transform.disp_mm.device)
+    ends, counts = list[Tensor](), list[Tensor]()
     box = full_box(transform.grid.shape)
     for _, determinants in iterate_determinants(transform.disp_mm, box, lambda part: transform_vectors(to_index, part)):
         ends.append(torch.stack(torch.aminmax(determinants)))
-        folded = folded + (determinants <= 0).sum()
+        counts.append((determinants <= 0).sum())
     low, high = torch.stack(ends).unbind(1)
     squared = torch.addcmul(transform.disp_mm[0].square(), transform.disp_mm[1], transform.disp_mm[1])
     length = squared.addcmul_(transform.disp_mm[2], transform.disp_mm[2]).sqrt_()
     return {
-        "folded_percent": 100 * folded.double() / transform.grid.n_voxels,
+        "folded_percent": 100 * reduce(torch.add, counts).double() / transform.grid.n_voxels,
         "jacobian_min": low.min(),
         "jacobian_max": high.max(),
         "displacement_mean_mm": length.mean(),
@@ -323,25 +341,39 @@ def _upsample(
     return DisplacementField.from_finite(control_points_to_voxels(disp_mm, fields.spacing, grid.shape), grid)
 
 
+def _interpolate_forward(
+    inputs: RegistrationInputs,
+    initialisation: Initialisation,
+    config: RegistrationConfig,
+    grid: Grid,
+    fields: ForwardBackward,
+) -> Field:
+    """Return displacements in mm from fixed to moving on the fixed grid, the start included."""
+    fixed = inputs.fixed.grid
+    disp_mm = _upsample(config, fields.forward, fields, grid).to_displacement_field(fixed).disp_mm
+    return initialisation.start.displacement_on(fixed, disp_mm, disp_mm)
+
+
 def _is_fold_free(config: RegistrationConfig) -> bool:
     return config.continuous is not None and config.continuous.parametrisation.fold_free
 
 
 def _unfold(
-    disp_mm: Field, grid: Grid, measured: Mapping[str, Tensor], *, fold_free: bool
+    disp_mm: Field, grid: Grid, found: Mapping[str, float], *, fold_free: bool
 ) -> tuple[DisplacementField, dict[str, float]]:
-    """Make a transform, with folds repaired in place if it has to be free of them, and measure it.
+    """Make a transform, with folds repaired in place if it has to be free of them.
 
-    ``measured`` are other diagnostics, which are read together with those of the field.
+    Returns
+    -------
+    The transform, and which diagnostics differ from those ``found`` before.
     """
-    transform, repair = DisplacementField.from_finite(disp_mm, grid), UnfoldResult()
-    diagnostics = read_numbers({**measured, **measure_field(transform)})
-    if not math.isfinite(diagnostics["displacement_mean_mm"]):
+    transform, repair, diagnostics = DisplacementField.from_finite(disp_mm, grid), UnfoldResult(), dict[str, float]()
+    if not math.isfinite(found["displacement_mean_mm"]):
         raise GeometryError("displacements must be finite, got NaN or Inf; check the scale of features and weights")
-    if fold_free and diagnostics["jacobian_min"] <= MIN_DETERMINANT:
+    if fold_free and found["jacobian_min"] <= MIN_DETERMINANT:
         repair = unfold(disp_mm, grid)
         transform = DisplacementField(disp_mm, grid)
-        diagnostics |= read_numbers(measure_field(transform))
+        diagnostics = read_numbers(measure_field(transform))
     return transform, diagnostics | {
         "repaired_voxels": repair.changed_voxels,
         "repaired_largest_mm": repair.max_change_mm,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,6 +16,8 @@ from convexadam.kernels import backend_for, override_backend
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels._waiting import wait_passively
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
+from convexadam.registration.checks import Checks
+from convexadam.registration.clock import Clock, NoClock
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import (
     RegistrationInputs,
@@ -32,7 +32,7 @@ from convexadam.registration.landmarks import parse_landmarks
 from convexadam.registration.linear_result import measure_linear
 from convexadam.registration.memo import Memo
 from convexadam.registration.memory import release_memory
-from convexadam.registration.pair import WorkingPair
+from convexadam.registration.pair import NotReplayableError, WorkingPair
 from convexadam.registration.pipeline import (
     Initialisation,
     finish,
@@ -40,15 +40,13 @@ from convexadam.registration.pipeline import (
     measure_similarity,
     refine,
     resample_to_working_grid,
-    sample_search_start,
     search,
 )
 from convexadam.registration.presets import parse_config
 from convexadam.registration.progress import Progress, open_progress
+from convexadam.registration.recordings import DeformableResult, Recordings
 from convexadam.registration.result import RegistrationResult
 from convexadam.registration.work import check_work
-
-_STAGES = ("linear", "resample", "features", "discrete", "continuous", "finish")
 
 _NO_MEMORY_FOR_IMAGES = "has too little memory to hold the images; crop or coarsen them, or use another device"
 
@@ -178,6 +176,7 @@ def register_with_memo(
     config: RegistrationConfig,
     *,
     memo: Memo | None = None,
+    recordings: Recordings | None = None,
     fixed_affine: Any = None,
     moving_affine: Any = None,
     fixed_mask: Any = None,
@@ -194,8 +193,9 @@ def register_with_memo(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> RegistrationResult:
-    """Do what `register` does, with a memo of what depends on the fixed image alone; ``None`` keeps nothing.
+    """Do what `register` does, with what is kept from pair to pair.
 
+    ``memo`` keeps what depends on the fixed image alone, ``recordings`` what a GPU launches; ``None`` keeps nothing.
     ``search_start`` is described by `PreparedImage.register`.
     """
     place = device if isinstance(device, (str, torch.device)) else "the device"
@@ -221,7 +221,7 @@ def register_with_memo(
     if inputs.landmarks is not None and config.landmarks is None:
         raise ConfigError("config.landmarks must be a LandmarkTerm if landmarks are given, got None")
     check_work(fixed_image, config)
-    clock = _Clock(progress, fixed_image.data.device)
+    clock = Clock(progress, fixed_image.data.device)
     with _translate_memory_errors(_memory_advice(fixed_image)), override_backend(config.backend):
         with clock.stage("linear"):
             initialisation = initialise(inputs, config)
@@ -232,7 +232,7 @@ def register_with_memo(
             with clock.stage("finish"):
                 transform, diagnostics = start, measure_linear(inputs, initialisation.masks, fit)
         else:
-            transform, inverse, diagnostics = _register_deformably(inputs, initialisation, config, clock)
+            transform, inverse, diagnostics = _register_deformably(inputs, initialisation, config, clock, recordings)
         used_backend = backend_for(torch.empty(0, dtype=torch.float32, device=fixed_image.data.device))
     return RegistrationResult(
         linear=initialisation.linear,
@@ -244,25 +244,40 @@ def register_with_memo(
         timings=clock.timings(),
         diagnostics=diagnostics,
         backend=used_backend,
-        moving_type=Image if isinstance(moving, (str, os.PathLike)) else type(moving),
+        moving_type=form_of(moving),
     )
 
 
+def form_of(image: Any) -> type:
+    """Return ``moving_type`` of the `RegistrationResult` for a moving image."""
+    return Image if isinstance(image, (str, os.PathLike)) else type(image)
+
+
 def _register_deformably(
-    inputs: RegistrationInputs, initialisation: Initialisation, config: RegistrationConfig, clock: _Clock
+    inputs: RegistrationInputs,
+    initialisation: Initialisation,
+    config: RegistrationConfig,
+    clock: Clock | NoClock,
+    recordings: Recordings | None,
 ) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
     """Return the transform, its inverse if the last level estimated one, and diagnostics."""
-    pair, levels, fine = _extract(inputs, initialisation, config, clock)
-    grid = pair.grid
-    start = sample_search_start(inputs, initialisation, grid)
-    level, fields = _search_and_refine(pair, levels, fine, start, clock)
-    del start
-    del pair, levels, fine
+
+    def resample() -> WorkingPair:
+        with clock.stage("resample"):
+            return resample_to_working_grid(inputs, initialisation, config, Checks(at_once=False))
+
+    if recordings is None or not inputs.fixed.data.is_cuda:
+        found = _compare(resample, clock)
+    else:
+        pair = resample()
+        with clock.stage("continuous"):
+            found = recordings.compare(pair, lambda pair: _compare(lambda: pair, NoClock()))
     with clock.stage("finish"):
-        similarity = measure_similarity(level, fields.forward)
-        del level  # before fields at full resolution are made
         release_memory()
-        result = finish(inputs, initialisation, config, grid, fields, similarity)
+        try:
+            result = finish(inputs, initialisation, config, found.grid, found.fields, found.similarity, found.checks)
+        except NotReplayableError:
+            return _register_deformably(inputs, initialisation, config, NoClock(), None)
     if not result[2]["overlap_percent"]:
         warnings.warn(
             "masks and fields of view leave no control point that lies wholly in both images (overlap 0 %), so that "
@@ -272,15 +287,24 @@ def _register_deformably(
     return result
 
 
+def _compare(resample: Callable[[], WorkingPair], clock: Clock | NoClock) -> DeformableResult:
+    """Return what the deformable stages find for a pair, of which nothing else is left in memory."""
+    pair, levels, fine = _extract(resample, clock)
+    grid, checks = pair.grid, pair.checks
+    level, fields = _search_and_refine(pair, levels, fine, clock)
+    similarity = measure_similarity(level, fields.forward)
+    return DeformableResult(grid=grid, fields=fields, similarity=similarity, checks=checks)
+
+
 def _extract(
-    inputs: RegistrationInputs, initialisation: Initialisation, config: RegistrationConfig, clock: _Clock
+    resample: Callable[[], WorkingPair], clock: Clock | NoClock
 ) -> tuple[WorkingPair, Iterator[FeatureLevel], FeatureLevel | None]:
     """Return the pair, without its images if nothing is extracted from them later, and what `WorkingPair.extract` does.
 
     ``None`` stands for a level of the refinement that is to be extracted when it begins.
     """
-    with clock.stage("resample"):
-        pair = resample_to_working_grid(inputs, initialisation, config)
+    pair = resample()
+    config = pair.config
     with clock.stage("features"):
         levels, fine = pair.extract()
         if fine is not None and config.continuous is not None and len(config.continuous.levels) == 1:
@@ -289,15 +313,11 @@ def _extract(
 
 
 def _search_and_refine(
-    pair: WorkingPair,
-    levels: Iterator[FeatureLevel],
-    fine: FeatureLevel | None,
-    start: ForwardBackward | None,
-    clock: _Clock,
+    pair: WorkingPair, levels: Iterator[FeatureLevel], fine: FeatureLevel | None, clock: Clock | NoClock
 ) -> tuple[FeatureLevel, ForwardBackward]:
     """Return the last level, and the displacements on its control points."""
     with clock.stage("discrete"):
-        fields, level = search(pair, levels, start)
+        fields, level = search(pair, levels)
         del levels
     with clock.stage("continuous"):
         if fields is None:  # no contrast in one of the images
@@ -312,44 +332,6 @@ def _search_and_refine(
             for snapshot in refine(pair, fields, extract):
                 level, fields = snapshot.features, snapshot.fields
     return level, fields
-
-
-class _Clock:
-    """Report and time the stages; a GPU, which has its own clock, is waited for once, at the end."""
-
-    def __init__(self, progress: Progress | None, device: torch.device) -> None:
-        self._progress, self._device = progress, device
-        self._marks, self._names = [self._mark()], list[str]()
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        if self._progress is not None:
-            self._progress(name, _STAGES.index(name) / len(_STAGES))
-        yield
-        if self._device.type == "cpu":
-            release_memory()
-        self._marks.append(self._mark())
-        self._names.append(name)
-        if self._progress is not None and name == _STAGES[-1]:
-            self._progress("done", 1.0)
-
-    def timings(self) -> dict[str, float]:
-        """Return the time of each stage that ran, in seconds."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-            seconds = [a.elapsed_time(b) / 1e3 for a, b in pairwise(self._marks)]
-        else:
-            seconds = [b - a for a, b in pairwise(self._marks)]
-        return dict(zip(self._names, seconds, strict=True))
-
-    def _mark(self) -> Any:
-        """Return the time, or an event that the GPU will reach when all that was launched has run."""
-        if self._device.type != "cuda":
-            return time.perf_counter()
-        with torch.cuda.device(self._device):
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            event.record()
-        return event
 
 
 @contextmanager

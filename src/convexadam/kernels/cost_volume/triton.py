@@ -65,7 +65,7 @@ def cost_volume(
     return costs.to(dtype)
 
 
-@functools.lru_cache(maxsize=32)
+@functools.cache  # never released, because recordings use it
 def _steps(window: Window, device: torch.device) -> Tensor:
     """Return the displacements ``[n, 3]`` on the device."""
     return send(torch.from_numpy(window.table), torch.empty(0, dtype=torch.int32, device=device))

@@ -57,7 +57,7 @@ def coupled_argmin(
     return displacement
 
 
-@functools.lru_cache(maxsize=32)
+@functools.cache  # never released, because recordings use it
 def _table(window: Window, device: torch.device) -> Tensor:
     """Return index, displacement and the indices of the six neighbouring steps, ``[10, n]``, in order of length.
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from convexadam._typing import Channels, Float, Tensor
-from convexadam.kernels._device import send
+from convexadam.kernels._device import send_constant
 from convexadam.kernels.interpolate.reference import find_neighbours
 from convexadam.kernels.warp.triton import interpolate_corners, launch_grid, load_corners, points_of_box
 
@@ -28,7 +28,7 @@ def interpolate(
     result = source.new_empty((len(source), m0, m1, m2))
     # one copy to the device; indices are exact in single precision
     tables = [torch.stack(find_neighbours(p, n)) for p, n in zip(positions, source.shape[1:], strict=True)]
-    neighbours = send(torch.cat(tables, 1), source)
+    neighbours = send_constant(torch.cat(tables, 1), source)
     planes = len(source) * m0
     with torch.cuda.device(source.get_device()):
         _interpolate[launch_grid((planes, m1, m2), _BOX)](

@@ -110,7 +110,7 @@ def _launch_axis(
     )
 
 
-@functools.lru_cache(maxsize=32)
+@functools.cache  # never released, because recordings use it
 def _taps_on_device(taps: tuple[float, ...], device: torch.device) -> Float[Tensor, " t"]:
     # cached, because a copy from the host cannot be recorded in a CUDA graph
     return send(
