@@ -45,7 +45,7 @@ def test_the_largest_stage_counts() -> None:
     # 11^3 costs of two bytes for every eighth voxel
     assert estimate_memory((128, 128, 128), search) > 2 * 11**3 * 128**3 / 8
     without = RegistrationConfig(grid=NativeGrid(), discrete=None, continuous=None)
-    assert estimate_memory((128, 128, 128), without) < estimate_memory((128, 128, 128), config)
+    assert estimate_memory((128, 128, 128), without) < estimate_memory((128, 128, 128), preset("default"))
     fine = RegistrationConfig(grid=NativeGrid(), discrete=None, continuous=Refinement(levels=(Level(spacing=1),)))
     assert estimate_memory((128, 128, 128), fine) > 2 * estimate_memory((128, 128, 128), config)
 
