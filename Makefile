@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all mutation check docs clean
+.PHONY: demo test test-all mutation check docs links recipes clean
 
 demo: $(VENV)/.installed-report
 	$(BIN)/convexadam demo --output-dir demo
@@ -32,6 +32,20 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/python docs/method.py
 	DOCS_EXECUTE=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# requests every link to another site; `make test` checks their form alone, without network
+links: $(BIN)/python
+	$(BIN)/python docs/check_links.py --request
+
+# the recipes of docs/recipes.md, with the packages and versions that it names, too many for the environment of the tests
+recipes: .venv-recipes/bin/python
+	.venv-recipes/bin/python -m pip install --quiet --constraint constraints.txt torch
+	.venv-recipes/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[report]" \
+		pytest beartype monai $$(sed -n 's/.*run with \([a-z]*\) \([0-9.]*\) -->/\1==\2/p' docs/recipes.md)
+	PATH="$(CURDIR)/.venv-recipes/bin:$$PATH" .venv-recipes/bin/python -m pytest -W default tests/test_recipes.py
+
+.venv-recipes/bin/python:
+	$(PYTHON) -m venv .venv-recipes
+
 # One stamp file per extra; a change of pyproject.toml or constraints.txt reinstalls.
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
@@ -42,4 +56,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) build dist demo site
+	rm -rf $(VENV) .venv-recipes build dist demo site

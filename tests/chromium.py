@@ -80,11 +80,11 @@ class Chromium:
                 return result
             self._note(answer)
 
-    def open(self, path: Path, width: int = 1280, height: int = 1000) -> float:
-        """Open a file, and return the milliseconds until all of it was loaded."""
+    def open(self, page: Path | str, width: int = 1280, height: int = 1000) -> float:
+        """Open a file or an address, and return the milliseconds until all of it was loaded."""
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self._events.clear()
-        self.send("Page.navigate", url=path.as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
             self._note(self._receive())
         return float(self.evaluate("performance.timing.loadEventStart - performance.timing.navigationStart"))

@@ -31,12 +31,19 @@ def add(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
+def correlations(
+    target: np.ndarray, atlas: np.ndarray, voxel: tuple[int, ...], radius: int, search: int
+) -> list[float]:
+    """Correlation of the patch of the target with that at each offset."""
+    mine = patch(target, voxel, radius)
+    return [float(mine @ patch(atlas, add(voxel, o), radius)) / len(target) for o in offsets(search)]
+
+
 def best_offset(
     target: np.ndarray, atlas: np.ndarray, voxel: tuple[int, ...], radius: int, search: int
 ) -> tuple[int, float]:
     """The offset whose patch correlates most, and its correlation."""
-    mine = patch(target, voxel, radius)
-    values = [float(mine @ patch(atlas, add(voxel, o), radius)) / len(target) for o in offsets(search)]
+    values = correlations(target, atlas, voxel, radius, search)
     best = len(values) // 2
     for number, value in enumerate(values):
         if value > values[best] + 1e-12:
@@ -76,10 +83,11 @@ def shares(
     for step in offsets(vote):
         x = add(voxel, step)
         if all(0 <= n < m for n, m in zip(x, mask.shape, strict=True)) and mask[x]:
-            for a in range(len(labels)):
-                o = window[int(numbers[(a, *x)])]
+            for row in range(len(weights)):
+                a = row // (len(weights) // len(labels))
+                o = window[int(numbers[(row, *x)])]
                 at = tuple(min(max(n, 0), m - 1) for n, m in zip(add(voxel, o), mask.shape, strict=True))
                 if labels[(a, *at)] >= 0:
-                    votes[labels[(a, *at)]] += weights[(a, *x)]
+                    votes[labels[(a, *at)]] += weights[(row, *x)]
     votes = np.maximum(votes, 0)
     return votes / max(votes.sum(), 1e-300)

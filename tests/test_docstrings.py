@@ -12,47 +12,6 @@ import convexadam
 
 PACKAGES = {path.parent.name for path in Path(convexadam.__file__).parent.glob("*/__init__.py")} - {"cli"} | {"viz"}
 
-WITHOUT = {
-    "Candidate",
-    "CohortOutcome",
-    "EvaluationConfig",
-    "Evaluator",
-    "Failure",
-    "FileHeader",
-    "LandmarkFile",
-    "Measure",
-    "NiftiHeader",
-    "Outcome",
-    "PairReport",
-    "Possible",
-    "QualityMeasures",
-    "Segmentation",
-    "SeriesResult",
-    "Snapshot",
-    "Task",
-    "TaskImage",
-    "TaskPair",
-    "TaskPreset",
-    "Template",
-    "TemplateRound",
-    "Trial",
-    "TuningResult",
-    "Unusable",
-    "check_learn2reg_2021",
-    "check_learn2reg_name",
-    "check_submission",
-    "evaluate_fields",
-    "find_submission_problems",
-    "make_evaluation_config",
-    "read_evaluation_config",
-    "read_learn2reg_voxels",
-    "register_format",
-    "unregister_format",
-    "write_pair_page",
-    "write_submission",
-}
-"""Names that have no example yet, most of them results that functions return. Remove what gets one, add nothing."""
-
 
 def public_callables() -> dict[str, Any]:
     found = {}
@@ -76,13 +35,8 @@ def has_example(value: Any) -> bool:
 
 def test_public_callables_have_an_example() -> None:
     without = {name for name, value in public_callables().items() if not has_example(value)}
-    assert without - WITHOUT == set(), "give it an example, which a reader can paste"
-    assert WITHOUT - without == set(), "it has an example now: remove it from WITHOUT"
-
-
-def test_those_that_users_import_first_do() -> None:
     assert len(public_callables()) > 180
-    assert not WITHOUT & set(convexadam.__all__)
+    assert without == set(), "give it an example, which a reader can paste"
 
 
 def test_most_examples_run() -> None:
@@ -93,4 +47,4 @@ def test_most_examples_run() -> None:
         beyond_imports = [one for one in examples if not one.source.startswith(("import ", "from "))]
         if beyond_imports and all(one.options.get(doctest.SKIP) for one in beyond_imports):
             skipped.add(name)
-    assert len(skipped) <= 15, skipped
+    assert len(skipped) <= 14, skipped

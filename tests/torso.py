@@ -19,6 +19,10 @@ ADAM = Refinement(
     levels=(Level(iterations=20),), regularisers=(Diffusion(weight=0.2),), parametrisation=Compositional()
 )
 QUICK = RegistrationConfig(linear=None, discrete=SEARCH, continuous=ADAM)
+QUICKEST = RegistrationConfig(
+    discrete=ConvexSearch(spacing=3, radius=2), continuous=Refinement(levels=(Level(iterations=5),))
+)
+"""With a linear alignment; for tests of what is done with a result, whatever its accuracy."""
 
 
 @functools.cache

@@ -9,10 +9,12 @@ import oracles
 import pytest
 import torch
 from scipy import ndimage
+from turned import FIXED_GRID, MATRIX, MOVING_GRID, field_of
 
 from convexadam.errors import ConfigError
 from convexadam.geometry import Affine, Composite, DisplacementField, Grid, Image, Transform, compose
 from convexadam.geometry import transform as transform_module
+from convexadam.geometry.composite import invert_transform
 
 
 def around(shape: tuple[int, int, int], spacing: tuple[float, float, float], **options: Any) -> Grid:
@@ -236,3 +238,19 @@ def test_a_field_of_half_precision_is_computed_in_float32() -> None:
     near = torch.isclose(found.data, expected.data, rtol=0, atol=1e-3)
     assert float(near.double().mean()) > 0.98  # but at the border of the field of view, where rounding decides
     torch.testing.assert_close(half(torch.zeros(1, 3)), exact(torch.zeros(1, 3)), rtol=0, atol=1e-5)
+
+
+def test_inverses_of_chains() -> None:
+    points = np.random.default_rng(0).uniform(-12, 12, (9, 3))  # in mm, well within both grids
+    warp = DisplacementField(torch.from_numpy(field_of(MATRIX)), FIXED_GRID)
+    shift = np.eye(4)
+    shift[:3, 3] = 3, -1, 2
+    chains = {"field first": compose(warp, Affine(shift)), "affine first": compose(Affine(shift), warp)}
+    for chain in (Affine(MATRIX), *chains.values()):
+        there = chain(torch.from_numpy(points))
+        back = invert_transform(chain, MOVING_GRID)(there)
+        np.testing.assert_allclose(back.numpy(), points, atol=1e-2)
+    assert isinstance(invert_transform(Affine(MATRIX), None), Affine)
+    found = invert_transform(chains["field first"], MOVING_GRID)
+    assert isinstance(found, DisplacementField)
+    assert found.grid.is_close(MOVING_GRID)

@@ -42,7 +42,9 @@ def test_patches_that_correlate_most(
 ) -> None:
     target, others, _, mask = make_case(shape, channels)
     with use_backend(backend):
-        found, value = match_patches(target, others[0], mask, patch_radius=radius, search_radius=search)
+        rows, values = match_patches(target, others[0], mask, patch_radius=radius, search_radius=search)
+    found, value = rows[0], values[0]
+    assert len(rows) == len(values) == 1
     middle = (2 * search + 1) ** 3 // 2
     for voxel in np.ndindex(*shape):
         if mask[voxel]:
@@ -51,6 +53,27 @@ def test_patches_that_correlate_most(
             assert float(value[voxel]) == pytest.approx(correlation, abs=2e-4)
         else:
             assert (found[voxel], value[voxel]) == (middle, 0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("shape", "channels", "radius", "search"), CASES)
+def test_several_patches_that_correlate_most(
+    backend: Any, shape: tuple[int, int, int], channels: int, radius: int, search: int
+) -> None:
+    target, others, _, mask = make_case(shape, channels)
+    with use_backend(backend):
+        found, value = match_patches(target, others[0], mask, patch_radius=radius, search_radius=search, matches=5)
+    middle = (2 * search + 1) ** 3 // 2
+    for voxel in np.ndindex(*shape):
+        at = (slice(None), *voxel)
+        if mask[voxel]:
+            every = oracles.correlations(target.numpy(), others[0].numpy(), voxel, radius, search)
+            assert len(set(found[at].tolist())) == 5  # no offset twice
+            assert value[at].numpy() == pytest.approx(sorted(every, reverse=True)[:5], abs=2e-4)
+            assert [every[n] for n in found[at]] == pytest.approx(value[at].tolist(), abs=2e-4)
+        else:
+            assert bool((found[at] == middle).all())
+            assert not value[at].any()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -88,13 +111,15 @@ def test_joint_weights(
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("threads", [1, 3], indirect=True)
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("shape", "vote", "search"), [((5, 4, 7), 1, 1), ((4, 1, 6), 2, 2), ((3, 3, 3), 0, 0)])
-def test_votes(backend: Any, shape: tuple[int, int, int], vote: int, search: int) -> None:
+@pytest.mark.parametrize(
+    ("shape", "vote", "search", "matches"), [((5, 4, 7), 1, 1, 1), ((4, 1, 6), 2, 2, 3), ((3, 3, 3), 0, 0, 1)]
+)
+def test_votes(backend: Any, shape: tuple[int, int, int], vote: int, search: int, matches: int) -> None:
     _, _, labels, mask = make_case(shape, 1)
     random = torch.Generator().manual_seed(1)
     labels[torch.rand(labels.shape, generator=random) < 0.1] = -1
-    weights = (torch.rand(labels.shape, generator=random) - 0.1) * mask
-    numbers = torch.randint((2 * search + 1) ** 3, labels.shape, generator=random).short()
+    weights = (torch.rand(matches * len(labels), *shape, generator=random) - 0.1) * mask
+    numbers = torch.randint((2 * search + 1) ** 3, weights.shape, generator=random).short()
     chosen = torch.tensor([1, 4], dtype=torch.int32)
     with use_backend(backend):
         winner, share, probabilities = cast_votes(

@@ -28,8 +28,7 @@ def there_and_back(result: RegistrationResult, fixed: Grid, moving: Grid) -> flo
     there = result.transform(fixed.index_to_world(indices))
     landed = moving.world_to_index(there)
     within = ((landed >= 0) & (landed <= torch.tensor(moving.shape) - 1)).all(1)
-    assert result.estimated_inverse is not None
-    back = fixed.world_to_index(result.estimated_inverse(there[within]))
+    back = fixed.world_to_index(result.inverse()(there[within]))
     return float((back - indices[within]).norm(dim=1).mean())
 
 

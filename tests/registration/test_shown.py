@@ -9,31 +9,26 @@ import re
 import numpy as np
 import pytest
 import torch
+from torso import QUICKEST
 
 from convexadam import (
     ConvexSearch,
     Image,
     Intensity,
     MindSSC,
-    Refinement,
     RegistrationConfig,
     RegistrationResult,
     preset,
     register,
 )
-from convexadam.continuous import Level
 from convexadam.data import phantom_pair
 from convexadam.registration import preset_names
-
-QUICK = RegistrationConfig(
-    discrete=ConvexSearch(spacing=3, radius=2), continuous=Refinement(levels=(Level(iterations=5),))
-)
 
 
 @pytest.fixture(scope="module")
 def result() -> RegistrationResult:
     pair = phantom_pair((24, 20, 16), displacement_mm=20.0, contrasts=("ct", "t1"))
-    return register(pair.fixed, pair.moving, QUICK)
+    return register(pair.fixed, pair.moving, QUICKEST)
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -13,12 +13,26 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from convexadam import Affine, DisplacementField, Grid, Image, preset, read_image, read_transform
+from convexadam import (
+    Affine,
+    ConvexSearch,
+    DisplacementField,
+    Grid,
+    Image,
+    Refinement,
+    RegistrationConfig,
+    preset,
+    read_image,
+    read_transform,
+)
 from convexadam.cli import main
+from convexadam.continuous import Level
 from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry import Transform
+from convexadam.registration import prepare
 from convexadam.series import FrameSeries, measure_motion, read_series, register_series, write_series
 from convexadam.series.motion import smooth_transforms
+from convexadam.series.register import make_warm_config
 
 GRID = Grid((30, 28, 26), np.diag([2.0, 2, 2, 1]))
 CENTRE = np.array([29.0, 27, 25])
@@ -141,6 +155,57 @@ def test_frames_that_deform(series: FrameSeries) -> None:
     result = register_series(series, config=preset("default"))
     assert all(isinstance(transform, (Affine, DisplacementField)) for transform in result.transforms)
     assert error_mm(result.transforms[3], make_motion(3)) < 0.4 * error_mm(Affine(), make_motion(3))
+
+
+def test_settings_of_a_frame_that_starts_at_another_one() -> None:
+    config = RegistrationConfig(
+        discrete=(ConvexSearch(radius=5), ConvexSearch(radius=(4, 3, 1))),
+        continuous=Refinement(levels=(Level(spacing=4, iterations=7), Level(spacing=2, iterations=1))),
+    )
+    warm = make_warm_config(config)
+    assert [search.radius for search in warm.searches] == [2, (2, 1, 1)]
+    assert [search.inverse_consistency for search in warm.searches] == [0, 0]
+    assert warm.continuous is not None
+    assert [(level.spacing, level.iterations) for level in warm.continuous.levels] == [(4, 4), (2, 1)]
+    assert warm.linear is None
+    assert warm.features == config.features
+    assert make_warm_config(preset("rigid")) == preset("rigid")
+
+
+def roll(series: FrameSeries, voxels: int) -> FrameSeries:
+    """Frames of one head, the last of which is the one before it, moved along i."""
+    first = series.frames[0]
+    last = Image(series.frames[1].data.roll(voxels, dims=1), GRID)
+    return FrameSeries(frames=(first, series.frames[1], last))
+
+
+def test_a_search_begins_at_the_field_of_another_frame(series: FrameSeries) -> None:
+    config = RegistrationConfig(
+        linear=None, discrete=ConvexSearch(spacing=2, radius=1, inverse_consistency=0), continuous=None
+    )
+    moving = roll(series, 6).frames[2]
+    prepared = prepare(series.frames[0], config)
+    shift = np.eye(4)
+    shift[0, 3] = 12  # mm, the motion itself; the search reaches 4
+    head = series.frames[0].data[0] > 300
+    for start, nearest in ((None, False), (Affine(shift).to_displacement_field(GRID), True)):
+        found = prepared.register(moving, search_start=start).transform.to_displacement_field(GRID).disp_mm[0]
+        assert (float((found[head] - 12).abs().mean()) < 1) == nearest
+
+
+@pytest.mark.parametrize(("voxels", "iterations"), [(0, 60), (7, 20)], ids=["still", "jump"])
+def test_frames_that_start_at_another_one_are_as_similar(series: FrameSeries, voxels: int, iterations: int) -> None:
+    config = RegistrationConfig(
+        linear=None,
+        discrete=ConvexSearch(spacing=2, radius=7, inverse_consistency=0),
+        continuous=Refinement(levels=(Level(spacing=2, iterations=iterations),)),
+    )
+    frames = roll(series, voxels)
+    warm, cold = (register_series(frames, config=config, warm_start=warm) for warm in (True, False))
+    assert spread(warm.moved) < 1.1 * spread(cold.moved)
+    # 7 voxels are more than the search from another frame reaches: the frame is registered by itself after all
+    same = warm.transforms[2].disp_mm == cold.transforms[2].disp_mm  # type: ignore[attr-defined]
+    assert bool(same.all()) == (voxels == 7)
 
 
 def test_what_is_no_series(series: FrameSeries, tmp_path: Path) -> None:

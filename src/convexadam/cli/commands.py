@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Union
 
 import tyro
 
@@ -101,10 +101,10 @@ def _parse_command(arguments: list[str]) -> Any:
     name, *options = arguments or [""]
     if name not in ("register", *_COMMANDS):
         arguments = ["--help" if argument == HELP_ALL else argument for argument in arguments]
-        return tyro.extras.subcommand_cli_from_dict(
-            {"register": Register, **_COMMANDS},
+        return tyro.cli(
+            _list_commands(),
             prog="convexadam",
-            description=f"Deformable registration of 3-D medical images. All options: convexadam COMMAND {HELP_ALL}.",
+            description="Deformable registration of 3-D medical images. Options: convexadam COMMAND --help.",
             args=arguments,
             config=_STYLE,
         )
@@ -120,6 +120,15 @@ def _parse_command(arguments: list[str]) -> Any:
         purpose = (Register.__doc__ or "").partition(";")[0]  # --output-dir says what is written
         description = f"{purpose}. All settings: convexadam register {HELP_ALL}"
     return tyro.cli(command, prog=f"convexadam {name}", description=description, args=options, config=_STYLE)
+
+
+def _list_commands() -> Any:
+    """Return the type of all commands; each has the beginning of its docstring, up to a semicolon, as description."""
+    kinds = []
+    for name, command in {"register": Register, **_COMMANDS}.items():
+        summary = (command.__doc__ or "").partition("\n\n")[0].partition(";")[0].removesuffix(".")
+        kinds.append(Annotated[command, tyro.conf.subcommand(name, description=f"{summary}.")])
+    return Union[tuple(kinds)]  # noqa: UP007 - made of a list
 
 
 def _show_warning(logger: logging.Logger, message: Warning | str, *_: Any, **__: Any) -> None:

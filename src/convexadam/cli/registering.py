@@ -82,18 +82,24 @@ class Register:
         Image to align with FIXED, on any grid.
     output_dir
         Folder for moved, transform and report.
+    linear
+        Alignment: none, rigid, similarity or affine.
+    report
+        Also write report.html: pictures and quality.
+    figure
+        Also write figure.png: slices before and after.
+    fixed_mask
+        Volume, above 0 where FIXED is to be registered.
+    moving_mask
+        The same for MOVING.
+    warp_labels
+        Labels of MOVING to warp to moved_labels.nii.gz.
     config
         TOML file of settings, instead of a preset.
     set
         Change one: discrete.spacing=5 (repeatable).
     initial_transform
         Transform (fixed to moving space) to start from.
-    linear
-        Alignment: none, rigid, similarity or affine.
-    fixed_mask
-        Volume, above 0 where FIXED is to be registered.
-    moving_mask
-        The same for MOVING.
     fixed_landmarks
         CSV of voxel indices i,j,k that guide the result.
     moving_landmarks
@@ -102,16 +108,10 @@ class Register:
         Label map for features that compare labels.
     moving_segmentation
         The same for MOVING.
-    warp_labels
-        Labels of MOVING to warp to moved_labels.nii.gz.
     device
         Device such as cuda:0.
     learn2reg
         Also write the field in voxels (.npz, .nii.gz).
-    report
-        Also write report.html: pictures and quality.
-    figure
-        Also write figure.png: slices before and after.
     quiet
         Print nothing but errors.
     """
@@ -126,27 +126,28 @@ class Register:
     moving: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MOVING")]
     output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     preset: Preset = "default"
+    linear: Annotated[
+        Literal["none", "rigid", "similarity", "affine"] | None,
+        tyro.conf.arg(metavar="MODEL", help_behavior_hint=""),
+    ] = None
+    report: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    figure: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    # what most registrations need comes before this line: the help has the same order
+    fixed_mask: OptionalFile = None
+    moving_mask: OptionalFile = None
+    warp_labels: OptionalFile = None
     config: OptionalFile = None
     set: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TOML", help_behavior_hint="")
     ] = ()
     initial_transform: OptionalFile = None
-    linear: Annotated[
-        Literal["none", "rigid", "similarity", "affine"] | None,
-        tyro.conf.arg(metavar="MODEL", help_behavior_hint=""),
-    ] = None
-    fixed_mask: OptionalFile = None
-    moving_mask: OptionalFile = None
     fixed_landmarks: OptionalFile = None
     moving_landmarks: OptionalFile = None
     fixed_segmentation: OptionalFile = None
     moving_segmentation: OptionalFile = None
-    warp_labels: OptionalFile = None
     device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cpu"
     header: Header = None
     learn2reg: OptionalOutput = None
-    report: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
-    figure: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     quiet: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
 
     def run(self) -> None:

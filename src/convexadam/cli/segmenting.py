@@ -16,11 +16,17 @@ from convexadam.segmentation import (
     LabelFusion,
     LocalVote,
     MajorityVote,
+    NonLocalVote,
     segment,
     segment_left_out,
 )
 
-METHODS: dict[str, type[LabelFusion]] = {"joint": JointFusion, "local": LocalVote, "majority": MajorityVote}
+METHODS: dict[str, type[LabelFusion]] = {
+    "joint": JointFusion,
+    "local": LocalVote,
+    "majority": MajorityVote,
+    "nonlocal": NonLocalVote,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +45,8 @@ class Segment(StudyOptions):
     atlases
         List of atlases: .csv, .tsv or .json with image, labels and, optionally, id. Paths are relative to it.
     method
-        joint: joint label fusion. local: votes weighted by local correlation. majority: one vote each.
+        joint: joint label fusion. nonlocal: votes of all similar patches nearby. local: votes weighted by local
+        correlation. majority: one vote each.
     most
         Fuse only so many atlases, the most similar ones after registration.
     probabilities_of
@@ -55,7 +62,7 @@ class Segment(StudyOptions):
     target: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET", help_behavior_hint="")] = None
     output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     atlases: Annotated[Path, tyro.conf.arg(metavar="MANIFEST")]
-    method: Literal["joint", "local", "majority"] = "joint"
+    method: Literal["joint", "nonlocal", "local", "majority"] = "joint"
     most: int | None = None
     probabilities_of: tuple[int, ...] = ()
     missing: int | None = None
@@ -88,10 +95,8 @@ class Segment(StudyOptions):
             say(f"convexadam: warning: atlas {name} could not be registered: {error}")
         if not self.quiet:
             agree = 100 * float((found.fusion.confidence.data == 1).float().mean())
-            say(
-                f"{len(found.atlases)} atlases fused, which agree at {agree:.1f} % of the voxels; "
-                f"{self.output_dir / 'labels.nii.gz'}"
-            )
+            count = "1 atlas" if len(found.atlases) == 1 else f"{len(found.atlases)} atlases"
+            say(f"{count} fused, which agree at {agree:.1f} % of the voxels; {self.output_dir / 'labels.nii.gz'}")
 
     def _segment_left_out(self, settings: dict[str, object]) -> None:
         means = list[float]()

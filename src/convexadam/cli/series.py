@@ -34,8 +34,8 @@ class Series:
         Number of the frame to register to, from 0; or mean, the average of the frames.
     order
         reference: each frame to the reference. chain: each frame to the one before it.
-    warm
-        Start each frame at the transform of the one before it.
+    cold
+        Register each frame that deforms by itself; without it, the search begins at the field of the frame before.
     temporal_sigma
         Standard deviation, in frames, of the smoothing of transforms over time.
     labels
@@ -51,7 +51,7 @@ class Series:
     motion: Literal["rigid", "affine", "deformable"] = "rigid"
     reference: str = "0"
     order: Order = "reference"
-    warm: bool = False
+    cold: bool = False
     temporal_sigma: float = 0.0
     labels: OptionalFile = None
     preset: Preset = "default"
@@ -69,7 +69,7 @@ class Series:
             config=self._make_config(),
             reference="mean" if self.reference == "mean" else int(self.reference),
             order=self.order,
-            warm_start=self.warm,
+            warm_start=False if self.cold else None,
             temporal_sigma=self.temporal_sigma,
         )
         if self.labels is not None:

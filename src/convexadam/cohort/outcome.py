@@ -43,6 +43,14 @@ class CohortOutcome:
         Whether the error is one of the inputs or settings, which no repetition changes.
     warnings
         Warnings of the registration.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.cohort import CohortOutcome, PairFiles
+    >>> pair = PairFiles(id="one", fixed="a.nii.gz", moving="b.nii.gz")
+    >>> CohortOutcome(pair=pair, status="done", folder=Path("study/pairs/one"), seconds=2.0, scores={"dice": 0.91})
+    CohortOutcome('one', status: done, Dice: 0.91, time: 2 s)
     """
 
     pair: PairFiles

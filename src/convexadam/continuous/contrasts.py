@@ -10,10 +10,10 @@ import torch
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_component, check_count, check_number
 from convexadam._typing import Channels, Field, Float, Tensor
-from convexadam.continuous.joint_ssd import normalise_locally
 from convexadam.continuous.level import Level
 from convexadam.continuous.protocols import Similarity, Weights
 from convexadam.errors import ConfigError
+from convexadam.kernels.local_normalisation import normalise_locally
 from convexadam.kernels.smooth import smooth
 from convexadam.kernels.warp import identity_positions, sample_linear
 from convexadam.kernels.warp_ssd import overlap_weight
@@ -58,7 +58,10 @@ def contrast_coherence(fixed: Channels, moving: Channels, displacement: Field, w
     1.0
     """
     shape = (displacement.shape[1], displacement.shape[2], displacement.shape[3])
-    f, m = (normalise_locally(x, _INNER_RADIUS, _FLOOR, w) for x, w in zip((fixed, moving), weights, strict=True))
+    f, m = (
+        normalise_locally(x, radius=_INNER_RADIUS, floor=_FLOOR, weight=w)
+        for x, w in zip((fixed, moving), weights, strict=True)
+    )
     m = sample_linear(m, identity_positions(shape, like=displacement) + displacement)
     weight, taps = overlap_weight(displacement, *weights), (1.0,) * (2 * _RADIUS + 1)
     covariance, f2, m2 = smooth(torch.cat([f * m, f * f, m * m]), taps, before=weight)

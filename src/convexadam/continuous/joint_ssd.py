@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -11,11 +10,10 @@ import torch
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_component, check_count, check_flag, check_number, show
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
-from convexadam.continuous.protocols import SimilarityTerm, Weights
+from convexadam.continuous.protocols import Compared, SimilarityTerm, Weights
 from convexadam.continuous.similarity import Ssd
 from convexadam.errors import ConfigError, InputError
-from convexadam.kernels.lncc.reference import normalise
-from convexadam.kernels.smooth import smooth
+from convexadam.kernels.local_normalisation import mean_squared_slopes, normalise_locally, scale_channels
 from convexadam.kernels.warp_ssd import overlap_weight
 
 _MOST_RADIUS = 1000
@@ -75,32 +73,6 @@ class Part:
         check_number(self.variance_floor, "variance_floor", above=True)
         check_flag(self.by_distance, "by_distance")
 
-    @check_arguments
-    def select(self, features: Channels, weight: Volume | None) -> Iterator[Volume]:
-        """Yield the channels, normalised in local windows if ``radius`` is set."""
-        for number in range(self.first, self.first + self.channels):
-            channel = features[number : number + 1]
-            if self.radius is not None:
-                channel = normalise_locally(channel, self.radius, self.variance_floor, weight)
-            yield channel[0]
-
-
-def normalise_locally(channel: Channels, radius: int, floor: float, weight: Volume | None) -> Channels:
-    """Shift and scale a channel ``[1, i, j, k]`` to mean 0 and variance 1 in the window around each point.
-
-    ``floor`` is added to local variances, as a share of the variance of the channel. Points of less weight than their
-    window has on average, which hold padding rather than the image, are drawn towards its mean, 0.
-    """
-    taps = (1.0,) * (2 * radius + 1)
-    values = normalise(channel.contiguous(), weight)
-    known = torch.ones_like(values[0]) if weight is None else weight
-    total = smooth(known[None], taps)[0]
-    inverse = torch.where(total > 0, 1 / torch.where(total > 0, total, 1.0), 0.0)
-    mean = smooth(values, taps, before=weight, after=inverse)
-    variance = smooth(values.square(), taps, before=weight, after=inverse).addcmul_(mean, mean, value=-1)
-    result = (values - mean).mul_(variance.clamp_min_(0).add_(floor).rsqrt_())
-    return result if weight is None else result.mul_(inverse.mul_(known).mul_(len(taps) ** 3).clamp_(max=1.0))
-
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -157,50 +129,63 @@ class JointSsd:
         InputError
             If the maps have fewer channels than the parts need.
         """
+        similarity, maps = self.pack([fixed, moving], start, weights)
+        return similarity.prepare(maps[0], maps[1], start, weights)
+
+    @check_arguments
+    def pack(self, maps: list[Channels], start: Field, weights: Weights) -> tuple[Ssd, Compared]:
+        """Return the channels of all parts, and how they are compared; see `convexadam.continuous.PacksFeatures`.
+
+        Raises
+        ------
+        InputError
+            If the maps have fewer channels than the parts need.
+        """
         needed = max(part.first + part.channels for part in self.parts)
-        if needed > len(fixed):
+        if needed > len(maps[0]):
             raise InputError(
-                f"features must have at least {needed} channels for the parts of the JointSsd, got {len(fixed)}; "
+                f"features must have at least {needed} channels for the parts of the JointSsd, got {len(maps[0])}; "
                 "set first and channels of each Part to those of the features"
             )
-        count = sum(part.channels for part in self.parts)
-        maps = [f.new_empty((*f.shape[1:], count)).permute(3, 0, 1, 2) for f in (fixed, moving)]
-        first = 0
+        fixed = self._write_parts(maps.pop(0), weights[0])
+        moving = self._write_parts(maps.pop(0), weights[1])
+        slopes = mean_squared_slopes(fixed, weights[0]) + mean_squared_slopes(moving, weights[1])
+        factors, first = torch.empty_like(slopes), 0
         for part in self.parts:
-            slopes = fixed.new_zeros(())
-            for target, features, weight in zip(maps, (fixed, moving), weights, strict=True):
-                for number, channel in enumerate(part.select(features, weight), start=first):
-                    target[number] = channel
-                    slopes = slopes + _mean_squared_slope(channel, weight)
-            per_slope = torch.where(slopes > 0, 1 / torch.where(slopes > 0, slopes, 1.0), 0.0)
+            chosen = slice(first, first + part.channels)
+            slope = slopes[chosen].sum()
+            per_slope = torch.where(slope > 0, 1 / torch.where(slope > 0, slope, 1.0), 0.0)
             scale = part.weight * per_slope
-            f, m = (target[first : first + part.channels] for target in maps)
             if part.by_distance:
-                scale = scale * (per_slope * _mean_squared_difference(f, m, start, weights)).square()
-            for target in (f, m):
-                target.mul_(scale.sqrt())
+                distance = per_slope * _mean_squared_difference(fixed[chosen], moving[chosen], start, weights)
+                scale = scale * distance.square()
+            factors[chosen] = scale.sqrt()
             first += part.channels
-        return Ssd(robust_scale=self.robust_scale).prepare(maps[0], maps[1], start, weights)
+        for target in (fixed, moving):
+            scale_channels(target, factors)
+        return Ssd(robust_scale=self.robust_scale), (fixed, moving)
+
+    def _write_parts(self, features: Channels, weight: Volume | None) -> Float[Tensor, "p i j k"]:
+        """Return the channels of all parts, last in memory."""
+        count = sum(part.channels for part in self.parts)
+        result = features.new_empty((*features.shape[1:], count)).permute(3, 0, 1, 2)
+        rest = result
+        for part in self.parts:
+            _write_channels(part, features, weight, rest[: part.channels])
+            rest = rest[part.channels :]
+        return result
+
+
+def _write_channels(part: Part, features: Channels, weight: Volume | None, out: Float[Tensor, "p i j k"]) -> None:
+    """Write the channels of a part, normalised in local windows if it has a radius."""
+    chosen = features[part.first : part.first + part.channels]
+    if part.radius is None:
+        out.copy_(chosen)
+    else:
+        normalise_locally(chosen, radius=part.radius, floor=part.variance_floor, weight=weight, out=out)
 
 
 def _mean_squared_difference(fixed: Channels, moving: Channels, start: Field, weights: Weights) -> Float[Tensor, ""]:
     """Sum over the channels of the mean over the overlap, by weight, at the displacement ``start``."""
     difference, _ = Ssd().prepare(fixed, moving, start, weights)(start.detach())
     return difference.detach() / overlap_weight(start, *weights).mean().clamp_min(1e-12)
-
-
-def _mean_squared_slope(channel: Volume, weight: Volume | None) -> Float[Tensor, ""]:
-    """Mean over the points, by weight, of the squared differences of neighbours along each axis."""
-    total = torch.zeros((), dtype=torch.float64, device=channel.device)
-    for axis in range(3):
-        squares = channel.diff(dim=axis).square_()
-        if weight is not None:
-            squares *= _least_of_neighbours(weight, axis)
-        total = total + squares.sum(dtype=torch.float64)
-    known = channel.numel() if weight is None else weight.sum(dtype=torch.float64).clamp_min(1e-12)
-    return (total / known).to(channel.dtype)
-
-
-def _least_of_neighbours(weight: Volume, axis: int) -> Float[Tensor, "a b d"]:
-    size = weight.shape[axis] - 1
-    return torch.minimum(weight.narrow(axis, 0, size), weight.narrow(axis, 1, size))

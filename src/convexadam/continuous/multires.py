@@ -16,6 +16,7 @@ from convexadam.continuous.contrasts import DifferentContrasts, contrast_coheren
 from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.level import Level
 from convexadam.continuous.objective import RegistrationObjective, mean_curvature
+from convexadam.continuous.packing import pack_level
 from convexadam.continuous.parametrisation import Additive
 from convexadam.continuous.protocols import (
     HasTotalSmoothing,
@@ -247,14 +248,15 @@ class Refinement:
             return
         if soft_mask is None and self.estimates_volume_mask:
             soft_mask = self._estimate_volume_mask(extract, start, shape, symmetric=symmetric)
-        fields, last = start if symmetric else dataclasses.replace(start, backward=None), len(self.levels) - 1
+        fields, last = start, len(self.levels) - 1
         for number in range(last + 1):
-            features = extract(number)
-            begin = fields.resample(features.spacing, shape)
-            mask = pool_weight(soft_mask, features.spacing)
+            extracted, forward_only = [extract(number)], self.levels[number].forward_only or not symmetric
+            fields = dataclasses.replace(fields, backward=None) if forward_only else fields
+            begin = fields.resample(extracted[0].spacing, shape)
+            similarity, features = pack_level(self.similarity, extracted, begin.forward)
+            mask, same = pool_weight(soft_mask, features.spacing), dataclasses.replace(self, similarity=similarity)
             yield Snapshot(level=number, iteration=0, fields=begin, features=features)
-            both = symmetric and not self.levels[number].forward_only
-            refine = self._refine_both if both else self._refine_forward
+            refine = same._refine_forward if forward_only else same._refine_both
             for iteration, fields in refine(number, features, begin, mask, iterations if number == last else ()):
                 yield Snapshot(level=number, iteration=iteration, fields=fields, features=features)
 
@@ -318,8 +320,8 @@ class Refinement:
         """Return the settings for the contrasts of the images, and the extraction, begun with the first level."""
         level = extract(0)
         fixed, moving = (unpack(f)[other.channel : other.channel + 1] for f in (level.fixed, level.moving))
-        displacement = start.resample(level.spacing, shape).forward
-        one = bool(contrast_coherence(fixed, moving, displacement, level.weights) >= other.coherence)
+        coherence = contrast_coherence(fixed, moving, start.resample(level.spacing, shape).forward, level.weights)
+        one = bool(coherence >= other.coherence)
         chosen = dataclasses.replace(self, different_contrasts=None) if one else self._for_different_contrasts(other)
         first = [level]
         return chosen, lambda number: first.pop() if number == 0 and first else extract(number)
@@ -366,8 +368,7 @@ class Refinement:
         """Yield the number of each iteration, from 0, and the displacement, whose memory the next one overwrites."""
         level = self.levels[number]
         smoothing = level.update_smoothing or self.update_smoothing
-        # features that are no tensors were packed for a similarity that says that it takes them
-        fixed, moving = cast("tuple[Channels, Channels]", (features.fixed, features.moving))
+        fixed, moving = cast("tuple[Channels, Channels]", (features.fixed, features.moving))  # or as it takes them
         term, regularisers = self.similarity.prepare(fixed, moving, start, features.weights), list(self.regularisers)
         if features.landmarks is not None:
             scale = float(mean_curvature(term, start))
@@ -379,9 +380,8 @@ class Refinement:
         )
         objective, state = restrict(free_objective, free_state, features.restrict_deformation)
         yield 0, state.displacement
-        for iteration in self.optimiser.minimise(
-            objective, state, Convergence(level.iterations, self.tolerance), smoothing
-        ):
+        convergence = Convergence(level.iterations, self.tolerance)
+        for iteration in self.optimiser.minimise(objective, state, convergence, smoothing):
             yield iteration, state.displacement
 
     def _estimate_volume_mask(

@@ -15,6 +15,7 @@ from convexadam.continuous.smoothing import Smoothing, TotalSmoothing
 
 __all__ = [
     "ChannelsLast",
+    "Compared",
     "CopiesFeatures",
     "DisplacementState",
     "HasCurvature",
@@ -23,6 +24,7 @@ __all__ = [
     "MaskedRegulariser",
     "Objective",
     "Optimiser",
+    "PacksFeatures",
     "Parametrisation",
     "Regulariser",
     "Similarity",
@@ -30,6 +32,9 @@ __all__ = [
     "UpdateRule",
     "Weights",
 ]
+
+Compared: TypeAlias = tuple[Float[Tensor, "p i j k"], Float[Tensor, "p i j k"]]
+"""Maps that a similarity makes from the features of both images; see `PacksFeatures`."""
 
 Weights: TypeAlias = tuple[Volume | None, Volume | None]
 """Evidence of each control point in the fixed and in the moving image; ``None`` for 1 everywhere."""
@@ -124,6 +129,24 @@ class ChannelsLast(Protocol):
 def prefers_channels_last(similarity: Similarity) -> bool:
     """Whether a similarity copies feature maps unless they are packed for it."""
     return isinstance(similarity, ChannelsLast) and similarity.channels_last
+
+
+@runtime_checkable
+class PacksFeatures(Protocol):
+    """A similarity that compares maps made from the features, in place of which they are kept."""
+
+    def pack(self, maps: list[Channels], start: Field, weights: Weights) -> tuple[Similarity, Compared]:
+        """Return what is compared instead of the features of both images, and how.
+
+        Parameters
+        ----------
+        maps
+            Features of the fixed and of the moving image, ``[c, i, j, k]``; the list is emptied, so that they need not
+            be in memory together with all that is made from them.
+        start, weights
+            As of `Similarity.prepare`.
+        """
+        ...
 
 
 @runtime_checkable

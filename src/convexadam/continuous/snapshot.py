@@ -28,6 +28,18 @@ class Snapshot:
         On the control points of the level; ``backward`` is ``None`` if the level refines forward only.
     features
         What the level compares.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.continuous import Level, Refinement
+    >>> from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
+    >>> maps = torch.rand(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> start = ForwardBackward(forward=torch.zeros(3, 8, 8, 8))
+    >>> refinement = Refinement(levels=(Level(spacing=1, iterations=2),))
+    >>> steps = refinement.refine(lambda number: FeatureLevel(fixed=maps, moving=maps), start, (8, 8, 8))
+    >>> [(snapshot.level, snapshot.iteration) for snapshot in steps]
+    [(0, 0), (0, 2)]
     """
 
     level: int

@@ -32,7 +32,7 @@ from convexadam.data.texture import Texture, bias_field, gaussian_noise, rician_
 from convexadam.data.tissues import CONTRASTS, LABEL_NAMES
 from convexadam.data.wall import paint_back, paint_chest, paint_ribs, paint_spine, paint_strands, paint_wall
 from convexadam.errors import ConfigError, InputError
-from convexadam.geometry.grid import Grid, axes_with_extent
+from convexadam.geometry.grid import Grid, axes_with_extent, restrict_to_slice
 from convexadam.geometry.image import Image
 from convexadam.geometry.tensors import finest_float, parse_device
 from convexadam.kernels.warp import identity_positions
@@ -155,10 +155,7 @@ def phantom_pair(
     target = torch.device("cpu") if device is None else parse_device(device)
     generator = torch.Generator("cpu").manual_seed(int(seed))
     frame = _Frame.of(grid)
-    if grid.slice_axis is not None:
-        across = grid.canonical().slice_axis
-        a, b, c = (0.0 if axis == across else weight for axis, weight in enumerate(restrict_deformation))
-        restrict_deformation = (a, b, c)
+    restrict_deformation = restrict_to_slice(restrict_deformation, grid.canonical())
     person = Motion.draw_individual(generator)
     plan = Plan.draw(generator)
     motion = Motion.draw_breathing(generator).with_gain(restrict_deformation)

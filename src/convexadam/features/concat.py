@@ -162,14 +162,19 @@ class Concat:
     @check_arguments
     def extract_pair(self, fixed: FeatureInput, moving: FeatureInput, spacings: tuple[Triple, ...]) -> tuple[Pair, ...]:
         """Return the channels of all parts of both images for each spacing."""
-        pairs = [extract_pair_features(part, fixed, moving, spacings) for part in self.parts]
-        return tuple(
-            (self._concatenate([f for f, _ in parts]), self._concatenate([m for _, m in parts]))
-            for parts in zip(*pairs, strict=True)
-        )
+        parts = [list(extract_pair_features(part, fixed, moving, spacings)) for part in self.parts]
+        return tuple(self._join([part.pop(0) for part in parts]) for _ in spacings)
+
+    def _join(self, pairs: list[Pair]) -> Pair:
+        """Concatenate the maps of all parts, whose list is emptied: those of one image are released before the next."""
+        fixed, moving = [f for f, _ in pairs], [m for _, m in pairs]
+        pairs.clear()
+        return self._concatenate(fixed), self._concatenate(moving)
 
     def _concatenate(self, maps: list[Pooled]) -> Pooled:
-        return torch.cat([m if factor == 1 else m * factor for m, factor in zip(maps, self._factors, strict=True)])
+        joined = torch.cat([m if factor == 1 else m * factor for m, factor in zip(maps, self._factors, strict=True)])
+        maps.clear()
+        return joined
 
     @property
     def _factors(self) -> list[float]:

@@ -13,7 +13,7 @@ import torch
 
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_number, is_finite, show
-from convexadam._typing import Field, Points, Tensor, Triple
+from convexadam._typing import AxisWeights, Field, Points, Tensor, Triple
 from convexadam.errors import GeometryError
 from convexadam.geometry.tensors import check_allocation, parse_points, to_finest_float, to_matrix, working_dtype
 from convexadam.kernels._device import send
@@ -241,6 +241,12 @@ class Grid:
 def axes_with_extent(grid: Grid) -> tuple[int, ...]:
     """Return the axes along which an image has several voxels: those of the plane of one slice; else all three."""
     return tuple(axis for axis in range(3) if axis != grid.slice_axis)
+
+
+def restrict_to_slice(weights: AxisWeights, grid: Grid) -> AxisWeights:
+    """Return weights of motion along the axes of a grid, with 0 across the slice of a 2-D image."""
+    a, b, c = (0.0 if axis == grid.slice_axis else float(weight) for axis, weight in enumerate(weights))
+    return a, b, c
 
 
 def sides_mm(grid: Grid) -> tuple[float, ...]:

@@ -17,15 +17,13 @@ from convexadam.io.itk_transforms import write_itk_transform
 from convexadam.io.landmark_table import LandmarkFile
 from convexadam.io.landmarks import read_landmark_file, read_landmarks, read_landmarks_mm, write_landmarks
 from convexadam.io.learn2reg import (
-    check_learn2reg,
-    check_learn2reg_2021,
-    check_learn2reg_name,
     read_learn2reg,
     read_learn2reg_2021,
     read_learn2reg_voxels,
     write_learn2reg,
     write_learn2reg_2021,
 )
+from convexadam.io.learn2reg_checks import check_learn2reg, check_learn2reg_2021, check_learn2reg_name
 from convexadam.io.manifest import PairFiles, read_manifest
 from convexadam.io.nifti_placement import use_header
 from convexadam.io.scans import ScanFiles, read_scans

@@ -68,6 +68,15 @@ def register_format(transform_format: TransformFormat) -> None:
     ------
     ConfigError
         If it is not a `TransformFormat`, its name exists, or another format is the default of one of its suffixes.
+
+    Examples
+    --------
+    >>> from convexadam.io import TransformFormat, get_format, register_format, unregister_format
+    >>> plain = TransformFormat(name="plain", convention="mm RAS+", contents="4 x 4 numbers", suffixes=(".plain",))
+    >>> register_format(plain)
+    >>> get_format("plain").convention
+    'mm RAS+'
+    >>> unregister_format("plain")
     """
     if not isinstance(transform_format, TransformFormat):
         raise ConfigError(
@@ -86,6 +95,15 @@ def unregister_format(name: str) -> None:
     ------
     ConfigError
         If no format of that name was registered.
+
+    Examples
+    --------
+    >>> from convexadam.io import TransformFormat, register_format, transform_formats, unregister_format
+    >>> plain = TransformFormat(name="plain", convention="mm RAS+", contents="4 x 4 numbers", suffixes=(".plain",))
+    >>> register_format(plain)
+    >>> unregister_format("plain")
+    >>> "plain" in {one.name for one in transform_formats()}
+    False
     """
     if name not in _REGISTERED:
         registered = ", ".join(_REGISTERED) or "none"

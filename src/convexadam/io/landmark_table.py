@@ -45,6 +45,17 @@ class LandmarkFile:
         Cells of tables, and which of them are the coordinates.
     markups
         The content of a ``.mrk.json`` file.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam.io import LandmarkFile
+    >>> table = LandmarkFile(
+    ...     points=torch.tensor([[1.0, 2.0, 3.0]]), head=("x,y,z,name",), rows=(("1", "2", "3", "apex"),)
+    ... )  # as `read_landmark_file` returns it
+    >>> print(table.format(torch.tensor([[4.0, 5.0, 6.5]])), end="")
+    x,y,z,name
+    4.0,5.0,6.5,apex
     """
 
     points: Points

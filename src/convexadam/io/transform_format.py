@@ -21,7 +21,14 @@ _GRID_NAMES = ("fixed", "moving")
 @final
 @dataclass(frozen=True, kw_only=True)
 class NiftiHeader:
-    """Shape of a NIfTI file, and the code, name and parameters of its intent."""
+    """Shape of a NIfTI file, and the code, name and parameters of its intent.
+
+    Examples
+    --------
+    >>> from convexadam.io import NiftiHeader
+    >>> NiftiHeader(shape=(64, 64, 40, 1, 3), intent=1007).intent == 1007  # a vector at each voxel, as in fields of ITK
+    True
+    """
 
     shape: tuple[int, ...]
     intent: int
@@ -46,6 +53,14 @@ class FileHeader:
         Names of the members if the file is a zip archive, else ``None``.
     fixed
         The fixed grid if the caller passed one, else ``None``.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.io import FileHeader
+    >>> header = FileHeader(path=Path("warp.tfm"), head=b"#Insight Transform File V1.0")
+    >>> header.head.startswith(b"#Insight"), header.nifti is None
+    (True, True)
     """
 
     path: Path
@@ -68,6 +83,12 @@ class Possible:
         Grids that reading this content needs; ``None`` takes ``read_needs`` of the format.
     alternative
         What the caller may do instead of naming the format: ``"use Affine(numpy.loadtxt(...))"``.
+
+    Examples
+    --------
+    >>> from convexadam.io import Possible
+    >>> Possible(content="a displacement field of FSL (mm)", needs=("fixed", "moving")).needs
+    ('fixed', 'moving')
     """
 
     content: str
@@ -86,6 +107,12 @@ class Unusable:
         What the file holds, as a verb phrase: ``"holds spline coefficients of FSL"``.
     advice
         What to do: ``"convert it with fnirtfileutils --out"``.
+
+    Examples
+    --------
+    >>> from convexadam.io import Unusable
+    >>> Unusable(problem="holds spline coefficients of FSL", advice="convert it with fnirtfileutils --out").advice
+    'convert it with fnirtfileutils --out'
     """
 
     problem: str

@@ -63,6 +63,24 @@ def evaluate_fields(config: EvaluationConfig, folder: StrPath, *, progress: Prog
     Notes
     -----
     All computations are in float64; the official script evaluates ``.npz`` fields in float32.
+
+    Examples
+    --------
+    >>> import json
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid
+    >>> from convexadam.io import write_learn2reg
+    >>> from convexadam.learn2reg import evaluate_fields, make_evaluation_config, read_task
+    >>> pair = {"fixed": "imagesTr/Demo_0001_0000.nii.gz", "moving": "imagesTr/Demo_0002_0000.nii.gz"}
+    >>> dataset = {"name": "Demo", "tensorImageShape": [8, 8, 8], "registration_val": [pair]}
+    >>> _ = Path("dataset.json").write_text(json.dumps(dataset))
+    >>> Path("fields").mkdir()
+    >>> field = DisplacementField(torch.zeros(3, 8, 8, 8), Grid((8, 8, 8)))
+    >>> write_learn2reg(field, "fields/disp_0001_0000_0002_0000.npz")
+    >>> found = evaluate_fields(make_evaluation_config(read_task("dataset.json")), "fields")
+    >>> found["aggregates"]["LogJacDetStd"]["mean"]
+    0.0
     """
     cases, hardest = {}, {m.name: _HardestMean(m.metric) for m in config.measures if m.metric in ("dice", "tre")}
     for number, (pair, shape) in enumerate(zip(config.pairs, config.shapes, strict=True)):

@@ -36,6 +36,12 @@ class Measure:
         Labels of Dice and surface distance.
     points
         Points of the landmark error.
+
+    Examples
+    --------
+    >>> from convexadam.learn2reg import Measure
+    >>> Measure(name="DSC", metric="dice", labels=(1, 2)).labels
+    (1, 2)
     """
 
     name: str
@@ -59,6 +65,19 @@ class EvaluationConfig:
         The metrics.
     masked
         Whether regularity is computed inside the mask of the fixed image, if there is one.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.learn2reg import EvaluationConfig, Measure, TaskImage, TaskPair
+    >>> fixed, moving = (TaskImage(folder=Path("Lung"), name=f"imagesTr/Lung_000{n}_0000.nii.gz") for n in (1, 2))
+    >>> regularity = Measure(name="LogJacDetStd", metric="sdlogj")
+    >>> config = EvaluationConfig(
+    ...     task="Lung", pairs=(TaskPair(fixed=fixed, moving=moving),), shapes=((8, 8, 8),), measures=(regularity,),
+    ...     masked=False,
+    ... )
+    >>> config.measures[0].name
+    'LogJacDetStd'
     """
 
     task: str
@@ -82,6 +101,18 @@ def make_evaluation_config(task: Task, split: Split = "val") -> EvaluationConfig
         If the task has no pairs of that split.
     FileError
         If the shape of the images is unknown: dataset.json omits it, and an image cannot be read.
+
+    Examples
+    --------
+    >>> import json
+    >>> from pathlib import Path
+    >>> from convexadam.learn2reg import make_evaluation_config, read_task
+    >>> pair = {"fixed": "imagesTr/Demo_0001_0000.nii.gz", "moving": "imagesTr/Demo_0002_0000.nii.gz"}
+    >>> dataset = {"name": "Demo", "tensorImageShape": [8, 8, 8], "registration_val": [pair]}
+    >>> _ = Path("dataset.json").write_text(json.dumps(dataset))
+    >>> config = make_evaluation_config(read_task("dataset.json"))
+    >>> config.shapes, [measure.name for measure in config.measures]
+    (((8, 8, 8),), ['LogJacDetStd'])
     """
     pairs = task.get_pairs(split)
     measures = [Measure(name="LogJacDetStd", metric="sdlogj")]
@@ -118,6 +149,19 @@ def read_evaluation_config(path: StrPath, task: Task) -> EvaluationConfig:
     ------
     FileError
         If the file cannot be read, or is not such a configuration.
+
+    Examples
+    --------
+    >>> import json
+    >>> from pathlib import Path
+    >>> from convexadam.learn2reg import read_evaluation_config, read_task
+    >>> pair = {"fixed": "imagesTr/Demo_0001_0000.nii.gz", "moving": "imagesTr/Demo_0002_0000.nii.gz"}
+    >>> dataset = {"name": "Demo", "tensorImageShape": [8, 8, 8], "registration_val": [pair]}
+    >>> _ = Path("dataset.json").write_text(json.dumps(dataset))
+    >>> official = {"eval_pairs": [pair], "expected_shape": [8, 8, 8], "evaluation_methods": [{"metric": "sdlogj"}]}
+    >>> _ = Path("Demo_VAL_evaluation_config.json").write_text(json.dumps(official))
+    >>> read_evaluation_config("Demo_VAL_evaluation_config.json", read_task("dataset.json")).shapes
+    ((8, 8, 8),)
     """
     with check_file(path, "an evaluation configuration of Learn2Reg") as source:
         data = json.loads(source.read_text(encoding="utf-8"))

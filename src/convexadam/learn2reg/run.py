@@ -40,6 +40,12 @@ class Outcome:
         Time of the registration.
     folded_percent
         Share of folded voxels.
+
+    Examples
+    --------
+    >>> from convexadam.learn2reg import Outcome
+    >>> Outcome(pair="0001_0000<--0002_0000", status="done", seconds=1.6, folded_percent=0.0).status
+    'done'
     """
 
     pair: str

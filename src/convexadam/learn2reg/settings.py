@@ -44,6 +44,13 @@ class TaskPreset:
         Deviations from the source.
     required_inputs
         Inputs required besides the images.
+
+    Examples
+    --------
+    >>> from convexadam.learn2reg import task_preset
+    >>> chosen = task_preset("OASIS")
+    >>> chosen.uses_labels, chosen.config.discrete.radius
+    (True, 3)
     """
 
     task: str

@@ -103,6 +103,18 @@ def find_submission_problems(
         If there is no such folder.
     InputError
         If the task has no pairs of that split.
+
+    Examples
+    --------
+    >>> import json
+    >>> from pathlib import Path
+    >>> from convexadam.learn2reg import find_submission_problems, read_task
+    >>> pair = {"fixed": "imagesTr/Demo_0001_0000.nii.gz", "moving": "imagesTr/Demo_0002_0000.nii.gz"}
+    >>> dataset = {"name": "Demo", "tensorImageShape": [8, 8, 8], "registration_val": [pair]}
+    >>> _ = Path("dataset.json").write_text(json.dumps(dataset))
+    >>> Path("fields").mkdir()
+    >>> find_submission_problems("fields", read_task("dataset.json"))
+    ['no field of 0001_0000<--0002_0000: disp_0001_0000_0002_0000.npz is missing']
     """
     folder, known, problems = _check_folder(folder), {RECORD}, []
     for pair in task.get_pairs(split):
@@ -144,6 +156,23 @@ def write_submission(
         If the folder is not a valid submission (the message lists all problems), or the archive cannot be written.
     InputError
         If the task has no pairs of that split.
+
+    Examples
+    --------
+    >>> import json
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid
+    >>> from convexadam.io import write_learn2reg
+    >>> from convexadam.learn2reg import read_task, write_submission
+    >>> pair = {"fixed": "imagesTr/Demo_0001_0000.nii.gz", "moving": "imagesTr/Demo_0002_0000.nii.gz"}
+    >>> dataset = {"name": "Demo", "tensorImageShape": [8, 8, 8], "registration_val": [pair]}
+    >>> _ = Path("dataset.json").write_text(json.dumps(dataset))
+    >>> Path("fields").mkdir()
+    >>> field = DisplacementField(torch.zeros(3, 8, 8, 8), Grid((8, 8, 8)))
+    >>> write_learn2reg(field, "fields/disp_0001_0000_0002_0000.npz")
+    >>> write_submission("fields", read_task("dataset.json"), "submission.zip")
+    1
     """
     if not str(path).endswith(".zip"):
         raise FileError(f"the archive must have the extension .zip, got {path}; rename it")
@@ -162,7 +191,24 @@ def write_submission(
 def check_submission(
     folder: StrPath, task: Task, split: Split = "val", *, field_format: FieldFormat | None = None
 ) -> None:
-    """Raise `FileError` with all problems of a folder, if there are any; see `find_submission_problems`."""
+    """Raise `FileError` with all problems of a folder, if there are any; see `find_submission_problems`.
+
+    Examples
+    --------
+    >>> import json
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from convexadam import DisplacementField, Grid
+    >>> from convexadam.io import write_learn2reg
+    >>> from convexadam.learn2reg import check_submission, read_task
+    >>> pair = {"fixed": "imagesTr/Demo_0001_0000.nii.gz", "moving": "imagesTr/Demo_0002_0000.nii.gz"}
+    >>> dataset = {"name": "Demo", "tensorImageShape": [8, 8, 8], "registration_val": [pair]}
+    >>> _ = Path("dataset.json").write_text(json.dumps(dataset))
+    >>> Path("fields").mkdir()
+    >>> field = DisplacementField(torch.zeros(3, 8, 8, 8), Grid((8, 8, 8)))
+    >>> write_learn2reg(field, "fields/disp_0001_0000_0002_0000.npz")
+    >>> check_submission("fields", read_task("dataset.json"))
+    """
     problems = find_submission_problems(folder, task, split, field_format=field_format)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

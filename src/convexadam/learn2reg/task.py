@@ -45,6 +45,14 @@ class TaskImage:
         Folder of the task.
     name
         Path from the folder, as in dataset.json: ``./imagesTr/LungCT_0001_0000.nii.gz``.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.learn2reg import TaskImage
+    >>> image = TaskImage(folder=Path("LungCT"), name="imagesTr/LungCT_0001_0000.nii.gz")
+    >>> image.subject, image.modality, image.get_path_in("labels").as_posix()
+    ('0001', '0000', 'LungCT/labelsTr/LungCT_0001_0000.nii.gz')
     """
 
     folder: Path
@@ -74,7 +82,16 @@ class TaskImage:
 @final
 @dataclass(frozen=True, kw_only=True)
 class TaskPair:
-    """A pair of images of a task."""
+    """A pair of images of a task.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from convexadam.learn2reg import TaskImage, TaskPair
+    >>> fixed, moving = (TaskImage(folder=Path("Lung"), name=f"imagesTr/Lung_000{n}_0000.nii.gz") for n in (1, 2))
+    >>> TaskPair(fixed=fixed, moving=moving).long_name
+    'disp_0001_0000_0002_0000'
+    """
 
     fixed: TaskImage
     moving: TaskImage
@@ -141,6 +158,18 @@ class Task:
         Pairs of each split with valid pairs.
     split_errors
         Message for each split with invalid pairs.
+
+    Examples
+    --------
+    >>> import json
+    >>> from pathlib import Path
+    >>> from convexadam.learn2reg import read_task
+    >>> pair = {"fixed": "imagesTr/Demo_0001_0000.nii.gz", "moving": "imagesTr/Demo_0002_0000.nii.gz"}
+    >>> dataset = {"name": "Demo", "tensorImageShape": [8, 8, 8], "registration_val": [pair]}
+    >>> _ = Path("dataset.json").write_text(json.dumps(dataset))
+    >>> task = read_task("dataset.json")
+    >>> task.name, task.shape, task.get_pairs("val")[0].title
+    ('Demo', (8, 8, 8), '0001_0000<--0002_0000')
     """
 
     name: str
@@ -209,9 +238,12 @@ def read_task(path: StrPath) -> Task:
 
     Examples
     --------
+    >>> import json
+    >>> from pathlib import Path
     >>> from convexadam.learn2reg import read_task
-    >>> task = read_task("LungCT/LungCT_dataset.json")  # doctest: +SKIP
-    >>> task.splits["val"]  # doctest: +SKIP
+    >>> _ = Path("Demo_dataset.json").write_text(json.dumps({"name": "Demo", "tensorImageShape": [8, 8, 8]}))
+    >>> read_task("Demo_dataset.json").shape
+    (8, 8, 8)
     """
     with check_file(_find_dataset_file(Path(path)), "the dataset.json of a task of Learn2Reg") as source:
         data = json.loads(source.read_text(encoding="utf-8"))

@@ -52,6 +52,7 @@ ImagePair: TypeAlias = tuple[Image | None, Image | None]
 class RegistrationInputs:
     """Both images and what belongs to them, checked; for the meaning see `register`.
 
+    ``search_start`` is a transform at which the search begins, ``initial`` that by which the moving image is resampled.
     ``memo`` has what depends on the fixed image and the settings alone, if other moving images follow.
     """
 
@@ -63,6 +64,7 @@ class RegistrationInputs:
     sliding_regions: Image | None = None
     landmarks: Landmarks | None = None
     initial: Transform | None = None
+    search_start: Transform | None = None
     memo: Memo | None = None
 
 

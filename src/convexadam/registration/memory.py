@@ -10,7 +10,7 @@ import numpy as np
 
 from convexadam._checks import check_count, show
 from convexadam._typing import Triple
-from convexadam.continuous import CopiesFeatures, HasMemory
+from convexadam.continuous import CopiesFeatures, HasMemory, PacksFeatures
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError
 from convexadam.features import (
@@ -43,6 +43,9 @@ _SLAB, _SLAB_PER_VOXEL = 2**18, 28
 """Voxels of a field that are measured at once, and bytes that this takes for each."""
 
 _MOST_CHANNELS = 1_000_000
+
+_PACKING = 9
+"""Values per control point beside the features while they are packed (`PacksFeatures`): start, sums of windows."""
 
 _FIELDS = 8
 """Displacement fields in memory with a parametrisation that does not say (`HasMemory`)."""
@@ -170,8 +173,8 @@ def _alignment(alignment: LinearAlignment | None, native: Grid) -> int:
 
 
 def _join(features: Extractor, maps: int) -> int:
-    """Bytes of maps and, if they are joined from those of several extractors, of these."""
-    return 2 * maps if isinstance(features, MapLayout) and features.joins_maps else maps
+    """Bytes of maps and, if they are joined from those of several extractors, of these: one image after the other."""
+    return maps * 3 // 2 if isinstance(features, MapLayout) and features.joins_maps else maps
 
 
 def _extraction(features: Extractor, voxels: int, channels: int, *, resampled: bool) -> float:
@@ -194,13 +197,16 @@ def _refinement(config: RegistrationConfig, grid: Grid, spacing: Triple, channel
     parametrisation, similarity = config.continuous.parametrisation, config.continuous.similarity
     fields = parametrisation.memory_fields if isinstance(parametrisation, HasMemory) else _FIELDS
     fields += 2 * config.symmetric  # of the other direction
-    copied = channels
+    copied, points = channels, _control_points(grid, spacing)
+    if isinstance(similarity, PacksFeatures) and isinstance(similarity, CopiesFeatures):
+        packed = 2 * _FLOAT * points * similarity.count_copied_channels(channels, channels_last=False)
+        return max(maps // 2 + packed + points * _FLOAT * _PACKING, packed + points * _FLOAT * (3 * fields + 6))
     if isinstance(similarity, CopiesFeatures):
         features = config.continuous_features or config.features
         # features of a level of their own are brought to that layout as they are extracted
         channels_last = not shared or (isinstance(features, MapLayout) and features.channels_last)
         copied = 2 * similarity.count_copied_channels(channels, channels_last=channels_last)
-    return maps + _control_points(grid, spacing) * _FLOAT * (3 * fields + 6 + copied)
+    return maps + points * _FLOAT * (3 * fields + 6 + copied)
 
 
 def _finish(voxels: int, resampled: int) -> int:

@@ -13,6 +13,7 @@ from convexadam.continuous.protocols import prefers_channels_last
 from convexadam.errors import ConfigError
 from convexadam.features import Extractor, FeatureInput, Intensity, extract_features
 from convexadam.geometry import Grid, Image
+from convexadam.geometry.grid import restrict_to_slice
 from convexadam.kernels.feature_level import FeatureLevel, complete_weight, largest_value, measure_ranges
 from convexadam.kernels.resize import pool_weight, scale_to_voxels
 from convexadam.kernels.warp import identity_positions, sample_nearest
@@ -173,14 +174,13 @@ def refinement_spacings(config: RegistrationConfig, grid: Grid) -> list[Triple]:
 
 def axis_weights(config: RegistrationConfig, grid: Grid) -> AxisWeights:
     """Return the weights of motion along the axes of a grid in R, A, S order; 0 across the slice of a 2-D image."""
-    across = grid.slice_axis
-    a, b, c = (0.0 if axis == across else float(weight) for axis, weight in enumerate(config.restrict_deformation))
-    if not (a or b or c):
+    weights = restrict_to_slice(config.restrict_deformation, grid)
+    if not any(weights):
         raise ConfigError(
             "restrict_deformation must leave an axis in the plane of a 2-D image free, got "
             f"{config.restrict_deformation} for {grid!r}; set another weight above 0"
         )
-    return a, b, c
+    return weights
 
 
 def fit_spacing(spacing: Triple, shape: Triple) -> Triple:

@@ -120,8 +120,20 @@ def resample_to_working_grid(
     )
 
 
-def search(pair: WorkingPair, levels: Iterator[FeatureLevel]) -> tuple[ForwardBackward | None, FeatureLevel]:
-    """Run all searches, each around the result of the one before.
+def sample_search_start(
+    inputs: RegistrationInputs, initialisation: Initialisation, grid: Grid
+) -> ForwardBackward | None:
+    """Return the displacement at which the search begins, beyond the linear start, on the working grid."""
+    if inputs.search_start is None:
+        return None
+    beyond = compose(initialisation.start.inverse(), inputs.search_start).to_displacement_field(grid)
+    return ForwardBackward(forward=transform_vectors(np.linalg.inv(grid.affine), beyond.disp_mm))
+
+
+def search(
+    pair: WorkingPair, levels: Iterator[FeatureLevel], start: ForwardBackward | None = None
+) -> tuple[ForwardBackward | None, FeatureLevel]:
+    """Run all searches, each around the result of the one before, the first one around the start if there is one.
 
     Parameters
     ----------
@@ -129,6 +141,8 @@ def search(pair: WorkingPair, levels: Iterator[FeatureLevel]) -> tuple[ForwardBa
         The images.
     levels
         Features of each search, as `WorkingPair.extract` returns them; of any stage if there is no search.
+    start
+        Displacements to begin with, at any spacing; ``None`` for zero.
 
     Returns
     -------
@@ -147,12 +161,12 @@ def search(pair: WorkingPair, levels: Iterator[FeatureLevel]) -> tuple[ForwardBa
         )
     if not level.range.contrast:
         return None, level
-    fields, grid = None, pair.grid
+    fields, grid = start, pair.grid
     for number, search in enumerate(pair.config.searches):
         if number:
             level = next(levels)
-        start = None if fields is None else fields.resample(level.spacing, grid.shape)
-        fields = search.search_features(level, search.control_grid(grid.shape, grid.spacing_mm)[1], start=start)
+        around = None if fields is None else fields.resample(level.spacing, grid.shape)
+        fields = search.search_features(level, search.control_grid(grid.shape, grid.spacing_mm)[1], start=around)
     if not level.range.overlap and not (fields is not None and _overlap(level, fields.forward)):
         raise InputError(
             "the masks must overlap within the reach of the search, got no overlap; check masks and affines, or pass "
@@ -192,7 +206,7 @@ def finish(
     fields: ForwardBackward,
     measured: Mapping[str, Tensor] | None = None,
 ) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
-    """Return the transform on the fixed grid, its inverse if the settings are symmetric, and diagnostics.
+    """Return the transform on the fixed grid, its inverse if the last level estimated one, and diagnostics.
 
     ``grid`` is the working grid; ``measured`` are diagnostics that the device may still compute.
     """
@@ -200,10 +214,8 @@ def finish(
     transform, diagnostics = make_transform(inputs, initialisation, config, grid, fields, measured)
     if inputs.landmarks is not None:
         diagnostics |= inputs.landmarks.summary(transform)
-    if not config.symmetric:
+    if not config.symmetric or fields.backward is None:
         return transform, None, diagnostics
-    if fields.backward is None:  # the last levels were forward-only
-        return transform, transform.inverse(inputs.moving), diagnostics
     backward_mm = _upsample(config, fields.backward, fields, grid).to_displacement_field(fixed).disp_mm
     backward, _ = _unfold(backward_mm, fixed, {}, fold_free=_is_fold_free(config))
     start = initialisation.start

@@ -7,7 +7,7 @@ from typing import Any, final
 
 import torch
 
-from convexadam.geometry import Image
+from convexadam.geometry import Image, Transform
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import parse_fixed_image, parse_mask
 from convexadam.registration.memo import Memo
@@ -57,6 +57,7 @@ class PreparedImage:
         moving_mask: Any = None,
         moving_segmentation: Any = None,
         initial_transform: Any = None,
+        search_start: Transform | None = None,
         fixed_landmarks: Any = None,
         moving_landmarks: Any = None,
         landmark_weights: Any = None,
@@ -64,7 +65,9 @@ class PreparedImage:
     ) -> RegistrationResult:
         """Register a moving image to the fixed one; the arguments and the result are those of `register`.
 
-        No progress is shown unless it is asked for.
+        No progress is shown unless it is asked for. The first search covers its radius around ``search_start``, a
+        transform from fixed to moving such as that of a similar image, and the refinement begins there if there is no
+        search; the moving image is not resampled by it beforehand, unlike by ``initial_transform``.
         """
         with open_progress(progress) as report:
             return register_with_memo(
@@ -77,6 +80,7 @@ class PreparedImage:
                 moving_mask=moving_mask,
                 moving_segmentation=moving_segmentation,
                 initial_transform=initial_transform,
+                search_start=search_start,
                 fixed_landmarks=fixed_landmarks,
                 moving_landmarks=moving_landmarks,
                 landmark_weights=landmark_weights,

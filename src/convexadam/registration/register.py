@@ -40,6 +40,7 @@ from convexadam.registration.pipeline import (
     measure_similarity,
     refine,
     resample_to_working_grid,
+    sample_search_start,
     search,
 )
 from convexadam.registration.presets import parse_config
@@ -186,13 +187,17 @@ def register_with_memo(
     fixed_segmentation: Any = None,
     moving_segmentation: Any = None,
     initial_transform: Any = None,
+    search_start: Transform | None = None,
     fixed_landmarks: Any = None,
     moving_landmarks: Any = None,
     landmark_weights: Any = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> RegistrationResult:
-    """Do what `register` does, with a memo of what depends on the fixed image alone; ``None`` keeps nothing."""
+    """Do what `register` does, with a memo of what depends on the fixed image alone; ``None`` keeps nothing.
+
+    ``search_start`` is described by `PreparedImage.register`.
+    """
     place = device if isinstance(device, (str, torch.device)) else "the device"
     with _translate_memory_errors(f"{place} {_NO_MEMORY_FOR_IMAGES}"):
         images = parse_images(fixed, moving, device, fixed_affine=fixed_affine, moving_affine=moving_affine)
@@ -210,6 +215,7 @@ def register_with_memo(
             sliding_regions=parse_sliding_regions(sliding_regions, fixed_image, config),
             landmarks=parse_landmarks(fixed_landmarks, moving_landmarks, landmark_weights, grids),
             initial=parse_initial(initial_transform, fixed_image, moving_image),
+            search_start=search_start,
             memo=memo,
         )
     if inputs.landmarks is not None and config.landmarks is None:
@@ -245,10 +251,12 @@ def register_with_memo(
 def _register_deformably(
     inputs: RegistrationInputs, initialisation: Initialisation, config: RegistrationConfig, clock: _Clock
 ) -> tuple[DisplacementField, Transform | None, dict[str, float]]:
-    """Return the transform, its inverse if the settings are symmetric, and diagnostics."""
+    """Return the transform, its inverse if the last level estimated one, and diagnostics."""
     pair, levels, fine = _extract(inputs, initialisation, config, clock)
     grid = pair.grid
-    level, fields = _search_and_refine(pair, levels, fine, clock)
+    start = sample_search_start(inputs, initialisation, grid)
+    level, fields = _search_and_refine(pair, levels, fine, start, clock)
+    del start
     del pair, levels, fine
     with clock.stage("finish"):
         similarity = measure_similarity(level, fields.forward)
@@ -281,11 +289,15 @@ def _extract(
 
 
 def _search_and_refine(
-    pair: WorkingPair, levels: Iterator[FeatureLevel], fine: FeatureLevel | None, clock: _Clock
+    pair: WorkingPair,
+    levels: Iterator[FeatureLevel],
+    fine: FeatureLevel | None,
+    start: ForwardBackward | None,
+    clock: _Clock,
 ) -> tuple[FeatureLevel, ForwardBackward]:
     """Return the last level, and the displacements on its control points."""
     with clock.stage("discrete"):
-        fields, level = search(pair, levels)
+        fields, level = search(pair, levels, start)
         del levels
     with clock.stage("continuous"):
         if fields is None:  # no contrast in one of the images
@@ -294,6 +306,7 @@ def _search_and_refine(
             del level
 
             def extract(number: int) -> FeatureLevel:
+                release_memory()  # of the level before
                 return fine if fine is not None and number == 0 else pair.extract_refinement(number)
 
             for snapshot in refine(pair, fields, extract):

@@ -49,8 +49,8 @@ class RegistrationResult:
         Fixed to moving space, in mm RAS+: a field on the fixed image's grid, or an `Affine` if the linear alignment was
         the only stage.
     estimated_inverse
-        Moving to fixed space, estimated together with ``transform``; ``None`` unless the settings are ``symmetric``.
-        The method `inverse` returns it, or computes an inverse.
+        Moving to fixed space, estimated together with ``transform``; ``None`` unless the settings are ``symmetric`` and
+        no level is ``forward_only``. The method `inverse` returns it, or computes an inverse.
     fixed, moving
         The registered images.
     config
@@ -244,7 +244,7 @@ class RegistrationResult:
         return registration_figure(self.fixed, self.moving, self.moved, disp_mm, labels=maps, path=path)
 
     def inverse(self) -> Transform:
-        """Return the transform from moving to fixed space: the estimated one if the settings are symmetric.
+        """Return the transform from moving to fixed space: `estimated_inverse` if there is one.
 
         Otherwise it is computed once, and kept: exactly for an `Affine`, else on the grid of the moving image (see
         `DisplacementField.inverse`).

@@ -73,6 +73,18 @@ class PairReport:
         Measures that need labels or landmarks, by the names of `TRUTH`.
     cohort
         Page of the cohort, relative to this one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Affine, as_image
+    >>> from convexadam.report import PairReport, QualityMeasures, Verdict
+    >>> image = as_image(torch.rand(16, 16, 16))
+    >>> PairReport(
+    ...     title="A pair", transform=Affine(), fixed=image, moving=image, measures=QualityMeasures.from_dict({}),
+    ...     verdict=Verdict(grade="ok", reasons=(), score=0.0),
+    ... ).title
+    'A pair'
     """
 
     title: str
@@ -97,6 +109,21 @@ def write_pair_page(report: PairReport, path: Path | str, *, thumbnail: Path | N
         If it cannot be written.
     MissingExtraError
         If matplotlib or Pillow is not installed.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from convexadam import Affine, as_image
+    >>> from convexadam.report import PairReport, QualityMeasures, Verdict, write_pair_page
+    >>> image = as_image(torch.rand(16, 16, 16))
+    >>> report = PairReport(
+    ...     title="A pair", transform=Affine(), fixed=image, moving=image, measures=QualityMeasures.from_dict({}),
+    ...     verdict=Verdict(grade="ok", reasons=(), score=0.0),
+    ... )
+    >>> write_pair_page(report, "page.html")
+    >>> "A pair" in Path("page.html").read_text(encoding="utf-8")
+    True
     """
     views, has_one_contrast, picture = make_views(report.transform, report.fixed, report.moving, report.labels)
     page = _make_page(report, views, has_one_contrast)

@@ -76,6 +76,13 @@ class QualityMeasures:
     mirror_gain
         Similarity after registration of the moving image mirrored left to right, minus ``similarity_after``; above 0 if
         the mirrored image fits better.
+
+    Examples
+    --------
+    >>> from convexadam.report import QualityMeasures
+    >>> measures = QualityMeasures.from_dict({"similarity_shuffled": 0.2, "similarity_after": 0.8})
+    >>> round(measures.similarity_gain, 2)
+    0.75
     """
 
     similarity_before: float

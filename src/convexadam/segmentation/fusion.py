@@ -29,7 +29,7 @@ class LabelFusion(Protocol):
         ...
 
     def __call__(self, target: Channels, atlases: Float[Tensor, "n c i j k"], mask: Shaped[Tensor, "i j k"]) -> Weights:
-        """Return weights ``[n, i, j, k]`` and rows of offsets, int16, at the voxels of the mask."""
+        """Return weights ``[m, i, j, k]`` and rows of offsets, int16, at the voxels of the mask."""
         ...
 
 

@@ -12,8 +12,11 @@ from convexadam._typing import Channels, Float, Shaped, Tensor
 from convexadam.kernels.joint_fusion import compute_joint_weights
 from convexadam.kernels.patch_match import match_patches
 
-Weights = tuple[Float[Tensor, "n i j k"], Shaped[Tensor, "n i j k"]]
-"""Weights of atlases, and rows of `convexadam.kernels.patch_match.list_offsets` to the patches that they vote with."""
+Weights = tuple[Float[Tensor, "m i j k"], Shaped[Tensor, "m i j k"]]
+"""Weights of atlases, and rows of `convexadam.kernels.patch_match.list_offsets` to the patches that they vote with.
+
+Of ``n`` atlases, ``m`` is ``n``, or a multiple if each votes with several patches, which are side by side.
+"""
 
 
 @final
@@ -91,6 +94,72 @@ class LocalVote:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class NonLocalVote:
+    """Atlases vote with all patches nearby, with the weight ``exp(-|T(x) - A(y)|^2 / h)`` of each.
+
+    Patches are those of the features of both images (intensities, or others), each channel minus its mean and divided
+    by its norm, so that the squared distance is twice one minus their correlation. Of the search window, the
+    ``matches`` patches of each atlas with the largest weights vote.
+
+    Coupé et al., "Patch-based segmentation using expert priors", NeuroImage 2011; Rousseau, Habas, Studholme, "A
+    supervised patch-based approach for human brain labeling", IEEE TMI 2011.
+
+    Attributes
+    ----------
+    patch_radius
+        Patches have ``2 patch_radius + 1`` voxels along each axis.
+    search_radius
+        In voxels.
+    matches
+        Patches of each atlas that vote at a voxel, at least 1; not more than there are in the window.
+    bandwidth
+        ``h``, above 0. Smaller values let the most similar patches decide.
+    vote_radius
+        In voxels: 0 if a patch votes for its centre, above 0 if also for the voxels around it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Grid, Image
+    >>> from convexadam.segmentation import NonLocalVote, fuse_labels
+    >>> grid = Grid((12, 12, 12))
+    >>> values = torch.rand(2, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+    >>> target, other = (Image(one, grid) for one in values)
+    >>> labels = [Image(torch.full((1, 12, 12, 12), value), grid) for value in (1, 2)]
+    >>> fused = fuse_labels(target, [target, other], labels, method=NonLocalVote(search_radius=1))
+    >>> fused.labels.data.unique().tolist()  # the first atlas looks like the target
+    [1]
+    """
+
+    patch_radius: int = 2
+    search_radius: int = 3
+    matches: int = 4
+    bandwidth: float = 0.1
+    vote_radius: int = 2
+
+    def __post_init__(self) -> None:
+        check_count(self.patch_radius, "NonLocalVote.patch_radius", least=1)
+        check_count(self.search_radius, "NonLocalVote.search_radius", least=0)
+        check_count(self.matches, "NonLocalVote.matches", least=1)
+        check_count(self.vote_radius, "NonLocalVote.vote_radius", least=0)
+        check_number(self.bandwidth, "NonLocalVote.bandwidth", above=True)
+
+    @property
+    def radii(self) -> tuple[int, int, int]:
+        """Radii of patch, search and vote, in voxels."""
+        return self.patch_radius, self.search_radius, self.vote_radius
+
+    def __call__(self, target: Channels, atlases: Float[Tensor, "n c i j k"], mask: Shaped[Tensor, "i j k"]) -> Weights:
+        """Return the weights and the offsets of the patches that vote."""
+        matches = min(self.matches, (2 * self.search_radius + 1) ** 3)
+        offsets, correlations = match_all(target, atlases, mask, self.patch_radius, self.search_radius, matches)
+        # relative to the best patch of all atlases, so that none underflows; shares of votes are the same
+        exponents = 2 * (correlations - correlations.amax(0)) / self.bandwidth
+        return exponents.exp_() * mask, offsets
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class JointFusion:
     """Joint label fusion: weights that minimise the expected error, given which atlases err at the same places.
 
@@ -154,9 +223,9 @@ def match_all(
     mask: Shaped[Tensor, "i j k"],
     patch_radius: int,
     search_radius: int,
-) -> tuple[Shaped[Tensor, "n i j k"], Float[Tensor, "n i j k"]]:
-    """Find the best patch of each atlas: offsets and correlations."""
-    found = [
-        match_patches(target, atlas, mask, patch_radius=patch_radius, search_radius=search_radius) for atlas in atlases
-    ]
-    return torch.stack([offset for offset, _ in found]), torch.stack([value for _, value in found])
+    matches: int = 1,
+) -> tuple[Shaped[Tensor, "m i j k"], Float[Tensor, "m i j k"]]:
+    """Find the best patches of each atlas: offsets and correlations."""
+    radii = {"patch_radius": patch_radius, "search_radius": search_radius}
+    found = [match_patches(target, atlas, mask, **radii, matches=matches) for atlas in atlases]
+    return torch.cat([offset for offset, _ in found]), torch.cat([value for _, value in found])

@@ -37,6 +37,16 @@ class Segmentation:
         Ids of the atlases that were fused, the most similar one first.
     failed
         Why atlases could not be registered, by id.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import as_image
+    >>> from convexadam.segmentation import Segmentation, fuse_labels
+    >>> image, labels = as_image(torch.rand(8, 8, 8)), as_image(torch.ones(8, 8, 8, dtype=torch.uint8))
+    >>> found = Segmentation(fusion=fuse_labels(image, [image], [labels]), atlases=("a",), failed={})  # as of `segment`
+    >>> found.fusion.labels.data.unique().tolist()
+    [1]
     """
 
     fusion: Fusion

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias, final, get_args
@@ -24,11 +24,17 @@ from convexadam.geometry import Affine, Image, Transform, compose
 from convexadam.geometry.composite import invert_transform
 from convexadam.io import atomic_path, read_transform, write_image, write_transform
 from convexadam.io.reading import StrPath
-from convexadam.registration import PreparedImage, RegistrationConfig, prepare
+from convexadam.registration import PreparedImage, RegistrationConfig, RegistrationResult, prepare
 from convexadam.registration.files import name_transform
 from convexadam.registration.presets import parse_config
 from convexadam.series.frames import FrameSeries, average_frames, read_series, write_series
 from convexadam.series.motion import FrameMotion, measure_motion, smooth_transforms, write_motion
+
+_ITERATIONS = 0.5
+"""Share of the iterations of a frame by itself that one which starts at the frame before takes."""
+
+_WORSE = 1.2
+"""Factor of the dissimilarity of the frame before from which on a start there is doubted."""
 
 Order: TypeAlias = Literal["reference", "chain"]
 
@@ -48,6 +54,20 @@ class SeriesResult:
         All frames on the grid of the reference.
     motion
         Motion of each frame.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import Affine, as_image
+    >>> from convexadam.series import FrameSeries, SeriesResult, measure_motion
+    >>> frame = as_image(torch.rand(8, 8, 8))
+    >>> result = SeriesResult(
+    ...     reference=frame, transforms=(Affine(),) * 2, moved=FrameSeries(frames=(frame, frame)),
+    ...     motion=tuple(measure_motion([Affine()] * 2, frame.grid)),
+    ... )  # as `register_series` returns it
+    >>> labels = as_image(torch.ones(8, 8, 8, dtype=torch.uint8))
+    >>> [warped.data.unique().tolist() for warped in result.warp_labels(labels)]
+    [[1], [1]]
     """
 
     reference: Image
@@ -70,7 +90,7 @@ def register_series(
     reference: int | Literal["mean"] = 0,
     passes: int = 2,
     order: Order = "reference",
-    warm_start: bool = False,
+    warm_start: bool | None = None,
     temporal_sigma: float = 0.0,
     on_frame: Callable[[int, int], None] | None = None,
 ) -> SeriesResult:
@@ -94,9 +114,11 @@ def register_series(
         ``"reference"`` registers each frame to the reference; ``"chain"`` each frame to the one before it, and composes
         the transforms.
     warm_start
-        Start each frame at the transform of the one before it: its affine matrix, or its field, which then is refined
-        without a new linear alignment, by searches of half the radius and half as many iterations. Errors of fields
-        accumulate from frame to frame.
+        Start each frame at the transform of the one before it. Fields are searched around that of the frame before,
+        within a third of the radius and without a new linear alignment, and refined by half of the iterations;
+        a frame that then differs from the reference by a fifth more than the one before is registered by itself as
+        well, and the more similar result is kept. ``None`` does so if frames deform, and registers them by themselves
+        otherwise. With ``"chain"`` it has no effect.
     temporal_sigma
         Standard deviation, in frames, of a Gaussian that smooths the transforms over time; 0 for none.
     on_frame
@@ -127,7 +149,8 @@ def register_series(
     middle = 0 if reference == "mean" else _check_reference(reference, len(series.frames))
     rounds = 1 + (passes if reference == "mean" else 0)
     folder = None if output_dir is None else make_folder(output_dir)
-    run = _Run(series=series, config=config, order=order, warm_start=warm_start, total=rounds, on_frame=on_frame)
+    warm = not config.is_linear if warm_start is None else warm_start
+    run = _Run(series=series, config=config, order=order, warm_start=warm, total=rounds, on_frame=on_frame)
     if folder is None:
         return run.finish(series.frames[middle], middle, rounds, temporal_sigma, None)
     with lock_folder(folder, "series"):
@@ -138,6 +161,30 @@ def _check_reference(reference: object, count: int) -> int:
     check_count(reference, "reference", most=count - 1)
     assert isinstance(reference, int)
     return reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Aligned:
+    """A transform to a frame, the affine one that its search began with, and the dissimilarity, if that is known."""
+
+    transform: Transform
+    affine: Affine = field(default_factory=Affine)
+    dissimilarity: float | None = None
+
+    @classmethod
+    def make(cls, result: RegistrationResult, affine: Affine | None = None) -> _Aligned:
+        linear = Affine() if result.linear is None else result.linear.transform
+        return cls(
+            transform=result.transform,
+            affine=affine or linear,
+            dissimilarity=result.diagnostics["dissimilarity_after"],
+        )
+
+    def is_better(self, other: _Aligned, factor: float = 1.0) -> bool:
+        """Whether the dissimilarity is at most that of another frame times a factor."""
+        if self.dissimilarity is None or other.dissimilarity is None:
+            return False
+        return self.dissimilarity <= factor * other.dissimilarity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +221,10 @@ class _Run:
     def _register(self, target: Image, middle: int, number: int, folder: Path | None) -> list[Transform]:
         """Return the transform from the target to each frame; ``middle`` is the frame that it is, or -1."""
         count = len(self.series.frames)
-        found: dict[int, Transform] = {} if middle < 0 else {middle: Affine()}
+        found: dict[int, _Aligned] = {} if middle < 0 else {middle: _Aligned(transform=Affine())}
         start = max(middle, 0)
-        prepared = prepare(target, self.config), prepare(target, make_warm_config(self.config))
+        cold = prepare(target, self.config)
+        prepared = cold, replace(cold, config=make_warm_config(self.config))  # they share features
         for frame in [*range(start, count), *range(start - 1, -1, -1)]:
             if frame not in found:
                 before = frame - 1 if frame > start else frame + 1
@@ -185,76 +233,94 @@ class _Run:
                 found[frame] = self._load_or(folder, frame, target, previous, align)
             if self.on_frame is not None:
                 self.on_frame(number * count + len(found), self.total * count)
-        return [found[frame] for frame in range(count)]
+        return [found[frame].transform for frame in range(count)]
 
     def _align(
-        self, prepared: tuple[PreparedImage, PreparedImage], frame: int, previous: Transform | None, before: int
-    ) -> Transform:
+        self, prepared: tuple[PreparedImage, PreparedImage], frame: int, previous: _Aligned | None, before: int
+    ) -> _Aligned:
         image = self.series.frames[frame]
         if self.order == "chain" and previous is not None:
             step = prepare(self.series.frames[before], self.config).register(image).transform
-            chained = compose(previous, step)
-            return chained if isinstance(chained, Affine) else chained.to_displacement_field(image.grid)
-        start = previous if self.warm_start else None
+            chained = compose(previous.transform, step)
+            linear = isinstance(chained, Affine)
+            return _Aligned(transform=chained if linear else chained.to_displacement_field(image.grid))
         cold, warm = prepared
-        deforms = not (start is None or isinstance(start, Affine))
-        return (warm if deforms else cold).register(image, initial_transform=start).transform
+        if not self.warm_start or previous is None:
+            return _Aligned.make(cold.register(image))
+        if self.config.is_linear:
+            return _Aligned.make(cold.register(image, initial_transform=previous.transform))
+        if previous.dissimilarity is not None:
+            start = previous.transform
+            result = warm.register(image, initial_transform=previous.affine, search_start=start)
+            found = _Aligned.make(result, previous.affine)
+            if found.is_better(previous, _WORSE):
+                return found
+            alone = _Aligned.make(cold.register(image))
+            return alone if alone.is_better(found) else found
+        return _Aligned.make(cold.register(image))
 
     def _load_or(
         self,
         folder: Path | None,
         frame: int,
         target: Image,
-        previous: Transform | None,
-        align: Callable[[], Transform],
-    ) -> Transform:
-        """Return the transform of an earlier call with the same frames and settings, or a new one, which is kept."""
+        previous: _Aligned | None,
+        align: Callable[[], _Aligned],
+    ) -> _Aligned:
+        """Return the result of an earlier call with the same frames and settings, or a new one, which is kept."""
         if folder is None:
             return align()
         path = folder / f"{frame:04d}_{name_transform(linear=self.config.is_linear)}"
         key = self._fingerprint(frame, target, previous)
         record = folder / f"{frame:04d}.json"
         try:
-            if json.loads(record.read_text(encoding="utf-8")) == {"fingerprint": key}:
-                return read_transform(path)
-        except (OSError, ValueError, ConvexAdamError):
+            known = json.loads(record.read_text(encoding="utf-8"))
+            if known["fingerprint"] == key:
+                affine = Affine(np.array(known["affine"]))
+                return _Aligned(transform=read_transform(path), affine=affine, dissimilarity=known["dissimilarity"])
+        except (OSError, ValueError, KeyError, TypeError, ConvexAdamError):
             pass
-        write_transform(align(), path)
+        found = align()
+        write_transform(found.transform, path)
+        known = {"fingerprint": key, "affine": found.affine.matrix.tolist(), "dissimilarity": found.dissimilarity}
         with atomic_path(record) as temporary:
-            temporary.write_text(json.dumps({"fingerprint": key}), encoding="utf-8")
-        return read_transform(path)  # as it will be read when the call is repeated
+            temporary.write_text(json.dumps(known), encoding="utf-8")
+        return replace(found, transform=read_transform(path))  # as it will be read when the call is repeated
 
-    def _fingerprint(self, frame: int, target: Image, previous: Transform | None) -> str:
+    def _fingerprint(self, frame: int, target: Image, previous: _Aligned | None) -> str:
         found = hashlib.sha256(f"{VERSION} {self.config.to_toml()} {self.order} {self.warm_start}".encode())
         for image in (target, self.series.frames[frame]):
             found.update(np.ascontiguousarray(image.data.cpu().numpy()).tobytes())
             found.update(image.grid.affine.tobytes())
         if previous is not None and (self.warm_start or self.order == "chain"):
             points = self.series.frames[0].grid.index_to_world(_lattice(target.grid.shape))
-            found.update(np.ascontiguousarray(previous(points).numpy()).tobytes())
+            found.update(np.ascontiguousarray(previous.transform(points).numpy()).tobytes())
         return found.hexdigest()
 
 
 def make_warm_config(config: RegistrationConfig) -> RegistrationConfig:
-    """Return settings for a frame that starts at the field of the one before: half the radius and half the iterations.
+    """Return settings for a frame that starts at the field of the one before, see `register_series`.
 
-    What is left to find is the motion between two frames.
+    What is left to find is the motion between two frames. The search is not made inverse consistent, which would take
+    longer than all the rest of it.
     """
-    searches = tuple(replace(search, radius=_halve(search.radius)) for search in config.searches)
+    searches = tuple(
+        replace(search, radius=_shorten(search.radius), inverse_consistency=0) for search in config.searches
+    )
     refine = config.continuous
     if refine is not None:
-        levels = tuple(replace(level, iterations=max(1, level.iterations // 2)) for level in refine.levels)
+        levels = tuple(replace(level, iterations=math.ceil(_ITERATIONS * level.iterations)) for level in refine.levels)
         refine = replace(refine, levels=levels)
     discrete = searches if isinstance(config.discrete, tuple) else next(iter(searches), None)
-    return replace(config, discrete=discrete, continuous=refine)
+    return config if config.is_linear else replace(config, linear=None, discrete=discrete, continuous=refine)
 
 
-def _halve(radius: PerAxis) -> PerAxis:
-    """Return half of a radius, rounded up."""
+def _shorten(radius: PerAxis) -> PerAxis:
+    """Return a third of a radius, rounded up."""
     if isinstance(radius, tuple):
-        i, j, k = (math.ceil(r / 2) for r in radius)
+        i, j, k = (math.ceil(r / 3) for r in radius)
         return i, j, k
-    return math.ceil(radius / 2)
+    return math.ceil(radius / 3)
 
 
 def _lattice(shape: Sequence[int]) -> torch.Tensor:

@@ -60,6 +60,15 @@ class TemplateRound:
         Mean length of the displacement of the mean linear map that the round removed.
     change_percent
         Root mean square change of the intensities, relative to those of the template.
+
+    Examples
+    --------
+    >>> from convexadam.template import TemplateRound
+    >>> TemplateRound(
+    ...     number=0, linear=True, mean_displacement_mm=0.0, largest_displacement_mm=0.0, mean_linear_mm=2.5,
+    ...     change_percent=8.0,
+    ... ).linear
+    True
     """
 
     number: int
@@ -95,6 +104,18 @@ class Template:
         Ids of scans that could not be registered in the last round, and contribute nothing to it.
     labels
         Majority vote of their labels; ``None`` if no scan has labels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import as_image
+    >>> from convexadam.template import Template
+    >>> image = as_image(torch.rand(8, 8, 8))
+    >>> template = Template(
+    ...     image=image, deviation=image, rounds=(), bias_mm=0.1, scans=("a", "b"), failed=(), labels=None
+    ... )  # as `build_template` returns it
+    >>> template.bias_mm, template.scans
+    (0.1, ('a', 'b'))
     """
 
     image: Image
@@ -185,8 +206,12 @@ def build_template(
     steps = [preset("affine")] * linear_rounds + [parse_config(config)] * rounds
     with lock_folder(folder, "template"):
         start_at = _place(group, spacing_mm, start)
-        average = _average(group, start_at.transforms, start_at.grid, None, symmetric=symmetric)
-        current = average.find_mean() if start is None else scale_intensity(read_image(start)).data[0].cpu()
+        average = None
+        if start is None:
+            average = _average(group, start_at.transforms, start_at.grid, None, symmetric=symmetric)
+            current = average.find_mean()
+        else:
+            current = scale_intensity(read_image(start)).data[0].cpu()
         transforms, done = start_at.transforms, list[TemplateRound]()
         for number, step in enumerate(steps):
             place = make_folder(folder / "rounds" / f"{number:02d}")
@@ -206,6 +231,8 @@ def build_template(
                 break
         template = Image(sharpen(current, sharpening)[None], start_at.grid)
         write_image(template, folder / "template.nii.gz")
+        if average is None:  # no round has averaged the scans
+            average = _average(group, transforms, start_at.grid, None, symmetric=symmetric)
         deviation = Image(average.find_deviation()[None], start_at.grid)
         write_image(deviation, folder / "deviation.nii.gz")
         bias_mm, labels = _write_scans(group, transforms, template, folder)

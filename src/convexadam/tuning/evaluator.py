@@ -46,7 +46,14 @@ MEMORY_BYTES = 2 * 2**30
 @final
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What settings came to on all pairs: figures by pair of each variant, and the time it took in s."""
+    """What settings came to on all pairs: figures by pair of each variant, and the time it took in s.
+
+    Examples
+    --------
+    >>> from convexadam.tuning import Trial
+    >>> Trial(entries=({"pair 1": {"tre_mm": (1.2, 2.0)}},), seconds=0.5).entries[0]["pair 1"]["tre_mm"]
+    (1.2, 2.0)
+    """
 
     entries: tuple[dict[str, Entries], ...]
     seconds: float
@@ -69,6 +76,24 @@ class Evaluator:
         Of what is kept; 0 keeps nothing.
     surface
         Whether surface distances count: the slow part of judging labels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convexadam import as_image, preset, write_image
+    >>> from convexadam.io import PairFiles
+    >>> from convexadam.tuning import Evaluator
+    >>> labels = torch.zeros(12, 12, 12, dtype=torch.uint8)
+    >>> labels[3:9, 3:9, 3:9] = 1
+    >>> write_image(as_image(labels), "labels.nii.gz")
+    >>> write_image(as_image(100.0 * labels), "scan.nii.gz")
+    >>> pair = PairFiles(
+    ...     id="same", fixed="scan.nii.gz", moving="scan.nii.gz",
+    ...     fixed_labels="labels.nii.gz", moving_labels="labels.nii.gz",
+    ... )
+    >>> evaluator = Evaluator([pair], surface=False)
+    >>> evaluator.evaluate(preset("rigid")).entries[0]["same"]["dice"]
+    [1.0]
     """
 
     @check_arguments

@@ -37,6 +37,21 @@ class TuningResult:
         Metrics before registration.
     ranked_by
         Names of the metrics that settings are ranked by.
+
+    Examples
+    --------
+    >>> from convexadam import preset
+    >>> from convexadam.tuning import Candidate, TuningResult
+    >>> base = Candidate(
+    ...     stage="continuous", trial=0, settings=preset("default"), entries={}, metrics={"dice": 0.8}, seconds=1.0,
+    ...     changes={}, is_base=True,
+    ... )
+    >>> found = TuningResult(
+    ...     best=base, base=base, candidates=(base,), scores=(1.0,), failures=(), before={"dice": 0.5},
+    ...     ranked_by=("dice",),
+    ... )  # as `tune` returns it
+    >>> found.best.metrics["dice"] - found.before["dice"] > 0.2
+    True
     """
 
     best: Candidate

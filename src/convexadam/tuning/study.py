@@ -47,6 +47,17 @@ class Candidate:
         Sampled settings by their dotted names.
     is_base
         Whether these are the initial settings of the search.
+
+    Examples
+    --------
+    >>> from convexadam import preset
+    >>> from convexadam.tuning import Candidate
+    >>> found = Candidate(
+    ...     stage="discrete", trial=3, settings=preset("default"), entries={"pair 1": {"dice": (0.8, 0.9)}},
+    ...     metrics={"dice": 0.85}, seconds=1.5, changes={"discrete.radius": 5}, is_base=False,
+    ... )  # as `tune` returns it
+    >>> found.metrics["dice"], found.changes
+    (0.85, {'discrete.radius': 5})
     """
 
     stage: str
@@ -62,7 +73,15 @@ class Candidate:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Settings whose evaluation failed, and the error."""
+    """Settings whose evaluation failed, and the error.
+
+    Examples
+    --------
+    >>> from convexadam.tuning import Failure
+    >>> failure = Failure(stage="discrete", trial=4, error="out of memory", changes={"discrete.radius": 16})
+    >>> failure.error
+    'out of memory'
+    """
 
     stage: str
     trial: int

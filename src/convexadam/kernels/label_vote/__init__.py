@@ -10,8 +10,8 @@ __all__ = ["cast_votes"]
 
 def cast_votes(
     labels: Shaped[Tensor, "n i j k"],
-    weights: Float[Tensor, "n i j k"],
-    offsets: Shaped[Tensor, "n i j k"],
+    weights: Float[Tensor, "m i j k"],
+    offsets: Shaped[Tensor, "m i j k"],
     mask: Shaped[Tensor, "i j k"],
     *,
     count: int,
@@ -32,7 +32,8 @@ def cast_votes(
     labels
         Labels of each atlas, ``[n, i, j, k]``, int32, from 0 to ``count - 1``, or -1 where an atlas has no vote.
     weights
-        Of each atlas at each voxel.
+        Of each atlas at each voxel, ``[m, i, j, k]``; or, if an atlas votes with several patches, of each of them, with
+        those of one atlas side by side: ``m`` is a multiple of ``n``.
     offsets
         Rows of `convexadam.kernels.patch_match.list_offsets`, int16.
     mask
@@ -40,13 +41,13 @@ def cast_votes(
     count
         Number of labels.
     chosen
-        Labels ``[m]`` whose probabilities are returned, int32, in ascending order; ``None`` for none.
+        Labels ``[c]`` whose probabilities are returned, int32, in ascending order; ``None`` for none.
     vote_radius, search_radius
         In voxels.
 
     Returns
     -------
-    The label, int32, and its probability, both ``[i, j, k]``; the probabilities of the chosen ones, ``[m, i, j, k]``.
+    The label, int32, and its probability, both ``[i, j, k]``; the probabilities of the chosen ones, ``[c, i, j, k]``.
     """
     found: tuple[Tensor, Tensor, Tensor] = get_implementation(__name__, weights).cast_votes(
         labels,

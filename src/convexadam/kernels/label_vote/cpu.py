@@ -14,8 +14,8 @@ from convexadam.kernels.patch_match.reference import list_offsets, pad_image
 
 def cast_votes(
     labels: Shaped[Tensor, "n i j k"],
-    weights: Float[Tensor, "n i j k"],
-    offsets: Shaped[Tensor, "n i j k"],
+    weights: Float[Tensor, "m i j k"],
+    offsets: Shaped[Tensor, "m i j k"],
     mask: Shaped[Tensor, "i j k"],
     *,
     count: int,
@@ -43,6 +43,7 @@ def cast_votes(
 @compile_kernel
 def _vote_planes(first, last, labels, weights, offsets, mask, row, shifts, winner, share, probabilities, vote, search):
     number, n0, n1, n2 = weights.shape
+    matches = number // len(labels)
     flat, planes, rows = labels.reshape(-1), labels.shape[2] * labels.shape[3], labels.shape[3]
     votes = np.zeros(len(row), np.float32)
     seen, known = np.empty(len(row), np.int32), np.zeros(len(row), np.bool_)  # the labels that have votes
@@ -57,7 +58,7 @@ def _vote_planes(first, last, labels, weights, offsets, mask, row, shifts, winne
                 for x in range(max(i - vote, 0), min(i + vote, n0 - 1) + 1):
                     for y in range(max(j - vote, 0), min(j + vote, n1 - 1) + 1):
                         for a in range(number):
-                            atlas = here + a * labels.shape[1] * planes
+                            atlas = here + a // matches * labels.shape[1] * planes
                             run, run2 = weights[a, x, y], offsets[a, x, y]
                             for z in range(start, stop):
                                 weight = run[z]

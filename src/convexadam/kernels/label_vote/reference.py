@@ -13,8 +13,8 @@ _BLOCK_NUMBERS = 2**25
 
 def cast_votes(
     labels: Shaped[Tensor, "n i j k"],
-    weights: Float[Tensor, "n i j k"],
-    offsets: Shaped[Tensor, "n i j k"],
+    weights: Float[Tensor, "m i j k"],
+    offsets: Shaped[Tensor, "m i j k"],
     mask: Shaped[Tensor, "i j k"],
     *,
     count: int,
@@ -25,6 +25,7 @@ def cast_votes(
     """See the package."""
     dtype, device = weights.dtype, weights.device
     search = list_offsets(search_radius).to(weights.device)
+    every = [one for one in labels for _ in range(len(weights) // len(labels))]
     last = torch.tensor(mask.shape, dtype=torch.int64, device=weights.device) - 1
     winner = torch.zeros(mask.shape, dtype=torch.int32, device=weights.device)
     share = torch.zeros(mask.shape, dtype=dtype, device=device)
@@ -37,7 +38,7 @@ def cast_votes(
             inside = ((centres >= 0) & (centres <= last)).all(1)
             inside[inside.clone()] = mask[tuple(centres[inside].T)]
             at = tuple(centres[inside].T)
-            for own, weight, offset in zip(labels, weights, offsets, strict=True):
+            for own, weight, offset in zip(every, weights, offsets, strict=True):
                 i, j, k = (voxels[inside] + search[offset[at].long()]).clamp_min(0).minimum(last).unbind(1)
                 label, rows = own[i, j, k].long(), inside.nonzero()[:, 0]
                 known = label >= 0

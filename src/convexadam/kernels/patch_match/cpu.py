@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from convexadam._typing import Channels, Pooled, Shaped, Tensor, Volume
+from convexadam._typing import Channels, Float, Pooled, Shaped, Tensor
 from convexadam.kernels._cpu import compile_kernel, make_constant, run_in_slabs, to_numpy
 from convexadam.kernels.patch_match.reference import FLAT, pad_image
 
@@ -25,13 +25,14 @@ def match_patches(
     *,
     patch_radius: int = 2,
     search_radius: int = 3,
-) -> tuple[Shaped[Tensor, "i j k"], Volume]:
+    matches: int = 1,
+) -> tuple[Shaped[Tensor, "m i j k"], Float[Tensor, "m i j k"]]:
     """See the package."""
     own, other = pad_image(target, patch_radius), pad_image(atlas, patch_radius + search_radius)
     moments = [*compute_moments(own, patch_radius), *compute_moments(other, patch_radius)]
     middle = (2 * search_radius + 1) ** 3 // 2
-    found = torch.full(mask.shape, middle, dtype=torch.int16, device="cpu")
-    value = torch.zeros(mask.shape, dtype=torch.float32, device="cpu")
+    found = torch.full((matches, *mask.shape), middle, dtype=torch.int16, device="cpu")
+    value = torch.zeros((matches, *mask.shape), dtype=torch.float32, device="cpu")
     taps = make_constant(2 * patch_radius + 1)
     arrays = to_numpy(own, other, *moments, mask, found, value)
     run_in_slabs(_match_planes, mask.shape[0], *arrays, patch_radius, search_radius, taps)
@@ -55,10 +56,9 @@ def _match_planes(first, last, own, other, mean, norm, mean2, norm2, mask, found
     width, side = len(taps), 2 * search + 1
     middle = side**3 // 2
     ring, total = np.empty(channels * width * columns, np.float32), np.empty(columns, np.float32)
-    score, best = np.empty(n2, np.float32), np.empty((n1, n2), np.float32)
-    choice = np.empty(
-        (n1, n2), np.float32
-    )  # whole numbers, of the type of the correlations: they are compared together
+    score, carried, matches = np.empty(n2, np.float32), np.empty(n2, np.float32), len(found)
+    best = np.empty((matches, n1, n2), np.float32)
+    choice = np.empty(best.shape, np.float32)  # whole numbers, of the type of the correlations: they are moved together
     needed = np.empty(n1, np.bool_)
     x, y = own.reshape(-1), other.reshape(-1)
     planes, rows2, columns2 = other.shape[1], other.shape[2], other.shape[3]
@@ -100,11 +100,18 @@ def _match_planes(first, last, own, other, mean, norm, mean2, norm2, mask, found
                     here, there = mean[c, i, j, lowest:], mean2[c, i + di, j + dj, lowest + dk :]
                     scale, scale2 = norm[c, i, j, lowest:], norm2[c, i + di, j + dj, lowest + dk :]
                     _add_correlations(total, here, there, scale, scale2, score, span, taps)
-                _keep_best(score, best[j, lowest:], choice[j, lowest:], span, np.float32(number))
+                if matches == 1:
+                    _keep_best(score, best[0, j, lowest:], choice[0, j, lowest:], span, np.float32(number))
+                else:
+                    carried[:span] = number
+                    for m in range(matches):
+                        _insert(score, carried, best[m, j, lowest:], choice[m, j, lowest:], span)
         for j in range(n1):
             for k in range(lowest, highest):
                 if mask[i, j, k]:
-                    found[i, j, k], value[i, j, k] = np.int16(choice[j, k]), best[j, k] / np.float32(channels)
+                    for m in range(matches):
+                        found[m, i, j, k] = np.int16(choice[m, j, k])
+                        value[m, i, j, k] = best[m, j, k] / np.float32(channels)
 
 
 @no_type_check
@@ -153,3 +160,15 @@ def _keep_best(score, best, choice, count, number):
         k = np.uintp(n)
         choice[k] = number if score[k] > best[k] else choice[k]
         best[k] = max(score[k], best[k])
+
+
+@no_type_check
+@compile_kernel
+def _insert(score, number, best, choice, count):
+    """Exchange scores with those of one rank, and the numbers of their offsets, where the new ones are larger."""
+    for n in range(count):
+        k = np.uintp(n)
+        here, value, mine, other = best[k], score[k], choice[k], number[k]
+        better = value > here
+        best[k], score[k] = max(value, here), here if better else value
+        choice[k], number[k] = other if better else mine, mine if better else other

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from convexadam._typing import Channels, Float, Pooled, Shaped, Tensor, Volume
+from convexadam._typing import Channels, Float, Pooled, Shaped, Tensor
 
 FLAT = 1e-4
 """Variance below which a patch counts as constant."""
@@ -24,22 +24,25 @@ def match_patches(
     *,
     patch_radius: int = 2,
     search_radius: int = 3,
-) -> tuple[Shaped[Tensor, "i j k"], Volume]:
+    matches: int = 1,
+) -> tuple[Shaped[Tensor, "m i j k"], Float[Tensor, "m i j k"]]:
     """See the package."""
     offsets = list_offsets(search_radius).to(target.device)
     centres = mask.nonzero()
     own = gather_patches(target, centres, patch_radius)
     middle = len(offsets) // 2
-    best = torch.full((len(centres),), middle, dtype=torch.int16, device=target.device)
-    largest = (own * gather_patches(atlas, centres, patch_radius)).sum((1, 2)) / len(target)
-    for number, offset in enumerate(offsets):
-        if number != middle:
-            correlation = (own * gather_patches(atlas, centres + offset, patch_radius)).sum((1, 2)) / len(target)
-            better = correlation > largest
-            best[better], largest = number, torch.where(better, correlation, largest)
-    found = torch.full(mask.shape, middle, dtype=torch.int16, device=target.device)
-    value = torch.zeros(mask.shape, dtype=target.dtype, device=target.device)
-    found[mask], value[mask] = best, largest
+    best = torch.full((matches, len(centres)), middle, dtype=torch.int16, device=target.device)
+    largest = torch.full((matches, len(centres)), -torch.inf, dtype=target.dtype, device=target.device)
+    for number in (middle, *range(middle), *range(middle + 1, len(offsets))):
+        score = (own * gather_patches(atlas, centres + offsets[number], patch_radius)).sum((1, 2)) / len(target)
+        carried = torch.full_like(best[0], number)
+        for row in range(matches):  # each row passes what is smaller to the next one
+            better = score > largest[row]
+            largest[row], score = torch.where(better, score, largest[row]), torch.where(better, largest[row], score)
+            best[row], carried = torch.where(better, carried, best[row]), torch.where(better, best[row], carried)
+    found = torch.full((matches, *mask.shape), middle, dtype=torch.int16, device=target.device)
+    value = torch.zeros((matches, *mask.shape), dtype=target.dtype, device=target.device)
+    found[:, mask], value[:, mask] = best, largest
     return found, value
 
 

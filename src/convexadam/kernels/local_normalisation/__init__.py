@@ -1,0 +1,62 @@
+"""Shift and scale feature maps to mean 0 and variance 1 in the window around each point, and measure their slopes."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from convexadam._typing import Channels, Float, Tensor, Volume
+from convexadam.kernels._backend import backend_for
+
+__all__ = ["mean_squared_slopes", "normalise_locally", "scale_channels"]
+
+
+def normalise_locally(
+    features: Channels, *, radius: int, floor: float, weight: Volume | None = None, out: Channels | None = None
+) -> Channels:
+    """Compute ``(x - m) / sqrt(v + floor V)``, with mean ``m`` and variance ``v`` of the window around each point.
+
+    ``V`` is the variance of the whole channel; constant channels become 0. Points of less weight than their window has
+    on average, which hold padding rather than the image, are drawn towards the mean of the window, 0.
+
+    Parameters
+    ----------
+    features
+        ``[c, i, j, k]``.
+    radius
+        Of the window, of ``2 radius + 1`` points along each axis, truncated at the border.
+    floor
+        Share of ``V``, above 0.
+    weight
+        Of each point, ``[i, j, k]``, not negative; ``None`` for 1.
+    out
+        Where the result is written, in any layout; ``None`` for a new tensor.
+    """
+    result: Channels = _module(features, weight).normalise_locally(
+        features, radius=radius, floor=floor, weight=weight, out=out
+    )
+    return result
+
+
+def mean_squared_slopes(features: Channels, weight: Volume | None = None) -> Float[Tensor, " c"]:
+    """Mean over the points, by weight, of the squared differences of neighbours along each axis, for each channel.
+
+    A difference has the smaller weight of both points.
+    """
+    result: Float[Tensor, " c"] = _module(features, weight).mean_squared_slopes(features, weight)
+    return result
+
+
+def scale_channels(features: Channels, factors: Float[Tensor, " c"]) -> None:
+    """Multiply each channel by a factor, in place."""
+    _module(features, None).scale_channels(features, factors)
+
+
+def _module(features: Channels, weight: Volume | None) -> ModuleType:
+    """Return the implementation; on a GPU it consists of operations of torch."""
+    from convexadam.kernels.local_normalisation import reference
+
+    if backend_for(features, weight) != "cpu":
+        return reference
+    from convexadam.kernels.local_normalisation import cpu
+
+    return cpu
