@@ -45,7 +45,7 @@ def test_the_largest_stage_counts() -> None:
     # 11^3 costs of two bytes for every eighth voxel
     assert estimate_memory((128, 128, 128), search) > 2 * 11**3 * 128**3 / 8
     without = RegistrationConfig(grid=NativeGrid(), discrete=None, continuous=None)
-    assert estimate_memory((128, 128, 128), without) < estimate_memory((128, 128, 128), config)
+    assert estimate_memory((128, 128, 128), without) < estimate_memory((128, 128, 128), preset("default"))
     fine = RegistrationConfig(grid=NativeGrid(), discrete=None, continuous=Refinement(levels=(Level(spacing=1),)))
     assert estimate_memory((128, 128, 128), fine) > 2 * estimate_memory((128, 128, 128), config)
 
@@ -95,11 +95,11 @@ def test_the_linear_alignment_counts_in_small_volumes() -> None:
     assert of(64) > 2 * of(64, linear=None)
     assert of(192) == of(192, linear=None)
     least = estimate_memory((64, 64, 64), preset("rigid"))
-    assert estimate_memory((96, 96, 96), preset("rigid")) == least  # that of its search
+    assert estimate_memory((80, 80, 80), preset("rigid")) == least  # that of its search
     slope = (estimate_memory((256, 256, 256), preset("rigid")) - estimate_memory((192, 192, 192), preset("rigid"))) / (
         256**3 - 192**3
     )
-    assert 16 < slope < 24  # both images in bins, and a copy of each
+    assert 16 < slope < 32  # both images in bins, a copy of each, and one in the filter
 
 
 def test_a_shape_that_is_no_grid_raises() -> None:

@@ -20,8 +20,9 @@ from convexadam.kernels._device import send
 from convexadam.kernels.mutual_information import BINS, MARGIN, MutualInformation, mutual_information
 from convexadam.kernels.recording import recordable, repeat
 from convexadam.kernels.scoring_step import ScoringState, judge_step, propose_step
+from convexadam.kernels.smooth import smooth
 from convexadam.kernels.trimmed_fit import Model
-from convexadam.kernels.warp import sample_nearest
+from convexadam.kernels.warp import sample_linear, sample_nearest
 from convexadam.linear.restriction import Restriction
 
 _SAMPLES = 100_000, 25_000
@@ -47,6 +48,17 @@ _NO_INFORMATION = 1e-4
 
 _REACH = 4
 """Voxels of the level by which values are extended beyond a mask: further than the samples move on a level."""
+
+_INSET, _LARGEST_INSET = 1.0, 1 / 16
+"""Distance of the samples from the edge of both images at the start of a level, in voxels of the level, and at most as
+a share of the image: what leaves the image meets its repeated edge values, which pull the transform to the start."""
+
+_TAPS = (0.25, 0.5, 0.25)
+"""Filter of both images on the finest level, if they show one contrast: sampling folds detail that is finer than the
+voxels into other detail, which moves with the grid and not with the object."""
+
+_SAME_CONTRAST = 0.95
+"""Correlation of the filtered images above which they show one contrast. With two, a filter moves edges apart."""
 
 _EDGE = 1e-3
 """Voxels outside the outer voxel centres that are taken for rounding."""
@@ -136,9 +148,14 @@ def refine_transform(
         score = objective.overlap * objective(objective.place(refined)).value
         best = torch.where(score > best_score, refined, best)
         best_score = torch.maximum(score, best_score)
-    for number in range(level - 1, -1, -1):
-        objective = _Objective(_Level(images, masks, finest_mm, number), best)
-        best = _maximise(objective, best, generators)
+    del prepared, objective
+    for number in range(level - 1, 0, -1):
+        best = _maximise(_Objective(_Level(images, masks, finest_mm, number), best), best, generators)
+    objective = _Objective(_Level(images, masks, finest_mm, 0, filtered=True), best)
+    if not objective.correlates(best):
+        del objective
+        objective = _Objective(_Level(images, masks, finest_mm, 0), best)
+    best = _maximise(objective, best, generators)
     values = [objective(objective.place(matrix)).value for matrix in (first, best)]
     before, after, overlap, *entries = torch.cat([torch.stack([*values, objective.overlap]), best.flatten()]).tolist()
     return RefinedTransform(
@@ -189,7 +206,7 @@ def make_generators(model: Model, restriction: Restriction | None = None) -> np.
 class _Level:
     """Both images at one voxel size, in bins, and the points of the fixed image at which they are compared."""
 
-    def __init__(self, images: _Pair, masks: _Masks, finest_mm: float, number: int) -> None:
+    def __init__(self, images: _Pair, masks: _Masks, finest_mm: float, number: int, *, filtered: bool = False) -> None:
         self.side_mm, self.close = finest_mm * 2**number, _CLOSE[min(number, 1)]
         coarse = [
             fill_outside_mask(block_average(image, self.side_mm, mask), mask, _REACH * self.side_mm)
@@ -197,11 +214,13 @@ class _Level:
         ]
         like = images[0].data.new_empty(0, dtype=torch.float64)
         self.points = _draw_points(images[0].grid, _SAMPLES[min(number, 1)], like=like)
-        self.in_fixed = _have_data(images[0].grid, masks[0], self.points)
+        self.in_fixed = _have_data(images[0].grid, masks[0], self.points, _INSET * self.side_mm)
         self.moving_grid, self.moving_mask = images[1].grid, masks[1]
-        self.voxels = coarse[0].data[0].numel()
+        self.voxels = coarse[0].data[0].numel() // (_correlated_voxels(coarse[0].grid) if filtered else 1)
         self.to_index = [send(torch.from_numpy(np.linalg.inv(image.grid.affine)), like) for image in coarse]
-        self.channels = list(zip(_to_bins(coarse[0]), _to_bins(coarse[1]), strict=True))
+        self.channels = list(
+            zip(*(_filter(_to_bins(image)) if filtered else _to_bins(image) for image in coarse), strict=True)
+        )
 
 
 class _Objective:
@@ -210,7 +229,8 @@ class _Objective:
     def __init__(self, level: _Level, matrix: Float[Tensor, "4 4"]) -> None:
         self.level, points = level, level.points
         moved = points @ matrix[:3, :3].T + matrix[:3, 3]
-        in_both = level.in_fixed & _have_data(level.moving_grid, level.moving_mask, moved)
+        inset_mm = _INSET * level.side_mm
+        in_both = level.in_fixed & _have_data(level.moving_grid, level.moving_mask, moved, inset_mm)
         self.overlap, self._used = in_both.double().mean(), None
         if points.is_cuda:  # to know how many there are would be to wait
             self._used, share = in_both, in_both.to(points.dtype)[:, None] / in_both.sum().clamp_min(1)
@@ -233,6 +253,21 @@ class _Objective:
     def place(self, matrix: Float[Tensor, "4 4"]) -> Float[Tensor, "2 4 4"]:
         """Return the maps from points to both images, in mm, for a transform."""
         return torch.stack([self._to_mm, matrix @ self._to_mm])
+
+    def correlates(self, matrix: Float[Tensor, "4 4"]) -> bool:
+        """Whether the correlation of all channels, with a transform, is that of one contrast."""
+        placement = self.place(matrix)
+        to_index = [index @ placed for index, placed in zip(self.level.to_index, placement, strict=True)]
+        points = self.points if self._used is None else self.points[self._used]
+        least = 1.0
+        for pair in self.level.channels:
+            values = [
+                sample_linear(volume[None], (points @ m[:3, :3].T.float() + m[:3, 3].float()).T[..., None, None])
+                for volume, m in zip(pair, to_index, strict=True)
+            ]
+            fixed, moving = (v.flatten().double() - v.double().mean() for v in values)
+            least = min(least, float((fixed @ moving) / (fixed.norm() * moving.norm()).clamp_min(1e-12)))
+        return least > _SAME_CONTRAST
 
     def __call__(self, placement: Float[Tensor, "2 4 4"]) -> MutualInformation:
         """Return the mutual information, the mean of all channels, and its derivatives."""
@@ -282,13 +317,19 @@ def _draw_points(grid: Grid, count: int, like: Tensor) -> Points:
     return grid.index_to_world(send(share * last, like))
 
 
-def _have_data(grid: Grid, mask: Image | None, points: Points) -> Shaped[Tensor, " n"]:
-    """Return which points lie within the outer voxel centres of a grid, and in the mask.
+def _have_data(grid: Grid, mask: Image | None, points: Points, inset_mm: float) -> Shaped[Tensor, " n"]:
+    """Return which points lie within the outer voxel centres of a grid, at a distance from them, and in the mask.
 
     Along an axis with one voxel, those within that voxel.
     """
     index = grid.world_to_index(points)
-    ends = [(-0.5, 0.5) if n == 1 else (-_EDGE, n - 1 + _EDGE) for n in grid.shape]
+    insets = [
+        min(inset_mm / side, _LARGEST_INSET * (n - 1)) for n, side in zip(grid.shape, grid.spacing_mm, strict=True)
+    ]
+    ends = [
+        (-0.5, 0.5) if n == 1 else (inset - _EDGE, n - 1 - inset + _EDGE)
+        for n, inset in zip(grid.shape, insets, strict=True)
+    ]
     first, last = send(torch.tensor(ends, dtype=index.dtype, device="cpu").T, index)
     inside: Tensor = ((index >= first) & (index <= last)).all(1)
     if mask is None:
@@ -309,3 +350,20 @@ def _to_bins(image: Image) -> Channels:
         torch.sub(values, low, out=bins)
         bins.div_(span).clamp_(0, 1).mul_(BINS - 1 - 2 * MARGIN).add_(MARGIN)
     return result
+
+
+def _filter(bins: Channels) -> Channels:
+    """Return the weighted mean of each voxel and its neighbours, without those beyond the edge."""
+    result = smooth(bins, _TAPS)
+    for axis in range(1, 4):
+        if bins.shape[axis] == 1:
+            result.div_(_TAPS[1])
+        else:
+            for end in (0, -1):
+                result.select(axis, end).div_(_TAPS[0] + _TAPS[1])
+    return result.clamp_(MARGIN, BINS - 1 - MARGIN)
+
+
+def _correlated_voxels(grid: Grid) -> int:
+    """Return how many voxels of filtered noise are worth one independent voxel."""
+    return round(sum(tap**2 for tap in _TAPS) ** -grid.dims)
