@@ -26,6 +26,7 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Report and time what runs within."""
         if self._progress is not None:
             self._progress(name, STAGES.index(name) / len(STAGES))
         yield
@@ -61,4 +62,5 @@ class NoClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Run what is within."""
         yield

@@ -16,8 +16,8 @@ from convexadam.geometry import Grid, Image
 from convexadam.geometry.grid import restrict_to_slice
 from convexadam.kernels.feature_level import (
     FeatureLevel,
-    ForwardBackward,
     FeatureRange,
+    ForwardBackward,
     complete_weight,
     compute_ranges,
     largest_value,
