@@ -63,7 +63,7 @@ def test_small_motion_in_noise(model: Model, degrees: float, voxels: float, scal
     fixed, moving = make_pair(truth, noise=0.1)
     found = LinearAlignment(model=model)(fixed, moving)
     assert found.accepted
-    assert measure_error(fixed, found.transform.matrix, truth) < 0.05
+    assert measure_error(fixed, found.transform.matrix, truth) < 0.025  # 0.04 without the filter of the finest level
 
 
 def test_large_motion() -> None:
@@ -145,9 +145,9 @@ def test_the_information_of_unrelated_images_is_not_significant(samples: int) ->
     generator = torch.Generator().manual_seed(0)
     noise = [Image(torch.rand(1, 40, 36, 32, generator=generator), Grid((40, 36, 32))) for _ in range(2)]
     size = round(samples ** (1 / 3))
-    corner = torch.zeros(1, 40, 36, 32, dtype=torch.uint8)
-    corner[:, :size, :size, :size] = 1
-    masks = (Image(corner, noise[0].grid), Image(corner, noise[0].grid))
+    part = torch.zeros(1, 40, 36, 32, dtype=torch.uint8)
+    part[:, 4 : 4 + size, 4 : 4 + size, 4 : 4 + size] = 1  # away from the edge, where there are no samples
+    masks = (Image(part, noise[0].grid), Image(part, noise[0].grid))
     refined = refine_transform((noise[0], noise[1]), masks, [np.eye(4)], model="rigid", coarsest_mm=2.0)
     assert refined.samples <= 1.1 * size**3
     assert not dataclasses.replace(refined, before=0.0).is_significant
