@@ -64,7 +64,7 @@ def series() -> FrameSeries:
 def spread(series: FrameSeries) -> float:
     """Mean standard deviation over time within the head."""
     head = series.frames[0].data > 300
-    return float(torch.stack([frame.data[head] for frame in series.frames]).std(0).mean())
+    return float(torch.stack([frame.data[head].float() for frame in series.frames]).std(0).mean())
 
 
 def error_mm(transform: Transform, expected: Transform) -> float:
@@ -83,6 +83,13 @@ def test_motion_is_found(series: FrameSeries, options: dict[str, Any]) -> None:
     assert last.translation_s_mm == pytest.approx(-2.4, abs=0.2)
     assert last.framewise_displacement_mm == pytest.approx(0.4 + 0.8 + 50 * np.deg2rad(1.5), abs=0.3)
     assert spread(result.moved) < 0.6 * spread(series)
+
+
+def test_frames_of_whole_numbers_are_interpolated(series: FrameSeries) -> None:
+    # regression: integers were taken for labels, so that motion of less than half a voxel was left as it was
+    whole = FrameSeries(frames=tuple(Image(frame.data.round().to(torch.int16), GRID) for frame in series.frames))
+    found, expected = (spread(register_series(frames).moved) for frames in (whole, series))
+    assert found == pytest.approx(expected, rel=0.01)
 
 
 def test_another_reference(series: FrameSeries) -> None:

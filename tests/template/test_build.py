@@ -43,7 +43,8 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Path:
         affine = np.diag([2.0, 2, 2, 1])
         affine[:3, 3] = random.uniform(-30, 30, 3)
         write_image(Image.from_array(image.astype(np.float32), affine), folder / f"{number}.nii.gz")
-        write_image(Image.from_array(map_coordinates(labels, at, order=0), affine), folder / f"{number}_labels.nii.gz")
+        kept = map_coordinates(labels, at, order=0).astype(np.float32 if number % 2 else np.int16)  # as files have them
+        write_image(Image.from_array(kept, affine), folder / f"{number}_labels.nii.gz")
         rows.append(f"s{number},{number}.nii.gz,{number}_labels.nii.gz")
     (folder / "scans.csv").write_text("\n".join(rows) + "\n")
     (folder / "reversed.csv").write_text("\n".join([rows[0], *rows[:0:-1]]) + "\n")

@@ -203,20 +203,23 @@ class _Run:
         for number in range(rounds):
             place = None if folder is None else make_folder(folder / "passes" / f"{number:02d}")
             if number:  # the average of the frames as they are now
-                moved = [t.warp(f, target.grid) for t, f in zip(transforms, self.series.frames, strict=True)]
-                target, middle = average_frames(moved), -1
+                target, middle = average_frames(self._warp(transforms, target)), -1
             transforms = self._register(target, middle, number, place)
         transforms = smooth_transforms(transforms, sigma)
-        moved = [t.warp(f, target.grid) for t, f in zip(transforms, self.series.frames, strict=True)]
         result = SeriesResult(
             reference=target,
             transforms=tuple(transforms),
-            moved=FrameSeries(frames=tuple(moved), step_s=self.series.step_s),
+            moved=FrameSeries(frames=tuple(self._warp(transforms, target)), step_s=self.series.step_s),
             motion=tuple(measure_motion(transforms, target.grid)),
         )
         if folder is not None:
             _write(result, folder)
         return result
+
+    def _warp(self, transforms: list[Transform], target: Image) -> list[Image]:
+        """Return the frames on the grid of the target, interpolated also where they hold whole numbers."""
+        pairs = zip(transforms, self.series.frames, strict=True)
+        return [transform.warp(frame, target.grid, mode="linear") for transform, frame in pairs]
 
     def _register(self, target: Image, middle: int, number: int, folder: Path | None) -> list[Transform]:
         """Return the transform from the target to each frame; ``middle`` is the frame that it is, or -1."""

@@ -29,6 +29,7 @@ from convexadam.io import (
 )
 from convexadam.io.reading import StrPath
 from convexadam.io.tables import write_rows
+from convexadam.metrics.summary import to_integer_labels
 from convexadam.registration import RegistrationConfig, preset
 from convexadam.registration.files import Output, name_transform
 from convexadam.registration.presets import parse_config
@@ -373,7 +374,8 @@ def _write_scans(
         change = field.jacobian().clamp_min(1e-6).log()
         write_image(Image(change[None], template.grid), place / "log_jacobian.nii.gz")
         if scan.labels is not None:
-            moved.append(field.warp(read_image(scan.labels), template.grid))
+            labels = to_integer_labels(read_image(scan.labels), "labels")
+            moved.append(field.warp(labels, template.grid, mode="label"))
             write_image(moved[-1], place / "labels.nii.gz")
     update = shape.find_update()
     bias_mm = update.mean_mm + update.linear_mm
