@@ -153,7 +153,7 @@ def read_transform_shift(path: Path) -> Path:
     from convexadam import Affine
 
     matrix = np.eye(4)
-    matrix[0, 3] = 1.0
+    matrix[0, 3] = -4.0
     write_transform(Affine(matrix), path)
     return path
 

@@ -215,7 +215,7 @@ def test_both_directions_are_refined_and_made_inverse_consistent() -> None:
 def test_a_forward_only_level_has_no_backward_field() -> None:
     levels = (LEVELS[0], dataclasses.replace(LEVELS[1], forward_only=True))
     snapshots = _refine(Refinement(levels=levels), symmetric=True)
-    assert [s.fields.backward is None for s in snapshots] == [True, False, False, True]
+    assert [s.fields.backward is None for s in snapshots] == [True, False, True, True]
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

@@ -128,6 +128,7 @@ def _top_level(folder: Path) -> dict[str, Call]:
             convexadam.read_transform, transform, format=None, fixed=GRID, moving=GRID, device=None
         ),
         "convexadam.register": call(convexadam.register, VALUES, VALUES, FAST, **none, **landmarks),
+        "convexadam.register_batch": call(convexadam.register_batch, [VALUES], [VALUES], FAST, device=None),
         "convexadam.registration.prepare": call(registration.prepare, VALUES, FAST),
         "convexadam.registration.PreparedImage.register": call(registration.prepare(VALUES, FAST).register, VALUES),
         "convexadam.continuous.contrast_coherence": call(
@@ -137,7 +138,6 @@ def _top_level(folder: Path) -> dict[str, Call]:
             continuous.DifferentContrasts(levels=(continuous.Level(),), similarity=Ssd()).check_levels,
             (continuous.Level(),),
         ),
-        "convexadam.continuous.Part.select": call(continuous.Part(channels=1, radius=1).select, MAPS, VALUES),
         "convexadam.use_backend": call(convexadam.use_backend, "reference"),
         "convexadam.write_image": call(convexadam.write_image, IMAGE, folder / "written.nii.gz"),
         "convexadam.write_transform": call(
@@ -316,6 +316,7 @@ def _stages() -> dict[str, Call]:
                 parametrisation.with_total_smoothing, continuous.GaussianSmoothing()
             )
     joint = continuous.JointSsd(parts=(continuous.Part(channels=1, radius=1),))
+    found["convexadam.continuous.JointSsd.pack"] = call(joint.pack, [MAPS, MAPS], ZEROS, (None, None))
     for similarity in (Ssd(), joint, Lncc(radius=1), WeightedSum(terms=(Ssd(), Ssd()), weights=(1.0, 1.0))):
         name = f"convexadam.continuous.{type(similarity).__name__}"
         found[f"{name}.prepare"] = call(similarity.prepare, MAPS, MAPS, ZEROS, (None, None))

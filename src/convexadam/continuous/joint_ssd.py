@@ -139,10 +139,12 @@ class JointSsd:
         Raises
         ------
         InputError
-            If the maps have fewer channels than the parts need.
+            If there are not two maps, or they have fewer channels than the parts need.
         """
+        if len(maps) != 2:
+            raise InputError(f"maps must be those of the fixed and of the moving image, got {len(maps)}; pass both")
         needed = max(part.first + part.channels for part in self.parts)
-        if needed > len(maps[0]):
+        if needed > min(len(features) for features in maps):
             raise InputError(
                 f"features must have at least {needed} channels for the parts of the JointSsd, got {len(maps[0])}; "
                 "set first and channels of each Part to those of the features"

@@ -151,11 +151,15 @@ def refine_transform(
     del prepared, objective
     for number in range(level - 1, 0, -1):
         best = _maximise(_Objective(_Level(images, masks, finest_mm, number), best), best, generators)
-    objective = _Objective(_Level(images, masks, finest_mm, 0, filtered=True), best)
-    if not objective.correlates(best):
-        del objective
-        objective = _Objective(_Level(images, masks, finest_mm, 0), best)
-    best = _maximise(objective, best, generators)
+    objective = _Objective(_Level(images, masks, finest_mm, 0, smoothing=True), best)
+    same_contrast = objective.correlates(best)
+    if same_contrast:
+        best = _maximise(objective, best, generators)
+    del objective
+    objective = _Objective(_Level(images, masks, finest_mm, 0), best)
+    if not same_contrast:
+        best = _maximise(objective, best, generators)
+    # of the images as they are, whose voxels are independent samples
     values = [objective(objective.place(matrix)).value for matrix in (first, best)]
     before, after, overlap, *entries = torch.cat([torch.stack([*values, objective.overlap]), best.flatten()]).tolist()
     return RefinedTransform(
@@ -206,7 +210,7 @@ def make_generators(model: Model, restriction: Restriction | None = None) -> np.
 class _Level:
     """Both images at one voxel size, in bins, and the points of the fixed image at which they are compared."""
 
-    def __init__(self, images: _Pair, masks: _Masks, finest_mm: float, number: int, *, filtered: bool = False) -> None:
+    def __init__(self, images: _Pair, masks: _Masks, finest_mm: float, number: int, *, smoothing: bool = False) -> None:
         self.side_mm, self.close = finest_mm * 2**number, _CLOSE[min(number, 1)]
         coarse = [
             fill_outside_mask(block_average(image, self.side_mm, mask), mask, _REACH * self.side_mm)
@@ -216,10 +220,10 @@ class _Level:
         self.points = _draw_points(images[0].grid, _SAMPLES[min(number, 1)], like=like)
         self.in_fixed = _have_data(images[0].grid, masks[0], self.points, _INSET * self.side_mm)
         self.moving_grid, self.moving_mask = images[1].grid, masks[1]
-        self.voxels = coarse[0].data[0].numel() // (_correlated_voxels(coarse[0].grid) if filtered else 1)
+        self.voxels = coarse[0].data[0].numel()
         self.to_index = [send(torch.from_numpy(np.linalg.inv(image.grid.affine)), like) for image in coarse]
         self.channels = list(
-            zip(*(_filter(_to_bins(image)) if filtered else _to_bins(image) for image in coarse), strict=True)
+            zip(*(_smooth(_to_bins(image)) if smoothing else _to_bins(image) for image in coarse), strict=True)
         )
 
 
@@ -257,7 +261,7 @@ class _Objective:
     def correlates(self, matrix: Float[Tensor, "4 4"]) -> bool:
         """Whether the correlation of all channels, with a transform, is that of one contrast."""
         placement = self.place(matrix)
-        to_index = [index @ placed for index, placed in zip(self.level.to_index, placement, strict=True)]
+        to_index = [index @ to_mm for index, to_mm in zip(self.level.to_index, placement, strict=True)]
         points = self.points if self._used is None else self.points[self._used]
         least = 1.0
         for pair in self.level.channels:
@@ -352,7 +356,7 @@ def _to_bins(image: Image) -> Channels:
     return result
 
 
-def _filter(bins: Channels) -> Channels:
+def _smooth(bins: Channels) -> Channels:
     """Return the weighted mean of each voxel and its neighbours, without those beyond the edge."""
     result = smooth(bins, _TAPS)
     for axis in range(1, 4):
@@ -362,8 +366,3 @@ def _filter(bins: Channels) -> Channels:
             for end in (0, -1):
                 result.select(axis, end).div_(_TAPS[0] + _TAPS[1])
     return result.clamp_(MARGIN, BINS - 1 - MARGIN)
-
-
-def _correlated_voxels(grid: Grid) -> int:
-    """Return how many voxels of filtered noise are worth one independent voxel."""
-    return round(sum(tap**2 for tap in _TAPS) ** -grid.dims)

@@ -308,7 +308,7 @@ def make_warm_config(config: RegistrationConfig) -> RegistrationConfig:
     longer than all the rest of it.
     """
     searches = tuple(
-        replace(search, radius=_shorten(search.radius), inverse_consistency=0) for search in config.searches
+        replace(search, radius=_take_third(search.radius), inverse_consistency=0) for search in config.searches
     )
     refine = config.continuous
     if refine is not None:
@@ -318,7 +318,7 @@ def make_warm_config(config: RegistrationConfig) -> RegistrationConfig:
     return config if config.is_linear else replace(config, linear=None, discrete=discrete, continuous=refine)
 
 
-def _shorten(radius: PerAxis) -> PerAxis:
+def _take_third(radius: PerAxis) -> PerAxis:
     """Return a third of a radius, rounded up."""
     if isinstance(radius, tuple):
         i, j, k = (math.ceil(r / 3) for r in radius)
