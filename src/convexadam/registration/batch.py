@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
+from convexadam._checks import show
 from convexadam.errors import InputError
 from convexadam.geometry import Image
 from convexadam.geometry.tensors import parse_device
@@ -70,10 +73,21 @@ def register_batch(
     >>> [tuple(result.transform.disp_mm.shape) for result in results]
     [(3, 16, 14, 12), (3, 16, 14, 12), (3, 16, 14, 12)]
     """
-    settings, pairs = parse_config(config), _parse_pairs(fixed_images, moving_images, device)
+    settings = parse_config(config)
+    _check_list(fixed_images, "fixed_images")
+    _check_list(moving_images, "moving_images")
+    pairs = _parse_pairs(fixed_images, moving_images, device)
     recordings = Recordings() if len(pairs) >= _LEAST_RECORDED else None
     results = [register_with_memo(fixed, moving, settings, recordings=recordings) for fixed, moving in pairs]
     return [replace(r, moving_type=form_of(moving)) for r, moving in zip(results, moving_images, strict=True)]
+
+
+def _check_list(images: object, name: str) -> None:
+    """Raise unless several images are given one by one."""
+    if isinstance(images, (str, os.PathLike)) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
+        raise InputError(f"{name} must be a list of images, got {show(images)}; pass [image] for one")
+    if isinstance(images, (torch.Tensor, np.ndarray)) and not images.ndim:
+        raise InputError(f"{name} must be a list of images, got a single number; pass [image] for one")
 
 
 def _parse_pairs(
