@@ -34,7 +34,7 @@ MAX_REGISTERS = {"cuda": 128, "hip": 192}
 MORE_SHARED = {"mutual_information._add_joint": 2}
 """As a factor: the weights of samples in all bins of both images are multiplied from there."""
 
-MAX_VARIANTS = {"published": 28, "accurate": 47, "rigid": 30}
+MAX_VARIANTS = {"published": 28, "accurate": 47, "rigid": 31}
 """Of three sizes that differ in what divides them; each takes one or two seconds at the first call.
 
 None is due to a size: the kernels of the smoothing and the gradient are compiled for several filters and terms.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -233,7 +234,9 @@ class _Run:
                 before = frame - 1 if frame > start else frame + 1
                 previous = found.get(before)
                 align = partial(self._align, prepared, frame, previous, before)
-                found[frame] = self._load_or(folder, frame, target, previous, align)
+                with warnings.catch_warnings():  # a frame that has not moved is nothing to warn of
+                    warnings.filterwarnings("ignore", message="the linear alignment found no transform better")
+                    found[frame] = self._load_or(folder, frame, target, previous, align)
             if self.on_frame is not None:
                 self.on_frame(number * count + len(found), self.total * count)
         return [found[frame].transform for frame in range(count)]
