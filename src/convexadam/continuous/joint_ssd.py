@@ -144,9 +144,10 @@ class JointSsd:
         if len(maps) != 2:
             raise InputError(f"maps must be those of the fixed and of the moving image, got {len(maps)}; pass both")
         needed = max(part.first + part.channels for part in self.parts)
-        if needed > min(len(features) for features in maps):
+        given = min(len(features) for features in maps)
+        if needed > given:
             raise InputError(
-                f"features must have at least {needed} channels for the parts of the JointSsd, got {len(maps[0])}; "
+                f"features must have at least {needed} channels for the parts of the JointSsd, got {given}; "
                 "set first and channels of each Part to those of the features"
             )
         fixed = self._write_parts(maps.pop(0), weights[0])

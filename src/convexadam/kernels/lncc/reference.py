@@ -10,7 +10,7 @@ from convexadam.kernels.smooth.reference import smooth
 from convexadam.kernels.warp import identity_positions, sample_linear
 from convexadam.kernels.warp_ssd.reference import needs_graph, overlap_weight, squared_slope
 
-_ROUNDINGS = 4
+ROUNDINGS = 4
 """A map counts as constant if its standard deviation is at most this many rounding errors of its mean."""
 
 
@@ -63,7 +63,7 @@ def normalise(features: Channels, weight: Volume | None) -> Channels:
         mean = (weights * channel).sum(dtype=torch.float64) / total
         torch.sub(channel, mean.to(channel.dtype), out=target)
         deviation = ((weights * target * target).sum(dtype=torch.float64) / total).sqrt()
-        rounding = _ROUNDINGS * torch.finfo(channel.dtype).eps * mean.abs()
+        rounding = ROUNDINGS * torch.finfo(channel.dtype).eps * mean.abs()
         target.mul_(torch.where(deviation > rounding, 1 / deviation, 0.0).to(channel.dtype))
     return result
 
@@ -72,7 +72,7 @@ def _normalise_differentiably(channel: Volume, weights: Volume, total: Tensor) -
     mean = (weights * channel).sum(dtype=torch.float64) / total
     centred = channel - mean.to(channel.dtype)
     variance = (weights * centred * centred).sum(dtype=torch.float64) / total
-    varies = variance.sqrt() > _ROUNDINGS * torch.finfo(channel.dtype).eps * mean.abs()
+    varies = variance.sqrt() > ROUNDINGS * torch.finfo(channel.dtype).eps * mean.abs()
     # both sides of a selection have a gradient, which must not be NaN where the other one is selected
     factor = torch.where(varies, 1 / torch.where(varies, variance, 1.0).sqrt(), 0.0)
     return centred * factor.to(channel.dtype)

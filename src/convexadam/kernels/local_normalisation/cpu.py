@@ -16,13 +16,11 @@ from convexadam.kernels._cpu import (
     to_numpy,
     view_channels_last,
 )
+from convexadam.kernels.lncc.reference import ROUNDINGS
 from convexadam.kernels.local_normalisation.reference import prepare_windows
 
 _ROWS = 16
 """Rows of a block, whose results fit the cache with all their channels."""
-
-_ROUNDINGS = 4
-"""A channel counts as constant if its standard deviation is at most this many rounding errors of its mean."""
 
 _NO_SHARE = np.empty((0, 0, 0), np.float32)
 
@@ -64,7 +62,7 @@ def _standardise(source: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, n
     means = _sum_moments(source, weights, nothing)[0] / total
     shifts = means.astype(np.float32)
     deviations = np.sqrt(_sum_moments(source, weights, shifts)[1] / total)
-    varies = deviations > _ROUNDINGS * np.finfo(np.float32).eps * np.abs(means)
+    varies = deviations > ROUNDINGS * np.finfo(np.float32).eps * np.abs(means)
     return shifts, np.where(varies, 1 / np.where(varies, deviations, 1.0), 0.0).astype(np.float32)
 
 
