@@ -75,15 +75,14 @@ NOT_ON_IMPORT = (
 MEASURE = """
 import gc, sys, time
 import torch
+of_torch = time.process_time()  # since the process began
 gc.collect()  # of what torch has left: otherwise it may happen to be due while this package is imported
 before = set(sys.modules)
-start = time.perf_counter()
-import pytest
-
+start = time.process_time()
 import convexadam
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
-sys.stdout.write(f"{seconds} {' '.join(sorted(loaded))}")
+sys.stdout.write(f"{seconds} {of_torch} {' '.join(sorted(loaded))}")
 """
 
 
@@ -102,14 +101,14 @@ sys.stdout.write(" ".join(sorted({name.partition(".")[0] for name in set(sys.mod
 """
 
 
-def measured(bytecode: Path) -> tuple[float, set[str]]:
+def measured(bytecode: Path) -> tuple[float, float, set[str]]:
     # with the bytecode that pip writes when it installs the package, whatever this environment is told to do
     environment = os.environ | {"PYTHONPATH": str(SOURCE.parent), "PYTHONPYCACHEPREFIX": str(bytecode)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     found = subprocess.run(
         [sys.executable, "-c", MEASURE], env=environment, capture_output=True, text=True, check=True
     ).stdout.split()
-    return float(found[0]), set(found[1:])
+    return float(found[0]), float(found[1]), set(found[2:])
 
 
 def test_the_public_names_are_counted() -> None:
@@ -139,9 +138,11 @@ def test_public_methods_are_documented() -> None:
 @pytest.mark.long
 def test_import_is_quick_and_loads_no_heavy_package(tmp_path: Path) -> None:
     runs = [measured(tmp_path) for _ in range(5)]
-    assert {"convexadam", "jaxtyping"} <= runs[0][1]  # it does see what is loaded
-    assert not set(NOT_ON_IMPORT) & runs[0][1]
-    assert min(seconds for seconds, _ in runs) < 0.2  # the first run writes the bytecode, and the machine may be busy
+    own, of_torch, loaded = zip(*runs, strict=True)
+    assert {"convexadam", "jaxtyping"} <= loaded[0]  # it does see what is loaded
+    assert not set(NOT_ON_IMPORT) & loaded[0]
+    # 0.2 s where torch takes 1.5 s, as a ratio since machines differ and are busy; the first run writes the bytecode
+    assert min(own) < min(of_torch) * 0.2 / 1.5
 
 
 def test_the_parts_load_no_heavy_package_either() -> None:
