@@ -95,6 +95,8 @@ class FeatureInput:
         Weight of each voxel, ``[i, j, k]``, not negative; ``None`` for 1 everywhere.
     segmentation
         ``None``, or one channel of integer labels, or one floating-point channel of probabilities for each class.
+    known
+        Features of this image that were extracted before: extractor, spacing, and map.
 
     Examples
     --------
@@ -108,6 +110,7 @@ class FeatureInput:
     image: Image
     weight: Volume | None = None
     segmentation: Image | None = None
+    known: tuple[tuple[Extractor, Triple, Pooled], ...] = ()
 
 
 @runtime_checkable
@@ -215,8 +218,16 @@ def extract_pair_features(
     """
     if isinstance(features, PairFeatures):
         return run_extractor(features, partial(features.extract_pair, fixed, moving, spacings))
-    fixed_maps, moving_maps = (extract_features(features, s.image, spacings, weight=s.weight) for s in (fixed, moving))
+    fixed_maps, moving_maps = (extract_unknown(features, source, spacings) for source in (fixed, moving))
     return tuple(zip(fixed_maps, moving_maps, strict=True))
+
+
+def extract_unknown(features: Features, source: FeatureInput, spacings: tuple[Triple, ...]) -> list[Pooled]:
+    """Return the features of an image as `extract_features` does, but extract only those that are not known."""
+    maps = {spacing: known for extractor, spacing, known in source.known if extractor == features}
+    missing = tuple(spacing for spacing in spacings if spacing not in maps)
+    maps |= zip(missing, extract_features(features, source.image, missing, weight=source.weight), strict=True)
+    return [maps[spacing] for spacing in spacings]
 
 
 @check_arguments
