@@ -41,6 +41,8 @@ from convexadam.kernels.landmarks import LandmarkCost
 from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
 from convexadam.kernels.warp_ssd import overlap_weight, tensor_of, unpack
 
+_MOST_ITERATIONS = 10_000
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,8 @@ class Refinement:
         How updates become a displacement: `Additive` (published), `Compositional`, `StationaryVelocity`, or your own.
     tolerance
         A level ends early once five iterations lower the value by less than this share of it; 0 runs all of them.
+    inverse_consistency
+        Iterations that make both directions inverse of each other at the end of a symmetric level.
     final_smoothing
         Applied once to the displacement at full resolution (in voxels); ``None`` for none.
     different_contrasts
@@ -97,12 +101,14 @@ class Refinement:
     update_smoothing: Smoothing | None = field(default_factory=BoxSmoothing)
     parametrisation: Parametrisation = field(default_factory=Additive)
     tolerance: float = 0.0
+    inverse_consistency: int = 15
     final_smoothing: Smoothing | None = None
     different_contrasts: DifferentContrasts | None = None
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
         check_number(self.tolerance, "tolerance")
+        check_count(self.inverse_consistency, "inverse_consistency", most=_MOST_ITERATIONS)
         if not isinstance(self.levels, tuple) or not self.levels:
             raise ConfigError(
                 f"levels must be a tuple of at least one Level, got {show(self.levels)}; write (Level(spacing=2),) for "
@@ -359,7 +365,7 @@ class Refinement:
         for iteration in sorted({n for n in iterations if n < last} | {last}):
             # a direction that converged before has its last displacement
             pair = (dict(steps).get(iteration, steps[-1][1]) for steps in (forward, backward))
-            u, v = make_inverse_consistent(*pair)
+            u, v = make_inverse_consistent(*pair, iterations=self.inverse_consistency)
             yield iteration, ForwardBackward(forward=u, backward=v, spacing=features.spacing)
 
     def _minimise(

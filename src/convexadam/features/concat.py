@@ -28,6 +28,7 @@ from convexadam.features.protocol import (
     uses_labels,
 )
 from convexadam.geometry import Image
+from convexadam.kernels._device import allocate
 
 _MOST_PARTS = 100
 
@@ -172,7 +173,7 @@ class Concat:
         return self._concatenate(fixed), self._concatenate(moving)
 
     def _concatenate(self, maps: list[Pooled]) -> Pooled:
-        joined = maps[0].new_empty((sum(map(len, maps)), *maps[0].shape[1:]))
+        joined = allocate(sum(map(len, maps)), *maps[0].shape[1:], like=maps[0])
         rest = joined
         for m, factor in zip(maps, self._factors, strict=True):
             _copy_channels(m, rest[: len(m)])
