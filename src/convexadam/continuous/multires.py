@@ -36,12 +36,10 @@ from convexadam.errors import ConfigError
 from convexadam.geometry.tensors import check_allocation
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward, complete_weight
-from convexadam.kernels.inverse_consistency import estimate_inverse, make_inverse_consistent
+from convexadam.kernels.inverse_consistency import MOST_ITERATIONS, estimate_inverse, make_inverse_consistent
 from convexadam.kernels.landmarks import LandmarkCost
 from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
 from convexadam.kernels.warp_ssd import overlap_weight, tensor_of, unpack
-
-_MOST_ITERATIONS = 10_000
 
 
 @final
@@ -108,7 +106,7 @@ class Refinement:
     def __post_init__(self) -> None:
         check_unit(self.unit)
         check_number(self.tolerance, "tolerance")
-        check_count(self.inverse_consistency, "inverse_consistency", most=_MOST_ITERATIONS)
+        check_count(self.inverse_consistency, "inverse_consistency", most=MOST_ITERATIONS)
         if not isinstance(self.levels, tuple) or not self.levels:
             raise ConfigError(
                 f"levels must be a tuple of at least one Level, got {show(self.levels)}; write (Level(spacing=2),) for "
@@ -196,11 +194,9 @@ class Refinement:
                 restrict_deformation=restrict_deformation,
             )
 
-        if start is None:
-            coarse = [n // s for n, s in zip(shape, spacings[0], strict=True)]
-            initial = ForwardBackward(forward=fixed.new_zeros((3, *coarse)), spacing=spacings[0])
-        else:
-            initial = ForwardBackward(forward=start)
+        coarse = [n // s for n, s in zip(shape, spacings[0], strict=True)]
+        zero = ForwardBackward(forward=fixed.new_zeros((3, *coarse)), spacing=spacings[0])
+        initial = zero if start is None else ForwardBackward(forward=start)
         fields = take_last(self.refine(extract, initial, shape, soft_mask=soft_mask)).fields
         return self.upsample(scale_to_voxels(fields.forward, fields.spacing), fields.spacing, shape)
 
@@ -313,9 +309,7 @@ class Refinement:
     def needs_guide(self, level: int = 0) -> bool:
         """Whether the smoothing of a level needs a guide."""
         parametrisation = self._parametrisation_of(self._get_level(level))
-        return isinstance(parametrisation, HasTotalSmoothing) and isinstance(
-            parametrisation.total_smoothing, BilateralSmoothing
-        )
+        return isinstance(getattr(parametrisation, "total_smoothing", None), BilateralSmoothing)
 
     def _for_different_contrasts(self, other: DifferentContrasts) -> Refinement:
         return dataclasses.replace(self, levels=other.levels, similarity=other.similarity, different_contrasts=None)
