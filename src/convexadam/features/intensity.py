@@ -12,7 +12,7 @@ from convexadam._arguments import check_arguments
 from convexadam._checks import check_number, show
 from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
 from convexadam.errors import ConfigError
-from convexadam.features.protocol import full_memory_bytes
+from convexadam.features.working_memory import full_memory_bytes
 from convexadam.geometry import Image
 from convexadam.geometry.tensors import quantiles, working_dtype
 from convexadam.kernels.rescale import rescale

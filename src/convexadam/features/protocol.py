@@ -14,14 +14,11 @@ from convexadam._arguments import check_arguments, find_obstacle
 from convexadam._checks import check_flag, show
 from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.errors import ConfigError, ConvexAdamError, is_about_memory
+from convexadam.features.working_memory import full_memory_bytes, pooled_memory_bytes
 from convexadam.geometry import Image
 from convexadam.kernels.resize import pool
 
 T = TypeVar("T")
-
-_BYTES = 4.0
-_WORKING_VALUES = 6
-"""Float32 values per voxel that any extractor of this package needs: weights, and scaled and padded copies."""
 
 
 @runtime_checkable
@@ -391,16 +388,3 @@ def segmentation_bytes_per_voxel(features: Extractor, channels: int) -> float:
     if isinstance(features, HoldsSegmentations):
         return features.segmentation_bytes_per_voxel(channels)
     return 2.0 * uses_labels(features)
-
-
-def pooled_memory_bytes(values: float = _WORKING_VALUES) -> float:
-    """Working memory per voxel of an extractor that pools during extraction, in bytes, for a number of values."""
-    return _BYTES * values
-
-
-def full_memory_bytes(channels: int) -> float:
-    """Working memory per voxel of an extractor that stores a full-resolution map, in bytes.
-
-    That map and its weighted copy in `convexadam.kernels.resize.pool` come on top of `pooled_memory_bytes`.
-    """
-    return _BYTES * (_WORKING_VALUES + 2 * channels)
