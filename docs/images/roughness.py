@@ -62,8 +62,12 @@ def draw_pair(axes: Axes, pair: str, points: dict[str, Point]) -> None:
         for tool, point in own.items():
             axes.plot(*point, "o", color=colour, markersize=3 if DIAL in tool else 7)
     axes.set_title(PAIRS[pair][0], fontsize=9)
-    axes.set_ylim(top=min(axes.get_ylim()[1], WORST * min(error for _, error in points.values())))
-    axes.set_xlim(left=0)
+    best = min(error for _, error in points.values())
+    shown = [point for point in points.values() if point[1] <= WORST * best]
+    highest = max(error for _, error in shown)
+    margin = 0.08 * (highest - best)
+    axes.set_ylim(best - margin, highest + margin)
+    axes.set_xlim(0, 1.08 * max(roughness for roughness, _ in shown))
     axes.tick_params(labelsize=7)
 
 
