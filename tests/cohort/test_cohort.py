@@ -336,3 +336,28 @@ def test_default_settings(pairs: tuple[PairFiles, ...], tmp_path: Path) -> None:
     assert report["config"] == json.loads(json.dumps(expected["config"]))
     assert report["diagnostics"] == expected["diagnostics"]
     assert read_image(outcome.folder / "moved.nii.gz").grid.shape == (20, 18, 16)
+
+
+def test_the_mirror_images_are_registered_where_they_were_not(
+    pairs: tuple[PairFiles, ...], study: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = run(pairs, out)
+    before = files(out)
+    flipped = nib.load(pairs[0].moving)
+    mirror = nib.Nifti1Image(np.asarray(flipped.dataobj)[::-1], flipped.affine)
+    nib.save(mirror, study / "d.nii.gz")
+    outcomes = run([*pairs, dataclasses.replace(pairs[0], id="d", moving=study / "d.nii.gz")], out, check_mirror=True)
+    assert statuses(outcomes) == {"b": "done", "c": "done", "d": "done"}
+    assert {name: content for name, content in files(out).items() if name[0] != "d"} == before
+    gains = {name: outcome.quality.mirror_gain for name, outcome in outcomes.items() if outcome.quality}
+    assert gains["b"] < -0.05
+    assert gains["d"] > 0.05
+    assert outcomes["d"].verdict is not None
+    assert outcomes["d"].verdict.grade == "failed"
+    assert float(rows(out)[-1]["mirror_gain"]) == pytest.approx(gains["d"], rel=1e-5)
+    # without the mirror image nothing is missing
+    assert set(statuses(run(pairs, out, check_mirror=True)).values()) == {"kept"}
+    assert set(statuses(run(pairs, out)).values()) == {"kept"}
+    assert first["b"].quality is not None
+    assert np.isnan(first["b"].quality.mirror_gain)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from convexadam._atomic import make_folder
-from convexadam._checks import check_count
+from convexadam._checks import check_count, check_flag
 from convexadam._lock import lock_folder
 from convexadam._version import VERSION
 from convexadam.cohort.fingerprint import describe_settings
@@ -50,6 +50,7 @@ def register_cohort(
     output_dir: StrPath,
     executor: Executor | None = None,
     outputs: Collection[Output] = OUTPUTS,
+    check_mirror: bool = False,
     retries: int = 1,
     device: str | None = None,
     source: str | None = None,
@@ -74,6 +75,9 @@ def register_cohort(
     outputs
         Files to keep of each pair: ``"transform"``, ``"inverse"``, ``"moved"`` and ``"labels"`` (the labels of the
         moving image, warped). Files that an earlier run has kept stay.
+    check_mirror
+        Register the mirror image of each moving image as well, which takes twice the time: nothing else tells a brain
+        whose left and right are exchanged. See ``mirror_gain`` of `convexadam.report.QualityMeasures`.
     retries
         How often a pair that failed is tried again, at the end; not if its files or settings cannot be used.
     device
@@ -100,8 +104,11 @@ def register_cohort(
     """
     files = tuple(pairs) if not isinstance(pairs, (str, os.PathLike)) else read_manifest(pairs)
     _check_arguments(files, outputs, retries, device)
+    check_flag(check_mirror, "check_mirror")
     folder = Path(output_dir)
-    jobs = list(_make_jobs(files, config, folder.resolve() / "pairs", tuple(outputs), device))
+    jobs = list(
+        _make_jobs(files, config, folder.resolve() / "pairs", tuple(outputs), device, check_mirror=check_mirror)
+    )
     record = _make_record(jobs, source or (str(pairs) if isinstance(pairs, (str, os.PathLike)) else None), retries)
     return _run(jobs, folder, record, executor or LocalExecutor(), retries)
 
@@ -125,6 +132,8 @@ def _make_jobs(
     folder: Path,
     outputs: tuple[Output, ...],
     device: str | None,
+    *,
+    check_mirror: bool,
 ) -> Iterator[PairJob]:
     """Yield the job of each pair.
 
@@ -158,6 +167,7 @@ def _make_jobs(
             header=header,
             device=device,
             shares_fixed=uses[pair.fixed] > 1,
+            check_mirror=check_mirror,
         )
 
 
@@ -169,6 +179,7 @@ def _make_record(jobs: Sequence[PairJob], source: str | None, retries: int) -> d
         "source": source,
         "pairs": len(jobs),
         "outputs": list(jobs[0].outputs),
+        "check_mirror": jobs[0].check_mirror,
         "retries": retries,
         "device": jobs[0].device or "cpu",
         "settings": {name: json.loads(text) for name, text in settings.items()},
