@@ -275,15 +275,16 @@ def test_verdicts_compare_with_the_others(
 
     seen: list[int] = []
 
-    def judge(measures: Any, others: Any = ()) -> Verdict:
-        seen.append(len(others))
-        return Verdict(grade="look", reasons=("compared",)) if others else Verdict(grade="ok")
+    def judge(cohort: Any) -> Iterator[Verdict]:
+        seen.append(len(cohort))
+        return iter([Verdict(grade="look", reasons=("compared",))] * len(cohort))
 
-    monkeypatch.setattr("convexadam.cohort.cohort.judge_quality", judge)
-    monkeypatch.setattr("convexadam.cohort.job.judge_quality", judge)
-    outcomes = run(pairs, tmp_path)
+    monkeypatch.setattr("convexadam.cohort.cohort.judge_cohort", judge)
+    monkeypatch.setattr("convexadam.cohort.job.judge_quality", lambda _: Verdict(grade="ok"))
+    special = dataclasses.replace(pairs[1], id="d", preset="rigid")  # compared with none
+    outcomes = run([*pairs, special], tmp_path)
     assert {outcome.verdict.grade for outcome in outcomes.values() if outcome.verdict} == {"ok"}
-    assert seen == [0, 0, 2, 2]
+    assert seen == [2, 1]
     assert {(row["verdict"], row["reasons"]) for row in rows(tmp_path)} == {("look", "compared")}
 
 

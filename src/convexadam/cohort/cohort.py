@@ -34,13 +34,10 @@ from convexadam.io.reading import StrPath
 from convexadam.registration import RegistrationConfig, preset
 from convexadam.registration.files import Output
 from convexadam.registration.presets import parse_config
-from convexadam.report import judge_quality
+from convexadam.report.verdict import judge_cohort
 
 OUTPUTS: tuple[Output, ...] = ("transform", "moved", "labels")
 """Files that are kept of each pair, unless told otherwise."""
-
-_MOST_OTHERS = 200
-"""Pairs that a pair is compared with for its verdict, spread evenly over the cohort."""
 
 
 def register_cohort(
@@ -246,9 +243,6 @@ def _judge(outcomes: Iterable[CohortOutcome]) -> Iterator[CohortOutcome]:
     for outcome in outcomes:
         groups[outcome.pair.preset].append(outcome)
     for group in groups.values():
-        known = [outcome.quality for outcome in group if outcome.quality is not None]
-        others = known[:: max(1, -(-len(known) // _MOST_OTHERS))]
+        verdicts = judge_cohort([outcome.quality for outcome in group if outcome.quality is not None])
         for outcome in group:
-            quality = outcome.quality
-            verdict = None if quality is None else judge_quality(quality, others)
-            yield dataclasses.replace(outcome, verdict=verdict)
+            yield outcome if outcome.quality is None else dataclasses.replace(outcome, verdict=next(verdicts))
