@@ -167,7 +167,7 @@ def measure_quality(
         for name, mask in (("fixed_mask", fixed_mask), ("moving_mask", moving_mask))
     )
     pair = LatticePair.sample(result.transform, fixed, moving, (fixed_mask, moving_mask))
-    structure = pair.structure()
+    structure = pair.structure
     residuals_mm = pair.residuals_mm()
     linear = fit_motion(pair)
     motion = decompose_matrix(linear)
@@ -247,7 +247,7 @@ def _points(pair: LatticePair, where: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def fit_motion(pair: LatticePair) -> np.ndarray:
     """Return the affine matrix, 4x4 in mm, that fits the transform best where the fixed image has structure."""
-    structure = pair.structure()
+    structure = pair.structure
     points, targets = _points(pair, structure)
     if len(points) < 4:
         points, targets = _points(pair, torch.ones_like(structure))
