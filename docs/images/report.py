@@ -67,6 +67,7 @@ def make_cohort(folder: Path) -> None:
 
 def photograph(browser: Chromium, page: Path, size: tuple[int, int], target: Path, *keys: str) -> None:
     """Save what the window shows."""
+    browser.send("Emulation.setScrollbarsHidden", hidden=True)
     browser.open(page, *size)
     for key in keys:
         browser.press(key)
@@ -83,7 +84,7 @@ def main(target: Path) -> None:
     with tempfile.TemporaryDirectory() as name, Chromium(program) as browser:
         folder = Path(name) / "torsos"
         make_cohort(folder)
-        photograph(browser, folder / "report.html", (1500, 1150), target / "report_cohort.webp")
+        photograph(browser, folder / "report.html", (1680, 1190), target / "report_cohort.webp")
         pair = folder / "pairs" / "sub-01" / "report.html"
         photograph(browser, pair, (1280, 1010), target / "report_pair.webp", "3")
 
