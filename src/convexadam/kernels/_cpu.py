@@ -148,7 +148,9 @@ class _FirstCompilation(event.Listener):
         function = event.data["dispatcher"].py_func
         if not _FirstCompilation.printed and function.__module__.startswith("convexadam."):
             _FirstCompilation.printed = True
-            _LOGGER.warning("convexadam: compiling CPU kernels that are used for the first time; later runs load them ...")
+            _LOGGER.warning(
+                "convexadam: compiling CPU kernels that are used for the first time; later runs load them ..."
+            )
 
     def on_end(self, event: Any) -> None:
         pass

@@ -134,7 +134,13 @@ def _read_measures(folder: Path) -> QualityMeasures | None:
     if isinstance(quality := summary.get("quality"), Mapping):
         return QualityMeasures.from_dict(quality)
     inputs, registered = _read_inputs(folder, summary), _read_result(folder)
-    measures = measure_quality(registered, read_image(inputs["fixed"]), read_image(inputs["moving"]))
+    measures = measure_quality(
+        registered,
+        inputs["fixed"],
+        inputs["moving"],
+        fixed_mask=inputs.get("fixed_mask"),
+        moving_mask=inputs.get("moving_mask"),
+    )
     with atomic_path(folder / PAIR_JSON) as temporary:
         temporary.write_text(json.dumps({**summary, "quality": measures.to_dict()}, indent=2) + "\n", encoding="utf-8")
     return measures
