@@ -39,6 +39,7 @@ def test_many_to_one_and_again(study: Path, tmp_path: Path, capsys: pytest.Captu
     assert call(*options, "--keep", "transform", "inverse") == 0
     first = capsys.readouterr().err
     assert "2 of 2 pairs" in first
+    assert first.splitlines()[-1].startswith(f"convexadam report {tmp_path / 'out'} writes a page")
     assert {path.name for path in (tmp_path / "out" / "pairs" / "b").iterdir()} == {
         "transform.nii.gz",
         "inverse_transform.nii.gz",

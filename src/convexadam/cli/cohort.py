@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections import Counter
@@ -124,6 +125,7 @@ class Cohort(StudyOptions):
                 show(outcome)
         if not self.quiet:
             _print_summary(outcomes, time.monotonic() - start)
+            say(f"convexadam report {shlex.quote(str(self.output_dir))} writes a page with pictures of all pairs")
         if failed := [outcome for outcome in outcomes if outcome.status == "failed"]:
             names = ", ".join(outcome.id for outcome in failed[:_SHOWN]) + ", ..." * (len(failed) > _SHOWN)
             raise ConvexAdamError(
@@ -242,6 +244,7 @@ def _print_summary(outcomes: Sequence[CohortOutcome], seconds: float) -> None:
     table = Table("pairs", "registered", "kept", "failed", "ok", "to look at", "verdict failed", "time")
     numbers = (len(outcomes), *(counts[s] for s in ("done", "kept", "failed")))
     numbers += tuple(grades[grade] for grade in ("ok", "look", "failed"))
+    table.columns[-1].no_wrap = True
     table.add_row(*map(str, numbers), _format_time(seconds))
     console = Console(stderr=True)
     console.print(table)
