@@ -87,6 +87,17 @@ def slices() -> str:
     return table(["settings", f"Dice (before: {before})", "CPU seconds"], shown)
 
 
+def bias() -> str:
+    """Return bias and 99th percentile of the error of local motion, in voxels."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows_of("bias"):
+        cell = f"{float(row['bias']):+.3f}, {row['p99']}"
+        rows.setdefault((row["preset"], row["slice_mm"]), {})[row["motion"]] = cell
+    motions = sorted({motion for cells in rows.values() for motion in cells}, key=float)
+    lines = ([f"`{name}`", f"{mm} mm", *(cells[m] for m in motions)] for (name, mm), cells in rows.items())
+    return table(("preset", "slices", *motions), lines)
+
+
 def code(value: Any) -> str:
     """Return a value as code, or nothing for nothing."""
     return "" if value is None else f"`{value}`"
@@ -482,6 +493,7 @@ def reliability() -> str:
 
 MAKERS: dict[str, Callable[[], str | None]] = {
     "slices": slices,
+    "bias": bias,
     **{f"settings of {name}": lambda name=name: settings(name) for name in COMPONENTS},  # type: ignore[misc]
     "presets": presets,
     "formats": formats,
