@@ -27,6 +27,7 @@ from convexadam.io import (
     write_image,
     write_transform,
 )
+from convexadam.io.ids import check_ids
 from convexadam.io.reading import StrPath
 from convexadam.io.tables import write_rows
 from convexadam.metrics.summary import to_integer_labels
@@ -252,6 +253,7 @@ def _list_scans(scans: StrPath | Sequence[ScanFiles]) -> tuple[ScanFiles, ...]:
     group = read_scans(scans) if isinstance(scans, (str, os.PathLike)) else tuple(scans)
     if len(group) < 2 or not all(isinstance(scan, ScanFiles) for scan in group):
         raise InputError(f"scans must be at least two, got {len(group)} or others than ScanFiles; add images")
+    check_ids([scan.id for scan in group])
     return group
 
 
