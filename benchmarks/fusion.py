@@ -42,7 +42,7 @@ METHODS: dict[str, LabelFusion] = {
     "nonlocal": NonLocalVote(),
 }
 PEERS = ("ants",)
-COLUMNS = ("target", "preset", "method", "atlases", "block", "labels", "dice", "cpu_seconds", "memory_mb",
+COLUMNS = ("target", "preset", "method", "atlases", "block", "labels", "dice", "cpu_seconds", "peak_mb",
            "registration_cpu_seconds", "version", "environment")  # fmt: skip
 KEY = ("target", "preset", "method", "atlases", "block")
 
@@ -116,23 +116,12 @@ def list_scans(folder: Path) -> list[str]:
     return sorted(path.name.removesuffix("_label.nii.gz") for path in folder.glob("*_label.nii.gz"))
 
 
-def run_method(method: LabelFusion, block: Block) -> tuple[np.ndarray, float, float | None]:
-    """Return the fused labels, the CPU seconds, and the memory in MB beyond that of the images.
-
-    Kernels are loaded or compiled before, by a fusion of a small part.
-    """
-    middle = tuple(slice(n // 2 - 8, n // 2 + 8) for n in block.target.shape)
-    _fuse(method, block, middle)
-    seconds, found = 0.0, list[np.ndarray]()
-
-    def call() -> None:
-        nonlocal seconds
-        start = time.process_time()
-        found.append(_fuse(method, block, (slice(None),) * 3))
-        seconds = time.process_time() - start
-
-    memory = harness.memory_above(call)
-    return found[0], seconds, None if memory is None else memory / 1e6
+def run_method(method: LabelFusion, block: Block) -> tuple[np.ndarray, float]:
+    """Return the fused labels and the CPU seconds; kernels are compiled before, by a fusion of a small part."""
+    _fuse(method, block, tuple(slice(n // 2 - 8, n // 2 + 8) for n in block.target.shape))
+    start = time.process_time()
+    labels = _fuse(method, block, (slice(None),) * 3)
+    return labels, time.process_time() - start
 
 
 def _fuse(method: LabelFusion, block: Block, box: tuple[slice, ...]) -> np.ndarray:
@@ -182,13 +171,10 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def make_row(target: str, name: str, block: Block, options: argparse.Namespace) -> harness.Row:
-    """Fuse with one method."""
-    if name in PEERS:
-        (labels, seconds), memory = run_ants(block, options), None
-    else:
-        labels, seconds, memory = run_method(METHODS[name], block)
+    """Fuse with one method; the peak of memory is that of the process, with registrations unless all were kept."""
+    labels, seconds = run_ants(block, options) if name in PEERS else run_method(METHODS[name], block)
     count, dice = block.score(labels)
-    registration = block.registration_seconds
+    peak, registration = harness.peak_mb(), block.registration_seconds
     return {
         "target": target,
         "preset": options.preset,
@@ -198,11 +184,20 @@ def make_row(target: str, name: str, block: Block, options: argparse.Namespace) 
         "labels": str(count),
         "dice": f"{dice:.4f}",
         "cpu_seconds": f"{seconds:.1f}",
-        "memory_mb": "" if memory is None else f"{memory:.0f}",
+        "peak_mb": "" if peak is None or name in PEERS or registration is not None else f"{peak:.0f}",
         "registration_cpu_seconds": "" if registration is None else f"{registration:.0f}",
         "version": convexadam.__version__,
         "environment": f"{harness.cpu_model()}, 1 thread; torch {torch.__version__}",
     }
+
+
+def keep_measured(row: harness.Row, rows: Sequence[harness.Row]) -> harness.Row:
+    """Fill what only another run can measure, of the same registrations, from its rows."""
+    same = [old for old in rows if all(old[name] == row[name] for name in ("target", "preset", "atlases"))]
+    for name in ("registration_cpu_seconds", "peak_mb"):
+        alike = [old for old in same if name == "registration_cpu_seconds" or old["method"] == row["method"]]
+        row[name] = row[name] or next((old[name] for old in alike if old[name]), "")
+    return row
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -214,7 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         block = read_block(target, options)
         for name in [*options.methods, *(PEERS if options.peers else ())]:
             row = make_row(target, name, block, options)
-            rows = harness.merged_rows(harness.read_rows(options.output, COLUMNS), [row], KEY)
+            rows = harness.read_rows(options.output, COLUMNS)
+            rows = harness.merged_rows(rows, [keep_measured(row, rows)], KEY)
             harness.write_rows(options.output, COLUMNS, rows)
             harness.progress(f"{target} {name}: Dice {row['dice']}, {row['cpu_seconds']} s")
     rows = harness.read_rows(options.output, COLUMNS)
