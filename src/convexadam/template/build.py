@@ -145,7 +145,8 @@ def build_template(
     Each round registers all scans to the present template, moves the template to the mean of their shapes, and averages
     the scans there, each interpolated once. The mean of linear maps is that of their matrix logarithms, and the mean
     displacement is removed by its inverse, so that the result does not depend on which scan comes first. Averages weigh
-    scans by their residuals (`RunningAverage`).
+    scans by their residuals (`RunningAverage`). Deformable rounds start at the affine part of the transforms of the
+    round before, and leave out scans that failed there.
 
     An interrupted call continues when it is repeated: finished registrations are kept (see `convexadam.cohort`). The
     folder is described in `convexadam.template`.
