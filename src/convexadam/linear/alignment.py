@@ -16,9 +16,10 @@ from convexadam.errors import ConfigError
 from convexadam.features import Features, MindSSC, Precomputed, check_extractor
 from convexadam.geometry import Affine, Grid, Image
 from convexadam.kernels._device import read_numbers
+from convexadam.kernels.linear_choice import is_plausible, keep_better
 from convexadam.kernels.trimmed_fit import MODELS, Model
 from convexadam.linear.centres import geometric_centre
-from convexadam.linear.fitting import LevelFitter, is_plausible
+from convexadam.linear.fitting import LevelFitter
 from convexadam.linear.level import LinearLevel
 from convexadam.linear.refinement import refine_transform
 from convexadam.linear.restriction import Restriction
@@ -231,22 +232,21 @@ class LinearAlignment:
             fits = [fitter.fit(level.send(candidate.matrix), number) for candidate in candidates]
             if refine:
                 return self._refine(fitter, (fixed, moving), masks, fallback, fits)
-            matrix, *others = fits
-            best = fitter.measure(matrix)
-            for fit in others:
-                measured = fitter.measure(fit)
-                better = measured.mean < best.mean
-                best, matrix = measured.where(better, best), torch.where(better, fit, matrix)
-            before = fitter.measure(level.send(fallback.matrix))
-            improves = best.improves_on(before, self.min_improvement)
-            found = read_numbers({"before": before.mean, "improves": improves})
-        if not found["improves"]:  # nor would it on the finer levels
+            chosen = fitter.measure(level.send(fallback.matrix), fitter.none).clone()
+            before, best = chosen.mean, fitter.measure(fits[0], number)
+            for n, matrix in enumerate(fits[1:]):
+                best = best.clone() if n == 0 else best
+                keep_better(best, fitter.measure(matrix, number), min_improvement=(0.0, 0.0), by_mean=True)
+            keep_better(chosen, best, min_improvement=(self.min_improvement, 0.0))
+            found = read_numbers({"before": before, "model": chosen.model})
+        if found["model"] < 0:  # nor would it on the finer levels
             return LinearFit(
                 transform=fallback,
                 model=None,
                 dissimilarity_before=found["before"],
                 dissimilarity_after=found["before"],
             )
+        matrix = best.matrix
         for prepare in prepare_finer:
             level = prepare()
             with self._make_fitter(level) as fitter:
@@ -282,7 +282,9 @@ class LinearAlignment:
             is_plausible(torch.from_numpy(np.linalg.solve(fallback.matrix, refined.matrix)))
         )
         measured = {"before": fallback.matrix, **({"after": refined.matrix} if accepted else {})}
-        found = read_numbers({name: fitter.measure(level.send(matrix)).mean for name, matrix in measured.items()})
+        found = read_numbers(
+            {name: fitter.measure(level.send(matrix), fitter.none).mean for name, matrix in measured.items()}
+        )
         return LinearFit(
             transform=Affine(refined.matrix) if accepted else fallback,
             model=self.model if accepted else None,
@@ -294,30 +296,25 @@ class LinearAlignment:
 
     def _select_model(self, fitter: LevelFitter, fallback: Affine, matrix: Float[Tensor, "4 4"]) -> LinearFit:
         """Choose the initial transform, or the simplest model that no richer one improves on by enough."""
-        best_matrix = fitter.level.send(fallback.matrix)
-        before = best = fitter.measure(best_matrix)
-        number, richest = torch.full_like(fitter.models[0], -1), MODELS.index(self.model)
-        required, required_of_model = (
-            torch.full_like(before.mean, share) for share in (self.min_improvement, self.min_model_improvement)
-        )
+        best = fitter.measure(fitter.level.send(fallback.matrix), fitter.none).clone()
+        before, richest = best.mean, MODELS.index(self.model)
         matches = fitter.find_matches(matrix)
-        matched = matches[1].any()
-        for model in fitter.models[: richest + 1]:
+        usable = fitter.number_models(matches[1].any())
+        for model, number in list(zip(fitter.models, usable, strict=True))[: richest + 1]:
             fit = fitter.fit_to(matches, model, matrix)
-            usable = matched & is_plausible(fit)
-            if not matrix.is_cuda and not usable:
+            if not matrix.is_cuda and (number < 0 or not is_plausible(fit)):
                 continue
-            measured = fitter.measure(fit)
-            better = usable & measured.improves_on(best, torch.where(number < 0, required, required_of_model))
-            best, best_matrix = measured.where(better, best), torch.where(better, fit, best_matrix)
-            number = torch.where(better, model, number)
-        is_simpler = (number >= 0) & (number != richest)
+            keep_better(
+                best, fitter.measure(fit, number), min_improvement=(self.min_improvement, self.min_model_improvement)
+            )
+        best_matrix, after = best.matrix, best.mean
+        is_simpler = (best.model >= 0) & (best.model != richest)
         if matrix.is_cuda or is_simpler:
             # a simpler model was fitted to displacements found with the richest one: iterate with its own
-            fit = fitter.fit(best_matrix, number.clamp_min(0))
-            best = fitter.measure(fit).where(is_simpler, best)
+            fit = fitter.fit(best.matrix, best.model.clamp_min(0))
+            after = torch.where(is_simpler, fitter.measure(fit, best.model).mean, after)
             best_matrix = torch.where(is_simpler, fit, best_matrix)
-        numbers = torch.stack([before.mean, best.mean, number.double()])
+        numbers = torch.stack([before, after, best.model.double()])
         *entries, unlike_before, unlike_after, chosen = torch.cat([best_matrix.flatten(), numbers]).tolist()
         return LinearFit(
             transform=fallback if chosen < 0 else Affine(np.array(entries).reshape(4, 4)),

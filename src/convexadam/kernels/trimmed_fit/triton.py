@@ -15,7 +15,7 @@ from convexadam._typing import Field, Float, Shaped, Tensor, Volume
 from convexadam.kernels.trimmed_fit.reference import CLOSE, MAX_ITERATIONS, MAX_POINTS, RIDGE
 
 _BLOCK = 256
-"""Points at a time, one per thread, which has 22 sums in registers."""
+"""Points at a time, one per thread, which has at most 12 sums in registers."""
 
 _WIDE = 4096
 """Residuals that are counted at a time."""
@@ -263,30 +263,39 @@ def _fit(rows, keys, count, limit, kind, ridge, most: tl.constexpr, squarings: t
 
     Moments are those about the first point, in double precision.
     """
+    unit, m0, m1, m2, covariance = _average_points(rows, keys, count, limit, most, block)
+    n0, n1, n2, cross = _average_targets(rows, keys, count, limit, unit, m0, m1, m2, most, block)
+    trace = covariance[0] + covariance[3] + covariance[5]
+    if kind == 2:  # noqa: SIM108 (the compiler would compute both)
+        linear = _solve(covariance, cross, trace, ridge)
+    else:
+        linear = _rotate(cross, trace, kind, squarings)
+    o0, o1, o2 = tl.load(rows), tl.load(rows + most), tl.load(rows + 2 * most)
+    l00, l01, l02, l10, l11, l12, l20, l21, l22 = linear
+    t0 = n0 + o0 - (l00 * (m0 + o0) + l01 * (m1 + o1) + l02 * (m2 + o2))
+    t1 = n1 + o1 - (l10 * (m0 + o0) + l11 * (m1 + o1) + l12 * (m2 + o2))
+    t2 = n2 + o2 - (l20 * (m0 + o0) + l21 * (m1 + o1) + l22 * (m2 + o2))
+    return l00, l01, l02, t0, l10, l11, l12, t1, l20, l21, l22, t2
+
+
+@no_type_check
+@triton.jit
+def _average_points(rows, keys, count, limit, most: tl.constexpr, block: tl.constexpr):
+    """Return one over the sum of weights, and the mean and the covariance of the points."""
     zero = tl.zeros((block,), tl.float64)
-    w, x0, x1, x2, y0, y1, y2 = zero, zero, zero, zero, zero, zero, zero
-    a00, a01, a02, a11, a12, a22 = zero, zero, zero, zero, zero, zero
-    b00, b01, b02, b10, b11, b12, b20, b21, b22 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    w, x0, x1, x2, a00, a01, a02, a11, a12, a22 = zero, zero, zero, zero, zero, zero, zero, zero, zero, zero
     o0, o1, o2 = tl.load(rows), tl.load(rows + most), tl.load(rows + 2 * most)
     for first in range(0, count, block):
         at = first + tl.arange(0, block)
-        valid = at < count
-        p0, p1, p2 = _load_point(rows + at, most, valid)
-        q0, q1, q2 = _load_point(rows + 3 * most + at, most, valid)
-        inlier = valid & (tl.load(keys + at, mask=valid, other=_ALL) <= limit)
-        share = tl.where(inlier, tl.load(rows + 6 * most + at, mask=valid, other=0.0), 0.0)
-        p0, p1, p2, q0, q1, q2 = p0 - o0, p1 - o1, p2 - o2, q0 - o0, q1 - o1, q2 - o2
+        p0, p1, p2 = _load_point(rows + at, most, at < count)
+        share = _load_weight(rows + at, keys + at, limit, most, at < count)
+        p0, p1, p2 = p0 - o0, p1 - o1, p2 - o2
         s0, s1, s2 = share * p0, share * p1, share * p2
         w, x0, x1, x2 = w + share, x0 + s0, x1 + s1, x2 + s2
-        y0, y1, y2 = y0 + share * q0, y1 + share * q1, y2 + share * q2
         a00, a01, a02 = a00 + s0 * p0, a01 + s0 * p1, a02 + s0 * p2
         a11, a12, a22 = a11 + s1 * p1, a12 + s1 * p2, a22 + s2 * p2
-        b00, b01, b02 = b00 + s0 * q0, b01 + s0 * q1, b02 + s0 * q2
-        b10, b11, b12 = b10 + s1 * q0, b11 + s1 * q1, b12 + s1 * q2
-        b20, b21, b22 = b20 + s2 * q0, b21 + s2 * q1, b22 + s2 * q2
     unit = 1.0 / tl.sum(w, 0)
     m0, m1, m2 = tl.sum(x0, 0) * unit, tl.sum(x1, 0) * unit, tl.sum(x2, 0) * unit
-    n0, n1, n2 = tl.sum(y0, 0) * unit, tl.sum(y1, 0) * unit, tl.sum(y2, 0) * unit
     covariance = (
         tl.sum(a00, 0) * unit - m0 * m0,
         tl.sum(a01, 0) * unit - m0 * m1,
@@ -295,6 +304,32 @@ def _fit(rows, keys, count, limit, kind, ridge, most: tl.constexpr, squarings: t
         tl.sum(a12, 0) * unit - m1 * m2,
         tl.sum(a22, 0) * unit - m2 * m2,
     )
+    return unit, m0, m1, m2, covariance
+
+
+@no_type_check
+@triton.jit
+def _average_targets(rows, keys, count, limit, unit, m0, m1, m2, most: tl.constexpr, block: tl.constexpr):
+    """Return the mean of the targets, and their covariance with the points.
+
+    Separate from the points: all sums together need more registers than a thread of eight warps has.
+    """
+    zero = tl.zeros((block,), tl.float64)
+    y0, y1, y2 = zero, zero, zero
+    b00, b01, b02, b10, b11, b12, b20, b21, b22 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    o0, o1, o2 = tl.load(rows), tl.load(rows + most), tl.load(rows + 2 * most)
+    for first in range(0, count, block):
+        at = first + tl.arange(0, block)
+        p0, p1, p2 = _load_point(rows + at, most, at < count)
+        q0, q1, q2 = _load_point(rows + 3 * most + at, most, at < count)
+        share = _load_weight(rows + at, keys + at, limit, most, at < count)
+        q0, q1, q2 = q0 - o0, q1 - o1, q2 - o2
+        s0, s1, s2 = share * (p0 - o0), share * (p1 - o1), share * (p2 - o2)
+        y0, y1, y2 = y0 + share * q0, y1 + share * q1, y2 + share * q2
+        b00, b01, b02 = b00 + s0 * q0, b01 + s0 * q1, b02 + s0 * q2
+        b10, b11, b12 = b10 + s1 * q0, b11 + s1 * q1, b12 + s1 * q2
+        b20, b21, b22 = b20 + s2 * q0, b21 + s2 * q1, b22 + s2 * q2
+    n0, n1, n2 = tl.sum(y0, 0) * unit, tl.sum(y1, 0) * unit, tl.sum(y2, 0) * unit
     cross = (
         tl.sum(b00, 0) * unit - m0 * n0,
         tl.sum(b01, 0) * unit - m0 * n1,
@@ -306,16 +341,15 @@ def _fit(rows, keys, count, limit, kind, ridge, most: tl.constexpr, squarings: t
         tl.sum(b21, 0) * unit - m2 * n1,
         tl.sum(b22, 0) * unit - m2 * n2,
     )
-    trace = covariance[0] + covariance[3] + covariance[5]
-    if kind == 2:  # noqa: SIM108 (the compiler would compute both)
-        linear = _solve(covariance, cross, trace, ridge)
-    else:
-        linear = _rotate(cross, trace, kind, squarings)
-    l00, l01, l02, l10, l11, l12, l20, l21, l22 = linear
-    t0 = n0 + o0 - (l00 * (m0 + o0) + l01 * (m1 + o1) + l02 * (m2 + o2))
-    t1 = n1 + o1 - (l10 * (m0 + o0) + l11 * (m1 + o1) + l12 * (m2 + o2))
-    t2 = n2 + o2 - (l20 * (m0 + o0) + l21 * (m1 + o1) + l22 * (m2 + o2))
-    return l00, l01, l02, t0, l10, l11, l12, t1, l20, l21, l22, t2
+    return n0, n1, n2, cross
+
+
+@no_type_check
+@triton.jit
+def _load_weight(rows, keys, limit, most: tl.constexpr, valid):
+    """Load the weights of points; 0 for those whose keys are above the limit."""
+    inlier = valid & (tl.load(keys, mask=valid, other=_ALL) <= limit)
+    return tl.where(inlier, tl.load(rows + 6 * most, mask=valid, other=0.0), 0.0)
 
 
 @no_type_check
