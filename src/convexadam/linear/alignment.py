@@ -227,7 +227,7 @@ class LinearAlignment:
         fallback = Affine() if initial is None else initial
         candidates = [fallback] if initial is not None else self._make_candidates(level, fixed.grid, moving.grid)
         model: Model = "rigid" if self.model == "rigid" else "similarity"
-        with self._make_fitter(level) as fitter:
+        with self._make_fitter(level, is_refined=refine) as fitter:
             number = fitter.models[MODELS.index(model)]
             fits = [fitter.fit(level.send(candidate.matrix), number) for candidate in candidates]
             if refine:
@@ -256,11 +256,12 @@ class LinearAlignment:
         with self._make_fitter(level) as fitter:
             return self._select_model(fitter, fallback, matrix)
 
-    def _make_fitter(self, level: LinearLevel) -> LevelFitter:
+    def _make_fitter(self, level: LinearLevel, *, is_refined: bool = False) -> LevelFitter:
         return LevelFitter(
             level,
             inlier_fraction=self.inlier_fraction,
             iterations=self.iterations,
+            is_refined=is_refined,
             can_record=self.features is None,
         )
 

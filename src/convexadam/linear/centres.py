@@ -55,9 +55,9 @@ def _sum_mass(image: Image, mask: Image | None) -> Float[Tensor, " 4"]:
 
 
 def _take_faces(values: Volume, axis: int) -> Float[Tensor, "_ _ _"]:
-    """Return the first and the last plane along an axis of more than one voxel, as a view."""
+    """Return the first and the last plane along an axis, as a view."""
     step: list[slice] = [slice(None)] * 3
-    step[axis] = slice(None, None, values.shape[axis] - 1)
+    step[axis] = slice(None, None, max(values.shape[axis] - 1, 1))
     return values[tuple(step)]
 
 

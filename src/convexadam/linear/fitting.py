@@ -14,8 +14,9 @@ from convexadam.kernels.recording import recordable, repeat
 from convexadam.kernels.trimmed_fit import MODELS, fit_displacements
 from convexadam.linear.level import LinearLevel
 
-_CONVERGED = 0.05
-"""Largest displacement by an update, in units of the control point spacing, at which the fits have converged."""
+_CONVERGED, _NEAR = 0.05, 0.5
+"""Largest displacement by an update, in units of the control point spacing, at which the fits have converged, and at
+which they are near enough for a refinement."""
 
 _ALIGNED = 4
 """Numbers of 32 bits by which others lie apart: kernels are compiled anew for addresses that 16 bytes do not divide."""
@@ -36,12 +37,17 @@ class LevelFitter:
         See `LinearAlignment`.
     iterations
         Largest number of fits.
+    is_refined
+        Whether a refinement by mutual information follows.
     can_record
         Whether the features are known not to wait for the device.
     """
 
-    def __init__(self, level: LinearLevel, *, inlier_fraction: float, iterations: int, can_record: bool) -> None:
+    def __init__(
+        self, level: LinearLevel, *, inlier_fraction: float, iterations: int, is_refined: bool, can_record: bool
+    ) -> None:
         self.level, self._inlier_fraction, self._iterations = level, inlier_fraction, iterations
+        self._close = (_NEAR if is_refined else _CONVERGED) * level.spacing_mm
         like = level.control_affine
         self._matrix = torch.eye(4, dtype=like.dtype, device=like.device)
         self._model = torch.zeros((), dtype=torch.int32, device=like.device)
@@ -113,4 +119,4 @@ class LevelFitter:
             self._dissimilarity = level.compute_dissimilarity(moving, weight)
         self._disp, self._weights = level.find_matches(moving, weight)
         update = self.fit_to((self._disp, self._weights), self._model, self._identity)
-        apply_update(matrix, self._active, update, level.corners_mm, close=_CONVERGED * level.spacing_mm)
+        apply_update(matrix, self._active, update, level.corners_mm, close=self._close)

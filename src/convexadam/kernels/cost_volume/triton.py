@@ -52,7 +52,8 @@ def cost_volume(
     weighted = fixed_weight is not None or moving_weight is not None
     stored = 2 if weighted else 1
     group = min(labels, max(1, int(labels * _SCRATCH) // stored, _MIN_SCRATCH // (stored * points)))
-    scratch = torch.empty((stored, group, points), dtype=torch.float32, device=fixed.device)
+    # the second part begins where 16 bytes divide the address, whatever the size: else kernels are compiled once more
+    scratch = torch.empty((stored, -(-group * points // 4) * 4), dtype=torch.float32, device=fixed.device)
     features, weights = (fixed.contiguous(), moving.contiguous()), (fixed_weight, moving_weight)
     with torch.cuda.device_of(fixed):  # type: ignore[no-untyped-call]  # has no effect on the CPU
         for first in range(0, labels, group):

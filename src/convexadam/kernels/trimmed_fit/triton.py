@@ -93,19 +93,20 @@ def _fit_displacements(
     count, close = _gather_points(disp, weights, affine, target_map, rows, keys, n, n1, n2, share, most, block)
     if count > 0:
         tl.debug_barrier()
-        kind = tl.load(model)
+        kind, limit = tl.load(model), count * 0 + _ALL
         inliers = tl.maximum(tl.floor(fraction * count + 0.5).to(tl.int32), 1)
-        _store_matrix(out, _fit(rows, keys, count, _ALL, kind, ridge, most, squarings, block))
         step, moved = 0, close + 1
-        while (step < iterations) & (moved > close):
-            tl.debug_barrier()  # others read what one thread writes
-            _store_residuals(rows, keys, _load_matrix(out), count, most, block)
-            tl.debug_barrier()
-            limit = _find_rank(keys, count, inliers, wide)
+        while (step <= iterations) & (moved > close):
+            if step > 0:
+                _store_residuals(rows, keys, _load_matrix(out), count, most, block)
+                tl.debug_barrier()
+                limit = _find_rank(keys, count, inliers, wide)
             matrix = _fit(rows, keys, count, limit, kind, ridge, most, squarings, block)
-            moved = _largest_change(rows, matrix, _load_matrix(out), count, most, block)
-            tl.debug_barrier()
+            if step > 0:
+                moved = _largest_change(rows, matrix, _load_matrix(out), count, most, block)
+            tl.debug_barrier()  # others read what one thread writes
             _store_matrix(out, matrix)
+            tl.debug_barrier()
             step += 1
 
 
@@ -151,7 +152,6 @@ def _gather_points(
         used += (tl.load(weights + first + lane, mask=first + lane < n, other=0.0) > 0).to(tl.int32)
     total = tl.sum(used, 0)
     stride = tl.maximum((total + most - 1) // most, 1)
-    to_mm, to_target = _load_matrix(affine), _load_matrix(target_map)
     low0 = tl.full((block,), float("inf"), tl.float64)
     low1, low2, high0, high1, high2 = low0, low0, -low0, -low0, -low0
     before = total * 0
@@ -163,12 +163,13 @@ def _gather_points(
         before += tl.sum(positive, 0)
         chosen = (weight > 0) & (rank % stride == 0)
         i, j, k = (at // (n1 * n2)).to(tl.float64), (at // n2 % n1).to(tl.float64), (at % n2).to(tl.float64)
-        p0, p1, p2 = _apply(to_mm, i, j, k)
+        # matrices are loaded anew: in registers all the time they would leave too few for the rest
+        p0, p1, p2 = _apply(_load_matrix(affine), i, j, k)
         i += tl.load(disp + at, mask=chosen, other=0.0).to(tl.float64)
         j += tl.load(disp + n + at, mask=chosen, other=0.0).to(tl.float64)
         k += tl.load(disp + n + n + at, mask=chosen, other=0.0).to(tl.float64)
-        d0, d1, d2 = _apply(to_mm, i, j, k)
-        q0, q1, q2 = _apply(to_target, d0, d1, d2)
+        d0, d1, d2 = _apply(_load_matrix(affine), i, j, k)
+        q0, q1, q2 = _apply(_load_matrix(target_map), d0, d1, d2)
         to = rows + rank // stride
         _store_point(to, p0, p1, p2, most, chosen)
         _store_point(to + 3 * most, q0, q1, q2, most, chosen)
@@ -388,38 +389,27 @@ def _rotate(cross, trace, kind, squarings: tl.constexpr):
     squaring. Reflections have none.
     """
     x00, x01, x02, x10, x11, x12, x20, x21, x22 = cross
-    row, column = tl.arange(0, 4)[:, None], tl.arange(0, 4)[None, :]
-    upper, lower = tl.minimum(row, column), tl.maximum(row, column)
-    cell = upper * 4 + lower
-    # the entries on and above the diagonal
-    horn = tl.where(cell == 0, x00 + x11 + x22, 0.0)
-    horn = tl.where(cell == 1, x12 - x21, horn)
-    horn = tl.where(cell == 2, x20 - x02, horn)
-    horn = tl.where(cell == 3, x01 - x10, horn)
-    horn = tl.where(cell == 5, x00 - x11 - x22, horn)
-    horn = tl.where(cell == 6, x01 + x10, horn)
-    horn = tl.where(cell == 7, x20 + x02, horn)
-    horn = tl.where(cell == 10, x11 - x00 - x22, horn)
-    horn = tl.where(cell == 11, x12 + x21, horn)
-    horn = tl.where(cell == 15, x22 - x00 - x11, horn)
-    norm = tl.sqrt(tl.sum(tl.sum(horn * horn, 1), 0))
-    identity = tl.where(row == column, 1.0, 0.0)
-    power = horn + norm * identity  # no eigenvalue is negative
+    # the entries on and above the diagonal, row by row
+    a, b, c, d = x00 + x11 + x22, x12 - x21, x20 - x02, x01 - x10
+    e, f, g, h, i, j = x00 - x11 - x22, x01 + x10, x20 + x02, x11 - x00 - x22, x12 + x21, x22 - x00 - x11
+    off_diagonal = b * b + c * c + d * d + f * f + g * g + i * i
+    norm = tl.sqrt(a * a + e * e + h * h + j * j + 2.0 * off_diagonal)
+    p, q, r, s, t, u, v, w, x, y = a + norm, b, c, d, e + norm, f, g, h + norm, i, j + norm  # no eigenvalue is negative
     for _ in range(squarings):
-        power = tl.sum(power[:, :, None] * power[None, :, :], 1)
-        total = tl.sum(tl.sum(tl.where(row == column, power, 0.0), 1), 0)
-        power = power / tl.where(total > 0, total, 1.0)
-    # the longest column; each is a multiple of the eigenvector
-    lengths = tl.sum(power * power, 0)
-    best = tl.max(lengths, 0)
-    first = tl.min(tl.where(lengths == best, tl.arange(0, 4), 4), 0)
-    vector = tl.sum(tl.where(column == first, power, 0.0), 1) / tl.sqrt(tl.where(best > 0, best, 1.0))
-    vector = tl.where(norm > 0, vector, tl.where(tl.arange(0, 4) == 0, 1.0, 0.0))
-    value = tl.sum(tl.sum(vector[:, None] * horn * vector[None, :], 1), 0)
+        p, q, r, s, t, u, v, w, x, y = _square_symmetric(p, q, r, s, t, u, v, w, x, y)
+    # each column is a multiple of the eigenvector; the longest one has the largest entry of the diagonal
+    best = tl.maximum(tl.maximum(p, t), tl.maximum(w, y))
+    q0 = _choose(best, p, t, w, p, q, r, s)
+    q1 = _choose(best, p, t, w, q, t, u, v)
+    q2 = _choose(best, p, t, w, r, u, w, x)
+    q3 = _choose(best, p, t, w, s, v, x, y)
+    length = tl.sqrt(q0 * q0 + q1 * q1 + q2 * q2 + q3 * q3)
+    unit = tl.where(length > 0, 1.0 / tl.where(length > 0, length, 1.0), 0.0)
+    q0, q1, q2, q3 = tl.where(length > 0, q0 * unit, 1.0), q1 * unit, q2 * unit, q3 * unit
+    mixed = q0 * (b * q1 + c * q2 + d * q3) + q1 * (f * q2 + g * q3) + q2 * i * q3
+    value = a * q0 * q0 + e * q1 * q1 + h * q2 * q2 + j * q3 * q3 + 2.0 * mixed
     scale = tl.where((kind == 1) & (trace > 0), value / tl.where(trace > 0, trace, 1.0), 1.0)
-    part = tl.arange(0, 4)
-    w, x = tl.sum(tl.where(part == 0, vector, 0.0), 0), tl.sum(tl.where(part == 1, vector, 0.0), 0)
-    y, z = tl.sum(tl.where(part == 2, vector, 0.0), 0), tl.sum(tl.where(part == 3, vector, 0.0), 0)
+    w, x, y, z = q0, q1, q2, q3
     return (
         scale * (w * w + x * x - y * y - z * z),
         scale * 2.0 * (x * y - w * z),
@@ -431,3 +421,26 @@ def _rotate(cross, trace, kind, squarings: tl.constexpr):
         scale * 2.0 * (y * z + w * x),
         scale * (w * w - x * x - y * y + z * z),
     )
+
+
+@no_type_check
+@triton.jit
+def _square_symmetric(p, q, r, s, t, u, v, w, x, y):
+    """Square a symmetric matrix, given by the entries on and above the diagonal, and divide by the trace."""
+    pp, qq, rr, ss = (
+        p * p + q * q + r * r + s * s,
+        p * q + q * t + r * u + s * v,
+        p * r + q * u + r * w + s * x,
+        p * s + q * v + r * x + s * y,
+    )
+    tt, uu, vv = q * q + t * t + u * u + v * v, q * r + t * u + u * w + v * x, q * s + t * v + u * x + v * y
+    ww, xx, yy = r * r + u * u + w * w + x * x, r * s + u * v + w * x + x * y, s * s + v * v + x * x + y * y
+    total = pp + tt + ww + yy
+    unit = 1.0 / tl.where(total > 0, total, 1.0)
+    return pp * unit, qq * unit, rr * unit, ss * unit, tt * unit, uu * unit, vv * unit, ww * unit, xx * unit, yy * unit
+
+
+@no_type_check
+@triton.jit
+def _choose(best, first, second, third, a, b, c, d):
+    return tl.where(first == best, a, tl.where(second == best, b, tl.where(third == best, c, d)))
