@@ -16,7 +16,7 @@ from convexadam.geometry.grid import sides_mm
 from convexadam.geometry.resample import resample
 from convexadam.geometry.tensors import quantiles
 from convexadam.geometry.to_grid import block_average, fill_outside_mask, select_mask_mode
-from convexadam.kernels._device import send
+from convexadam.kernels._device import chunk_size, send
 from convexadam.kernels.mutual_information import BINS, MARGIN, MutualInformation, mutual_information
 from convexadam.kernels.recording import recordable, repeat
 from convexadam.kernels.scoring_step import ScoringState, judge_step, propose_step
@@ -59,6 +59,9 @@ a share of the image: what leaves the image meets its repeated edge values, whic
 _TAPS = (0.25, 0.5, 0.25)
 """Filter of both images on the finest level, if they show one contrast: sampling folds detail that is finer than the
 voxels into other detail, which moves with the grid and not with the object."""
+
+_SLAB = 2**20, 2**25
+"""Voxels that are filtered at a time on a CPU and on a GPU, which bounds the memory besides the images."""
 
 _SAME_CONTRAST = 0.95
 """Correlation of the filtered images above which they show one contrast. With two, a filter moves edges apart."""
@@ -373,12 +376,19 @@ def _to_bins(image: Image) -> Channels:
 
 
 def _smooth(bins: Channels) -> Channels:
-    """Return the weighted mean of each voxel and its neighbours, without those beyond the edge."""
-    result = smooth(bins, _TAPS)
+    """Replace each voxel by the weighted mean with its neighbours, without those beyond the edge; in place."""
+    n = bins.shape[1]
+    planes = max(1, chunk_size(bins, cpu=_SLAB[0], gpu=_SLAB[1]) // bins[0, 0].numel())
+    before = bins[:, :0]
+    for first in range(0, n, planes):
+        last = min(first + planes, n)
+        slab = torch.cat([before, bins[:, first : last + 1]], dim=1)
+        skipped, before = before.shape[1], bins[:, last - 1 : last].clone()
+        bins[:, first:last] = smooth(slab, _TAPS)[:, skipped : skipped + last - first]
     for axis in range(1, 4):
         if bins.shape[axis] == 1:
-            result.div_(_TAPS[1])
+            bins.div_(_TAPS[1])
         else:
             for end in (0, -1):
-                result.select(axis, end).div_(_TAPS[0] + _TAPS[1])
-    return result.clamp_(MARGIN, BINS - 1 - MARGIN)
+                bins.select(axis, end).div_(_TAPS[0] + _TAPS[1])
+    return bins.clamp_(MARGIN, BINS - 1 - MARGIN)
