@@ -145,7 +145,7 @@ class _FirstCompilation(event.Listener):
         function = event.data["dispatcher"].py_func
         if not _FirstCompilation.printed and function.__module__.startswith("convexadam."):
             _FirstCompilation.printed = True
-            _LOGGER.warning("convexadam: compiling its CPU kernels, once on this machine ...")
+            _LOGGER.warning("convexadam: compiling CPU kernels for their first use ...")
 
     def on_end(self, event: Any) -> None:
         pass

@@ -12,7 +12,7 @@ import torch
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_axis_weights, check_choice, check_count, check_number
 from convexadam._typing import AxisWeights, Float, Tensor
-from convexadam.errors import ConfigError
+from convexadam.errors import ConfigError, InputError
 from convexadam.features import Features, MindSSC, Precomputed, check_extractor
 from convexadam.geometry import Affine, Grid, Image
 from convexadam.kernels._device import read_numbers
@@ -187,6 +187,13 @@ class LinearAlignment:
         Returns
         -------
         The transform from fixed to moving space; ``initial`` or the identity if no better one is found.
+
+        Raises
+        ------
+        ConfigError
+            If the features of the two images differ in their number of channels.
+        InputError
+            If one image has more channels than the other one, and a refinement was asked for.
         """
         check_axis_weights(restrict_deformation, "restrict_deformation")
         restriction = Restriction(grid=fixed.grid, weights=restrict_deformation)
@@ -207,6 +214,11 @@ class LinearAlignment:
         refine: bool,
     ) -> LinearFit:
         fixed, moving = images
+        if refine and len(fixed.data) != len(moving.data):
+            raise InputError(
+                "fixed and moving must have as many channels for their mutual information, got "
+                f"{len(fixed.data)} and {len(moving.data)}; pass one channel of each"
+            )
         features = self.features
         if features is None:
             features = MindSSC(radius=1, dilation=1) if fixed.data.shape[0] == 1 else Precomputed()

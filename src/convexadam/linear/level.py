@@ -12,6 +12,7 @@ import torch
 
 from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
 from convexadam.discrete import ConvexSearch
+from convexadam.errors import ConfigError
 from convexadam.features import Features, extract_features, receptive_radius
 from convexadam.geometry import Grid, Image
 from convexadam.geometry.grid import axes_with_extent, mean_side_mm, sides_mm, with_cubes
@@ -184,6 +185,11 @@ class LinearLevel:
             weight = weight_on_grid(self.moving, self.moving_mask, reference, margin)
             data = resample(self.moving, reference, mode="linear").data
         features = extract_features(self.features, Image(data, self.grid), (self.spacing,), weight=weight)[0]
+        if len(features) != len(self.fixed):
+            raise ConfigError(
+                f"features must have as many channels for both images, got {len(self.fixed)} and {len(features)} from "
+                f"{self.features!r}; pass images of as many channels"
+            )
         return features, pool_weight(weight, self.spacing)
 
     def _resample_on_device(self, matrix: Float[Tensor, "4 4"], margin: int) -> tuple[Channels, Volume]:
