@@ -1,7 +1,8 @@
 """Worker: registrations with syntx (PyPI ``syntx``), in an environment of its own, on the CPU.
 
 ``syntx.auto_reg`` without its linear stages: the time-varying velocity field that it chooses by itself, with the
-similarity that it chooses for the pair.
+similarity that it chooses for the pair. It imports ``antstorch``, which PyPI does not have, for surfaces and for the
+denoising of images: an empty module stands in for it, and without it syntx leaves the images as they are.
 
 Its field, a displacement in mm LPS, is converted to voxels along the axes of the array, fixed to moving.
 """
@@ -12,16 +13,19 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import ants
-import numpy as np
-import syntx
+sys.modules.setdefault("antstorch", ModuleType("antstorch"))
+
+import ants  # noqa: E402 - after the module that stands in
+import numpy as np  # noqa: E402
+import syntx  # noqa: E402
 
 sys.path.append(str(Path(__file__).resolve().parent))
 
-import worker
-from worker import Volume
+import worker  # noqa: E402
+from worker import Volume  # noqa: E402
 
 
 def tool(fixed: Volume, moving: Volume) -> tuple[Callable[[], Any], Callable[[Any], np.ndarray]]:
