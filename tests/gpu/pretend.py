@@ -56,6 +56,7 @@ _FREE = {  # no kernel runs
     "aten.detach",
     "aten.lift_fresh",
     "aten.alias",
+    "aten._unsafe_view",
     "aten.set_",
     "aten._local_scalar_dense",
 }

@@ -66,13 +66,21 @@ def _propose(arguments: Arguments) -> None:
     arguments["proposed"].copy_(arguments["placement"])
 
 
+def _keep_other(arguments: Arguments) -> None:
+    """Keep what is compared, so that the alignment goes on after its first level."""
+    for name in ("values", "weight", "matrix", "model"):
+        arguments[name].copy_(arguments[f"new_{name}"])
+
+
 STUBS: dict[str, Callable[[Arguments], None]] = {
     "_add": _fill(out=0.0),
     "_add_gradient": _fill(out=0.0, parts=1e-3),
     "_add_joint": _fill(joints=1.0),
+    "_add_moments": _fill(moments=1.0),
     "_add_opposite_steps": _fill(out_u=0.5, out_v=-0.5),
     "_add_scores": _fill(products=0.01),
     "_add_step": _copy("step"),
+    "_apply_update": _fill(),
     "_average": _fill(average=1.0),
     "_collect": _fill(gradient=1e-3, information=0.0),
     "_compare": _compare,
@@ -98,16 +106,20 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_judge": _fill(accepted=1.0, damping=0.1),
     "_judge_value": _fill(factor=1.0),
     "_invert_points": _fill(points=1.0, residuals=0.0),
+    "_keep_better": _keep_other,
     "_laplacian": _fill(out=0.0, parts=1e-3),
     "_means": _fill(),
     "_multiply": _fill(products=0.5),
+    "_normalise": _fill(out=(-1.0, 1.0)),
     "_propose": _propose,
     "_resample": _fill(values=(0.0, 1.0), weights=1.0),
     "_sample": _fill(out=0.5),
     "_sample_both": _fill(samples=20.0),
+    "_square_slopes": _fill(parts=0.1),
     "_summarise": _fill(out=1.0),
     "_scale": _copy("source"),
     "_sum_moments": _fill(sums=1.0),
+    "_sum_differences": _fill(total=(0.0, 1.0)),
     "_sum_variance": _fill(sums=1.0),
     "_update": _fill(variable=(-0.01, 0.01)),
     "_write_rows": _fill(rows=(0.01, 1.0), found=1.0),

@@ -15,7 +15,6 @@ import torch
 from pretend import DEVICE, PretendedGpu
 
 from convexadam import preset, register
-from convexadam.linear.level import DissimilarityMap
 
 BUDGETS = list(csv.DictReader(Path(__file__).with_name("budgets.csv").read_text(encoding="utf-8").splitlines()))
 
@@ -25,11 +24,7 @@ SLACK = 0.9
 
 @pytest.mark.long
 @pytest.mark.parametrize("budget", BUDGETS, ids=lambda budget: budget["preset"])
-def test_a_registration_stays_within_its_budget(
-    budget: dict[str, str], counted: PretendedGpu, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # else the stand-ins decide whether the alignment goes on after its first level
-    monkeypatch.setattr(DissimilarityMap, "improves_on", lambda own, *_: own.mean > -1)
+def test_a_registration_stays_within_its_budget(budget: dict[str, str], counted: PretendedGpu) -> None:
     size = (int(budget["size"]),) * 3
     fixed, moving = (torch.rand(size, generator=torch.Generator().manual_seed(s)).to(DEVICE) for s in range(2))
     record = counted.record

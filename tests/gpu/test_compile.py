@@ -21,8 +21,10 @@ from convexadam.continuous import (
     BilateralSmoothing,
     Compositional,
     Diffusion,
+    JointSsd,
     Level,
     Lncc,
+    Part,
     Refinement,
     WeightedSum,
 )
@@ -34,22 +36,31 @@ MAX_REGISTERS = {"cuda": 128, "hip": 192}
 MORE_SHARED = {"mutual_information._add_joint": 2}
 """As a factor: the weights of samples in all bins of both images are multiplied from there."""
 
-MAX_VARIANTS = {"published": 28, "accurate": 47, "rigid": 31}
+MORE_REGISTERS = {"trimmed_fit._fit_displacements": 160}
+"""Of one program of eight warps, whose registers no other one waits for."""
+
+MAX_VARIANTS = {"published": 28, "accurate": 47, "rigid": 30}
 """Of three sizes that differ in what divides them; each takes one or two seconds at the first call.
 
 None is due to a size: the kernels of the smoothing and the gradient are compiled for several filters and terms.
 """
 
-OTHERS = RegistrationConfig(
-    linear=None,
-    discrete=None,
-    continuous=Refinement(
-        levels=(Level(spacing=2, iterations=1),),
-        similarity=WeightedSum(terms=(Lncc(),), weights=(1.0,)),
-        parametrisation=Compositional(total_smoothing=BilateralSmoothing()),
-        regularisers=(Bending(), Diffusion()),
-    ),
-)
+OTHERS = [
+    RegistrationConfig(
+        linear=None,
+        discrete=None,
+        continuous=Refinement(
+            levels=(Level(spacing=2, iterations=1),),
+            similarity=similarity,
+            parametrisation=Compositional(total_smoothing=BilateralSmoothing()),
+            regularisers=(Bending(), Diffusion()),
+        ),
+    )
+    for similarity in (
+        WeightedSum(terms=(Lncc(),), weights=(1.0,)),
+        JointSsd(parts=(Part(channels=12, radius=2),)),
+    )
+]
 """Kernels that none of these presets runs."""
 
 
@@ -74,7 +85,7 @@ def _compile(signatures: dict[str, list[Any]], part: str, folder: Path) -> dict[
 
 @pytest.mark.parametrize("part", ["0/2", "1/2"])  # one for each of two processes
 def test_kernels_fit_the_devices(counted: PretendedGpu, part: str, tmp_path: Path) -> None:
-    configs = {name: preset(name) for name in MAX_VARIANTS} | {"others": OTHERS}
+    configs = {name: preset(name) for name in MAX_VARIANTS} | dict(zip(("correlation", "joint"), OTHERS, strict=True))
     signatures = {name: _record_signatures(counted, config) for name, config in configs.items()}
     assert {kernel for launched in signatures.values() for _, kernel, *_ in launched} == set(STUBS)
     found = _compile(signatures, part, tmp_path)
@@ -85,4 +96,5 @@ def test_kernels_fit_the_devices(counted: PretendedGpu, part: str, tmp_path: Pat
     for row in found["rows"]:
         assert row["spills"] == 0, row
         assert row["shared"] <= MAX_SHARED * MORE_SHARED.get(row["kernel"], 1), row
-        assert row["registers"] <= MAX_REGISTERS[row["target"].split(":", maxsplit=1)[0]], row
+        most = MAX_REGISTERS[row["target"].split(":", maxsplit=1)[0]]
+        assert row["registers"] <= max(most, MORE_REGISTERS.get(row["kernel"], 0)), row

@@ -156,3 +156,34 @@ def test_a_field_of_noise_is_one_of_displacements(generator: torch.Generator, tm
         i, j, k = grid.shape
         write_itk_field(DisplacementField(noise[:, :i, :j, :k], grid), tmp_path / "field.nii.gz")
         read_transform(tmp_path / "field.nii.gz")
+
+
+@pytest.mark.parametrize("spacing", [(0.002, 0.002, 0.005), (0.7, 0.7, 0.7), (1.5, 2.0, 3.1), (40.0, 25.0, 60.0)])
+def test_voxels_of_any_size_against_simpleitk(spacing: tuple[float, float, float], tmp_path: Path) -> None:
+    sitk: Any = pytest.importorskip("SimpleITK")
+    shape, unit = (8, 7, 6), min(spacing)
+    affine = np.eye(4)
+    affine[:3, :3] = turned(20, 30) @ np.diag(spacing)
+    affine[:3, 3] = 11 * unit, -7 * unit, 30 * unit
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).astype(float)
+    moved_index = index + 0.4 * np.sin(index[..., ::-1]) + [0.8, -1.1, 0.3]
+    points, moved = (v @ affine[:3, :3].T + affine[:3, 3] for v in (index, moved_index))
+    for name, values, title in (
+        ("y_1.nii", moved, "Mapping"),
+        ("unnamed.nii", moved, ""),
+        ("itk.nii", moved - points, ""),
+    ):
+        flips = [-1, -1, 1] if name == "itk.nii" else [1, 1, 1]
+        image: Any = nibabel.Nifti1Image((values * flips)[:, :, :, None].astype(np.float32), affine)
+        image.set_sform(affine, 1)
+        image.header["intent_code"], image.header["intent_name"] = 1007, title
+        nibabel.save(image, tmp_path / name)
+    field = sitk.ReadImage(str(tmp_path / "itk.nii"), sitk.sitkVectorFloat64)
+    witness = sitk.DisplacementFieldTransform(field)
+    inner = np.random.default_rng(0).uniform(0.5, np.array(shape) - 1.5, (20, 3)) @ affine[:3, :3].T + affine[:3, 3]
+    expected = np.array([witness.TransformPoint(p) for p in inner * [-1, -1, 1]]) * [-1, -1, 1]
+    for name in ("y_1.nii", "itk.nii"):
+        found = read_transform(tmp_path / name).warp_points(torch.from_numpy(inner), space="mm")
+        np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-4 * unit)
+    with pytest.raises(FileError, match="absolute positions"):
+        read_transform(tmp_path / "unnamed.nii")

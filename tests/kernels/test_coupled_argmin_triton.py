@@ -131,3 +131,15 @@ def test_the_input_is_left_alone(device: str) -> None:
     fused.coupled_argmin(costs, toward=toward, theta=0.1, parabolic_fit=True)
     assert torch.equal(costs, before[0])
     assert torch.equal(toward, before[1])
+
+
+def test_a_unit_on_the_device_errs_no_more_than_torch(device: str) -> None:
+    window, shape = Window((1, 1, 1)), (4, 3, 5)
+    costs, toward = (
+        oracles.uniform(27, *shape).float().to(device),
+        oracles.noise(3, *shape, dtype=torch.float32).to(device),
+    )
+    unit = torch.tensor(4.0, device=device)
+    found = in_triton.coupled_argmin(costs, window, toward=toward, theta=0.25, unit=unit)
+    assert torch.equal(found, in_triton.coupled_argmin(costs, window, toward=toward, theta=1.0))
+    assert torch.equal(found, in_torch.coupled_argmin(costs, window, toward=toward, theta=1.0))

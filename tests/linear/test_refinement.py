@@ -14,7 +14,7 @@ from scipy.linalg import expm
 
 from convexadam import Affine, Grid, Image
 from convexadam.data import phantom_pair
-from convexadam.linear import LinearAlignment, Model
+from convexadam.linear import LinearAlignment, Model, refinement
 from convexadam.linear.refinement import make_generators, refine_transform
 
 SIZE = (64, 56, 48)
@@ -164,3 +164,18 @@ def test_generators_span_the_model(model: Model) -> None:
     scale = np.linalg.det(linear) ** (1 / 3)
     assert np.allclose(linear @ linear.T, scale**2 * np.eye(3)) == (model != "affine")
     assert np.isclose(scale, 1) == (model == "rigid")
+
+
+@pytest.mark.parametrize("shape", [(7, 6, 5), (1, 6, 5), (2, 1, 3)])
+def test_the_filter_is_that_of_scipy_in_any_slabs(shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)) * 50 + 5
+    share = np.ones(shape)
+    expected = values[0].numpy().astype(np.float64)
+    for axis in range(3):
+        expected, share = (
+            ndimage.correlate1d(v, [0.25, 0.5, 0.25], axis=axis, mode="constant") for v in (expected, share)
+        )
+    for planes in (1, 2, 100):
+        monkeypatch.setattr(refinement, "_SLAB", (planes * shape[1] * shape[2],) * 2)
+        found = refinement._smooth(values.clone())
+        np.testing.assert_allclose(found[0].numpy(), expected / share, rtol=1e-5)

@@ -77,6 +77,11 @@ def landmarks(folder: Path) -> None:
     matrix(image, image, fixed_landmarks=np.zeros((1, 3)), moving_landmarks=np.zeros((1, 3)))
 
 
+def channels(folder: Path, preset_name: str) -> None:
+    image = phantom()
+    register(image, Image(image.data.repeat(3, 1, 1, 1), image.grid), preset(preset_name))
+
+
 def row(given: str, outcome: Literal["result", "warning", "error"], says: str, run: Callable[[Path], Any]) -> Case:
     return Case(kind=KIND, given=given, outcome=outcome, says=says, run=run)
 
@@ -94,4 +99,6 @@ CASES = [
     row("masks without anything in common", "warning", NOT_BETTER, corners),
     row("landmarks, which `preset(\"rigid\")` has no use for", "error", "must be a LandmarkTerm if landmarks are given",
         landmarks),
+    row("images with one and with three channels", "error", "as many channels", partial(channels, preset_name="rigid")),
+    row("the same before deformable stages", "error", "as many channels", partial(channels, preset_name="default")),
 ]  # fmt: skip

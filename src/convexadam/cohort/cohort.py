@@ -22,13 +22,13 @@ from convexadam._checks import check_count, check_flag
 from convexadam._lock import lock_folder
 from convexadam._version import VERSION
 from convexadam.cohort.fingerprint import describe_settings
-from convexadam.cohort.ids import check_ids
 from convexadam.cohort.job import PairJob, remove_folder, run_pair, sweep
 from convexadam.cohort.outcome import CohortOutcome
 from convexadam.cohort.table import CohortTable
 from convexadam.errors import ConfigError, ConvexAdamError, InputError
 from convexadam.executors import Executor, LocalExecutor
 from convexadam.io import PairFiles, atomic_path, read_manifest
+from convexadam.io.ids import check_ids
 from convexadam.io.nifti_placement import get_header_form
 from convexadam.io.reading import StrPath
 from convexadam.registration import RegistrationConfig, preset

@@ -64,7 +64,7 @@ def coupled_convex(
     >>> round(disp[0, 4:8, 4:8, 4:8].mean().item()), round(disp[1, 4:8, 4:8, 4:8].mean().item())
     (1, 0)
     """
-    chosen = coupled_argmin(costs, window, parabolic_fit=parabolic_fit)
+    chosen = coupled_argmin(costs, window, unit=unit, parabolic_fit=parabolic_fit)
     neighbours = smooth(torch.ones_like(chosen[:1]), _MEAN)[0].reciprocal_()
     field = smooth(chosen, _MEAN, after=neighbours)
     for theta in coupling_weights:

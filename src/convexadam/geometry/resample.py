@@ -182,6 +182,8 @@ def _fill_outside(
     """Replace values outside the field of view of ``grid``, in place."""
     for axis, (index, size) in enumerate(zip(ticks, grid.shape, strict=True)):
         outside = ((index < -0.5 - _ROUNDING / 10) | (index > size - 0.5 + _ROUNDING / 10)).nonzero()[:, 0]
+        if not len(outside):
+            continue
         outside = send(outside, torch.empty(0, dtype=torch.int64, device=values.device))
         values.index_fill_(axis + 1, outside, fill_value)
     return values

@@ -80,11 +80,13 @@ def weight_on_grid(image: Image, mask: Image | None, grid: Grid, margin: int) ->
 
 
 def block_average(image: Image, side_mm: float, mask: Image | None = None) -> Image:
-    """Average an image over blocks of up to ``side_mm``, weighted by a mask; float32."""
+    """Average an image over blocks of up to ``side_mm``, weighted by a mask; float32, of one voxel the image itself."""
     image = image.canonical()
     i, j, k = (
         min(n, max(1, int(side_mm / s + 1e-3))) for n, s in zip(image.grid.shape, image.grid.spacing_mm, strict=True)
     )
+    if mask is None and (i, j, k) == (1, 1, 1):
+        return Image(to_float32(image.data), image.grid)
     weight = None if mask is None else _resample_mask(mask, image.grid).float()
     return Image(pool(to_float32(image.data), (i, j, k), weight=weight), image.grid.pool((i, j, k)))
 

@@ -12,13 +12,14 @@ import torch
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_axis_weights, check_choice, check_count, check_number
 from convexadam._typing import AxisWeights, Float, Tensor
-from convexadam.errors import ConfigError
+from convexadam.errors import ConfigError, InputError
 from convexadam.features import Features, MindSSC, Precomputed, check_extractor
 from convexadam.geometry import Affine, Grid, Image
 from convexadam.kernels._device import read_numbers
+from convexadam.kernels.linear_choice import is_plausible, keep_better
 from convexadam.kernels.trimmed_fit import MODELS, Model
 from convexadam.linear.centres import geometric_centre
-from convexadam.linear.fitting import LevelFitter, is_plausible
+from convexadam.linear.fitting import LevelFitter
 from convexadam.linear.level import LinearLevel
 from convexadam.linear.refinement import refine_transform
 from convexadam.linear.restriction import Restriction
@@ -186,6 +187,13 @@ class LinearAlignment:
         Returns
         -------
         The transform from fixed to moving space; ``initial`` or the identity if no better one is found.
+
+        Raises
+        ------
+        ConfigError
+            If the features of the two images differ in their number of channels.
+        InputError
+            If one image has more channels than the other one, and a refinement was asked for.
         """
         check_axis_weights(restrict_deformation, "restrict_deformation")
         restriction = Restriction(grid=fixed.grid, weights=restrict_deformation)
@@ -206,6 +214,11 @@ class LinearAlignment:
         refine: bool,
     ) -> LinearFit:
         fixed, moving = images
+        if refine and len(fixed.data) != len(moving.data):
+            raise InputError(
+                "fixed and moving must have as many channels for their mutual information, got "
+                f"{len(fixed.data)} and {len(moving.data)}; pass one channel of each"
+            )
         features = self.features
         if features is None:
             features = MindSSC(radius=1, dilation=1) if fixed.data.shape[0] == 1 else Precomputed()
@@ -226,27 +239,26 @@ class LinearAlignment:
         fallback = Affine() if initial is None else initial
         candidates = [fallback] if initial is not None else self._make_candidates(level, fixed.grid, moving.grid)
         model: Model = "rigid" if self.model == "rigid" else "similarity"
-        with self._make_fitter(level) as fitter:
+        with self._make_fitter(level, is_refined=refine) as fitter:
             number = fitter.models[MODELS.index(model)]
             fits = [fitter.fit(level.send(candidate.matrix), number) for candidate in candidates]
             if refine:
                 return self._refine(fitter, (fixed, moving), masks, fallback, fits)
-            matrix, *others = fits
-            best = fitter.measure(matrix)
-            for fit in others:
-                measured = fitter.measure(fit)
-                better = measured.mean < best.mean
-                best, matrix = measured.where(better, best), torch.where(better, fit, matrix)
-            before = fitter.measure(level.send(fallback.matrix))
-            improves = best.improves_on(before, self.min_improvement)
-            found = read_numbers({"before": before.mean, "improves": improves})
-        if not found["improves"]:  # nor would it on the finer levels
+            chosen = fitter.measure(level.send(fallback.matrix), fitter.none).clone()
+            before, best = chosen.mean, fitter.measure(fits[0], number)
+            for n, matrix in enumerate(fits[1:]):
+                best = best.clone() if n == 0 else best
+                keep_better(best, fitter.measure(matrix, number), min_improvement=(0.0, 0.0), by_mean=True)
+            keep_better(chosen, best, min_improvement=(self.min_improvement, 0.0))
+            found = read_numbers({"before": before, "model": chosen.model})
+        if found["model"] < 0:  # nor would it on the finer levels
             return LinearFit(
                 transform=fallback,
                 model=None,
                 dissimilarity_before=found["before"],
                 dissimilarity_after=found["before"],
             )
+        matrix = best.matrix
         for prepare in prepare_finer:
             level = prepare()
             with self._make_fitter(level) as fitter:
@@ -256,11 +268,12 @@ class LinearAlignment:
         with self._make_fitter(level) as fitter:
             return self._select_model(fitter, fallback, matrix)
 
-    def _make_fitter(self, level: LinearLevel) -> LevelFitter:
+    def _make_fitter(self, level: LinearLevel, *, is_refined: bool = False) -> LevelFitter:
         return LevelFitter(
             level,
             inlier_fraction=self.inlier_fraction,
             iterations=self.iterations,
+            is_refined=is_refined,
             can_record=self.features is None,
         )
 
@@ -282,7 +295,9 @@ class LinearAlignment:
             is_plausible(torch.from_numpy(np.linalg.solve(fallback.matrix, refined.matrix)))
         )
         measured = {"before": fallback.matrix, **({"after": refined.matrix} if accepted else {})}
-        found = read_numbers({name: fitter.measure(level.send(matrix)).mean for name, matrix in measured.items()})
+        found = read_numbers(
+            {name: fitter.measure(level.send(matrix), fitter.none).mean for name, matrix in measured.items()}
+        )
         return LinearFit(
             transform=Affine(refined.matrix) if accepted else fallback,
             model=self.model if accepted else None,
@@ -294,30 +309,25 @@ class LinearAlignment:
 
     def _select_model(self, fitter: LevelFitter, fallback: Affine, matrix: Float[Tensor, "4 4"]) -> LinearFit:
         """Choose the initial transform, or the simplest model that no richer one improves on by enough."""
-        best_matrix = fitter.level.send(fallback.matrix)
-        before = best = fitter.measure(best_matrix)
-        number, richest = torch.full_like(fitter.models[0], -1), MODELS.index(self.model)
-        required, required_of_model = (
-            torch.full_like(before.mean, share) for share in (self.min_improvement, self.min_model_improvement)
-        )
+        best = fitter.measure(fitter.level.send(fallback.matrix), fitter.none).clone()
+        before, richest = best.mean, MODELS.index(self.model)
         matches = fitter.find_matches(matrix)
-        matched = matches[1].any()
-        for model in fitter.models[: richest + 1]:
+        usable = fitter.number_models(matches[1].any())
+        for model, number in list(zip(fitter.models, usable, strict=True))[: richest + 1]:
             fit = fitter.fit_to(matches, model, matrix)
-            usable = matched & is_plausible(fit)
-            if not matrix.is_cuda and not usable:
+            if not matrix.is_cuda and (number < 0 or not is_plausible(fit)):
                 continue
-            measured = fitter.measure(fit)
-            better = usable & measured.improves_on(best, torch.where(number < 0, required, required_of_model))
-            best, best_matrix = measured.where(better, best), torch.where(better, fit, best_matrix)
-            number = torch.where(better, model, number)
-        is_simpler = (number >= 0) & (number != richest)
+            keep_better(
+                best, fitter.measure(fit, number), min_improvement=(self.min_improvement, self.min_model_improvement)
+            )
+        best_matrix, after = best.matrix, best.mean
+        is_simpler = (best.model >= 0) & (best.model != richest)
         if matrix.is_cuda or is_simpler:
             # a simpler model was fitted to displacements found with the richest one: iterate with its own
-            fit = fitter.fit(best_matrix, number.clamp_min(0))
-            best = fitter.measure(fit).where(is_simpler, best)
+            fit = fitter.fit(best.matrix, best.model.clamp_min(0))
+            after = torch.where(is_simpler, fitter.measure(fit, best.model).mean, after)
             best_matrix = torch.where(is_simpler, fit, best_matrix)
-        numbers = torch.stack([before.mean, best.mean, number.double()])
+        numbers = torch.stack([before, after, best.model.double()])
         *entries, unlike_before, unlike_after, chosen = torch.cat([best_matrix.flatten(), numbers]).tolist()
         return LinearFit(
             transform=fallback if chosen < 0 else Affine(np.array(entries).reshape(4, 4)),

@@ -10,8 +10,9 @@ from typing import final
 import numpy as np
 import torch
 
-from convexadam._typing import Channels, Field, Float, Shaped, Tensor, Triple, Volume
+from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
 from convexadam.discrete import ConvexSearch
+from convexadam.errors import ConfigError
 from convexadam.features import Features, extract_features, receptive_radius
 from convexadam.geometry import Grid, Image
 from convexadam.geometry.grid import axes_with_extent, mean_side_mm, sides_mm, with_cubes
@@ -23,6 +24,7 @@ from convexadam.kernels.dissimilarity import measure_dissimilarity
 from convexadam.kernels.feature_level import FeatureLevel
 from convexadam.kernels.resample_affine import resample_affine
 from convexadam.kernels.resize import pool_weight
+from convexadam.kernels.structure import sum_differences
 from convexadam.linear.centres import centre_offset
 from convexadam.linear.restriction import Restriction
 
@@ -31,49 +33,6 @@ _SPACING = 2
 
 _MIN_STRUCTURE = 0.1
 """Structure of a control point, as a share of the 95th percentile, below which it is ignored."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class DissimilarityMap:
-    """Dissimilarity of two images at each control point.
-
-    Attributes
-    ----------
-    values
-        Squared feature difference at each control point, ``[i, j, k]``, as a share of that expected for unrelated
-        images.
-    weight
-        Weight of each control point: 0 where the moving image has no data; the sum is 1 where it has data everywhere.
-    """
-
-    values: Volume
-    weight: Volume
-
-    @cached_property
-    def mean(self) -> Float[Tensor, ""]:
-        """Weighted mean; control points without data of the moving image count as unrelated, with the value 1."""
-        return ((self.weight * self.values).sum() + 1 - self.weight.sum()).double()
-
-    def improves_on(self, other: DissimilarityMap, min_improvement: float | Float[Tensor, ""]) -> Shaped[Tensor, ""]:
-        """Whether the dissimilarity is lower by more than the share ``min_improvement`` of the other one.
-
-        Compared where both have data of the moving image, or, if this overlap is less than half of one of them, by
-        `mean`, so that a transform cannot win by moving most of the image out of the field of view.
-        """
-        overlap = torch.minimum(self.weight, other.weight)
-        sums = overlap, self.weight, other.weight, overlap * self.values, overlap * other.values
-        common, own_weight, other_weight, own, others = torch.stack([s.sum() for s in sums]).double().unbind()
-        apart = common < torch.maximum(own_weight, other_weight) / 2
-        own, others = torch.where(apart, self.mean, own), torch.where(apart, other.mean, others)
-        return own < (1 - min_improvement) * others
-
-    def where(self, condition: Shaped[Tensor, ""], other: DissimilarityMap) -> DissimilarityMap:
-        """Return this map if a condition holds, else the other one."""
-        return DissimilarityMap(
-            values=torch.where(condition, self.values, other.values),
-            weight=torch.where(condition, self.weight, other.weight),
-        )
 
 
 @final
@@ -211,10 +170,9 @@ class LinearLevel:
         disp = self.search.search_features(level, radius).forward
         return disp, self.structure if weight is None else self.structure * (weight > 0.5)
 
-    def compute_dissimilarity(self, moving: Channels, weight: Volume | None) -> DissimilarityMap:
+    def compute_dissimilarity(self, moving: Channels, weight: Volume | None) -> tuple[Volume, Volume]:
         """Compare the fixed image with the resampled moving image, weighted by the structure."""
-        values, overlap = measure_dissimilarity(self.fixed, moving, self.structure, weight)
-        return DissimilarityMap(values=values, weight=overlap)
+        return measure_dissimilarity(self.fixed, moving, self.structure, weight)
 
     def extract_moving_features(self, matrix: Float[Tensor, "4 4"]) -> tuple[Channels, Volume | None]:
         """Return the features of the moving image resampled with a matrix, and their weight."""
@@ -227,6 +185,11 @@ class LinearLevel:
             weight = weight_on_grid(self.moving, self.moving_mask, reference, margin)
             data = resample(self.moving, reference, mode="linear").data
         features = extract_features(self.features, Image(data, self.grid), (self.spacing,), weight=weight)[0]
+        if len(features) != len(self.fixed):
+            raise ConfigError(
+                f"features must have as many channels for both images, got {len(self.fixed)} and {len(features)} from "
+                f"{self.features!r}; pass images of as many channels"
+            )
         return features, pool_weight(weight, self.spacing)
 
     def _resample_on_device(self, matrix: Float[Tensor, "4 4"], margin: int) -> tuple[Channels, Volume]:
@@ -267,16 +230,7 @@ def compute_structure(features: Channels, weight: Volume | None) -> Volume:
 
     It is 0 in homogeneous regions such as the background, where a displacement is not determined.
     """
-    total = torch.zeros_like(features[0])
-    valid = torch.ones_like(total) if weight is None else (weight > 0).to(total.dtype)
-    for axis in range(1, 4):
-        n = features.shape[axis]
-        if n == 1:
-            continue
-        both_valid = valid.narrow(axis - 1, 1, n - 1) * valid.narrow(axis - 1, 0, n - 1)
-        difference = features.diff(dim=axis).square().sum(0) * both_valid
-        total.narrow(axis - 1, 1, n - 1).add_(difference)
-        total.narrow(axis - 1, 0, n - 1).add_(difference)
+    total = sum_differences(features, weight)
     scale = quantiles(total.flatten()[:: max(1, total.numel() // 1_000_000)], (0.95,))[0]
     structure = total.div_(scale.masked_fill(scale <= 0, 1.0)).clamp_(max=1)
-    return structure.masked_fill_(structure <= _MIN_STRUCTURE, 0.0).mul_(valid)
+    return torch.threshold_(structure, _MIN_STRUCTURE, 0.0)

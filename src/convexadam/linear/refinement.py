@@ -16,7 +16,7 @@ from convexadam.geometry.grid import sides_mm
 from convexadam.geometry.resample import resample
 from convexadam.geometry.tensors import quantiles
 from convexadam.geometry.to_grid import block_average, fill_outside_mask, select_mask_mode
-from convexadam.kernels._device import send
+from convexadam.kernels._device import chunk_size, send
 from convexadam.kernels.mutual_information import BINS, MARGIN, MutualInformation, mutual_information
 from convexadam.kernels.recording import recordable, repeat
 from convexadam.kernels.scoring_step import ScoringState, judge_step, propose_step
@@ -26,13 +26,16 @@ from convexadam.kernels.warp import sample_linear, sample_nearest
 from convexadam.linear.restriction import Restriction
 
 _SAMPLES = 100_000, 25_000
-"""Points at which the images are compared, on the finest level and on the others."""
+"""Points at which the images are compared, at the end and before."""
+
+_CELLS = 32
+"""Number of parts of the field of view along each axis, by which the points are ordered."""
 
 _ITERATIONS = 16
 """Largest number of steps on a level."""
 
 _CLOSE = 3e-3, 2e-2
-"""Longest displacement by a step, in voxels of the level, at which the finest and another level has converged."""
+"""Longest displacement by a step, in voxels of the level, at which it has converged, at the end and before."""
 
 _FACTORS, _FALL = (0.25, 4.0), 0.25
 """Range of the factor by which a step is longer than the information says, and its fall after a step that failed."""
@@ -56,6 +59,9 @@ a share of the image: what leaves the image meets its repeated edge values, whic
 _TAPS = (0.25, 0.5, 0.25)
 """Filter of both images on the finest level, if they show one contrast: sampling folds detail that is finer than the
 voxels into other detail, which moves with the grid and not with the object."""
+
+_SLAB = 2**20, 2**25
+"""Voxels that are filtered at a time on a CPU and on a GPU, which bounds the memory besides the images."""
 
 _SAME_CONTRAST = 0.95
 """Correlation of the filtered images above which they show one contrast. With two, a filter moves edges apart."""
@@ -151,12 +157,12 @@ def refine_transform(
     del prepared, objective
     for number in range(level - 1, 0, -1):
         best = _maximise(_Objective(_Level(images, masks, finest_mm, number), best), best, generators)
-    objective = _Objective(_Level(images, masks, finest_mm, 0, smoothing=True), best)
+    objective = _Objective(_Level(images, masks, finest_mm, 0, is_last=True, smoothing=True), best)
     same_contrast = objective.correlates(best)
     if same_contrast:
         best = _maximise(objective, best, generators)
     del objective
-    objective = _Objective(_Level(images, masks, finest_mm, 0), best)
+    objective = _Objective(_Level(images, masks, finest_mm, 0, is_last=True), best)
     if not same_contrast:
         best = _maximise(objective, best, generators)
     # of the images as they are, whose voxels are independent samples
@@ -210,14 +216,24 @@ def make_generators(model: Model, restriction: Restriction | None = None) -> np.
 class _Level:
     """Both images at one voxel size, in bins, and the points of the fixed image at which they are compared."""
 
-    def __init__(self, images: _Pair, masks: _Masks, finest_mm: float, number: int, *, smoothing: bool = False) -> None:
-        self.side_mm, self.close = finest_mm * 2**number, _CLOSE[min(number, 1)]
+    def __init__(
+        self,
+        images: _Pair,
+        masks: _Masks,
+        finest_mm: float,
+        number: int,
+        *,
+        is_last: bool = False,
+        smoothing: bool = False,
+    ) -> None:
+        count, close = (by_level[0 if is_last else 1] for by_level in (_SAMPLES, _CLOSE))
+        self.side_mm, self.close = finest_mm * 2**number, close
         coarse = [
             fill_outside_mask(block_average(image, self.side_mm, mask), mask, _REACH * self.side_mm)
             for image, mask in zip(images, masks, strict=True)
         ]
         like = images[0].data.new_empty(0, dtype=torch.float64)
-        self.points = _draw_points(images[0].grid, _SAMPLES[min(number, 1)], like=like)
+        self.points = _draw_points(images[0].grid, round(count), like=like)
         self.in_fixed = _have_data(images[0].grid, masks[0], self.points, _INSET * self.side_mm)
         self.moving_grid, self.moving_mask = images[1].grid, masks[1]
         self.voxels = coarse[0].data[0].numel()
@@ -312,11 +328,14 @@ def _draw_points(grid: Grid, count: int, like: Tensor) -> Points:
     """Return points in mm, ``(n, 3)`` float64, spread evenly over the field of view.
 
     They follow an additive recurrence of low discrepancy (Roberts, 2018, after Korobov), off the voxel centres, so that
-    interpolation smooths both images alike at any transform.
+    interpolation smooths both images alike at any transform. Points that are close to each other follow each other:
+    their voxels are in the cache together.
     """
     root = 1.2207440846057596  # of x^4 = x + 1
     steps = torch.tensor([root**-1, root**-2, root**-3], dtype=torch.float64, device="cpu")
     share = (0.5 + torch.arange(1, count + 1, dtype=torch.float64, device="cpu")[:, None] * steps) % 1.0
+    cells = (share * _CELLS).floor() @ torch.tensor([_CELLS**2, _CELLS, 1.0], dtype=torch.float64, device="cpu")
+    share = share[np.argsort(cells.numpy().astype(np.uint16), kind="stable")]  # which counts integers of 16 bits
     last = torch.tensor(grid.shape, dtype=torch.float64, device="cpu") - 1
     return grid.index_to_world(send(share * last, like))
 
@@ -357,12 +376,19 @@ def _to_bins(image: Image) -> Channels:
 
 
 def _smooth(bins: Channels) -> Channels:
-    """Return the weighted mean of each voxel and its neighbours, without those beyond the edge."""
-    result = smooth(bins, _TAPS)
+    """Replace each voxel by the weighted mean with its neighbours, without those beyond the edge; in place."""
+    n = bins.shape[1]
+    planes = max(1, chunk_size(bins, cpu=_SLAB[0], gpu=_SLAB[1]) // bins[0, 0].numel())
+    before = bins[:, :0]
+    for first in range(0, n, planes):
+        last = min(first + planes, n)
+        slab = torch.cat([before, bins[:, first : last + 1]], dim=1)
+        skipped, before = before.shape[1], bins[:, last - 1 : last].clone()
+        bins[:, first:last] = smooth(slab, _TAPS)[:, skipped : skipped + last - first]
     for axis in range(1, 4):
         if bins.shape[axis] == 1:
-            result.div_(_TAPS[1])
+            bins.div_(_TAPS[1])
         else:
             for end in (0, -1):
-                result.select(axis, end).div_(_TAPS[0] + _TAPS[1])
-    return result.clamp_(MARGIN, BINS - 1 - MARGIN)
+                bins.select(axis, end).div_(_TAPS[0] + _TAPS[1])
+    return bins.clamp_(MARGIN, BINS - 1 - MARGIN)

@@ -32,9 +32,8 @@ _FLOAT, _HALF = 4, 2
 _SCRATCH = 3_000_000
 """Bytes of working memory of the compiled kernels on a few threads, independent of the volume."""
 
-_LINEAR, _LINEAR_PER_VOXEL, _LINEAR_SEARCH = 12_000_000, 26, 31_000_000
-"""Bytes of a registration that is linear alone: samples, with both images in bins, beside them and filtered, or its
-search."""
+_LINEAR, _LINEAR_PER_VOXEL, _LINEAR_SEARCH = 12_000_000, 13, 31_000_000
+"""Bytes of a registration that is linear alone: samples, a slab in the filter, and both images in bins; its search."""
 
 _ALIGNMENT = 270, 125
 """Bytes for each voxel of the first level of a linear alignment before deformable stages, and of the others."""

@@ -23,7 +23,7 @@ _BLOCK_PLANE = 128  # points of a plane per program, one per thread
 _BLOCK_LABELS = 4  # displacements that share loads of the fixed map; neighbours along k share cache lines
 _SEGMENT = 16  # planes per program: longer ones repeat less work at their ends, shorter ones suit small volumes
 _ROWS = 4
-_MAX_ROW = 128  # points along k per program
+_MIN_ROW, _MAX_ROW = 32, 128  # points along k per program
 _FILL_POINTS = 64
 _FILL_LABELS = 16
 _WARPS = 4
@@ -52,7 +52,8 @@ def cost_volume(
     weighted = fixed_weight is not None or moving_weight is not None
     stored = 2 if weighted else 1
     group = min(labels, max(1, int(labels * _SCRATCH) // stored, _MIN_SCRATCH // (stored * points)))
-    scratch = torch.empty((stored, group, points), dtype=torch.float32, device=fixed.device)
+    # the second part begins where 16 bytes divide the address, whatever the size: else kernels are compiled once more
+    scratch = torch.empty((stored, -(-group * points // 4) * 4), dtype=torch.float32, device=fixed.device)
     features, weights = (fixed.contiguous(), moving.contiguous()), (fixed_weight, moving_weight)
     with torch.cuda.device_of(fixed):  # type: ignore[no-untyped-call]  # has no effect on the CPU
         for first in range(0, labels, group):
@@ -112,7 +113,7 @@ def _launch_distances(
 
 def _launch_means(scratch: Tensor, costs: Tensor, steps: Tensor, shape: Triple, first: int, last: int) -> None:
     """Filter along j and k, and divide; infinite where the sum of the weights is 0."""
-    block = min(_MAX_ROW, max(16, triton.next_power_of_2(shape[2])))
+    block = min(_MAX_ROW, max(_MIN_ROW, triton.next_power_of_2(shape[2])))
     blocks, bands = triton.cdiv(shape[2], block), triton.cdiv(shape[0], _ROWS)
     _means[(blocks * bands * (last - first),)](
         scratch,

@@ -88,7 +88,7 @@ def _find_minima(
     valid = point < points
     if unit is not None:
         theta *= tl.load(unit)
-    given = valid & (theta != 0.0)
+    given = valid & (tl.zeros(point.shape, tl.float32) + theta != 0.0)
     target0 = tl.load(toward + point, mask=given, other=0.0)
     target1 = tl.load(toward + points + point, mask=given, other=0.0)
     target2 = tl.load(toward + points + points + point, mask=given, other=0.0)

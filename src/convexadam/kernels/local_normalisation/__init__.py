@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from convexadam._typing import Channels, Float, Tensor, Volume
-from convexadam.kernels._backend import backend_for
+from convexadam.kernels._backend import get_implementation
 
 __all__ = ["mean_squared_slopes", "normalise_locally", "scale_channels"]
 
@@ -31,7 +29,7 @@ def normalise_locally(
     out
         Where the result is written, in any layout; ``None`` for a new tensor.
     """
-    result: Channels = _module(features, weight).normalise_locally(
+    result: Channels = get_implementation(__name__, features, weight).normalise_locally(
         features, radius=radius, floor=floor, weight=weight, out=out
     )
     return result
@@ -42,21 +40,10 @@ def mean_squared_slopes(features: Channels, weight: Volume | None = None) -> Flo
 
     A difference has the smaller weight of both points.
     """
-    result: Float[Tensor, " c"] = _module(features, weight).mean_squared_slopes(features, weight)
+    result: Float[Tensor, " c"] = get_implementation(__name__, features, weight).mean_squared_slopes(features, weight)
     return result
 
 
 def scale_channels(features: Channels, factors: Float[Tensor, " c"]) -> None:
     """Multiply each channel by a factor, in place."""
-    _module(features, None).scale_channels(features, factors)
-
-
-def _module(features: Channels, weight: Volume | None) -> ModuleType:
-    """Return the implementation; on a GPU it consists of operations of torch."""
-    from convexadam.kernels.local_normalisation import reference
-
-    if backend_for(features, weight) != "cpu":
-        return reference
-    from convexadam.kernels.local_normalisation import cpu
-
-    return cpu
+    get_implementation(__name__, features).scale_channels(features, factors)

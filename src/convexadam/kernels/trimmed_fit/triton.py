@@ -15,7 +15,7 @@ from convexadam._typing import Field, Float, Shaped, Tensor, Volume
 from convexadam.kernels.trimmed_fit.reference import CLOSE, MAX_ITERATIONS, MAX_POINTS, RIDGE
 
 _BLOCK = 256
-"""Points at a time, one per thread, which has 22 sums in registers."""
+"""Points at a time, one per thread, which has at most 12 sums in registers."""
 
 _WIDE = 4096
 """Residuals that are counted at a time."""
@@ -93,19 +93,20 @@ def _fit_displacements(
     count, close = _gather_points(disp, weights, affine, target_map, rows, keys, n, n1, n2, share, most, block)
     if count > 0:
         tl.debug_barrier()
-        kind = tl.load(model)
+        kind, limit = tl.load(model), count * 0 + _ALL
         inliers = tl.maximum(tl.floor(fraction * count + 0.5).to(tl.int32), 1)
-        _store_matrix(out, _fit(rows, keys, count, _ALL, kind, ridge, most, squarings, block))
         step, moved = 0, close + 1
-        while (step < iterations) & (moved > close):
-            tl.debug_barrier()  # others read what one thread writes
-            _store_residuals(rows, keys, _load_matrix(out), count, most, block)
-            tl.debug_barrier()
-            limit = _find_rank(keys, count, inliers, wide)
+        while (step <= iterations) & (moved > close):
+            if step > 0:
+                _store_residuals(rows, keys, _load_matrix(out), count, most, block)
+                tl.debug_barrier()
+                limit = _find_rank(keys, count, inliers, wide)
             matrix = _fit(rows, keys, count, limit, kind, ridge, most, squarings, block)
-            moved = _largest_change(rows, matrix, _load_matrix(out), count, most, block)
-            tl.debug_barrier()
+            if step > 0:
+                moved = _largest_change(rows, matrix, _load_matrix(out), count, most, block)
+            tl.debug_barrier()  # others read what one thread writes
             _store_matrix(out, matrix)
+            tl.debug_barrier()
             step += 1
 
 
@@ -151,7 +152,6 @@ def _gather_points(
         used += (tl.load(weights + first + lane, mask=first + lane < n, other=0.0) > 0).to(tl.int32)
     total = tl.sum(used, 0)
     stride = tl.maximum((total + most - 1) // most, 1)
-    to_mm, to_target = _load_matrix(affine), _load_matrix(target_map)
     low0 = tl.full((block,), float("inf"), tl.float64)
     low1, low2, high0, high1, high2 = low0, low0, -low0, -low0, -low0
     before = total * 0
@@ -163,12 +163,13 @@ def _gather_points(
         before += tl.sum(positive, 0)
         chosen = (weight > 0) & (rank % stride == 0)
         i, j, k = (at // (n1 * n2)).to(tl.float64), (at // n2 % n1).to(tl.float64), (at % n2).to(tl.float64)
-        p0, p1, p2 = _apply(to_mm, i, j, k)
+        # matrices are loaded anew: in registers all the time they would leave too few for the rest
+        p0, p1, p2 = _apply(_load_matrix(affine), i, j, k)
         i += tl.load(disp + at, mask=chosen, other=0.0).to(tl.float64)
         j += tl.load(disp + n + at, mask=chosen, other=0.0).to(tl.float64)
         k += tl.load(disp + n + n + at, mask=chosen, other=0.0).to(tl.float64)
-        d0, d1, d2 = _apply(to_mm, i, j, k)
-        q0, q1, q2 = _apply(to_target, d0, d1, d2)
+        d0, d1, d2 = _apply(_load_matrix(affine), i, j, k)
+        q0, q1, q2 = _apply(_load_matrix(target_map), d0, d1, d2)
         to = rows + rank // stride
         _store_point(to, p0, p1, p2, most, chosen)
         _store_point(to + 3 * most, q0, q1, q2, most, chosen)
@@ -263,30 +264,39 @@ def _fit(rows, keys, count, limit, kind, ridge, most: tl.constexpr, squarings: t
 
     Moments are those about the first point, in double precision.
     """
+    unit, m0, m1, m2, covariance = _average_points(rows, keys, count, limit, most, block)
+    n0, n1, n2, cross = _average_targets(rows, keys, count, limit, unit, m0, m1, m2, most, block)
+    trace = covariance[0] + covariance[3] + covariance[5]
+    if kind == 2:  # noqa: SIM108 (the compiler would compute both)
+        linear = _solve(covariance, cross, trace, ridge)
+    else:
+        linear = _rotate(cross, trace, kind, squarings)
+    o0, o1, o2 = tl.load(rows), tl.load(rows + most), tl.load(rows + 2 * most)
+    l00, l01, l02, l10, l11, l12, l20, l21, l22 = linear
+    t0 = n0 + o0 - (l00 * (m0 + o0) + l01 * (m1 + o1) + l02 * (m2 + o2))
+    t1 = n1 + o1 - (l10 * (m0 + o0) + l11 * (m1 + o1) + l12 * (m2 + o2))
+    t2 = n2 + o2 - (l20 * (m0 + o0) + l21 * (m1 + o1) + l22 * (m2 + o2))
+    return l00, l01, l02, t0, l10, l11, l12, t1, l20, l21, l22, t2
+
+
+@no_type_check
+@triton.jit
+def _average_points(rows, keys, count, limit, most: tl.constexpr, block: tl.constexpr):
+    """Return one over the sum of weights, and the mean and the covariance of the points."""
     zero = tl.zeros((block,), tl.float64)
-    w, x0, x1, x2, y0, y1, y2 = zero, zero, zero, zero, zero, zero, zero
-    a00, a01, a02, a11, a12, a22 = zero, zero, zero, zero, zero, zero
-    b00, b01, b02, b10, b11, b12, b20, b21, b22 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    w, x0, x1, x2, a00, a01, a02, a11, a12, a22 = zero, zero, zero, zero, zero, zero, zero, zero, zero, zero
     o0, o1, o2 = tl.load(rows), tl.load(rows + most), tl.load(rows + 2 * most)
     for first in range(0, count, block):
         at = first + tl.arange(0, block)
-        valid = at < count
-        p0, p1, p2 = _load_point(rows + at, most, valid)
-        q0, q1, q2 = _load_point(rows + 3 * most + at, most, valid)
-        inlier = valid & (tl.load(keys + at, mask=valid, other=_ALL) <= limit)
-        share = tl.where(inlier, tl.load(rows + 6 * most + at, mask=valid, other=0.0), 0.0)
-        p0, p1, p2, q0, q1, q2 = p0 - o0, p1 - o1, p2 - o2, q0 - o0, q1 - o1, q2 - o2
+        p0, p1, p2 = _load_point(rows + at, most, at < count)
+        share = _load_weight(rows + at, keys + at, limit, most, at < count)
+        p0, p1, p2 = p0 - o0, p1 - o1, p2 - o2
         s0, s1, s2 = share * p0, share * p1, share * p2
         w, x0, x1, x2 = w + share, x0 + s0, x1 + s1, x2 + s2
-        y0, y1, y2 = y0 + share * q0, y1 + share * q1, y2 + share * q2
         a00, a01, a02 = a00 + s0 * p0, a01 + s0 * p1, a02 + s0 * p2
         a11, a12, a22 = a11 + s1 * p1, a12 + s1 * p2, a22 + s2 * p2
-        b00, b01, b02 = b00 + s0 * q0, b01 + s0 * q1, b02 + s0 * q2
-        b10, b11, b12 = b10 + s1 * q0, b11 + s1 * q1, b12 + s1 * q2
-        b20, b21, b22 = b20 + s2 * q0, b21 + s2 * q1, b22 + s2 * q2
     unit = 1.0 / tl.sum(w, 0)
     m0, m1, m2 = tl.sum(x0, 0) * unit, tl.sum(x1, 0) * unit, tl.sum(x2, 0) * unit
-    n0, n1, n2 = tl.sum(y0, 0) * unit, tl.sum(y1, 0) * unit, tl.sum(y2, 0) * unit
     covariance = (
         tl.sum(a00, 0) * unit - m0 * m0,
         tl.sum(a01, 0) * unit - m0 * m1,
@@ -295,6 +305,32 @@ def _fit(rows, keys, count, limit, kind, ridge, most: tl.constexpr, squarings: t
         tl.sum(a12, 0) * unit - m1 * m2,
         tl.sum(a22, 0) * unit - m2 * m2,
     )
+    return unit, m0, m1, m2, covariance
+
+
+@no_type_check
+@triton.jit
+def _average_targets(rows, keys, count, limit, unit, m0, m1, m2, most: tl.constexpr, block: tl.constexpr):
+    """Return the mean of the targets, and their covariance with the points.
+
+    Separate from the points: all sums together need more registers than a thread of eight warps has.
+    """
+    zero = tl.zeros((block,), tl.float64)
+    y0, y1, y2 = zero, zero, zero
+    b00, b01, b02, b10, b11, b12, b20, b21, b22 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    o0, o1, o2 = tl.load(rows), tl.load(rows + most), tl.load(rows + 2 * most)
+    for first in range(0, count, block):
+        at = first + tl.arange(0, block)
+        p0, p1, p2 = _load_point(rows + at, most, at < count)
+        q0, q1, q2 = _load_point(rows + 3 * most + at, most, at < count)
+        share = _load_weight(rows + at, keys + at, limit, most, at < count)
+        q0, q1, q2 = q0 - o0, q1 - o1, q2 - o2
+        s0, s1, s2 = share * (p0 - o0), share * (p1 - o1), share * (p2 - o2)
+        y0, y1, y2 = y0 + share * q0, y1 + share * q1, y2 + share * q2
+        b00, b01, b02 = b00 + s0 * q0, b01 + s0 * q1, b02 + s0 * q2
+        b10, b11, b12 = b10 + s1 * q0, b11 + s1 * q1, b12 + s1 * q2
+        b20, b21, b22 = b20 + s2 * q0, b21 + s2 * q1, b22 + s2 * q2
+    n0, n1, n2 = tl.sum(y0, 0) * unit, tl.sum(y1, 0) * unit, tl.sum(y2, 0) * unit
     cross = (
         tl.sum(b00, 0) * unit - m0 * n0,
         tl.sum(b01, 0) * unit - m0 * n1,
@@ -306,16 +342,15 @@ def _fit(rows, keys, count, limit, kind, ridge, most: tl.constexpr, squarings: t
         tl.sum(b21, 0) * unit - m2 * n1,
         tl.sum(b22, 0) * unit - m2 * n2,
     )
-    trace = covariance[0] + covariance[3] + covariance[5]
-    if kind == 2:  # noqa: SIM108 (the compiler would compute both)
-        linear = _solve(covariance, cross, trace, ridge)
-    else:
-        linear = _rotate(cross, trace, kind, squarings)
-    l00, l01, l02, l10, l11, l12, l20, l21, l22 = linear
-    t0 = n0 + o0 - (l00 * (m0 + o0) + l01 * (m1 + o1) + l02 * (m2 + o2))
-    t1 = n1 + o1 - (l10 * (m0 + o0) + l11 * (m1 + o1) + l12 * (m2 + o2))
-    t2 = n2 + o2 - (l20 * (m0 + o0) + l21 * (m1 + o1) + l22 * (m2 + o2))
-    return l00, l01, l02, t0, l10, l11, l12, t1, l20, l21, l22, t2
+    return n0, n1, n2, cross
+
+
+@no_type_check
+@triton.jit
+def _load_weight(rows, keys, limit, most: tl.constexpr, valid):
+    """Load the weights of points; 0 for those whose keys are above the limit."""
+    inlier = valid & (tl.load(keys, mask=valid, other=_ALL) <= limit)
+    return tl.where(inlier, tl.load(rows + 6 * most, mask=valid, other=0.0), 0.0)
 
 
 @no_type_check
@@ -354,38 +389,27 @@ def _rotate(cross, trace, kind, squarings: tl.constexpr):
     squaring. Reflections have none.
     """
     x00, x01, x02, x10, x11, x12, x20, x21, x22 = cross
-    row, column = tl.arange(0, 4)[:, None], tl.arange(0, 4)[None, :]
-    upper, lower = tl.minimum(row, column), tl.maximum(row, column)
-    cell = upper * 4 + lower
-    # the entries on and above the diagonal
-    horn = tl.where(cell == 0, x00 + x11 + x22, 0.0)
-    horn = tl.where(cell == 1, x12 - x21, horn)
-    horn = tl.where(cell == 2, x20 - x02, horn)
-    horn = tl.where(cell == 3, x01 - x10, horn)
-    horn = tl.where(cell == 5, x00 - x11 - x22, horn)
-    horn = tl.where(cell == 6, x01 + x10, horn)
-    horn = tl.where(cell == 7, x20 + x02, horn)
-    horn = tl.where(cell == 10, x11 - x00 - x22, horn)
-    horn = tl.where(cell == 11, x12 + x21, horn)
-    horn = tl.where(cell == 15, x22 - x00 - x11, horn)
-    norm = tl.sqrt(tl.sum(tl.sum(horn * horn, 1), 0))
-    identity = tl.where(row == column, 1.0, 0.0)
-    power = horn + norm * identity  # no eigenvalue is negative
+    # the entries on and above the diagonal, row by row
+    a, b, c, d = x00 + x11 + x22, x12 - x21, x20 - x02, x01 - x10
+    e, f, g, h, i, j = x00 - x11 - x22, x01 + x10, x20 + x02, x11 - x00 - x22, x12 + x21, x22 - x00 - x11
+    off_diagonal = b * b + c * c + d * d + f * f + g * g + i * i
+    norm = tl.sqrt(a * a + e * e + h * h + j * j + 2.0 * off_diagonal)
+    p, q, r, s, t, u, v, w, x, y = a + norm, b, c, d, e + norm, f, g, h + norm, i, j + norm  # no eigenvalue is negative
     for _ in range(squarings):
-        power = tl.sum(power[:, :, None] * power[None, :, :], 1)
-        total = tl.sum(tl.sum(tl.where(row == column, power, 0.0), 1), 0)
-        power = power / tl.where(total > 0, total, 1.0)
-    # the longest column; each is a multiple of the eigenvector
-    lengths = tl.sum(power * power, 0)
-    best = tl.max(lengths, 0)
-    first = tl.min(tl.where(lengths == best, tl.arange(0, 4), 4), 0)
-    vector = tl.sum(tl.where(column == first, power, 0.0), 1) / tl.sqrt(tl.where(best > 0, best, 1.0))
-    vector = tl.where(norm > 0, vector, tl.where(tl.arange(0, 4) == 0, 1.0, 0.0))
-    value = tl.sum(tl.sum(vector[:, None] * horn * vector[None, :], 1), 0)
+        p, q, r, s, t, u, v, w, x, y = _square_symmetric(p, q, r, s, t, u, v, w, x, y)
+    # each column is a multiple of the eigenvector; the longest one has the largest entry of the diagonal
+    best = tl.maximum(tl.maximum(p, t), tl.maximum(w, y))
+    q0 = _choose(best, p, t, w, p, q, r, s)
+    q1 = _choose(best, p, t, w, q, t, u, v)
+    q2 = _choose(best, p, t, w, r, u, w, x)
+    q3 = _choose(best, p, t, w, s, v, x, y)
+    length = tl.sqrt(q0 * q0 + q1 * q1 + q2 * q2 + q3 * q3)
+    unit = tl.where(length > 0, 1.0 / tl.where(length > 0, length, 1.0), 0.0)
+    q0, q1, q2, q3 = tl.where(length > 0, q0 * unit, 1.0), q1 * unit, q2 * unit, q3 * unit
+    mixed = q0 * (b * q1 + c * q2 + d * q3) + q1 * (f * q2 + g * q3) + q2 * i * q3
+    value = a * q0 * q0 + e * q1 * q1 + h * q2 * q2 + j * q3 * q3 + 2.0 * mixed
     scale = tl.where((kind == 1) & (trace > 0), value / tl.where(trace > 0, trace, 1.0), 1.0)
-    part = tl.arange(0, 4)
-    w, x = tl.sum(tl.where(part == 0, vector, 0.0), 0), tl.sum(tl.where(part == 1, vector, 0.0), 0)
-    y, z = tl.sum(tl.where(part == 2, vector, 0.0), 0), tl.sum(tl.where(part == 3, vector, 0.0), 0)
+    w, x, y, z = q0, q1, q2, q3
     return (
         scale * (w * w + x * x - y * y - z * z),
         scale * 2.0 * (x * y - w * z),
@@ -397,3 +421,26 @@ def _rotate(cross, trace, kind, squarings: tl.constexpr):
         scale * 2.0 * (y * z + w * x),
         scale * (w * w - x * x - y * y + z * z),
     )
+
+
+@no_type_check
+@triton.jit
+def _square_symmetric(p, q, r, s, t, u, v, w, x, y):
+    """Square a symmetric matrix, given by the entries on and above the diagonal, and divide by the trace."""
+    pp, qq, rr, ss = (
+        p * p + q * q + r * r + s * s,
+        p * q + q * t + r * u + s * v,
+        p * r + q * u + r * w + s * x,
+        p * s + q * v + r * x + s * y,
+    )
+    tt, uu, vv = q * q + t * t + u * u + v * v, q * r + t * u + u * w + v * x, q * s + t * v + u * x + v * y
+    ww, xx, yy = r * r + u * u + w * w + x * x, r * s + u * v + w * x + x * y, s * s + v * v + x * x + y * y
+    total = pp + tt + ww + yy
+    unit = 1.0 / tl.where(total > 0, total, 1.0)
+    return pp * unit, qq * unit, rr * unit, ss * unit, tt * unit, uu * unit, vv * unit, ww * unit, xx * unit, yy * unit
+
+
+@no_type_check
+@triton.jit
+def _choose(best, first, second, third, a, b, c, d):
+    return tl.where(first == best, a, tl.where(second == best, b, tl.where(third == best, c, d)))
