@@ -13,7 +13,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -81,6 +81,11 @@ def list_scans(folder: Path, names: Sequence[str] | None) -> list[ScanFiles]:
         ScanFiles(id=name, image=folder / f"{name}_image.nii.gz", labels=folder / f"{name}_label.nii.gz")
         for name in (names or known)
     ]
+
+
+def rename_in_reverse(scans: Sequence[ScanFiles]) -> list[ScanFiles]:
+    """Return the scans from the last to the first one, with ids in that order, in which they are averaged."""
+    return [replace(scan, id=f"{number:04d}") for number, scan in enumerate(reversed(scans))]
 
 
 def run_convexadam(scans: Sequence[ScanFiles], options: argparse.Namespace) -> Built:
@@ -152,8 +157,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore")  # of registrations
     scans = list_scans(options.data, options.scans)
     for name in options.tools:
-        group = scans[::-1] if name.endswith("reversed") else scans
+        reverse = name.endswith("reversed")
+        group = rename_in_reverse(scans) if reverse else scans
         built = run_ants(group, options) if name == "ants" else run_convexadam(group, options)
+        if reverse:  # overlaps are those of the labels of the first scan of two
+            built = replace(built, labels=built.labels[::-1])
         row = {
             "data": options.data.name,
             "tool": name,

@@ -170,7 +170,7 @@ def test_settings_of_a_frame_that_starts_at_another_one() -> None:
         continuous=Refinement(levels=(Level(spacing=4, iterations=7), Level(spacing=2, iterations=1))),
     )
     warm = make_warm_config(config)
-    assert [search.radius for search in warm.searches] == [2, (2, 1, 1)]
+    assert [search.radius for search in warm.searches] == [3, (2, 2, 1)]
     assert [search.inverse_consistency for search in warm.searches] == [0, 0]
     assert warm.continuous is not None
     assert [(level.spacing, level.iterations) for level in warm.continuous.levels] == [(4, 5), (2, 1)]

@@ -116,7 +116,7 @@ def register_series(
         the transforms.
     warm_start
         Start each frame at the transform of the one before it. Fields are searched around that of the frame before,
-        within a third of the radius and without a new linear alignment, and refined by seven tenths of the iterations;
+        within half of the radius and without a new linear alignment, and refined by seven tenths of the iterations;
         a frame that then differs from the reference by a fifth more than the one before is registered by itself as
         well, and the more similar result is kept. ``None`` does so if frames deform, and registers them by themselves
         otherwise. With ``"chain"`` it has no effect.
@@ -310,9 +310,7 @@ def make_warm_config(config: RegistrationConfig) -> RegistrationConfig:
     What is left to find is the motion between two frames. The search is not made inverse consistent, which would take
     longer than all the rest of it.
     """
-    searches = tuple(
-        replace(search, radius=_take_third(search.radius), inverse_consistency=0) for search in config.searches
-    )
+    searches = tuple(replace(search, radius=_halve(search.radius), inverse_consistency=0) for search in config.searches)
     refine = config.continuous
     if refine is not None:
         levels = tuple(replace(level, iterations=math.ceil(_ITERATIONS * level.iterations)) for level in refine.levels)
@@ -321,12 +319,12 @@ def make_warm_config(config: RegistrationConfig) -> RegistrationConfig:
     return config if config.is_linear else replace(config, linear=None, discrete=discrete, continuous=refine)
 
 
-def _take_third(radius: PerAxis) -> PerAxis:
-    """Return a third of a radius, rounded up."""
+def _halve(radius: PerAxis) -> PerAxis:
+    """Return half of a radius, rounded up."""
     if isinstance(radius, tuple):
-        i, j, k = (math.ceil(r / 3) for r in radius)
+        i, j, k = (math.ceil(r / 2) for r in radius)
         return i, j, k
-    return math.ceil(radius / 3)
+    return math.ceil(radius / 2)
 
 
 def _lattice(shape: Sequence[int]) -> torch.Tensor:

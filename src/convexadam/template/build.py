@@ -247,11 +247,12 @@ def build_template(
 
 
 def _list_scans(scans: StrPath | Sequence[ScanFiles]) -> tuple[ScanFiles, ...]:
+    """Return the scans in the order of their ids, so that sums are the same in any order of the list."""
     group = read_scans(scans) if isinstance(scans, (str, os.PathLike)) else tuple(scans)
     if len(group) < 2 or not all(isinstance(scan, ScanFiles) for scan in group):
         raise InputError(f"scans must be at least two, got {len(group)} or others than ScanFiles; add images")
     check_ids([scan.id for scan in group])
-    return group
+    return tuple(sorted(group, key=lambda scan: scan.id))
 
 
 def _fit_affines(transforms: dict[str, Transform], grid: Grid, template: torch.Tensor) -> dict[str, Affine]:
@@ -315,12 +316,11 @@ def _average(
 ) -> RunningAverage:
     """Average the scans under their transforms."""
     average = RunningAverage(torch.zeros(grid.shape, dtype=torch.float32, device="cpu"), centre)
-    for scan in sorted(group, key=lambda one: one.id):
-        if scan.id in transforms:
-            volume = transforms[scan.id].warp(scale_intensity(read_image(scan.image)), grid).data[0]
-            average.add(volume, scan.weight)
-            if symmetric:
-                average.add(volume.flip(0), scan.weight)
+    for scan, transform in _pair(group, transforms):
+        volume = transform.warp(scale_intensity(read_image(scan.image)), grid).data[0]
+        average.add(volume, scan.weight)
+        if symmetric:
+            average.add(volume.flip(0), scan.weight)
     return average
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ def place_scans(
         centres.append(((points * weights).sum(0) / weights.sum()).numpy())
         extents.append(np.abs(points.numpy() - centres[-1]).max(0))
         spacings.append(image.grid.spacing_mm)
-    middle = np.mean(centres, axis=0)
+    middle = np.array([math.fsum(axis) for axis in zip(*centres, strict=True)]) / len(centres)  # exact in any order
     if start is None:
         step = np.array(spacing_mm if spacing_mm is not None else np.median(spacings, axis=0), dtype=float)
         half = np.ceil(np.max(extents, axis=0) * (1 + _MARGIN) / step)
