@@ -32,7 +32,7 @@ _FLOAT, _HALF = 4, 2
 _SCRATCH = 3_000_000
 """Bytes of working memory of the compiled kernels on a few threads, independent of the volume."""
 
-_LINEAR_PER_VOXEL, _LINEAR_IN_FLIGHT, _LINEAR_SEARCH = 8, (12, 2**22), 31_000_000
+_LINEAR_PER_VOXEL, _LINEAR_IN_FLIGHT, _LINEAR_SEARCH = 8, (11, 2**22), 31_000_000
 """Bytes of a registration that is linear alone: both images in bins, and for each voxel of a chunk of at most so many
 what is filtered or measured at a time; or its search."""
 
