@@ -87,6 +87,79 @@ def slices() -> str:
     return table(["settings", f"Dice (before: {before})", "CPU seconds"], shown)
 
 
+def bias() -> str:
+    """Return bias and 99th percentile of the error of local motion, in voxels."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows_of("bias"):
+        cell = f"{float(row['bias']):+.3f}, {row['p99']}"
+        rows.setdefault((row["preset"], row["slice_mm"]), {})[row["motion"]] = cell
+    motions = sorted({motion for cells in rows.values() for motion in cells}, key=float)
+    lines = ([f"`{name}`", f"{mm} mm", *(cells[m] for m in motions)] for (name, mm), cells in rows.items())
+    return table(("preset", "slices", *motions), lines)
+
+
+FUSIONS = {
+    "joint": "`JointFusion()`",
+    "nonlocal": "`NonLocalVote()`",
+    "local": "`LocalVote()`",
+    "majority": "`MajorityVote()`",
+    "ants": "ANTs, joint label fusion",
+}
+
+
+def fusions() -> str:
+    """Return the overlap and the time of label fusions."""
+    rows = sorted(rows_of("fusion"), key=lambda r: (r["block"], r["target"], r["preset"], -float(r["dice"])))
+    shown = (
+        [
+            f"{r['target']}, {'block of ' + r['block'] + ' voxels' if r['block'] else 'whole brain'}",
+            f"`{r['preset']}`",
+            r["atlases"],
+            FUSIONS[r["method"]],
+            r["dice"],
+            r["cpu_seconds"],
+            r["registration_cpu_seconds"],
+        ]
+        for r in rows
+    )
+    heads = ("target", "preset", "atlases", "fusion", "Dice", "CPU seconds", "of the registrations")
+    return table(heads, shown)
+
+
+def templates() -> str:
+    """Return overlap, sharpness, bias and time of templates."""
+    names = {"ants": "ANTs, `build_template`", "convexadam": "convexadam"}
+    data = {"study_brains_t1": "brains", "slices_oasis_2d": "2-D slices"}
+    rows = sorted(rows_of("template"), key=lambda r: (r["data"], -int(r["scans"]), r["tool"] == "ants", r["tool"]))
+    shown = (
+        [
+            f"{r['scans']} {data[r['data']]}",
+            names.get(r["tool"], r["tool"]),
+            *(r[column] for column in ("dice", "sharpness", "bias_mm", "cpu_seconds")),
+        ]
+        for r in rows
+    )
+    return table(("scans", "tool", "Dice", "sharpness", "bias (mm)", "CPU seconds"), shown)
+
+
+def series() -> str:
+    """Return errors and times of the frames of series that start at the frame before."""
+    rows = [row for row in rows_of("series") if row["frame"] != "1"]
+    shown = (
+        [
+            r["series"],
+            r["frame"],
+            r["before_mm"],
+            r["cold_mm"],
+            r["warm_mm"],
+            f"{float(r['warm_cpu_seconds']) / float(r['cold_cpu_seconds']):.2f}",
+        ]
+        for r in rows
+    )
+    heads = ("series", "frame", "before (mm)", "by itself (mm)", "from the frame before (mm)", "share of the CPU time")
+    return table(heads, shown)
+
+
 def code(value: Any) -> str:
     """Return a value as code, or nothing for nothing."""
     return "" if value is None else f"`{value}`"
@@ -482,6 +555,10 @@ def reliability() -> str:
 
 MAKERS: dict[str, Callable[[], str | None]] = {
     "slices": slices,
+    "bias": bias,
+    "fusions": fusions,
+    "templates": templates,
+    "series": series,
     **{f"settings of {name}": lambda name=name: settings(name) for name in COMPONENTS},  # type: ignore[misc]
     "presets": presets,
     "formats": formats,

@@ -2,8 +2,7 @@
 
 The settings of its own scripts for brains, from the identity: local cross-correlation of width 5 on grids coarser by 4,
 2 and 1, Adam with a step of 0.5, update smoothed by 1 voxel and field by 0.5. ``greedy``: 200, 100 and 25 iterations.
-``syn``: 100, 50 and 50 iterations, decay rates of Adam 0.5 and 0.75. Intensities are scaled to 0 ... 1. ``greedy``
-refuses levels of less than 32 voxels: where an image is too small for a factor, its iterations go to the next level.
+``syn``: 100, 50 and 50 iterations, decay rates of Adam 0.5 and 0.75. Intensities are scaled to 0 ... 1.
 
 Its field, a displacement in mm LPS, is converted to voxels along the axes of the array, fixed to moving.
 """
@@ -27,14 +26,7 @@ sys.path.append(str(Path(__file__).resolve().parent))
 import worker
 from worker import Volume, harness
 
-SMALLEST = 32
-COMMON: dict[str, Any] = {
-    "scales": [4, 2, 1],
-    "cc_kernel_size": 5,
-    "optimizer": "adam",
-    "optimizer_lr": 0.5,
-    "smooth_grad_sigma": 1,
-}
+COMMON = {"scales": [4, 2, 1], "cc_kernel_size": 5, "optimizer": "adam", "optimizer_lr": 0.5, "smooth_grad_sigma": 1}
 MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "greedy": (GreedyRegistration, {"iterations": [200, 100, 25]}),
     "syn": (
@@ -47,13 +39,10 @@ MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
 def tool(fixed: Volume, moving: Volume) -> tuple[Callable[[], Any], Callable[[Any], np.ndarray]]:
     """Run the tool on tensors of the CPU."""
     images = [BatchedImages([Image(_image(volume), device="cpu")]) for volume in (fixed, moving)]
-    name = harness.read_job()["model"]
-    model, settings = MODELS[name]
-    if name == "greedy":
-        settings = settings | _choose_levels(min(fixed.data.shape + moving.data.shape), settings["iterations"])
+    model, settings = MODELS[harness.read_job()["model"]]
 
     def register() -> Any:
-        registration = model(fixed_images=images[0], moving_images=images[1], progress_bar=False, **COMMON | settings)
+        registration = model(fixed_images=images[0], moving_images=images[1], progress_bar=False, **COMMON, **settings)
         registration.optimize()
         return registration
 
@@ -64,12 +53,6 @@ def tool(fixed: Volume, moving: Volume) -> tuple[Callable[[], Any], Callable[[An
             return worker.convert_simpleitk_field(sitk.ReadImage(path), fixed.affine)
 
     return register, to_displacement
-
-
-def _choose_levels(size: int, iterations: list[int]) -> dict[str, list[int]]:
-    scales = COMMON["scales"]
-    omitted = sum(size < SMALLEST * scale for scale in scales[:-1])
-    return {"scales": scales[omitted:], "iterations": [sum(iterations[: omitted + 1]), *iterations[omitted + 1 :]]}
 
 
 def _image(volume: Volume) -> Any:

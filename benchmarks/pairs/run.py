@@ -28,18 +28,23 @@ KEY = ("pair", "tool")
 HIGHER_IS_BETTER = {"dice": True, "tre_mm": False}
 
 
-def make_library_tools(presets: Iterable[str]) -> list[Tool]:
-    """Return this library as a tool, once for each preset."""
-    version, command = convexadam.__version__, runs.LIBRARY_WORKER
+def make_library_tools(presets: Iterable[str], smoothness: Sequence[float] = (1.0,)) -> list[Tool]:
+    """Return this library as a tool, once for each preset and smoothness."""
     return [
-        Tool(name=library_name(p), version=version, command=command, options={"config": convexadam.preset(p).to_toml()})
+        Tool(
+            name=library_name(p, factor),
+            version=convexadam.__version__,
+            command=runs.LIBRARY_WORKER,
+            options={"config": convexadam.preset(p, smoothness=factor).to_toml()},
+        )
         for p in presets
+        for factor in smoothness
     ]
 
 
-def library_name(preset: str) -> str:
+def library_name(preset: str, smoothness: float = 1.0) -> str:
     """Name of this library with a preset in the results."""
-    return f"convexadam-torch {preset}"
+    return f"convexadam-torch {preset}" + ("" if smoothness == 1 else f" smoothness {smoothness:g}")
 
 
 def print_pair(name: str, rows: Sequence[Mapping[str, str]]) -> None:
@@ -92,6 +97,9 @@ def parse_options(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, 
     parser.add_argument(
         "--presets", nargs="*", default=["default", "published"], choices=preset_names(), metavar="PRESET"
     )
+    parser.add_argument(
+        "--smoothness", nargs="+", type=float, default=[1.0], metavar="FACTOR", help="of each preset (%(default)s)"
+    )
     parser.add_argument("--peers", nargs="*", default=[], choices=PEERS, metavar="PEER", help=", ".join(PEERS))
     parser.add_argument(
         "--peers-best",
@@ -112,8 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 1 if a tool failed on a pair."""
     options, pairs = parse_options(arguments)
     runs.set_up(options.threads)
-    chosen = [name for name in PEERS if name in options.peers]  # in the order of PEERS
-    tools = make_library_tools(options.presets) + [make_peer_tool(PEERS[name], options.peer_venv) for name in chosen]
+    peers = [make_peer_tool(PEERS[name], options.peer_venv) for name in PEERS if name in options.peers]  # in its order
+    tools = make_library_tools(options.presets, options.smoothness) + peers
     failed, rows = 0, []
     for name, folder in pairs.items():
         for row in runs.run_pair(name, folder, tools, options.threads, options.repeat):

@@ -35,7 +35,7 @@ Tool: TypeAlias = Callable[[Volume, Volume], tuple[Callable[[], Result], Callabl
 def main(tool: Tool, package: str) -> None:
     """Register the arrays of the job; write a field in voxels, and the measurements."""
     job = harness.read_job()
-    small = Volume(np.random.default_rng(0).random((24, 24, 24), dtype=np.float32), np.eye(4))
+    small = Volume(np.random.default_rng(0).random((32, 32, 32), dtype=np.float32), np.eye(4))
     tool(small, small)[0]()  # the first call, which loads libraries, does not count
     fixed, moving = (Volume(np.load(job[name]), np.array(job[f"{name}_affine"])) for name in ("fixed", "moving"))
     register, to_displacement = tool(fixed, moving)

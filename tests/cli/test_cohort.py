@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,7 @@ def test_many_to_one_and_again(study: Path, tmp_path: Path, capsys: pytest.Captu
     assert call(*options, "--keep", "transform", "inverse") == 0
     first = capsys.readouterr().err
     assert "2 of 2 pairs" in first
+    assert first.splitlines()[-1].startswith(f"convexadam report {tmp_path / 'out'} writes a page")
     assert {path.name for path in (tmp_path / "out" / "pairs" / "b").iterdir()} == {
         "transform.nii.gz",
         "inverse_transform.nii.gz",
@@ -97,6 +99,7 @@ def test_the_plan(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         (("list.csv", "--fixed", "a.nii.gz"), "--fixed must be omitted with MANIFEST"),
         (("list.csv", "--workers", "2", "--dask", "tcp://127.0.0.1:1"), "choose one"),
         (("list.csv", "--workers", "0"), "--workers must be at least 1"),
+        (("list.csv", "--gpus", "0", "--dask", "tcp://127.0.0.1:1"), "--gpus must be omitted with --dask"),
         (("list.csv", "--config", "a.toml", "--preset", "rigid"), "--preset or --config"),
     ],
 )
@@ -109,3 +112,22 @@ def test_options_that_contradict_each_other(
     given = [str(tmp_path / option) if option == "list.csv" else option for option in options]
     assert main(["cohort", *given, "--output-dir", str(tmp_path / "out")]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_gpus_and_mirror_images_reach_the_cohort(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr("convexadam.cli.cohort.register_cohort", lambda *_, **options: given.append(options) or ())
+    options = ("--all-pairs", f"{study}/*.nii.gz", "--output-dir", tmp_path / "out", "--gpus", "1", "0")
+    assert call(*options, "--check-mirror", "--quiet") == 0
+    assert call(*options, "--workers", "4", "--device", "cuda:1", "--quiet") == 0
+    [first, second] = given
+    assert (first["device"], first["check_mirror"], first["executor"].workers) == ("cuda", True, 2)
+    assert (second["device"], second["check_mirror"], second["executor"].workers) == ("cuda:1", False, 4)
+    plans = []
+    for more in ((), ("--check-mirror",)):
+        assert call(*options[:4], "--dry-run", "--preset", "accurate", *more) == 0
+        [minutes, seconds] = map(int, re.findall(r"about (\d+) min (\d\d) s", capsys.readouterr().err)[0])
+        plans.append(60 * minutes + seconds)
+    assert abs(plans[1] - 2 * plans[0]) <= 1

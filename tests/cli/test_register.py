@@ -14,6 +14,7 @@ import torch
 from convexadam import Affine, Grid, Image, preset, read_image, register, write_image
 from convexadam.io import read_itk_field, read_transform
 from convexadam.linear import LinearAlignment
+from convexadam.report import measure_quality, mirror_image
 
 QUICK = ("discrete.spacing=3", "discrete.radius=2", "continuous.levels.0.iterations=3")
 FAST = [word for setting in QUICK for word in ("--set", setting)]
@@ -189,3 +190,17 @@ def test_a_sheared_fixed_image_is_refused_before_the_work(run: Any, files: Path,
     assert ran.status == 1
     assert "the fixed image must have orthogonal axes (right angles)" in ran.error
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_the_mirror_image(run: Any, files: Path, tmp_path: Path) -> None:
+    places = [files / "fixed.nii.gz", files / "moving.nii.gz", "--output-dir", tmp_path]
+    ran = run("register", *places, "--check-mirror", *FAST)
+    assert ran.status == 0
+    fixed, moving = (read_image(path) for path in places[:2])
+    result, mirrored = (register(fixed, image, CONFIG) for image in (moving, mirror_image(moving)))
+    expected = measure_quality(result, fixed, moving, mirrored=mirrored)
+    assert report_of(tmp_path)["quality"] == expected.to_dict()
+    assert ran.error.startswith(f"gain of the mirror image {expected.mirror_gain:.3g}, ")
+    assert expected.mirror_gain < 0
+    ran = run("register", *places, "--check-mirror", "--fixed-landmarks", files / "fixed.nii.gz")
+    assert (ran.status, "--check-mirror must be omitted with --fixed-landmarks" in ran.error) == (2, True)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
-from convexadam import write_image
+from convexadam import Image, read_image, read_transform, write_image
 from convexadam.cli import main
 from convexadam.data import phantom_pair
+from convexadam.geometry import Transform
+from convexadam.report import measure_quality
 
 pytest.importorskip("matplotlib")
 
@@ -61,3 +65,24 @@ def test_a_missing_extra_is_named_before_the_registration(
     assert main(["register", *images, "--output-dir", str(tmp_path / "out"), *QUICK, "--report"]) == 1
     assert 'pip install "convexadam-torch[report]"' in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_measures_within_the_mask(images: tuple[str, str], tmp_path: Path) -> None:
+    fixed, moving = map(read_image, images)
+    inside = torch.zeros(fixed.data.shape, dtype=torch.uint8)
+    inside[:, :14] = 1
+    mask, out = tmp_path / "mask.nii.gz", tmp_path / "out"
+    write_image(Image(inside, fixed.grid), mask)
+    assert main(["register", *images, "--output-dir", str(out), "--fixed-mask", str(mask), *QUICK, "--report"]) == 0
+    found = json.loads((out / "report.json").read_text(encoding="utf-8"))["quality"]["similarity_after"]
+    within, everywhere = (
+        measure_quality(Read(read_transform(out / "transform.nii.gz")), fixed, moving, fixed_mask=used).similarity_after
+        for used in (mask, None)
+    )
+    assert found == within != everywhere
+
+
+@dataclass
+class Read:
+    transform: Transform
+    estimated_inverse: None = None

@@ -275,15 +275,16 @@ def test_verdicts_compare_with_the_others(
 
     seen: list[int] = []
 
-    def judge(measures: Any, others: Any = ()) -> Verdict:
-        seen.append(len(others))
-        return Verdict(grade="look", reasons=("compared",)) if others else Verdict(grade="ok")
+    def judge(cohort: Any) -> Iterator[Verdict]:
+        seen.append(len(cohort))
+        return iter([Verdict(grade="look", reasons=("compared",))] * len(cohort))
 
-    monkeypatch.setattr("convexadam.cohort.cohort.judge_quality", judge)
-    monkeypatch.setattr("convexadam.cohort.job.judge_quality", judge)
-    outcomes = run(pairs, tmp_path)
+    monkeypatch.setattr("convexadam.cohort.cohort.judge_cohort", judge)
+    monkeypatch.setattr("convexadam.cohort.job.judge_quality", lambda _: Verdict(grade="ok"))
+    special = dataclasses.replace(pairs[1], id="d", preset="rigid")  # compared with none
+    outcomes = run([*pairs, special], tmp_path)
     assert {outcome.verdict.grade for outcome in outcomes.values() if outcome.verdict} == {"ok"}
-    assert seen == [0, 0, 2, 2]
+    assert seen == [2, 1]
     assert {(row["verdict"], row["reasons"]) for row in rows(tmp_path)} == {("look", "compared")}
 
 
@@ -336,3 +337,28 @@ def test_default_settings(pairs: tuple[PairFiles, ...], tmp_path: Path) -> None:
     assert report["config"] == json.loads(json.dumps(expected["config"]))
     assert report["diagnostics"] == expected["diagnostics"]
     assert read_image(outcome.folder / "moved.nii.gz").grid.shape == (20, 18, 16)
+
+
+def test_the_mirror_images_are_registered_where_they_were_not(
+    pairs: tuple[PairFiles, ...], study: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = run(pairs, out)
+    before = files(out)
+    flipped = nib.load(pairs[0].moving)
+    mirror = nib.Nifti1Image(np.asarray(flipped.dataobj)[::-1], flipped.affine)
+    nib.save(mirror, study / "d.nii.gz")
+    outcomes = run([*pairs, dataclasses.replace(pairs[0], id="d", moving=study / "d.nii.gz")], out, check_mirror=True)
+    assert statuses(outcomes) == {"b": "done", "c": "done", "d": "done"}
+    assert {name: content for name, content in files(out).items() if name[0] != "d"} == before
+    gains = {name: outcome.quality.mirror_gain for name, outcome in outcomes.items() if outcome.quality}
+    assert gains["b"] < -0.05
+    assert gains["d"] > 0.05
+    assert outcomes["d"].verdict is not None
+    assert outcomes["d"].verdict.grade == "failed"
+    assert float(rows(out)[-1]["mirror_gain"]) == pytest.approx(gains["d"], rel=1e-5)
+    # without the mirror image nothing is missing
+    assert set(statuses(run(pairs, out, check_mirror=True)).values()) == {"kept"}
+    assert set(statuses(run(pairs, out)).values()) == {"kept"}
+    assert first["b"].quality is not None
+    assert np.isnan(first["b"].quality.mirror_gain)

@@ -8,7 +8,7 @@ import pytest
 
 from convexadam import FileError, InputError
 from convexadam.cohort import pair_all, pair_bids, pair_with_fixed
-from convexadam.cohort.ids import name_files
+from convexadam.io.ids import name_files
 
 
 def make(folder: Path, *names: str) -> None:

@@ -55,6 +55,15 @@ def test_a_step_leaves_the_damped_share_of_the_distance() -> None:
     torch.testing.assert_close(displacement, (1 - (0.5 / 1.5) ** 2) * objective.goal.float(), rtol=1e-4, atol=1e-5)
 
 
+def test_momentum_repeats_a_share_of_the_update_before() -> None:
+    objective = _Quadratic()
+    displacement, _ = _minimise(GaussNewton(damping=0.5, momentum=0.4), objective, 3)
+    first = 1 / 1.5
+    second = 0.4 * first + (1 - first) / 1.5
+    third = 0.4 * second + (1 - first - second) / 1.5
+    torch.testing.assert_close(displacement, (first + second + third) * objective.goal.float(), rtol=1e-4, atol=1e-5)
+
+
 def test_it_evaluates_once_where_levenberg_marquardt_evaluates_twice() -> None:
     plain, tested = _Quadratic(), _Quadratic()
     _minimise(GaussNewton(), plain, 4)
@@ -78,3 +87,9 @@ def test_without_any_slope_nothing_moves() -> None:
 def test_damping_must_be_positive(damping: float) -> None:
     with pytest.raises(ConfigError, match="damping must be a finite number above 0"):
         GaussNewton(damping=damping)
+
+
+@pytest.mark.parametrize("momentum", [1.0, -0.1, float("nan")])
+def test_momentum_must_be_a_share(momentum: float) -> None:
+    with pytest.raises(ConfigError, match=r"momentum must be a finite number of at least 0 and at most 0\.99"):
+        GaussNewton(momentum=momentum)

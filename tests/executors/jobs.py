@@ -58,6 +58,17 @@ def raise_unloadable(number: int) -> None:
     raise Unloadable(number, 2)
 
 
+def meet_others(job: tuple[str, int, int]) -> tuple[int, str]:
+    """Wait until so many jobs of a folder run at the same time; return the process and the GPU that it sees."""
+    folder, number, count = job
+    (Path(folder) / str(number)).touch()
+    deadline = time.monotonic() + 60
+    while len(list(Path(folder).iterdir())) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]
+
+
 _FUNCTIONS = (square, fail_at_odd, print_something, raise_unloadable, kill_once, describe_process)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs import fail_at_odd, kill_always, run_any, wait_or_return
+from jobs import fail_at_odd, kill_always, meet_others, run_any, wait_or_return
 
 from convexadam import ConfigError
 from convexadam.executors import LocalExecutor, ProcessExecutor, WorkerError, count_cores
@@ -48,6 +48,19 @@ def test_each_job_once_whatever_it_does(tmp_path: Path) -> None:
     assert (process["OMP_NUM_THREADS"], process["OMP_WAIT_POLICY"]) == ("2", "PASSIVE")
     assert process["CUDA_VISIBLE_DEVICES"] == "5"
     assert process["process"] != os.getpid()
+
+
+def test_two_processes_for_each_gpu_have_their_jobs_at_the_same_time(tmp_path: Path) -> None:
+    rounds = [tmp_path / "first", tmp_path / "second"]
+    for folder in rounds:
+        folder.mkdir()
+    jobs = [(str(folder), number, 4) for folder in rounds for number in range(4)]
+    found = [result for _, result in ProcessExecutor(4, gpus=("7", "3")).run(meet_others, take(jobs))]
+    assert all(isinstance(result, tuple) for result in found), found
+    seen = dict[int, set[str]]()
+    for process, gpu in found:
+        seen.setdefault(process, set()).add(gpu)
+    assert sorted(gpu for gpus in seen.values() for gpu in gpus) == ["3", "3", "7", "7"]  # each process has one
 
 
 def test_a_job_that_ends_every_process() -> None:

@@ -177,6 +177,10 @@ def test_only_what_the_inputs_allow() -> None:
     quick = evaluate_transform(shift(grid, (0, 0, 0)), fixed_labels=labels, moving_labels=labels, surface=False)
     assert {key for key in quick if "hd95" in key} == set()
     assert quick["dice"] == 1.0
+    truth = evaluate_transform(
+        shift(grid, (0, 0, 0)), fixed_labels=labels, moving_labels=labels, surface=False, regularity=False
+    )
+    assert truth == {name: value for name, value in quick.items() if name not in bare}
 
 
 def test_lost_and_unwanted_labels() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from convexadam import ConfigError, RegistrationConfig, preset, register
+from convexadam import ConfigError, Image, RegistrationConfig, preset, register
 from convexadam.data import phantom_pair
 from convexadam.features import Concat, Intensity, MindSSC
 from convexadam.registration import prepare
@@ -29,3 +29,17 @@ def test_the_same_results_for_each_moving_image(config: RegistrationConfig) -> N
 def test_what_cannot_be_prepared() -> None:
     with pytest.raises(ConfigError, match="config must be a RegistrationConfig"):
         prepare(torch.rand(8, 8, 8), 3)  # type: ignore[arg-type]
+
+
+def test_the_mirror_image_and_its_mask() -> None:
+    pair = phantom_pair((24, 22, 20), displacement_mm=2.0, contrasts=("t1", "t1"))
+    config = RegistrationConfig(linear=None, continuous=None)
+    mask = torch.zeros(pair.moving.grid.shape, dtype=torch.uint8)
+    mask[4:] = 1
+    axis = pair.moving.grid.canonical_axes()[0][0]
+    found = prepare(pair.fixed, config).register_mirrored(pair.moving, moving_mask=mask)
+    flipped = Image(pair.moving.data.flip(axis + 1), pair.moving.grid)
+    expected = register(pair.fixed, flipped, config, moving_mask=mask.flip(axis))
+    assert torch.equal(found.transform.disp_mm, expected.transform.disp_mm)
+    plain = register(pair.fixed, flipped, config, moving_mask=mask)
+    assert not torch.equal(found.transform.disp_mm, plain.transform.disp_mm)

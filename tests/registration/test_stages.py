@@ -32,6 +32,7 @@ from convexadam.continuous import (
 )
 from convexadam.data import PhantomPair
 from convexadam.features import Concat
+from convexadam.kernels.warp_ssd import tensor_of
 from convexadam.registration.pair import WorkingPair
 from convexadam.registration.pipeline import resample_to_working_grid
 
@@ -167,6 +168,28 @@ def test_the_refinement_shares_the_pass_of_the_search_if_it_has_one_level() -> N
     torch.testing.assert_close(fine.fixed, alone.fixed)
     torch.testing.assert_close(fine.moving, alone.moving)
     assert [level.spacing for level in searches] == [(4, 4, 4)]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_refinement_takes_the_features_of_a_search_of_its_spacing(together: bool) -> None:
+    features = Concat(parts=(Intensity(), MindSSC())) if together else None
+    config = dataclasses.replace(
+        QUICK, grid=NativeGrid(), discrete=(SIX, FOUR), continuous=Refinement(levels=(Level(spacing=4), Level())),
+        features=MindSSC(), continuous_features=features,
+    )  # fmt: skip
+    expected = working_pair(config).extract_refinement(0)
+    pair = working_pair(config)
+    list(pair.extract()[0])
+    ((spacing, maps),) = pair.extracted.items()
+    maps[0].zero_()
+    maps[1].zero_()
+    found = pair.extract_refinement(0)
+    assert spacing == found.spacing == (4, 4, 4)
+    assert not pair.extracted  # and does not keep them
+    shares = 1 if together else 0
+    torch.testing.assert_close(tensor_of(found.fixed)[:shares], tensor_of(expected.fixed)[:shares])
+    assert not tensor_of(found.fixed)[shares:].any()
+    assert not tensor_of(found.moving)[shares:].any()
 
 
 @pytest.mark.parametrize(("levels", "alive"), [(ONE, False), (TWO, True)])

@@ -183,3 +183,21 @@ def test_small_volumes_and_constant_images(shape: tuple[int, int, int]) -> None:
         image = Image(values, Grid(shape))
         measures = measure(Affine(), image, image)
         assert 0 <= measures.similarity_after <= 1 or math.isnan(measures.similarity_after)
+
+
+def test_a_mask_on_another_grid_is_mirrored_about_the_middle_of_its_image() -> None:
+    affine = np.diag([-2.0, 1.5, 1.0, 1.0])
+    affine[:3, 3] = 40.0, -8.0, 5.0
+    image = Image(torch.zeros(1, 10, 6, 5), Grid((10, 6, 5), affine))
+    inside = torch.zeros(1, 10, 6, 5, dtype=torch.uint8)
+    inside[0, 1:4, 2:4] = 1
+    cut = affine.copy()
+    cut[:3, 3] += affine[:3, 0]  # without the first plane
+    mask = Image(inside[:, 1:], Grid((9, 6, 5), cut))
+    mirrored = mirror_image(mask, about=image.grid)
+    expected = inside.flip(1)[0]
+    index = mirrored.grid.world_to_index(image.grid.index_to_world((expected > 0).nonzero().double()))
+    found = mirrored.data[0][tuple(index.round().long().T)]
+    assert (found == 1).all()
+    assert int(mirrored.data.sum()) == int(expected.sum())
+    assert torch.equal(mirror_image(Image(inside, image.grid), about=image.grid).data[0], expected)

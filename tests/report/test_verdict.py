@@ -8,7 +8,7 @@ import math
 import pytest
 
 from convexadam.report import QualityMeasures, judge_quality
-from convexadam.report.verdict import CRITERIA, Criterion
+from convexadam.report.verdict import CRITERIA, Criterion, judge_cohort
 from convexadam.report.wording import WORDINGS
 
 GOOD = QualityMeasures.from_dict(
@@ -92,3 +92,15 @@ def test_each_criterion_is_a_measure_with_words() -> None:
         assert hasattr(GOOD, criterion.measure)
         assert criterion.measure in WORDINGS
         assert criterion.usual != criterion.limit
+
+
+def test_a_cohort_is_judged_as_each_beside_all() -> None:
+    cohort = [change(deformation_mm=4 + number / 10) for number in range(9)] + [change(deformation_mm=25)]
+    assert list(judge_cohort(cohort)) == [judge_quality(measures, cohort) for measures in cohort]
+    assert [verdict.grade for verdict in judge_cohort(cohort)] == ["ok"] * 9 + ["failed"]
+    assert {verdict.grade for verdict in judge_cohort(cohort[5:])} == {"ok"}, "four others are too few"
+
+
+def test_a_large_cohort_is_compared_with_two_hundred_of_it() -> None:
+    cohort = [change(deformation_mm=4 + number % 3) for number in range(1001)]
+    assert list(judge_cohort(cohort))[:3] == [judge_quality(measures, cohort[::6]) for measures in cohort[:3]]

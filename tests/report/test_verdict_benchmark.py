@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import sys
 from collections.abc import Iterator
@@ -112,3 +113,15 @@ def test_a_pair_is_measured(verdict: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert float(found["tre_mm"]) < 30
     assert float(found["mirror_gain"]) < 0
     assert verdict.measure(dataclasses.replace(pair, moving=pair.moving), "judged")["error"] == ""
+
+
+def test_what_the_page_on_quality_says_is_in_the_results() -> None:
+    with (BENCHMARKS / "results" / "verdict.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["judged"]: row for row in csv.DictReader(file) if (row["set"], row["limit"]) == ("judged", "1")}
+    text = (BENCHMARKS.parent / "docs" / "quality.md").read_text(encoding="utf-8")
+    alone, without = rows["alone"], rows["without mirror"]
+    for row, found in ((alone, "182 of 183 failures (99.5 %)"), (without, "164 failures (89.6 %)")):
+        assert f"({row['flagged_percent']} %)" in found
+        assert found in text
+    assert f"one of {alone['good']} good pairs ({alone['false_alarms_percent']} %)" in text
+    assert float(without["false_alarms_percent"]) == 0

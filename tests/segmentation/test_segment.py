@@ -13,7 +13,7 @@ import torch
 from convexadam import Image, preset, read_image, write_image
 from convexadam.cli import main
 from convexadam.errors import InputError
-from convexadam.io import read_scans
+from convexadam.io import ScanFiles, read_scans
 from convexadam.metrics import dice
 from convexadam.segmentation import MajorityVote, segment, segment_left_out
 
@@ -113,9 +113,21 @@ def test_on_the_command_line(study: Path, tmp_path: Path, capsys: pytest.Capture
         ("image,label\na.nii.gz,a.nii.gz\n", InputError, "unknown column label"),
         ("image,labels\na.nii.gz,a_labels.nii.gz\na.nii.gz,a_labels.nii.gz\n", InputError, "unique"),
         ("image,labels,weight\na.nii.gz,a_labels.nii.gz,-1\n", InputError, "above 0"),
+        ("id,image,labels\nA,a.nii.gz,a_labels.nii.gz\na,b.nii.gz,b_labels.nii.gz\n", InputError, "regard to case"),
+        ("id,image,labels\na:1,a.nii.gz,a_labels.nii.gz\n", InputError, "names of folders.*'a:1'"),
     ],
 )
 def test_lists_that_cannot_be_used(study: Path, text: str, error: type[Exception], words: str) -> None:
     (study / "wrong.csv").write_text(text)
     with pytest.raises(error, match=words):
         read_scans(study / "wrong.csv", need_labels=True)
+
+
+def test_scans_are_named_as_pairs_of_a_cohort(study: Path, tmp_path: Path) -> None:
+    for folder in ("01", "02"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "t1.v2.nii.gz").touch()
+    assert [scan.id for scan in read_scans(tmp_path / "*" / "t1*.nii.gz")] == ["01_t1.v2", "02_t1.v2"]
+    atlas = ScanFiles(id="a", image=study / "a.nii.gz", labels=study / "a_labels.nii.gz")
+    with pytest.raises(InputError, match="ids must be unique"):
+        segment(study / "target.nii.gz", [atlas, atlas], output_dir=tmp_path)

@@ -173,7 +173,7 @@ def test_settings_of_a_frame_that_starts_at_another_one() -> None:
     assert [search.radius for search in warm.searches] == [2, (2, 1, 1)]
     assert [search.inverse_consistency for search in warm.searches] == [0, 0]
     assert warm.continuous is not None
-    assert [(level.spacing, level.iterations) for level in warm.continuous.levels] == [(4, 4), (2, 1)]
+    assert [(level.spacing, level.iterations) for level in warm.continuous.levels] == [(4, 5), (2, 1)]
     assert warm.linear is None
     assert warm.features == config.features
     assert make_warm_config(preset("rigid")) == preset("rigid")

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import expm, logm
 from scipy.ndimage import gaussian_filter, map_coordinates
+from torso import QUICK
 
-from convexadam import Image, read_image, read_transform, write_image
+from convexadam import Affine, Image, read_image, read_transform, write_image
 from convexadam.cli import main
 from convexadam.errors import InputError
 from convexadam.metrics import dice
@@ -126,3 +128,63 @@ def test_a_linear_template_on_the_command_line(group: Path, tmp_path: Path, caps
 def test_one_scan_is_no_group(group: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least two"):
         build_template(str(group / "0.nii.gz"), output_dir=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write four coronal slices of one shape, each deformed by a wave of its own."""
+    folder, random = tmp_path_factory.mktemp("slices"), np.random.default_rng(1)
+    axes = np.stack(np.meshgrid(np.arange(44.0), np.arange(40.0), indexing="ij"))
+    rows = ["id,image,labels"]
+    for number in range(4):
+        wave = np.stack([gaussian_filter(random.standard_normal((44, 40)), 6) for _ in range(2)])
+        i, j = axes + 4 * wave / np.abs(wave).max() - np.reshape((21.5, 19.5), (2, 1, 1))
+        labels = np.where(np.hypot(i / 16, j / 14) < 1, 1, 0)
+        labels[np.hypot(i + 6, j + 1) < 4] = 2
+        labels[np.hypot(i - 5, j - 3) < 5] = 3
+        values = gaussian_filter(np.choose(labels, [0.0, 60, 120, 20]), 0.7) + random.standard_normal(labels.shape)
+        for name, one in ((f"{number}", values.astype(np.float32)), (f"{number}_labels", labels.astype(np.int16))):
+            write_image(Image.from_array(one[:, None], np.diag([2.0, 9, 2, 1])), folder / f"{name}.nii.gz")
+        rows.append(f"s{number},{number}.nii.gz,{number}_labels.nii.gz")
+    (folder / "scans.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built_slices(slices: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Template, Path]:
+    folder, settings = tmp_path_factory.mktemp("plane"), {"linear_rounds": 1, "rounds": 2}
+    return build_template(slices / "scans.csv", output_dir=folder, config=QUICK, **settings), folder  # type: ignore[arg-type]
+
+
+@pytest.mark.long
+def test_a_template_of_slices(slices: Path, built_slices: tuple[Template, Path]) -> None:
+    template, folder = built_slices
+    grid = template.image.grid
+    assert (grid.dims, grid.shape[1], grid.spacing_mm) == (2, 1, (2, 9, 2))
+    for name in template.scans:
+        field = read_transform(folder / "scans" / name / "transform.nii.gz").to_displacement_field(grid)
+        assert float(field.disp_mm[1].abs().max()) < 1e-9  # within the plane
+        assert float(field.jacobian().min()) > 0.5
+    before = [read_image(slices / f"{number}_labels.nii.gz") for number in range(4)]
+    apart = fmean(fmean(dice(a, b).values()) for a in before for b in before if a is not b)
+    assert 1 - agreement(folder) < 0.4 * (1 - apart)
+    assert template.bias_mm < 0.1
+    assert template.rounds[2].change_percent < 0.5 * template.rounds[1].change_percent
+
+
+@pytest.mark.long
+def test_deformable_rounds_start_at_the_affine_part_of_the_round_before(built_slices: tuple[Template, Path]) -> None:
+    template, folder = built_slices
+    rounds = folder / "rounds"
+    before = read_transform(rounds / "00" / "registrations" / "pairs" / "s1" / "transform.tfm")
+    start = read_transform(rounds / "01" / "initial" / "s1.tfm")
+    assert isinstance(before, Affine)
+    assert isinstance(start, Affine)
+    # the template has moved by the mean of the affine maps of all scans in between
+    every = [read_transform(rounds / "00" / "registrations" / "pairs" / f"s{n}" / "transform.tfm") for n in range(4)]
+    mean = expm(np.mean([logm(one.matrix).real for one in every], axis=0))  # type: ignore[attr-defined]
+    moved = before.matrix @ np.linalg.inv(mean)
+    corners = np.array([[0, 0, 0, 1], [86, 0, 0, 1], [0, 0, 78, 1]]).T
+    np.testing.assert_allclose(start.matrix @ corners, moved @ corners, atol=0.05)
+    assert not (rounds / "00" / "initial").exists()
+    assert template.failed == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections import Counter
@@ -61,12 +62,14 @@ class Cohort(StudyOptions):
         Change one: discrete.spacing=5 (repeatable).
     keep
         Files to keep of each pair: transform, inverse, moved, labels.
+    check_mirror
+        Also register mirror images, to find exchanged left and right.
     retries
         How often a pair that failed is tried again.
     device
         Device such as cuda:0.
     gpus
-        GPUs that the workers take in turn, by number.
+        GPUs that the workers take in turn, by number; at least one worker for each, and --device cuda.
     dry_run
         Check the pairs, print the estimated time and memory, and register nothing.
     quiet
@@ -86,6 +89,7 @@ class Cohort(StudyOptions):
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TOML", help_behavior_hint="")
     ] = ()
     keep: tuple[Output, ...] = OUTPUTS
+    check_mirror: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     retries: int = 1
     device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cpu"
     gpus: tuple[int, ...] = ()
@@ -112,14 +116,16 @@ class Cohort(StudyOptions):
                 output_dir=self.output_dir,
                 executor=executor,
                 outputs=self.keep,
+                check_mirror=self.check_mirror,
                 retries=self.retries,
-                device=self.device,
+                device="cuda" if self.gpus and self.device == "cpu" else self.device,
                 source=self._describe_source(),
             ):
                 outcomes.append(outcome)
                 show(outcome)
         if not self.quiet:
             _print_summary(outcomes, time.monotonic() - start)
+            say(f"convexadam report {shlex.quote(str(self.output_dir))} writes a page with pictures of all pairs")
         if failed := [outcome for outcome in outcomes if outcome.status == "failed"]:
             names = ", ".join(outcome.id for outcome in failed[:_SHOWN]) + ", ..." * (len(failed) > _SHOWN)
             raise ConvexAdamError(
@@ -159,7 +165,13 @@ class Cohort(StudyOptions):
         return str(self.manifest or self.all_pairs or self.bids or f"{self.fixed}, {self.moving}")
 
     def _print_plan(self, pairs: Sequence[PairFiles], config: RegistrationConfig) -> None:
-        plan = plan_cohort(pairs, config, workers=self.workers, threads=max(1, count_cores() // self.workers))
+        plan = plan_cohort(
+            pairs,
+            config,
+            workers=self.workers,
+            threads=max(1, count_cores() // self.workers),
+            check_mirror=self.check_mirror,
+        )
         say(_describe_plan(plan))
         if not plan.fits:
             raise OutOfMemoryError(
@@ -232,6 +244,7 @@ def _print_summary(outcomes: Sequence[CohortOutcome], seconds: float) -> None:
     table = Table("pairs", "registered", "kept", "failed", "ok", "to look at", "verdict failed", "time")
     numbers = (len(outcomes), *(counts[s] for s in ("done", "kept", "failed")))
     numbers += tuple(grades[grade] for grade in ("ok", "look", "failed"))
+    table.columns[-1].no_wrap = True
     table.add_row(*map(str, numbers), _format_time(seconds))
     console = Console(stderr=True)
     console.print(table)

@@ -54,13 +54,14 @@ class Demo:
         written = [*write_result(result, self.output_dir), *_write_inputs(pair, self.output_dir)]
         summary = {
             "dice_before": round(scores["dice_before"], 4),
-            "dice_after": round(scores["dice"], 4),
+            "dice": round(scores["dice"], 4),
             "tre_before_mm": round(scores["tre_before_mm"], 3),
-            "tre_after_mm": round(scores["tre_mm"], 3),
-            "folding_percent": round(scores["folded_percent"], 5),
+            "tre_mm": round(scores["tre_mm"], 3),
+            "folded_percent": round(scores["folded_percent"], 5),
             "seconds": round(sum(result.timings.values()), 2),
         }
-        _print_table(summary)
+        if not self.quiet:
+            _print_table(summary)
         written += _write_figure(result, self.output_dir / FIGURE)
         say(f"wrote {', '.join(map(str, written))}")
         sys.stdout.write(json.dumps(summary) + "\n")
@@ -96,8 +97,8 @@ def _print_table(summary: dict[str, float]) -> None:
     from rich.table import Table
 
     table = Table("", "before", "after")
-    table.add_row("Dice", f"{summary['dice_before']:.3f}", f"{summary['dice_after']:.3f}")
-    table.add_row("TRE (mm)", f"{summary['tre_before_mm']:.2f}", f"{summary['tre_after_mm']:.2f}")
-    table.add_row("folded voxels (%)", "", f"{summary['folding_percent']:.4f}")
+    table.add_row("Dice", f"{summary['dice_before']:.3f}", f"{summary['dice']:.3f}")
+    table.add_row("TRE (mm)", f"{summary['tre_before_mm']:.2f}", f"{summary['tre_mm']:.2f}")
+    table.add_row("folded voxels (%)", "", f"{summary['folded_percent']:.4f}")
     table.add_row("seconds", "", f"{summary['seconds']:.1f}")
-    Console().print(table)
+    Console(stderr=True).print(table)

@@ -38,11 +38,11 @@ from convexadam.geometry import Affine, Transform, compose
 from convexadam.io import read_image, write_image, write_learn2reg
 from convexadam.linear import LinearAlignment
 from convexadam.metrics.summary import to_integer_labels
-from convexadam.registration import RegistrationConfig, RegistrationResult, preset, register
+from convexadam.registration import RegistrationConfig, RegistrationResult, prepare, preset, register
 from convexadam.registration.files import MOVED_LABELS, REPORT, name_outputs
 from convexadam.registration.inputs import parse_images
 from convexadam.registration.summary import describe_alignment
-from convexadam.report import write_report
+from convexadam.report import QualityMeasures, measure_quality, write_report
 from convexadam.report.folder import PAGE, THUMBNAIL
 from convexadam.viz.pictures import check_extra
 
@@ -88,6 +88,8 @@ class Register:
         Also write report.html: pictures and quality.
     figure
         Also write figure.png: slices before and after.
+    check_mirror
+        Also register the mirror image, to find exchanged left and right.
     fixed_mask
         Volume, above 0 where FIXED is to be registered.
     moving_mask
@@ -132,6 +134,7 @@ class Register:
     ] = None
     report: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     figure: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    check_mirror: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     # what most registrations need comes before this line: the help has the same order
     fixed_mask: OptionalFile = None
     moving_mask: OptionalFile = None
@@ -175,7 +178,11 @@ class Register:
             device=self.device,
             progress=False if self.quiet else None,
         )
-        written = write_result(result, self.output_dir, extra=self._describe_run())
+        extra, gain = self._describe_run(), ""
+        if self.check_mirror:
+            measures = self._measure_mirror(result, initial)
+            extra["quality"], gain = measures.to_dict(), f"gain of the mirror image {measures.mirror_gain:.3g}, "
+        written = write_result(result, self.output_dir, extra=extra)
         if labels is not None:
             write_image(result.transform.warp(labels, result.fixed, mode="label"), self.output_dir / MOVED_LABELS)
             written.append(self.output_dir / MOVED_LABELS)
@@ -188,7 +195,21 @@ class Register:
         if self.report:
             written += write_report(self.output_dir)
         if not self.quiet:
-            say(f"{_summarise(result)}; wrote {', '.join(map(str, written))}")
+            say(f"{gain}{_summarise(result)}; wrote {', '.join(map(str, written))}")
+
+    def _measure_mirror(self, result: RegistrationResult, initial: Transform | None) -> QualityMeasures:
+        """Register the mirror image of the moving image as well, and return the quality of the result beside it."""
+        prepared = prepare(
+            result.fixed, result.config, fixed_mask=self.fixed_mask, fixed_segmentation=self.fixed_segmentation
+        )
+        mirrored = prepared.register_mirrored(
+            result.moving,
+            moving_mask=self.moving_mask,
+            moving_segmentation=self.moving_segmentation,
+            initial_transform=initial,
+        )
+        masks = {"fixed_mask": self.fixed_mask, "moving_mask": self.moving_mask}
+        return measure_quality(result, result.fixed, result.moving, mirrored=mirrored, **masks)
 
     def _describe_run(self) -> dict[str, Any]:
         """Return what report.json holds besides the result: the command, and where its inputs are."""
@@ -200,6 +221,8 @@ class Register:
 
     def _check_outputs(self) -> None:
         """Raise before the registration, not after it, if the results cannot be written."""
+        if self.check_mirror and self.fixed_landmarks is not None:
+            raise UsageError("--check-mirror must be omitted with --fixed-landmarks, which guide the result; omit one")
         check_folder(self.output_dir)
         names = [*name_outputs(("moved", "transform"), linear=self.base.is_linear, labels=False), REPORT]
         names += [MOVED_LABELS] * (self.warp_labels is not None)

@@ -50,8 +50,13 @@ class StudyOptions:
         self.check_workers()
         names = tuple(map(str, gpus))
         if self.dask is None and not self.slurm_jobs:
-            yield ProcessExecutor(self.workers, gpus=names) if self.workers > 1 or names else None
+            workers = max(self.workers, len(names))
+            yield ProcessExecutor(workers, gpus=names) if workers > 1 or names else None
             return
+        if names:
+            raise UsageError(
+                "--gpus must be omitted with --dask and --slurm-jobs, whose workers have their own; omit it"
+            )
         with open_dask(self.dask, slurm_jobs=self.slurm_jobs) as executor:
             yield executor
 

@@ -18,29 +18,26 @@ import numpy as np
 import torch
 
 from convexadam._atomic import make_folder
-from convexadam._checks import check_count
+from convexadam._checks import check_count, check_flag
 from convexadam._lock import lock_folder
 from convexadam._version import VERSION
 from convexadam.cohort.fingerprint import describe_settings
-from convexadam.cohort.ids import check_ids
 from convexadam.cohort.job import PairJob, remove_folder, run_pair, sweep
 from convexadam.cohort.outcome import CohortOutcome
 from convexadam.cohort.table import CohortTable
 from convexadam.errors import ConfigError, ConvexAdamError, InputError
 from convexadam.executors import Executor, LocalExecutor
 from convexadam.io import PairFiles, atomic_path, read_manifest
+from convexadam.io.ids import check_ids
 from convexadam.io.nifti_placement import get_header_form
 from convexadam.io.reading import StrPath
 from convexadam.registration import RegistrationConfig, preset
 from convexadam.registration.files import Output
 from convexadam.registration.presets import parse_config
-from convexadam.report import judge_quality
+from convexadam.report.verdict import judge_cohort
 
 OUTPUTS: tuple[Output, ...] = ("transform", "moved", "labels")
 """Files that are kept of each pair, unless told otherwise."""
-
-_MOST_OTHERS = 200
-"""Pairs that a pair is compared with for its verdict, spread evenly over the cohort."""
 
 
 def register_cohort(
@@ -50,6 +47,7 @@ def register_cohort(
     output_dir: StrPath,
     executor: Executor | None = None,
     outputs: Collection[Output] = OUTPUTS,
+    check_mirror: bool = False,
     retries: int = 1,
     device: str | None = None,
     source: str | None = None,
@@ -74,6 +72,9 @@ def register_cohort(
     outputs
         Files to keep of each pair: ``"transform"``, ``"inverse"``, ``"moved"`` and ``"labels"`` (the labels of the
         moving image, warped). Files that an earlier run has kept stay.
+    check_mirror
+        Register the mirror image of each moving image as well, which takes twice the time: nothing else tells a brain
+        whose left and right are exchanged. See ``mirror_gain`` of `convexadam.report.QualityMeasures`.
     retries
         How often a pair that failed is tried again, at the end; not if its files or settings cannot be used.
     device
@@ -100,8 +101,11 @@ def register_cohort(
     """
     files = tuple(pairs) if not isinstance(pairs, (str, os.PathLike)) else read_manifest(pairs)
     _check_arguments(files, outputs, retries, device)
+    check_flag(check_mirror, "check_mirror")
     folder = Path(output_dir)
-    jobs = list(_make_jobs(files, config, folder.resolve() / "pairs", tuple(outputs), device))
+    jobs = list(
+        _make_jobs(files, config, folder.resolve() / "pairs", tuple(outputs), device, check_mirror=check_mirror)
+    )
     record = _make_record(jobs, source or (str(pairs) if isinstance(pairs, (str, os.PathLike)) else None), retries)
     return _run(jobs, folder, record, executor or LocalExecutor(), retries)
 
@@ -125,6 +129,8 @@ def _make_jobs(
     folder: Path,
     outputs: tuple[Output, ...],
     device: str | None,
+    *,
+    check_mirror: bool,
 ) -> Iterator[PairJob]:
     """Yield the job of each pair.
 
@@ -158,6 +164,7 @@ def _make_jobs(
             header=header,
             device=device,
             shares_fixed=uses[pair.fixed] > 1,
+            check_mirror=check_mirror,
         )
 
 
@@ -169,6 +176,7 @@ def _make_record(jobs: Sequence[PairJob], source: str | None, retries: int) -> d
         "source": source,
         "pairs": len(jobs),
         "outputs": list(jobs[0].outputs),
+        "check_mirror": jobs[0].check_mirror,
         "retries": retries,
         "device": jobs[0].device or "cpu",
         "settings": {name: json.loads(text) for name, text in settings.items()},
@@ -235,9 +243,6 @@ def _judge(outcomes: Iterable[CohortOutcome]) -> Iterator[CohortOutcome]:
     for outcome in outcomes:
         groups[outcome.pair.preset].append(outcome)
     for group in groups.values():
-        known = [outcome.quality for outcome in group if outcome.quality is not None]
-        others = known[:: max(1, -(-len(known) // _MOST_OTHERS))]
+        verdicts = judge_cohort([outcome.quality for outcome in group if outcome.quality is not None])
         for outcome in group:
-            quality = outcome.quality
-            verdict = None if quality is None else judge_quality(quality, others)
-            yield dataclasses.replace(outcome, verdict=verdict)
+            yield outcome if outcome.quality is None else dataclasses.replace(outcome, verdict=next(verdicts))

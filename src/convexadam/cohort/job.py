@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from convexadam.cohort.fingerprint import FileRecord, describe_files, make_fingerprint, to_plain
 from convexadam.cohort.outcome import CohortOutcome
@@ -52,6 +52,8 @@ class PairJob:
         Device to compute on; ``None`` is the CPU.
     shares_fixed
         Whether other pairs have the same fixed image, which is prepared once for all of them then.
+    check_mirror
+        Whether to register the mirror image of the moving image as well.
     """
 
     pair: PairFiles
@@ -62,6 +64,7 @@ class PairJob:
     header: HeaderForm | None = None
     device: str | None = None
     shares_fixed: bool = False
+    check_mirror: bool = False
 
     def find_kept(self) -> CohortOutcome | None:
         """Return the outcome of an earlier run, if it is complete and its files and settings were the same."""
@@ -81,6 +84,7 @@ class PairJob:
                 warnings=tuple(report["warnings"]),
             )
             same = cohort["fingerprint"] == make_fingerprint(records, self.settings)
+            same &= cohort["check_mirror"] or not self.check_mirror
         except (OSError, ValueError, TypeError, KeyError):  # there is none, or one of another version
             return None
         return outcome if same and all((folder / name).exists() for name in self._output_names()) else None
@@ -114,13 +118,17 @@ def _register_pair(job: PairJob, start: float, caught: list[warnings.WarningMess
     fixed, moving = prepared.fixed, read_image(pair.moving, device=prepared.fixed.data.device)
     truth = Truth.read(pair, fixed, moving)
     moving_mask = parse_mask(pair.moving_mask, moving, "moving_mask")
-    result = prepared.register(
-        moving,
-        moving_mask=moving_mask,
-        moving_segmentation=pair.moving_segmentation,
-        initial_transform=pair.initial_transform,
+    others: dict[str, Any] = {
+        "moving_mask": moving_mask,
+        "moving_segmentation": pair.moving_segmentation,
+        "initial_transform": pair.initial_transform,
+    }
+    result = prepared.register(moving, **others)
+    mirrored = prepared.register_mirrored(moving, **others) if job.check_mirror else None
+    quality = measure_quality(
+        result, fixed, moving, fixed_mask=prepared.fixed_mask, moving_mask=moving_mask, mirrored=mirrored
     )
-    quality = measure_quality(result, fixed, moving, fixed_mask=prepared.fixed_mask, moving_mask=moving_mask)
+    del mirrored
     scores, verdict = truth.score(result), judge_quality(quality)
     with _open_folder(job.folder, pair.id) as folder:
         write_outputs(result, folder, job.outputs, labels=truth.moving_labels)
@@ -181,6 +189,7 @@ def _write_report(
             "id": outcome.id,
             "preset": job.pair.preset,
             "seconds": outcome.seconds,
+            "check_mirror": job.check_mirror,
             "files": to_plain(records),
             "fingerprint": make_fingerprint(records, job.settings),
         },

@@ -64,7 +64,12 @@ class CohortPlan:
 
 
 def plan_cohort(
-    pairs: Sequence[PairFiles], config: RegistrationConfig | str | None = None, *, workers: int = 1, threads: int = 1
+    pairs: Sequence[PairFiles],
+    config: RegistrationConfig | str | None = None,
+    *,
+    workers: int = 1,
+    threads: int = 1,
+    check_mirror: bool = False,
 ) -> CohortPlan:
     """Estimate time and memory from the headers of the images; no image of NIfTI is read.
 
@@ -78,6 +83,8 @@ def plan_cohort(
         Pairs that are registered at the same time.
     threads
         Threads of each.
+    check_mirror
+        Whether mirror images are registered as well.
 
     Raises
     ------
@@ -111,7 +118,7 @@ def plan_cohort(
     return CohortPlan(
         pairs=len(pairs),
         workers=used,
-        seconds=seconds / used,
+        seconds=(1 + check_mirror) * seconds / used,
         memory_bytes=used * (largest + _PROCESS),
         machine_bytes=measure_memory(),
     )

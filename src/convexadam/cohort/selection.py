@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from convexadam.cohort.ids import name_files
 from convexadam.errors import FileError, InputError
 from convexadam.io import PairFiles
+from convexadam.io.ids import name_files
 from convexadam.io.reading import StrPath
 
 _APART = {"derivatives", "sourcedata", "code"}

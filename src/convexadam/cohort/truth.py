@@ -80,5 +80,6 @@ class Truth:
             fixed_landmarks_mm=points[0],
             moving_landmarks_mm=points[1],
             surface=False,
+            regularity=False,
         )
         return {name: float(value) for name, value in found.items() if name in SCORES}  # type: ignore[arg-type]

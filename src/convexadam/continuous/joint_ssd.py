@@ -13,6 +13,7 @@ from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.continuous.protocols import Compared, SimilarityTerm, Weights
 from convexadam.continuous.similarity import Ssd
 from convexadam.errors import ConfigError, InputError
+from convexadam.kernels._device import allocate
 from convexadam.kernels.local_normalisation import mean_squared_slopes, normalise_locally, scale_channels
 from convexadam.kernels.warp_ssd import overlap_weight
 
@@ -171,7 +172,7 @@ class JointSsd:
     def _write_parts(self, features: Channels, weight: Volume | None) -> Float[Tensor, "p i j k"]:
         """Return the channels of all parts, last in memory."""
         count = sum(part.channels for part in self.parts)
-        result = features.new_empty((*features.shape[1:], count)).permute(3, 0, 1, 2)
+        result = allocate(*features.shape[1:], count, like=features).permute(3, 0, 1, 2)
         rest = result
         for part in self.parts:
             _write_channels(part, features, weight, rest[: part.channels])

@@ -36,7 +36,7 @@ from convexadam.errors import ConfigError
 from convexadam.geometry.tensors import check_allocation
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward, complete_weight
-from convexadam.kernels.inverse_consistency import estimate_inverse, make_inverse_consistent
+from convexadam.kernels.inverse_consistency import MOST_ITERATIONS, estimate_inverse, make_inverse_consistent
 from convexadam.kernels.landmarks import LandmarkCost
 from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
 from convexadam.kernels.warp_ssd import overlap_weight, tensor_of, unpack
@@ -70,6 +70,8 @@ class Refinement:
         How updates become a displacement: `Additive` (published), `Compositional`, `StationaryVelocity`, or your own.
     tolerance
         A level ends early once five iterations lower the value by less than this share of it; 0 runs all of them.
+    inverse_consistency
+        Iterations that make both directions inverse of each other at the end of a symmetric level.
     final_smoothing
         Applied once to the displacement at full resolution (in voxels); ``None`` for none.
     different_contrasts
@@ -97,12 +99,14 @@ class Refinement:
     update_smoothing: Smoothing | None = field(default_factory=BoxSmoothing)
     parametrisation: Parametrisation = field(default_factory=Additive)
     tolerance: float = 0.0
+    inverse_consistency: int = 15
     final_smoothing: Smoothing | None = None
     different_contrasts: DifferentContrasts | None = None
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
         check_number(self.tolerance, "tolerance")
+        check_count(self.inverse_consistency, "inverse_consistency", most=MOST_ITERATIONS)
         if not isinstance(self.levels, tuple) or not self.levels:
             raise ConfigError(
                 f"levels must be a tuple of at least one Level, got {show(self.levels)}; write (Level(spacing=2),) for "
@@ -190,11 +194,9 @@ class Refinement:
                 restrict_deformation=restrict_deformation,
             )
 
-        if start is None:
-            coarse = [n // s for n, s in zip(shape, spacings[0], strict=True)]
-            initial = ForwardBackward(forward=fixed.new_zeros((3, *coarse)), spacing=spacings[0])
-        else:
-            initial = ForwardBackward(forward=start)
+        coarse = [n // s for n, s in zip(shape, spacings[0], strict=True)]
+        zero = ForwardBackward(forward=fixed.new_zeros((3, *coarse)), spacing=spacings[0])
+        initial = zero if start is None else ForwardBackward(forward=start)
         fields = take_last(self.refine(extract, initial, shape, soft_mask=soft_mask)).fields
         return self.upsample(scale_to_voxels(fields.forward, fields.spacing), fields.spacing, shape)
 
@@ -307,9 +309,7 @@ class Refinement:
     def needs_guide(self, level: int = 0) -> bool:
         """Whether the smoothing of a level needs a guide."""
         parametrisation = self._parametrisation_of(self._get_level(level))
-        return isinstance(parametrisation, HasTotalSmoothing) and isinstance(
-            parametrisation.total_smoothing, BilateralSmoothing
-        )
+        return isinstance(getattr(parametrisation, "total_smoothing", None), BilateralSmoothing)
 
     def _for_different_contrasts(self, other: DifferentContrasts) -> Refinement:
         return dataclasses.replace(self, levels=other.levels, similarity=other.similarity, different_contrasts=None)
@@ -359,7 +359,7 @@ class Refinement:
         for iteration in sorted({n for n in iterations if n < last} | {last}):
             # a direction that converged before has its last displacement
             pair = (dict(steps).get(iteration, steps[-1][1]) for steps in (forward, backward))
-            u, v = make_inverse_consistent(*pair)
+            u, v = make_inverse_consistent(*pair, iterations=self.inverse_consistency)
             yield iteration, ForwardBackward(forward=u, backward=v, spacing=features.spacing)
 
     def _minimise(

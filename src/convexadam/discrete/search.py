@@ -29,7 +29,7 @@ from convexadam.kernels._precision import full_precision
 from convexadam.kernels.cost_volume import Window, cost_volume
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
 from convexadam.kernels.feature_range import measure_range
-from convexadam.kernels.inverse_consistency import estimate_inverse, make_inverse_consistent
+from convexadam.kernels.inverse_consistency import MOST_ITERATIONS, estimate_inverse, make_inverse_consistent
 from convexadam.kernels.landmarks import add_landmark_costs
 from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
 from convexadam.kernels.warp import add_step, identity_positions, sample_linear
@@ -38,7 +38,7 @@ from convexadam.kernels.warp_ssd import overlap_weight, tensor_of, unpack
 _SQRT_MAX_COST = 128.0
 """Costs stay below its square, well within float16."""
 
-_MOST_ITERATIONS, _MOST_COUPLINGS = 10_000, 1000
+_MOST_COUPLINGS = 1000
 
 _CHANNELS_AT_ONCE = 4
 """Channels that are warped together: sampling all of them at once would double the memory of the features."""
@@ -101,7 +101,7 @@ class ConvexSearch:
         check_unit(self.unit)
         for name in ("spacing", "radius"):
             check_whole_voxels(getattr(self, name), name, self.unit)
-        check_count(self.inverse_consistency, "inverse_consistency", most=_MOST_ITERATIONS)
+        check_count(self.inverse_consistency, "inverse_consistency", most=MOST_ITERATIONS)
         check_choice(self.window, "window", ("box", "ball"))
         check_flag(self.parabolic_fit, "parabolic_fit")
         if not isinstance(self.coupling_weights, tuple):

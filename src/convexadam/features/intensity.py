@@ -12,7 +12,7 @@ from convexadam._arguments import check_arguments
 from convexadam._checks import check_number, show
 from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
 from convexadam.errors import ConfigError
-from convexadam.features.protocol import full_memory_bytes
+from convexadam.features.working_memory import full_memory_bytes
 from convexadam.geometry import Image
 from convexadam.geometry.tensors import quantiles, working_dtype
 from convexadam.kernels.rescale import rescale
@@ -107,11 +107,10 @@ class Intensity:
     def _find_range(self, channel: Volume, weight: Volume | None) -> list[Float[Tensor, ""]]:
         if channel.is_cuda:
             return _find_range_on_device(channel, weight, self.quantiles)
-        values = channel.flatten() if weight is None else channel[weight > 0]
-        if values.numel() == 0:
-            values = channel.flatten()
-        values = values[:: math.ceil(values.numel() / _SAMPLES)]
-        return quantiles(_remove_padding(values), self.quantiles)
+        step = math.ceil(channel.numel() / _SAMPLES)
+        values = channel.flatten()[::step]
+        inside = values if weight is None else values[weight.flatten()[::step] > 0]
+        return quantiles(_remove_padding(inside if inside.numel() else values), self.quantiles)
 
 
 def _remove_padding(values: Float[Tensor, " n"]) -> Float[Tensor, " m"]:

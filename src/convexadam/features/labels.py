@@ -13,8 +13,9 @@ from convexadam._arguments import check_arguments
 from convexadam._checks import check_flag, check_number
 from convexadam._typing import Float, Shaped, Tensor, Triple, Volume
 from convexadam.errors import InputError
-from convexadam.features.protocol import FeatureInput, Pair, pooled_memory_bytes
+from convexadam.features.protocol import FeatureInput, Pair
 from convexadam.features.segmentation import compute_class_factors, get_segmentation
+from convexadam.features.working_memory import pooled_memory_bytes
 
 _MAX_LABELS = 255
 """More distinct values indicate an image instead of a label map."""

@@ -11,7 +11,7 @@ from convexadam._arguments import check_arguments
 from convexadam._checks import check_count
 from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.features.intensity import rescale_channels
-from convexadam.features.protocol import pooled_memory_bytes
+from convexadam.features.working_memory import pooled_memory_bytes
 from convexadam.geometry import Image
 from convexadam.kernels import backend_for
 from convexadam.kernels.mind_ssc import PAIRS, mind_ssc, pooled_mind_ssc

@@ -8,7 +8,7 @@ from typing import final
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_number
 from convexadam._typing import Channels, Volume
-from convexadam.features.protocol import full_memory_bytes
+from convexadam.features.working_memory import full_memory_bytes
 from convexadam.geometry import Image
 
 

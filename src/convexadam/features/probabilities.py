@@ -12,8 +12,9 @@ from convexadam._arguments import check_arguments
 from convexadam._checks import check_flag, check_number
 from convexadam._typing import Channels, Float, Pooled, Shaped, Tensor, Triple, Volume
 from convexadam.errors import InputError
-from convexadam.features.protocol import FeatureInput, Pair, pooled_memory_bytes
+from convexadam.features.protocol import FeatureInput, Pair
 from convexadam.features.segmentation import compute_class_factors, get_segmentation
+from convexadam.features.working_memory import pooled_memory_bytes
 from convexadam.kernels.resize import pool
 
 _TOLERANCE = 1e-3

@@ -14,14 +14,11 @@ from convexadam._arguments import check_arguments, find_obstacle
 from convexadam._checks import check_flag, show
 from convexadam._typing import Channels, Pooled, Triple, Volume
 from convexadam.errors import ConfigError, ConvexAdamError, is_about_memory
+from convexadam.features.working_memory import full_memory_bytes, pooled_memory_bytes
 from convexadam.geometry import Image
 from convexadam.kernels.resize import pool
 
 T = TypeVar("T")
-
-_BYTES = 4.0
-_WORKING_VALUES = 6
-"""Float32 values per voxel that any extractor of this package needs: weights, and scaled and padded copies."""
 
 
 @runtime_checkable
@@ -95,6 +92,8 @@ class FeatureInput:
         Weight of each voxel, ``[i, j, k]``, not negative; ``None`` for 1 everywhere.
     segmentation
         ``None``, or one channel of integer labels, or one floating-point channel of probabilities for each class.
+    known
+        Features of this image that were extracted before: extractor, spacing, and map.
 
     Examples
     --------
@@ -108,6 +107,7 @@ class FeatureInput:
     image: Image
     weight: Volume | None = None
     segmentation: Image | None = None
+    known: tuple[tuple[Extractor, Triple, Pooled], ...] = ()
 
 
 @runtime_checkable
@@ -215,8 +215,16 @@ def extract_pair_features(
     """
     if isinstance(features, PairFeatures):
         return run_extractor(features, partial(features.extract_pair, fixed, moving, spacings))
-    fixed_maps, moving_maps = (extract_features(features, s.image, spacings, weight=s.weight) for s in (fixed, moving))
+    fixed_maps, moving_maps = (extract_unknown(features, source, spacings) for source in (fixed, moving))
     return tuple(zip(fixed_maps, moving_maps, strict=True))
+
+
+def extract_unknown(features: Features, source: FeatureInput, spacings: tuple[Triple, ...]) -> list[Pooled]:
+    """Return the features of an image as `extract_features` does, but extract only those that are not known."""
+    maps = {spacing: known for extractor, spacing, known in source.known if extractor == features}
+    missing = tuple(spacing for spacing in spacings if spacing not in maps)
+    maps |= zip(missing, extract_features(features, source.image, missing, weight=source.weight), strict=True)
+    return [maps[spacing] for spacing in spacings]
 
 
 @check_arguments
@@ -380,16 +388,3 @@ def segmentation_bytes_per_voxel(features: Extractor, channels: int) -> float:
     if isinstance(features, HoldsSegmentations):
         return features.segmentation_bytes_per_voxel(channels)
     return 2.0 * uses_labels(features)
-
-
-def pooled_memory_bytes(values: float = _WORKING_VALUES) -> float:
-    """Working memory per voxel of an extractor that pools during extraction, in bytes, for a number of values."""
-    return _BYTES * values
-
-
-def full_memory_bytes(channels: int) -> float:
-    """Working memory per voxel of an extractor that stores a full-resolution map, in bytes.
-
-    That map and its weighted copy in `convexadam.kernels.resize.pool` come on top of `pooled_memory_bytes`.
-    """
-    return _BYTES * (_WORKING_VALUES + 2 * channels)

@@ -21,7 +21,7 @@ from convexadam.features.model_files import check_torchscript
 from convexadam.features.orientation import Reorientation, check_orientation
 from convexadam.features.patches import PooledSum, iterate_patches
 from convexadam.features.prediction_cache import Stamp, stat_file
-from convexadam.features.protocol import full_memory_bytes, pooled_memory_bytes
+from convexadam.features.working_memory import full_memory_bytes, pooled_memory_bytes
 from convexadam.geometry import Image
 from convexadam.geometry.tensors import all_finite
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_flag
 from convexadam.errors import FileError, InputError
+from convexadam.io.ids import check_ids, name_files
 from convexadam.io.reading import StrPath, check_file
 from convexadam.io.tables import read_rows
 
@@ -88,7 +88,7 @@ def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles
             raise FileError(f"{name} must name image files, got none; check the pattern, and quote it")
         if need_labels:
             raise InputError(f"scans must be a list with a column labels, got the pattern {name}; write a .csv file")
-        return _check_ids([ScanFiles(id=_strip(path), image=path) for path in paths], name)
+        return _name([ScanFiles(id="", image=path) for path in paths])
     with check_file(name, "a list of scans") as path:
         rows = read_rows(path, '[{"image": "a.nii.gz", "labels": "a_labels.nii.gz"}]')
     problems, scans = list[str](), list[ScanFiles]()
@@ -101,7 +101,7 @@ def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles
             scans.append(_make_scan(row, path.parent))
     if problems or not scans:
         raise InputError(f"{path} must list scans that can be used, got {'; '.join(problems) or 'none'}; correct it")
-    return _check_ids(scans, name)
+    return _name(scans)
 
 
 def _find_problems(row: Mapping[Any, Any], folder: Path) -> list[str]:
@@ -122,17 +122,12 @@ def _find_problems(row: Mapping[Any, Any], folder: Path) -> list[str]:
 def _make_scan(row: Mapping[str, Any], folder: Path) -> ScanFiles:
     image = folder / str(row["image"])
     labels = folder / str(row["labels"]) if "labels" in row else None
-    return ScanFiles(
-        id=str(row.get("id") or _strip(image)), image=image, labels=labels, weight=float(row.get("weight", 1))
-    )
+    return ScanFiles(id=str(row.get("id", "")), image=image, labels=labels, weight=float(row.get("weight", 1)))
 
 
-def _check_ids(scans: Sequence[ScanFiles], source: str) -> tuple[ScanFiles, ...]:
-    counts = Counter(scan.id for scan in scans)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        raise InputError(f"ids of {source} must be unique, got {', '.join(twice)} more than once; change them")
-    return tuple(scans)
-
-
-def _strip(path: Path) -> str:
-    return path.name.partition(".")[0]
+def _name(scans: Sequence[ScanFiles]) -> tuple[ScanFiles, ...]:
+    """Name scans that have no id after their images."""
+    names = name_files([scan.image for scan in scans if not scan.id])
+    named = tuple(scan if scan.id else replace(scan, id=names[scan.image]) for scan in scans)
+    check_ids([scan.id for scan in named])
+    return named

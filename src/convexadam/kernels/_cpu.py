@@ -137,7 +137,10 @@ def _get_workers() -> ThreadPoolExecutor:
 
 
 class _FirstCompilation(event.Listener):
-    """Logs one line before the first compilation, which takes a minute."""
+    """Logs one line before the first compilation of this process, which takes up to a minute.
+
+    Other settings may use kernels that no process has compiled yet, and are announced again.
+    """
 
     printed = False
 
@@ -145,7 +148,9 @@ class _FirstCompilation(event.Listener):
         function = event.data["dispatcher"].py_func
         if not _FirstCompilation.printed and function.__module__.startswith("convexadam."):
             _FirstCompilation.printed = True
-            _LOGGER.warning("convexadam: compiling CPU kernels for their first use ...")
+            _LOGGER.warning(
+                "convexadam: compiling CPU kernels that are used for the first time; later runs load them ..."
+            )
 
     def on_end(self, event: Any) -> None:
         pass

@@ -7,7 +7,7 @@ from convexadam._checks import check_count
 from convexadam._typing import Field
 from convexadam.kernels.warp import add_opposite_steps, add_step
 
-_MOST_ITERATIONS = 10_000
+MOST_ITERATIONS = 10_000
 
 
 @check_arguments
@@ -37,7 +37,7 @@ def make_inverse_consistent(forward: Field, backward: Field, *, iterations: int 
     >>> round((forward + backward).abs().max().item(), 3)  # one undoes the other
     0.0
     """
-    check_count(iterations, "iterations", most=_MOST_ITERATIONS)
+    check_count(iterations, "iterations", most=MOST_ITERATIONS)
     for _ in range(iterations):
         forward, backward = add_opposite_steps(forward, backward, factors=(0.5, -0.5))
     return forward, backward
@@ -67,7 +67,7 @@ def estimate_inverse(forward: Field, *, iterations: int = 15) -> Field:
     >>> estimate_inverse(shift)[0].mean().item()
     -1.5
     """
-    check_count(iterations, "iterations", most=_MOST_ITERATIONS)
+    check_count(iterations, "iterations", most=MOST_ITERATIONS)
     backward = -forward
     for _ in range(iterations):
         backward = add_step(forward, backward, factors=(0.0, -1.0))

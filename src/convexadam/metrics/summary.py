@@ -108,6 +108,7 @@ def evaluate_transform(
     moving_landmarks_mm: Points | None = None,
     mask: ImageLike | None = None,
     surface: bool = True,
+    regularity: bool = True,
     reference: GridLike | None = None,
 ) -> Evaluation:
     """Evaluate a transform: overlap, surface distance and landmark error after and before, and regularity.
@@ -131,6 +132,8 @@ def evaluate_transform(
         Image on the fixed grid; regularity is also evaluated where it is above 0 (``*_mask``).
     surface
         Whether to compute surface distances, which takes most of the time.
+    regularity
+        Whether to compute folding, volume change and displacement, which needs no truth.
     reference
         Fixed grid of a transform without one, or an image on it.
 
@@ -163,7 +166,7 @@ def evaluate_transform(
     )
     grid = transform.fixed_grid if reference is None else to_grid(reference, "reference")
     field = _to_field(transform, fixed_labels, mask, grid)
-    result = _score_field(field, mask)
+    result = _score_field(field, mask) if regularity else Evaluation()
     if fixed_labels is not None and moving_labels is not None:
         result.update(_score_labels(field, fixed_labels, moving_labels, labels, surface))
     elif fixed_labels is not None or moving_labels is not None:

@@ -18,10 +18,10 @@ from convexadam.features import (
     Extractor,
     FeatureInput,
     PairFeatures,
-    extract_features,
     extract_pair_features,
     uses_labels,
 )
+from convexadam.features.protocol import extract_unknown
 from convexadam.geometry import Affine, Image, Transform
 from convexadam.geometry.grid import sides_mm
 from convexadam.geometry.tensors import all_finite, check_values, finiteness, parse_device
@@ -245,9 +245,9 @@ def extract_pair(
         fixed, moving = images
         maps = memo.get(
             ("features", id(extractor), spacings),
-            lambda: extract_features(extractor, fixed.image, spacings, weight=fixed.weight),
+            lambda: extract_unknown(extractor, fixed, spacings),
         )
-        others = extract_features(extractor, moving.image, spacings, weight=moving.weight)
+        others = extract_unknown(extractor, moving, spacings)
         pairs = list(zip(maps, others, strict=True))
     counts = [len(features) for features in pairs[0]]
     if counts[0] != counts[1]:

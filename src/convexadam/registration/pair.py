@@ -62,6 +62,9 @@ class WorkingPair:
         Of the features, as far as they wait.
     search_start
         Displacements around which the first search begins, at any spacing; ``None`` for zero.
+    extracted
+        Both maps of ``config.features`` at the spacings that the refinement has in common with the searches, until it
+        takes them.
     """
 
     config: RegistrationConfig
@@ -74,6 +77,7 @@ class WorkingPair:
     memo: Memo | None = None
     checks: Checks = field(default_factory=Checks)
     search_start: ForwardBackward | None = None
+    extracted: dict[Triple, tuple[Channels, Channels]] = field(default_factory=dict)
 
     @property
     def grid(self) -> Grid:
@@ -94,6 +98,8 @@ class WorkingPair:
         searches = searches or [fit_spacing(_DIAGNOSTIC_SPACING, self.grid.shape)]
         every = tuple(dict.fromkeys([*searches, *shared]))
         maps = dict(zip(every, extract_pair(self.config.features, self._inputs, every, self.memo), strict=True))
+        if not shared:
+            self.extracted.update((spacing, maps[spacing]) for spacing in set(searches).intersection(levels))
         coarse = [self._level(maps[spacing], spacing, pool_weight) for spacing in searches]
         fine = self._refinement_level(self._pack(list(maps.pop(shared[0]))), 0) if shared else None
         return _release_in_order(self._measure(coarse, fine)), fine
@@ -107,6 +113,7 @@ class WorkingPair:
         """Extract the features of one level of the refinement."""
         spacing = refinement_spacings(self.config, self.grid)[number]
         maps = list(extract_pair(self._refinement_extractor, self._inputs, (spacing,), self.memo).pop())
+        self.extracted.pop(spacing, None)
         level, extractor = self._refinement_level(self._pack(maps), number), self._refinement_extractor
         self.checks.add(largest_value(level).reshape(1), lambda found: check_features(extractor, found[0]))
         return level
@@ -140,9 +147,15 @@ class WorkingPair:
 
     @property
     def _inputs(self) -> tuple[FeatureInput, FeatureInput]:
+        extractor = self.config.features
         fixed, moving = (
-            FeatureInput(image=image, weight=weight, segmentation=segmentation)
-            for image, weight, segmentation in zip(self.images, self.weights, self.segmentations, strict=True)
+            FeatureInput(
+                image=self.images[n],
+                weight=self.weights[n],
+                segmentation=self.segmentations[n],
+                known=tuple((extractor, spacing, maps[n]) for spacing, maps in self.extracted.items()),
+            )
+            for n in range(2)
         )
         return fixed, moving
 

@@ -126,18 +126,20 @@ def resample_to_working_grid(
         sliding_regions=_resample_mask(inputs.sliding_regions, grid),
         memo=inputs.memo,
         checks=checks or Checks(),
-        search_start=_sample_search_start(inputs, initialisation, grid),
+        search_start=_sample_search_start(inputs, initialisation, config, grid),
     )
 
 
 def _sample_search_start(
-    inputs: RegistrationInputs, initialisation: Initialisation, grid: Grid
+    inputs: RegistrationInputs, initialisation: Initialisation, config: RegistrationConfig, grid: Grid
 ) -> ForwardBackward | None:
-    """Return the displacement at which the search begins, beyond the linear start, on the working grid."""
+    """Return the displacement at which the search begins, beyond the linear start, on its control points."""
     if inputs.search_start is None:
         return None
-    beyond = compose(initialisation.start.inverse(), inputs.search_start).to_displacement_field(grid)
-    return ForwardBackward(forward=transform_vectors(np.linalg.inv(grid.affine), beyond.disp_mm))
+    spacing = next((search.control_grid(grid.shape, grid.spacing_mm)[0] for search in config.searches), (1, 1, 1))
+    points = grid.pool(spacing)
+    beyond = compose(initialisation.start.inverse(), inputs.search_start).to_displacement_field(points)
+    return ForwardBackward(forward=transform_vectors(np.linalg.inv(points.affine), beyond.disp_mm), spacing=spacing)
 
 
 def search(pair: WorkingPair, levels: Iterator[FeatureLevel]) -> tuple[ForwardBackward | None, FeatureLevel]:

@@ -8,6 +8,8 @@ from typing import Any, final
 import torch
 
 from convexadam.geometry import Image, Transform
+from convexadam.io import as_image
+from convexadam.io.convert import parse_on_grid_of
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.inputs import parse_fixed_image, parse_mask
 from convexadam.registration.memo import Memo
@@ -15,6 +17,7 @@ from convexadam.registration.presets import parse_config
 from convexadam.registration.progress import Progress, open_progress
 from convexadam.registration.register import register_with_memo
 from convexadam.registration.result import RegistrationResult
+from convexadam.report import mirror_image
 
 
 @final
@@ -87,6 +90,37 @@ class PreparedImage:
                 progress=report,
                 **self.others,
             )
+
+    def register_mirrored(
+        self, moving: Any, *, moving_mask: Any = None, moving_segmentation: Any = None, initial_transform: Any = None
+    ) -> RegistrationResult:
+        """Register the mirror image of a moving image: ``mirrored`` of `convexadam.report.measure_quality`.
+
+        The arguments are those of `register`: the mask and the segmentation are mirrored as well, the initial transform
+        is not.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from convexadam.registration import prepare
+        >>> from convexadam.report import measure_quality
+        >>> volume = torch.rand(24, 20, 16, generator=torch.Generator().manual_seed(0))
+        >>> prepared = prepare(volume)
+        >>> result, mirrored = prepared.register(volume), prepared.register_mirrored(volume)
+        >>> measure_quality(result, volume, volume, mirrored=mirrored).mirror_gain < 0
+        True
+        """
+        image = as_image(moving, device=self.fixed.data.device)
+        mask = parse_mask(moving_mask, image, "moving_mask")
+        if moving_segmentation is not None:
+            labels = parse_on_grid_of(image, moving_segmentation, "moving_segmentation", "moving", channels=True)
+            moving_segmentation = mirror_image(labels, about=image.grid)
+        return self.register(
+            mirror_image(image),
+            moving_mask=None if mask is None else mirror_image(mask, about=image.grid),
+            moving_segmentation=moving_segmentation,
+            initial_transform=initial_transform,
+        )
 
 
 def prepare(

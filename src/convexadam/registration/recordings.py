@@ -98,7 +98,8 @@ def _copy(pair: WorkingPair) -> WorkingPair:
     fixed, moving = (Image(image.data.clone(), image.grid) for image in pair.images)
     fixed_weight, moving_weight = (None if weight is None else weight.clone() for weight in pair.weights)
     checks = Checks(recording=True)
-    return replace(pair, images=(fixed, moving), weights=(fixed_weight, moving_weight), memo=None, checks=checks)
+    weights = fixed_weight, moving_weight
+    return replace(pair, images=(fixed, moving), weights=weights, memo=None, checks=checks, extracted={})
 
 
 def _tensors(pair: WorkingPair) -> list[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from convexadam.io import read_image, read_transform
 from convexadam.report.cohort_page import CohortReport, CohortRow, write_cohort_page
 from convexadam.report.pair_page import PairReport, write_pair_page
 from convexadam.report.quality import QualityMeasures, measure_quality
-from convexadam.report.verdict import Verdict, judge_quality
+from convexadam.report.verdict import Verdict, judge_cohort, judge_quality
 
 PAIR_JSON, COHORT_JSON, COHORT_CSV, PAIRS = "report.json", "cohort.json", "cohort.csv", "pairs"
 PAGE, THUMBNAIL = "report.html", "thumbnail.webp"
@@ -71,25 +72,37 @@ def write_report(folder: Path | str, *, all_pages: bool = False) -> Iterator[Pat
 
 def _write_cohort(folder: Path, all_pages: bool) -> Iterator[Path]:
     lines = _read_csv(folder / COHORT_CSV)
-    found = {line["id"]: _read_measures(folder / PAIRS / line["id"]) for line in lines}
+    registered = [line["id"] for line in lines if line.get("status") != "failed"]
+    found = {name: _read_measures(folder / PAIRS / name) for name in registered}
     known = {name: measures for name, measures in found.items() if measures is not None}
+    verdicts = _judge_groups(folder, known)
     rows = []
     for line in lines:
         name, pair = line["id"], folder / PAIRS / line["id"]
-        error, verdict = line.get("error", ""), None
-        if name in known and line.get("status") != "failed":
+        error, verdict = line.get("error", ""), verdicts.get(name)
+        if verdict is not None and (all_pages or _is_old(pair)):
             others = [measures for other, measures in known.items() if other != name]
-            verdict = judge_quality(known[name], others)
-            if all_pages or _is_old(pair):
-                try:
-                    yield _write_pair(pair, name, others, verdict)
-                except FileError as problem:
-                    error = str(problem)
+            try:
+                yield _write_pair(pair, name, others, verdict)
+            except FileError as problem:
+                error = str(problem)
         rows.append(_make_row(line, folder, error, known.get(name), verdict))
     about = _read_json(folder / COHORT_JSON) if (folder / COHORT_JSON).is_file() else {}
     page = folder / PAGE
     write_cohort_page(CohortReport(title=folder.resolve().name, rows=rows, about=about), page)
     yield page
+
+
+def _judge_groups(folder: Path, known: Mapping[str, QualityMeasures]) -> dict[str, Verdict]:
+    """Return the verdict of each pair beside the others of the same settings."""
+    groups = defaultdict[str | None, list[str]](list)
+    for name in known:
+        groups[_read_json(folder / PAIRS / name / PAIR_JSON).get("cohort", {}).get("preset")].append(name)
+    return {
+        name: verdict
+        for names in groups.values()
+        for name, verdict in zip(names, judge_cohort([known[name] for name in names]), strict=True)
+    }
 
 
 def _make_row(
@@ -121,7 +134,13 @@ def _read_measures(folder: Path) -> QualityMeasures | None:
     if isinstance(quality := summary.get("quality"), Mapping):
         return QualityMeasures.from_dict(quality)
     inputs, registered = _read_inputs(folder, summary), _read_result(folder)
-    measures = measure_quality(registered, read_image(inputs["fixed"]), read_image(inputs["moving"]))
+    measures = measure_quality(
+        registered,
+        inputs["fixed"],
+        inputs["moving"],
+        fixed_mask=inputs.get("fixed_mask"),
+        moving_mask=inputs.get("moving_mask"),
+    )
     with atomic_path(folder / PAIR_JSON) as temporary:
         temporary.write_text(json.dumps({**summary, "quality": measures.to_dict()}, indent=2) + "\n", encoding="utf-8")
     return measures

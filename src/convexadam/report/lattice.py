@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import final
 
@@ -82,6 +83,7 @@ class LatticePair:
             disp_mm=disp_mm,
         )
 
+    @cached_property
     def structure(self) -> Shaped[Tensor, "i j k"]:
         """Return where the fixed image, within its mask, has structure that could be compared."""
         return has_structure(self.fixed, self.fixed_weight) & (self.fixed_weight > 0)
@@ -93,13 +95,13 @@ class LatticePair:
         holds for two contrasts as far as windows show two tissues.
         """
         squared = square_correlation(self.fixed, moving, self.fixed_weight * weight)
-        return squared[self.structure()].double().mean()
+        return squared[self.structure].double().mean()
 
     def shuffle_similarity(self) -> Float[Tensor, ""]:
         """Return the similarity to the moved image rolled by half the lattice: the level of unrelated anatomy."""
         i, j, k = (n // 2 for n in self.grid.shape)
         shifts = [shift for shift in product((0, i), (0, j), (0, k)) if any(shift)]
-        mine = self.structure()
+        mine = self.structure
         moved = self.after, self.after_weight, has_structure(self.after, self.after_weight) & (self.after_weight > 0)
         values = []
         for shift in shifts:
@@ -114,7 +116,7 @@ class LatticePair:
         Windows of MIND-SSC descriptors are compared at shifts along the axes, without a regulariser, so that this holds
         for two contrasts and does not depend on how smooth ``T`` is.
         """
-        compared = self.structure() & (self.after_weight > 0)
+        compared = self.structure & (self.after_weight > 0)
         fixed, moved = (mind_ssc(volume, radius=1, dilation=1) for volume in (self.fixed, self.after))
         best = _descriptor_distance(fixed, moved, self.fixed_weight * self.after_weight) * (1 - _TIE)
         distance_mm = torch.zeros_like(best)

@@ -236,7 +236,7 @@ def _list_figures(report: PairReport) -> Iterator[str]:
         median = wording.format(statistics.median(others)) if others else ""
         distance = usual[name].measure_distance(report.measures) if name in usual else 0.0
         if name in usual:
-            distance = max(distance, usual[name].compare(report.measures, report.others)[0])
+            distance = max(distance, usual[name].compare(report.measures, *usual[name].summarise(report.others)))
         grade = "failed" if distance >= 2 else "look" if distance >= 1 else ""
         limit = usual[name].describe_limit() if name in usual else ""
         mark = f" {make_badge(grade)}" if grade else ""

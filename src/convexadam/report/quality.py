@@ -167,7 +167,7 @@ def measure_quality(
         for name, mask in (("fixed_mask", fixed_mask), ("moving_mask", moving_mask))
     )
     pair = LatticePair.sample(result.transform, fixed, moving, (fixed_mask, moving_mask))
-    structure = pair.structure()
+    structure = pair.structure
     residuals_mm = pair.residuals_mm()
     linear = fit_motion(pair)
     motion = decompose_matrix(linear)
@@ -177,7 +177,7 @@ def measure_quality(
     similarity = float(pair.similarity(pair.after, pair.after_weight))
     mirror_gain = math.nan
     if mirrored is not None:
-        masks = fixed_mask, None if moving_mask is None else mirror_image(moving_mask)
+        masks = fixed_mask, None if moving_mask is None else mirror_image(moving_mask, about=moving.grid)
         other = LatticePair.sample(mirrored.transform, fixed, mirror_image(moving), masks)
         mirror_gain = float(other.similarity(other.after, other.after_weight)) - similarity
     return QualityMeasures(
@@ -201,8 +201,16 @@ def measure_quality(
     )
 
 
-def mirror_image(image: Image) -> Image:
+def mirror_image(image: Image, *, about: Grid | None = None) -> Image:
     """Mirror an image left to right: its voxels change their order along the axis closest to R, its grid does not.
+
+    Parameters
+    ----------
+    image
+        The image.
+    about
+        Grid in whose middle the plane lies: that of the image which a mask or label map belongs to. If it is another
+        one than that of ``image``, the grid of the result is mirrored instead of its voxels. ``None`` for its own.
 
     Examples
     --------
@@ -213,8 +221,15 @@ def mirror_image(image: Image) -> Image:
     >>> mirror_image(image).data[0, :, 0, 0].tolist()
     [4.0, 0.0]
     """
-    axis = image.grid.canonical_axes()[0][0]
-    return Image(image.data.flip(axis + 1), image.grid)
+    plane = image.grid if about is None else about
+    axis = plane.canonical_axes()[0][0]
+    if plane.is_close(image.grid):
+        return Image(image.data.flip(axis + 1), image.grid)
+    flip = np.eye(4)
+    flip[axis, axis], flip[axis, 3] = -1.0, plane.shape[axis] - 1.0
+    return Image(
+        image.data, Grid(image.grid.shape, plane.affine @ flip @ np.linalg.inv(plane.affine) @ image.grid.affine)
+    )
 
 
 def _mean(values: Tensor) -> float:
@@ -232,7 +247,7 @@ def _points(pair: LatticePair, where: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def fit_motion(pair: LatticePair) -> np.ndarray:
     """Return the affine matrix, 4x4 in mm, that fits the transform best where the fixed image has structure."""
-    structure = pair.structure()
+    structure = pair.structure
     points, targets = _points(pair, structure)
     if len(points) < 4:
         points, targets = _points(pair, torch.ones_like(structure))

@@ -50,7 +50,7 @@ def choose_slices(pair: LatticePair, motion_mm: np.ndarray, fixed: Grid) -> list
     For each plane: largest motion, largest residual (of the local correlation where both images are), middle of the
     structure.
     """
-    structure = pair.structure().cpu().numpy()
+    structure = pair.structure.cpu().numpy()
     if not structure.any():
         structure[...] = True
     weight = pair.fixed_weight * pair.after_weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
 
@@ -18,6 +18,9 @@ _FEWEST_OTHERS = 5
 
 _FAILED = 2.0
 """Score from which a registration has failed: twice as far from what is usual as one to be looked at."""
+
+_MOST_OTHERS = 200
+"""Registrations of a cohort that each is compared with."""
 
 _DEVIATIONS = 6.0
 """Robust z-score in a cohort that counts as much as the limit of a single registration."""
@@ -77,16 +80,19 @@ class Criterion:
         value = float(getattr(measures, self.measure))
         return 0.0 if math.isnan(value) else (value - self.usual) / (self.limit - self.usual)
 
-    def compare(self, measures: QualityMeasures, others: Sequence[QualityMeasures]) -> tuple[float, float]:
-        """Return the robust z-score on the unusual side as a share of the one that counts, and the median."""
+    def summarise(self, others: Sequence[QualityMeasures]) -> tuple[float, float]:
+        """Return the median and the spread of other registrations; NaN if they are too few."""
         known = [v for v in (float(getattr(m, self.measure)) for m in others) if not math.isnan(v)]
-        value = float(getattr(measures, self.measure))
-        if len(known) < _FEWEST_OTHERS or math.isnan(value):
-            return 0.0, math.nan
+        if len(known) < _FEWEST_OTHERS:
+            return math.nan, math.nan
         median = statistics.median(known)
-        spread = max(1.4826 * statistics.median(abs(v - median) for v in known), self.spread)
+        return median, max(1.4826 * statistics.median(abs(v - median) for v in known), self.spread)
+
+    def compare(self, measures: QualityMeasures, median: float, spread: float) -> float:
+        """Return the robust z-score on the unusual side as a share of the one that counts; 0 for NaN."""
+        distance = (float(getattr(measures, self.measure)) - median) / spread
         sign = math.copysign(1.0, self.limit - self.usual)
-        return sign * (value - median) / spread / _DEVIATIONS, median
+        return 0.0 if math.isnan(distance) else sign * distance / _DEVIATIONS
 
     def describe_limit(self) -> str:
         """Return what is usual, in words."""
@@ -136,16 +142,34 @@ def judge_quality(measures: QualityMeasures, others: Sequence[QualityMeasures] =
     >>> judge_quality(measure_quality(register(volume, volume), volume, volume)).grade
     'ok'
     """
-    found = []
-    for criterion in CRITERIA:
-        wording = WORDINGS[criterion.measure]
-        figure = f"{wording.label} {wording.format(float(getattr(measures, criterion.measure)))}"
-        alone, (beside, median) = criterion.measure_distance(measures), criterion.compare(measures, others)
-        if alone >= beside:
-            found.append((alone, f"{figure} (usually {criterion.describe_limit()})"))
-        else:
-            found.append((beside, f"{figure} (median of the others {wording.format(median)})"))
+    return _judge(measures, [criterion.summarise(others) for criterion in CRITERIA])
+
+
+def judge_cohort(cohort: Sequence[QualityMeasures]) -> Iterator[Verdict]:
+    """Yield the verdict on each registration of a cohort beside all of them, as `judge_quality` does.
+
+    They are compared with at most 200 of them, spread evenly, whose medians are computed once.
+    """
+    some = cohort[:: max(1, -(-len(cohort) // _MOST_OTHERS))] if len(cohort) > _FEWEST_OTHERS else ()
+    usual = [criterion.summarise(some) for criterion in CRITERIA]
+    for measures in cohort:
+        yield _judge(measures, usual)
+
+
+def _judge(measures: QualityMeasures, others: Sequence[tuple[float, float]]) -> Verdict:
+    """Judge a registration, given the median and the spread of others for each criterion."""
+    score, found = 0.0, list[tuple[float, str]]()
+    for criterion, (median, spread) in zip(CRITERIA, others, strict=True):
+        alone, beside = criterion.measure_distance(measures), criterion.compare(measures, median, spread)
+        distance = max(alone, beside)
+        score = max(score, distance)
+        if distance >= 1:
+            wording = WORDINGS[criterion.measure]
+            figure = f"{wording.label} {wording.format(float(getattr(measures, criterion.measure)))}"
+            usual = f"usually {criterion.describe_limit()}"
+            if beside > alone:
+                usual = f"median of the others {wording.format(median)}"
+            found.append((distance, f"{figure} ({usual})"))
     found.sort(key=lambda entry: -entry[0])
-    score = max(found[0][0], 0.0)
     grade: Grade = "failed" if score >= _FAILED else "look" if score >= 1 else "ok"
-    return Verdict(grade=grade, reasons=tuple(reason for distance, reason in found if distance >= 1), score=score)
+    return Verdict(grade=grade, reasons=tuple(reason for _, reason in found), score=score)

@@ -147,7 +147,7 @@ def _make_scene(
     after = transform.warp(moving, fixed, mode="linear", fill_value=background)
     disp_mm = transform.displacement_on(fixed.grid, None, moving.data.new_empty(0, dtype=torch.float32))
     determinant = jacobian_determinant(transform_vectors(np.linalg.inv(fixed.grid.affine), disp_mm))
-    compared = pair.structure() & (pair.after_weight > 0)
+    compared = pair.structure & (pair.after_weight > 0)
     near, far = (volume[compared].double().cpu().numpy() for volume in (pair.fixed, pair.after))
     maps = None
     if labels is not None:

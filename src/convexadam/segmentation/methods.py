@@ -154,8 +154,8 @@ class NonLocalVote:
         matches = min(self.matches, (2 * self.search_radius + 1) ** 3)
         offsets, correlations = match_all(target, atlases, mask, self.patch_radius, self.search_radius, matches)
         # relative to the best patch of all atlases, so that none underflows; shares of votes are the same
-        exponents = 2 * (correlations - correlations.amax(0)) / self.bandwidth
-        return exponents.exp_() * mask, offsets
+        exponents = correlations.sub_(correlations.amax(0)).mul_(2 / self.bandwidth)
+        return exponents.exp_().mul_(mask), offsets
 
 
 @final
@@ -227,5 +227,9 @@ def match_all(
 ) -> tuple[Shaped[Tensor, "m i j k"], Float[Tensor, "m i j k"]]:
     """Find the best patches of each atlas: offsets and correlations."""
     radii = {"patch_radius": patch_radius, "search_radius": search_radius}
-    found = [match_patches(target, atlas, mask, **radii, matches=matches) for atlas in atlases]
-    return torch.cat([offset for offset, _ in found]), torch.cat([value for _, value in found])
+    shape = (len(atlases), matches, *mask.shape)
+    offsets = torch.empty(shape, dtype=torch.int16, device=target.device)
+    values = torch.empty(shape, dtype=target.dtype, device=target.device)
+    for number, atlas in enumerate(atlases):
+        offsets[number], values[number] = match_patches(target, atlas, mask, **radii, matches=matches)
+    return offsets.flatten(0, 1), values.flatten(0, 1)

@@ -17,6 +17,7 @@ from convexadam.errors import InputError
 from convexadam.executors import Executor
 from convexadam.geometry import Image
 from convexadam.io import PairFiles, ScanFiles, read_image, read_scans, write_image
+from convexadam.io.ids import check_ids
 from convexadam.io.reading import StrPath
 from convexadam.io.tables import write_rows
 from convexadam.metrics import dice
@@ -158,6 +159,7 @@ def _list_atlases(atlases: StrPath | Sequence[ScanFiles], least: int) -> tuple[S
         raise InputError(
             f"atlases must be at least {least}, each with labels, got {len(known)} of {len(found)}; add labels"
         )
+    check_ids([scan.id for scan in known])
     return found
 
 

@@ -31,7 +31,7 @@ from convexadam.registration.presets import parse_config
 from convexadam.series.frames import FrameSeries, average_frames, read_series, write_series
 from convexadam.series.motion import FrameMotion, measure_motion, smooth_transforms, write_motion
 
-_ITERATIONS = 0.5
+_ITERATIONS = 0.7
 """Share of the iterations of a frame by itself that one which starts at the frame before takes."""
 
 _WORSE = 1.2
@@ -116,7 +116,7 @@ def register_series(
         the transforms.
     warm_start
         Start each frame at the transform of the one before it. Fields are searched around that of the frame before,
-        within a third of the radius and without a new linear alignment, and refined by half of the iterations;
+        within a third of the radius and without a new linear alignment, and refined by seven tenths of the iterations;
         a frame that then differs from the reference by a fifth more than the one before is registered by itself as
         well, and the more similar result is kept. ``None`` does so if frames deform, and registers them by themselves
         otherwise. With ``"chain"`` it has no effect.

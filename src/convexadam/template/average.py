@@ -7,6 +7,9 @@ import torch
 from convexadam._typing import Volume
 from convexadam.geometry import Image
 
+FOREGROUND = 0.1
+"""Intensity of a scan or template, of about 1 in bright tissue, above which it counts for shape and change."""
+
 _BRIGHT = 0.99
 """Quantile of the foreground that is scaled to 1."""
 

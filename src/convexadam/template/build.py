@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import final
 
-import numpy as np
 import torch
 
 from convexadam._atomic import make_folder
@@ -18,6 +17,7 @@ from convexadam.cohort import register_cohort
 from convexadam.errors import ConvexAdamError, InputError
 from convexadam.executors import Executor
 from convexadam.geometry import Affine, Grid, Image, Transform, compose
+from convexadam.geometry.linear_maps import fit_affine
 from convexadam.io import (
     PairFiles,
     ScanFiles,
@@ -27,6 +27,7 @@ from convexadam.io import (
     write_image,
     write_transform,
 )
+from convexadam.io.ids import check_ids
 from convexadam.io.reading import StrPath
 from convexadam.io.tables import write_rows
 from convexadam.metrics.summary import to_integer_labels
@@ -34,14 +35,9 @@ from convexadam.registration import RegistrationConfig, preset
 from convexadam.registration.files import Output, name_transform
 from convexadam.registration.presets import parse_config
 from convexadam.segmentation import Fusion, MajorityVote, fuse_labels
-from convexadam.template.average import RunningAverage, scale_intensity, sharpen
+from convexadam.template.average import FOREGROUND, RunningAverage, scale_intensity, sharpen
+from convexadam.template.placement import place_scans
 from convexadam.template.shape import ShapeAverage, ShapeUpdate
-
-_FOREGROUND = 0.1
-"""Intensity of the template, of about 1 in bright tissue, above which it counts for shape and change."""
-
-_MARGIN = 0.1
-"""Margin around the largest scan, as a fraction of its extent."""
 
 
 @final
@@ -149,7 +145,8 @@ def build_template(
     Each round registers all scans to the present template, moves the template to the mean of their shapes, and averages
     the scans there, each interpolated once. The mean of linear maps is that of their matrix logarithms, and the mean
     displacement is removed by its inverse, so that the result does not depend on which scan comes first. Averages weigh
-    scans by their residuals (`RunningAverage`).
+    scans by their residuals (`RunningAverage`). Deformable rounds start at the affine part of the transforms of the
+    round before, and leave out scans that failed there.
 
     An interrupted call continues when it is repeated: finished registrations are kept (see `convexadam.cohort`). The
     folder is described in `convexadam.template`.
@@ -206,7 +203,7 @@ def build_template(
     folder = make_folder(output_dir)
     steps = [preset("affine")] * linear_rounds + [parse_config(config)] * rounds
     with lock_folder(folder, "template"):
-        start_at = _place(group, spacing_mm, start)
+        start_at = place_scans(group, spacing_mm, start)
         average = None
         if start is None:
             average = _average(group, start_at.transforms, start_at.grid, None, symmetric=symmetric)
@@ -217,7 +214,8 @@ def build_template(
         for number, step in enumerate(steps):
             place = make_folder(folder / "rounds" / f"{number:02d}")
             write_image(Image(sharpen(current, sharpening)[None], start_at.grid), place / "template.nii.gz")
-            found = _register(group, place, step, executor, device)
+            known = None if step.is_linear or not linear_rounds else _fit_affines(transforms, start_at.grid, current)
+            found = _register(group, place, step, known, executor, device)
             update = _find_update(found, start_at.grid, current, symmetric=symmetric)
             transforms = {name: compose(update.transform, transform) for name, transform in found.items()}
             average = _average(
@@ -252,57 +250,37 @@ def _list_scans(scans: StrPath | Sequence[ScanFiles]) -> tuple[ScanFiles, ...]:
     group = read_scans(scans) if isinstance(scans, (str, os.PathLike)) else tuple(scans)
     if len(group) < 2 or not all(isinstance(scan, ScanFiles) for scan in group):
         raise InputError(f"scans must be at least two, got {len(group)} or others than ScanFiles; add images")
+    check_ids([scan.id for scan in group])
     return group
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Placement:
-    """Where scans lie before they are registered."""
-
-    grid: Grid
-    transforms: dict[str, Transform]
-
-
-def _place(
-    group: Sequence[ScanFiles], spacing_mm: tuple[float, float, float] | None, start: StrPath | None
-) -> _Placement:
-    """Align the centres of mass of all scans, on a grid along R, A and S that holds the largest of them."""
-    centres, extents, spacings = list[np.ndarray](), list[np.ndarray](), list[tuple[float, ...]]()
-    for scan in group:
-        image = scale_intensity(read_image(scan.image)).canonical()
-        inside = (image.data[0] > _FOREGROUND).nonzero().double()
-        if len(inside) == 0:
-            raise InputError(f"scans must have foreground, got a constant image {scan.image}; remove it")
-        weights = image.data[0][image.data[0] > _FOREGROUND].double()[:, None]
-        points = image.grid.index_to_world(inside)
-        centres.append(((points * weights).sum(0) / weights.sum()).numpy())
-        extents.append(np.abs(points.numpy() - centres[-1]).max(0))
-        spacings.append(image.grid.spacing_mm)
-    middle = np.mean(centres, axis=0)
-    if start is None:
-        step = np.array(spacing_mm if spacing_mm is not None else np.median(spacings, axis=0), dtype=float)
-        half = np.ceil(np.max(extents, axis=0) * (1 + _MARGIN) / step)
-        affine = np.diag([*step, 1.0])
-        affine[:3, 3] = middle - half * step
-        n = [int(2 * h) + 1 for h in half]
-        grid = Grid((n[0], n[1], n[2]), affine)
-    else:
-        grid = read_image(start).canonical().grid
-    transforms: dict[str, Transform] = {}
-    for scan, centre in zip(group, centres, strict=True):
-        shift = np.eye(4)
-        shift[:3, 3] = centre - middle
-        transforms[scan.id] = Affine(shift)
-    return _Placement(grid=grid, transforms=transforms)
+def _fit_affines(transforms: dict[str, Transform], grid: Grid, template: torch.Tensor) -> dict[str, Affine]:
+    """Return the affine part of each transform over the foreground of the template."""
+    weight = (template > FOREGROUND).float()
+    return {name: fit_affine(transform, grid, weight) for name, transform in transforms.items()}
 
 
 def _register(
-    group: Sequence[ScanFiles], place: Path, config: RegistrationConfig, executor: Executor | None, device: str | None
+    group: Sequence[ScanFiles],
+    place: Path,
+    config: RegistrationConfig,
+    known: dict[str, Affine] | None,
+    executor: Executor | None,
+    device: str | None,
 ) -> dict[str, Transform]:
-    """Register all scans to the template of a round; return the transforms in the order of the ids."""
+    """Register scans to the template of a round; return the transforms in the order of the ids.
+
+    With ``known``, scans start at these affine transforms, without a linear alignment, and others are left out.
+    """
     fixed = place / "template.nii.gz"
     outputs: tuple[Output, ...] = ("transform",)
     pairs = [PairFiles(id=scan.id, fixed=fixed, moving=scan.image) for scan in group]
+    if known is not None:
+        starts = make_folder(place / "initial")
+        pairs = [replace(p, initial_transform=starts / f"{p.id}.tfm") for p in pairs if p.id in known]
+        for pair in pairs:
+            write_transform(known[pair.id], starts / f"{pair.id}.tfm")
+        config = replace(config, linear=None)
     found, errors = dict[str, Transform](), list[str]()
     for outcome in register_cohort(
         pairs, config, output_dir=place / "registrations", outputs=outputs, executor=executor, device=device
@@ -321,7 +299,7 @@ def _register(
 def _find_update(
     transforms: dict[str, Transform], grid: Grid, template: torch.Tensor, *, symmetric: bool
 ) -> ShapeUpdate:
-    shape = ShapeAverage(grid, (template > _FOREGROUND).float(), symmetric=symmetric)
+    shape = ShapeAverage(grid, (template > FOREGROUND).float(), symmetric=symmetric)
     for transform in transforms.values():
         shape.add(transform)
     return shape.find_update()
@@ -349,7 +327,7 @@ def _average(
 def _describe(
     number: int, config: RegistrationConfig, update: ShapeUpdate, before: torch.Tensor, after: torch.Tensor
 ) -> TemplateRound:
-    inside = (before > _FOREGROUND) | (after > _FOREGROUND)
+    inside = (before > FOREGROUND) | (after > FOREGROUND)
     change = (after - before)[inside].square().mean().sqrt() / after[inside].square().mean().sqrt()
     return TemplateRound(
         number=number,
@@ -365,7 +343,7 @@ def _write_scans(
     group: Sequence[ScanFiles], transforms: dict[str, Transform], template: Image, folder: Path
 ) -> tuple[float, Fusion | None]:
     """Write what belongs to each scan; return the bias of the shape, and the vote of all labels."""
-    moved, shape = list[Image](), ShapeAverage(template.grid, (template.data[0] > _FOREGROUND).float())
+    moved, shape = list[Image](), ShapeAverage(template.grid, (template.data[0] > FOREGROUND).float())
     for scan, transform in _pair(group, transforms):
         place = make_folder(folder / "scans" / scan.id)
         field = transform.to_displacement_field(template.grid)

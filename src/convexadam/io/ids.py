@@ -1,4 +1,4 @@
-"""Names of pairs, which are those of their folders as well."""
+"""Names of pairs and scans, which are those of their folders as well."""
 
 from __future__ import annotations
 
