@@ -99,7 +99,7 @@ def test_the_linear_alignment_counts_in_small_volumes() -> None:
     slope = (estimate_memory((256, 256, 256), preset("rigid")) - estimate_memory((192, 192, 192), preset("rigid"))) / (
         256**3 - 192**3
     )
-    assert 8 < slope < 16  # both images in bins
+    assert 8 <= slope < 12  # both images in bins
 
 
 def test_a_shape_that_is_no_grid_raises() -> None:

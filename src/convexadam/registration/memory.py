@@ -32,8 +32,9 @@ _FLOAT, _HALF = 4, 2
 _SCRATCH = 3_000_000
 """Bytes of working memory of the compiled kernels on a few threads, independent of the volume."""
 
-_LINEAR, _LINEAR_PER_VOXEL, _LINEAR_SEARCH = 12_000_000, 13, 31_000_000
-"""Bytes of a registration that is linear alone: samples, a slab in the filter, and both images in bins; its search."""
+_LINEAR_PER_VOXEL, _LINEAR_IN_FLIGHT, _LINEAR_SEARCH = 8, (11, 2**22), 31_000_000
+"""Bytes of a registration that is linear alone: both images in bins, and for each voxel of a chunk of at most so many
+what is filtered or measured at a time; or its search."""
 
 _ALIGNMENT = 270, 125
 """Bytes for each voxel of the first level of a linear alignment before deformable stages, and of the others."""
@@ -108,7 +109,9 @@ def estimate_on_grid(
     ``default_channels`` is the number of channels of features that do not know theirs; ``None`` refuses them.
     """
     if config.is_linear:
-        return max(_LINEAR_SEARCH, _LINEAR + _LINEAR_PER_VOXEL * native.n_voxels) + _SCRATCH
+        per_voxel, most = _LINEAR_IN_FLIGHT
+        in_flight = per_voxel * min(native.n_voxels, most)
+        return max(_LINEAR_SEARCH, _LINEAR_PER_VOXEL * native.n_voxels + in_flight) + _SCRATCH
     resampled = 0 if grid.is_close(native) else native.n_voxels
     searched, refined = config.features, config.continuous_features or config.features
     search_channels, refine_channels = (
