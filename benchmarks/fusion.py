@@ -92,7 +92,7 @@ def read_block(target: str, options: argparse.Namespace) -> Block:
     outcomes = [*register_cohort(pairs, options.preset, output_dir=folder, outputs=("moved", "labels"))]
     seconds = time.process_time() - start
     fixed = read_image(image).numpy()
-    box = (slice(None),) * 3
+    box: tuple[slice, ...] = (slice(None),) * 3
     if options.block:
         middle = [(ends[0] + ends[-1]) // 2 for ends in map(np.unique, np.nonzero(fixed > 0))]
         half = options.block // 2
@@ -126,7 +126,8 @@ def run_method(method: LabelFusion, block: Block) -> tuple[np.ndarray, float]:
 
 def _fuse(method: LabelFusion, block: Block, box: tuple[slice, ...]) -> np.ndarray:
     target, *images = (torch.from_numpy(values[box]).float()[None] for values in (block.target, *block.images))
-    grid = Grid(tuple(target.shape[1:]))
+    i, j, k = target.shape[1:]
+    grid = Grid((i, j, k))
     labels = [Image(torch.from_numpy(values[box].astype(np.int16))[None], grid) for values in block.labels]
     fused = fuse_labels(Image(target, grid), [Image(image, grid) for image in images], labels, method=method)
     return np.asarray(fused.labels.data[0].numpy())
