@@ -88,8 +88,6 @@ class Register:
         Also write report.html: pictures and quality.
     figure
         Also write figure.png: slices before and after.
-    check_mirror
-        Also register the mirror image, to find exchanged left and right.
     fixed_mask
         Volume, above 0 where FIXED is to be registered.
     moving_mask
@@ -112,6 +110,8 @@ class Register:
         The same for MOVING.
     device
         Device such as cuda:0.
+    check_mirror
+        Also register the mirror image, to find exchanged left and right.
     learn2reg
         Also write the field in voxels (.npz, .nii.gz).
     quiet
@@ -134,7 +134,6 @@ class Register:
     ] = None
     report: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     figure: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
-    check_mirror: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     # what most registrations need comes before this line: the help has the same order
     fixed_mask: OptionalFile = None
     moving_mask: OptionalFile = None
@@ -149,6 +148,7 @@ class Register:
     fixed_segmentation: OptionalFile = None
     moving_segmentation: OptionalFile = None
     device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cpu"
+    check_mirror: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     header: Header = None
     learn2reg: OptionalOutput = None
     quiet: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
@@ -276,7 +276,10 @@ def make_register_command(arguments: Sequence[str], *, all_options: bool = True)
         for name, value in components.items()
     ]
     if not all_options:
-        fields.append(("header", Annotated[Header, tyro.conf.Suppress], dataclasses.field(default=None)))
+        fields += [
+            ("check_mirror", Annotated[bool, tyro.conf.Suppress], dataclasses.field(default=False)),
+            ("header", Annotated[Header, tyro.conf.Suppress], dataclasses.field(default=None)),
+        ]
     command = dataclasses.make_dataclass(
         "Register",
         fields,

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 
 from convexadam._typing import Field, Float, Shaped, Tensor, Volume
-from convexadam.kernels.trimmed_fit.quaternion import rotate
 from convexadam.kernels.trimmed_fit.reference import CLOSE, MAX_ITERATIONS, MAX_POINTS, RIDGE
+from convexadam.kernels.trimmed_fit.triton_rotation import rotate
 
 _BLOCK = 256
 """Points at a time, one per thread, which has at most 12 sums in registers."""
