@@ -211,7 +211,8 @@ CONFIGS = {
                 ),
                 robust_scale=3.0,
             ),
-            optimiser=GaussNewton(damping=0.5),
+            optimiser=GaussNewton(damping=0.5, momentum=0.3),
+            inverse_consistency=7,
             different_contrasts=DifferentContrasts(
                 levels=(Level(iterations=5),), similarity=Ssd(), channel=12, coherence=0.5
             ),

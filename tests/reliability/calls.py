@@ -131,6 +131,9 @@ def _top_level(folder: Path) -> dict[str, Call]:
         "convexadam.register_batch": call(convexadam.register_batch, [VALUES], [VALUES], FAST, device=None),
         "convexadam.registration.prepare": call(registration.prepare, VALUES, FAST),
         "convexadam.registration.PreparedImage.register": call(registration.prepare(VALUES, FAST).register, VALUES),
+        "convexadam.registration.PreparedImage.register_mirrored": call(
+            registration.prepare(VALUES, FAST).register_mirrored, VALUES
+        ),
         "convexadam.continuous.contrast_coherence": call(
             continuous.contrast_coherence, MAPS, MAPS, ZEROS, (None, None)
         ),
