@@ -38,10 +38,10 @@ def _cdiv(a: int, b: int) -> int:
 
 
 def _count_trips_of_fit(blocks: int, points: int, a: Arguments) -> list[int]:
-    """Return how often the loops over points, squarings, fits and bits run, if no fit converges."""
-    pass_, squarings = _cdiv(points, a["block"]), a["squarings"]
-    fit = [pass_, squarings]
-    return [blocks, blocks, *fit, a["iterations"], pass_, 31, _cdiv(points, a["wide"]), *fit, pass_]
+    """Return how often the loops over blocks, fits, points, bits and squarings run, if no fit converges."""
+    pass_ = _cdiv(points, a["block"])
+    rank = [31, _cdiv(points, a["wide"])]
+    return [blocks, blocks, a["iterations"] + 1, pass_, *rank, pass_, pass_, a["squarings"], pass_]
 
 
 TRIPS: dict[str, Callable[[Arguments], list[int]]] = {
@@ -58,6 +58,7 @@ TRIPS: dict[str, Callable[[Arguments], list[int]]] = {
     "dissimilarity._sum_moments": lambda a: [a["channels"]],
     "feature_range._find_ends": lambda a: [a["steps"], a["channels"], a["steps"], a["steps"]],
     "feature_range._summarise": lambda a: [a["channels"]],
+    "linear_choice._keep_better": lambda a: [_cdiv(a["points"], a["block"])] * 2,
     "mind_ssc._average": lambda a: [_cdiv(a["parts"], a["block"])],
     "mind_ssc._sum_variance": lambda a: [
         2 * a["radius"],
@@ -77,6 +78,7 @@ TRIPS: dict[str, Callable[[Arguments], list[int]]] = {
     "rescale._scale": lambda a: [a["steps"]],
     "smooth._filter_all_axes": lambda a: [2 * a["radius"] + 1],  # the loop inside it is unrolled
     "smooth._filter_columns": lambda a: [min(a["length"], a["n0"]) + 2 * a["radius"]],
+    "structure._sum_differences": lambda a: [a["channels"]],
     "trimmed_fit._fit_displacements": lambda a: _count_trips_of_fit(
         _cdiv(a["n"], a["block"]), min(a["n"], a["most"]), a
     ),

@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import importlib
 import json
 import math
 import os
@@ -43,6 +42,7 @@ from stubs import run_stub  # noqa: E402
 from triton.runtime.interpreter import GridExecutor  # noqa: E402
 
 from convexadam import preset, register  # noqa: E402
+from convexadam.registration.clock import Clock  # noqa: E402
 
 BANDWIDTH = 4.3e12  # bytes per second
 MULTIPROCESSORS, SCHEDULERS, CLOCK = 132, 4, 1.75e9
@@ -150,8 +150,7 @@ def _describe_launch(stage: str, executor: Any, args: Any, kwargs: Any) -> Event
 def record(name: str, size: tuple[int, int, int], guard: Path) -> Recorder:
     """Register on the pretended GPU, the linear alignment with all of its iterations."""
     recorder = Recorder()
-    clock = importlib.import_module("convexadam.registration.register")._Clock
-    follow = clock.stage
+    follow = Clock.stage
 
     @contextlib.contextmanager
     def stage(self: Any, name: str) -> Iterator[None]:
@@ -159,7 +158,7 @@ def record(name: str, size: tuple[int, int, int], guard: Path) -> Recorder:
         with follow(self, name):
             yield
 
-    clock.stage = stage
+    Clock.stage = stage  # type: ignore[method-assign]
     try:
         with RecordingGpu(guard, recorder):
             fixed, moving = (torch.rand(size, generator=torch.Generator().manual_seed(s)).to(DEVICE) for s in range(2))
@@ -167,7 +166,7 @@ def record(name: str, size: tuple[int, int, int], guard: Path) -> Recorder:
             recorder.host.clear()
             register(fixed, moving, preset(name))
     finally:
-        clock.stage = follow
+        Clock.stage = follow  # type: ignore[method-assign]
     return recorder
 
 
