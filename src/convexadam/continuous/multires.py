@@ -195,8 +195,8 @@ class Refinement:
             )
 
         coarse = [n // s for n, s in zip(shape, spacings[0], strict=True)]
-        zero = ForwardBackward(forward=fixed.new_zeros((3, *coarse)), spacing=spacings[0])
-        initial = zero if start is None else ForwardBackward(forward=start)
+        forward, spacing = (fixed.new_zeros((3, *coarse)), spacings[0]) if start is None else (start, (1, 1, 1))
+        initial = ForwardBackward(forward=forward, spacing=spacing)
         fields = take_last(self.refine(extract, initial, shape, soft_mask=soft_mask)).fields
         return self.upsample(scale_to_voxels(fields.forward, fields.spacing), fields.spacing, shape)
 
@@ -308,8 +308,8 @@ class Refinement:
     @check_arguments
     def needs_guide(self, level: int = 0) -> bool:
         """Whether the smoothing of a level needs a guide."""
-        parametrisation = self._parametrisation_of(self._get_level(level))
-        return isinstance(getattr(parametrisation, "total_smoothing", None), BilateralSmoothing)
+        model = self._parametrisation_of(self._get_level(level))
+        return isinstance(model, HasTotalSmoothing) and isinstance(model.total_smoothing, BilateralSmoothing)
 
     def _for_different_contrasts(self, other: DifferentContrasts) -> Refinement:
         return dataclasses.replace(self, levels=other.levels, similarity=other.similarity, different_contrasts=None)
