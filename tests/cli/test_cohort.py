@@ -127,7 +127,7 @@ def test_gpus_and_mirror_images_reach_the_cohort(
     assert (second["device"], second["check_mirror"], second["executor"].workers) == ("cuda:1", False, 4)
     plans = []
     for more in ((), ("--check-mirror",)):
-        assert call(*options[:4], "--dry-run", "--preset", "accurate", *more) == 0
+        assert call(*options[:4], "--dry-run", "--preset", "best", *more) == 0
         [minutes, seconds] = map(int, re.findall(r"about (\d+) min (\d\d) s", capsys.readouterr().err)[0])
         plans.append(60 * minutes + seconds)
     assert abs(plans[1] - 2 * plans[0]) <= 1
