@@ -307,8 +307,8 @@ class DisplacementField(Transform):
         if wrong > 0:
             warnings.warn(
                 f"the error of the inverse of the displacement field is up to {inverse_error_mm:.3g} mm, and above "
-                f"half a voxel at {wrong} of {math.prod(grid.shape)} voxels; a field has no inverse where it folds: see "
-                "jacobian()",
+                f"half a voxel at {wrong} of {math.prod(grid.shape)} voxels; a field has no inverse where it folds: "
+                "see jacobian()",
                 stacklevel=2,
             )
         return DisplacementField(inverse, grid, inverse_error_mm)
