@@ -129,7 +129,9 @@ def test_displacements_out_of_this_world_take_their_node_out(value: float) -> No
     pair, u = _pair(1, shape), _off_kinks(shape)
     far, outside = u.clone(), u.clone()
     far[1, 1, 2, 3], outside[1, 1, 2, 3] = value, 50.0
-    assert all(torch.equal(a, b) for a, b in zip(_fused(*pair, far, radius=1), _fused(*pair, outside, radius=1), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(_fused(*pair, far, radius=1), _fused(*pair, outside, radius=1), strict=True)
+    )
 
 
 def test_writes_where_it_is_told_and_leaves_its_inputs_alone() -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable
 from typing import TypeAlias
 
 import numpy as np
 import torch
 
-from convexadam._checks import show
+from convexadam._checks import show, to_whole
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
 from convexadam.geometry import Image
@@ -130,7 +129,7 @@ def select_labels(present: Iterable[int], labels: Iterable[int] | None) -> list[
         If ``labels`` are not whole numbers.
     """
     try:
-        return sorted({operator.index(n) for n in labels} if labels is not None else {int(n) for n in present} - {0})
+        return sorted({to_whole(n) for n in labels} if labels is not None else {int(n) for n in present} - {0})
     except TypeError as error:
         raise InputError(f"labels must be whole numbers, got {show(labels)}; pass a list of them") from error
 
