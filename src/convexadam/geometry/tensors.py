@@ -12,7 +12,7 @@ import torch
 from convexadam._arguments import find_obstacle
 from convexadam._checks import show
 from convexadam._claims import measure_memory
-from convexadam._typing import Float, Points, Shaped, Tensor
+from convexadam._typing import Float, Points, Tensor
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 
 _WITHOUT_FLOAT64 = ("mps",)
