@@ -40,10 +40,9 @@ def dice(
         Two label maps ``[i, j, k]`` of any integer type on one grid, as tensors, arrays or `Image`; the second is the
         warped moving one.
     labels
-        Labels to evaluate; ``None`` for every non-zero label of the fixed image, so that a label which the warped image
-        lacks scores 0. Learn2Reg evaluates the labels that the fixed and the *original* moving image have in common:
-        pass ``common_labels(fixed, moving)`` for that. A label scores 0 if one of the two images lacks it, NaN if both
-        do.
+        Labels to evaluate; ``None`` for every non-zero label of either image, as ITK does. A label scores 0 if one of
+        the two images lacks it, NaN if both do. Learn2Reg evaluates the labels that the fixed and the *original* moving
+        image have in common: pass ``common_labels(fixed, moving)`` for that.
 
     Returns
     -------
@@ -67,7 +66,7 @@ def dice(
     in_both = _count_voxels(torch.where(same, fixed, torch.zeros_like(fixed)))
     in_both[0] = in_both.get(0, 0) - int((~same).sum())
     result = {}
-    for label in select_labels(in_fixed, labels):
+    for label in select_labels({*in_fixed, *in_moved}, labels):
         total = in_fixed.get(label, 0) + in_moved.get(label, 0)
         result[label] = 2 * in_both.get(label, 0) / total if total else math.nan
     return result
