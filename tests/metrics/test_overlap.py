@@ -54,7 +54,9 @@ def test_absent_labels() -> None:
     assert list(found) == [1, 2, 4, 9]
     assert (found[1], found[2], found[4]) == (1.0, 0.0, 0.0)
     assert math.isnan(found[9])
-    assert dice(fixed, moved) == dice(moved, fixed) == {1: 1.0, 2: 0.0, 4: 0.0}  # neither lost nor new ones are forgotten
+    assert (
+        dice(fixed, moved) == dice(moved, fixed) == {1: 1.0, 2: 0.0, 4: 0.0}
+    )  # neither lost nor new ones are forgotten
     assert dice(fixed, moved, labels=[]) == {}
     assert dice(fixed, moved, labels=[0]) == {0: 1.0}  # background only when asked for
 
