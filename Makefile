@@ -11,9 +11,9 @@ demo: $(VENV)/.installed-report
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long"
 
-# after the tests of `make test`, those that it leaves out
-test-all: test
-	$(BIN)/python -m pytest -n auto --dist worksteal -m long
+# those that `make test` leaves out come first
+test-all: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 mutation: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet cosmic-ray

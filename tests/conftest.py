@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import jaxtyping
@@ -19,11 +20,25 @@ SHAPES = ("architecture", "continuous", "discrete", "features", "kernels", "metr
 collect_ignore = ["parity/make_golden.py"]  # runs with the published package, in an environment of its own
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the long tests first, so that no process is left with one at the end while the others have nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(autouse=True)
 def check_annotated_shapes(request: pytest.FixtureRequest) -> None:
     """Check the shapes in annotations where they are under test, and in long tests; it takes a third of the time."""
     under_test = request.path.parent.name in SHAPES or request.node.get_closest_marker("long") is not None
     jaxtyping.config.update("jaxtyping_disable", not under_test)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def skip_checks_of_overflow() -> None:
+    """Save a third of the time of Triton's interpreter: no index of a small volume exceeds 32 bits."""
+    interpreter = sys.modules.get("triton.runtime.interpreter")
+    if interpreter is not None:
+        object.__setattr__(interpreter.interpreter_builder.options, "sanitize_overflow", False)
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 import types
 import typing
 from typing import Any, TypeGuard
+
+import torch
 
 from convexadam.errors import ConfigError
 
@@ -25,6 +28,13 @@ def is_finite(value: object) -> TypeGuard[float]:
         return is_number(value) and math.isfinite(value)
     except OverflowError:
         return False
+
+
+def to_whole(value: Any) -> int:
+    """Return a whole number of any type as an ``int``; TypeError for others, and for truth values."""
+    if isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool:
+        raise TypeError("a truth value is no number")
+    return operator.index(value)
 
 
 def show(value: object) -> str:

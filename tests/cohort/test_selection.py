@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from convexadam import FileError, InputError
 from convexadam.cohort import pair_all, pair_bids, pair_with_fixed
+from convexadam.io import read_scans
 from convexadam.io.ids import name_files
 
 
@@ -28,6 +31,19 @@ def test_many_to_one(tmp_path: Path) -> None:
         pair_with_fixed(tmp_path / "a.nii.gz", f"{tmp_path}/*.mha")
     with pytest.raises(FileError, match="must name images other than"):
         pair_with_fixed(tmp_path / "a.nii.gz", f"{tmp_path}/a.*")
+
+
+@pytest.mark.parametrize("name", ["b_labels.nii.gz", "b-Mask.nii", "sub-1_dseg.nii.gz", "seg.mha", "t1.brainmask.nrrd"])
+def test_label_maps_are_no_images(tmp_path: Path, name: str) -> None:
+    make(tmp_path, "a.nii.gz", "masked.nii.gz", "unlabelled.nii.gz", "labelset-2.nii.gz")
+    every = f"{tmp_path}/*"
+    assert len(pair_all(every)) == 6
+    make(tmp_path, name)
+    for select in (pair_all, partial(pair_with_fixed, tmp_path / "a.nii.gz"), read_scans):
+        with pytest.raises(InputError, match=rf"must name images alone, got 1 that .* \({re.escape(name)}\); choose"):
+            select(every)
+    make(tmp_path, "labels/c_labels.nii", "labels/d_labels.nii")
+    assert len(pair_all(f"{tmp_path}/labels/*")) == 1  # label maps alone may be registered
 
 
 def test_each_pair_once(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Damages files of every format at random and reads them: ``python tests/fuzz/readers.py FOLDER SEED SECONDS NAME``.
+"""Damages files of some formats at random and reads them: ``python tests/fuzz/readers.py FOLDER SEED SECONDS NAME...``.
 
-One process for each format, with a limit of memory, so that a crash or a hang of a reader in C is seen. It prints
-one line for each damaged file that was neither read nor refused with an error of the library, and keeps the file in
-FOLDER. The same seed damages the same bytes.
+In a process with a limit of memory, so that a crash or a hang of a reader in C is seen: then the last line names the
+format. It prints one line for each damaged file that was neither read nor refused with an error of the library, and
+keeps the file in FOLDER/NAME. The same seed damages the same bytes.
 """
 
 from __future__ import annotations
@@ -181,11 +181,10 @@ def limited() -> Iterator[None]:
         signal.alarm(0)
 
 
-def main(folder: Path, seed: int, seconds: float, name: str) -> None:
+def fuzz(folder: Path, seed: int, seconds: float, name: str) -> None:
     """Damage and read files of one format until the time is over."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    warnings.simplefilter("ignore")
     write, read = FORMATS[name]
+    folder.mkdir()
     write(folder / name)
     content = (folder / name).read_bytes()
     random = np.random.default_rng([seed, *name.encode()])
@@ -208,4 +207,9 @@ def main(folder: Path, seed: int, seconds: float, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4])
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    warnings.simplefilter("ignore")
+    for name in sys.argv[4:]:
+        sys.stdout.write(f"{name}: begins\n")
+        sys.stdout.flush()
+        fuzz(Path(sys.argv[1]) / name, int(sys.argv[2]), float(sys.argv[3]), name)

@@ -19,7 +19,7 @@ from convexadam.kernels.smooth.triton import smooth
 pytestmark = pytest.mark.filterwarnings("ignore:.*TRITON_DEFAULT_FP_FUSION")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SHAPES = [(1, 1, 1), (1, 7, 5), (2, 3, 130), (7, 17, 9), (35, 2, 3)]
+SHAPES = [(1, 1, 1), (1, 7, 5), (2, 3, 130), (3, 17, 9), (35, 2, 3)]
 TAPS = [
     (1.0,),
     (0.25, 0.5, 0.25),
@@ -42,13 +42,13 @@ def _weight(shape: Shape, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("taps", TAPS)
 def test_errs_no_more_than_torch(shape: Shape, taps: tuple[float, ...]) -> None:
-    assert_within_budget(smooth, reference.smooth, _field(3, shape), taps)
+    assert_within_budget(smooth, reference.smooth, _field(2, shape), taps)
 
 
 @pytest.mark.parametrize("taps", TAPS)
 @pytest.mark.parametrize(("channels", "factors"), [(1, "before"), (1, "after"), (3, "both")])
 def test_factors(taps: tuple[float, ...], channels: int, factors: str) -> None:
-    shape = (5, 18, 7)
+    shape = (3, 18, 7)
     options = {
         "before": _weight(shape, 1) if factors in ("before", "both") else None,
         "after": _weight(shape, 2) if factors in ("after", "both") else None,
@@ -72,9 +72,9 @@ def test_swapped_factors_are_the_adjoint() -> None:
 
 
 def test_non_contiguous_inputs_and_output() -> None:
-    field = _field(3, (5, 7, 6)).transpose(1, 2)
-    weight = _weight((6, 5, 7), 1).permute(2, 1, 0)
-    out = torch.empty(7, 5, 6, 3, device=DEVICE).movedim(-1, 0)
+    field = _field(2, (3, 5, 4)).transpose(1, 2)
+    weight = _weight((4, 3, 5), 1).permute(2, 1, 0)
+    out = torch.empty(5, 3, 4, 2, device=DEVICE).movedim(-1, 0)
     assert not any(t.is_contiguous() for t in (field, weight, out))
     assert_within_budget(smooth, reference.smooth, field, TAPS[3], before=weight, after=weight)
     expected = smooth(field, TAPS[3], before=weight, after=weight)
@@ -93,7 +93,7 @@ def test_writes_where_it_is_told_and_leaves_its_inputs_alone() -> None:
 @pytest.mark.parametrize("taps", TAPS)
 @pytest.mark.parametrize("contiguous", [True, False])
 def test_writes_only_if_a_condition_holds(taps: tuple[float, ...], contiguous: bool) -> None:
-    field, kept = _field(3, (4, 5, 6)), _field(3, (4, 5, 6), seed=1)
+    field, kept = _field(2, (3, 5, 4)), _field(2, (3, 5, 4), seed=1)
     for holds in (False, True):
         out = kept.clone() if contiguous else kept.transpose(1, 3).contiguous().transpose(1, 3)
         smooth(field, taps, out=out, condition=torch.tensor(holds, device=DEVICE))

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from jaxtyping import TypeCheckError
 
@@ -30,6 +31,16 @@ def test_equals_naive_count_for_every_type(dtype: torch.dtype) -> None:
     assert dice(torch.tensor(fixed).to(dtype), torch.tensor(moved).to(dtype)) == pytest.approx(expected)
 
 
+def test_labels_of_either_image_as_in_itk() -> None:
+    rng = np.random.default_rng(1)
+    fixed, moved = rng.choice([0, 1, 3, 4, 9], (5, 7, 6)), rng.choice([0, 1, 2, 4, 7], (5, 7, 6))
+    overlap = sitk.LabelOverlapMeasuresImageFilter()
+    overlap.Execute(*(sitk.GetImageFromArray(labels.astype(np.int16)) for labels in (fixed, moved)))
+    expected = {label: overlap.GetDiceCoefficient(label) for label in (1, 2, 3, 4, 7, 9)}
+    assert dice(fixed, moved) == pytest.approx(expected)
+    assert [label for label, value in expected.items() if value > 0] == [1, 4]
+
+
 def test_masks_count_as_label_one() -> None:
     mask = torch.zeros(3, 4, 5, dtype=torch.bool)
     mask[1, 1, 1:3] = True
@@ -43,7 +54,9 @@ def test_absent_labels() -> None:
     assert list(found) == [1, 2, 4, 9]
     assert (found[1], found[2], found[4]) == (1.0, 0.0, 0.0)
     assert math.isnan(found[9])
-    assert list(dice(fixed, moved)) == [1, 2]  # a lost label is not forgotten
+    assert (
+        dice(fixed, moved) == dice(moved, fixed) == {1: 1.0, 2: 0.0, 4: 0.0}
+    )  # neither lost nor new ones are forgotten
     assert dice(fixed, moved, labels=[]) == {}
     assert dice(fixed, moved, labels=[0]) == {0: 1.0}  # background only when asked for
 

@@ -91,7 +91,7 @@ def test_absent_labels_have_no_distance() -> None:
     found = hd95(fixed, moved, spacing_mm=(1.0, 1.0, 1.0), labels=[3, 1, 8])
     assert list(found) == [1, 3, 8]
     assert all(math.isnan(v) for v in found.values())
-    assert list(hd95(fixed, moved, spacing_mm=(1.0, 1.0, 1.0))) == [1]
+    assert list(hd95(fixed, moved, spacing_mm=(1.0, 1.0, 1.0))) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 0.0, 1.0), (1.0, -1.0, 1.0), (1.0, math.nan, 1.0)])

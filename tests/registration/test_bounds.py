@@ -193,6 +193,32 @@ def test_values_beyond_float32(scale: float) -> None:
     assert (result.transform.disp_mm - expected).abs().max() < 0.05
 
 
+OFFSETS = {
+    "float64": lambda v: 1e9 + v.double() / 2**10,
+    "int32": lambda v: v.int() + 1_500_000_000,
+    "int64": lambda v: v.long() + 10**15,
+}
+
+
+@pytest.mark.parametrize("settings", [FAST, preset("rigid")], ids=["mask", "rigid"])
+@pytest.mark.parametrize("kind", OFFSETS)
+def test_an_offset_hides_no_contrast(kind: str, settings: RegistrationConfig) -> None:
+    """The witness has no offset; float32 would hold one to three values of each image."""
+    pair = [(20 * v).round() for v in (volume(), volume().roll(1, 0))]
+    masks = dict.fromkeys(("fixed_mask", "moving_mask"), torch.ones(pair[0].shape, dtype=torch.uint8))
+    masks["fixed_mask"][:3] = 0
+    expected, found = (register(*images, settings, **masks) for images in (pair, [OFFSETS[kind](v) for v in pair]))
+    points = pair[0].nonzero()[::50].double()
+    assert (expected.transform(points) - points).norm(dim=1).max() > 0.3
+    torch.testing.assert_close(found.transform(points), expected.transform(points), rtol=0, atol=0.01)
+
+
+def test_contrast_that_float32_has_lost() -> None:
+    fixed, moving = volume(), volume().roll(1, 0)
+    with pytest.warns(UserWarning, match=r"^the fixed image has values from 9999999 to .* distinguishes 2;.*offset"):
+        register(1e7 + fixed, moving, FAST)
+
+
 ANYTHING = st.one_of(
     st.none(),
     st.booleans(),

@@ -152,3 +152,37 @@ def test_public_callables_answer_or_refuse(calls: dict[str, Call], number: int, 
         assert len(str(error)) < 2000
     except Exception as error:
         raise AssertionError(f"{name}: {slot}") from error
+
+
+TAKES_TRUTH_VALUES = {
+    *("convexadam.continuous.Snapshot", "convexadam.linear.LinearFit"),  # records, see RECORDS
+    *("convexadam.discrete.Window", "convexadam.features.segmentation_bytes_per_voxel"),  # of the core: not checked
+    "convexadam.register",  # a list of weights of landmarks becomes an array of numbers
+}
+
+
+def replace_numbers(value: Any) -> Any:
+    """Return what is given instead of a number, numbers or an array of them: truth values; else None."""
+    if isinstance(value, (tuple, list)) and value:
+        first = replace_numbers(value[0])
+        return None if first is None else type(value)((first, *value[1:]))
+    if isinstance(value, np.ndarray):
+        return value.astype(bool)
+    return True if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_truth_values_are_no_numbers(calls: dict[str, Call]) -> None:
+    taken, count = set(), 0
+    for name, call in calls.items():
+        for slot in call.slots:
+            value = replace_numbers(call.args[slot] if isinstance(slot, int) else call.options[slot])
+            if value is not None:
+                count += 1
+                try:
+                    call.replace(slot, value)
+                except ConvexAdamError:
+                    continue
+                taken.add(name)
+    assert taken <= TAKES_TRUTH_VALUES
+    assert count > 140

@@ -75,16 +75,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except UsageError as error:
             logger.error("convexadam: %s", error)
             return 2
-        except ConvexAdamError as error:
-            logger.error("convexadam: %s", " ".join(str(error).split()))
-            return 1
         except KeyboardInterrupt:
             logger.error("convexadam: interrupted")
             return 130
         except BrokenPipeError:  # the reader, such as head, has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python flushes, and fails, once more
             return 1
+        except (ConvexAdamError, OSError) as error:
+            logger.error("convexadam: %s", _describe(error))
+            return 1
         return 0
+
+
+def _describe(error: ConvexAdamError | OSError) -> str:
+    """Return the message of an error on one line; those of the system are of names and folders that it refuses."""
+    if isinstance(error, ConvexAdamError):
+        return " ".join(str(error).split())
+    return f"cannot use {error.filename}: {error.strerror}; choose another path"
 
 
 @contextmanager
@@ -98,6 +105,8 @@ def _flush_output() -> Iterator[None]:
 
 def _parse_command(arguments: list[str]) -> Any:
     """Return the command of the arguments; exits for help and for wrong usage."""
+    if "" in arguments:  # which would be the current folder, or be left out
+        raise UsageError("arguments must not be empty, got ''; check the variables of the shell")
     name, *options = arguments or [""]
     if name not in ("register", *_COMMANDS):
         arguments = ["--help" if argument == HELP_ALL else argument for argument in arguments]

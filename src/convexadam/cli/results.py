@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -54,9 +55,9 @@ def _find_existing(folder: Path) -> Path:
 
 def check_outputs(results: Iterable[Path], inputs: Iterable[Path | None]) -> None:
     """Raise if a result would replace a folder, an input or another result."""
-    input_paths, result_paths = {path.resolve() for path in inputs if path is not None}, set[Path]()
+    input_paths, result_paths = {_resolve(path) for path in inputs if path is not None}, set[Path]()
     for path in results:
-        resolved = path.resolve()
+        resolved = _resolve(path)
         if path.is_dir():
             raise FileError(f"cannot write {path}: it is a folder; remove it, or choose another --output-dir")
         if resolved in input_paths:
@@ -66,10 +67,14 @@ def check_outputs(results: Iterable[Path], inputs: Iterable[Path | None]) -> Non
         result_paths.add(resolved)
 
 
+def _resolve(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # `Path.resolve` raises where links form a loop
+
+
 def check_learn2reg_path(path: Path, output_dir: Path) -> None:
     """Raise unless the field can be written after the output folder is created."""
     check_learn2reg_name(path)
-    folder, created = path.resolve().parent, output_dir.resolve()
+    folder, created = _resolve(path).parent, _resolve(output_dir)
     if not folder.is_dir() and folder not in (created, *created.parents):
         raise FileError(f"cannot write {path}: {path.parent} is not a folder; create it first, or choose another")
 

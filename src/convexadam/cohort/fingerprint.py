@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
+from convexadam.errors import FileError
 from convexadam.registration import RegistrationConfig
 from convexadam.registration.toml import as_plain
 
@@ -40,15 +42,19 @@ def describe_file(path: Path, before: FileRecord | None = None) -> FileRecord:
     ------
     OSError
         If it cannot be read.
+    FileError
+        If it is a pipe or a device.
     """
     parts = _find_parts(path)
     stats = [part.stat() for part in parts]
-    size, mtime_ns = sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
+    size, mtime_ns = sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
     for known in (before, _KNOWN.get(path)):
         if known is not None and (known.size, known.mtime_ns) == (size, mtime_ns):
             return known
     content = hashlib.sha256()
-    for part in parts:
+    for part, found in zip(parts, stats, strict=True):
+        if not stat.S_ISREG(found.st_mode):  # a pipe would wait for its writer
+            raise FileError(f"{part} must be a file with an image, got a pipe or device; save it as a file first")
         with part.open("rb") as file:
             content.update(hashlib.file_digest(file, "sha256").digest())
     record = FileRecord(size=size, mtime_ns=mtime_ns, sha256=content.hexdigest())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from convexadam.errors import FileError, InputError
 from convexadam.io import PairFiles
-from convexadam.io.ids import name_files
+from convexadam.io.ids import check_only_images, name_files
 from convexadam.io.reading import StrPath
 
 _APART = {"derivatives", "sourcedata", "code"}
@@ -34,6 +34,8 @@ def pair_with_fixed(fixed: StrPath, moving: str) -> tuple[PairFiles, ...]:
     ------
     FileError
         If the fixed image does not exist, or no other file has such a name.
+    InputError
+        If some of the files are label maps or masks by their names, such as ``a_labels.nii.gz`` or ``a_dseg.nii.gz``.
 
     Examples
     --------
@@ -62,6 +64,8 @@ def pair_all(images: str) -> tuple[PairFiles, ...]:
     ------
     FileError
         If fewer than two files have such a name.
+    InputError
+        As for `pair_with_fixed`.
 
     Examples
     --------
@@ -153,6 +157,7 @@ def _find(pattern: str, least: int) -> list[Path]:
             f"{pattern} must name at least {least} files, got {len(found)}; check the pattern, and quote it, so that "
             "the shell does not replace it"
         )
+    check_only_images(found, pattern)
     return found
 
 

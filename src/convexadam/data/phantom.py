@@ -311,7 +311,7 @@ def _corresponding_landmarks(frame: _Frame, person: Motion, motion: Motion, plan
 
 def _parse_grid(shape: Any, spacing_mm: Any, affine: Any) -> Grid:
     sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-    whole = all(isinstance(n, int) and (n == 1 or n >= _LEAST_VOXELS) for n in sizes)
+    whole = all(type(n) is int and (n == 1 or n >= _LEAST_VOXELS) for n in sizes)
     if len(sizes) != 3 or not whole or sizes.count(1) > 1:
         raise InputError(
             f"shape must be three whole numbers of at least {_LEAST_VOXELS} voxels, one of which may be 1, got "

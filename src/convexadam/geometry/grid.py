@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import operator
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from convexadam._arguments import check_arguments
-from convexadam._checks import check_number, is_finite, show
+from convexadam._checks import check_number, is_finite, is_number, show, to_whole
 from convexadam._typing import AxisWeights, Field, Points, Tensor, Triple
 from convexadam.errors import GeometryError
 from convexadam.geometry.tensors import check_allocation, parse_points, to_finest_float, to_matrix, working_dtype
@@ -77,7 +76,8 @@ class Grid:
     space_code: int = 1
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.space_code, numbers.Integral) and self.space_code in SPACE_CODES):
+        whole = isinstance(self.space_code, numbers.Integral) and is_number(self.space_code)
+        if not whole or self.space_code not in SPACE_CODES:
             raise GeometryError(f"space_code must be a code of NIfTI from 1 to 5, got {show(self.space_code)}; pass 1")
         object.__setattr__(self, "shape", _parse_shape(self.shape))
         object.__setattr__(self, "affine", _parse_affine(self.affine))
@@ -140,7 +140,7 @@ class Grid:
             If the spacing is not three integers within that range.
         """
         try:
-            steps = [operator.index(s) for s in spacing]
+            steps = [to_whole(s) for s in spacing]
         except TypeError as error:
             raise GeometryError(
                 f"spacing must be three whole numbers of voxels, got {show(spacing)}; round them"
@@ -292,7 +292,7 @@ def evaluate_affine(matrix: np.ndarray, shape: Triple, like: Tensor) -> Field:
 
 def _parse_shape(shape: Any) -> Triple:
     try:
-        numbers = tuple(operator.index(n) for n in shape)
+        numbers = tuple(to_whole(n) for n in shape)
     except TypeError as error:
         raise GeometryError(
             f"shape must be three whole numbers, got {show(shape)}; pass a tuple of integers"

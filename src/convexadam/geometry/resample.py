@@ -293,7 +293,7 @@ def _check_arguments(image: Image, reference: Grid, disp_mm: Tensor | None) -> N
 
 def _check_fill_value(fill_value: float, dtype: torch.dtype) -> None:
     """Raise if a tensor of this type would wrap, truncate or overflow the value silently."""
-    if not isinstance(fill_value, numbers.Real):
+    if not isinstance(fill_value, numbers.Real) or (isinstance(fill_value, bool) and dtype != torch.bool):
         raise ConfigError(f"fill_value must be a number, got {show(fill_value)}; pass a float or an integer")
     if dtype.is_floating_point:
         largest = torch.finfo(dtype).max

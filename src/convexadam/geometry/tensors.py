@@ -12,7 +12,7 @@ import torch
 from convexadam._arguments import find_obstacle
 from convexadam._checks import show
 from convexadam._claims import measure_memory
-from convexadam._typing import Float, Points, Shaped, Tensor
+from convexadam._typing import Float, Points, Tensor
 from convexadam.errors import ConfigError, InputError, OutOfMemoryError
 
 _WITHOUT_FLOAT64 = ("mps",)
@@ -20,6 +20,9 @@ _WITHOUT_FLOAT64 = ("mps",)
 
 _LARGEST = 1e30
 """Largest value of an image in float32; sums of its neighbours fit as well."""
+
+_LEAST_CONTRAST = 2.0**-11
+"""Range of values, as a share of the largest, of which float32 distinguishes 8192."""
 
 
 def finest_float(device: torch.device) -> torch.dtype:
@@ -40,11 +43,19 @@ def working_dtype(values: Tensor) -> torch.dtype:
 
 
 def to_float32(values: Tensor) -> Tensor:
-    """Convert to float32; float64 values beyond its range are divided by the largest one, which no feature notices."""
-    if values.dtype == torch.float64:
-        largest = values.detach().abs().amax()
-        if bool((largest > 0) & ((largest > _LARGEST) | (largest < 1 / _LARGEST))):
-            values = values / largest
+    """Convert to float32 without a loss of contrast.
+
+    An offset so large that float32 would round the differences of the values away is subtracted first, and values
+    beyond the range of float32 are divided by the largest one. No feature notices.
+    """
+    if values.dtype not in (torch.float64, torch.int32, torch.int64):
+        return values.float()
+    low, high = torch.stack(torch.aminmax(values.detach())).tolist()
+    largest, span = max(high, -low), high - low
+    if 0 < span < largest * _LEAST_CONTRAST:
+        values, largest = (values if values.is_floating_point() else values.long()) - low, span
+    if values.dtype == torch.float64 and largest > 0 and not 1 / _LARGEST <= largest <= _LARGEST:
+        values = values / largest
     return values.float()
 
 
@@ -56,13 +67,8 @@ def to_device(values: Tensor, device: torch.device | str) -> Tensor:
 
 def all_finite(values: Tensor) -> bool:
     """Whether a floating-point tensor has neither NaN nor Inf, without a temporary of its size."""
-    return bool(finiteness(values))
-
-
-def finiteness(values: Tensor) -> Shaped[Tensor, ""]:
-    """Return `all_finite` as a tensor on the device."""
     low, high = torch.aminmax(values.detach())  # both are NaN if any value is
-    return torch.maximum(high, -low) < torch.inf  # in fewer operations than ``isfinite``
+    return bool(torch.maximum(high, -low) < torch.inf)  # in fewer operations than ``isfinite``
 
 
 def to_matrix(values: Any) -> np.ndarray:
@@ -73,7 +79,7 @@ def to_matrix(values: Any) -> np.ndarray:
         values = values.detach().cpu()
         values = values.double() if values.is_floating_point() else values
     array = np.asarray(values)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "iuf":  # truth values are none
         raise TypeError(f"values must be real numbers, got {array.dtype}")
     return np.array(array, dtype=np.float64)
 
@@ -130,6 +136,8 @@ def parse_points(points: Any, name: str = "points", *, finite: bool = False) -> 
             raise InputError(
                 f"{name} must be a tensor or array (n, 3) of real numbers, got {show(points)}; pass one row per point"
             ) from error
+    if values.dtype == torch.bool:
+        raise InputError(f"{name} must be real numbers, got truth values; pass coordinates")
     if values.ndim != 2 or values.shape[1] != 3:
         raise InputError(f"{name} must have shape (n, 3), got {tuple(values.shape)}; pass one row per point")
     if finite and not bool(values.isfinite().all()):

@@ -40,8 +40,10 @@ def read_dicom_series(folder: Path, *, channels: bool = False, device: torch.dev
     for source in folder.iterdir():
         if source.is_file():
             check_element_lengths(source)
-    finder = sitk.ImageSeriesReader
+    finder, shown = sitk.ImageSeriesReader, sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # that there is no series is said below
     series = {name: finder.GetGDCMSeriesFileNames(str(folder), name) for name in finder.GetGDCMSeriesIDs(str(folder))}
+    sitk.ProcessObject.SetGlobalWarningDisplay(shown)
     if len(series) != 1:
         found = ", ".join(f"{name} ({len(files)} files)" for name, files in series.items()) or "none"
         raise FileError(

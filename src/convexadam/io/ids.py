@@ -11,6 +11,11 @@ from convexadam.errors import InputError
 
 _ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".mhd", ".nrrd", ".nhdr", ".hdr", ".img")
 
+_LABELS = re.compile(
+    r"(?:^|[._-])(?:labels?|(?:d|prob|a)?seg|segmentation|parcellation|(?:brain)?mask)$", re.IGNORECASE
+)
+"""End of the name of a label map or a mask, among them those of BIDS."""
+
 _LONGEST = 180
 """Bytes of an id; file systems allow 255, and temporary folders need some of them."""
 
@@ -41,6 +46,17 @@ def check_ids(ids: Sequence[str]) -> None:
         )
 
 
+def check_only_images(paths: Sequence[Path], pattern: str) -> None:
+    """Raise if a pattern of images names, by their names, label maps or masks beside them."""
+    labels = [path.name for path in paths if _LABELS.search(_strip_ending(path))]
+    if 0 < len(labels) < len(paths):
+        some = ", ".join(labels[:3])
+        raise InputError(
+            f"{pattern} must name images alone, got {len(labels)} that are label maps or masks by their names "
+            f"({some}); choose another pattern, or write a list"
+        )
+
+
 def name_files(paths: Sequence[Path]) -> dict[Path, str]:
     """Return a unique name for each file: its own, preceded by those of as many folders as tell files apart."""
     names: dict[Path, str] = {}
@@ -57,5 +73,9 @@ def name_files(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _join_parts(path: Path, depth: int) -> str:
-    stem = next((path.name.removesuffix(e) for e in _ENDINGS if path.name.endswith(e)), path.name)
+    stem = _strip_ending(path)
     return "_".join([*path.parts[:-1][-(depth - 1) :], stem] if depth > 1 else [stem]).replace("/", "")
+
+
+def _strip_ending(path: Path) -> str:
+    return next((path.name.removesuffix(e) for e in _ENDINGS if path.name.endswith(e)), path.name)

@@ -12,7 +12,7 @@ from typing import Any, final
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_flag
 from convexadam.errors import FileError, InputError
-from convexadam.io.ids import check_ids, name_files
+from convexadam.io.ids import check_ids, check_only_images, name_files
 from convexadam.io.reading import StrPath, check_file
 from convexadam.io.tables import read_rows
 
@@ -69,7 +69,7 @@ def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles
         If ``need_labels`` is not a truth value.
     InputError
         If columns are unknown or missing, files do not exist, or ids are not unique. The message lists all rows that
-        cannot be used.
+        cannot be used. Also if some files of a pattern are label maps or masks by their names.
 
     Examples
     --------
@@ -86,6 +86,7 @@ def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles
         paths = sorted(Path(found) for found in glob.glob(name))  # noqa: PTH207 (a pattern may begin with /)
         if not paths:
             raise FileError(f"{name} must name image files, got none; check the pattern, and quote it")
+        check_only_images(paths, name)
         if need_labels:
             raise InputError(f"scans must be a list with a column labels, got the pattern {name}; write a .csv file")
         return _name([ScanFiles(id="", image=path) for path in paths])
@@ -105,7 +106,9 @@ def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles
 
 
 def _find_problems(row: Mapping[Any, Any], folder: Path) -> list[str]:
-    found = [f"unknown column {key}" for key in row if key not in _COLUMNS]
+    found = [
+        "more cells than columns" if key is None else f"unknown column {key}" for key in row if key not in _COLUMNS
+    ]
     if "image" not in row:
         found.append("no image")
     for column in ("image", "labels"):

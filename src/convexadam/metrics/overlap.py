@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable
 from typing import TypeAlias
 
 import numpy as np
 import torch
 
-from convexadam._checks import show
+from convexadam._checks import show, to_whole
 from convexadam._typing import Shaped, Tensor
 from convexadam.errors import InputError
 from convexadam.geometry import Image
@@ -41,10 +40,9 @@ def dice(
         Two label maps ``[i, j, k]`` of any integer type on one grid, as tensors, arrays or `Image`; the second is the
         warped moving one.
     labels
-        Labels to evaluate; ``None`` for every non-zero label of the fixed image, so that a label which the warped image
-        lacks scores 0. Learn2Reg evaluates the labels that the fixed and the *original* moving image have in common:
-        pass ``common_labels(fixed, moving)`` for that. A label scores 0 if one of the two images lacks it, NaN if both
-        do.
+        Labels to evaluate; ``None`` for every non-zero label of either image, as ITK does. A label scores 0 if one of
+        the two images lacks it, NaN if both do. Learn2Reg evaluates the labels that the fixed and the *original* moving
+        image have in common: pass ``common_labels(fixed, moving)`` for that.
 
     Returns
     -------
@@ -68,7 +66,7 @@ def dice(
     in_both = _count_voxels(torch.where(same, fixed, torch.zeros_like(fixed)))
     in_both[0] = in_both.get(0, 0) - int((~same).sum())
     result = {}
-    for label in select_labels(in_fixed, labels):
+    for label in select_labels({*in_fixed, *in_moved}, labels):
         total = in_fixed.get(label, 0) + in_moved.get(label, 0)
         result[label] = 2 * in_both.get(label, 0) / total if total else math.nan
     return result
@@ -130,7 +128,7 @@ def select_labels(present: Iterable[int], labels: Iterable[int] | None) -> list[
         If ``labels`` are not whole numbers.
     """
     try:
-        return sorted({operator.index(n) for n in labels} if labels is not None else {int(n) for n in present} - {0})
+        return sorted({to_whole(n) for n in labels} if labels is not None else {int(n) for n in present} - {0})
     except TypeError as error:
         raise InputError(f"labels must be whole numbers, got {show(labels)}; pass a list of them") from error
 

@@ -45,7 +45,7 @@ def hd95(
     spacing_mm
         Voxel size along (i, j, k), in mm.
     labels
-        Labels to evaluate; ``None`` for every non-zero label of the fixed image.
+        Labels to evaluate; ``None`` for every non-zero label of either image.
 
     Returns
     -------
@@ -71,7 +71,8 @@ def hd95(
         raise InputError(
             f"spacing_mm must be three positive voxel sizes in mm, got {show(spacing_mm)}; pass grid.spacing_mm"
         ) from error
-    selected = select_labels(torch.unique(fixed_map).tolist() if labels is None else (), labels)
+    present = (label for each in (fixed_map, moved_map) for label in torch.unique(each).tolist())
+    selected = select_labels(present if labels is None else (), labels)
     if fixed_map.device.type != "cpu":
         return {n: hd95_on_device(fixed_map == n, moved_map == n, spacing_mm) for n in selected}
     fixed, moved = fixed_map.detach().numpy(), moved_map.detach().numpy()

@@ -24,7 +24,7 @@ from convexadam.features import (
 from convexadam.features.protocol import extract_unknown
 from convexadam.geometry import Affine, Image, Transform
 from convexadam.geometry.grid import sides_mm
-from convexadam.geometry.tensors import all_finite, check_values, finiteness, parse_device
+from convexadam.geometry.tensors import all_finite, check_values, parse_device
 from convexadam.io import as_image, read_transform
 from convexadam.io.convert import parse_on_grid_of
 from convexadam.kernels._device import read_numbers
@@ -37,6 +37,9 @@ _MAX_LABEL = 2**53
 
 _MAX_FEATURE = 1e12
 """Larger values, squared and summed over all voxels, overflow float32."""
+
+_FEW_VALUES = 256
+"""Those of eight bits."""
 
 _MAX_ANISOTROPY = 1000
 
@@ -96,13 +99,28 @@ def _check_images(images: Mapping[str, Image]) -> None:
         _check_shape_of_voxels(image, name)
     floating = {name: image for name, image in images.items() if image.data.is_floating_point()}
     if floating:
-        found = read_numbers({name: finiteness(image.data) for name, image in floating.items()})  # waits for a GPU once
-        for name in (name for name, finite in found.items() if not finite):
-            data = images[name].data
-            raise InputError(
-                f"the {name} image must be finite, got {int((~data.isfinite()).sum())} NaN or Inf in {data.numel()} "
-                "values; replace them, for example by the background value"
-            )
+        ends = {name: torch.aminmax(image.data.detach()) for name, image in floating.items()}
+        found = read_numbers({f"{name} {end}": v for name in ends for end, v in zip("<>", ends[name], strict=True)})
+        for name, image in floating.items():
+            _check_values_of_image(image.data, name, found[f"{name} <"], found[f"{name} >"])
+
+
+def _check_values_of_image(data: Channels, name: str, low: float, high: float) -> None:
+    """Raise if values are not finite, and warn if float32 distinguishes few of them."""
+    if not math.isfinite(low) or not math.isfinite(high):  # both are NaN if any value is
+        raise InputError(
+            f"the {name} image must be finite, got {int((~data.isfinite()).sum())} NaN or Inf in {data.numel()} "
+            "values; replace them, for example by the background value"
+        )
+    if data.dtype != torch.float32:
+        return
+    distinct = (high - low) / float(np.spacing(np.float32(max(high, -low))))
+    if 0 < distinct < _FEW_VALUES:
+        warnings.warn(
+            f"the {name} image has values from {low:.9g} to {high:.9g}, of which float32 distinguishes {distinct:.0f}; "
+            "if it had more contrast, subtract an offset before its conversion to float32, or pass float64",
+            stacklevel=5,
+        )
 
 
 def _parse_image(value: Any, affine: Any, device: torch.device | str | None) -> Image:
