@@ -314,3 +314,15 @@ def test_old_files_are_replaced(tmp_path: Path) -> None:
         write_image(Image(noise() + shift, GRIDS["RAS"]), tmp_path / "a.nii.gz")
     assert torch.equal(read_image(tmp_path / "a.nii.gz").data, noise() + 1)
     assert [p.name for p in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+def test_the_same_image_is_written_as_the_same_bytes(tmp_path: Path) -> None:
+    """Floating-point values are packed by another strategy, whose files other programs read as well."""
+    data = torch.randn(20, 18, 16, generator=torch.Generator().manual_seed(0))
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_image(Image.from_array(data), tmp_path / name)
+    packed = (tmp_path / "a.nii.gz").read_bytes()
+    assert packed == (tmp_path / "b.nii.gz").read_bytes()
+    nibabel.save(nibabel.load(tmp_path / "a.nii.gz"), tmp_path / "theirs.nii.gz")
+    assert gzip.decompress(packed) == gzip.decompress((tmp_path / "theirs.nii.gz").read_bytes())
+    assert len(packed) <= (tmp_path / "theirs.nii.gz").stat().st_size
