@@ -13,9 +13,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from studies import FAST, files, replace_content, rows, run, statuses, without_times
 
 from convexadam import (
+    Affine,
     ConfigError,
     FileError,
     InputError,
@@ -28,6 +30,7 @@ from convexadam import (
 from convexadam.cohort import COLUMNS, PairFiles, register_cohort
 from convexadam.executors import LocalExecutor
 from convexadam.io import use_header, write_transform
+from convexadam.registration import prepare
 
 PAIR_FILES = {"report.json", "moved.nii.gz", "transform.nii.gz"}
 
@@ -96,6 +99,33 @@ def test_what_is_done_is_kept(pairs: tuple[PairFiles, ...], tmp_path: Path) -> N
     assert (tmp_path / "cohort.csv").read_bytes() == table
     assert files(tmp_path) == before
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "pairs").rglob("*")} == times
+
+
+def test_without_measures_and_compression(pairs: tuple[PairFiles, ...], tmp_path: Path) -> None:
+    packed, plain = run(pairs, tmp_path / "packed"), run(pairs, tmp_path, measure=False, compress=False)
+    folder = tmp_path / "pairs" / "b"
+    assert {path.name for path in folder.iterdir()} == {"report.json", "moved.nii", "transform.nii"}
+    for name in ("moved.nii", "transform.nii"):
+        expected = nib.load(packed["b"].folder / f"{name}.gz")
+        np.testing.assert_array_equal(np.asarray(nib.load(folder / name).dataobj), np.asarray(expected.dataobj))
+    assert (plain["b"].quality, plain["b"].verdict) == (None, None)
+    assert rows(tmp_path)[0]["similarity_after"] == rows(tmp_path)[0]["verdict"] == ""
+    assert "quality" not in json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert statuses(run(pairs, tmp_path, measure=False, compress=False)) == {"b": "kept", "c": "kept"}
+    assert statuses(run(pairs, tmp_path, compress=False)) == {"b": "done", "c": "done"}
+    with pytest.raises(ConfigError, match="check_mirror must be False without measures"):
+        run(pairs, tmp_path, measure=False, check_mirror=True)
+
+
+def test_a_search_around_a_transform(pairs: tuple[PairFiles, ...], tmp_path: Path) -> None:
+    shift = np.eye(4)
+    shift[:3, 3] = 4, -4, 2
+    write_transform(Affine(shift), tmp_path / "start.tfm")
+    run([dataclasses.replace(pairs[0], search_start=tmp_path / "start.tfm")], tmp_path)
+    expected = prepare(pairs[0].fixed, FAST).register(pairs[0].moving, search_start=Affine(shift)).transform
+    found = read_transform(tmp_path / "pairs" / "b" / "transform.nii.gz")
+    assert torch.equal(found.disp_mm, expected.disp_mm)
+    assert not torch.equal(found.disp_mm, register(pairs[0].fixed, pairs[0].moving, FAST).transform.disp_mm)
 
 
 def change_file(pair: PairFiles) -> None:
