@@ -37,7 +37,7 @@ _SHOWN = 20
 
 _PRINT_INTERVAL_S = 30.0
 
-Pattern = Annotated[str | None, tyro.conf.arg(metavar="PATTERN", help_behavior_hint="")]
+Patterns = Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN", help_behavior_hint="")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Cohort(StudyOptions):
     fixed
         Image that all others are registered to.
     moving
-        The others, such as 'scans/*.nii.gz'.
+        The others, such as 'scans/*.nii.gz', or their names.
     all_pairs
         Register each pair of these images once.
     bids
@@ -91,8 +91,8 @@ class Cohort(StudyOptions):
     )
     output_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     fixed: OptionalFile = None
-    moving: Pattern = None
-    all_pairs: Pattern = None
+    moving: Patterns = ()
+    all_pairs: Patterns = ()
     bids: OptionalFile = None
     suffix: str = "T1w"
     set: Annotated[
@@ -153,11 +153,16 @@ class Cohort(StudyOptions):
             "--all-pairs": self.all_pairs,
             "--bids": self.bids,
         }
-        if len(given := [name for name, value in ways.items() if value is not None]) != 1:
+        if len(given := [name for name, value in ways.items() if value]) != 1:
             raise UsageError(
                 f"pairs must be given in one way, {', '.join(ways)}, got {' and '.join(given) or 'none'}; choose one"
             )
-        if (self.moving is not None) > (self.fixed is not None):
+        if self.manifest is not None and self.manifest.is_dir():
+            raise UsageError(
+                f"MANIFEST must be a file with a list of pairs, got the folder {self.manifest}; name its images by "
+                f"--fixed IMAGE --moving '{self.manifest}/*.nii.gz', or a folder in BIDS layout by --bids"
+            )
+        if self.moving and self.fixed is None:
             raise UsageError("--fixed must be given with --moving, got none; name the image to register to")
         if self.fixed is not None and given[0] in ("MANIFEST", "--all-pairs"):
             raise UsageError(f"--fixed must be omitted with {given[0]}, which says what is registered to what")
@@ -171,16 +176,16 @@ class Cohort(StudyOptions):
     def _find_pairs(self) -> Sequence[PairFiles]:
         if self.manifest is not None:
             return read_manifest(self.manifest)
-        if self.all_pairs is not None:
+        if self.all_pairs:
             return pair_all(self.all_pairs)
         if self.bids is not None:
             return pair_bids(self.bids, self.suffix, self.fixed)
         assert self.fixed is not None
-        assert self.moving is not None
         return pair_with_fixed(self.fixed, self.moving)
 
     def _describe_source(self) -> str:
-        return str(self.manifest or self.all_pairs or self.bids or f"{self.fixed}, {self.moving}")
+        patterns = " ".join(self.moving or self.all_pairs)
+        return str(self.manifest or self.bids or (f"{self.fixed}, {patterns}" if self.moving else patterns))
 
     def _print_plan(self, pairs: Sequence[PairFiles], config: RegistrationConfig) -> None:
         plan = plan_cohort(
