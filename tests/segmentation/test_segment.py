@@ -149,7 +149,7 @@ def test_scans_are_named_as_pairs_of_a_cohort(study: Path, tmp_path: Path) -> No
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "t1.v2.nii.gz").touch()
     assert [scan.id for scan in read_scans(tmp_path / "*" / "t1*.nii.gz")] == ["01_t1.v2", "02_t1.v2"]
-    expanded = [path for path in tmp_path.glob("*/t1*.nii.gz")]
+    expanded = list(tmp_path.glob("*/t1*.nii.gz"))
     assert read_scans(expanded) == read_scans(tmp_path / "*" / "t1*.nii.gz")
     with pytest.raises(InputError, match=r"got the folder .*; write '.*/\*\.nii\.gz'"):
         read_scans(tmp_path)
