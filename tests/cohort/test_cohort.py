@@ -13,11 +13,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from studies import FAST, files, replace_content, rows, run, statuses, without_times
 
 from convexadam import (
-    Affine,
     ConfigError,
     FileError,
     InputError,
@@ -30,7 +28,6 @@ from convexadam import (
 from convexadam.cohort import COLUMNS, PairFiles, register_cohort
 from convexadam.executors import LocalExecutor
 from convexadam.io import use_header, write_transform
-from convexadam.registration import prepare
 
 PAIR_FILES = {"report.json", "moved.nii.gz", "transform.nii.gz"}
 
@@ -115,17 +112,6 @@ def test_without_measures_and_compression(pairs: tuple[PairFiles, ...], tmp_path
     assert statuses(run(pairs, tmp_path, compress=False)) == {"b": "done", "c": "done"}
     with pytest.raises(ConfigError, match="check_mirror must be False without measures"):
         run(pairs, tmp_path, measure=False, check_mirror=True)
-
-
-def test_a_search_around_a_transform(pairs: tuple[PairFiles, ...], tmp_path: Path) -> None:
-    shift = np.eye(4)
-    shift[:3, 3] = 4, -4, 2
-    write_transform(Affine(shift), tmp_path / "start.tfm")
-    run([dataclasses.replace(pairs[0], search_start=tmp_path / "start.tfm")], tmp_path)
-    expected = prepare(pairs[0].fixed, FAST).register(pairs[0].moving, search_start=Affine(shift)).transform
-    found = read_transform(tmp_path / "pairs" / "b" / "transform.nii.gz")
-    assert torch.equal(found.disp_mm, expected.disp_mm)
-    assert not torch.equal(found.disp_mm, register(pairs[0].fixed, pairs[0].moving, FAST).transform.disp_mm)
 
 
 def change_file(pair: PairFiles) -> None:

@@ -30,9 +30,9 @@ from convexadam.continuous import Level
 from convexadam.errors import ConfigError, GeometryError, InputError
 from convexadam.geometry import Transform
 from convexadam.registration import prepare
-from convexadam.registration.warm import make_warm_config
 from convexadam.series import FrameSeries, measure_motion, read_series, register_series, write_series
 from convexadam.series.motion import smooth_transforms
+from convexadam.series.register import make_warm_config
 
 GRID = Grid((30, 28, 26), np.diag([2.0, 2, 2, 1]))
 CENTRE = np.array([29.0, 27, 25])

@@ -19,7 +19,7 @@ from convexadam.cohort.fingerprint import FileRecord, describe_files, make_finge
 from convexadam.cohort.outcome import CohortOutcome
 from convexadam.cohort.truth import Truth
 from convexadam.errors import ConfigError, ConvexAdamError, FileError, GeometryError, InputError, MissingExtraError
-from convexadam.io import PairFiles, read_image, read_transform, use_header
+from convexadam.io import PairFiles, read_image, use_header
 from convexadam.io.nifti_placement import HeaderForm
 from convexadam.registration import PreparedImage, RegistrationConfig, RegistrationResult, prepare
 from convexadam.registration.files import REPORT, Output, name_outputs, write_outputs
@@ -130,8 +130,7 @@ def _register_pair(job: PairJob, start: float, caught: list[warnings.WarningMess
         "moving_segmentation": pair.moving_segmentation,
         "initial_transform": pair.initial_transform,
     }
-    around = None if pair.search_start is None else read_transform(pair.search_start)
-    result = prepared.register(moving, search_start=around, **others)
+    result = prepared.register(moving, **others)
     quality = None
     if job.measure:
         mirrored = prepared.register_mirrored(moving, **others) if job.check_mirror else None

@@ -36,9 +36,6 @@ class PairFiles:
         Reference landmarks for the evaluation: corresponding points row by row, in voxel indices of their own image.
     initial_transform
         Transform from fixed to moving space to start from.
-    search_start
-        Transform from fixed to moving space around which the first search covers its radius, see
-        `convexadam.registration.PreparedImage.register`.
     preset
         Name of the settings of this pair; ``None`` for those of all pairs.
 
@@ -62,7 +59,6 @@ class PairFiles:
     fixed_landmarks: Path | None = None
     moving_landmarks: Path | None = None
     initial_transform: Path | None = None
-    search_start: Path | None = None
     preset: str | None = None
 
     def __post_init__(self) -> None:

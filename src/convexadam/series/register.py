@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ import torch
 from convexadam._atomic import make_folder
 from convexadam._checks import check_choice, check_count, check_number
 from convexadam._lock import lock_folder
+from convexadam._typing import PerAxis
 from convexadam._version import VERSION
 from convexadam.errors import ConvexAdamError
 from convexadam.geometry import Affine, Image, Transform, compose
@@ -26,9 +28,11 @@ from convexadam.io.reading import StrPath
 from convexadam.registration import PreparedImage, RegistrationConfig, RegistrationResult, prepare
 from convexadam.registration.files import name_transform
 from convexadam.registration.presets import parse_config
-from convexadam.registration.warm import make_warm_config
 from convexadam.series.frames import FrameSeries, average_frames, read_series, write_series
 from convexadam.series.motion import FrameMotion, measure_motion, smooth_transforms, write_motion
+
+_ITERATIONS = 0.7
+"""Share of the iterations of a frame by itself that one which starts at the frame before takes."""
 
 _WORSE = 1.2
 """Factor of the dissimilarity of the frame before from which on a start there is doubted."""
@@ -298,6 +302,29 @@ class _Run:
             points = self.series.frames[0].grid.index_to_world(_lattice(target.grid.shape))
             found.update(np.ascontiguousarray(previous.transform(points).numpy()).tobytes())
         return found.hexdigest()
+
+
+def make_warm_config(config: RegistrationConfig) -> RegistrationConfig:
+    """Return settings for a frame that starts at the field of the one before, see `register_series`.
+
+    What is left to find is the motion between two frames. The search is not made inverse consistent, which would take
+    longer than all the rest of it.
+    """
+    searches = tuple(replace(search, radius=_halve(search.radius), inverse_consistency=0) for search in config.searches)
+    refine = config.continuous
+    if refine is not None:
+        levels = tuple(replace(level, iterations=math.ceil(_ITERATIONS * level.iterations)) for level in refine.levels)
+        refine = replace(refine, levels=levels)
+    discrete = searches if isinstance(config.discrete, tuple) else next(iter(searches), None)
+    return config if config.is_linear else replace(config, linear=None, discrete=discrete, continuous=refine)
+
+
+def _halve(radius: PerAxis) -> PerAxis:
+    """Return half of a radius, rounded up."""
+    if isinstance(radius, tuple):
+        i, j, k = (math.ceil(r / 2) for r in radius)
+        return i, j, k
+    return math.ceil(radius / 2)
 
 
 def _lattice(shape: Sequence[int]) -> torch.Tensor:

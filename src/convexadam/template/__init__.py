@@ -7,8 +7,9 @@ The output folder holds
 - ``scans/ID/`` for each scan: ``transform.nii.gz`` from the template to the scan, ``log_jacobian.nii.gz``, and
   ``labels.nii.gz`` if the scan has labels, on the grid of the template;
 - ``labels.nii.gz`` and ``confidence.nii.gz``: the majority vote of these labels;
-- ``rounds/NN/``: the template that a round starts with, ``initial/``, the transforms at which deformable registrations
-  start, and the registrations, a cohort (see `convexadam.cohort`), from which an interrupted run continues.
+- ``rounds/NN/``: the template that a round starts with, ``initial/``, the affine transforms at which deformable
+  registrations start, and the registrations, a cohort (see `convexadam.cohort`), from which an interrupted run
+  continues.
 """
 
 from convexadam.template.build import Template, TemplateRound, build_template

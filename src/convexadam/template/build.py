@@ -16,7 +16,8 @@ from convexadam._lock import lock_folder
 from convexadam.cohort import register_cohort
 from convexadam.errors import ConvexAdamError, InputError
 from convexadam.executors import Executor
-from convexadam.geometry import Grid, Image, Transform
+from convexadam.geometry import Affine, Grid, Image, Transform
+from convexadam.geometry.linear_maps import fit_affine
 from convexadam.io import (
     PairFiles,
     ScanFiles,
@@ -36,7 +37,6 @@ from convexadam.segmentation import Fusion, MajorityVote, fuse_labels
 from convexadam.template.average import FOREGROUND, RunningAverage, scale_intensity, sharpen
 from convexadam.template.placement import AlignedScan, place_scans
 from convexadam.template.shape import ShapeAverage, ShapeUpdate
-from convexadam.template.starts import Starts
 
 
 @final
@@ -144,9 +144,8 @@ def build_template(
     Each round registers all scans to the present template, moves the template to the mean of their shapes, and averages
     the scans there, each interpolated once. The mean of linear maps is that of their matrix logarithms, and the mean
     displacement is removed by its inverse, so that the result does not depend on which scan comes first. Averages weigh
-    scans by their residuals (`RunningAverage`). Deformable rounds start at the transforms of the round before: the
-    first one at affine ones, others with a smaller search and fewer iterations (`make_warm_config`) around the field of
-    the round before. They leave out scans that failed there.
+    scans by their residuals (`RunningAverage`). Deformable rounds start at the affine part of the transforms of the
+    round before, and leave out scans that failed there.
 
     An interrupted call continues when it is repeated: finished registrations are kept (see `convexadam.cohort`). The
     folder is described in `convexadam.template`.
@@ -210,12 +209,11 @@ def build_template(
             current = average.find_mean()
         else:
             current = scale_intensity(read_image(start)).data[0].cpu()
-        done, starts = list[TemplateRound](), None
+        done = list[TemplateRound]()
         for number, step in enumerate(steps):
             place = make_folder(folder / "rounds" / f"{number:02d}")
             write_image(Image(sharpen(current, sharpening)[None], grid), place / "template.nii.gz")
-            if not step.is_linear and number:
-                starts = Starts.write(place / "initial", scans_at, grid, current)
+            starts = None if step.is_linear or not linear_rounds else _fit_affines(scans_at, grid, current)
             found = _register(group, place, step, starts, executor, device)
             update = _find_update(found, grid, current, symmetric=symmetric)
             scans_at = {name: replace(scan, update=update.transform) for name, scan in found.items()}
@@ -254,23 +252,33 @@ def _list_scans(scans: StrPath | Sequence[ScanFiles]) -> tuple[ScanFiles, ...]:
     return tuple(sorted(group, key=lambda scan: scan.id))
 
 
+def _fit_affines(scans_at: dict[str, AlignedScan], grid: Grid, template: torch.Tensor) -> dict[str, Affine]:
+    """Return the affine part of the transform to each scan over the foreground of the template."""
+    weight = (template > FOREGROUND).float()
+    return {name: fit_affine(scan.read(), grid, weight) for name, scan in scans_at.items()}
+
+
 def _register(
     group: Sequence[ScanFiles],
     place: Path,
     config: RegistrationConfig,
-    starts: Starts | None,
+    starts: dict[str, Affine] | None,
     executor: Executor | None,
     device: str | None,
 ) -> dict[str, AlignedScan]:
     """Register scans to the template of a round; return them in the order of the ids.
 
-    With ``starts``, scans begin there, without a linear alignment, and others are left out.
+    With ``starts``, scans start at these affine transforms, without a linear alignment, and others are left out.
     """
     fixed = place / "template.nii.gz"
     outputs: tuple[Output, ...] = ("transform",)
     pairs = [PairFiles(id=scan.id, fixed=fixed, moving=scan.image) for scan in group]
     if starts is not None:
-        config, pairs = starts.apply(config, pairs)
+        folder = make_folder(place / "initial")
+        pairs = [replace(p, initial_transform=folder / f"{p.id}.tfm") for p in pairs if p.id in starts]
+        for pair in pairs:
+            write_transform(starts[pair.id], folder / f"{pair.id}.tfm")
+        config = replace(config, linear=None)
     found, errors = dict[str, AlignedScan](), list[str]()
     for outcome in register_cohort(
         pairs,

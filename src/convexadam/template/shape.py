@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,8 @@ from convexadam._typing import Field, Volume
 from convexadam.geometry import Affine, DisplacementField, Grid, Image, Transform, compose, resample
 from convexadam.geometry.linear_maps import average_affines, fit_affine
 
-_FINE = 64
-"""Voxels along an axis below which displacements are averaged at each of them."""
+_LARGE = 2**20
+"""Voxels of a grid up to which displacements are averaged at each of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class ShapeAverage:
 
     def __init__(self, grid: Grid, weight: Volume, *, symmetric: bool = False) -> None:
         self._grid, self._weight, self._symmetric = grid, weight, symmetric
-        self._nodes = coarsen(grid)
+        self._nodes = _coarsen(grid)
         self._sum = torch.zeros((3, *self._nodes.shape), dtype=torch.float64, device="cpu")
         self._affines = list[Affine]()
 
@@ -80,9 +81,9 @@ class ShapeAverage:
         )
 
 
-def coarsen(grid: Grid) -> Grid:
-    """Return a grid with the same ends and, along axes of at least 64 voxels, half as many steps."""
-    steps = [n - 1 if n < _FINE else n // 2 for n in grid.shape]
+def _coarsen(grid: Grid) -> Grid:
+    """Return a grid with the same ends and, if it is large, half as many steps along each axis."""
+    steps = [n // 2 if math.prod(grid.shape) > _LARGE else n - 1 for n in grid.shape]
     scale = [(n - 1) / step if step else 1.0 for n, step in zip(grid.shape, steps, strict=True)]
     i, j, k = (step + 1 for step in steps)
     return Grid((i, j, k), grid.affine @ np.diag([*scale, 1.0]), grid.space_code)
