@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,9 +109,17 @@ FUSIONS = {
 
 
 def fusions() -> str:
-    """Return the overlap and the time of label fusions."""
+    """Return the overlap and the time of label fusions; of methods that fused all whole brains, also the mean."""
     rows = sorted(rows_of("fusion"), key=lambda r: (r["block"], r["target"], r["preset"], -float(r["dice"])))
-    shown = (
+    whole = {
+        name: [float(r["dice"]) for r in rows if not r["block"] and r["method"] == name]
+        for name in ("joint", "majority")
+    }
+    means = [
+        [f"mean of the {len(dice)} whole brains", "`best`", "15", FUSIONS[name], f"{fmean(dice):.4f}", "", ""]
+        for name, dice in whole.items()
+    ]
+    shown = [
         [
             f"{r['target']}, {'block of ' + r['block'] + ' voxels' if r['block'] else 'whole brain'}",
             f"`{r['preset']}`",
@@ -121,9 +130,9 @@ def fusions() -> str:
             r["registration_cpu_seconds"],
         ]
         for r in rows
-    )
+    ]
     heads = ("target", "preset", "atlases", "fusion", "Dice", "CPU seconds", "of the registrations")
-    return table(heads, shown)
+    return table(heads, [*means, *shown])
 
 
 def templates() -> str:
