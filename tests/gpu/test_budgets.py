@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from pretend import DEVICE, PretendedGpu
+from settings import make_best
 
 from convexadam import preset, register
 
@@ -23,14 +24,15 @@ SLACK = 0.9
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("budget", BUDGETS, ids=lambda budget: budget["preset"])
+@pytest.mark.parametrize("budget", BUDGETS, ids=lambda budget: f"{budget['preset']} {budget['contrasts']}".strip())
 def test_a_registration_stays_within_its_budget(budget: dict[str, str], counted: PretendedGpu) -> None:
     size = (int(budget["size"]),) * 3
     fixed, moving = (torch.rand(size, generator=torch.Generator().manual_seed(s)).to(DEVICE) for s in range(2))
     record = counted.record
     record.start()
     before = record.bytes_alive
-    register(fixed, moving, preset(budget["preset"]))
+    config = make_best(budget["contrasts"]) if budget["contrasts"] else preset(budget["preset"])
+    register(fixed, moving, config)
     launches = sum(record.operations.values()) + sum(record.launches.values())
     found = {
         "launches": launches,
