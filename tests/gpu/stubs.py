@@ -82,6 +82,7 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_add_step": _copy("step"),
     "_apply_update": _fill(),
     "_average": _fill(average=1.0),
+    "_average_box": _copy("source"),
     "_collect": _fill(gradient=1e-3, information=0.0),
     "_compare": _compare,
     "_compute_determinant": _fill(out=1.0),

@@ -184,7 +184,7 @@ def measure_ranges(levels: Sequence[FeatureLevel], others: Sequence[FeatureLevel
 
 
 def compute_ranges(levels: Sequence[FeatureLevel], others: Sequence[FeatureLevel] = ()) -> Float[Tensor, " n"]:
-    """Compute what `read_ranges` returns, on the device: five numbers of each level, and the others' largest values."""
+    """Compute what `read_ranges` returns, on the device: six numbers of each level, and the others' largest values."""
     measured = [
         measure_range(unpack(level.fixed), unpack(level.moving), level.fixed_weight, level.moving_weight)
         for level in levels
@@ -194,8 +194,8 @@ def compute_ranges(levels: Sequence[FeatureLevel], others: Sequence[FeatureLevel
 
 def read_ranges(numbers: Sequence[float], levels: int) -> list[FeatureRange]:
     """Return the ranges of so many levels from the numbers of `compute_ranges`."""
-    found = [list(numbers[n : n + 5]) for n in range(0, 5 * levels, 5)]
-    found[0][0] = max([found[0][0], *numbers[5 * levels :]], key=lambda size: (math.isnan(size), size))
+    found = [list(numbers[n : n + 5]) for n in range(0, 6 * levels, 6)]
+    found[0][0] = max([found[0][0], *numbers[6 * levels :]], key=lambda size: (math.isnan(size), size))
     return [
         FeatureRange(largest=largest, span=span, contrast=contrast > 0, weighted=weighted > 0, overlap=overlap > 0)
         for largest, span, contrast, weighted, overlap in found
