@@ -15,7 +15,7 @@ from convexadam.continuous.similarity import Ssd
 from convexadam.errors import ConfigError, InputError
 from convexadam.kernels._device import allocate
 from convexadam.kernels.local_normalisation import mean_squared_slopes, normalise_locally, scale_channels
-from convexadam.kernels.warp_ssd import overlap_weight
+from convexadam.kernels.warp_ssd import overlap_weight, pack_features
 
 _MOST_RADIUS = 1000
 _MOST_CHANNELS = 10_000
@@ -130,8 +130,8 @@ class JointSsd:
         InputError
             If the maps have fewer channels than the parts need.
         """
-        similarity, maps = self.pack([fixed, moving], start, weights)
-        return similarity.prepare(maps[0], maps[1], start, weights)
+        similarity, joined = self._join([fixed, moving], start, weights)
+        return similarity.prepare(joined[0], joined[1], start, weights)
 
     @check_arguments
     def pack(self, maps: list[Channels], start: Field, weights: Weights) -> tuple[Ssd, Compared]:
@@ -142,6 +142,11 @@ class JointSsd:
         InputError
             If there are not two maps, or they have fewer channels than the parts need.
         """
+        similarity, joined = self._join(maps, start, weights)
+        return similarity, pack_features(joined)
+
+    def _join(self, maps: list[Channels], start: Field, weights: Weights) -> tuple[Ssd, list[Channels]]:
+        """Return the channels of all parts of both images, and how they are compared."""
         if len(maps) != 2:
             raise InputError(f"maps must be those of the fixed and of the moving image, got {len(maps)}; pass both")
         needed = max(part.first + part.channels for part in self.parts)
@@ -167,7 +172,7 @@ class JointSsd:
             first += part.channels
         for target in (fixed, moving):
             scale_channels(target, factors)
-        return Ssd(robust_scale=self.robust_scale), (fixed, moving)
+        return Ssd(robust_scale=self.robust_scale), [fixed, moving]
 
     def _write_parts(self, features: Channels, weight: Volume | None) -> Float[Tensor, "p i j k"]:
         """Return the channels of all parts, last in memory."""

@@ -150,19 +150,19 @@ def _to_padded_rows(features: Channels, storage: torch.dtype, ends: _Ends | None
     count = features.shape[0]
     # a power of two up to one block, then complete blocks; at least four, so that a load is a whole word
     width = max(4, min(triton.next_power_of_2(count), -(-count // _CHANNELS) * _CHANNELS))
-    source = features.detach().contiguous()
-    rows = torch.empty((*source.shape[1:], width), dtype=storage, device=source.device)
-    points = source[0].numel()
+    points, last = features[0].numel(), features.detach().permute(1, 2, 3, 0)
+    source, apart, along = (last, 1, count) if last.is_contiguous() else (features.detach().contiguous(), points, 1)
+    rows = torch.empty((*features.shape[1:], width), dtype=storage, device=source.device)
     scale = (None, None, None) if ends is None else (*ends.of_each, ends.found)
     with torch.cuda.device(source.get_device()):
         _write_rows[(triton.cdiv(points, _POINTS_OF_ROWS),)](
-            source, *scale, rows, points, count, width, triton.next_power_of_2(width), _POINTS_OF_ROWS, **_OPTIONS
+            source, *scale, rows, points, apart, along, count, width, triton.next_power_of_2(width), _POINTS_OF_ROWS, **_OPTIONS
         )
     return rows
 
 
 @no_type_check
-@triton.jit(do_not_specialize=["points"])
+@triton.jit(do_not_specialize=["points", "apart", "along"])
 def _write_rows(
     features,
     fixed_end,
@@ -170,18 +170,20 @@ def _write_rows(
     found,
     rows,
     points,
+    apart,
+    along,
     count: tl.constexpr,
     width: tl.constexpr,
     wide: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Store ``[c, n]`` as ``[n, width]``, with zeros for the channels that there are not.
+    """Store channels that lie ``apart`` in memory, points ``along`` it, as ``[n, width]``, with zeros for the rest.
 
     If the largest values are given, features are divided by a power of two that is not below, which is stored too.
     """
     point = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     channel = tl.arange(0, wide)
-    at = channel[None, :].to(tl.int64) * points + point[:, None]
+    at = channel[None, :].to(tl.int64) * apart + point[:, None] * along
     valid = (point < points)[:, None]
     values = tl.load(features + at, mask=valid & (channel < count)[None, :], other=0.0)
     if fixed_end is not None:
