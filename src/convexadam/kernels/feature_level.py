@@ -11,14 +11,11 @@ from typing import final
 import torch
 
 from convexadam._typing import AxisWeights, Field, Float, Guide, Tensor, Triple, Volume
+from convexadam.kernels import block_mean
 from convexadam.kernels.feature_range import measure_range
 from convexadam.kernels.landmarks import LandmarkPairs
-from convexadam.kernels.resize import pool, resample_control_points, scale_to_control_points, scale_to_voxels
+from convexadam.kernels.resize import resample_control_points, scale_to_control_points, scale_to_voxels
 from convexadam.kernels.warp_ssd import FeatureMap, FeatureRows, unpack
-
-_WHOLE = 0.999
-"""Share of voxels with weight from which on a control point is complete."""
-
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -168,11 +165,7 @@ def complete_weight(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
 
     If a mask is so thin that no control point is complete, partial ones count.
     """
-    if spacing == (1, 1, 1):
-        return weight
-    pooled, share = (pool(w[None], spacing)[0] for w in (weight, weight.sign()))
-    complete = pooled.masked_fill(share <= _WHOLE, 0.0)
-    return torch.where(complete.amax() > 0, complete, pooled)
+    return weight if spacing == (1, 1, 1) else block_mean.complete_weight(weight, spacing)
 
 
 def measure_ranges(levels: Sequence[FeatureLevel], others: Sequence[FeatureLevel] = ()) -> list[FeatureRange]:
