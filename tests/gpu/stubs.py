@@ -123,7 +123,7 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_sample_both": _fill(samples=20.0),
     "_square_slopes": _fill(parts=0.1),
     "_summarise": _fill(out=1.0),
-    "_select_complete": _copy("means"),
+    "_select_complete": _fill(),
     "_scale": _copy("source"),
     "_sum_moments": _fill(sums=1.0),
     "_sum_differences": _fill(total=(0.0, 1.0)),

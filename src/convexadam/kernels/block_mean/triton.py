@@ -38,14 +38,11 @@ def complete_weight(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
     _, n1, n2 = source.shape
     m0, m1, m2 = _count_blocks(source[None], spacing)
     grid, sizes = launch_grid((m0, m1, m2), _BOX), (n1, n2, m0, m1, m2, *spacing)
-    means, shares, result = source.new_empty((3, m0, m1, m2)).unbind()
-    parts = source.new_empty(grid[::-1])
+    means, shares, parts = source.new_empty((m0, m1, m2)), source.new_empty((m0, m1, m2)), source.new_empty(grid[::-1])
     with torch.cuda.device(source.get_device()):
         _average_weights[grid](source, means, shares, parts, *sizes, WHOLE, *_BOX, **_OPTIONS)
-        _select_complete[grid](
-            means, shares, parts, result, parts.numel(), m0, m1, m2, WHOLE, _PARTS, *_BOX, **_OPTIONS
-        )
-    return result
+        _select_complete[grid](means, shares, parts, parts.numel(), m0, m1, m2, WHOLE, _PARTS, *_BOX, **_OPTIONS)
+    return means
 
 
 _PARTS = 128
@@ -145,7 +142,6 @@ def _select_complete(
     means,
     shares,
     parts,
-    out,
     count,
     m0,
     m1,
@@ -156,11 +152,11 @@ def _select_complete(
     box1: tl.constexpr,
     box2: tl.constexpr,
 ):
-    """Replace means of incomplete blocks by 0, unless there is no complete one."""
+    """Replace means of incomplete blocks by 0, in place, unless there is no complete one."""
     _, _, _, at, valid = points_of_box(m0, m1, m2, box0, box1, box2)
     largest = tl.zeros((wide,), tl.float32)
     for first in range(0, count, wide):
         part = first + tl.arange(0, wide)
         largest = tl.maximum(largest, tl.load(parts + part, mask=part < count, other=0.0))
     mean, share = tl.load(means + at, mask=valid, other=0.0), tl.load(shares + at, mask=valid, other=0.0)
-    tl.store(out + at, tl.where((share > whole) | (tl.max(largest, 0) <= 0), mean, 0.0), mask=valid)
+    tl.store(means + at, tl.where((share > whole) | (tl.max(largest, 0) <= 0), mean, 0.0), mask=valid)
