@@ -159,4 +159,5 @@ def _select_complete(
         part = first + tl.arange(0, wide)
         largest = tl.maximum(largest, tl.load(parts + part, mask=part < count, other=0.0))
     mean, share = tl.load(means + at, mask=valid, other=0.0), tl.load(shares + at, mask=valid, other=0.0)
-    tl.store(means + at, tl.where((share > whole) | (tl.max(largest, 0) <= 0), mean, 0.0), mask=valid)
+    least = tl.where(tl.max(largest, 0) > 0.0, whole, -1.0)
+    tl.store(means + at, tl.where(share > least, mean, 0.0), mask=valid)
