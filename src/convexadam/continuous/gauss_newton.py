@@ -13,7 +13,7 @@ from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.objective import is_recordable
 from convexadam.continuous.protocols import DisplacementState, Objective
 from convexadam.continuous.smoothing import Smoothing
-from convexadam.kernels.damped_step import damped_step
+from convexadam.kernels.damped_step import damped_step, momentum_step
 from convexadam.kernels.recording import repeat
 from convexadam.kernels.smooth import smooth
 
@@ -87,9 +87,11 @@ class GaussNewton:
                 is_flat = True
                 return
             means = smooth(slopes, taps, out=smoothed)
-            change, _ = damped_step(slopes, means, damping=damping, scale=mean, longest=state.longest)
             if self.momentum:
-                change.copy_(velocity.mul_(self.momentum).add_(change))  # the state writes to what it is given
+                options = {"damping": damping, "scale": mean, "longest": state.longest}
+                change = momentum_step(slopes, means, velocity, momentum=self.momentum, **options)
+            else:
+                change, _ = damped_step(slopes, means, damping=damping, scale=mean, longest=state.longest)
             state.propose(change)
             state.accept(mean > 0 if mean.is_cuda else None)
 
