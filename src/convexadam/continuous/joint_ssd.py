@@ -145,7 +145,7 @@ class JointSsd:
         similarity, joined = self._join(maps, start, weights)
         return similarity, pack_features(joined)
 
-    def _join(self, maps: list[Channels], start: Field, weights: Weights) -> tuple[Ssd, list[Channels]]:
+    def _join(self, maps: list[Channels], start: Field, weights: Weights) -> tuple[Ssd, list[Float[Tensor, "p i j k"]]]:
         """Return the channels of all parts of both images, and how they are compared."""
         if len(maps) != 2:
             raise InputError(f"maps must be those of the fixed and of the moving image, got {len(maps)}; pass both")
