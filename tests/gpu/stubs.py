@@ -89,6 +89,7 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_collect": _fill(gradient=1e-3, information=0.0),
     "_compare": _compare,
     "_compute_determinant": _fill(out=1.0),
+    "_compute_mean": _fill(mean=0.5),
     "_cover": _fill(out=1.0),
     "_compute_overlap": _fill(out=1.0),
     "_compute_step": _take_means,
