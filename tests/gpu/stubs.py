@@ -95,6 +95,7 @@ STUBS: dict[str, Callable[[Arguments], None]] = {
     "_compute_overlap": _fill(out=1.0),
     "_compute_step": _take_means,
     "_correlate": _fill(factors=0.1, parts=1e-3),
+    "_divide_slopes": _fill(slopes=0.1),
     "_divide": _fill(values=(0.0, 1.0), overlap=1e-6),
     "_distances": _fill(costs=(0.01, 1.0), shares=1.0),
     "_fill_gaps": _fill(),

@@ -36,13 +36,11 @@ def normalise_locally(
     channels, n0, n1, n2 = source.shape
     points = n0 * n1 * n2
     steps = triton.cdiv(triton.cdiv(points, _BLOCK), _PARTS)
-    moments = torch.zeros((3, channels, _PARTS), dtype=torch.float64, device=source.device)
-    result = torch.empty_like(source) if out is None or not out.is_contiguous() else out
+    moments = torch.empty((3, channels, _PARTS), dtype=torch.float64, device=source.device)
+    result, apart, along = _find_target(source, out)
     rounding = ROUNDINGS * torch.finfo(torch.float32).eps
     with torch.cuda.device(source.get_device()):
-        _add_moments[(triton.cdiv(points, steps * _BLOCK), channels)](
-            source, weights, moments, points, steps, _PARTS, _BLOCK, **_OPTIONS
-        )
+        _add_moments[(_PARTS, channels)](source, weights, moments, points, steps, _PARTS, _BLOCK, **_OPTIONS)
         _normalise[launch_grid((n0, n1, n2), _BOX)](
             source,
             weights,
@@ -52,6 +50,8 @@ def normalise_locally(
             n0,
             n1,
             n2,
+            apart,
+            along,
             radius,
             float(floor),
             rounding,
@@ -60,7 +60,24 @@ def normalise_locally(
             *_BOX,
             **_OPTIONS,
         )
-    return result if out is None or out is result else out.copy_(result)
+    if out is None:
+        return result
+    return out if result.data_ptr() == out.data_ptr() else out.copy_(result)
+
+
+def _find_target(source: Channels, out: Channels | None) -> tuple[Tensor, int, int]:
+    """Return where the kernel writes, how far channels lie apart there, and how far points."""
+    points = source[0].numel()
+    if out is None:
+        return torch.empty_like(source), points, 1
+    if out.is_contiguous():
+        return out, points, 1
+    apart, *steps, along = out.stride()
+    _, _, n1, n2 = out.shape
+    if steps == [n1 * n2 * along, n2 * along]:  # some of the channels that are last in memory
+        flat = out.as_strided(((len(out) - 1) * apart + (points - 1) * along + 1,), (1,))
+        return flat, apart, along
+    return torch.empty_like(source), points, 1
 
 
 def mean_squared_slopes(features: Channels, weight: Volume | None = None) -> Float[Tensor, " c"]:
@@ -69,13 +86,14 @@ def mean_squared_slopes(features: Channels, weight: Volume | None = None) -> Flo
     source, (apart, along) = (rows, (1, len(features))) if rows.is_contiguous() else (features.contiguous(), (0, 1))
     channels, n0, n1, n2 = features.shape
     weights = None if weight is None else weight.contiguous()
-    parts = torch.empty((channels, *launch_grid((n0, n1, n2), _BOX)[::-1]), dtype=torch.float32, device=source.device)
+    grid = launch_grid((n0, n1, n2), _BOX)
+    parts = torch.empty((channels + 1, grid[0] * grid[1] * grid[2]), dtype=torch.float32, device=source.device)
+    slopes = torch.empty(channels, dtype=torch.float32, device=source.device)
     with torch.cuda.device(source.get_device()):
-        _square_slopes[launch_grid((n0, n1, n2), _BOX)](
+        _square_slopes[grid](
             source, weights, parts, channels, n0, n1, n2, apart or n0 * n1 * n2, along, *_BOX, **_OPTIONS
         )
-    known = n0 * n1 * n2 if weight is None else weight.sum(dtype=torch.float64).clamp_min(1e-12)
-    slopes: Tensor = (parts.flatten(1).sum(1, dtype=torch.float64) / known).to(features.dtype)
+        _divide_slopes[(channels,)](parts, slopes, parts.shape[1], _BLOCK, **_OPTIONS)
     return slopes
 
 
@@ -102,7 +120,9 @@ def _add_moments(features, weight, moments, points, steps, parts: tl.constexpr, 
 
 
 @no_type_check
-@triton.jit(do_not_specialize=["channels", "n0", "n1", "n2", "radius", "floor", "rounding", "smallest"])
+@triton.jit(
+    do_not_specialize=["channels", "n0", "n1", "n2", "apart", "along", "radius", "floor", "rounding", "smallest"]
+)
 def _normalise(
     features,
     weight,
@@ -112,6 +132,8 @@ def _normalise(
     n0,
     n1,
     n2,
+    apart,
+    along,
     radius,
     floor,
     rounding,
@@ -121,7 +143,7 @@ def _normalise(
     box1: tl.constexpr,
     box2: tl.constexpr,
 ):
-    """Normalise all channels at the points of a box."""
+    """Normalise all channels at the points of a box; those of ``out`` lie ``apart``, and points ``along`` them."""
     i, j, k, point, valid = points_of_box(n0, n1, n2, box0, box1, box2)
     total = tl.zeros(point.shape, tl.float32)
     for a in range(-radius, radius + 1):
@@ -134,7 +156,7 @@ def _normalise(
     if weight is not None:
         window = (2 * radius + 1).to(tl.float32)
         share = tl.minimum(tl.load(weight + point, mask=valid, other=0.0) * inverse * (window * window * window), 1.0)
-    start = point * 0
+    start, to = point * 0, point * along
     for channel in range(channels):
         shift, scale = _standardise(moments + channel * parts, channels * parts, rounding, smallest, parts)
         mean, squares = tl.zeros(point.shape, tl.float32), tl.zeros(point.shape, tl.float32)
@@ -149,8 +171,9 @@ def _normalise(
         variance = tl.maximum(squares * inverse - mean * mean, 0.0)
         value = (tl.load(features + start + point, mask=valid, other=0.0) - shift) * scale
         value = tl.div_rn(value - mean, tl.sqrt_rn(variance + floor))
-        tl.store(out + start + point, value * share, mask=valid)
+        tl.store(out + to, value * share, mask=valid)
         start += (point * 0 + n0) * n1 * n2
+        to += apart
 
 
 @no_type_check
@@ -195,7 +218,10 @@ def _square_slopes(
     box1: tl.constexpr,
     box2: tl.constexpr,
 ):
-    """Sum squared differences of neighbours over a box; channels lie ``apart`` in memory, points ``along`` it."""
+    """Sum squared differences of neighbours over a box, and weights in the last row.
+
+    Channels lie ``apart`` in memory, points ``along`` it.
+    """
     i, j, k, point, valid = points_of_box(n0, n1, n2, box0, box1, box2)
     step0, step1, step2 = (point * 0 + n1) * n2, point * 0 + n2, point * 0 + 1
     here = tl.where(valid, 1.0, 0.0)
@@ -214,6 +240,20 @@ def _square_slopes(
         tl.store(to, tl.sum(w0 * d0 * d0 + w1 * d1 * d1 + w2 * d2 * d2, 0))
         to += tl.num_programs(0) * tl.num_programs(1) * tl.num_programs(2)
         start += apart
+    tl.store(to, tl.sum(here, 0))
+
+
+@no_type_check
+@triton.jit(do_not_specialize=["count"])
+def _divide_slopes(parts, slopes, count, block: tl.constexpr):
+    """Add the parts of a channel, and divide by the sum of the weights."""
+    channel, channels = tl.program_id(0), tl.num_programs(0)
+    total, known = tl.zeros((block,), tl.float64), tl.zeros((block,), tl.float64)
+    for first in range(0, count, block):
+        at = first + tl.arange(0, block)
+        total += tl.load(parts + channel * count + at, mask=at < count, other=0.0).to(tl.float64)
+        known += tl.load(parts + channels * count + at, mask=at < count, other=0.0).to(tl.float64)
+    tl.store(slopes + channel, (tl.sum(total, 0) / tl.maximum(tl.sum(known, 0), 1e-12)).to(tl.float32))
 
 
 @no_type_check
