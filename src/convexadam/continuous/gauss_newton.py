@@ -72,7 +72,7 @@ class GaussNewton:
         """Move until convergence; see `convexadam.continuous.Optimiser`. ``smoothing`` is the window ``B``."""
         record = is_recordable(objective, state, convergence)
         taps = (1.0,) if smoothing is None else smoothing.taps()
-        derivatives = torch.empty_like(state.displacement[:1]).expand(4, -1, -1, -1).contiguous()
+        derivatives = state.displacement.new_empty((4, *state.displacement.shape[1:]))
         smoothed = torch.empty_like(derivatives)
         velocity = torch.zeros_like(derivatives[: 3 if self.momentum else 0])
         damping = torch.full((), self.damping, dtype=torch.float64, device=derivatives.device)

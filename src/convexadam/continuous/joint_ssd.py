@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 
 from convexadam._arguments import check_arguments
@@ -13,7 +14,7 @@ from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.continuous.protocols import Compared, SimilarityTerm, Weights
 from convexadam.continuous.similarity import Ssd
 from convexadam.errors import ConfigError, InputError
-from convexadam.kernels._device import allocate
+from convexadam.kernels._device import allocate, send_constant
 from convexadam.kernels.local_normalisation import mean_squared_slopes, normalise_locally, scale_channels
 from convexadam.kernels.warp_ssd import overlap_weight, pack_features
 
@@ -159,17 +160,17 @@ class JointSsd:
         fixed = self._write_parts(maps.pop(0), weights[0])
         moving = self._write_parts(maps.pop(0), weights[1])
         slopes = mean_squared_slopes(fixed, weights[0]) + mean_squared_slopes(moving, weights[1])
-        factors, first = torch.empty_like(slopes), 0
-        for part in self.parts:
-            chosen = slice(first, first + part.channels)
-            slope = slopes[chosen].sum()
-            per_slope = torch.where(slope > 0, 1 / torch.where(slope > 0, slope, 1.0), 0.0)
-            scale = part.weight * per_slope
+        counts = [part.channels for part in self.parts]
+        slope = torch.stack([each.sum() for each in slopes.split(counts)])
+        per_slope = torch.where(slope > 0, 1 / torch.where(slope > 0, slope, 1.0), 0.0)
+        scale = send_constant(torch.tensor([part.weight for part in self.parts], device="cpu"), slope) * per_slope
+        pairs = zip(fixed.split(counts), moving.split(counts), strict=True)
+        for number, (part, pair) in enumerate(zip(self.parts, pairs, strict=True)):
             if part.by_distance:
-                distance = per_slope * _mean_squared_difference(fixed[chosen], moving[chosen], start, weights)
-                scale = scale * distance.square()
-            factors[chosen] = scale.sqrt()
-            first += part.channels
+                distance = per_slope[number] * _mean_squared_difference(*pair, start, weights)
+                scale[number].mul_(distance.square())
+        numbers = np.repeat(np.arange(len(counts)), counts)
+        factors = scale.sqrt_()[send_constant(torch.from_numpy(numbers), slope.new_empty(0, dtype=torch.int64))]
         for target in (fixed, moving):
             scale_channels(target, factors)
         return Ssd(robust_scale=self.robust_scale), [fixed, moving]

@@ -258,6 +258,8 @@ def _warp(features: Channels, weight: Volume | None, displacement: Field) -> tup
     """Features and weight warped by a displacement."""
     shape: Triple = (features.shape[1], features.shape[2], features.shape[3])
     positions = displacement + identity_positions(shape, like=displacement)
+    if features.is_cuda:  # where samples are all that is stored
+        return sample_linear(features, positions), overlap_weight(displacement, None, weight)
     warped = torch.empty_like(features)
     for first in range(0, len(features), _CHANNELS_AT_ONCE):
         last = first + _CHANNELS_AT_ONCE

@@ -97,7 +97,8 @@ class Intensity:
     @check_arguments
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return ``[c, i, j, k]`` in [0, scale]; zeros for a channel whose two quantiles are equal."""
-        return torch.stack([self._normalise(channel, weight) for channel in rescale_channels(image.data)])
+        maps = [self._normalise(channel, weight) for channel in rescale_channels(image.data)]
+        return maps[0][None] if len(maps) == 1 else torch.stack(maps)
 
     def _normalise(self, channel: Volume, weight: Volume | None) -> Volume:
         step = math.ceil(channel.numel() / _SAMPLES)

@@ -200,5 +200,7 @@ def largest_value(level: FeatureLevel) -> Float[Tensor, ""]:
     if isinstance(level.fixed, FeatureRows):
         return level.fixed.largest
     maps = (unpack(f) for f in (level.fixed, level.moving))
+    if level.fixed.is_cuda:
+        return torch.maximum(*(torch.linalg.vector_norm(features.detach(), torch.inf) for features in maps))
     in_memory_order = (f if f.is_contiguous() else f.movedim(0, -1) for f in maps)  # faster
     return torch.stack([end for features in in_memory_order for end in torch.aminmax(features)]).abs().amax()

@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from convexadam._typing import Volume
+from convexadam._typing import Float, Tensor, Volume
 from convexadam.kernels.intensity_range.reference import ROBUST_SHARES
 
 _BLOCK = 1024
@@ -32,7 +32,7 @@ def map_quantiles(
     with torch.cuda.device(source.get_device()):
         samples = source.flatten()[::step]
         if weight is not None:
-            samples = _take_samples(source, weight.flatten()[::step] > 0, step)
+            samples = _take_samples(source, weight.contiguous().flatten(), step)
         ordered = samples.sort().values
         _find_quantiles[(1,)](
             ordered, ends, len(ordered), *shares, *ROBUST_SHARES, 1 - padding_share, num_warps=1, enable_fp_fusion=True
@@ -41,21 +41,20 @@ def map_quantiles(
     return mapped
 
 
-def _take_samples(source: Volume, inside: torch.Tensor, step: int) -> torch.Tensor:
-    """Return one voxel out of ``step``, and infinity for those that are not inside, unless none is."""
-    samples = source.new_empty(len(inside))
-    _sample_voxels[(triton.cdiv(len(inside), _BLOCK),)](
-        source, inside, inside.any(), samples, len(inside), step, _BLOCK, **_OPTIONS
-    )
+def _take_samples(source: Volume, weight: Float[Tensor, " n"], step: int) -> Float[Tensor, " m"]:
+    """Return one voxel out of ``step``, and infinity for those without weight, unless none has any."""
+    count, has_weight = triton.cdiv(len(weight), step), weight[::step].any()
+    samples = source.new_empty(count)
+    _sample_voxels[(triton.cdiv(count, _BLOCK),)](source, weight, has_weight, samples, count, step, _BLOCK, **_OPTIONS)
     return samples
 
 
 @no_type_check
 @triton.jit(do_not_specialize=["count", "step"])
-def _sample_voxels(source, inside, any_inside, samples, count, step, block: tl.constexpr):
+def _sample_voxels(source, weight, has_weight, samples, count, step, block: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     valid = at < count
-    known = (tl.load(inside + at, mask=valid, other=0) != 0) | (tl.load(any_inside) == 0)
+    known = (tl.load(weight + at * step, mask=valid, other=0.0) > 0) | (tl.load(has_weight) == 0)
     value = tl.load(source + at * step, mask=valid, other=0.0)
     tl.store(samples + at, tl.where(known, value, float("inf")), mask=valid)
 

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from convexadam._typing import Channels, Float, Tensor, Volume
+from convexadam.kernels._layout import find_memory
 from convexadam.kernels.lncc.reference import ROUNDINGS
 from convexadam.kernels.local_normalisation.reference import scale_channels
 from convexadam.kernels.warp.triton import launch_grid, points_of_box
@@ -37,7 +38,8 @@ def normalise_locally(
     points = n0 * n1 * n2
     steps = triton.cdiv(triton.cdiv(points, _BLOCK), _PARTS)
     moments = torch.empty((3, channels, _PARTS), dtype=torch.float64, device=source.device)
-    result, apart, along = _find_target(source, out)
+    target = None if out is None else find_memory(out)
+    result, apart, along = target or (torch.empty_like(source), points, 1)
     rounding = ROUNDINGS * torch.finfo(torch.float32).eps
     with torch.cuda.device(source.get_device()):
         _add_moments[(_PARTS, channels)](source, weights, moments, points, steps, _PARTS, _BLOCK, **_OPTIONS)
@@ -62,36 +64,20 @@ def normalise_locally(
         )
     if out is None:
         return result
-    return out if result.data_ptr() == out.data_ptr() else out.copy_(result)
-
-
-def _find_target(source: Channels, out: Channels | None) -> tuple[Tensor, int, int]:
-    """Return where the kernel writes, how far channels lie apart there, and how far points."""
-    points = source[0].numel()
-    if out is None:
-        return torch.empty_like(source), points, 1
-    if out.is_contiguous():
-        return out, points, 1
-    apart, *steps, along = out.stride()
-    _, _, n1, n2 = out.shape
-    if steps == [n1 * n2 * along, n2 * along]:  # some of the channels that are last in memory
-        flat = out.as_strided(((len(out) - 1) * apart + (points - 1) * along + 1,), (1,))
-        return flat, apart, along
-    return torch.empty_like(source), points, 1
+    return out.copy_(result) if target is None else out
 
 
 def mean_squared_slopes(features: Channels, weight: Volume | None = None) -> Float[Tensor, " c"]:
     """See the package."""
-    rows = features.permute(1, 2, 3, 0)
-    source, (apart, along) = (rows, (1, len(features))) if rows.is_contiguous() else (features.contiguous(), (0, 1))
     channels, n0, n1, n2 = features.shape
+    source, apart, along = find_memory(features) or (features.contiguous(), n0 * n1 * n2, 1)
     weights = None if weight is None else weight.contiguous()
     grid = launch_grid((n0, n1, n2), _BOX)
     parts = torch.empty((channels + 1, grid[0] * grid[1] * grid[2]), dtype=torch.float32, device=source.device)
     slopes = torch.empty(channels, dtype=torch.float32, device=source.device)
     with torch.cuda.device(source.get_device()):
         _square_slopes[grid](
-            source, weights, parts, channels, n0, n1, n2, apart or n0 * n1 * n2, along, *_BOX, **_OPTIONS
+            source, weights, parts, channels, n0, n1, n2, apart, along, *_BOX, **_OPTIONS
         )
         _divide_slopes[(channels,)](parts, slopes, parts.shape[1], _BLOCK, **_OPTIONS)
     return slopes

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
+from convexadam.kernels._layout import find_memory
 from convexadam.kernels.diffusion.triton import negative_laplacian
 from convexadam.kernels.warp.triton import find_cell, interpolate_corners, launch_grid, load_corners, points_of_box
 from convexadam.kernels.warp_ssd.feature_rows import FeatureMap, FeatureRows, unpack
@@ -150,8 +151,8 @@ def _to_padded_rows(features: Channels, storage: torch.dtype, ends: _Ends | None
     count = features.shape[0]
     # a power of two up to one block, then complete blocks; at least four, so that a load is a whole word
     width = max(4, min(triton.next_power_of_2(count), -(-count // _CHANNELS) * _CHANNELS))
-    points, last = features[0].numel(), features.detach().permute(1, 2, 3, 0)
-    source, apart, along = (last, 1, count) if last.is_contiguous() else (features.detach().contiguous(), points, 1)
+    points = features[0].numel()
+    source, apart, along = find_memory(features.detach()) or (features.detach().contiguous(), points, 1)
     rows = torch.empty((*features.shape[1:], width), dtype=storage, device=source.device)
     scale = (None, None, None) if ends is None else (*ends.of_each, ends.found)
     with torch.cuda.device(source.get_device()):
@@ -249,7 +250,8 @@ def _gradient(
         if scale is not None:
             squared *= unit
         if outlier is not None:
-            limit = 1.0 / tl.load(outlier)
+            level = tl.load(outlier)
+            limit = tl.where(level > 0, 1.0 / tl.where(level > 0, level, 1.0), 0.0)
         share_ = 1.0 / (1.0 + squared * limit)
         part *= share_
         share_ *= share_
