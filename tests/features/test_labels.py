@@ -27,7 +27,7 @@ from convexadam.features import (
     receptive_radius,
     uses_labels,
 )
-from convexadam.features.labels import pool_one_hot
+from convexadam.kernels.label_shares import pool_one_hot
 from convexadam.geometry import Grid, Image
 from convexadam.kernels.resize import pool
 

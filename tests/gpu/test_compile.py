@@ -16,7 +16,7 @@ from pretend import DEVICE, PretendedGpu
 from settings import make_best
 from stubs import STUBS
 
-from convexadam import RegistrationConfig, preset, register
+from convexadam import DisplacementField, RegistrationConfig, preset, register
 from convexadam.continuous import (
     Bending,
     BilateralSmoothing,
@@ -63,7 +63,10 @@ def _record_signatures(gpu: PretendedGpu, config: RegistrationConfig) -> list[An
     gpu.record.start()
     for size in ((32, 48, 64), (36, 34, 38), (25, 27, 31)):
         fixed, moving = (torch.rand(size, generator=torch.Generator().manual_seed(s)).to(DEVICE) for s in range(2))
-        register(fixed, moving, config).transform.inverse()
+        transform = register(fixed, moving, config).transform
+        transform.inverse()
+        if config is OTHERS and isinstance(transform, DisplacementField):
+            transform.jacobian()
     return sorted(gpu.record.signatures, key=str)
 
 

@@ -35,7 +35,9 @@ def test_means_err_no_more_than_torch(
     volume = oracles.noise(2, *shape, dtype=torch.float32).to(DEVICE)
     given = (volume, _weight(shape, 0.8)) if weighted else (volume,)
     assert_within_budget(
-        lambda v, w=None: triton.block_mean(v, spacing, w), lambda v, w=None: reference.block_mean(v, spacing, w), *given
+        lambda v, w=None: triton.block_mean(v, spacing, w),
+        lambda v, w=None: reference.block_mean(v, spacing, w),
+        *given,
     )
 
 

@@ -48,5 +48,7 @@ def test_errs_no_more_than_torch(shape: Shape, masked: bool, monkeypatch: pytest
         assert_within_budget(triton.sum_moments, reference.sum_moments, *given, mask)
     else:
         assert_within_budget(
-            lambda *values: triton.sum_moments(*values, None), lambda *values: reference.sum_moments(*values, None), *given
+            lambda *values: triton.sum_moments(*values, None),
+            lambda *values: reference.sum_moments(*values, None),
+            *given,
         )

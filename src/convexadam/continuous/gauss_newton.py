@@ -88,8 +88,15 @@ class GaussNewton:
                 return
             means = smooth(slopes, taps, out=smoothed)
             if self.momentum:
-                options = {"damping": damping, "scale": mean, "longest": state.longest}
-                change = momentum_step(slopes, means, velocity, momentum=self.momentum, **options)
+                change = momentum_step(
+                    slopes,
+                    means,
+                    velocity,
+                    momentum=self.momentum,
+                    damping=damping,
+                    scale=mean,
+                    longest=state.longest,
+                )
             else:
                 change, _ = damped_step(slopes, means, damping=damping, scale=mean, longest=state.longest)
             state.propose(change)

@@ -161,14 +161,16 @@ class JointSsd:
         moving = self._write_parts(maps.pop(0), weights[1])
         slopes = mean_squared_slopes(fixed, weights[0]) + mean_squared_slopes(moving, weights[1])
         counts = [part.channels for part in self.parts]
-        slope = torch.stack([each.sum() for each in slopes.split(counts)])
+        slope = torch.stack([each.sum() for each in torch.split(slopes, counts)])
         per_slope = torch.where(slope > 0, 1 / torch.where(slope > 0, slope, 1.0), 0.0)
         scale = send_constant(torch.tensor([part.weight for part in self.parts], device="cpu"), slope) * per_slope
-        pairs = zip(fixed.split(counts), moving.split(counts), strict=True)
-        for number, (part, pair) in enumerate(zip(self.parts, pairs, strict=True)):
+        first = 0
+        for number, part in enumerate(self.parts):
             if part.by_distance:
-                distance = per_slope[number] * _mean_squared_difference(*pair, start, weights)
-                scale[number].mul_(distance.square())
+                chosen = slice(first, first + part.channels)
+                difference = _mean_squared_difference(fixed[chosen], moving[chosen], start, weights)
+                scale[number].mul_((per_slope[number] * difference).square())
+            first += part.channels
         numbers = np.repeat(np.arange(len(counts)), counts)
         factors = scale.sqrt_()[send_constant(torch.from_numpy(numbers), slope.new_empty(0, dtype=torch.int64))]
         for target in (fixed, moving):

@@ -14,6 +14,7 @@ from convexadam.kernels.window import Window
 COUPLING_WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """``theta`` of the published method, weak to strong."""
 
+
 @check_arguments
 def coupled_convex(
     costs: Float[Tensor, "n i j k"],

@@ -62,7 +62,8 @@ def all_finite(values: Tensor) -> bool:
 def finiteness(values: Tensor) -> Shaped[Tensor, ""]:
     """Return `all_finite` as a tensor on the device."""
     if values.is_cuda:
-        return torch.linalg.vector_norm(values.detach(), torch.inf) < torch.inf  # NaN if any value is
+        largest: Tensor = torch.linalg.vector_norm(values.detach(), torch.inf)  # NaN if any value is
+        return largest < torch.inf
     low, high = torch.aminmax(values.detach())  # both are NaN if any value is
     return torch.maximum(high, -low) < torch.inf  # in fewer operations than ``isfinite``
 

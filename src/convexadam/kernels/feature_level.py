@@ -17,6 +17,7 @@ from convexadam.kernels.landmarks import LandmarkPairs
 from convexadam.kernels.resize import resample_control_points, scale_to_control_points, scale_to_voxels
 from convexadam.kernels.warp_ssd import FeatureMap, FeatureRows, unpack
 
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class FeatureRange:

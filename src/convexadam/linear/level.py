@@ -157,7 +157,7 @@ class LinearLevel:
         corners = np.array([(*index, 1.0) for index in itertools.product(*ends)]) @ control.T
         images = [self.moving] if self.moving_mask is None else [self.moving, self.moving_mask]
         every = [control, corners, self.grid.affine, *(np.linalg.inv(image.grid.affine) for image in images)]
-        return list(self.send(np.concatenate(every)).split([len(matrix) for matrix in every]))
+        return list(torch.split(self.send(np.concatenate(every)), [len(matrix) for matrix in every]))
 
     def send(self, numbers: np.ndarray) -> Tensor:
         """Copy float64 numbers to the device."""

@@ -76,9 +76,7 @@ def mean_squared_slopes(features: Channels, weight: Volume | None = None) -> Flo
     parts = torch.empty((channels + 1, grid[0] * grid[1] * grid[2]), dtype=torch.float32, device=source.device)
     slopes = torch.empty(channels, dtype=torch.float32, device=source.device)
     with torch.cuda.device(source.get_device()):
-        _square_slopes[grid](
-            source, weights, parts, channels, n0, n1, n2, apart, along, *_BOX, **_OPTIONS
-        )
+        _square_slopes[grid](source, weights, parts, channels, n0, n1, n2, apart, along, *_BOX, **_OPTIONS)
         _divide_slopes[(channels,)](parts, slopes, parts.shape[1], _BLOCK, **_OPTIONS)
     return slopes
 

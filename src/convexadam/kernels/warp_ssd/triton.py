@@ -157,7 +157,17 @@ def _to_padded_rows(features: Channels, storage: torch.dtype, ends: _Ends | None
     scale = (None, None, None) if ends is None else (*ends.of_each, ends.found)
     with torch.cuda.device(source.get_device()):
         _write_rows[(triton.cdiv(points, _POINTS_OF_ROWS),)](
-            source, *scale, rows, points, apart, along, count, width, triton.next_power_of_2(width), _POINTS_OF_ROWS, **_OPTIONS
+            source,
+            *scale,
+            rows,
+            points,
+            apart,
+            along,
+            count,
+            width,
+            triton.next_power_of_2(width),
+            _POINTS_OF_ROWS,
+            **_OPTIONS,
         )
     return rows
 
