@@ -45,15 +45,18 @@ def _count_trips_of_fit(blocks: int, points: int, a: Arguments) -> list[int]:
 
 
 TRIPS: dict[str, Callable[[Arguments], list[int]]] = {
-    "block_mean._average_blocks": lambda a: [a["channels"], a["s0"], a["s1"], a["s2"]],
-    "block_mean._average_weights": lambda a: [a["s0"], a["s1"], a["s2"]],
+    "block_mean._average_blocks": lambda a: [
+        *[a["channels"], a["s0"], a["s1"], a["s2"] // 4, a["s2"] % 4],  # four at a time, and the rest
+        *[0] * 4,  # blocks of no voxels
+    ],
+    "block_mean._average_weights": lambda a: [a["s0"], a["s1"], a["s2"] // 4, a["s2"] % 4],
     "block_mean._select_complete": lambda a: [_cdiv(a["count"], a["wide"])],
-    "box_mean._average_box": lambda a: [a["channels"], 3, 3],
+    "box_mean._average_box": lambda a: [a["channels"], 3],
     "cost_volume._distances": lambda a: [min(a["segment"], a["n0"]) + 4, a["channels"] // a["unrolled"]],
     "cost_volume._fill_gaps": lambda a: [_cdiv(a["labels"], a["block_labels"])] * 2,
     "cost_volume._means": lambda a: [a["n1"] + 2],
     "coupled_argmin._find_minima": lambda a: [
-        *[3, 3] * (3 * a["average"]),  # neighbours along i and j, for each component
+        *[3] * (3 * a["average"]),  # neighbours along i, for each component
         _cdiv(a["labels"], a["block_labels"]),
     ],
     "dissimilarity._divide": lambda a: [a["channels"] // 4, a["channels"] % 4],  # four at a time, and the rest
