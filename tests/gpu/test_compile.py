@@ -16,7 +16,7 @@ from pretend import DEVICE, PretendedGpu
 from settings import make_best
 from stubs import STUBS
 
-from convexadam import DisplacementField, RegistrationConfig, preset, register
+from convexadam import DisplacementField, Image, RegistrationConfig, preset, register
 from convexadam.continuous import (
     Bending,
     BilateralSmoothing,
@@ -28,6 +28,7 @@ from convexadam.continuous import (
     Refinement,
     WeightedSum,
 )
+from convexadam.features import LabelFeatures
 
 pytestmark = pytest.mark.long
 
@@ -47,6 +48,7 @@ None is due to a size: the kernels of the smoothing and the gradient are compile
 
 OTHERS = RegistrationConfig(
     linear=None,
+    features=LabelFeatures(),
     discrete=None,
     continuous=Refinement(
         levels=(Level(spacing=2, iterations=1),),
@@ -63,10 +65,12 @@ def _record_signatures(gpu: PretendedGpu, config: RegistrationConfig) -> list[An
     gpu.record.start()
     for size in ((32, 48, 64), (36, 34, 38), (25, 27, 31)):
         fixed, moving = (torch.rand(size, generator=torch.Generator().manual_seed(s)).to(DEVICE) for s in range(2))
-        transform = register(fixed, moving, config).transform
-        transform.inverse()
-        if config is OTHERS and isinstance(transform, DisplacementField):
-            transform.jacobian()
+        labels = [(3 * volume).int() for volume in (fixed, moving)] if config is OTHERS else (None, None)
+        result = register(fixed, moving, config, fixed_segmentation=labels[0], moving_segmentation=labels[1])
+        result.transform.inverse()
+        if config is OTHERS and isinstance(result.transform, DisplacementField):
+            result.transform.jacobian()
+            result.transform.warp(Image(labels[0][None], result.fixed.grid))
     return sorted(gpu.record.signatures, key=str)
 
 

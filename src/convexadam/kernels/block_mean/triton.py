@@ -15,6 +15,12 @@ from convexadam.kernels.warp.triton import launch_grid, points_of_box
 _BOX = (1, 4, 32)
 """Blocks per program: those along the innermost axis share lines of the cache."""
 
+_WEIGHT_BOX = (2, 8, 32)
+"""Blocks per program where each program leaves a number that all of the next pass read."""
+
+_PARTS = 1024
+"""Numbers that are read at a time."""
+
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 
 
@@ -37,16 +43,13 @@ def complete_weight(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
     source = weight.contiguous()
     _, n1, n2 = source.shape
     m0, m1, m2 = _count_blocks(source[None], spacing)
-    grid, sizes = launch_grid((m0, m1, m2), _BOX), (n1, n2, m0, m1, m2, *spacing)
+    grid, sizes = launch_grid((m0, m1, m2), _WEIGHT_BOX), (n1, n2, m0, m1, m2, *spacing)
     means, shares, parts = source.new_empty((m0, m1, m2)), source.new_empty((m0, m1, m2)), source.new_empty(grid[::-1])
     with torch.cuda.device(source.get_device()):
-        _average_weights[grid](source, means, shares, parts, *sizes, WHOLE, *_BOX, **_OPTIONS)
-        _select_complete[grid](means, shares, parts, parts.numel(), m0, m1, m2, WHOLE, _PARTS, *_BOX, **_OPTIONS)
+        _average_weights[grid](source, means, shares, parts, *sizes, WHOLE, *_WEIGHT_BOX, **_OPTIONS)
+        blocks = parts.numel(), m0, m1, m2
+        _select_complete[grid](means, shares, parts, *blocks, WHOLE, _PARTS, *_WEIGHT_BOX, **_OPTIONS)
     return means
-
-
-_PARTS = 128
-"""Largest weights of programs that are compared at a time."""
 
 
 def _count_blocks(source: Channels, spacing: Triple) -> Triple:
