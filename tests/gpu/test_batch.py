@@ -71,5 +71,6 @@ def test_a_replay_gives_the_field_of_a_single_registration(interpreted: Pretende
 
 
 def test_what_is_recorded() -> None:
-    recorded = [name for name in preset_names() if is_recordable(preset(name))]
-    assert recorded == ["default", "published"]
+    recorded = {name for name in preset_names() if is_recordable(preset(name))}
+    assert {"default", "published"} <= recorded
+    assert not recorded & {"best", "rigid", "similarity", "affine"}  # the host decides, or nothing is deformed

@@ -25,6 +25,7 @@ from convexadam.features import LabelFeatures
 from convexadam.geometry.unfold import unfold
 from convexadam.kernels.jacobian.reference import jacobian_determinant
 
+
 def _read(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()))
 

@@ -148,7 +148,8 @@ def _make_smoothing_matrices(taps: np.ndarray, like: Float[Tensor, "i j k"]) -> 
 
 def _find_marked_blocks(low: Shaped[Tensor, "i j k"]) -> set[Triple]:
     """Return the first voxels of the blocks with marks; a GPU is waited for once, not for each block."""
-    return {(i, j, k) for i, j, k in (low.nonzero() // _BLOCK_VOXELS * _BLOCK_VOXELS).unique(dim=0).tolist()}
+    starts = torch.unique(low.nonzero() // _BLOCK_VOXELS * _BLOCK_VOXELS, dim=0)
+    return {(i, j, k) for i, j, k in starts.tolist()}
 
 
 def _iterate_folded_boxes(low: Shaped[Tensor, "i j k"], suspects: set[Triple]) -> Iterator[Box]:

@@ -1,4 +1,4 @@
-"""The summary of a displacement field on the GPU: one pass over memory, and one program that puts its parts together."""
+"""The summary of a field on the GPU: one pass over memory, and one program that puts its parts together."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ __all__ = ["pool_one_hot"]
 def pool_one_hot(
     labels: Shaped[Tensor, "i j k"], values: list[int], spacing: Triple, *, weight: Volume | None = None
 ) -> Float[Tensor, "n _ _ _"]:
-    """Compute the fraction of each of ``values`` in blocks of voxels, weighted as `convexadam.kernels.resize.pool` does.
+    """Compute the fraction of each of ``values`` in blocks of voxels, without a one-hot map at full resolution.
 
-    No full-resolution one-hot map is stored.
+    Weighted as `convexadam.kernels.resize.pool` does.
 
     Parameters
     ----------

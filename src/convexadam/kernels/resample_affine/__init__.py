@@ -25,8 +25,8 @@ def resample_affine(
     volume
         Float32.
     maps
-        ``A``, from mm to indices of the volume; ``M``, the transform; ``G``, from voxels of the result to mm. Float64 on
-        the device of the volume, where they are multiplied.
+        ``A``, from mm to indices of the volume; ``M``, the transform; ``G``, from voxels of the result to mm. Float64,
+        on the device of the volume, where they are multiplied.
     shape
         Of the result.
     fill_value
