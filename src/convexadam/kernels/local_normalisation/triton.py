@@ -24,9 +24,6 @@ _PARTS = 64
 _BOX = (2, 4, 32)
 """Points per program: whole warps along the innermost axis."""
 
-_WINDOW_BOX = (1, 4, 32)
-"""Points per program whose windows are summed, one per thread: with two, some compilers spill registers."""
-
 _SMALLEST = float(torch.finfo(torch.float32).tiny)
 
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
@@ -46,7 +43,7 @@ def normalise_locally(
     rounding = ROUNDINGS * torch.finfo(torch.float32).eps
     with torch.cuda.device(source.get_device()):
         _add_moments[(_PARTS, channels)](source, weights, moments, points, steps, _PARTS, _BLOCK, **_OPTIONS)
-        _normalise[launch_grid((n0, n1, n2), _WINDOW_BOX)](
+        _normalise[launch_grid((n0, n1, n2), _BOX)](
             source,
             weights,
             moments,
@@ -62,7 +59,7 @@ def normalise_locally(
             rounding,
             _SMALLEST,
             _PARTS,
-            *_WINDOW_BOX,
+            *_BOX,
             **_OPTIONS,
         )
     if out is None:
@@ -143,24 +140,28 @@ def _normalise(
     if weight is not None:
         window = (2 * radius + 1).to(tl.float32)
         share = tl.minimum(tl.load(weight + point, mask=valid, other=0.0) * inverse * (window * window * window), 1.0)
-    start, to = point * 0, point * along
+    size, to = (tl.full([], 0, tl.int64) + n0) * n1 * n2, point * along
+    per_total = 1.0 / tl.maximum(tl.sum(tl.load(moments + tl.arange(0, parts)), 0), smallest)
     for channel in range(channels):
-        shift, scale = _standardise(moments + channel * parts, channels * parts, rounding, smallest, parts)
+        row = moments + (channels + channel) * parts
+        shift, scale = _standardise(row, channels * parts, per_total, rounding, parts)
         mean, squares = tl.zeros(point.shape, tl.float32), tl.zeros(point.shape, tl.float32)
         for a in range(-radius, radius + 1):
             for b in range(-radius, radius + 1):
                 for c in range(-radius, radius + 1):
                     at, known = _find_neighbour(weight, point, i, j, k, a, b, c, n0, n1, n2, valid)
-                    value = (tl.load(features + start + at, mask=known > 0, other=0.0) - shift) * scale
+                    value = (tl.load(features + at, mask=known > 0, other=0.0) - shift) * scale
                     mean += known * value
                     squares += known * value * value
         mean *= inverse
         variance = tl.maximum(squares * inverse - mean * mean, 0.0)
-        value = (tl.load(features + start + point, mask=valid, other=0.0) - shift) * scale
-        value = tl.div_rn(value - mean, tl.sqrt_rn(variance + floor))
-        tl.store(out + to, value * share, mask=valid)
-        start += (point * 0 + n0) * n1 * n2
-        to += apart
+        value = (tl.load(features + point, mask=valid, other=0.0) - shift) * scale
+        # one step of Newton makes an approximate root as exact
+        root = tl.rsqrt(variance + floor)
+        root *= 1.5 - 0.5 * (variance + floor) * root * root
+        tl.store(out + to, (value - mean) * root * share, mask=valid)
+        features += size
+        out += apart
 
 
 @no_type_check
@@ -168,7 +169,7 @@ def _normalise(
 def _find_neighbour(weight, point, i, j, k, a, b, c, n0, n1, n2, valid):
     """Return where a neighbour is in memory, and its weight: 0 outside."""
     inside = valid & (i + a >= 0) & (i + a < n0) & (j + b >= 0) & (j + b < n1) & (k + c >= 0) & (k + c < n2)
-    at = point + ((point * 0 + a) * n1 + b) * n2 + c
+    at = point + ((a * n1 + b) * n2 + c)
     known = tl.where(inside, 1.0, 0.0)
     if weight is not None:
         known = tl.load(weight + at, mask=inside, other=0.0)
@@ -177,16 +178,17 @@ def _find_neighbour(weight, point, i, j, k, a, b, c, n0, n1, n2, valid):
 
 @no_type_check
 @triton.jit
-def _standardise(moments, stride, rounding, smallest, parts: tl.constexpr):
+def _standardise(sums, stride, per_total, rounding, parts: tl.constexpr):
     """Return what to subtract from a channel, and what to multiply it by, for mean 0 and variance 1."""
     part = tl.arange(0, parts)
-    total = tl.maximum(tl.sum(tl.load(moments + part), 0), smallest)
-    mean = tl.sum(tl.load(moments + stride + part), 0) / total
-    variance = tl.sum(tl.load(moments + 2 * stride + part), 0) / total - mean * mean
-    deviation = tl.sqrt(tl.maximum(variance, 0.0))
-    varies = deviation > rounding * tl.abs(mean)
-    scale = tl.where(varies, 1.0 / tl.where(varies, deviation, 1.0), 0.0)
-    return mean.to(tl.float32), scale.to(tl.float32)
+    mean = tl.sum(tl.load(sums + part), 0) * per_total
+    variance = tl.maximum(tl.sum(tl.load(sums + stride + part), 0) * per_total - mean * mean, 0.0)
+    # half of the exponent, and five steps of Newton: roots and quotients are calls, around which registers are spilled
+    root = (0x5FE6EB50C7B537A9 - (variance.to(tl.int64, bitcast=True) >> 1)).to(tl.float64, bitcast=True)
+    for _ in tl.static_range(5):
+        root *= 1.5 - 0.5 * variance * root * root
+    varies = variance * root > rounding * tl.abs(mean)
+    return mean.to(tl.float32), tl.where(varies, root, 0.0).to(tl.float32)
 
 
 @no_type_check
