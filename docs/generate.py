@@ -476,13 +476,16 @@ def verdict() -> str:
     return table(("set", "pairs", "failed", "others", *(f"flagged {name}" for name in names)), lines)
 
 
+CONTRASTS = {"one": "one contrast", "different": "different contrasts"}
+
+
 def gpu_budgets() -> str:
     """Return what a registration may ask of a GPU, and what it is meant to."""
     names = "launches", "waits", "bytes_per_voxel"
     with (ROOT / "tests/gpu/budgets.csv").open(encoding="utf-8", newline="") as file:
         rows = [
             [
-                f"`{row['preset']}`",
+                f"`{row['preset']}`" + (f", {CONTRASTS[row['contrasts']]}" if row["contrasts"] else ""),
                 f"{row['size']}³",
                 *(f"{row[name]} ({row[f'goal_{name}']})" for name in names),
                 row["kernels"],

@@ -159,7 +159,7 @@ def _find(patterns: str | Sequence[str], least: int) -> list[Path]:
             f"{_show(patterns)} must name at least {least} files, got {len(found)}; check the pattern: "
             "'scans/*.nii.gz' are the images of a folder"
         )
-    check_only_images(found, pattern)
+    check_only_images(found, _show(patterns))
     return found
 
 
