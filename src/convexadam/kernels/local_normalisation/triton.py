@@ -24,6 +24,9 @@ _PARTS = 64
 _BOX = (2, 4, 32)
 """Points per program: whole warps along the innermost axis."""
 
+_WINDOW_BOX = (1, 4, 32)
+"""Points per program whose windows are summed, one per thread: with two, some compilers spill registers."""
+
 _SMALLEST = float(torch.finfo(torch.float32).tiny)
 
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
@@ -43,7 +46,7 @@ def normalise_locally(
     rounding = ROUNDINGS * torch.finfo(torch.float32).eps
     with torch.cuda.device(source.get_device()):
         _add_moments[(_PARTS, channels)](source, weights, moments, points, steps, _PARTS, _BLOCK, **_OPTIONS)
-        _normalise[launch_grid((n0, n1, n2), _BOX)](
+        _normalise[launch_grid((n0, n1, n2), _WINDOW_BOX)](
             source,
             weights,
             moments,
@@ -59,7 +62,7 @@ def normalise_locally(
             rounding,
             _SMALLEST,
             _PARTS,
-            *_BOX,
+            *_WINDOW_BOX,
             **_OPTIONS,
         )
     if out is None:
