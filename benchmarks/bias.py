@@ -22,7 +22,7 @@ from scipy import ndimage  # noqa: E402
 import convexadam  # noqa: E402
 from convexadam import Image, RegistrationConfig, preset, register  # noqa: E402
 
-PRESETS = ("default", "accurate", "best")
+PRESETS = ("default", "best")
 SLICES_MM = (1, 5)
 MOTIONS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 COLUMNS = ("preset", "slice_mm", "motion", "bias", "percent", "p99", "version")

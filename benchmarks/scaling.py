@@ -30,7 +30,7 @@ LARGEST_ERROR = 0.15
 """Of `estimate_memory`, as a share of what was measured."""
 
 BYTES_PER_VOXEL = {
-    **{"default": 42.0, "published": 37.0, "accurate": 270.0, "same-contrast": 420.0, "best": 280.0},
+    **{"default": 42.0, "published": 37.0, "best": 280.0},
     **{"rigid": 24.0, "similarity": 24.0, "affine": 24.0},
 }
 """Most memory beyond the images."""

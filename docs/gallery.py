@@ -131,7 +131,7 @@ def checkerboard(first: Image, second: Image, tiles: int = 6) -> Image:
 def draw_two_contrasts(shape: Shape) -> Figure:
     """CT and T2-weighted MR: checkerboards before and after."""
     pair = phantom_pair(shape, contrasts=("ct", "t2"), displacement_mm=25, seed=3)
-    moved = register(pair.fixed, pair.moving, preset("accurate")).moved
+    moved = register(pair.fixed, pair.moving, preset("best")).moved
     figure, axes = make_figure(4)
     show(axes[0], pair.fixed, "fixed: CT")
     show(axes[1], pair.moving, "moving: T2")
@@ -235,7 +235,7 @@ def draw_series(shape: Shape) -> Figure:
 def draw_jacobian(shape: Shape) -> Figure:
     """Local change of volume, against that of the true motion."""
     pair = phantom_pair(shape, contrasts=("ct", "ct"), displacement_mm=25, seed=1)
-    found = register(pair.fixed, pair.moving, preset("accurate")).transform
+    found = register(pair.fixed, pair.moving, preset("best")).transform
     truth = DisplacementField.from_voxels(pair.disp_vox, pair.fixed.grid)
     figure, axes = make_figure(3)
     show(axes[0], pair.fixed, "fixed", pair.fixed_labels)

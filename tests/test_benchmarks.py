@@ -19,21 +19,19 @@ import numpy as np
 import pytest
 import torch
 
-from convexadam import RegistrationConfig, register
+from convexadam import RegistrationConfig, preset, register
 from convexadam.continuous import (
     Adam,
     Compositional,
+    DifferentContrasts,
     GaussianSmoothing,
+    GaussNewton,
     Level,
-    LevenbergMarquardt,
-    Lncc,
     Refinement,
     Ssd,
-    WeightedSum,
 )
 from convexadam.data import phantom_pair
 from convexadam.discrete import ConvexSearch
-from convexadam.features import Concat, Intensity, MindSSC
 from convexadam.geometry import DisplacementField, Image
 from convexadam.io import convert_image, write_image, write_landmarks, write_learn2reg
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
@@ -204,8 +202,9 @@ def test_only_components_of_the_settings_are_removed(ablation: Any) -> None:
         continuous=Refinement(
             levels=(level, Level(spacing=1)),
             similarity=Ssd(robust_scale=1.0),
-            optimiser=LevenbergMarquardt(),
+            optimiser=GaussNewton(momentum=0.4),
             parametrisation=Compositional(),
+            different_contrasts=DifferentContrasts(levels=(level, Level(spacing=1)), similarity=Ssd()),
         ),
     )
     found = ablation.make_variants(config)
@@ -214,26 +213,21 @@ def test_only_components_of_the_settings_are_removed(ablation: Any) -> None:
     assert found["second search"].discrete == ConvexSearch(spacing=4)
     assert found["full-resolution level"].continuous.levels == (level,)
     assert found["coarse level"].continuous.levels == (Level(spacing=1),)
+    assert found["coarse level"].continuous.different_contrasts.levels == (Level(spacing=1),)
     assert found["outlier weights"].continuous.similarity == Ssd()
-    assert found["wide window"].continuous.levels[0] == Level(spacing=2)
-    assert found["Levenberg-Marquardt"].continuous.optimiser == Adam()
-    assert [level.iterations for level in found["Levenberg-Marquardt"].continuous.levels] == [50, 30]
+    assert found["update windows"].continuous.levels[0] == Level(spacing=2)
+    assert found["momentum"].continuous.optimiser == GaussNewton(momentum=0.0)
+    assert found["Gauss-Newton"].continuous.optimiser == Adam()
+    assert [level.iterations for level in found["Gauss-Newton"].continuous.levels] == [50, 30]
     assert [config.grid.max_anisotropy for config in found.values()].count(1.0) == 1
 
 
-def test_a_term_is_removed_with_its_channels(ablation: Any) -> None:
-    config = RegistrationConfig(
-        continuous_features=Concat(parts=(Intensity(), MindSSC()), weights=(2.0, 3.0)),
-        continuous=Refinement(
-            similarity=WeightedSum(terms=(Lncc(), Ssd(robust_scale=1.0)), weights=(4.0, 5.0), channels=(1, 12))
-        ),
-    )
-    found = ablation.make_variants(config)
-    assert {"Lncc of Intensity", "Ssd of MindSSC"} < set(found)
-    rest = found["Lncc of Intensity"]
-    assert rest.continuous_features == Concat(parts=(MindSSC(),), weights=(3.0,))
-    assert rest.continuous.similarity == WeightedSum(terms=(Ssd(robust_scale=1.0),), weights=(5.0,), channels=(12,))
-    assert found["outlier weights"].continuous.similarity.terms == (Lncc(), Ssd())
+def test_a_part_of_the_similarity_is_removed(ablation: Any) -> None:
+    best = preset("best").continuous.similarity.parts
+    found = ablation.make_variants(preset("best"))
+    assert set(ablation.PARTS) < set(found)
+    assert found["descriptors"].continuous.similarity.parts == best[:-1]
+    assert found["intensities"].continuous.similarity.parts == best[1:]
 
 
 def test_the_start_of_optimisers_is_the_search_of_a_registration(optimisers: Any, tmp_path: Path) -> None:
@@ -682,12 +676,13 @@ def test_pairs_run_although_one_fails(bench: Any, tmp_path: Path, capsys: Any) -
 def test_a_preset_without_one_component(ablation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair(tmp_path / "phantom")
     output = tmp_path / "ablation.csv"
-    monkeypatch.setattr(ablation, "CHANGES", {"both directions": ablation.CHANGES["both directions"]})
+    monkeypatch.setattr(ablation, "CHANGES", {"coarse level": ablation.CHANGES["coarse level"]})
+    monkeypatch.setattr(ablation, "PARTS", ())
     assert ablation.main(["--data", str(tmp_path), "--output", str(output)]) == 0
     rows = ablation.runs.harness.read_rows(output, ablation.COLUMNS)
     assert [(row["pair"], row["preset"], row["without"]) for row in rows] == [
-        ("phantom", "accurate", "both directions"),
-        ("phantom", "accurate", "nothing"),
+        ("phantom", "best", "coarse level"),
+        ("phantom", "best", "nothing"),
     ]
     assert all(row[name] for row in rows for name in ablation.COLUMNS if name != "error")
     assert rows[0]["tre_mm"] != rows[1]["tre_mm"]

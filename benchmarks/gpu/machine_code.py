@@ -45,10 +45,20 @@ def _count_trips_of_fit(blocks: int, points: int, a: Arguments) -> list[int]:
 
 
 TRIPS: dict[str, Callable[[Arguments], list[int]]] = {
+    "block_mean._average_blocks": lambda a: [
+        *[a["channels"], a["s0"], a["s1"], a["s2"] // 4, a["s2"] % 4],  # four at a time, and the rest
+        *[0] * 4,  # blocks of no voxels
+    ],
+    "block_mean._average_weights": lambda a: [a["s0"], a["s1"], a["s2"] // 4, a["s2"] % 4],
+    "block_mean._select_complete": lambda a: [_cdiv(a["count"], a["wide"])],
+    "box_mean._average_box": lambda a: [a["channels"], 3],
     "cost_volume._distances": lambda a: [min(a["segment"], a["n0"]) + 4, a["channels"] // a["unrolled"]],
     "cost_volume._fill_gaps": lambda a: [_cdiv(a["labels"], a["block_labels"])] * 2,
     "cost_volume._means": lambda a: [a["n1"] + 2],
-    "coupled_argmin._find_minima": lambda a: [_cdiv(a["labels"], a["block_labels"])],
+    "coupled_argmin._find_minima": lambda a: [
+        *[3] * (3 * a["average"]),  # neighbours along i, for each component
+        _cdiv(a["labels"], a["block_labels"]),
+    ],
     "dissimilarity._divide": lambda a: [a["channels"] // 4, a["channels"] % 4],  # four at a time, and the rest
     "dissimilarity._find_unit": lambda a: [
         *[_cdiv(a["parts"], a["block"])] * 2,
@@ -58,7 +68,10 @@ TRIPS: dict[str, Callable[[Arguments], list[int]]] = {
     "dissimilarity._sum_moments": lambda a: [a["channels"]],
     "feature_range._find_ends": lambda a: [a["steps"], a["channels"], a["steps"], a["steps"]],
     "feature_range._summarise": lambda a: [a["channels"]],
+    "field_summary._add_parts": lambda a: [_cdiv(a["count"], a["block"])],
+    "linear_choice._compute_mean": lambda a: [_cdiv(a["points"], a["block"])],
     "linear_choice._keep_better": lambda a: [_cdiv(a["points"], a["block"])] * 2,
+    "mass_moments._add_rows": lambda a: [_cdiv(a["count"], a["block"])],
     "mind_ssc._average": lambda a: [_cdiv(a["parts"], a["block"])],
     "mind_ssc._sum_variance": lambda a: [
         2 * a["radius"],

@@ -15,8 +15,7 @@ from typing import Any, TypeAlias
 
 import convexadam
 from convexadam import RegistrationConfig
-from convexadam.continuous import Adam, Additive, LevenbergMarquardt, Refinement, Ssd, WeightedSum
-from convexadam.features import Concat
+from convexadam.continuous import Adam, Additive, GaussNewton, JointSsd, Level, Refinement, Ssd
 from convexadam.registration.presets import preset_names
 from convexadam.registration.working_grid import IsotropicGrid
 
@@ -39,7 +38,7 @@ Change: TypeAlias = Callable[[RegistrationConfig], RegistrationConfig]
 
 def make_variants(config: RegistrationConfig) -> dict[str, RegistrationConfig]:
     """Return the settings, and those without each component that they have, by its name."""
-    changed = {name: change(config) for name, change in CHANGES.items()} | remove_terms(config)
+    changed = {name: change(config) for name, change in CHANGES.items()} | remove_parts(config)
     return {NOTHING: config} | {name: variant for name, variant in changed.items() if variant != config}
 
 
@@ -58,42 +57,44 @@ def keep_first_search(config: RegistrationConfig) -> RegistrationConfig:
     return dataclasses.replace(config, discrete=config.searches[0]) if len(config.searches) > 1 else config
 
 
+def replace_both(old: Refinement, change: Callable[[Any], dict[str, Any]]) -> Refinement:
+    """Replace attributes of the refinement, and those of what it does for different contrasts."""
+    other = old.different_contrasts
+    changed = None if other is None else dataclasses.replace(other, **change(other))
+    return dataclasses.replace(old, different_contrasts=changed, **change(old))
+
+
 def keep_level(number: int) -> Change:
     """Keep one of several levels."""
-    return change_refinement(lambda old: dataclasses.replace(old, levels=(old.levels[number],)))
+    return change_refinement(lambda old: replace_both(old, lambda part: {"levels": (part.levels[number],)}))
 
 
-def change_levels(old: Refinement, **changes: Any) -> Refinement:
-    """Change the same settings of all levels."""
-    return dataclasses.replace(old, levels=tuple(dataclasses.replace(level, **changes) for level in old.levels))
+def change_levels(old: Refinement, change: Callable[[Level], dict[str, Any]]) -> Refinement:
+    """Change settings of all levels."""
+    return replace_both(
+        old, lambda part: {"levels": tuple(dataclasses.replace(level, **change(level)) for level in part.levels)}
+    )
 
 
 def remove_robust_scale(old: Refinement) -> Refinement:
     """Use plain squared differences."""
-
-    def plain(term: Any) -> Any:
-        return dataclasses.replace(term, robust_scale=None) if isinstance(term, Ssd) else term
-
-    similarity = old.similarity
-    if isinstance(similarity, WeightedSum):
-        terms = tuple(map(plain, similarity.terms))
-        return dataclasses.replace(old, similarity=dataclasses.replace(similarity, terms=terms))
-    return dataclasses.replace(old, similarity=plain(similarity))
+    if not isinstance(old.similarity, (JointSsd, Ssd)):
+        return old
+    return replace_both(old, lambda part: {"similarity": dataclasses.replace(part.similarity, robust_scale=None)})
 
 
 def use_default_window(old: Refinement) -> Refinement:
     """Use the default smoothing of updates."""
-    return dataclasses.replace(
-        change_levels(old, update_smoothing=None), update_smoothing=Refinement().update_smoothing
-    )
+    changed = change_levels(old, lambda level: {"update_smoothing": None})
+    return dataclasses.replace(changed, update_smoothing=Refinement().update_smoothing)
 
 
 def remove_total_smoothing(old: Refinement) -> Refinement:
     """Do not smooth the whole field; updates stay smooth."""
     if isinstance(old.parametrisation, Additive):
         return old
-    free = dataclasses.replace(old.parametrisation, total_smoothing=None)
-    return dataclasses.replace(change_levels(old, total_smoothing=None), parametrisation=free)
+    changed = change_levels(old, lambda level: {"total_smoothing": None})
+    return dataclasses.replace(changed, parametrisation=dataclasses.replace(old.parametrisation, total_smoothing=None))
 
 
 def use_additive(old: Refinement) -> Refinement:
@@ -101,15 +102,19 @@ def use_additive(old: Refinement) -> Refinement:
     return dataclasses.replace(old, parametrisation=Additive())
 
 
+def remove_momentum(old: Refinement) -> Refinement:
+    """Make each step without a share of the step before."""
+    if not isinstance(old.optimiser, GaussNewton):
+        return old
+    return dataclasses.replace(old, optimiser=dataclasses.replace(old.optimiser, momentum=0.0))
+
+
 def use_adam(old: Refinement) -> Refinement:
     """Use Adam, which needs more iterations."""
-    if not isinstance(old.optimiser, LevenbergMarquardt):
+    if not isinstance(old.optimiser, GaussNewton):
         return old
-    levels = tuple(
-        dataclasses.replace(level, iterations=ADAM_STEPS_FULL if level.spacing == 1 else ADAM_STEPS)
-        for level in old.levels
-    )
-    return dataclasses.replace(old, optimiser=Adam(), levels=levels)
+    changed = change_levels(old, lambda level: {"iterations": ADAM_STEPS_FULL if level.spacing == 1 else ADAM_STEPS})
+    return dataclasses.replace(changed, optimiser=Adam())
 
 
 def make_voxels_cubic(config: RegistrationConfig) -> RegistrationConfig:
@@ -128,46 +133,37 @@ CHANGES: Mapping[str, Change] = {
     "full-resolution level": keep_level(0),
     "coarse level": keep_level(-1),
     "outlier weights": change_refinement(remove_robust_scale),
-    "wide window": change_refinement(use_default_window),
+    "update windows": change_refinement(use_default_window),
     "field smoothing": change_refinement(remove_total_smoothing),
     "composition": change_refinement(use_additive),
-    "Levenberg-Marquardt": change_refinement(use_adam),
+    "momentum": change_refinement(remove_momentum),
+    "Gauss-Newton": change_refinement(use_adam),
+    "choice by contrast": change_refinement(lambda old: dataclasses.replace(old, different_contrasts=None)),
 }
 """How each component is removed, in the order of their use."""
 
+PARTS = ("intensities", "intensities in windows", "descriptors")
+"""Parts of the similarity of `best`."""
 
-def remove_terms(config: RegistrationConfig) -> dict[str, RegistrationConfig]:
-    """Return the settings without each term of a weighted sum, and without the features of that term."""
+
+def remove_parts(config: RegistrationConfig) -> dict[str, RegistrationConfig]:
+    """Return the settings without each part of a joint similarity."""
     old = config.continuous
-    if old is None or not isinstance(old.similarity, WeightedSum) or len(old.similarity.terms) < 2:
+    if old is None or not isinstance(old.similarity, JointSsd) or len(old.similarity.parts) != len(PARTS):
         return {}
-    return dict(_remove_term(config, old, old.similarity, number) for number in range(len(old.similarity.terms)))
+    return {name: _remove_part(config, old, old.similarity, number) for number, name in enumerate(PARTS)}
 
 
-def _remove_term(
-    config: RegistrationConfig, old: Refinement, similarity: WeightedSum, number: int
-) -> tuple[str, RegistrationConfig]:
-    def remove(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        return None if values is None else values[:number] + values[number + 1 :]
-
-    name = type(similarity.terms[number]).__name__
-    fewer = {field.name: remove(getattr(similarity, field.name)) for field in dataclasses.fields(similarity)}
-    features = config.continuous_features
-    if similarity.channels is not None:
-        if not isinstance(features, Concat) or len(features.parts) != len(similarity.terms):
-            raise ValueError(
-                f"features must be a Concat with one part for each of {len(similarity.terms)} terms, got {features!r}"
-            )
-        name = f"{name} of {type(features.parts[number]).__name__}"
-        features = dataclasses.replace(features, parts=remove(features.parts), weights=remove(features.weights))
-    continuous = dataclasses.replace(old, similarity=dataclasses.replace(similarity, **fewer))
-    return name, dataclasses.replace(config, continuous=continuous, continuous_features=features)
+def _remove_part(config: RegistrationConfig, old: Refinement, similarity: JointSsd, number: int) -> RegistrationConfig:
+    parts = similarity.parts[:number] + similarity.parts[number + 1 :]
+    fewer = dataclasses.replace(similarity, parts=parts)
+    return dataclasses.replace(config, continuous=dataclasses.replace(old, similarity=fewer))
 
 
 def parse_options(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Path]]:
     """Return options and selected pairs; exit with status 2 if an option is invalid."""
     parser = runs.make_parser(__doc__, "ablation.csv")
-    parser.add_argument("--preset", nargs="+", default=["accurate"], choices=preset_names(), metavar="PRESET")
+    parser.add_argument("--preset", nargs="+", default=["best"], choices=preset_names(), metavar="PRESET")
     options = parser.parse_args(arguments)
     return options, runs.select_pairs(parser, options, COLUMNS)
 

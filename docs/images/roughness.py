@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
 DIAL = " smoothness "
-PRESETS = {"best": "#c22e2e", "accurate": "#1f5fa8", "same-contrast": "#2d7f3f", "default": "#b0581a"}
+PRESETS = {"best": "#c22e2e", "default": "#1f5fa8"}
 PEERS = {
     "convexAdam 0.2.0": "o",
     "convexAdam 0.2.0 tuned": "v",
@@ -24,6 +24,9 @@ PEERS = {
     "greedy NCC 2x2x2 100x100x50": "D",
     "greedy NCC 4x4x4 100x100x50": "P",
     "ANTs SyNOnly": "^",
+    "ANTs SyN CC": "*",
+    "FireANTs SyN": "p",
+    "FireANTs greedy": "h",
     "SimpleITK demons": "X",
     "niftyreg †": "<",
     "deedsBCV †": ">",

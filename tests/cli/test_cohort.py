@@ -84,7 +84,7 @@ def test_all_bad_rows_are_refused_before_any_work(
 
 
 def test_the_plan(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--all-pairs", f"{study}/[a-d].nii.gz", "--output-dir", tmp_path / "out", "--dry-run")
+    options = ("--all-pairs", *sorted(study.glob("[a-d].nii.gz")), "--output-dir", tmp_path / "out", "--dry-run")
     assert call(*options, "--workers", "2") == 0
     assert re.match(r"3 pairs on 2 workers: about \d+ min \d\d s .*, 0\.8 GB of memory of", capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
@@ -94,6 +94,7 @@ def test_the_plan(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     ("options", "message"),
     [
         ((), "pairs must be given in one way, .*, got none"),
+        (("/",), "got the folder /; name its images by --fixed"),
         (("list.csv", "--bids", "bids"), "got MANIFEST and --bids"),
         (("--moving", "*.nii.gz"), "--fixed must be given with --moving"),
         (("list.csv", "--fixed", "a.nii.gz"), "--fixed must be omitted with MANIFEST"),
@@ -127,7 +128,7 @@ def test_gpus_and_mirror_images_reach_the_cohort(
     assert (second["device"], second["check_mirror"], second["executor"].workers) == ("cuda:1", False, 4)
     plans = []
     for more in ((), ("--check-mirror",)):
-        assert call(*options[:4], "--dry-run", "--preset", "accurate", *more) == 0
+        assert call(*options[:4], "--dry-run", "--preset", "best", *more) == 0
         [minutes, seconds] = map(int, re.findall(r"about (\d+) min (\d\d) s", capsys.readouterr().err)[0])
         plans.append(60 * minutes + seconds)
     assert abs(plans[1] - 2 * plans[0]) <= 1

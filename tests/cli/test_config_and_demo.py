@@ -21,14 +21,26 @@ QUICK = [w for s in ("discrete.spacing=3", "continuous.levels.0.iterations=3") f
 
 
 def test_settings_are_printed(run: Any, tmp_path: Path) -> None:
-    ran = run("config", "--preset", "accurate")
+    ran = run("config", "--preset", "best")
     assert (ran.status, ran.error) == (0, "")
-    assert RegistrationConfig.from_toml(ran.out) == preset("accurate")
+    assert RegistrationConfig.from_toml(ran.out) == preset("best")
     assert RegistrationConfig.from_toml(run("config").out) == preset()
     changed = RegistrationConfig.from_toml(run("config", "--set", "discrete.spacing=5").out)
     assert changed == preset().with_settings("discrete.spacing=5")
     assert run("config", "--set", "discrete.spacng=5").error.startswith("convexadam: the settings: discrete")
-    assert run("config", "--preset", "acurate").status == 2
+    assert run("config", "--preset", "bset").status == 2
+
+
+def test_smoothing_is_scaled(run: Any, files: Path, tmp_path: Path) -> None:
+    smoother = run("config", "--preset", "published", "--smoothness", "2")
+    assert RegistrationConfig.from_toml(smoother.out) == preset("published", smoothness=2.0)
+    assert "smoothness must be a finite number above 0, got -1.0" in run("config", "--smoothness=-1").error
+    places = ["register", files / "fixed.nii.gz", files / "moving.nii.gz", "--output-dir", tmp_path]
+    assert "--smoothness must come without --config" in run(*places, "--smoothness", "2", "--config", "mine.toml").error
+    assert run(*places, "--smoothness", "much").status == 2
+    assert run(*places, "--preset", "published", "--smoothness", "2", *QUICK).status == 0
+    (regulariser,) = json.loads((tmp_path / "report.json").read_text())["config"]["continuous"]["regularisers"]
+    assert regulariser["weight"] == 4 * 1.25
 
 
 def test_commands_run_on_the_files_of_the_demo(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,22 @@ def test_what_is_done_is_kept(pairs: tuple[PairFiles, ...], tmp_path: Path) -> N
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "pairs").rglob("*")} == times
 
 
+def test_without_measures_and_compression(pairs: tuple[PairFiles, ...], tmp_path: Path) -> None:
+    packed, plain = run(pairs, tmp_path / "packed"), run(pairs, tmp_path, measure=False, compress=False)
+    folder = tmp_path / "pairs" / "b"
+    assert {path.name for path in folder.iterdir()} == {"report.json", "moved.nii", "transform.nii"}
+    for name in ("moved.nii", "transform.nii"):
+        expected = nib.load(packed["b"].folder / f"{name}.gz")
+        np.testing.assert_array_equal(np.asarray(nib.load(folder / name).dataobj), np.asarray(expected.dataobj))
+    assert (plain["b"].quality, plain["b"].verdict) == (None, None)
+    assert rows(tmp_path)[0]["similarity_after"] == rows(tmp_path)[0]["verdict"] == ""
+    assert "quality" not in json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert statuses(run(pairs, tmp_path, measure=False, compress=False)) == {"b": "kept", "c": "kept"}
+    assert statuses(run(pairs, tmp_path, compress=False)) == {"b": "done", "c": "done"}
+    with pytest.raises(ConfigError, match="check_mirror must be False without measures"):
+        run(pairs, tmp_path, measure=False, check_mirror=True)
+
+
 def change_file(pair: PairFiles) -> None:
     replace_content(pair.moving)
 

@@ -25,6 +25,10 @@ def test_many_to_one(tmp_path: Path) -> None:
     pairs = pair_with_fixed(tmp_path / "sub" / ".." / "a.nii.gz", f"{tmp_path}/**/*.nii*")
     assert [(pair.id, pair.moving.name) for pair in pairs] == [("b", "b.nii.gz"), ("c", "c.nii")]
     assert {pair.fixed.name for pair in pairs} == {"a.nii.gz"}
+    expanded = [str(path) for path in tmp_path.glob("*.nii.gz")] + [f"{tmp_path}/sub/*"]  # as by a shell
+    assert pair_with_fixed(tmp_path / "a.nii.gz", expanded) == pair_with_fixed(
+        tmp_path / "a.nii.gz", f"{tmp_path}/**/*.nii*"
+    )
     with pytest.raises(FileError, match="there is no file"):
         pair_with_fixed(tmp_path / "gone.nii.gz", f"{tmp_path}/*.nii.gz")
     with pytest.raises(FileError, match="must name at least 1 files, got 0"):

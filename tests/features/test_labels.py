@@ -27,8 +27,8 @@ from convexadam.features import (
     receptive_radius,
     uses_labels,
 )
-from convexadam.features.labels import pool_one_hot
 from convexadam.geometry import Grid, Image
+from convexadam.kernels.label_shares import pool_one_hot
 from convexadam.kernels.resize import pool
 
 SHAPE = (7, 9, 6)

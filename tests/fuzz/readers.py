@@ -125,7 +125,7 @@ FORMATS: dict[str, tuple[Callable[[Path], None], Read]] = {
     "pairs.csv": (pairs, read_manifest),
     "dataset.json": (task, read_task),
     "slice.dcm": (series, read_series),
-    "settings.toml": (lambda p: preset("same-contrast").save(p), RegistrationConfig.load),
+    "settings.toml": (lambda p: preset("best").save(p), RegistrationConfig.load),
 }  # fmt: skip
 """Name of a file, what writes it, and what reads it."""
 

@@ -189,6 +189,7 @@ class PretendedGpu(TorchDispatchMode):
         for name, value in cuda.items():
             self._replace(torch.cuda, name, value)
         self._pretend_compiler()
+        _forget_constants()
         super().__enter__()
         return self
 
@@ -437,6 +438,17 @@ class _Event:
 
     def elapsed_time(self, _: _Event) -> float:
         return 1.0
+
+
+def _forget_constants() -> None:
+    """Forget what was sent to another pretended device, so that each one counts what is sent in a new process."""
+    from convexadam.kernels import _device
+    from convexadam.kernels.cost_volume import triton as cost_volume
+    from convexadam.kernels.coupled_argmin import triton as coupled_argmin
+    from convexadam.kernels.smooth import triton as smooth
+
+    for kept in (_device._send_once, cost_volume._steps, coupled_argmin._table, smooth._taps_on_device):
+        kept.cache_clear()
 
 
 def _pin(tensor: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ import oracles
 import pytest
 import torch
 from pretend import DEVICE, PretendedGpu
+from settings import make_best_of_one_contrast
 
 from convexadam import Intensity, Refinement, RegistrationConfig, preset, register, register_batch
 from convexadam.continuous import Level
@@ -28,9 +29,11 @@ def _count(gpu: PretendedGpu) -> tuple[int, int]:
     return counts
 
 
-@pytest.mark.parametrize("name", ["published", "accurate"])
-def test_a_pair_more_takes_a_replay(counted: PretendedGpu, name: str) -> None:
-    config = dataclasses.replace(preset(name), linear=None)
+@pytest.mark.parametrize(
+    "config", [preset("published"), make_best_of_one_contrast()], ids=["published", "best of one contrast"]
+)
+def test_a_pair_more_takes_a_replay(counted: PretendedGpu, config: RegistrationConfig) -> None:
+    config = dataclasses.replace(config, linear=None)
     volumes = [torch.rand(24, 22, 20, generator=torch.Generator().manual_seed(s)).to(DEVICE) for s in range(PAIRS + 1)]
     register(volumes[0], volumes[1], config)  # what is sent once
     counted.record.start()
@@ -41,7 +44,7 @@ def test_a_pair_more_takes_a_replay(counted: PretendedGpu, name: str) -> None:
     register_batch(volumes[:-1], volumes[1:], config)
     more = [b - a for a, b in zip(batch, _count(counted), strict=True)]
     assert counted.record.faults() == []
-    assert more[0] <= 70
+    assert more[0] <= 25
     assert more[0] < 0.25 * alone[0]
     assert more[1] <= 3
 
@@ -68,5 +71,6 @@ def test_a_replay_gives_the_field_of_a_single_registration(interpreted: Pretende
 
 
 def test_what_is_recorded() -> None:
-    recorded = [name for name in preset_names() if is_recordable(preset(name))]
-    assert recorded == ["default", "accurate", "published"]
+    recorded = {name for name in preset_names() if is_recordable(preset(name))}
+    assert {"default", "published"} <= recorded
+    assert not recorded & {"best", "rigid", "similarity", "affine"}  # the host decides, or nothing is deformed

@@ -41,11 +41,9 @@ def test_a_table(folder: Path) -> None:
 
 
 def test_a_table_with_tabulators_settings_and_labels_of_one_image(folder: Path) -> None:
-    text = (
-        "fixed\tmoving\tmoving_labels\tinitial_transform\tpreset\na.nii.gz\tb.nii.gz\ta.nii.gz\ta.csv\tsame-contrast\n"
-    )
+    text = "fixed\tmoving\tmoving_labels\tinitial_transform\tpreset\na.nii.gz\tb.nii.gz\ta.nii.gz\ta.csv\tpublished\n"
     [pair] = listed(folder, text, "pairs.tsv")
-    assert (pair.initial_transform, pair.preset) == (folder / "a.csv", "same-contrast")
+    assert (pair.initial_transform, pair.preset) == (folder / "a.csv", "published")
     assert list(pair.files) == ["fixed", "moving", "moving_labels", "initial_transform"]
 
 

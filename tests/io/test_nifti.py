@@ -294,17 +294,21 @@ def test_refuses_folders_that_are_none(tmp_path: Path) -> None:
         write_image(image, tmp_path / "taken.nii")
 
 
-def test_a_failure_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = Image(noise(), GRIDS["RAS"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int16])
+def test_a_failure_leaves_the_old_file_alone(
+    dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image(noise(dtype), GRIDS["RAS"])
     write_image(image, tmp_path / "a.nii.gz")
 
-    def full(_: object, path: Path) -> None:
-        Path(path).write_bytes(b"half")
+    def full(self: gzip.GzipFile, data: bytes) -> int:
+        gzip.GzipFile.flush(self)  # the begin of the file is on the disk
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(nibabel, "save", full)
+    monkeypatch.setattr(gzip.GzipFile, "write", full)
     with pytest.raises(FileError, match=r"a\.nii\.gz: No space left"):
-        write_image(Image(noise() + 1, GRIDS["RAS"]), tmp_path / "a.nii.gz")
+        write_image(Image(image.data + 1, GRIDS["RAS"]), tmp_path / "a.nii.gz")
+    monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["a.nii.gz"]
     assert torch.equal(read_image(tmp_path / "a.nii.gz").data, image.data)
 
@@ -314,3 +318,15 @@ def test_old_files_are_replaced(tmp_path: Path) -> None:
         write_image(Image(noise() + shift, GRIDS["RAS"]), tmp_path / "a.nii.gz")
     assert torch.equal(read_image(tmp_path / "a.nii.gz").data, noise() + 1)
     assert [p.name for p in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+def test_the_same_image_is_written_as_the_same_bytes(tmp_path: Path) -> None:
+    """Floating-point values are packed by another strategy, whose files other programs read as well."""
+    data = torch.randn(20, 18, 16, generator=torch.Generator().manual_seed(0))
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_image(Image.from_array(data), tmp_path / name)
+    packed = (tmp_path / "a.nii.gz").read_bytes()
+    assert packed == (tmp_path / "b.nii.gz").read_bytes()
+    nibabel.save(nibabel.load(tmp_path / "a.nii.gz"), tmp_path / "theirs.nii.gz")
+    assert gzip.decompress(packed) == gzip.decompress((tmp_path / "theirs.nii.gz").read_bytes())
+    assert len(packed) <= (tmp_path / "theirs.nii.gz").stat().st_size

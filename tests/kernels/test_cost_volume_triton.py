@@ -123,3 +123,13 @@ def test_the_input_is_left_alone(device: str) -> None:
     before = [t.clone() for t in inputs]
     _fused(inputs[0], inputs[1], (0, 1, 0), fixed_weight=inputs[2], moving_weight=inputs[3])
     assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_powers_of_two_are_exact(given: bool, device: str) -> None:
+    fixed, moving = _pair((2, 3, 4), 3, device)
+    unit = torch.tensor(0.25, dtype=torch.float64, device=device) if given else None
+    factor = 8.0 * (1.0 if unit is None else 0.25)
+    found = _fused(fixed, moving, (0, 1, 1), scale=8.0, unit=unit)
+    assert torch.equal(found, _fused(factor * fixed, factor * moving, (0, 1, 1)))
+    assert_within_budget(_fused, _reference, fixed, moving, (0, 1, 1), scale=8.0)

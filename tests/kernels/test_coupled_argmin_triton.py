@@ -91,6 +91,18 @@ def test_parabola(cells, radius, coupled: bool, device: str) -> None:
     assert_within_budget(fused.coupled_argmin, reference.coupled_argmin, costs, parabolic_fit=True, **options)
 
 
+@pytest.mark.parametrize("cells", [(1, 1, 1), (1, 7, 5), (5, 3, 9)])
+def test_an_averaged_field_errs_no_more_than_torch(cells: tuple[int, int, int], device: str) -> None:
+    # a bowl around the mean of the field in a window of one axis, on which the pull alone depends
+    toward = _toward(cells, device)
+    costs = _costs(cells, (2, 2, 2), device) / 1000
+    options = {"toward": toward, "theta": 100.0, "parabolic_fit": True}
+    found = fused.coupled_argmin(costs, average=True, **options)
+    assert_within_budget(fused.coupled_argmin, reference.coupled_argmin, costs, average=True, **options)
+    if cells != (1, 1, 1):
+        assert (found - fused.coupled_argmin(costs, **options)).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("coupled", [False, True])
 def test_of_equal_costs_the_same_one_wins_as_in_torch(coupled: bool, device: str) -> None:
     # Small whole numbers and halves: every sum is exact, ties are everywhere.
@@ -139,7 +151,7 @@ def test_a_unit_on_the_device_errs_no_more_than_torch(device: str) -> None:
         oracles.uniform(27, *shape).float().to(device),
         oracles.noise(3, *shape, dtype=torch.float32).to(device),
     )
-    unit = torch.tensor(4.0, device=device)
+    unit = torch.tensor(2.0, dtype=torch.float64, device=device)
     found = in_triton.coupled_argmin(costs, window, toward=toward, theta=0.25, unit=unit)
     assert torch.equal(found, in_triton.coupled_argmin(costs, window, toward=toward, theta=1.0))
     assert torch.equal(found, in_torch.coupled_argmin(costs, window, toward=toward, theta=1.0))

@@ -16,7 +16,7 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton")
 
 from convexadam.kernels.damped_step import reference
-from convexadam.kernels.damped_step.triton import damped_step, judge_step
+from convexadam.kernels.damped_step.triton import damped_step, judge_step, momentum_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*TRITON_DEFAULT_FP_FUSION")
 
@@ -107,3 +107,19 @@ def test_judges_as_torch_does(decrease: float, scale: float, dtype: torch.dtype,
     assert taken[0].dtype == torch.bool
     assert taken[0] == taken[1]
     assert dampings[0] == dampings[1]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("longest", [math.inf, 0.5])
+def test_momentum_errs_no_more_than_torch(shape: Shape, longest: float) -> None:
+    def after(function: Any) -> Any:
+        def run(slopes: torch.Tensor, means: torch.Tensor, velocity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            changed, moved = means.clone(), velocity.clone()
+            one = torch.ones((), dtype=torch.float64, device=means.device)
+            function(slopes, changed, moved, momentum=0.4, damping=one, scale=one, longest=longest)
+            return changed, moved
+
+        return run
+
+    velocity = oracles.noise(3, *shape, seed=5, dtype=torch.float32).to(DEVICE)
+    assert_within_budget(after(momentum_step), after(reference.momentum_step), *_maps(shape), velocity)

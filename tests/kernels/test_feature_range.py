@@ -35,7 +35,8 @@ def test_equals_numpy(shape: Shape, weighted: bool) -> None:
         any(np.ptp(c[v.ravel() > 0]) > 0 for c in one) if (v > 0).any() else False
         for one, v in zip(both, w, strict=True)
     )
-    expected = [np.abs(both).max(), span, varies, min(v.max() for v in w), (w[0] * w[1]).max()]
+    power = 2.0 ** -np.ceil(np.log2(span)) if span > 0 else 1.0
+    expected = [np.abs(both).max(), span, varies, min(v.max() for v in w), (w[0] * w[1]).max(), power]
     np.testing.assert_allclose(found, expected, rtol=1e-14, atol=0)
 
 
@@ -57,3 +58,9 @@ def test_both_maps_have_to_vary_where_there_is_weight(number: int) -> None:
     assert measure_range(pair[0], pair[1], *weights)[2] == 0
     pair[number][1, 0, 0, 0] = 0.25 + 1e-6
     assert measure_range(pair[0], pair[1], *weights)[2] == 1
+
+
+@pytest.mark.parametrize(("span", "expected"), [(0.0, 1.0), (1.0, 1.0), (0.5, 2.0), (3.0, 0.25), (1e-3, 512.0)])
+def test_the_largest_power_of_two(span: float, expected: float) -> None:
+    values = torch.tensor([0.0, span], dtype=torch.float64).reshape(1, 2, 1, 1)
+    assert measure_range(values, values, None, None)[5] == expected

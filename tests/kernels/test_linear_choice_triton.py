@@ -37,3 +37,13 @@ def test_a_choice_errs_no_more_than_torch(covered: float, by_mean: bool) -> None
 def test_no_plausible_fit_errs_no_more_than_torch(model: int, scale: float) -> None:
     best, other = make_candidate(0, -1), make_candidate(0, model, level=0.1, scale=scale)
     assert not check_choice(triton, best, other, device=DEVICE)
+
+
+def test_the_mean_errs_no_more_than_rounding_explains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "_BLOCK", 64)  # several blocks
+    given = make_candidate(0, 1, covered=0.6)
+    weight = given.weight.double().numpy()
+    expected = 1 + (weight * (given.values.double().numpy() - 1)).sum()
+    found = triton.compute_mean(given.values.to(DEVICE), given.weight.to(DEVICE))
+    assert found.dtype == torch.float64
+    assert float(found) == pytest.approx(expected, rel=1e-12)

@@ -54,3 +54,12 @@ def test_writes_to_channels_last_and_errs_no_more_than_torch() -> None:
     torch.testing.assert_close(rows[1:].contiguous(), expected, rtol=1e-5, atol=1e-5)
     assert not rows[0].any()
     assert not rows[2].any()
+
+
+def test_some_channels_that_are_last_in_memory_are_written_where_they_are() -> None:
+    maps = oracles.noise(3, 4, 5, 6, dtype=torch.float32).to(DEVICE)
+    rows = torch.full((4, 5, 6, 5), 7.0, device=DEVICE)
+    found = triton.normalise_locally(maps, radius=1, floor=0.1, out=rows.permute(3, 0, 1, 2)[1:4])
+    assert torch.equal(found, triton.normalise_locally(maps, radius=1, floor=0.1))
+    assert found.data_ptr() == rows.data_ptr() + 4
+    assert bool((rows[..., [0, 4]] == 7).all())

@@ -20,15 +20,17 @@ def test_equals_resampling_on_a_grid(masked: bool, margin: int) -> None:
     image = Image(oracles.noise(2, 9, 10, 17, dtype=torch.float32), Grid((9, 10, 17), np.diag([2.0, 1, 1, 1])))
     mask = Image(oracles.uniform(1, 6, 5, 8).float(), Grid((6, 5, 8), np.diag([3.0, 2, 2, 1])))
     reference = Grid((8, 11, 6), matrix)
-    maps = [torch.tensor(grid.index_map_from(reference)) for grid in (image.grid, mask.grid)]
+    to_index = [torch.tensor(np.linalg.inv(grid.affine)) for grid in (image.grid, mask.grid)]
+    transform = torch.tensor([[1.0, 0.1, 0, 1], [0, 0.9, 0, 0], [0.2, 0, 1, -2], [0, 0, 0, 1]], dtype=torch.float64)
+    grid_map = torch.linalg.inv(transform) @ torch.tensor(matrix)
     values, weight = resample_affine(
         image.data,
-        maps[0],
+        (to_index[0], transform, grid_map),
         reference.shape,
         fill_value=image.data.min(),
         margin=margin,
         mask=mask.data[0] if masked else None,
-        mask_map=maps[1],
+        mask_index=to_index[1],
     )
     torch.testing.assert_close(values, resample(image, reference, mode="linear").data, rtol=0, atol=1e-5)
     expected = weight_on_grid(image, mask if masked else None, reference, margin)

@@ -1,4 +1,4 @@
-"""The slower presets on real pairs: what they promise beyond the default one."""
+"""The preset `best` on real pairs: what it promises beyond the default one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from convexadam.metrics import evaluate_transform
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
 
-BEST_PEER_DICE = 0.6077  # greedy
+BEST_PEER_DICE = 0.6096  # greedy
 
 
-def registered(folder: Path, name: str) -> RegistrationResult:
-    return register(folder / "fixed.nii.gz", folder / "moving.nii.gz", preset(name))
+def registered(folder: Path) -> RegistrationResult:
+    return register(folder / "fixed.nii.gz", folder / "moving.nii.gz", preset("best"))
 
 
 def there_and_back(result: RegistrationResult, fixed: Grid, moving: Grid) -> float:
@@ -32,11 +32,12 @@ def there_and_back(result: RegistrationResult, fixed: Grid, moving: Grid) -> flo
     return float((back - indices[within]).norm(dim=1).mean())
 
 
-@pytest.mark.parametrize(("name", "tre_mm"), [("liver_mr_eth_18", 2.4), ("liver_mr_eth_19", 1.32)])
-def test_accurate(real_pairs: Path, name: str, tre_mm: float) -> None:
+@pytest.mark.filterwarnings("ignore:the error of the inverse")  # of 2 voxels of 750,000, in a cell that nearly folds
+@pytest.mark.parametrize(("name", "tre_mm"), [("liver_mr_eth_18", 2.3), ("liver_mr_eth_19", 1.27)])
+def test_livers(real_pairs: Path, name: str, tre_mm: float) -> None:
     folder = real_pairs / name
     fixed, moving = (read_image(folder / f"{side}.nii.gz").grid for side in ("fixed", "moving"))
-    result = registered(folder, "accurate")
+    result = registered(folder)
     found = evaluate_transform(
         result.transform,
         fixed_landmarks_mm=fixed.index_to_world(read_landmarks(folder / "fixed_landmarks.csv")),
@@ -47,9 +48,9 @@ def test_accurate(real_pairs: Path, name: str, tre_mm: float) -> None:
     assert there_and_back(result, fixed, moving) < 0.1
 
 
-def test_same_contrast(real_pairs: Path) -> None:
+def test_brains(real_pairs: Path) -> None:
     folder = real_pairs / "brain_t1_malf_1003_1010"
-    result = registered(folder, "same-contrast")
+    result = registered(folder)
     fixed, moving = (read_image(folder / f"{side}_label.nii.gz") for side in ("fixed", "moving"))
     found = evaluate_transform(result.transform, fixed_labels=fixed, moving_labels=moving, surface=False)
     assert found["dice"] >= BEST_PEER_DICE + 0.01

@@ -417,7 +417,7 @@ def test_errors_of_loading_name_the_file(tmp_path: Path) -> None:
 def test_the_presets() -> None:
     assert preset() == preset("default") == RegistrationConfig()
     assert preset("default") != preset("published")
-    for name in ("default", "best", "accurate", "same-contrast", "published"):
+    for name in ("default", "best", "published"):
         assert RegistrationConfig.from_toml(preset(name).to_toml()) == preset(name)
 
 
@@ -449,6 +449,6 @@ def test_an_unknown_preset() -> None:
         preset("publishd")
     with pytest.raises(
         ConfigError,
-        match=r"preset must be one of default, best, accurate, same-contrast, published, .*, affine, got 'x'",
+        match=r"preset must be one of default, best, published, .*, affine, got 'x'",
     ):
         preset("x")

@@ -28,7 +28,7 @@ sys.stdout.write(hashlib.sha256(field.numpy().tobytes()).hexdigest())
 
 
 @pytest.mark.parametrize(
-    ("name", "threads"), [("default", 1), ("default", 2), pytest.param("same-contrast", 1, marks=pytest.mark.long)]
+    ("name", "threads"), [("default", 1), ("default", 2), pytest.param("best", 1, marks=pytest.mark.long)]
 )
 def test_the_same_inputs_give_the_same_field(name: str, threads: int) -> None:
     pair = phantom_pair((28, 24, 20))

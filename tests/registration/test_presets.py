@@ -46,12 +46,12 @@ def test_smoothness_makes_fields_smoother() -> None:
 
 def test_smoothness_multiplies_widths_and_weights() -> None:
     assert preset("best", smoothness=1.0) == preset("best")
-    levels, twice = (preset("accurate", smoothness=s).continuous.levels for s in (1.0, 2.0))  # type: ignore[union-attr]
-    for one, other in zip(levels, twice, strict=True):
-        assert other.update_smoothing == GaussianSmoothing(sigma=2 * one.update_smoothing.sigma)  # type: ignore[union-attr]
     assert preset("published", smoothness=2.0).continuous.regularisers == (Diffusion(weight=5.0),)  # type: ignore[union-attr]
-    best, twice_best = (preset("best", smoothness=s).continuous.different_contrasts for s in (1.0, 2.0))  # type: ignore[union-attr]
-    assert twice_best.levels[0].total_smoothing.sigma == 2 * best.levels[0].total_smoothing.sigma  # type: ignore[union-attr]
+    once, twice = (preset("best", smoothness=s).continuous for s in (1.0, 2.0))
+    for one, other in ((once, twice), (once.different_contrasts, twice.different_contrasts)):  # type: ignore[union-attr]
+        for level, smoother in zip(one.levels, other.levels, strict=True):
+            assert smoother.update_smoothing == GaussianSmoothing(sigma=2 * level.update_smoothing.sigma)
+            assert smoother.total_smoothing == GaussianSmoothing(sigma=2 * level.total_smoothing.sigma)
     assert preset("rigid", smoothness=2.0) == preset("rigid")
 
 

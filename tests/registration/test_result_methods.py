@@ -43,8 +43,8 @@ def result(pair: PhantomPair) -> RegistrationResult:
 
 def test_a_preset_is_named(pair: PhantomPair) -> None:
     assert register(pair.fixed, pair.moving, "rigid").config == preset("rigid")
-    with pytest.raises(ConfigError, match=r"preset must be one of .*got 'acurate' \(did you mean 'accurate'\?\)"):
-        register(pair.fixed, pair.moving, "acurate")
+    with pytest.raises(ConfigError, match=r"preset must be one of .*got 'publishd' \(did you mean 'published'\?\)"):
+        register(pair.fixed, pair.moving, "publishd")
     with pytest.raises(ConfigError, match="config must be a RegistrationConfig or the name of a preset, got 3"):
         register(pair.fixed, pair.moving, 3)  # type: ignore[arg-type]
 

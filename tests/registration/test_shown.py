@@ -39,8 +39,8 @@ def test_a_preset_is_shown_by_its_name(name: str) -> None:
 def test_settings_are_shown_by_what_differs_from_the_closest_preset() -> None:
     assert repr(RegistrationConfig()) == "preset('default')"
     assert repr(preset().with_settings("discrete.spacing=5")) == "preset('default') with discrete.spacing=5"
-    changed = preset("accurate").with_settings("continuous.levels.0.iterations=7")
-    assert repr(changed) == "preset('accurate') with continuous.levels.0.iterations=7"
+    changed = preset("best").with_settings("continuous.levels.0.iterations=7")
+    assert repr(changed) == "preset('best') with continuous.levels.0.iterations=7"
     replaced = dataclasses.replace(preset(), features=Intensity(), symmetric=True)
     assert repr(replaced) == "preset('default') with features=Intensity(), symmetric=True"
     several = dataclasses.replace(preset(), discrete=(ConvexSearch(spacing=3), ConvexSearch()), continuous=None)

@@ -63,7 +63,7 @@ def estimate(name: str, unit_mm: float) -> tuple[torch.Tensor, dict[str, float]]
     return result.transform.to_voxels(), result.diagnostics
 
 
-@pytest.mark.parametrize("name", ["default", "published", "foreground", "lengths", "same-contrast"])
+@pytest.mark.parametrize("name", ["default", "published", "foreground", "lengths", "best"])
 def test_the_same_field_in_voxels(name: str) -> None:
     expected, diagnostics = estimate(name, 1.0)
     assert expected.abs().max() > 0.3

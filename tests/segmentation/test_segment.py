@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from statistics import fmean
+from typing import NoReturn
 
 import numpy as np
 import pytest
 import torch
 
-from convexadam import Image, preset, read_image, write_image
+from convexadam import Image, RegistrationConfig, preset, read_image, write_image
 from convexadam.cli import main
 from convexadam.errors import InputError
 from convexadam.io import ScanFiles, read_scans
@@ -67,6 +69,25 @@ def test_labels_of_a_target(study: Path, tmp_path: Path) -> None:
     again = segment(study / "target.nii.gz", study / "atlases.csv", method=MajorityVote(), most=2, **settings)
     assert times == [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("report.json"))]
     assert again.atlases == found.atlases[:2]
+
+
+def test_registrations_take_the_most_accurate_preset_unless_told(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = list[RegistrationConfig]()
+
+    def note(pairs: object, config: RegistrationConfig, **others: object) -> NoReturn:
+        taken.append(config)
+        raise InputError("noted")
+
+    monkeypatch.setattr(sys.modules[segment.__module__], "register_cohort", note)
+    target, atlases, out = (str(path) for path in (study / "target.nii.gz", study / "atlases.csv", tmp_path))
+    preset("rigid").save(tmp_path / "rigid.toml")
+    with pytest.raises(InputError, match="noted"):
+        segment(target, atlases, output_dir=out)
+    for options in ([], ["--preset", "default"], ["--config", str(tmp_path / "rigid.toml")]):
+        assert main(["segment", target, "--atlases", atlases, "--output-dir", out, *options]) == 1
+    assert taken == [preset(name) for name in ("best", "best", "default", "rigid")]
 
 
 def test_an_atlas_that_cannot_be_registered_is_left_out(study: Path, tmp_path: Path) -> None:
@@ -128,6 +149,10 @@ def test_scans_are_named_as_pairs_of_a_cohort(study: Path, tmp_path: Path) -> No
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "t1.v2.nii.gz").touch()
     assert [scan.id for scan in read_scans(tmp_path / "*" / "t1*.nii.gz")] == ["01_t1.v2", "02_t1.v2"]
+    expanded = list(tmp_path.glob("*/t1*.nii.gz"))
+    assert read_scans(expanded) == read_scans(tmp_path / "*" / "t1*.nii.gz")
+    with pytest.raises(InputError, match=r"got the folder .*; write '.*/\*\.nii\.gz'"):
+        read_scans(tmp_path)
     atlas = ScanFiles(id="a", image=study / "a.nii.gz", labels=study / "a_labels.nii.gz")
     with pytest.raises(InputError, match="ids must be unique"):
         segment(study / "target.nii.gz", [atlas, atlas], output_dir=tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import nibabel
 import numpy as np
@@ -131,6 +131,22 @@ def test_files_and_continuation(series: FrameSeries, tmp_path: Path, capsys: pyt
     assert main([*command, "--quiet"]) == 0
     assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "passes").rglob("*.tfm")}
     assert main([*command, "--reference", "last"]) == 2
+
+
+def test_names_of_frames_on_the_command_line(
+    series: FrameSeries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = list[object]()
+
+    def note(frames: object, **_: object) -> NoReturn:
+        given.append(frames)
+        raise InputError("noted")
+
+    monkeypatch.setattr("convexadam.cli.series.register_series", note)
+    for names in (["a.nii.gz"], ["a.nii.gz", "b.nii.gz"]):
+        assert main(["series", *names, "--output-dir", str(tmp_path)]) == 1
+    assert given == ["a.nii.gz", ("a.nii.gz", "b.nii.gz")]
+    assert main(["series", "--output-dir", str(tmp_path)]) == 2
 
 
 def test_motion_of_known_transforms() -> None:

@@ -121,15 +121,15 @@ def test_a_component_and_settings_of_it() -> None:
 
 
 def test_the_first_stage_evaluates_the_search_alone() -> None:
-    config = remove_refinement(preset("same-contrast"))
+    config = remove_refinement(preset("best"))
     assert config.continuous is None and config.continuous_features is None
-    assert config.features == preset("same-contrast").features
+    assert config.features == preset("best").features
 
 
 def test_a_base_in_a_file_beside_the_space(tmp_path: Path) -> None:
-    preset("accurate").save(tmp_path / "mine.toml")
+    preset("best").save(tmp_path / "mine.toml")
     (tmp_path / "space.toml").write_text('schema_version = 2\nbase = "mine.toml"\n[discrete]\n[continuous]\n')
-    assert Space.load(tmp_path / "space.toml").base == preset("accurate")
+    assert Space.load(tmp_path / "space.toml").base == preset("best")
 
 
 def test_equal_settings_have_one_key() -> None:

@@ -16,7 +16,15 @@ import tyro
 
 from convexadam.cli.common import Header, OptionalFile, UsageError, say
 from convexadam.cli.workers import StudyOptions
-from convexadam.cohort import CohortOutcome, CohortPlan, pair_all, pair_bids, pair_with_fixed, plan_cohort
+from convexadam.cohort import (
+    CohortOutcome,
+    CohortPlan,
+    pair_all,
+    pair_bids,
+    pair_with_fixed,
+    plan_cohort,
+    write_derivatives,
+)
 from convexadam.cohort.cohort import OUTPUTS, register_cohort
 from convexadam.errors import ConvexAdamError, OutOfMemoryError
 from convexadam.executors import count_cores
@@ -29,7 +37,7 @@ _SHOWN = 20
 
 _PRINT_INTERVAL_S = 30.0
 
-Pattern = Annotated[str | None, tyro.conf.arg(metavar="PATTERN", help_behavior_hint="")]
+Patterns = Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN", help_behavior_hint="")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +45,9 @@ class Cohort(StudyOptions):
     """Register a whole study; the same command continues an interrupted run.
 
     The pairs are those of MANIFEST, or --fixed with each --moving, or --all-pairs, or --bids. DIR holds cohort.csv,
-    with one row for each pair as it ends, cohort.json, and a folder of results for each pair. A pair is registered
-    again if its files or settings have changed. The exit status is 1 if pairs failed.
+    with one row for each pair as it ends, cohort.json, and a folder of results for each pair; with --bids the results
+    have the names of BIDS derivatives as well. A pair is registered again if its files or settings have changed. The
+    exit status is 1 if pairs failed.
 
     Attributes
     ----------
@@ -47,11 +56,12 @@ class Cohort(StudyOptions):
         fixed_mask, moving_mask, fixed_labels, moving_labels (to warp, and for the Dice overlap), fixed_landmarks,
         moving_landmarks (for the landmark error), fixed_segmentation, moving_segmentation. Paths are relative to it.
     output_dir
-        Folder for the results; created if it does not exist.
+        Folder for the results; created if it does not exist. With --bids FOLDER it may be omitted:
+        FOLDER/derivatives/convexadam.
     fixed
         Image that all others are registered to.
     moving
-        The others, such as 'scans/*.nii.gz'.
+        The others, such as 'scans/*.nii.gz', or their names.
     all_pairs
         Register each pair of these images once.
     bids
@@ -79,10 +89,10 @@ class Cohort(StudyOptions):
     manifest: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST", help_behavior_hint="")] = (
         None
     )
-    output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    output_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     fixed: OptionalFile = None
-    moving: Pattern = None
-    all_pairs: Pattern = None
+    moving: Patterns = ()
+    all_pairs: Patterns = ()
     bids: OptionalFile = None
     suffix: str = "T1w"
     set: Annotated[
@@ -100,6 +110,7 @@ class Cohort(StudyOptions):
     def run(self) -> None:
         """Run the command."""
         self._check_options()
+        folder = self._find_folder()
         pairs, config = self._find_pairs(), self.make_config().with_settings(*self.set)
         if self.dry_run:
             self._print_plan(pairs, config)
@@ -113,7 +124,7 @@ class Cohort(StudyOptions):
             for outcome in register_cohort(
                 pairs,
                 config,
-                output_dir=self.output_dir,
+                output_dir=folder,
                 executor=executor,
                 outputs=self.keep,
                 check_mirror=self.check_mirror,
@@ -122,14 +133,16 @@ class Cohort(StudyOptions):
                 source=self._describe_source(),
             ):
                 outcomes.append(outcome)
+                if self.bids is not None:
+                    write_derivatives(outcome, folder)
                 show(outcome)
         if not self.quiet:
             _print_summary(outcomes, time.monotonic() - start)
-            say(f"convexadam report {shlex.quote(str(self.output_dir))} writes a page with pictures of all pairs")
+            say(f"convexadam report {shlex.quote(str(folder))} writes a page with pictures of all pairs")
         if failed := [outcome for outcome in outcomes if outcome.status == "failed"]:
             names = ", ".join(outcome.id for outcome in failed[:_SHOWN]) + ", ..." * (len(failed) > _SHOWN)
             raise ConvexAdamError(
-                f"{len(failed)} of {len(outcomes)} pairs failed: {names}; see {self.output_dir / 'cohort.csv'}, and "
+                f"{len(failed)} of {len(outcomes)} pairs failed: {names}; see {folder / 'cohort.csv'}, and "
                 "repeat the command to try them again"
             )
 
@@ -140,29 +153,39 @@ class Cohort(StudyOptions):
             "--all-pairs": self.all_pairs,
             "--bids": self.bids,
         }
-        if len(given := [name for name, value in ways.items() if value is not None]) != 1:
+        if len(given := [name for name, value in ways.items() if value]) != 1:
             raise UsageError(
                 f"pairs must be given in one way, {', '.join(ways)}, got {' and '.join(given) or 'none'}; choose one"
             )
-        if (self.moving is not None) > (self.fixed is not None):
+        if self.manifest is not None and self.manifest.is_dir():
+            raise UsageError(
+                f"MANIFEST must be a file with a list of pairs, got the folder {self.manifest}; name its images by "
+                f"--fixed IMAGE --moving '{self.manifest}/*.nii.gz', or a folder in BIDS layout by --bids"
+            )
+        if self.moving and self.fixed is None:
             raise UsageError("--fixed must be given with --moving, got none; name the image to register to")
         if self.fixed is not None and given[0] in ("MANIFEST", "--all-pairs"):
             raise UsageError(f"--fixed must be omitted with {given[0]}, which says what is registered to what")
         self.check_workers()
 
+    def _find_folder(self) -> Path:
+        if self.output_dir is None and self.bids is None:
+            raise UsageError("--output-dir must be given unless the pairs are those of --bids, got none; name a folder")
+        return self.output_dir or Path(self.bids or "") / "derivatives" / "convexadam"
+
     def _find_pairs(self) -> Sequence[PairFiles]:
         if self.manifest is not None:
             return read_manifest(self.manifest)
-        if self.all_pairs is not None:
+        if self.all_pairs:
             return pair_all(self.all_pairs)
         if self.bids is not None:
             return pair_bids(self.bids, self.suffix, self.fixed)
         assert self.fixed is not None
-        assert self.moving is not None
         return pair_with_fixed(self.fixed, self.moving)
 
     def _describe_source(self) -> str:
-        return str(self.manifest or self.all_pairs or self.bids or f"{self.fixed}, {self.moving}")
+        patterns = " ".join(self.moving or self.all_pairs)
+        return str(self.manifest or self.bids or (f"{self.fixed}, {patterns}" if self.moving else patterns))
 
     def _print_plan(self, pairs: Sequence[PairFiles], config: RegistrationConfig) -> None:
         plan = plan_cohort(

@@ -82,6 +82,8 @@ class Register:
         Image to align with FIXED, on any grid.
     output_dir
         Folder for moved, transform and report.
+    smoothness
+        Factor of all smoothing: above 1, smoother.
     linear
         Alignment: none, rigid, similarity or affine.
     report
@@ -128,6 +130,7 @@ class Register:
     moving: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MOVING")]
     output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     preset: Preset = "default"
+    smoothness: Annotated[float, tyro.conf.arg(metavar="FACTOR", help_behavior_hint="")] = 1.0
     linear: Annotated[
         Literal["none", "rigid", "similarity", "affine"] | None,
         tyro.conf.arg(metavar="MODEL", help_behavior_hint=""),
@@ -305,9 +308,10 @@ def _read_attributes(cls: type) -> dict[str, str]:
 
 
 def _read_base_config(arguments: Sequence[str]) -> RegistrationConfig:
-    """Return the settings of --preset, --config and --set, which decide what other options there are."""
+    """Return the settings of --preset, --smoothness, --config and --set, which decide what other options there are."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset")
+    parser.add_argument("--smoothness")
     parser.add_argument("--config")
     parser.add_argument("--set", action="append", default=[])
     known, _ = parser.parse_known_args(arguments)
@@ -316,8 +320,24 @@ def _read_base_config(arguments: Sequence[str]) -> RegistrationConfig:
             f"settings must come from --preset or --config, got --preset {known.preset} and --config {known.config}; "
             "omit one of them"
         )
-    base = RegistrationConfig.load(known.config) if known.config else preset(known.preset or "default")
+    if known.config and known.smoothness:
+        raise UsageError(
+            f"--smoothness must come without --config, got {known.smoothness}; "
+            "scale the smoothing in the file: convexadam config --smoothness writes one"
+        )
+    if known.config:
+        base = RegistrationConfig.load(known.config)
+    else:
+        base = preset(known.preset or "default", smoothness=_parse_factor(known.smoothness or "1"))
     return base.with_settings(*known.set)
+
+
+def _parse_factor(text: str) -> float:
+    """Return a number; 1 for what is none, which is refused when the command is parsed."""
+    try:
+        return float(text)
+    except ValueError:
+        return 1.0
 
 
 def _summarise(result: RegistrationResult) -> str:

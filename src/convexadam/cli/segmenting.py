@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from convexadam.cli.common import Header, UsageError, say
+from convexadam.cli.common import Header, Preset, UsageError, say
 from convexadam.cli.workers import StudyOptions
 from convexadam.segmentation import (
     JointFusion,
@@ -33,8 +33,8 @@ METHODS: dict[str, type[LabelFusion]] = {
 class Segment(StudyOptions):
     """Segment TARGET by atlases: register each to it, and fuse their labels; the same command continues.
 
-    DIR holds labels.nii.gz, confidence.nii.gz (share of the votes) and registrations/. With --leave-one-out and without
-    TARGET, each atlas is segmented by the others: dice.csv has the overlap of each label.
+    The default preset is best. DIR holds labels.nii.gz, confidence.nii.gz (share of the votes) and registrations/. With
+    --leave-one-out and without TARGET, each atlas is segmented by the others: dice.csv has the overlap of each label.
 
     Attributes
     ----------
@@ -59,6 +59,7 @@ class Segment(StudyOptions):
         Print nothing.
     """
 
+    preset: Preset = "best"
     target: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET", help_behavior_hint="")] = None
     output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     atlases: Annotated[Path, tyro.conf.arg(metavar="MANIFEST")]

@@ -25,7 +25,7 @@ class Series:
     Attributes
     ----------
     frames
-        A 4-D NIfTI file, or one file for each frame; quote patterns.
+        A 4-D NIfTI file, or one file for each frame, by their names or a pattern.
     output_dir
         Folder for the results; created if it does not exist.
     motion
@@ -46,7 +46,7 @@ class Series:
         Print nothing.
     """
 
-    frames: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FRAMES")]
+    frames: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FRAMES")]
     output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     motion: Literal["rigid", "affine", "deformable"] = "rigid"
     reference: str = "0"
@@ -61,10 +61,12 @@ class Series:
 
     def run(self) -> None:
         """Run the command."""
+        if not self.frames:
+            raise UsageError("FRAMES must be a file or files, got none; name them")
         if self.reference != "mean" and not self.reference.isdecimal():
             raise UsageError(f"--reference must be the number of a frame or mean, got {self.reference}; change it")
         result = register_series(
-            self.frames,
+            self.frames if len(self.frames) > 1 else self.frames[0],
             output_dir=self.output_dir,
             config=self._make_config(),
             reference="mean" if self.reference == "mean" else int(self.reference),

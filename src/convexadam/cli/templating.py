@@ -10,6 +10,7 @@ import tyro
 
 from convexadam.cli.common import Header, OptionalFile, say
 from convexadam.cli.workers import StudyOptions
+from convexadam.io import read_scans
 from convexadam.template import TemplateRound, build_template
 
 
@@ -45,7 +46,7 @@ class Template(StudyOptions):
         Print nothing.
     """
 
-    scans: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SCANS")]
+    scans: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SCANS")]
     output_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     linear_rounds: int = 2
     rounds: int = 4
@@ -61,7 +62,7 @@ class Template(StudyOptions):
         """Run the command."""
         with self.open_executor() as executor:
             found = build_template(
-                self.scans,
+                read_scans(self.scans),
                 output_dir=self.output_dir,
                 config=self.make_config(),
                 linear_rounds=self.linear_rounds,

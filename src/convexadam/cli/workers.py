@@ -62,12 +62,12 @@ class StudyOptions:
 
     def make_config(self) -> RegistrationConfig:
         """Return the settings of the file or of the preset."""
-        return make_config(self.preset, self.config)
+        return make_config(self.preset, self.config, default=type(self).preset)
 
 
-def make_config(name: str, file: Path | None) -> RegistrationConfig:
-    """Return the settings of a file or of a preset."""
-    if file is not None and name != "default":
+def make_config(name: str, file: Path | None, *, default: str = "default") -> RegistrationConfig:
+    """Return the settings of a file, if no preset but the default is named, or of a preset."""
+    if file is not None and name != default:
         raise UsageError(
             f"settings must come from --preset or --config, got --preset {name} and --config {file}; omit one of them"
         )

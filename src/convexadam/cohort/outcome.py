@@ -30,13 +30,13 @@ class CohortOutcome:
     seconds
         Time of the pair, with reading and writing; NaN if it failed.
     quality
-        Measures that need neither labels nor landmarks; ``None`` if it failed.
+        Measures that need neither labels nor landmarks; ``None`` if it failed, or was not to be measured.
     scores
         ``dice``, ``dice_before`` and ``n_labels``, ``tre_mm``, ``tre_before_mm`` and ``n_landmarks``, of
         `convexadam.metrics.Evaluation`, as far as there are labels and landmarks of both images.
     verdict
         Of the pair alone while the cohort is registered, and by comparison with the others in ``cohort.csv`` at its
-        end; ``None`` if it failed.
+        end; ``None`` without quality.
     error
         Error in one line, if it failed.
     is_permanent

@@ -19,7 +19,7 @@ _APART = {"derivatives", "sourcedata", "code"}
 """Folders of a BIDS dataset that hold no raw images."""
 
 
-def pair_with_fixed(fixed: StrPath, moving: str) -> tuple[PairFiles, ...]:
+def pair_with_fixed(fixed: StrPath, moving: str | Sequence[str]) -> tuple[PairFiles, ...]:
     """Return pairs of one fixed image and each moving one.
 
     Parameters
@@ -27,8 +27,8 @@ def pair_with_fixed(fixed: StrPath, moving: str) -> tuple[PairFiles, ...]:
     fixed
         The image to register to.
     moving
-        Pattern of file names, such as ``"scans/*.nii.gz"``; ``**`` stands for any folders. The fixed image is skipped
-        if it is among them.
+        Pattern of file names, such as ``"scans/*.nii.gz"``, or several; ``**`` stands for any folders. The fixed image
+        is skipped if it is among them.
 
     Raises
     ------
@@ -49,16 +49,17 @@ def pair_with_fixed(fixed: StrPath, moving: str) -> tuple[PairFiles, ...]:
     reference = Path(fixed)
     if not reference.exists():
         raise FileError(f"there is no file {reference}; check the name of the fixed image")
-    return _pair_with(reference, [path for path in _find(moving, 1) if not path.samefile(reference)], moving)
+    every = [path for path in _find(moving, 1) if not path.samefile(reference)]
+    return _pair_with(reference, every, _show(moving))
 
 
-def pair_all(images: str) -> tuple[PairFiles, ...]:
+def pair_all(images: str | Sequence[str]) -> tuple[PairFiles, ...]:
     """Return each pair of images once; the one that comes first by its name is the fixed one.
 
     Parameters
     ----------
     images
-        Pattern of file names, as for `pair_with_fixed`.
+        Pattern of file names, or several, as for `pair_with_fixed`.
 
     Raises
     ------
@@ -148,17 +149,22 @@ def _pair_with(fixed: Path, moving: Sequence[Path], pattern: str) -> tuple[PairF
     return tuple(PairFiles(id=names[path], fixed=fixed, moving=path) for path in moving)
 
 
-def _find(pattern: str, least: int) -> list[Path]:
-    """Return the files of a pattern, in the order of their names."""
-    found = sorted(Path(name) for name in glob.glob(os.path.expanduser(pattern), recursive=True))  # noqa: PTH111, PTH207 (a pattern may begin with /)
-    found = [path for path in found if path.is_file()]
+def _find(patterns: str | Sequence[str], least: int) -> list[Path]:
+    """Return the files of one or several patterns, in the order of their names."""
+    names = [patterns] if isinstance(patterns, str) else patterns
+    matches = [name for one in names for name in glob.glob(os.path.expanduser(one), recursive=True)]  # noqa: PTH111, PTH207 (a pattern may begin with /)
+    found = [path for path in sorted({Path(name) for name in matches}) if path.is_file()]
     if len(found) < least:
         raise FileError(
-            f"{pattern} must name at least {least} files, got {len(found)}; check the pattern, and quote it, so that "
-            "the shell does not replace it"
+            f"{_show(patterns)} must name at least {least} files, got {len(found)}; check the pattern: "
+            "'scans/*.nii.gz' are the images of a folder"
         )
-    check_only_images(found, pattern)
+    check_only_images(found, _show(patterns))
     return found
+
+
+def _show(patterns: str | Sequence[str]) -> str:
+    return patterns if isinstance(patterns, str) else " ".join(patterns)
 
 
 def _strip(path: Path) -> str:

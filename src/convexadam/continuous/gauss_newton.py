@@ -13,7 +13,7 @@ from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.objective import is_recordable
 from convexadam.continuous.protocols import DisplacementState, Objective
 from convexadam.continuous.smoothing import Smoothing
-from convexadam.kernels.damped_step import damped_step
+from convexadam.kernels.damped_step import damped_step, momentum_step
 from convexadam.kernels.recording import repeat
 from convexadam.kernels.smooth import smooth
 
@@ -72,7 +72,7 @@ class GaussNewton:
         """Move until convergence; see `convexadam.continuous.Optimiser`. ``smoothing`` is the window ``B``."""
         record = is_recordable(objective, state, convergence)
         taps = (1.0,) if smoothing is None else smoothing.taps()
-        derivatives = torch.empty_like(state.displacement[:1]).expand(4, -1, -1, -1).contiguous()
+        derivatives = state.displacement.new_empty((4, *state.displacement.shape[1:]))
         smoothed = torch.empty_like(derivatives)
         velocity = torch.zeros_like(derivatives[: 3 if self.momentum else 0])
         damping = torch.full((), self.damping, dtype=torch.float64, device=derivatives.device)
@@ -87,9 +87,18 @@ class GaussNewton:
                 is_flat = True
                 return
             means = smooth(slopes, taps, out=smoothed)
-            change, _ = damped_step(slopes, means, damping=damping, scale=mean, longest=state.longest)
             if self.momentum:
-                change.copy_(velocity.mul_(self.momentum).add_(change))  # the state writes to what it is given
+                change = momentum_step(
+                    slopes,
+                    means,
+                    velocity,
+                    momentum=self.momentum,
+                    damping=damping,
+                    scale=mean,
+                    longest=state.longest,
+                )
+            else:
+                change, _ = damped_step(slopes, means, damping=damping, scale=mean, longest=state.longest)
             state.propose(change)
             state.accept(mean > 0 if mean.is_cuda else None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 
 from convexadam._arguments import check_arguments
@@ -13,9 +14,9 @@ from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.continuous.protocols import Compared, SimilarityTerm, Weights
 from convexadam.continuous.similarity import Ssd
 from convexadam.errors import ConfigError, InputError
-from convexadam.kernels._device import allocate
+from convexadam.kernels._device import allocate, send_constant
 from convexadam.kernels.local_normalisation import mean_squared_slopes, normalise_locally, scale_channels
-from convexadam.kernels.warp_ssd import overlap_weight
+from convexadam.kernels.warp_ssd import overlap_weight, pack_features
 
 _MOST_RADIUS = 1000
 _MOST_CHANNELS = 10_000
@@ -130,8 +131,8 @@ class JointSsd:
         InputError
             If the maps have fewer channels than the parts need.
         """
-        similarity, maps = self.pack([fixed, moving], start, weights)
-        return similarity.prepare(maps[0], maps[1], start, weights)
+        similarity, joined = self._join([fixed, moving], start, weights)
+        return similarity.prepare(joined[0], joined[1], start, weights)
 
     @check_arguments
     def pack(self, maps: list[Channels], start: Field, weights: Weights) -> tuple[Ssd, Compared]:
@@ -142,6 +143,11 @@ class JointSsd:
         InputError
             If there are not two maps, or they have fewer channels than the parts need.
         """
+        similarity, joined = self._join(maps, start, weights)
+        return similarity, pack_features(joined)
+
+    def _join(self, maps: list[Channels], start: Field, weights: Weights) -> tuple[Ssd, list[Float[Tensor, "p i j k"]]]:
+        """Return the channels of all parts of both images, and how they are compared."""
         if len(maps) != 2:
             raise InputError(f"maps must be those of the fixed and of the moving image, got {len(maps)}; pass both")
         needed = max(part.first + part.channels for part in self.parts)
@@ -154,20 +160,22 @@ class JointSsd:
         fixed = self._write_parts(maps.pop(0), weights[0])
         moving = self._write_parts(maps.pop(0), weights[1])
         slopes = mean_squared_slopes(fixed, weights[0]) + mean_squared_slopes(moving, weights[1])
-        factors, first = torch.empty_like(slopes), 0
-        for part in self.parts:
-            chosen = slice(first, first + part.channels)
-            slope = slopes[chosen].sum()
-            per_slope = torch.where(slope > 0, 1 / torch.where(slope > 0, slope, 1.0), 0.0)
-            scale = part.weight * per_slope
+        counts = [part.channels for part in self.parts]
+        slope = torch.stack([each.sum() for each in torch.split(slopes, counts)])
+        per_slope = torch.where(slope > 0, 1 / torch.where(slope > 0, slope, 1.0), 0.0)
+        scale = send_constant(torch.tensor([part.weight for part in self.parts], device="cpu"), slope) * per_slope
+        first = 0
+        for number, part in enumerate(self.parts):
             if part.by_distance:
-                distance = per_slope * _mean_squared_difference(fixed[chosen], moving[chosen], start, weights)
-                scale = scale * distance.square()
-            factors[chosen] = scale.sqrt()
+                chosen = slice(first, first + part.channels)
+                difference = _mean_squared_difference(fixed[chosen], moving[chosen], start, weights)
+                scale[number].mul_((per_slope[number] * difference).square())
             first += part.channels
+        numbers = np.repeat(np.arange(len(counts)), counts)
+        factors = scale.sqrt_()[send_constant(torch.from_numpy(numbers), slope.new_empty(0, dtype=torch.int64))]
         for target in (fixed, moving):
             scale_channels(target, factors)
-        return Ssd(robust_scale=self.robust_scale), (fixed, moving)
+        return Ssd(robust_scale=self.robust_scale), [fixed, moving]
 
     def _write_parts(self, features: Channels, weight: Volume | None) -> Float[Tensor, "p i j k"]:
         """Return the channels of all parts, last in memory."""

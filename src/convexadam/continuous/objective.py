@@ -79,7 +79,8 @@ class RegistrationObjective:
         similarity alone, so that a regulariser that is stiff in one place does not change the damping elsewhere.
         """
         value, derivatives = self._term.curvature(displacement, out=out, **self._fused)
-        derivatives[3].mul_(_share_of_axes(displacement))
+        if (share := _share_of_axes(displacement)) != 1:
+            derivatives[3].mul_(share)
         total, scale = self._regularise(value, displacement, derivatives[:3]), derivatives[3].mean()
         for regulariser in self._others:
             if isinstance(regulariser, HasCurvature):

@@ -76,10 +76,11 @@ class Ssd:
             plain = prepare_ssd(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1])
         if self.robust_scale is None:
             return plain
-        outlier = self.robust_scale * plain(start.detach())[0].detach().double()
-        if not outlier.is_cuda:
-            return plain.with_outlier(float(outlier)) if outlier > 0 else plain
-        return plain.with_outlier(outlier.masked_fill_(outlier <= 0, torch.inf).float())  # nothing waits for the device
+        mean = plain(start.detach())[0].detach()
+        if mean.is_cuda:  # which is not waited for
+            return plain.with_outlier(self.robust_scale * mean)
+        outlier = self.robust_scale * mean.double()
+        return plain.with_outlier(float(outlier)) if outlier > 0 else plain
 
 
 @final

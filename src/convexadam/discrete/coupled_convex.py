@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
+from functools import partial
 
 from convexadam._arguments import check_arguments
 from convexadam._typing import Field, Float, Tensor
+from convexadam.kernels.box_mean import box_mean
 from convexadam.kernels.coupled_argmin import coupled_argmin
-from convexadam.kernels.smooth import smooth
 from convexadam.kernels.window import Window
 
 COUPLING_WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """``theta`` of the published method, weak to strong."""
-
-_MEAN = (1.0, 1.0, 1.0)
 
 
 @check_arguments
@@ -40,7 +37,7 @@ def coupled_convex(
     coupling_weights
         ``theta`` in cost per squared control point, in order of use.
     unit
-        Factor of the coupling weights, on the device; see `convexadam.kernels.coupled_argmin`.
+        Number on the device whose square is a factor of the coupling weights; see `convexadam.kernels.coupled_argmin`.
     parabolic_fit
         Refine each choice to a fraction of a control point; see `convexadam.kernels.coupled_argmin`.
 
@@ -64,10 +61,8 @@ def coupled_convex(
     >>> round(disp[0, 4:8, 4:8, 4:8].mean().item()), round(disp[1, 4:8, 4:8, 4:8].mean().item())
     (1, 0)
     """
-    chosen = coupled_argmin(costs, window, unit=unit, parabolic_fit=parabolic_fit)
-    neighbours = smooth(torch.ones_like(chosen[:1]), _MEAN)[0].reciprocal_()
-    field = smooth(chosen, _MEAN, after=neighbours)
+    choose = partial(coupled_argmin, costs, window, unit=unit, parabolic_fit=parabolic_fit, average=True)
+    chosen = choose()
     for theta in coupling_weights:
-        chosen = coupled_argmin(costs, window, toward=field, theta=theta, unit=unit, parabolic_fit=parabolic_fit)
-        field = smooth(chosen, _MEAN, after=neighbours)
-    return field
+        chosen = choose(toward=chosen, theta=theta)
+    return box_mean(chosen)

@@ -210,15 +210,17 @@ class ConvexSearch:
         window = Window(radius, ball=self.window == "ball")
         fixed, moving, moving_weight = unpack(features.fixed), unpack(features.moving), features.moving_weight
         half = backend_for(fixed, moving, *features.weights) != "reference"
-        scale, factor, unit = _cost_scale(features)
+        scale, unit = _find_scale(features)
         if start is not None:
             moving, moving_weight = _warp(moving, moving_weight, start)
         costs = cost_volume(
-            fixed * scale,
-            moving * scale,
+            fixed,
+            moving,
             window,
             fixed_weight=features.fixed_weight,
             moving_weight=moving_weight,
+            scale=scale,
+            unit=unit,
             dtype=torch.float16 if half else None,
         )
         if features.landmarks is not None:
@@ -226,12 +228,12 @@ class ConvexSearch:
                 costs, window, features.landmarks if start is None else features.landmarks.relative_to(start)
             )
         if any(0 < w < 1 for w in features.restrict_deformation):
-            theta = factor * max(self.coupling_weights, default=0.0)
+            theta = scale**2 * max(self.coupling_weights, default=0.0)
             _add_stiffness(costs, window, features.restrict_deformation, theta, unit)
         found = coupled_convex(
             costs,
             window,
-            coupling_weights=tuple(weight * factor for weight in self.coupling_weights),
+            coupling_weights=tuple(weight * scale**2 for weight in self.coupling_weights),
             unit=unit,
             parabolic_fit=self.parabolic_fit,
         )
@@ -248,7 +250,7 @@ def _add_stiffness(
     """Add ``theta (1 / w - 1) d^2`` for each axis, in place; costs beyond half precision are clamped to it."""
     stiffness = np.array([theta * (1 / w - 1) if w else 0.0 for w in weights])
     added = send_constant(torch.from_numpy(window.table**2 @ stiffness), costs.new_empty(0, dtype=torch.float32))
-    added = (added if unit is None else added * unit).clamp_max(torch.finfo(costs.dtype).max / 2)
+    added = (added if unit is None else added * unit.float().square()).clamp_max(torch.finfo(costs.dtype).max / 2)
     costs.add_(added.to(costs.dtype)[:, None, None, None])
 
 
@@ -256,6 +258,8 @@ def _warp(features: Channels, weight: Volume | None, displacement: Field) -> tup
     """Features and weight warped by a displacement."""
     shape: Triple = (features.shape[1], features.shape[2], features.shape[3])
     positions = displacement + identity_positions(shape, like=displacement)
+    if features.is_cuda:  # where samples are all that is stored
+        return sample_linear(features, positions), overlap_weight(displacement, None, weight)
     warped = torch.empty_like(features)
     for first in range(0, len(features), _CHANNELS_AT_ONCE):
         last = first + _CHANNELS_AT_ONCE
@@ -263,17 +267,13 @@ def _warp(features: Channels, weight: Volume | None, displacement: Field) -> tup
     return warped, overlap_weight(displacement, None, weight)
 
 
-def _cost_scale(features: FeatureLevel) -> tuple[float | Tensor, float, Tensor | None]:
-    """Return a factor of features with which costs fill the range of float16, a power of two, which is exact.
+def _find_scale(features: FeatureLevel) -> tuple[float, Float[Tensor, ""] | None]:
+    """Return factors of features with which costs fill the range of float16: powers of two, which are exact.
 
-    Costs and coupling weights grow by its square, the product of the other two results, which leaves every argmin
-    unchanged. Where the range of features on a GPU is not known, the scale and its square are computed there.
+    Costs and coupling weights grow by the square of their product, which leaves every argmin unchanged. The second one
+    is on a GPU, where the range of features is not known to the host.
     """
     if features.known_range is None and backend_for(tensor_of(features.fixed), *features.weights) == "triton":
-        span = measure_range(unpack(features.fixed), unpack(features.moving), *features.weights)[1]
-        power = torch.exp2(torch.floor(torch.log2(_SQRT_MAX_COST / span)))
-        scale = torch.where(span > 0, power, 1.0).float()
-        return scale, 1.0, scale.square()
+        return _SQRT_MAX_COST, measure_range(unpack(features.fixed), unpack(features.moving), *features.weights)[5]
     largest = features.range.span
-    exact = 2.0 ** math.floor(math.log2(_SQRT_MAX_COST / largest)) if largest > 0 else 1.0
-    return exact, exact**2, None
+    return 2.0 ** math.floor(math.log2(_SQRT_MAX_COST / largest)) if largest > 0 else 1.0, None

@@ -15,6 +15,7 @@ from convexadam.errors import ConfigError
 from convexadam.features.working_memory import full_memory_bytes
 from convexadam.geometry import Image
 from convexadam.geometry.tensors import quantiles, working_dtype
+from convexadam.kernels.intensity_range import ROBUST_SHARES, map_quantiles
 from convexadam.kernels.rescale import rescale
 
 _SAMPLES = 2**20
@@ -96,18 +97,21 @@ class Intensity:
     @check_arguments
     def __call__(self, image: Image, /, *, weight: Volume | None = None) -> Channels:
         """Return ``[c, i, j, k]`` in [0, scale]; zeros for a channel whose two quantiles are equal."""
-        return torch.stack([self._normalise(channel, weight) for channel in rescale_channels(image.data)])
+        maps = [self._normalise(channel, weight) for channel in rescale_channels(image.data)]
+        return maps[0][None] if len(maps) == 1 else torch.stack(maps)
 
     def _normalise(self, channel: Volume, weight: Volume | None) -> Volume:
-        low, high = self._find_range(channel, weight)
+        step = math.ceil(channel.numel() / _SAMPLES)
+        if channel.is_cuda:
+            return map_quantiles(
+                channel, weight, shares=self.quantiles, scale=self.scale, step=step, padding_share=_PADDING_SHARE
+            )
+        low, high = self._find_range(channel, weight, step)
         span = high - low
         scaled = ((channel - low) / torch.where(span > 0, span, torch.ones_like(span))).clamp(0, 1)
         return torch.where(span > 0, scaled, torch.zeros_like(scaled)) * self.scale
 
-    def _find_range(self, channel: Volume, weight: Volume | None) -> list[Float[Tensor, ""]]:
-        if channel.is_cuda:
-            return _find_range_on_device(channel, weight, self.quantiles)
-        step = math.ceil(channel.numel() / _SAMPLES)
+    def _find_range(self, channel: Volume, weight: Volume | None, step: int) -> list[Float[Tensor, ""]]:
         values = channel.flatten()[::step]
         inside = values if weight is None else values[weight.flatten()[::step] > 0]
         return quantiles(_remove_padding(inside if inside.numel() else values), self.quantiles)
@@ -119,39 +123,8 @@ def _remove_padding(values: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
     others = values[values > smallest]
     if others.numel() <= (1 - _PADDING_SHARE) * values.numel():
         return values
-    low, high = quantiles(others, (0.005, 0.995))
+    low, high = quantiles(others, ROBUST_SHARES)
     return others if smallest < low - (high - low) / 2 else values
-
-
-def _find_range_on_device(
-    channel: Volume, weight: Volume | None, shares: tuple[float, float]
-) -> list[Float[Tensor, ""]]:
-    """Do as the host does, without an array whose size it would have to know: numbers of values stay on the device."""
-    values = channel.flatten()
-    step = math.ceil(values.numel() / _SAMPLES)
-    values = values[::step]
-    if weight is not None:
-        inside = weight.flatten()[::step] > 0
-        values = torch.where(inside | ~inside.any(), values, math.inf)
-    ordered = values.sort().values
-    count = ordered.isfinite().sum()
-    above = count - torch.searchsorted(ordered, ordered[:1], right=True)[0]
-    first = count - above
-    low, high = (_quantile(ordered, first, above, share) for share in (0.005, 0.995))
-    is_padding = (above > (1 - _PADDING_SHARE) * count) & (ordered[0] < low - (high - low) / 2)
-    first, count = torch.where(is_padding, first, 0), torch.where(is_padding, above, count)
-    return [_quantile(ordered, first, count, share) for share in shares]
-
-
-def _quantile(
-    ordered: Float[Tensor, " n"], first: Shaped[Tensor, ""], count: Shaped[Tensor, ""], share: float
-) -> Float[Tensor, ""]:
-    """Interpolate linearly between ``count`` sorted values from ``first`` on; numbers on the device."""
-    rank = (share * (count - 1).double()).clamp_min(0)
-    neighbours = first + torch.stack([rank.floor(), rank.ceil()]).long()
-    low, high = ordered.gather(0, neighbours.clamp_max(len(ordered) - 1))
-    value: Tensor = low.lerp(high, rank.frac().to(ordered.dtype))
-    return value
 
 
 def rescale_channels(data: Shaped[Tensor, "c i j k"]) -> Channels:

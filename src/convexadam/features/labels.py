@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from dataclasses import dataclass
 from typing import final
@@ -11,11 +10,13 @@ import torch
 
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_flag, check_number
-from convexadam._typing import Float, Shaped, Tensor, Triple, Volume
+from convexadam._typing import Shaped, Tensor, Triple, Volume
 from convexadam.errors import InputError
 from convexadam.features.protocol import FeatureInput, Pair
 from convexadam.features.segmentation import compute_class_factors, get_segmentation
 from convexadam.features.working_memory import pooled_memory_bytes
+from convexadam.kernels._device import send
+from convexadam.kernels.label_shares import pool_one_hot
 
 _MAX_LABELS = 255
 """More distinct values indicate an image instead of a label map."""
@@ -136,7 +137,8 @@ class LabelFeatures:
                 f"fixed_segmentation and moving_segmentation must contain at most {_MAX_LABELS} labels, got "
                 f"{len(values)} from {values[0]} to {values[-1]}; pass label maps instead of images, or merge labels"
             )
-        numbers = torch.tensor([voxels[value] for value in values], dtype=torch.float32, device=maps["fixed"].device)
+        counted = torch.tensor([voxels[value] for value in values], dtype=torch.float32, device="cpu")
+        numbers = send(counted, torch.empty(0, dtype=torch.float32, device=maps["fixed"].device))
         factors = (self.scale * compute_class_factors(numbers, self.class_balance)).reshape(-1, 1, 1, 1)
         fixed_maps, moving_maps = (
             [pool_one_hot(m, values, spacing, weight=sides[name].weight).mul_(factors) for spacing in spacings]
@@ -156,28 +158,6 @@ def count_labels(labels: Shaped[Tensor, "i j k"], *, weight: Volume | None = Non
         values, counts = torch.unique(part, return_counts=True)
         total.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     return dict(total)
-
-
-def pool_one_hot(
-    labels: Shaped[Tensor, "i j k"], values: list[int], spacing: Triple, *, weight: Volume | None = None
-) -> Float[Tensor, "n _ _ _"]:
-    """Compute the fraction of each of ``values`` (ascending) in blocks of ``spacing`` voxels, weighted as in `pool`.
-
-    Loops over the voxels of a block: no full-resolution one-hot map is stored, and the time hardly depends on the
-    number of labels. Channels are last in memory, the layout of the compiled kernels.
-    """
-    blocks = [n // s for n, s in zip(labels.shape, spacing, strict=True)]
-    channels = torch.tensor(values, dtype=torch.int64, device=labels.device)
-    result = torch.zeros((*blocks, len(values)), dtype=torch.float32, device=labels.device)
-    total = torch.zeros(blocks, dtype=torch.float32, device=labels.device)
-    for offset in itertools.product(*(range(s) for s in spacing)):
-        every = tuple(slice(f, f + n * s, s) for f, n, s in zip(offset, blocks, spacing, strict=True))
-        label = labels[every].to(torch.int64).contiguous()
-        channel = torch.searchsorted(channels, label).clamp_max_(len(values) - 1)
-        share = torch.ones_like(total) if weight is None else weight[every]
-        result.scatter_add_(3, channel[..., None], torch.where(channels[channel] == label, share, 0)[..., None])
-        total += share
-    return result.div_(total.clamp_min_(torch.finfo(total.dtype).tiny)[..., None]).movedim(3, 0)
 
 
 def _get_label_map(side: FeatureInput, name: str) -> Shaped[Tensor, "i j k"]:

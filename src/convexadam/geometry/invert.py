@@ -25,8 +25,8 @@ _CHUNK_VOXELS = {"cpu": 2**20, "gpu": 2**23}
 
 
 @torch.no_grad()
-def invert_field(disp_mm: Field, grid: Grid, reference: Grid) -> tuple[Field, float]:
-    """Solve ``v(y) = -u(y + v(y))`` at the voxels of ``reference``; return ``v`` and the largest residual.
+def invert_field(disp_mm: Field, grid: Grid, reference: Grid, *, tolerance_mm: float) -> tuple[Field, float, int]:
+    """Solve ``v(y) = -u(y + v(y))`` at the voxels of ``reference``; return ``v`` and how large its residuals are.
 
     Each voxel is solved independently by `origins`, starting at the inverse of the least-squares affine motion.
 
@@ -38,11 +38,14 @@ def invert_field(disp_mm: Field, grid: Grid, reference: Grid) -> tuple[Field, fl
         The grid of ``u``.
     reference
         The grid of ``v``.
+    tolerance_mm
+        Residual above which a voxel counts as wrong.
 
     Returns
     -------
     ``v``, ``[3, a, b, d]``, and the largest ``|x + u(x) - y|`` over the voxels ``y`` whose origin ``x = y + v(y)`` is
-    between the outer voxel centres of ``grid``, beyond which ``u`` is extrapolated. 0 if there is no such voxel.
+    between the outer voxel centres of ``grid``, beyond which ``u`` is extrapolated; 0 if there is no such voxel. Last,
+    how many of these voxels are wrong.
     """
     disp_vox = transform_vectors(np.linalg.inv(grid.affine), disp_mm)
     disp_vox = (
@@ -59,8 +62,10 @@ def invert_field(disp_mm: Field, grid: Grid, reference: Grid) -> tuple[Field, fl
             sources, off = origins(disp_vox, targets, guess)
         result[:, first:last] = transform_vectors(grid.affine, sources - targets).reshape(3, -1, *reference.shape[1:])
         off_mm = transform_vectors(grid.affine, off).norm(dim=0)
-        errors_mm.append((off_mm * _is_between_centres(sources, grid.shape)).max())
-    return result, float(torch.stack(errors_mm).max())
+        off_mm = off_mm * _is_between_centres(sources, grid.shape)
+        errors_mm.append(torch.stack([off_mm.max(), (off_mm > tolerance_mm).sum().to(off_mm.dtype)]))
+    largest, wrong = zip(*torch.stack(errors_mm).tolist(), strict=True)
+    return result, max(largest), int(sum(wrong))
 
 
 def fit_linear_displacement(disp: Field) -> np.ndarray:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from convexadam._typing import Channels, Float, Shaped, Tensor
+from convexadam.kernels import backend_for
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.smooth import along_axes
-from convexadam.kernels.warp import sample_linear, sample_nearest
+from convexadam.kernels.warp import sample_heaviest, sample_linear, sample_nearest
 
 Mode: TypeAlias = Literal["linear", "cubic", "nearest", "label"]
 
@@ -101,6 +102,8 @@ def sample_label(
     voxel. Outside, the value of the nearest edge voxel is returned. ``mixed`` are the cells where there is a choice;
     ``None`` for all.
     """
+    if positions.is_cuda and labels.dtype != torch.bool and backend_for(positions) == "triton":
+        return sample_heaviest(labels, positions, tie=_TIE)
     result = sample_nearest(labels, positions)
     cell: Any = [
         positions[axis].floor().clamp(0, max(n - 2, 0)).to(torch.int64) for axis, n in enumerate(labels.shape[1:])

@@ -67,6 +67,8 @@ def to_device(values: Tensor, device: torch.device | str) -> Tensor:
 
 def all_finite(values: Tensor) -> bool:
     """Whether a floating-point tensor has neither NaN nor Inf, without a temporary of its size."""
+    if values.is_cuda:  # in fewer operations, with the memory of the norm alone
+        return bool(torch.linalg.vector_norm(values.detach(), torch.inf) < torch.inf)  # NaN if any value is
     low, high = torch.aminmax(values.detach())  # both are NaN if any value is
     return bool(torch.maximum(high, -low) < torch.inf)  # in fewer operations than ``isfinite``
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -301,11 +302,13 @@ class DisplacementField(Transform):
         """
         grid = self._resolve_grid(reference)
         check_allocation((3, *grid.shape), "the inverse")
-        inverse, inverse_error_mm = invert_field(self.disp_mm, self.grid, grid)
-        if inverse_error_mm > min(self.grid.spacing_mm) / 2:
+        half_voxel = min(self.grid.spacing_mm) / 2
+        inverse, inverse_error_mm, wrong = invert_field(self.disp_mm, self.grid, grid, tolerance_mm=half_voxel)
+        if wrong > 0:
             warnings.warn(
-                f"the error of the inverse of the displacement field is up to {inverse_error_mm:.3g} mm; a field has "
-                "no inverse where it folds: see jacobian()",
+                f"the error of the inverse of the displacement field is up to {inverse_error_mm:.3g} mm, and above "
+                f"half a voxel at {wrong} of {math.prod(grid.shape)} voxels; a field has no inverse where it folds: "
+                "see jacobian()",
                 stacklevel=2,
             )
         return DisplacementField(inverse, grid, inverse_error_mm)

@@ -94,11 +94,14 @@ def unfold(disp_mm: Field, grid: Grid, *, min_determinant: float = MIN_DETERMINA
     before = _Snapshot(disp_mm)
     iterations, width = 0, 1.0
     while overall > 0 and width < 4 * max(grid.shape) and bool(low.any()):
-        for core in _iterate_folded_boxes(low):
+        suspects = _find_marked_blocks(low)
+        for core in _iterate_folded_boxes(low, suspects):
             changed = expand_box(core, 2 * _kernel_radius(int(width)) + 1, grid.shape)
             before.save(changed)
             _smooth(disp_mm, low, core, int(width), slopes)
-            mark_folds(expand_box(changed, 1, grid.shape))
+            marked_anew = expand_box(changed, 1, grid.shape)
+            mark_folds(marked_anew)
+            suspects.update(map(_start, _iterate_blocks(marked_anew, grid.shape)))
         iterations, width = iterations + 1, width * _WIDTH_FACTOR
     voxels, change_mm = before.measure_change()
     return UnfoldResult(
@@ -143,14 +146,31 @@ def _make_smoothing_matrices(taps: np.ndarray, like: Float[Tensor, "i j k"]) -> 
     return i, j, k
 
 
-def _iterate_folded_boxes(low: Shaped[Tensor, "i j k"]) -> Iterator[Box]:
-    """Yield the bounding boxes of the marked voxels of each block; marks may change between two of them."""
+def _find_marked_blocks(low: Shaped[Tensor, "i j k"]) -> set[Triple]:
+    """Return the first voxels of the blocks with marks; a GPU is waited for once, not for each block."""
+    starts = torch.unique(low.nonzero() // _BLOCK_VOXELS * _BLOCK_VOXELS, dim=0)
+    return {(i, j, k) for i, j, k in starts.tolist()}
+
+
+def _iterate_folded_boxes(low: Shaped[Tensor, "i j k"], suspects: set[Triple]) -> Iterator[Box]:
+    """Yield the bounding boxes of the marked voxels of each block; marks may change between two of them.
+
+    Blocks that do not start at one of the ``suspects``, which may change as well, have no marks.
+    """
     for block in _iterate_blocks(full_box(low.shape), low.shape):
+        if _start(block) not in suspects:
+            continue
         found = low[block].nonzero()
         if len(found):
-            ends = zip(block, found.amin(0).tolist(), found.amax(0).tolist(), strict=True)
+            ends = zip(block, *torch.stack(torch.aminmax(found, dim=0)).tolist(), strict=True)
             i, j, k = (slice(s.start + first, s.start + last + 1) for s, first, last in ends)
             yield i, j, k
+
+
+def _start(box: Box) -> Triple:
+    """Return the first voxel of a box."""
+    i, j, k = box
+    return i.start, j.start, k.start
 
 
 def _iterate_blocks(box: Box, shape: Sequence[int]) -> Iterator[Box]:
@@ -175,15 +195,16 @@ class _Snapshot:
     def save(self, box: Box) -> None:
         """Copy the blocks of a box that were not copied before."""
         for block in _iterate_blocks(box, self._field.shape[1:]):
-            i, j, k = block
-            if (i.start, j.start, k.start) not in self._saved:
-                self._saved[i.start, j.start, k.start] = block, self._field[:, *block].clone()
+            if _start(block) not in self._saved:
+                self._saved[_start(block)] = block, self._field[:, *block].clone()
 
     def measure_change(self) -> tuple[int, float]:
         """Return the number of changed voxels and the length of the largest change."""
-        voxels, largest = 0, 0.0
+        voxels, squares = [], []
         for block, old in self._saved.values():
             change = old.sub_(self._field[:, *block])
-            voxels += int(change.any(0).sum())
-            largest = max(largest, float(change.square_().sum(0).max().sqrt()))
-        return voxels, largest
+            voxels.append(change.any(0).sum())
+            squares.append(change.square_().sum(0).max())
+        if not voxels:
+            return 0, 0.0
+        return int(torch.stack(voxels).sum()), float(torch.stack(squares).max().sqrt())

@@ -38,6 +38,9 @@ _PLAUSIBLE_STRAIN, _CERTAIN = 1.0, 0.25
 Of a rigid map the other strain is at least 1.4: it doubles an axis three times, or flattens one.
 """
 
+_MOST_LINES = 32
+"""Lines of voxels along each axis, about, whose mean tells the slope."""
+
 _SMALLEST_SCALE = 1e-3
 """A map that shrinks a direction to less counts as this much."""
 
@@ -164,7 +167,8 @@ def _read_field(source: Path, content: str, device: torch.device | str | None) -
 def _fit_slope(vectors: Field, axis: int) -> np.ndarray:
     """Return the slope of the means of planes along an axis, mm per voxel."""
     others = tuple(a + 1 for a in range(3) if a != axis)
-    means = vectors.detach().double().mean(dim=others).cpu().numpy()
+    part = tuple(slice(None, None, max(1, n // _MOST_LINES) if a in others else 1) for a, n in enumerate(vectors.shape))
+    means = vectors.detach()[part].mean(dim=others, dtype=torch.float64).cpu().numpy()
     index = np.arange(means.shape[1]) - (means.shape[1] - 1) / 2
     return np.asarray(means @ index / (index @ index))
 

@@ -42,7 +42,7 @@ class PairFiles:
     Examples
     --------
     >>> from convexadam.cohort import PairFiles
-    >>> pair = PairFiles(id="patient-1", fixed="1_ct.nii.gz", moving="1_mr.nii.gz", preset="accurate")
+    >>> pair = PairFiles(id="patient-1", fixed="1_ct.nii.gz", moving="1_mr.nii.gz", preset="best")
     >>> pair.moving.name, pair.moving_mask
     ('1_mr.nii.gz', None)
     """

@@ -131,10 +131,15 @@ def check_size(path: Path, claimed: int) -> None:
     FileError
         If it holds fewer bytes; if a gzip file holds more; or if the values do not fit into the memory of the machine.
     """
-    packed = is_packed(path)
-    check_claim(claimed, path.stat().st_size, path, packed=packed)
-    if not packed:
-        return
+    packed, stat = is_packed(path), path.stat()
+    check_claim(claimed, stat.st_size, path, packed=packed)
+    if packed:
+        _read_to_end(path, claimed, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1000)
+def _read_to_end(path: Path, claimed: int, size: int, mtime_ns: int) -> None:
+    """Verify a gzip file; not again until its size or time is another one."""
     number = 0
     with gzip.open(path) as archive:
         while part := archive.read(2**22):

@@ -50,14 +50,14 @@ class ScanFiles:
 
 
 @check_arguments
-def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles, ...]:
+def read_scans(source: StrPath | Sequence[StrPath], *, need_labels: bool = False) -> tuple[ScanFiles, ...]:
     """Return the scans of a list, or those whose names match a pattern.
 
     Parameters
     ----------
     source
         ``*.csv``, ``*.tsv`` or ``*.json`` with columns ``image`` and, optionally, ``id``, ``labels`` and ``weight``,
-        whose paths are relative to it; or a pattern of image files, such as ``"scans/*.nii.gz"``.
+        whose paths are relative to it; or a pattern of image files, such as ``"scans/*.nii.gz"``, or several.
     need_labels
         Whether each scan must have labels.
 
@@ -81,15 +81,10 @@ def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles
     ['a', 'b']
     """
     check_flag(need_labels, "need_labels")
-    name = os.fspath(source)
-    if Path(name).suffix not in (".csv", ".tsv", ".json"):
-        paths = sorted(Path(found) for found in glob.glob(name))  # noqa: PTH207 (a pattern may begin with /)
-        if not paths:
-            raise FileError(f"{name} must name image files, got none; check the pattern, and quote it")
-        check_only_images(paths, name)
-        if need_labels:
-            raise InputError(f"scans must be a list with a column labels, got the pattern {name}; write a .csv file")
-        return _name([ScanFiles(id="", image=path) for path in paths])
+    names = [os.fspath(one) for one in ([source] if isinstance(source, (str, os.PathLike)) else source)]
+    if len(names) != 1 or Path(names[0]).suffix not in (".csv", ".tsv", ".json"):
+        return _find_scans(names, need_labels=need_labels)
+    name = names[0]
     with check_file(name, "a list of scans") as path:
         rows = read_rows(path, '[{"image": "a.nii.gz", "labels": "a_labels.nii.gz"}]')
     problems, scans = list[str](), list[ScanFiles]()
@@ -103,6 +98,25 @@ def read_scans(source: StrPath, *, need_labels: bool = False) -> tuple[ScanFiles
     if problems or not scans:
         raise InputError(f"{path} must list scans that can be used, got {'; '.join(problems) or 'none'}; correct it")
     return _name(scans)
+
+
+def _find_scans(patterns: Sequence[str], *, need_labels: bool) -> tuple[ScanFiles, ...]:
+    """Return the scans whose names match patterns."""
+    given = " ".join(patterns)
+    if folders := [name for name in patterns if Path(name).is_dir()]:
+        raise InputError(
+            f"scans must be a list or patterns of files, got the folder {folders[0]}; write '{folders[0]}/*.nii.gz'"
+        )
+    if need_labels:
+        raise InputError(
+            f"scans must be a list with a column labels, got the pattern {given}; write a .csv file with the columns "
+            "image and labels"
+        )
+    paths = sorted({Path(found) for name in patterns for found in glob.glob(name)})  # noqa: PTH207 (may begin with /)
+    if not paths:
+        raise FileError(f"{given or 'scans'} must name image files, got none; check the pattern")
+    check_only_images(paths, given)
+    return _name([ScanFiles(id="", image=path) for path in paths])
 
 
 def _find_problems(row: Mapping[Any, Any], folder: Path) -> list[str]:

@@ -11,13 +11,11 @@ from typing import final
 import torch
 
 from convexadam._typing import AxisWeights, Field, Float, Guide, Tensor, Triple, Volume
+from convexadam.kernels import block_mean
 from convexadam.kernels.feature_range import measure_range
 from convexadam.kernels.landmarks import LandmarkPairs
-from convexadam.kernels.resize import pool, resample_control_points, scale_to_control_points, scale_to_voxels
+from convexadam.kernels.resize import resample_control_points, scale_to_control_points, scale_to_voxels
 from convexadam.kernels.warp_ssd import FeatureMap, FeatureRows, unpack
-
-_WHOLE = 0.999
-"""Share of voxels with weight from which on a control point is complete."""
 
 
 @final
@@ -168,11 +166,7 @@ def complete_weight(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
 
     If a mask is so thin that no control point is complete, partial ones count.
     """
-    if spacing == (1, 1, 1):
-        return weight
-    pooled, share = (pool(w[None], spacing)[0] for w in (weight, weight.sign()))
-    complete = pooled.masked_fill(share <= _WHOLE, 0.0)
-    return torch.where(complete.amax() > 0, complete, pooled)
+    return weight if spacing == (1, 1, 1) else block_mean.complete_weight(weight, spacing)
 
 
 def measure_ranges(levels: Sequence[FeatureLevel], others: Sequence[FeatureLevel] = ()) -> list[FeatureRange]:
@@ -184,7 +178,7 @@ def measure_ranges(levels: Sequence[FeatureLevel], others: Sequence[FeatureLevel
 
 
 def compute_ranges(levels: Sequence[FeatureLevel], others: Sequence[FeatureLevel] = ()) -> Float[Tensor, " n"]:
-    """Compute what `read_ranges` returns, on the device: five numbers of each level, and the others' largest values."""
+    """Compute what `read_ranges` returns, on the device: six numbers of each level, and the others' largest values."""
     measured = [
         measure_range(unpack(level.fixed), unpack(level.moving), level.fixed_weight, level.moving_weight)
         for level in levels
@@ -194,8 +188,8 @@ def compute_ranges(levels: Sequence[FeatureLevel], others: Sequence[FeatureLevel
 
 def read_ranges(numbers: Sequence[float], levels: int) -> list[FeatureRange]:
     """Return the ranges of so many levels from the numbers of `compute_ranges`."""
-    found = [list(numbers[n : n + 5]) for n in range(0, 5 * levels, 5)]
-    found[0][0] = max([found[0][0], *numbers[5 * levels :]], key=lambda size: (math.isnan(size), size))
+    found = [list(numbers[n : n + 5]) for n in range(0, 6 * levels, 6)]
+    found[0][0] = max([found[0][0], *numbers[6 * levels :]], key=lambda size: (math.isnan(size), size))
     return [
         FeatureRange(largest=largest, span=span, contrast=contrast > 0, weighted=weighted > 0, overlap=overlap > 0)
         for largest, span, contrast, weighted, overlap in found
@@ -207,5 +201,7 @@ def largest_value(level: FeatureLevel) -> Float[Tensor, ""]:
     if isinstance(level.fixed, FeatureRows):
         return level.fixed.largest
     maps = (unpack(f) for f in (level.fixed, level.moving))
+    if level.fixed.is_cuda:
+        return torch.maximum(*(torch.linalg.vector_norm(features.detach(), torch.inf) for features in maps))
     in_memory_order = (f if f.is_contiguous() else f.movedim(0, -1) for f in maps)  # faster
     return torch.stack([end for features in in_memory_order for end in torch.aminmax(features)]).abs().amax()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 
 from convexadam._typing import Channels, Field, Float, Tensor, Triple, Volume
 from convexadam.kernels._device import send_constant
+from convexadam.kernels.block_mean import block_mean
 from convexadam.kernels.interpolate import interpolate
 
 
@@ -17,11 +17,7 @@ def pool(volume: Channels, spacing: Triple, *, weight: Volume | None = None) -> 
     """
     if volume.dtype.itemsize < 4 and volume.device.type == "cpu":  # for which torch has no pooling
         volume = volume.float()
-    if weight is None:
-        return functional.avg_pool3d(volume[None], spacing, spacing)[0]
-    total = functional.avg_pool3d((volume * weight)[None], spacing, spacing)[0]
-    share = functional.avg_pool3d(weight[None, None], spacing, spacing)[0]
-    return total.div_(share.clamp_min(torch.finfo(share.dtype).tiny)).masked_fill_(share <= 0, 0.0)
+    return block_mean(volume, spacing, weight)
 
 
 def pool_weight(weight: Volume | None, spacing: Triple) -> Float[Tensor, "a b d"] | None:

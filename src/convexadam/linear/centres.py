@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from convexadam._typing import Float, Tensor, Triple, Volume
+from convexadam._typing import Float, Tensor, Volume
 from convexadam.geometry import Grid, Image
 from convexadam.geometry.grid import axes_with_extent
 from convexadam.geometry.resample import resample
 from convexadam.geometry.tensors import quantiles
-from convexadam.kernels._device import send
+from convexadam.kernels.mass_moments import sum_moments
 
 _MASS_QUANTILE = 0.99
 """Quantile at which the mass of a voxel is clipped: a few very bright voxels (metal) must not decide the centre."""
+
+_SAMPLES = 100_000
+"""Approximate number of evenly spaced voxels from which that quantile is computed."""
 
 
 def geometric_centre(grid: Grid) -> np.ndarray:
@@ -45,13 +48,10 @@ def _sum_mass(image: Image, mask: Image | None) -> Float[Tensor, " 4"]:
     """Return the mass, and the sums of mass times each index, on the device."""
     values = image.data[0].float()
     faces = [_take_faces(values, axis).flatten() for axis in axes_with_extent(image.grid)]
-    mass = (values - torch.cat(faces).median()).abs()
-    mass = mass.clamp(max=quantiles(mass.flatten()[:: max(1, mass.numel() // 100_000)], (_MASS_QUANTILE,))[0])
-    if mask is not None:
-        mass = mass * resample(mask, image.grid, mode="linear", fill_value=0.0).data[0]
-    mass = mass.double()
-    profiles = torch.cat([mass.sum([a for a in range(3) if a != axis]) for axis in range(3)])
-    return send(torch.from_numpy(_moment_rows(image.grid.shape)), profiles) @ profiles
+    middle = torch.cat(faces).median()
+    apart = (values.flatten()[:: max(1, values.numel() // _SAMPLES)] - middle).abs()
+    weight = None if mask is None else resample(mask, image.grid, mode="linear", fill_value=0.0).data[0]
+    return sum_moments(values, middle, quantiles(apart, (_MASS_QUANTILE,))[0], weight)
 
 
 def _take_faces(values: Volume, axis: int) -> Float[Tensor, "_ _ _"]:
@@ -59,16 +59,6 @@ def _take_faces(values: Volume, axis: int) -> Float[Tensor, "_ _ _"]:
     step: list[slice] = [slice(None)] * 3
     step[axis] = slice(None, None, max(values.shape[axis] - 1, 1))
     return values[tuple(step)]
-
-
-def _moment_rows(shape: Triple) -> np.ndarray:
-    """Return what sums the profiles along the axes of a volume, one after the other, and each times its indices."""
-    rows, first = np.zeros((4, sum(shape))), 0
-    for axis, size in enumerate(shape):
-        rows[0, first : first + size] = axis == 0
-        rows[1 + axis, first : first + size] = np.arange(size)
-        first += size
-    return rows
 
 
 def _find_centre(grid: Grid, sums: list[float]) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import final
 import torch
 
 from convexadam._typing import Field, Float, Shaped, Tensor, Volume
+from convexadam.kernels._device import send_constant
 from convexadam.kernels.linear_choice import Candidate, apply_update
 from convexadam.kernels.recording import recordable, repeat
 from convexadam.kernels.trimmed_fit import MODELS, fit_displacements
@@ -49,12 +50,13 @@ class LevelFitter:
         self.level, self._inlier_fraction, self._iterations = level, inlier_fraction, iterations
         self._close = (_NEAR if is_refined else _CONVERGED) * level.spacing_mm
         like = level.control_affine
-        self._matrix = torch.eye(4, dtype=like.dtype, device=like.device)
-        self._model = torch.zeros((), dtype=torch.int32, device=like.device)
+        self._matrix = torch.empty_like(like)
+        self._model = torch.empty((), dtype=torch.int32, device=like.device)
         self._active = torch.ones((), dtype=torch.bool, device=like.device)
-        self._identity = self._matrix.clone()
-        self._numbers = torch.arange(len(MODELS), dtype=torch.int32, device=like.device)[:, None].repeat(1, _ALIGNED)
-        self.none = torch.full_like(self._model, -1)
+        self._identity = send_constant(torch.eye(4, dtype=like.dtype, device="cpu"), like)
+        numbers = torch.tensor([*range(len(MODELS)), -1], dtype=torch.int32, device="cpu")
+        sent = send_constant(numbers[:, None].repeat(1, _ALIGNED), self._model)
+        self._numbers, self.none = sent[:-1], sent[-1, 0]
         self.models = self.number_models()
         record = can_record and recordable(level.fixed, level.structure)
         self._steps = repeat(self._step, itertools.count(), record_on=like.device if record else None)

@@ -135,17 +135,29 @@ class LinearLevel:
         """Centre of mass of the moving image minus that of the fixed image, ``(3,)``."""
         return centre_offset(self.coarse_fixed, self.moving, (self.fixed_mask, self.moving_mask))
 
-    @cached_property
+    @property
     def control_affine(self) -> Float[Tensor, "4 4"]:
         """From indices of the control points to mm, on the device."""
-        return self.send(self.grid.pool(self.spacing).affine)
+        return self._matrices[0]
 
-    @cached_property
+    @property
     def corners_mm(self) -> Float[Tensor, "8 4"]:
         """The outermost control points in mm, and a 1 each, on the device."""
+        return self._matrices[1]
+
+    @cached_property
+    def _matrices(self) -> list[Float[Tensor, "_ 4"]]:
+        """What does not change, sent at once.
+
+        `control_affine`, `corners_mm`, the map from voxels of the level to mm, and those from mm to indices of the
+        moving image and of its mask.
+        """
+        control = self.grid.pool(self.spacing).affine
         ends = [(0.0, n - 1.0) for n in self.fixed.shape[1:]]
-        corners = np.array([(*index, 1.0) for index in itertools.product(*ends)])
-        return self.send(corners @ self.grid.pool(self.spacing).affine.T)
+        corners = np.array([(*index, 1.0) for index in itertools.product(*ends)]) @ control.T
+        images = [self.moving] if self.moving_mask is None else [self.moving, self.moving_mask]
+        every = [control, corners, self.grid.affine, *(np.linalg.inv(image.grid.affine) for image in images)]
+        return list(torch.split(self.send(np.concatenate(every)), [len(matrix) for matrix in every]))
 
     def send(self, numbers: np.ndarray) -> Tensor:
         """Copy float64 numbers to the device."""
@@ -194,25 +206,22 @@ class LinearLevel:
 
     def _resample_on_device(self, matrix: Float[Tensor, "4 4"], margin: int) -> tuple[Channels, Volume]:
         """Resample with a matrix that the host does not know."""
-        to_index, affine, fill_value = self._on_device
         mask = self.moving_mask
-        to_mm = matrix @ affine
+        _, _, grid_map, to_index, *mask_index = self._matrices
         return resample_affine(
             self.moving.data,
-            to_index[0] @ to_mm,
+            (to_index, matrix, grid_map),
             self.grid.shape,
-            fill_value=fill_value,
+            fill_value=self._lowest,
             margin=margin,
             mask=None if mask is None else mask.data[0],
-            mask_map=None if mask is None else to_index[1] @ to_mm,
+            mask_index=mask_index[0] if mask_index else None,
         )
 
     @cached_property
-    def _on_device(self) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Maps from mm to indices of the moving image and its mask, that of the level to mm, and the lowest value."""
-        images = [self.moving] if self.moving_mask is None else [self.moving, self.moving_mask]
-        to_index = [self.send(np.linalg.inv(image.grid.affine)) for image in images]
-        return to_index, self.send(self.grid.affine), self.moving.data.min()
+    def _lowest(self) -> Float[Tensor, ""]:
+        """Lowest value of the moving image."""
+        return self.moving.data.min()
 
 
 def make_isotropic_grid(grid: Grid, voxels: int) -> Grid:

@@ -27,7 +27,12 @@ _PREFIX = "inverse_"
 
 
 def write_outputs(
-    result: RegistrationResult, folder: Path, outputs: Collection[Output], *, labels: Image | None = None
+    result: RegistrationResult,
+    folder: Path,
+    outputs: Collection[Output],
+    *,
+    labels: Image | None = None,
+    compress: bool = True,
 ) -> list[Path]:
     """Write results to a folder that exists.
 
@@ -41,6 +46,8 @@ def write_outputs(
         What to write; ``"labels"`` is ignored without ``labels``.
     labels
         Label map of the moving image, to warp.
+    compress
+        Pack files: ``.nii.gz`` instead of ``.nii``.
 
     Returns
     -------
@@ -53,17 +60,19 @@ def write_outputs(
     """
     written = []
     if "moved" in outputs:
-        written.append(folder / MOVED)
+        written.append(folder / name_image(MOVED, compress=compress))
         write_image(result.moved, written[-1])
     if "transform" in outputs:
-        written.append(folder / name_transform(linear=isinstance(result.transform, Affine)))
+        name = name_transform(linear=isinstance(result.transform, Affine), compress=compress)
+        written.append(folder / name)
         write_transform(result.transform, written[-1])
     if "inverse" in outputs:
         inverse = result.inverse()
-        written.append(folder / f"{_PREFIX}{name_transform(linear=isinstance(inverse, Affine))}")
+        name = name_transform(linear=isinstance(inverse, Affine), compress=compress)
+        written.append(folder / f"{_PREFIX}{name}")
         write_transform(inverse, written[-1], fixed=None if isinstance(inverse, Affine) else result.moving.grid)
     if "labels" in outputs and labels is not None:
-        written.append(folder / MOVED_LABELS)
+        written.append(folder / name_image(MOVED_LABELS, compress=compress))
         write_image(result.transform.warp(labels, result.fixed, mode="label"), written[-1])
     return written
 
@@ -86,13 +95,23 @@ def save_result(
     return [*written, folder / REPORT]
 
 
-def name_transform(*, linear: bool) -> str:
+def name_image(name: str, *, compress: bool = True) -> str:
+    """Return the file name of an image, packed or not."""
+    return name if compress else name.removesuffix(".gz")
+
+
+def name_transform(*, linear: bool, compress: bool = True) -> str:
     """Return the file name of a transform."""
-    return MATRIX if linear else TRANSFORM
+    return MATRIX if linear else name_image(TRANSFORM, compress=compress)
 
 
-def name_outputs(outputs: Collection[Output], *, linear: bool, labels: bool) -> list[str]:
+def name_outputs(outputs: Collection[Output], *, linear: bool, labels: bool, compress: bool = True) -> list[str]:
     """Return the file names of results, for a registration that is linear alone or not, with labels to warp or not."""
-    transform = name_transform(linear=linear)
-    names = {"moved": MOVED, "transform": transform, "inverse": f"{_PREFIX}{transform}", "labels": MOVED_LABELS}
+    transform = name_transform(linear=linear, compress=compress)
+    names = {
+        "moved": name_image(MOVED, compress=compress),
+        "transform": transform,
+        "inverse": f"{_PREFIX}{transform}",
+        "labels": name_image(MOVED_LABELS, compress=compress),
+    }
     return [name for output, name in names.items() if output in outputs and (labels or output != "labels")]

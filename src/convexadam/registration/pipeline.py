@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import final
 
 import numpy as np
@@ -19,7 +18,6 @@ from convexadam.continuous import Snapshot
 from convexadam.errors import GeometryError, InputError
 from convexadam.features import receptive_radius
 from convexadam.geometry import Affine, DisplacementField, Grid, Image, Transform, compose
-from convexadam.geometry.determinants import full_box, iterate_determinants
 from convexadam.geometry.grid import sides_mm
 from convexadam.geometry.resample import resample, transform_vectors
 from convexadam.geometry.tensors import to_float32
@@ -33,6 +31,7 @@ from convexadam.geometry.to_grid import (
 from convexadam.geometry.unfold import MIN_DETERMINANT, UnfoldResult, unfold
 from convexadam.kernels._device import read_numbers
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
+from convexadam.kernels.field_summary import summarise_field
 from convexadam.kernels.resize import control_points_to_voxels, scale_to_voxels
 from convexadam.kernels.warp_ssd import overlap_weight, prepare_ssd
 from convexadam.linear import LinearFit
@@ -280,20 +279,13 @@ def measure_field(transform: DisplacementField) -> dict[str, Tensor]:
     smallest determinant is above 0.
     """
     to_index = np.linalg.inv(transform.grid.affine)
-    ends, counts = list[Tensor](), list[Tensor]()
-    box = full_box(transform.grid.shape)
-    for _, determinants in iterate_determinants(transform.disp_mm, box, lambda part: transform_vectors(to_index, part)):
-        ends.append(torch.stack(torch.aminmax(determinants)))
-        counts.append((determinants <= 0).sum())
-    low, high = torch.stack(ends).unbind(1)
-    squared = torch.addcmul(transform.disp_mm[0].square(), transform.disp_mm[1], transform.disp_mm[1])
-    length = squared.addcmul_(transform.disp_mm[2], transform.disp_mm[2]).sqrt_()
+    found = summarise_field(transform.disp_mm, torch.from_numpy(to_index[:3, :3].copy()))
     return {
-        "folded_percent": 100 * reduce(torch.add, counts).double() / transform.grid.n_voxels,
-        "jacobian_min": low.min(),
-        "jacobian_max": high.max(),
-        "displacement_mean_mm": length.mean(),
-        "displacement_max_mm": length.max(),
+        "folded_percent": found.folded_percent,
+        "jacobian_min": found.determinant_min,
+        "jacobian_max": found.determinant_max,
+        "displacement_mean_mm": found.length_mean,
+        "displacement_max_mm": found.length_max,
     }
 
 

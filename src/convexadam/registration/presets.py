@@ -17,12 +17,8 @@ from convexadam.continuous import (
     GaussNewton,
     JointSsd,
     Level,
-    LevenbergMarquardt,
-    Lncc,
     Part,
     Refinement,
-    Ssd,
-    WeightedSum,
 )
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, did_you_mean
@@ -132,7 +128,7 @@ def preset_names() -> tuple[str, ...]:
     Examples
     --------
     >>> from convexadam.registration import preset_names
-    >>> {"default", "accurate", "rigid"} <= set(preset_names())
+    >>> {"default", "best", "rigid"} <= set(preset_names())
     True
     """
     return tuple(preset_table())
@@ -144,7 +140,7 @@ def preset_table() -> dict[str, Preset]:
     Examples
     --------
     >>> from convexadam.registration import preset, preset_table
-    >>> preset_table()["accurate"].make() == preset("accurate")
+    >>> preset_table()["best"].make() == preset("best")
     True
     """
     return {entry.name: entry for entry in (*_BUILT_IN, *_discover(), *_registered.values())}
@@ -196,57 +192,6 @@ def _load(point: EntryPoint) -> RegistrationConfig:
     if not isinstance(config, RegistrationConfig):
         raise ConfigError(f"preset {point.name!r} must return a RegistrationConfig, got {show(config)}")
     return config
-
-
-_TWO_SEARCHES = (ConvexSearch(spacing=4, radius=5, window="ball"), ConvexSearch(spacing=2, radius=3, window="ball"))
-
-
-def _make_accurate() -> RegistrationConfig:
-    # Wide windows with little smoothing of the whole field suit most pairs; full resolution gains 0.15 mm on a lung
-    # and 0.06 mm on a liver.
-    return RegistrationConfig(
-        grid=IsotropicGrid(max_anisotropy=2.0),
-        discrete=_TWO_SEARCHES,
-        symmetric=True,
-        continuous=Refinement(
-            levels=(
-                Level(
-                    spacing=2,
-                    iterations=12,
-                    update_smoothing=GaussianSmoothing(sigma=2.5),
-                    total_smoothing=GaussianSmoothing(sigma=0.5),
-                ),
-                Level(spacing=1, iterations=6, update_smoothing=GaussianSmoothing(sigma=2.2)),
-            ),
-            similarity=Ssd(robust_scale=1.0),
-            regularisers=(),
-            optimiser=LevenbergMarquardt(),
-            parametrisation=Compositional(),
-        ),
-    )
-
-
-def _make_same_contrast() -> RegistrationConfig:
-    # Intensities locate boundaries; descriptors hold where brightness changes (lungs, coils). The last level refines
-    # forward only: where both directions nearly fold, their average would.
-    return RegistrationConfig(
-        grid=IsotropicGrid(max_anisotropy=2.0),
-        discrete=_TWO_SEARCHES,
-        symmetric=True,
-        continuous_features=Concat(parts=(Intensity(), Intensity(), MindSSC())),
-        continuous=Refinement(
-            levels=(
-                Level(spacing=2, iterations=20, total_smoothing=GaussianSmoothing(sigma=0.6)),
-                Level(spacing=1, iterations=8, update_smoothing=GaussianSmoothing(sigma=0.7), forward_only=True),
-            ),
-            similarity=WeightedSum(
-                terms=(Lncc(), Ssd(), Ssd(robust_scale=1.0)), weights=(1.0, 1.0, 0.5), channels=(1, 1, 12)
-            ),
-            regularisers=(),
-            optimiser=LevenbergMarquardt(damping=2.0),
-            parametrisation=Compositional(),
-        ),
-    )
 
 
 def _make_level(spacing: int, iterations: int, update: float, total: float, *, forward_only: bool = False) -> Level:
@@ -318,18 +263,6 @@ _BUILT_IN = (
         summary="For any images, several times slower: it finds out whether both have one contrast, and compares "
         "intensities and descriptors, or descriptors alone.",
         make=_make_best,
-    ),
-    Preset(
-        name="accurate",
-        summary="For any contrasts, several times slower: a second search around the first, both directions, and full "
-        "resolution.",
-        make=_make_accurate,
-    ),
-    Preset(
-        name="same-contrast",
-        summary="For images whose intensities mean the same, such as two T1 brains: intensities beside descriptors, at "
-        "full resolution.",
-        make=_make_same_contrast,
     ),
     Preset(
         name="published",

@@ -80,7 +80,7 @@ def register(
         of nibabel, SimpleITK, MONAI or TorchIO, or an `Image`. For several channels use `as_image` with
         ``channels=True``. Grids, spacings and orientations may differ.
     config
-        Settings, or the name of a preset, as in ``register(fixed, moving, "accurate")``; ``None`` is ``"default"``.
+        Settings, or the name of a preset, as in ``register(fixed, moving, "best")``; ``None`` is ``"default"``.
     fixed_affine, moving_affine
         4x4, voxel indices to mm RAS+, for tensors and arrays; ``None`` means 1 mm voxels along R, A, S.
     fixed_mask, moving_mask

@@ -22,6 +22,7 @@ from convexadam.io.reading import StrPath
 from convexadam.io.tables import write_rows
 from convexadam.metrics import dice
 from convexadam.registration import RegistrationConfig
+from convexadam.registration.presets import parse_config
 from convexadam.segmentation.fusion import Fusion, LabelFusion, fuse_labels
 
 
@@ -82,7 +83,7 @@ def segment(
     output_dir
         Folder for the results; created if it does not exist.
     config
-        Settings of the registrations, or the name of a preset; ``None`` is ``"default"``.
+        Settings of the registrations, or the name of a preset; ``None`` is ``"best"``.
     method
         How labels are fused; ``None`` takes `JointFusion`.
     most
@@ -184,7 +185,7 @@ def _register(
     found: dict[str, list[CohortOutcome]] = {name: [] for name in targets}
     for outcome in register_cohort(
         [pair for _, pair in pairs.values()],
-        config,
+        parse_config(config, default="best"),
         output_dir=make_folder(folder / "registrations"),
         outputs=("transform", "moved", "labels"),
         executor=executor,

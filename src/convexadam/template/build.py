@@ -16,14 +16,13 @@ from convexadam._lock import lock_folder
 from convexadam.cohort import register_cohort
 from convexadam.errors import ConvexAdamError, InputError
 from convexadam.executors import Executor
-from convexadam.geometry import Affine, Grid, Image, Transform, compose
+from convexadam.geometry import Affine, Grid, Image, Transform
 from convexadam.geometry.linear_maps import fit_affine
 from convexadam.io import (
     PairFiles,
     ScanFiles,
     read_image,
     read_scans,
-    read_transform,
     write_image,
     write_transform,
 )
@@ -36,7 +35,7 @@ from convexadam.registration.files import Output, name_transform
 from convexadam.registration.presets import parse_config
 from convexadam.segmentation import Fusion, MajorityVote, fuse_labels
 from convexadam.template.average import FOREGROUND, RunningAverage, scale_intensity, sharpen
-from convexadam.template.placement import place_scans
+from convexadam.template.placement import AlignedScan, place_scans
 from convexadam.template.shape import ShapeAverage, ShapeUpdate
 
 
@@ -203,24 +202,22 @@ def build_template(
     folder = make_folder(output_dir)
     steps = [preset("affine")] * linear_rounds + [parse_config(config)] * rounds
     with lock_folder(folder, "template"):
-        start_at = place_scans(group, spacing_mm, start)
-        average = None
+        placement = place_scans(group, spacing_mm, start)
+        grid, scans_at, average = placement.grid, placement.scans, None
         if start is None:
-            average = _average(group, start_at.transforms, start_at.grid, None, symmetric=symmetric)
+            average = _average(group, scans_at, grid, None, symmetric=symmetric)
             current = average.find_mean()
         else:
             current = scale_intensity(read_image(start)).data[0].cpu()
-        transforms, done = start_at.transforms, list[TemplateRound]()
+        done = list[TemplateRound]()
         for number, step in enumerate(steps):
             place = make_folder(folder / "rounds" / f"{number:02d}")
-            write_image(Image(sharpen(current, sharpening)[None], start_at.grid), place / "template.nii.gz")
-            known = None if step.is_linear or not linear_rounds else _fit_affines(transforms, start_at.grid, current)
-            found = _register(group, place, step, known, executor, device)
-            update = _find_update(found, start_at.grid, current, symmetric=symmetric)
-            transforms = {name: compose(update.transform, transform) for name, transform in found.items()}
-            average = _average(
-                group, transforms, start_at.grid, None if step.is_linear else current, symmetric=symmetric
-            )
+            write_image(Image(sharpen(current, sharpening)[None], grid), place / "template.nii.gz")
+            starts = None if step.is_linear or not linear_rounds else _fit_affines(scans_at, grid, current)
+            found = _register(group, place, step, starts, executor, device)
+            update = _find_update(found, grid, current, symmetric=symmetric)
+            scans_at = {name: replace(scan, update=update.transform) for name, scan in found.items()}
+            average = _average(group, scans_at, grid, None if step.is_linear else current, symmetric=symmetric)
             before, current = current, average.find_mean()
             done.append(_describe(number, step, update, before, current))
             write_rows(folder / "convergence.csv", _COLUMNS, map(astuple, done))
@@ -228,20 +225,20 @@ def build_template(
                 on_round(done[-1])
             if not step.is_linear and done[-1].change_percent < tolerance_percent:
                 break
-        template = Image(sharpen(current, sharpening)[None], start_at.grid)
+        template = Image(sharpen(current, sharpening)[None], grid)
         write_image(template, folder / "template.nii.gz")
         if average is None:  # no round has averaged the scans
-            average = _average(group, transforms, start_at.grid, None, symmetric=symmetric)
-        deviation = Image(average.find_deviation()[None], start_at.grid)
+            average = _average(group, scans_at, grid, None, symmetric=symmetric)
+        deviation = Image(average.find_deviation()[None], grid)
         write_image(deviation, folder / "deviation.nii.gz")
-        bias_mm, labels = _write_scans(group, transforms, template, folder)
+        bias_mm, labels = _write_scans(group, scans_at, template, folder)
     return Template(
         image=template,
         deviation=deviation,
         rounds=tuple(done),
         bias_mm=bias_mm,
-        scans=tuple(transforms),
-        failed=tuple(scan.id for scan in group if scan.id not in transforms),
+        scans=tuple(scans_at),
+        failed=tuple(scan.id for scan in group if scan.id not in scans_at),
         labels=labels,
     )
 
@@ -255,39 +252,47 @@ def _list_scans(scans: StrPath | Sequence[ScanFiles]) -> tuple[ScanFiles, ...]:
     return tuple(sorted(group, key=lambda scan: scan.id))
 
 
-def _fit_affines(transforms: dict[str, Transform], grid: Grid, template: torch.Tensor) -> dict[str, Affine]:
-    """Return the affine part of each transform over the foreground of the template."""
+def _fit_affines(scans_at: dict[str, AlignedScan], grid: Grid, template: torch.Tensor) -> dict[str, Affine]:
+    """Return the affine part of the transform to each scan over the foreground of the template."""
     weight = (template > FOREGROUND).float()
-    return {name: fit_affine(transform, grid, weight) for name, transform in transforms.items()}
+    return {name: fit_affine(scan.read(), grid, weight) for name, scan in scans_at.items()}
 
 
 def _register(
     group: Sequence[ScanFiles],
     place: Path,
     config: RegistrationConfig,
-    known: dict[str, Affine] | None,
+    starts: dict[str, Affine] | None,
     executor: Executor | None,
     device: str | None,
-) -> dict[str, Transform]:
-    """Register scans to the template of a round; return the transforms in the order of the ids.
+) -> dict[str, AlignedScan]:
+    """Register scans to the template of a round; return them in the order of the ids.
 
-    With ``known``, scans start at these affine transforms, without a linear alignment, and others are left out.
+    With ``starts``, scans start at these affine transforms, without a linear alignment, and others are left out.
     """
     fixed = place / "template.nii.gz"
     outputs: tuple[Output, ...] = ("transform",)
     pairs = [PairFiles(id=scan.id, fixed=fixed, moving=scan.image) for scan in group]
-    if known is not None:
-        starts = make_folder(place / "initial")
-        pairs = [replace(p, initial_transform=starts / f"{p.id}.tfm") for p in pairs if p.id in known]
+    if starts is not None:
+        folder = make_folder(place / "initial")
+        pairs = [replace(p, initial_transform=folder / f"{p.id}.tfm") for p in pairs if p.id in starts]
         for pair in pairs:
-            write_transform(known[pair.id], starts / f"{pair.id}.tfm")
+            write_transform(starts[pair.id], folder / f"{pair.id}.tfm")
         config = replace(config, linear=None)
-    found, errors = dict[str, Transform](), list[str]()
+    found, errors = dict[str, AlignedScan](), list[str]()
     for outcome in register_cohort(
-        pairs, config, output_dir=place / "registrations", outputs=outputs, executor=executor, device=device
+        pairs,
+        config,
+        output_dir=place / "registrations",
+        outputs=outputs,
+        measure=False,
+        compress=False,
+        executor=executor,
+        device=device,
     ):
         if outcome.error is None:
-            found[outcome.id] = read_transform(outcome.folder / name_transform(linear=config.is_linear))
+            name = name_transform(linear=config.is_linear, compress=False)
+            found[outcome.id] = AlignedScan(transform=outcome.folder / name)
         else:
             errors.append(f"{outcome.id}: {outcome.error}")
     if len(found) < 2:
@@ -298,17 +303,17 @@ def _register(
 
 
 def _find_update(
-    transforms: dict[str, Transform], grid: Grid, template: torch.Tensor, *, symmetric: bool
+    scans_at: dict[str, AlignedScan], grid: Grid, template: torch.Tensor, *, symmetric: bool
 ) -> ShapeUpdate:
     shape = ShapeAverage(grid, (template > FOREGROUND).float(), symmetric=symmetric)
-    for transform in transforms.values():
-        shape.add(transform)
+    for scan in scans_at.values():
+        shape.add(scan.read())
     return shape.find_update()
 
 
 def _average(
     group: Sequence[ScanFiles],
-    transforms: dict[str, Transform],
+    scans_at: dict[str, AlignedScan],
     grid: Grid,
     centre: torch.Tensor | None,
     *,
@@ -316,7 +321,7 @@ def _average(
 ) -> RunningAverage:
     """Average the scans under their transforms."""
     average = RunningAverage(torch.zeros(grid.shape, dtype=torch.float32, device="cpu"), centre)
-    for scan, transform in _pair(group, transforms):
+    for scan, transform in _pair(group, scans_at):
         volume = transform.warp(scale_intensity(read_image(scan.image)), grid).data[0]
         average.add(volume, scan.weight)
         if symmetric:
@@ -340,11 +345,11 @@ def _describe(
 
 
 def _write_scans(
-    group: Sequence[ScanFiles], transforms: dict[str, Transform], template: Image, folder: Path
+    group: Sequence[ScanFiles], scans_at: dict[str, AlignedScan], template: Image, folder: Path
 ) -> tuple[float, Fusion | None]:
     """Write what belongs to each scan; return the bias of the shape, and the vote of all labels."""
     moved, shape = list[Image](), ShapeAverage(template.grid, (template.data[0] > FOREGROUND).float())
-    for scan, transform in _pair(group, transforms):
+    for scan, transform in _pair(group, scans_at):
         place = make_folder(folder / "scans" / scan.id)
         field = transform.to_displacement_field(template.grid)
         shape.add(field)
@@ -365,7 +370,7 @@ def _write_scans(
     return bias_mm, fusion
 
 
-def _pair(group: Sequence[ScanFiles], transforms: dict[str, Transform]) -> Iterator[tuple[ScanFiles, Transform]]:
+def _pair(group: Sequence[ScanFiles], scans_at: dict[str, AlignedScan]) -> Iterator[tuple[ScanFiles, Transform]]:
     for scan in group:
-        if scan.id in transforms:
-            yield scan, transforms[scan.id]
+        if scan.id in scans_at:
+            yield scan, scans_at[scan.id].read()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from convexadam._typing import Field, Volume
-from convexadam.geometry import Affine, DisplacementField, Grid, Transform, compose
+from convexadam.geometry import Affine, DisplacementField, Grid, Image, Transform, compose, resample
 from convexadam.geometry.linear_maps import average_affines, fit_affine
+
+_LARGE = 2**20
+"""Voxels of a grid up to which displacements are averaged at each of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +41,14 @@ class ShapeAverage:
 
     A transform is ``T_i = A_i (id + u_i)``, with ``A_i`` fitted over the template. The mean shape is reached from a
     point ``x`` of the template by ``U = A (id + u)``, where ``A`` is the log-Euclidean mean of the ``A_i`` and ``u``
-    the mean of the ``u_i``. So ``U^-1`` leads from a template with the mean shape to the present one.
+    the mean of the ``u_i``. So ``U^-1`` leads from a template with the mean shape to the present one. Displacements are
+    averaged at every second voxel of large grids.
     """
 
     def __init__(self, grid: Grid, weight: Volume, *, symmetric: bool = False) -> None:
         self._grid, self._weight, self._symmetric = grid, weight, symmetric
-        self._sum = torch.zeros((3, *grid.shape), dtype=torch.float64, device="cpu")
+        self._nodes = _coarsen(grid)
+        self._sum = torch.zeros((3, *self._nodes.shape), dtype=torch.float64, device="cpu")
         self._affines = list[Affine]()
 
     def add(self, transform: Transform) -> None:
@@ -50,7 +56,7 @@ class ShapeAverage:
         affine = fit_affine(transform, self._grid, self._weight)
         self._affines.append(affine)
         if not isinstance(transform, Affine):
-            residual = compose(transform, affine.inverse()).to_displacement_field(self._grid)
+            residual = compose(transform, affine.inverse()).to_displacement_field(self._nodes)
             self._sum += residual.disp_mm.double().cpu()
 
     def find_update(self) -> ShapeUpdate:
@@ -60,17 +66,27 @@ class ShapeAverage:
         if self._symmetric:
             mean = 0.5 * (mean + mirror_field(mean))
             affine = average_affines([affine, _mirror_affine(affine, self._grid)])
-        field = DisplacementField(mean.float(), self._grid)
         length = mean.square().sum(0).sqrt()
-        points = affine.to_displacement_field(self._grid).disp_mm.double().square().sum(0).sqrt()
-        inside = self._weight > 0
-        moves = bool(length.any())
+        points = affine.to_displacement_field(self._nodes).disp_mm.double().square().sum(0).sqrt()
+        inside = resample(Image(self._weight[None].float(), self._grid), self._nodes, fill_value=0).data[0] > 0
+        transform: Transform = affine.inverse()
+        if bool(length.any()):
+            field = DisplacementField(mean.float(), self._nodes)
+            transform = compose(transform, field.inverse()).to_displacement_field(self._grid)
         return ShapeUpdate(
-            transform=compose(affine.inverse(), field.inverse()) if moves else affine.inverse(),
+            transform=transform,
             mean_mm=float(length[inside].mean()),
             largest_mm=float(length[inside].max()),
             linear_mm=float(points[inside].mean()),
         )
+
+
+def _coarsen(grid: Grid) -> Grid:
+    """Return a grid with the same ends and, if it is large, half as many steps along each axis."""
+    steps = [n // 2 if math.prod(grid.shape) > _LARGE else n - 1 for n in grid.shape]
+    scale = [(n - 1) / step if step else 1.0 for n, step in zip(grid.shape, steps, strict=True)]
+    i, j, k = (step + 1 for step in steps)
+    return Grid((i, j, k), grid.affine @ np.diag([*scale, 1.0]), grid.space_code)
 
 
 def mirror_field(field: Field) -> Field:

@@ -22,6 +22,8 @@ def cost_volume(
     *,
     fixed_weight: Float[Tensor, "*b i j k"] | None = None,
     moving_weight: Float[Tensor, "*b i j k"] | None = None,
+    scale: float = 1.0,
+    unit: Float[Tensor, ""] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "*b n i j k"]:
     """Compute the cost of each displacement ``d`` of each control point: mean squared feature difference.
@@ -43,6 +45,9 @@ def cost_volume(
         Candidate displacements, in control-point spacings.
     fixed_weight, moving_weight
         Weight of each control point, ``[i, j, k]``, not negative; ``None`` for 1.
+    scale, unit
+        Factors of the features: a number, and one on the device, where the host does not know it; ``None`` for 1.
+        Powers of two change costs by their square alone, so that they fill the range of ``dtype``.
     dtype
         Type of the result; ``None`` for that of the features. float16 halves the memory, for costs up to 65504.
 
@@ -66,6 +71,8 @@ def cost_volume(
         window,
         fixed_weight=fixed_weight,
         moving_weight=moving_weight,
+        scale=scale,
+        unit=unit,
         dtype=dtype or fixed.dtype,
     )
     return costs

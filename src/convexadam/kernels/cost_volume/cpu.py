@@ -40,6 +40,8 @@ def cost_volume(
     *,
     fixed_weight: Volume | None = None,
     moving_weight: Volume | None = None,
+    scale: float = 1.0,
+    unit: Float[Tensor, ""] | None = None,
     dtype: torch.dtype,
 ) -> Float[Tensor, "n i j k"]:
     """See the package."""
@@ -50,7 +52,9 @@ def cost_volume(
     padding = max(window.radius[2], _RADIUS)  # zeros between rows, so that no displacement reaches the next one
     extra = -len(fixed) % _UNROLLED
     weights = fill_weights(fixed_weight, moving_weight, like=fixed[0])
-    rows = to_numpy(*(functional.pad(features, (0, padding, 0, 0, 0, 0, 0, extra)) for features in (fixed, moving)))
+    padded = [functional.pad(features, (0, padding, 0, 0, 0, 0, 0, extra)) for features in (fixed, moving)]
+    factor = scale * (1.0 if unit is None else float(unit))
+    rows = to_numpy(*(padded if factor == 1 else (features.mul_(factor) for features in padded)))
     shares = to_numpy(*(functional.pad(weight, (0, padding)) for weight in weights))
     groups = np.flatnonzero(np.any(np.diff(window.table[:, :2], axis=0, prepend=np.inf, append=np.inf), axis=1))
     run_in_slabs(_compute_groups, len(groups) - 1, *rows, *shares, target, window.table, groups)

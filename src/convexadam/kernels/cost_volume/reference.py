@@ -25,9 +25,12 @@ def cost_volume(
     *,
     fixed_weight: Volume | None = None,
     moving_weight: Volume | None = None,
+    scale: float = 1.0,
+    unit: Float[Tensor, ""] | None = None,
     dtype: torch.dtype,
 ) -> Costs:
     """See the package."""
+    fixed, moving = (features * scale * (1.0 if unit is None else unit) for features in (fixed, moving))
     distances = feature_distances(fixed, moving, window)
     costs = mean_over_neighbours(distances, window, fixed_weight=fixed_weight, moving_weight=moving_weight)
     return fill_gaps(costs).to(dtype)

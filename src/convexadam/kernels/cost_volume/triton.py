@@ -41,6 +41,8 @@ def cost_volume(
     *,
     fixed_weight: Volume | None = None,
     moving_weight: Volume | None = None,
+    scale: float = 1.0,
+    unit: Float[Tensor, ""] | None = None,
     dtype: torch.dtype,
 ) -> Float[Tensor, "n i j k"]:
     """See the package."""
@@ -58,7 +60,7 @@ def cost_volume(
     with torch.cuda.device_of(fixed):  # type: ignore[no-untyped-call]  # has no effect on the CPU
         for first in range(0, labels, group):
             last = min(first + group, labels)
-            _launch_distances(*features, *weights, scratch, steps, shape, first, last)
+            _launch_distances(*features, *weights, scratch, steps, shape, first, last, scale, unit)
             _launch_means(scratch, costs, steps, shape, first, last)
         _fill_gaps[(triton.cdiv(points, _FILL_POINTS),)](
             costs, points, labels, _FILL_LABELS, _FILL_POINTS, num_warps=_WARPS, enable_fp_fusion=True
@@ -82,6 +84,8 @@ def _launch_distances(
     shape: Triple,
     first: int,
     last: int,
+    scale: float,
+    unit: Tensor | None,
 ) -> None:
     """Store weighted squared differences, and weights if needed, filtered along i, in ``scratch``."""
     blocks, groups = triton.cdiv(shape[1] * shape[2], _BLOCK_PLANE), triton.cdiv(last - first, _BLOCK_LABELS)
@@ -101,6 +105,8 @@ def _launch_distances(
         fixed.shape[0],
         blocks,
         groups,
+        float(scale),
+        unit,
         has_fixed_weight=fixed_weight is not None,
         has_moving_weight=moving_weight is not None,
         unrolled=unrolled,
@@ -137,7 +143,7 @@ def _options() -> dict[str, Any]:
 
 
 @no_type_check
-@triton.jit(do_not_specialize=["first", "last", "n0", "n1", "n2", "channels", "blocks", "groups"])
+@triton.jit(do_not_specialize=["first", "last", "n0", "n1", "n2", "channels", "blocks", "groups", "scale"])
 def _distances(
     fixed,
     moving,
@@ -154,6 +160,8 @@ def _distances(
     channels,
     blocks,
     groups,
+    scale,
+    unit,
     has_fixed_weight: tl.constexpr,
     has_moving_weight: tl.constexpr,
     unrolled: tl.constexpr,
@@ -179,6 +187,8 @@ def _distances(
     shift = d1 * n2 + d2
     volume = tl.full([], 0, tl.int64) + n0 * plane
     rows = local.to(tl.int64) * volume
+    if unit is not None:
+        scale *= tl.load(unit).to(tl.float32)
     zero = tl.zeros((block_labels, block), tl.float32)
     cost1, cost2, cost3, cost4 = zero, zero, zero, zero
     share1, share2, share3, share4 = zero, zero, zero, zero
@@ -192,8 +202,8 @@ def _distances(
         for channel in range(0, channels, unrolled):
             for c in tl.static_range(unrolled):
                 offset = (channel + c) * volume
-                difference = tl.load(fixed + offset + at, mask=mask, other=0.0)
-                difference = difference - tl.load(moving + offset + to, mask=inside, other=0.0)
+                difference = tl.load(fixed + offset + at, mask=mask, other=0.0) * scale
+                difference = difference - tl.load(moving + offset + to, mask=inside, other=0.0) * scale
                 cost0 += difference * difference
         cost0 = tl.where(inside, cost0, 0.0)
         if has_fixed_weight or has_moving_weight:

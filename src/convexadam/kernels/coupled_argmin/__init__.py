@@ -21,6 +21,7 @@ def coupled_argmin(
     theta: float = 0.0,
     unit: Float[Tensor, ""] | None = None,
     parabolic_fit: bool = False,
+    average: bool = False,
 ) -> Field:
     """Compute ``argmin_d C(x, d) + theta |d - toward(x)|^2`` for each control point ``x``, without storing the sum.
 
@@ -35,10 +36,13 @@ def coupled_argmin(
     theta
         Coupling weight, in cost per squared control-point spacing.
     unit
-        Factor of ``theta``, on the device, where the host does not know it; ``None`` for 1.
+        Number on the device whose square is a factor of ``theta``; ``None`` for 1. See
+        `convexadam.kernels.cost_volume`.
     parabolic_fit
         Refine to the vertex of a parabola through the minimum and its two neighbours along each axis, if both are in
         the window.
+    average
+        Whether ``toward`` is replaced by its `convexadam.kernels.box_mean` first.
 
     Returns
     -------
@@ -48,6 +52,6 @@ def coupled_argmin(
     like = costs if costs.dtype not in _HALF else costs.new_empty(0, dtype=torch.float32)
     module = get_implementation(__name__, like, toward)
     displacement: Field = module.coupled_argmin(
-        costs, window, toward=toward, theta=theta, unit=unit, parabolic_fit=parabolic_fit
+        costs, window, toward=toward, theta=theta, unit=unit, parabolic_fit=parabolic_fit, average=average
     )
     return displacement

@@ -10,6 +10,7 @@ import torch
 from convexadam._typing import Field, Float, Tensor
 from convexadam.kernels._cpu import compile_kernel, run_in_slabs, to_numpy
 from convexadam.kernels._half import read
+from convexadam.kernels.box_mean import box_mean
 from convexadam.kernels.window import Window
 
 _BLOCK = 1024
@@ -24,9 +25,11 @@ def coupled_argmin(
     theta: float = 0.0,
     unit: Float[Tensor, ""] | None = None,
     parabolic_fit: bool = False,
+    average: bool = False,
 ) -> Field:
     """See the package."""
-    theta *= 1.0 if unit is None else float(unit)
+    theta *= 1.0 if unit is None else float(unit) ** 2
+    toward = box_mean(toward) if average and toward is not None else toward
     points = costs[0].numel()
     stored = costs if costs.dtype == torch.float16 else costs.float()
     flat = to_numpy(stored.contiguous().view(torch.uint16) if stored.dtype == torch.float16 else stored)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from convexadam._typing import Field, Float, Tensor
+from convexadam.kernels.box_mean import box_mean
 from convexadam.kernels.window import Window
 
 
@@ -16,9 +17,11 @@ def coupled_argmin(
     theta: float = 0.0,
     unit: Float[Tensor, ""] | None = None,
     parabolic_fit: bool = False,
+    average: bool = False,
 ) -> Field:
     """See the package."""
-    theta *= 1.0 if unit is None else float(unit)
+    theta *= 1.0 if unit is None else float(unit) ** 2
+    toward = box_mean(toward) if average and toward is not None else toward
     costs = costs.float() if costs.dtype in (torch.float16, torch.bfloat16) else costs
     terms = None if toward is None else [_coupling_terms(toward[a], r, theta) for a, r in enumerate(window.radius)]
     chosen = _choose(costs, window, terms)

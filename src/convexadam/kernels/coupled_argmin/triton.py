@@ -16,6 +16,7 @@ import triton.language as tl
 
 from convexadam._typing import Field, Float, Tensor
 from convexadam.kernels._device import send
+from convexadam.kernels.box_mean.triton import average_neighbours
 from convexadam.kernels.window import Window
 
 # Fixed sizes, because autotuning at run time would delay the first call by seconds.
@@ -32,6 +33,7 @@ def coupled_argmin(
     theta: float = 0.0,
     unit: Float[Tensor, ""] | None = None,
     parabolic_fit: bool = False,
+    average: bool = False,
 ) -> Field:
     """See the package."""
     shape, points = costs.shape[1:], costs[0].numel()
@@ -46,9 +48,11 @@ def coupled_argmin(
             unit,
             displacement,
             points,
+            *shape,
             table.shape[1],
             0.0 if toward is None else float(theta),  # the terms of the coupling are 0: no variant without them
             parabolic_fit=parabolic_fit,
+            average=average,
             block_labels=_BLOCK_LABELS,
             block_points=_BLOCK_POINTS,
             num_warps=_WARPS,
@@ -69,7 +73,7 @@ def _table(window: Window, device: torch.device) -> Tensor:
 
 
 @no_type_check
-@triton.jit(do_not_specialize=["points", "labels"])
+@triton.jit(do_not_specialize=["points", "n0", "n1", "n2", "labels"])
 def _find_minima(
     costs,
     toward,
@@ -77,9 +81,13 @@ def _find_minima(
     unit,
     out,
     points,
+    n0,
+    n1,
+    n2,
     labels,
     theta,
     parabolic_fit: tl.constexpr,
+    average: tl.constexpr,
     block_labels: tl.constexpr,
     block_points: tl.constexpr,
 ):
@@ -87,11 +95,15 @@ def _find_minima(
     point = tl.program_id(0).to(tl.int64) * block_points + tl.arange(0, block_points)
     valid = point < points
     if unit is not None:
-        theta *= tl.load(unit)
+        factor = tl.load(unit).to(tl.float32)
+        theta *= factor * factor
     given = valid & (tl.zeros(point.shape, tl.float32) + theta != 0.0)
-    target0 = tl.load(toward + point, mask=given, other=0.0)
-    target1 = tl.load(toward + points + point, mask=given, other=0.0)
-    target2 = tl.load(toward + points + points + point, mask=given, other=0.0)
+    if average:
+        target0, target1, target2 = _average(toward, point, points, n0, n1, n2, given)
+    else:
+        target0 = tl.load(toward + point, mask=given, other=0.0)
+        target1 = tl.load(toward + points + point, mask=given, other=0.0)
+        target2 = tl.load(toward + points + points + point, mask=given, other=0.0)
     best = tl.full((block_labels, block_points), float("inf"), tl.float32)
     number = tl.zeros((block_labels, block_points), tl.int32)
     for first in range(0, labels, block_labels):
@@ -124,6 +136,19 @@ def _find_minima(
     tl.store(out + point, d0, mask=valid)
     tl.store(out + points + point, d1, mask=valid)
     tl.store(out + points + points + point, d2, mask=valid)
+
+
+@no_type_check
+@triton.jit
+def _average(toward, point, points, n0, n1, n2, valid):
+    """Average the three components over the neighbours of each point."""
+    i, j, k = (point // n2 // n1).to(tl.int32), (point // n2 % n1).to(tl.int32), (point % n2).to(tl.int32)
+    at = toward + point
+    return (
+        average_neighbours(at, i, j, k, n0, n1, n2, valid),
+        average_neighbours(at + points, i, j, k, n0, n1, n2, valid),
+        average_neighbours(at + points + points, i, j, k, n0, n1, n2, valid),
+    )
 
 
 @no_type_check

@@ -7,7 +7,7 @@ import math
 from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.kernels._backend import get_implementation
 
-__all__ = ["damped_step", "judge_step"]
+__all__ = ["damped_step", "judge_step", "momentum_step"]
 
 
 def damped_step(
@@ -42,6 +42,38 @@ def damped_step(
     step: Field = means[:3]
     predicted: Float[Tensor, ""] = module.damped_step(slopes, means, damping=damping, scale=scale, longest=longest)
     return step, predicted
+
+
+def momentum_step(
+    slopes: Float[Tensor, "4 i j k"],
+    means: Float[Tensor, "4 i j k"],
+    velocity: Field,
+    *,
+    momentum: float,
+    damping: Float[Tensor, ""],
+    scale: Float[Tensor, ""],
+    longest: float = math.inf,
+) -> Field:
+    """Replace ``velocity`` by ``momentum`` times itself plus the step of `damped_step`, without a prediction.
+
+    Parameters
+    ----------
+    slopes, means, damping, scale, longest
+        See `damped_step`.
+    velocity
+        ``[3, i, j, k]`` in grid units.
+    momentum
+        From 0 to below 1.
+
+    Returns
+    -------
+    A copy of the new ``velocity``, a view of ``means``.
+    """
+    module = get_implementation(__name__, slopes, means, velocity)
+    step: Field = means[:3]
+    options = {"damping": damping, "scale": scale, "longest": longest}
+    module.momentum_step(slopes, means, velocity, momentum=momentum, **options)
+    return step
 
 
 def judge_step(

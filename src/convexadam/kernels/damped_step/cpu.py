@@ -7,11 +7,11 @@ from typing import no_type_check
 import numpy as np
 import torch
 
-from convexadam._typing import Float, Tensor
+from convexadam._typing import Field, Float, Tensor
 from convexadam.kernels._cpu import compile_kernel, run_in_slabs, to_numpy
 from convexadam.kernels.damped_step.reference import judge_step
 
-__all__ = ["damped_step", "judge_step"]
+__all__ = ["damped_step", "judge_step", "momentum_step"]
 
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 
@@ -33,6 +33,21 @@ def damped_step(
     if result is not means:
         means.copy_(result)
     return torch.tensor(decrease, dtype=torch.float64, device="cpu")
+
+
+def momentum_step(
+    slopes: Float[Tensor, "4 i j k"],
+    means: Float[Tensor, "4 i j k"],
+    velocity: Field,
+    *,
+    momentum: float,
+    damping: Float[Tensor, ""],
+    scale: Float[Tensor, ""],
+    longest: float,
+) -> None:
+    """See the package."""
+    damped_step(slopes, means, damping=damping, scale=scale, longest=longest)
+    means[:3].copy_(velocity.mul_(momentum).add_(means[:3]))
 
 
 @no_type_check

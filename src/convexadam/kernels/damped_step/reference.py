@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from convexadam._typing import Float, Shaped, Tensor
+from convexadam._typing import Field, Float, Shaped, Tensor
 
 GOOD, POOR = 0.75, 0.25
 """Share of the predicted decrease above which damping falls, and below which it rises."""
@@ -27,6 +27,21 @@ def damped_step(
         step /= (step.square().sum(0).sqrt_() / longest).clamp_min_(1)
     squared = step.square().sum(0).mul_(slopes[3]).sum()
     return -((slopes[:3] * step).sum() + squared / 2).double()
+
+
+def momentum_step(
+    slopes: Float[Tensor, "4 i j k"],
+    means: Float[Tensor, "4 i j k"],
+    velocity: Field,
+    *,
+    momentum: float,
+    damping: Float[Tensor, ""],
+    scale: Float[Tensor, ""],
+    longest: float,
+) -> None:
+    """See the package."""
+    damped_step(slopes, means, damping=damping, scale=scale, longest=longest)
+    means[:3].copy_(velocity.mul_(momentum).add_(means[:3]))
 
 
 def judge_step(

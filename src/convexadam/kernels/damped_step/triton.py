@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from convexadam._typing import Float, Shaped, Tensor
+from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.kernels.damped_step.reference import FALL, GOOD, MOST, POOR, RISE
 
 _BLOCK = 1024
@@ -26,17 +26,51 @@ def damped_step(
     longest: float,
 ) -> Float[Tensor, ""]:
     """See the package; returns the predicted decrease only."""
-    source, result = slopes.contiguous(), means.contiguous()
-    points = source[0].numel()
-    blocks = triton.cdiv(points, _BLOCK)
-    parts = torch.empty(blocks, dtype=torch.float32, device=source.device)
+    source = slopes.contiguous()
+    parts = torch.empty(triton.cdiv(source[0].numel(), _BLOCK), dtype=torch.float32, device=source.device)
+    _launch(source, means, parts, None, 0.0, damping, scale, longest)
+    return parts.sum(dtype=torch.float64)
+
+
+def momentum_step(
+    slopes: Float[Tensor, "4 i j k"],
+    means: Float[Tensor, "4 i j k"],
+    velocity: Field,
+    *,
+    momentum: float,
+    damping: Float[Tensor, ""],
+    scale: Float[Tensor, ""],
+    longest: float,
+) -> None:
+    """See the package."""
+    kept = velocity.contiguous()
+    _launch(None, means, None, kept, momentum, damping, scale, longest)
+    if kept is not velocity:
+        velocity.copy_(kept)
+
+
+def _launch(
+    slopes: Float[Tensor, "4 i j k"] | None,
+    means: Float[Tensor, "4 i j k"],
+    parts: Float[Tensor, " n"] | None,
+    velocity: Field | None,
+    momentum: float,
+    damping: float | Float[Tensor, ""],
+    scale: Float[Tensor, ""] | None,
+    longest: float,
+) -> None:
+    """Compute the step, the parts of its predicted decrease if there are slopes, and what follows of a velocity."""
+    result = means.contiguous()
+    points = result[0].numel()
     per_square = 0.0 if math.isinf(longest) else 1 / longest**2
     given, number = (damping, 0.0) if isinstance(damping, torch.Tensor) else (None, float(damping))
-    with torch.cuda.device(source.get_device()):
-        _compute_step[(blocks,)](source, result, parts, given, scale, points, number, per_square, _BLOCK, **_OPTIONS)
+    arrays = slopes, result, parts, velocity, given, scale
+    with torch.cuda.device(result.get_device()):
+        _compute_step[(triton.cdiv(points, _BLOCK),)](
+            *arrays, points, number, per_square, float(momentum), _BLOCK, **_OPTIONS
+        )
     if result is not means:
         means.copy_(result)
-    return parts.sum(dtype=torch.float64)
 
 
 def judge_step(
@@ -58,8 +92,10 @@ def judge_step(
 
 
 @no_type_check
-@triton.jit(do_not_specialize=["points"])
-def _compute_step(slopes, means, parts, given, scale, points, damping, per_square, block: tl.constexpr):
+@triton.jit(do_not_specialize=["points", "damping", "per_square", "momentum"])
+def _compute_step(
+    slopes, means, parts, velocity, given, scale, points, damping, per_square, momentum, block: tl.constexpr
+):
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     valid, second, third, fourth = at < points, at + points, at + 2 * points, at + 3 * points
     if given is not None:
@@ -74,14 +110,22 @@ def _compute_step(slopes, means, parts, given, scale, points, damping, per_squar
     v2 = factor * tl.load(means + third, mask=valid, other=0.0)
     cut = tl.div_rn(1.0, tl.sqrt_rn(tl.maximum((v0 * v0 + v1 * v1 + v2 * v2) * per_square, 1.0)))
     v0, v1, v2 = cut * v0, cut * v1, cut * v2
+    if velocity is not None:
+        v0 += momentum * tl.load(velocity + at, mask=valid, other=0.0)
+        v1 += momentum * tl.load(velocity + second, mask=valid, other=0.0)
+        v2 += momentum * tl.load(velocity + third, mask=valid, other=0.0)
+        tl.store(velocity + at, v0, mask=valid)
+        tl.store(velocity + second, v1, mask=valid)
+        tl.store(velocity + third, v2, mask=valid)
     tl.store(means + at, v0, mask=valid)
     tl.store(means + second, v1, mask=valid)
     tl.store(means + third, v2, mask=valid)
-    gain = v0 * tl.load(slopes + at, mask=valid, other=0.0)
-    gain += v1 * tl.load(slopes + second, mask=valid, other=0.0)
-    gain += v2 * tl.load(slopes + third, mask=valid, other=0.0)
-    gain += 0.5 * tl.load(slopes + fourth, mask=valid, other=0.0) * (v0 * v0 + v1 * v1 + v2 * v2)
-    tl.store(parts + tl.program_id(0), -tl.sum(gain, 0))
+    if slopes is not None:
+        gain = v0 * tl.load(slopes + at, mask=valid, other=0.0)
+        gain += v1 * tl.load(slopes + second, mask=valid, other=0.0)
+        gain += v2 * tl.load(slopes + third, mask=valid, other=0.0)
+        gain += 0.5 * tl.load(slopes + fourth, mask=valid, other=0.0) * (v0 * v0 + v1 * v1 + v2 * v2)
+        tl.store(parts + tl.program_id(0), -tl.sum(gain, 0))
 
 
 @no_type_check

@@ -10,7 +10,7 @@ from convexadam.kernels.warp_ssd import overlap_weight
 
 def measure_range(
     fixed: Channels, moving: Channels, fixed_weight: Volume | None, moving_weight: Volume | None
-) -> Float[Tensor, " 5"]:
+) -> Float[Tensor, " 6"]:
     """See the package."""
     maps, weights = (fixed, moving), (fixed_weight, moving_weight)
     ends = [_ends(features, None) for features in maps]
@@ -24,7 +24,16 @@ def measure_range(
     ]
     contrast = _varies(torch.stack([torch.stack(pair) for pair in within]))
     norm = span.square().sum().sqrt()
-    return torch.stack([every.abs().amax().double(), norm, contrast, torch.stack(largest_weights).amin(), overlap])
+    least_weight = torch.stack(largest_weights).amin()
+    numbers = [every.abs().amax().double(), norm, contrast, least_weight, overlap, _find_power(norm)]
+    return torch.stack(numbers)
+
+
+def _find_power(norm: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Return the largest power of two whose product with a number is at most 1; 1 for 0 and what is not finite."""
+    mantissa, exponent = torch.frexp(norm)  # a power of two has the mantissa 1/2
+    power = torch.exp2(((mantissa == 0.5).to(exponent.dtype) - exponent).to(norm.dtype))
+    return torch.where((norm > 0) & norm.isfinite(), power, 1.0)
 
 
 def _ends(features: Channels, weight: Volume | None) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:

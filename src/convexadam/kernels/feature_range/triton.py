@@ -20,7 +20,7 @@ _OPTIONS = {"num_warps": 4, "num_stages": 1}
 
 def measure_range(
     fixed: Channels, moving: Channels, fixed_weight: Volume | None, moving_weight: Volume | None
-) -> Float[Tensor, " 5"]:
+) -> Float[Tensor, " 6"]:
     """See the package."""
     arrays = [None if t is None else t.contiguous() for t in (fixed, moving, fixed_weight, moving_weight)]
     channels, points = len(fixed), fixed[0].numel()
@@ -29,7 +29,7 @@ def measure_range(
     # smallest and largest values; of the fixed and the moving map; everywhere and where there is weight
     ends = torch.empty((2, 2, 2, channels, parts), dtype=torch.float32, device=fixed.device)
     weights = torch.empty((3, parts), dtype=torch.float32, device=fixed.device)
-    result = torch.empty(5, dtype=torch.float64, device=fixed.device)
+    result = torch.empty(6, dtype=torch.float64, device=fixed.device)
     with torch.cuda.device(fixed.get_device()):
         _find_ends[(parts,)](*arrays, ends, weights, points, channels, parts, steps, _BLOCK, **_OPTIONS)
         _summarise[(1,)](ends, weights, result, channels, parts, _PARTS, **_OPTIONS)
@@ -123,10 +123,23 @@ def _summarise(ends, weights, out, channels, parts, wide: tl.constexpr):
     overlap = tl.max(tl.load(weights + 2 * parts + part, mask=valid, other=0.0), 0)
     one = tl.arange(0, 1)
     tl.store(out + one, tl.where(undefined > 0, float("nan"), largest))
-    tl.store(out + 1 + one, tl.sqrt(squared))
+    norm = tl.sqrt(squared)
+    tl.store(out + 1 + one, norm)
     tl.store(out + 2 + one, tl.minimum(fixed_varies, moving_varies))
     tl.store(out + 3 + one, (one * 0 + tl.minimum(fixed_best, moving_best)).to(tl.float64))
     tl.store(out + 4 + one, (one * 0 + overlap).to(tl.float64))
+    tl.store(out + 5 + one, _find_power(norm))
+
+
+@no_type_check
+@triton.jit
+def _find_power(norm):
+    """Find the largest power of two whose product with a float64 number is at most 1; 1 for 0 and NaN."""
+    bits = norm.to(tl.int64, bitcast=True)
+    exponent = bits >> 52
+    is_power = (bits & ((1 << 52) - 1)) == 0
+    power = (2046 - exponent - tl.where(is_power, 0, 1)) << 52  # that of 1 is 1023
+    return tl.where((exponent > 0) & (exponent < 2045), power, 1023 << 52).to(tl.float64, bitcast=True)
 
 
 @no_type_check

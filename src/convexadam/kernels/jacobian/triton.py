@@ -33,16 +33,16 @@ def _compute_determinant(u, out, n0, n1, n2, box0: tl.constexpr, box1: tl.conste
     i, j, k, point, valid = points_of_box(n0, n1, n2, box0, box1, box2)
     size = (point * 0 + n0) * n1 * n2  # 64 bits
     step0, step1 = (point * 0 + n1) * n2, point * 0 + n2
-    a, b, c = _row(u, point, i, j, k, n0, n1, n2, step0, step1, valid)
-    d, e, f = _row(u + size, point, i, j, k, n0, n1, n2, step0, step1, valid)
-    g, h, x = _row(u + 2 * size, point, i, j, k, n0, n1, n2, step0, step1, valid)
+    a, b, c = differentiate(u, point, i, j, k, n0, n1, n2, step0, step1, valid)
+    d, e, f = differentiate(u + size, point, i, j, k, n0, n1, n2, step0, step1, valid)
+    g, h, x = differentiate(u + 2 * size, point, i, j, k, n0, n1, n2, step0, step1, valid)
     a, e, x = a + 1.0, e + 1.0, x + 1.0
     tl.store(out + point, a * (e * x - f * h) - b * (d * x - f * g) + c * (d * h - e * g), mask=valid)
 
 
 @no_type_check
 @triton.jit
-def _row(u, point, i, j, k, n0, n1, n2, step0, step1, valid):
+def differentiate(u, point, i, j, k, n0, n1, n2, step0, step1, valid):
     """Compute the derivatives of one component along each axis."""
     along_i = _derivative(u, point, i, n0, step0, valid)
     along_j = _derivative(u, point, j, n1, step1, valid)

@@ -40,7 +40,8 @@ class Candidate:
     @property
     def mean(self) -> Float[Tensor, ""]:
         """Weighted mean, float64; points without data of the moving image count as unrelated, with the value 1."""
-        mean: Tensor = 1 + (self.weight * (self.values - 1)).sum(dtype=torch.float64)
+        module = get_implementation(__name__, self.values, self.weight)
+        mean: Float[Tensor, ""] = module.compute_mean(self.values, self.weight)
         return mean
 
     def clone(self) -> Candidate:

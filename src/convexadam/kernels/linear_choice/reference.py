@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from convexadam._typing import Float, Shaped, Tensor
+from convexadam._typing import Float, Shaped, Tensor, Volume
 
 if TYPE_CHECKING:
     from convexadam.kernels.linear_choice import Candidate
 
 MAX_VOLUME_CHANGE = 8.0
 """Change of volume, as a factor, beyond which a fit is not plausible: it is a fit to noise."""
+
+
+def compute_mean(values: Volume, weight: Volume) -> Float[Tensor, ""]:
+    """See `convexadam.kernels.linear_choice.Candidate`."""
+    mean: Tensor = 1 + (weight * (values - 1)).sum(dtype=torch.float64)
+    return mean
 
 
 def apply_update(

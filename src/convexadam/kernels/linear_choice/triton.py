@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from convexadam._typing import Float, Shaped, Tensor
+from convexadam._typing import Float, Shaped, Tensor, Volume
 from convexadam.kernels.linear_choice.reference import MAX_VOLUME_CHANGE
 
 if TYPE_CHECKING:
@@ -18,6 +18,15 @@ _BLOCK = 1024
 """Points at a time."""
 
 _OPTIONS = {"num_warps": 8, "num_stages": 1, "enable_fp_fusion": True}
+
+
+def compute_mean(values: Volume, weight: Volume) -> Float[Tensor, ""]:
+    """See `convexadam.kernels.linear_choice.Candidate`."""
+    arrays = values.contiguous(), weight.contiguous()
+    mean = torch.empty((), dtype=torch.float64, device=values.device)
+    with torch.cuda.device(values.get_device()):
+        _compute_mean[(1,)](*arrays, mean, values.numel(), _BLOCK, **_OPTIONS)
+    return mean
 
 
 def apply_update(
@@ -41,6 +50,17 @@ def keep_better(best: Candidate, other: Candidate, *, min_improvement: tuple[flo
         _keep_better[(1,)](
             *kept, *new, best.values.numel(), *min_improvement, int(by_mean), MAX_VOLUME_CHANGE, _BLOCK, **_OPTIONS
         )
+
+
+@no_type_check
+@triton.jit(do_not_specialize=["points"])
+def _compute_mean(values, weight, mean, points, block: tl.constexpr):
+    lane = tl.arange(0, block)
+    total = tl.zeros((block,), tl.float64)
+    for first in range(0, points, block):
+        value, share = _load_result(values, weight, first + lane, first + lane < points)
+        total += share * (value - 1)
+    tl.store(mean, 1 + tl.sum(total, 0))
 
 
 @no_type_check

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from convexadam._typing import Channels, Float, Tensor, Volume
+from convexadam.kernels._layout import find_memory
 from convexadam.kernels.lncc.reference import ROUNDINGS
 from convexadam.kernels.local_normalisation.reference import scale_channels
 from convexadam.kernels.warp.triton import launch_grid, points_of_box
@@ -36,13 +37,12 @@ def normalise_locally(
     channels, n0, n1, n2 = source.shape
     points = n0 * n1 * n2
     steps = triton.cdiv(triton.cdiv(points, _BLOCK), _PARTS)
-    moments = torch.zeros((3, channels, _PARTS), dtype=torch.float64, device=source.device)
-    result = torch.empty_like(source) if out is None or not out.is_contiguous() else out
+    moments = torch.empty((3, channels, _PARTS), dtype=torch.float64, device=source.device)
+    target = None if out is None else find_memory(out)
+    result, apart, along = target or (torch.empty_like(source), points, 1)
     rounding = ROUNDINGS * torch.finfo(torch.float32).eps
     with torch.cuda.device(source.get_device()):
-        _add_moments[(triton.cdiv(points, steps * _BLOCK), channels)](
-            source, weights, moments, points, steps, _PARTS, _BLOCK, **_OPTIONS
-        )
+        _add_moments[(_PARTS, channels)](source, weights, moments, points, steps, _PARTS, _BLOCK, **_OPTIONS)
         _normalise[launch_grid((n0, n1, n2), _BOX)](
             source,
             weights,
@@ -52,6 +52,8 @@ def normalise_locally(
             n0,
             n1,
             n2,
+            apart,
+            along,
             radius,
             float(floor),
             rounding,
@@ -60,22 +62,22 @@ def normalise_locally(
             *_BOX,
             **_OPTIONS,
         )
-    return result if out is None or out is result else out.copy_(result)
+    if out is None:
+        return result
+    return out.copy_(result) if target is None else out
 
 
 def mean_squared_slopes(features: Channels, weight: Volume | None = None) -> Float[Tensor, " c"]:
     """See the package."""
-    rows = features.permute(1, 2, 3, 0)
-    source, (apart, along) = (rows, (1, len(features))) if rows.is_contiguous() else (features.contiguous(), (0, 1))
     channels, n0, n1, n2 = features.shape
+    source, apart, along = find_memory(features) or (features.contiguous(), n0 * n1 * n2, 1)
     weights = None if weight is None else weight.contiguous()
-    parts = torch.empty((channels, *launch_grid((n0, n1, n2), _BOX)[::-1]), dtype=torch.float32, device=source.device)
+    grid = launch_grid((n0, n1, n2), _BOX)
+    parts = torch.empty((channels + 1, grid[0] * grid[1] * grid[2]), dtype=torch.float32, device=source.device)
+    slopes = torch.empty(channels, dtype=torch.float32, device=source.device)
     with torch.cuda.device(source.get_device()):
-        _square_slopes[launch_grid((n0, n1, n2), _BOX)](
-            source, weights, parts, channels, n0, n1, n2, apart or n0 * n1 * n2, along, *_BOX, **_OPTIONS
-        )
-    known = n0 * n1 * n2 if weight is None else weight.sum(dtype=torch.float64).clamp_min(1e-12)
-    slopes: Tensor = (parts.flatten(1).sum(1, dtype=torch.float64) / known).to(features.dtype)
+        _square_slopes[grid](source, weights, parts, channels, n0, n1, n2, apart, along, *_BOX, **_OPTIONS)
+        _divide_slopes[(channels,)](parts, slopes, parts.shape[1], _BLOCK, **_OPTIONS)
     return slopes
 
 
@@ -102,7 +104,9 @@ def _add_moments(features, weight, moments, points, steps, parts: tl.constexpr, 
 
 
 @no_type_check
-@triton.jit(do_not_specialize=["channels", "n0", "n1", "n2", "radius", "floor", "rounding", "smallest"])
+@triton.jit(
+    do_not_specialize=["channels", "n0", "n1", "n2", "apart", "along", "radius", "floor", "rounding", "smallest"]
+)
 def _normalise(
     features,
     weight,
@@ -112,6 +116,8 @@ def _normalise(
     n0,
     n1,
     n2,
+    apart,
+    along,
     radius,
     floor,
     rounding,
@@ -121,7 +127,7 @@ def _normalise(
     box1: tl.constexpr,
     box2: tl.constexpr,
 ):
-    """Normalise all channels at the points of a box."""
+    """Normalise all channels at the points of a box; those of ``out`` lie ``apart``, and points ``along`` them."""
     i, j, k, point, valid = points_of_box(n0, n1, n2, box0, box1, box2)
     total = tl.zeros(point.shape, tl.float32)
     for a in range(-radius, radius + 1):
@@ -134,23 +140,28 @@ def _normalise(
     if weight is not None:
         window = (2 * radius + 1).to(tl.float32)
         share = tl.minimum(tl.load(weight + point, mask=valid, other=0.0) * inverse * (window * window * window), 1.0)
-    start = point * 0
+    size, to = (tl.full([], 0, tl.int64) + n0) * n1 * n2, point * along
+    per_total = 1.0 / tl.maximum(tl.sum(tl.load(moments + tl.arange(0, parts)), 0), smallest)
     for channel in range(channels):
-        shift, scale = _standardise(moments + channel * parts, channels * parts, rounding, smallest, parts)
+        row = moments + (channels + channel) * parts
+        shift, scale = _standardise(row, channels * parts, per_total, rounding, parts)
         mean, squares = tl.zeros(point.shape, tl.float32), tl.zeros(point.shape, tl.float32)
         for a in range(-radius, radius + 1):
             for b in range(-radius, radius + 1):
                 for c in range(-radius, radius + 1):
                     at, known = _find_neighbour(weight, point, i, j, k, a, b, c, n0, n1, n2, valid)
-                    value = (tl.load(features + start + at, mask=known > 0, other=0.0) - shift) * scale
+                    value = (tl.load(features + at, mask=known > 0, other=0.0) - shift) * scale
                     mean += known * value
                     squares += known * value * value
         mean *= inverse
         variance = tl.maximum(squares * inverse - mean * mean, 0.0)
-        value = (tl.load(features + start + point, mask=valid, other=0.0) - shift) * scale
-        value = tl.div_rn(value - mean, tl.sqrt_rn(variance + floor))
-        tl.store(out + start + point, value * share, mask=valid)
-        start += (point * 0 + n0) * n1 * n2
+        value = (tl.load(features + point, mask=valid, other=0.0) - shift) * scale
+        # one step of Newton makes an approximate root as exact
+        root = tl.rsqrt(variance + floor)
+        root *= 1.5 - 0.5 * (variance + floor) * root * root
+        tl.store(out + to, (value - mean) * root * share, mask=valid)
+        features += size
+        out += apart
 
 
 @no_type_check
@@ -158,7 +169,7 @@ def _normalise(
 def _find_neighbour(weight, point, i, j, k, a, b, c, n0, n1, n2, valid):
     """Return where a neighbour is in memory, and its weight: 0 outside."""
     inside = valid & (i + a >= 0) & (i + a < n0) & (j + b >= 0) & (j + b < n1) & (k + c >= 0) & (k + c < n2)
-    at = point + ((point * 0 + a) * n1 + b) * n2 + c
+    at = point + ((a * n1 + b) * n2 + c)
     known = tl.where(inside, 1.0, 0.0)
     if weight is not None:
         known = tl.load(weight + at, mask=inside, other=0.0)
@@ -167,16 +178,17 @@ def _find_neighbour(weight, point, i, j, k, a, b, c, n0, n1, n2, valid):
 
 @no_type_check
 @triton.jit
-def _standardise(moments, stride, rounding, smallest, parts: tl.constexpr):
+def _standardise(sums, stride, per_total, rounding, parts: tl.constexpr):
     """Return what to subtract from a channel, and what to multiply it by, for mean 0 and variance 1."""
     part = tl.arange(0, parts)
-    total = tl.maximum(tl.sum(tl.load(moments + part), 0), smallest)
-    mean = tl.sum(tl.load(moments + stride + part), 0) / total
-    variance = tl.sum(tl.load(moments + 2 * stride + part), 0) / total - mean * mean
-    deviation = tl.sqrt(tl.maximum(variance, 0.0))
-    varies = deviation > rounding * tl.abs(mean)
-    scale = tl.where(varies, 1.0 / tl.where(varies, deviation, 1.0), 0.0)
-    return mean.to(tl.float32), scale.to(tl.float32)
+    mean = tl.sum(tl.load(sums + part), 0) * per_total
+    variance = tl.maximum(tl.sum(tl.load(sums + stride + part), 0) * per_total - mean * mean, 0.0)
+    # half of the exponent, and five steps of Newton: roots and quotients are calls, around which registers are spilled
+    root = (0x5FE6EB50C7B537A9 - (variance.to(tl.int64, bitcast=True) >> 1)).to(tl.float64, bitcast=True)
+    for _ in tl.static_range(5):
+        root *= 1.5 - 0.5 * variance * root * root
+    varies = variance * root > rounding * tl.abs(mean)
+    return mean.to(tl.float32), tl.where(varies, root, 0.0).to(tl.float32)
 
 
 @no_type_check
@@ -195,7 +207,10 @@ def _square_slopes(
     box1: tl.constexpr,
     box2: tl.constexpr,
 ):
-    """Sum squared differences of neighbours over a box; channels lie ``apart`` in memory, points ``along`` it."""
+    """Sum squared differences of neighbours over a box, and weights in the last row.
+
+    Channels lie ``apart`` in memory, points ``along`` it.
+    """
     i, j, k, point, valid = points_of_box(n0, n1, n2, box0, box1, box2)
     step0, step1, step2 = (point * 0 + n1) * n2, point * 0 + n2, point * 0 + 1
     here = tl.where(valid, 1.0, 0.0)
@@ -214,6 +229,20 @@ def _square_slopes(
         tl.store(to, tl.sum(w0 * d0 * d0 + w1 * d1 * d1 + w2 * d2 * d2, 0))
         to += tl.num_programs(0) * tl.num_programs(1) * tl.num_programs(2)
         start += apart
+    tl.store(to, tl.sum(here, 0))
+
+
+@no_type_check
+@triton.jit(do_not_specialize=["count"])
+def _divide_slopes(parts, slopes, count, block: tl.constexpr):
+    """Add the parts of a channel, and divide by the sum of the weights."""
+    channel, channels = tl.program_id(0), tl.num_programs(0)
+    total, known = tl.zeros((block,), tl.float64), tl.zeros((block,), tl.float64)
+    for first in range(0, count, block):
+        at = first + tl.arange(0, block)
+        total += tl.load(parts + channel * count + at, mask=at < count, other=0.0).to(tl.float64)
+        known += tl.load(parts + channels * count + at, mask=at < count, other=0.0).to(tl.float64)
+    tl.store(slopes + channel, (tl.sum(total, 0) / tl.maximum(tl.sum(known, 0), 1e-12)).to(tl.float32))
 
 
 @no_type_check

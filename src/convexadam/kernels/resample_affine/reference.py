@@ -14,18 +14,20 @@ ROUNDING = 1e-3
 def resample_affine(
     volume: Float[Tensor, "c i j k"],
     mask: Float[Tensor, "_ _ _"] | None,
-    maps: tuple[Float[Tensor, "4 4"], Float[Tensor, "4 4"]],
+    maps: tuple[Float[Tensor, "4 4"], Float[Tensor, "4 4"], Float[Tensor, "4 4"], Float[Tensor, "4 4"]],
     shape: Triple,
     fill_value: Float[Tensor, ""],
     margin: int,
 ) -> tuple[Float[Tensor, "c a b d"], Float[Tensor, "a b d"]]:
     """See the package."""
-    index = identity_positions(shape, like=maps[0]).flatten(1)
-    positions, mask_positions = ((m[:3, :3] @ index + m[:3, 3:]).reshape(3, *shape).to(volume.dtype) for m in maps)
+    to_index, matrix, grid_map, mask_index = maps
+    index = identity_positions(shape, like=matrix).flatten(1)
+    products = [first @ matrix @ grid_map for first in (to_index, mask_index)]
+    positions, mask_positions = ((m[:3, :3] @ index + m[:3, 3:]).reshape(3, *shape).to(volume.dtype) for m in products)
     values = torch.where(inside(positions, _shape(volume[0])), sample_linear(volume, positions), fill_value)
     weight = torch.ones_like(positions[0])
     for axis, size in enumerate(volume.shape[1:]):
-        edge = (margin * torch.linalg.vector_norm(maps[0][axis, :3])).clamp_max(size // 8) - 0.5
+        edge = (margin * torch.linalg.vector_norm(products[0][axis, :3])).clamp_max(size // 8) - 0.5
         weight *= (positions[axis] >= edge - ROUNDING) & (positions[axis] <= size - 1 - edge + ROUNDING)
     if mask is not None:
         sampled = sample_linear(mask[None], mask_positions)[0]

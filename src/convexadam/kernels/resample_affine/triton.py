@@ -22,7 +22,7 @@ _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 def resample_affine(
     volume: Float[Tensor, "c i j k"],
     mask: Float[Tensor, "_ _ _"] | None,
-    maps: tuple[Float[Tensor, "4 4"], Float[Tensor, "4 4"]],
+    maps: tuple[Float[Tensor, "4 4"], Float[Tensor, "4 4"], Float[Tensor, "4 4"], Float[Tensor, "4 4"]],
     shape: Triple,
     fill_value: Float[Tensor, ""],
     margin: int,
@@ -31,13 +31,11 @@ def resample_affine(
     source, weights = volume.contiguous(), None if mask is None else mask.contiguous()
     values, weight = source.new_empty((len(source), *shape)), source.new_empty(shape)
     sizes = (*shape, *source.shape, *(source if mask is None else mask[None]).shape[1:])
-    index_map, mask_map = (m.contiguous() for m in maps)
     with torch.cuda.device(source.get_device()):
         _resample[launch_grid(shape, _BOX)](
             source,
             weights,
-            index_map,
-            mask_map,
+            *(m.contiguous() for m in maps),
             fill_value,
             values,
             weight,
@@ -55,8 +53,10 @@ def resample_affine(
 def _resample(
     volume,
     mask,
-    index_map,
-    mask_map,
+    to_index,
+    matrix,
+    grid_map,
+    mask_index,
     fill_value,
     values,
     weights,
@@ -77,15 +77,15 @@ def _resample(
     box2: tl.constexpr,
 ):
     i, j, k, at, valid = points_of_box(m0, m1, m2, box0, box1, box2)
-    p0, r0 = _map_axis(index_map, i, j, k)
-    p1, r1 = _map_axis(index_map + 4, i, j, k)
-    p2, r2 = _map_axis(index_map + 8, i, j, k)
+    p0, r0 = _map_axis(to_index, matrix, grid_map, i, j, k)
+    p1, r1 = _map_axis(to_index + 4, matrix, grid_map, i, j, k)
+    p2, r2 = _map_axis(to_index + 8, matrix, grid_map, i, j, k)
     weight = _cover(p0, r0, n0, margin, rounding) & _cover(p1, r1, n1, margin, rounding)
     weight = (weight & _cover(p2, r2, n2, margin, rounding)).to(tl.float32)
     if mask is not None:
-        q0, _r0 = _map_axis(mask_map, i, j, k)
-        q1, _r1 = _map_axis(mask_map + 4, i, j, k)
-        q2, _r2 = _map_axis(mask_map + 8, i, j, k)
+        q0, _r0 = _map_axis(mask_index, matrix, grid_map, i, j, k)
+        q1, _r1 = _map_axis(mask_index + 4, matrix, grid_map, i, j, k)
+        q2, _r2 = _map_axis(mask_index + 8, matrix, grid_map, i, j, k)
         first, s0, s1, s2, f0, f1, f2 = find_cell(q0, q1, q2, w0, w1, w2)
         known = valid & inside(q0, w0) & inside(q1, w1) & inside(q2, w2)
         weight *= tl.where(known, sample_trilinear(mask, first, s0, s1, s2, f0, f1, f2, known), 0.0)
@@ -103,11 +103,22 @@ def _resample(
 
 @no_type_check
 @triton.jit
-def _map_axis(row, i, j, k):
+def _map_axis(row, matrix, grid_map, i, j, k):
     """Return positions along an axis, and how far one voxel of the result reaches there."""
-    a, b, c = tl.load(row), tl.load(row + 1), tl.load(row + 2)
-    position = a * i.to(tl.float64) + b * j.to(tl.float64) + c * k.to(tl.float64) + tl.load(row + 3)
+    a, b, c, d = _multiply_row(tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3), matrix)
+    a, b, c, d = _multiply_row(a, b, c, d, grid_map)
+    position = a * i.to(tl.float64) + b * j.to(tl.float64) + c * k.to(tl.float64) + d
     return position.to(tl.float32), tl.sqrt(a * a + b * b + c * c).to(tl.float32)
+
+
+@no_type_check
+@triton.jit
+def _multiply_row(a, b, c, d, matrix):
+    """Multiply a row by a 4x4 matrix, whose last row is that of an affine map."""
+    e = a * tl.load(matrix) + b * tl.load(matrix + 4) + c * tl.load(matrix + 8)
+    f = a * tl.load(matrix + 1) + b * tl.load(matrix + 5) + c * tl.load(matrix + 9)
+    g = a * tl.load(matrix + 2) + b * tl.load(matrix + 6) + c * tl.load(matrix + 10)
+    return e, f, g, a * tl.load(matrix + 3) + b * tl.load(matrix + 7) + c * tl.load(matrix + 11) + d
 
 
 @no_type_check

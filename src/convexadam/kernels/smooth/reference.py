@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
+from convexadam.kernels._device import send
 
 
 def smoothing_matrix(taps: Sequence[float], size: int, *, like: Tensor) -> Float[Tensor, "n n"]:
@@ -26,7 +27,7 @@ def smoothing_matrix(taps: Sequence[float], size: int, *, like: Tensor) -> Float
     """
     matrix = _band_matrix(taps, size)
     matrix /= matrix.sum(1, keepdim=True)
-    return matrix.to(like)
+    return send(matrix, like)
 
 
 def smooth(

@@ -6,12 +6,20 @@ import math
 
 import torch
 
-from convexadam._typing import Field, Float, Tensor
+from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.kernels._backend import get_implementation
 from convexadam.kernels.warp import reference
 from convexadam.kernels.warp.reference import identity_positions, inside, sample_nearest
 
-__all__ = ["add_opposite_steps", "add_step", "identity_positions", "inside", "sample_linear", "sample_nearest"]
+__all__ = [
+    "add_opposite_steps",
+    "add_step",
+    "identity_positions",
+    "inside",
+    "sample_heaviest",
+    "sample_linear",
+    "sample_nearest",
+]
 
 
 def add_step(
@@ -73,3 +81,22 @@ def sample_linear(
         return reference.sample_linear(volume, positions)
     sampled: Float[Tensor, "c a b d"] = get_implementation(__name__, *given).sample_linear(volume, positions)
     return sampled
+
+
+def sample_heaviest(
+    labels: Shaped[Tensor, "c i j k"], positions: Float[Tensor, "3 a b d"], *, tie: float
+) -> Shaped[Tensor, "c a b d"]:
+    """Select, of the eight voxels around a position, the value with the largest sum of trilinear weights; on a GPU.
+
+    Parameters
+    ----------
+    labels
+        ``[c, i, j, k]``, numbers of any type.
+    positions
+        Indices ``[3, a, b, d]``, with the nearest edge value outside; float32.
+    tie
+        Weight by which another value has to exceed that of the nearest voxel.
+    """
+    from convexadam.kernels.warp import triton
+
+    return triton.sample_heaviest(labels, positions, tie=tie)

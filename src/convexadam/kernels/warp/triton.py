@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from convexadam._typing import Field, Float, Tensor, Triple
+from convexadam._typing import Field, Float, Shaped, Tensor, Triple
 
 _BOX = (2, 4, 32)
 """Points per program: whole warps along the innermost axis, so that loads are coalesced."""
@@ -58,6 +58,20 @@ def sample_linear(volume: Float[Tensor, "c i j k"], positions: Float[Tensor, "3 
     points = at[0].numel()
     with torch.cuda.device(source.get_device()):
         _sample[(triton.cdiv(points, _BLOCK),)](source, at, result, points, *source.shape, _BLOCK, **_OPTIONS)
+    return result
+
+
+def sample_heaviest(
+    labels: Shaped[Tensor, "c i j k"], positions: Float[Tensor, "3 a b d"], *, tie: float
+) -> Shaped[Tensor, "c a b d"]:
+    """See the package."""
+    source, at = labels.contiguous(), positions.contiguous()
+    result = source.new_empty((len(source), *at.shape[1:]))
+    points = at[0].numel()
+    with torch.cuda.device(source.get_device()):
+        _sample_heaviest[(triton.cdiv(points, _BLOCK),)](
+            source, at, result, points, *source.shape, float(tie), _BLOCK, **_OPTIONS
+        )
     return result
 
 
@@ -212,3 +226,66 @@ def sample_trilinear(values, first, s0, s1, s2, f0, f1, f2, mask):
     """Load the corners of a cell, and interpolate."""
     v000, v001, v010, v011, v100, v101, v110, v111 = load_corners(values, first, s0, s1, s2, mask)
     return interpolate_corners(v000, v001, v010, v011, v100, v101, v110, v111, f0, f1, f2)
+
+
+@no_type_check
+@triton.jit(do_not_specialize=["points", "channels", "n0", "n1", "n2", "tie"])
+def _sample_heaviest(labels, positions, out, points, channels, n0, n1, n2, tie, block: tl.constexpr):
+    """Select the value with the largest sum of trilinear weights, that of the nearest voxel if it is hardly less."""
+    point = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    valid = point < points
+    p0 = tl.load(positions + point, mask=valid, other=0.0)
+    p1 = tl.load(positions + points + point, mask=valid, other=0.0)
+    p2 = tl.load(positions + 2 * points.to(tl.int64) + point, mask=valid, other=0.0)
+    nearest = (_round(p0, n0).to(tl.int64) * n1 + _round(p1, n1)) * n2 + _round(p2, n2)
+    start, to, size = point * 0, point, (point * 0 + n0) * n1 * n2
+    for _ in range(channels):
+        best = tl.load(labels + start + nearest, mask=valid, other=0)
+        most = _weigh(labels + start, best, p0, p1, p2, n0, n1, n2, valid) + tie
+        for corner in tl.static_range(8):
+            at, _weight = _find_corner(p0, p1, p2, n0, n1, n2, corner)
+            value = tl.load(labels + start + at, mask=valid, other=0)
+            weight = _weigh(labels + start, value, p0, p1, p2, n0, n1, n2, valid)
+            best, most = tl.where(weight > most, value, best), tl.maximum(weight, most)
+        tl.store(out + to, best, mask=valid)
+        start += size
+        to += points
+
+
+@no_type_check
+@triton.jit
+def _round(position, n):
+    """Return the index of the nearest voxel, the higher one of two."""
+    return tl.minimum(tl.maximum(tl.floor(position + 0.5), 0.0), n - 1.0).to(tl.int32)
+
+
+@no_type_check
+@triton.jit
+def _weigh(labels, value, p0, p1, p2, n0, n1, n2, valid):
+    """Add the weights of the corners that have a value."""
+    total = tl.zeros(p0.shape, tl.float32)
+    for corner in tl.static_range(8):
+        at, weight = _find_corner(p0, p1, p2, n0, n1, n2, corner)
+        total += tl.where(tl.load(labels + at, mask=valid, other=0) == value, weight, 0.0)
+    return total
+
+
+@no_type_check
+@triton.jit
+def _find_corner(p0, p1, p2, n0, n1, n2, corner: tl.constexpr):
+    """Return where a corner of the cell around a position is in memory, and its trilinear weight."""
+    a0, w0 = _find_end(p0, n0, corner // 4)
+    a1, w1 = _find_end(p1, n1, corner // 2 % 2)
+    a2, w2 = _find_end(p2, n2, corner % 2)
+    return (a0.to(tl.int64) * n1 + a1) * n2 + a2, w0 * w1 * w2
+
+
+@no_type_check
+@triton.jit
+def _find_end(position, n, upper: tl.constexpr):
+    """Return one of the two voxels around a position, and its weight."""
+    low = tl.minimum(tl.maximum(tl.floor(position), 0.0), tl.maximum(n - 2, 0).to(tl.float32))
+    share = tl.minimum(tl.maximum(tl.minimum(tl.maximum(position, 0.0), n - 1.0) - low, 0.0), 1.0)
+    if upper:
+        return tl.minimum(low + 1.0, n - 1.0).to(tl.int32), share
+    return low.to(tl.int32), 1.0 - share

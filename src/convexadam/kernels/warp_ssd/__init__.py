@@ -61,7 +61,7 @@ class SquaredDifferences(SimilarityTerm, Protocol):
     """Squared differences, with or without a robust weight."""
 
     def with_outlier(self, outlier: float | Float[Tensor, ""]) -> SquaredDifferences:
-        """Return the same with another ``outlier``; the prepared features are shared."""
+        """Return the same with another ``outlier``; the prepared features are shared. A tensor of 0 is as ``None``."""
         ...
 
 

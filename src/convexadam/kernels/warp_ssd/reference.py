@@ -90,7 +90,7 @@ class WarpSsd:
     def with_outlier(self, outlier: float | Float[Tensor, ""]) -> WarpSsd:
         """See `convexadam.kernels.warp_ssd.SquaredDifferences`."""
         other = copy.copy(self)
-        other._outlier = outlier
+        other._outlier = outlier.masked_fill(outlier <= 0, torch.inf) if isinstance(outlier, torch.Tensor) else outlier
         return other
 
     def __call__(

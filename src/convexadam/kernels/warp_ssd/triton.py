@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from convexadam._typing import Channels, Field, Float, Tensor, Volume
+from convexadam.kernels._layout import find_memory
 from convexadam.kernels.diffusion.triton import negative_laplacian
 from convexadam.kernels.warp.triton import find_cell, interpolate_corners, launch_grid, load_corners, points_of_box
 from convexadam.kernels.warp_ssd.feature_rows import FeatureMap, FeatureRows, unpack
@@ -150,19 +151,29 @@ def _to_padded_rows(features: Channels, storage: torch.dtype, ends: _Ends | None
     count = features.shape[0]
     # a power of two up to one block, then complete blocks; at least four, so that a load is a whole word
     width = max(4, min(triton.next_power_of_2(count), -(-count // _CHANNELS) * _CHANNELS))
-    source = features.detach().contiguous()
-    rows = torch.empty((*source.shape[1:], width), dtype=storage, device=source.device)
-    points = source[0].numel()
+    points = features[0].numel()
+    source, apart, along = find_memory(features.detach()) or (features.detach().contiguous(), points, 1)
+    rows = torch.empty((*features.shape[1:], width), dtype=storage, device=source.device)
     scale = (None, None, None) if ends is None else (*ends.of_each, ends.found)
     with torch.cuda.device(source.get_device()):
         _write_rows[(triton.cdiv(points, _POINTS_OF_ROWS),)](
-            source, *scale, rows, points, count, width, triton.next_power_of_2(width), _POINTS_OF_ROWS, **_OPTIONS
+            source,
+            *scale,
+            rows,
+            points,
+            apart,
+            along,
+            count,
+            width,
+            triton.next_power_of_2(width),
+            _POINTS_OF_ROWS,
+            **_OPTIONS,
         )
     return rows
 
 
 @no_type_check
-@triton.jit(do_not_specialize=["points"])
+@triton.jit(do_not_specialize=["points", "apart", "along"])
 def _write_rows(
     features,
     fixed_end,
@@ -170,18 +181,20 @@ def _write_rows(
     found,
     rows,
     points,
+    apart,
+    along,
     count: tl.constexpr,
     width: tl.constexpr,
     wide: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Store ``[c, n]`` as ``[n, width]``, with zeros for the channels that there are not.
+    """Store channels that lie ``apart`` in memory, points ``along`` it, as ``[n, width]``, with zeros for the rest.
 
     If the largest values are given, features are divided by a power of two that is not below, which is stored too.
     """
     point = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     channel = tl.arange(0, wide)
-    at = channel[None, :].to(tl.int64) * points + point[:, None]
+    at = channel[None, :].to(tl.int64) * apart + point[:, None] * along
     valid = (point < points)[:, None]
     values = tl.load(features + at, mask=valid & (channel < count)[None, :], other=0.0)
     if fixed_end is not None:
@@ -247,7 +260,8 @@ def _gradient(
         if scale is not None:
             squared *= unit
         if outlier is not None:
-            limit = 1.0 / tl.load(outlier)
+            level = tl.load(outlier)
+            limit = tl.where(level > 0, 1.0 / tl.where(level > 0, level, 1.0), 0.0)
         share_ = 1.0 / (1.0 + squared * limit)
         part *= share_
         share_ *= share_
