@@ -33,7 +33,7 @@ def is_finite(value: object) -> TypeGuard[float]:
 def to_whole(value: Any) -> int:
     """Return a whole number of any type as an ``int``; TypeError for others, and for truth values."""
     if isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool:
-        raise TypeError("a truth value is no number")
+        raise TypeError("value must be a number, got a truth value")
     return operator.index(value)
 
 

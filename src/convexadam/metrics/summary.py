@@ -91,7 +91,7 @@ def tail_mean(values: Iterable[float], share: float = 0.3, *, highest: bool) -> 
     try:
         values = list(values)
         if any(isinstance(value, bool) for value in values):
-            raise TypeError("a truth value is no number")
+            raise TypeError("values must be numbers, got a truth value")
         values = [float(value) for value in values]
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(f"values must be a list of numbers, got {show(values)}; pass one for each label") from error
