@@ -56,8 +56,8 @@ class Cohort(StudyOptions):
         fixed_mask, moving_mask, fixed_labels, moving_labels (to warp, and for the Dice overlap), fixed_landmarks,
         moving_landmarks (for the landmark error), fixed_segmentation, moving_segmentation. Paths are relative to it.
     output_dir
-        Folder for the results; created if it does not exist. With --bids FOLDER it may be omitted:
-        FOLDER/derivatives/convexadam.
+        Folder for the results; created if it does not exist. That of images in BIDS layout is derivatives/convexadam
+        beside them unless another one is given.
     fixed
         Image that all others are registered to.
     moving

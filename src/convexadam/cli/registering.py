@@ -281,6 +281,7 @@ def make_register_command(arguments: Sequence[str], *, all_options: bool = True)
     if not all_options:
         fields += [
             ("check_mirror", Annotated[bool, tyro.conf.Suppress], dataclasses.field(default=False)),
+            ("smoothness", Annotated[float, tyro.conf.Suppress], dataclasses.field(default=1.0)),
             ("header", Annotated[Header, tyro.conf.Suppress], dataclasses.field(default=None)),
         ]
     command = dataclasses.make_dataclass(
