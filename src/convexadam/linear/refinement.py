@@ -64,7 +64,8 @@ _SLAB = 2**20, 2**25
 """Voxels that are filtered at a time on a CPU and on a GPU, which bounds the memory besides the images."""
 
 _SAME_CONTRAST = 0.95
-"""Correlation of the filtered images above which they show one contrast. With two, a filter moves edges apart."""
+"""Correlation of the filtered images above which they show one contrast. With two, a filter moves edges apart, on all
+sides of an object alike: a model with scale follows them, rotations and translations do not."""
 
 _EDGE = 1e-3
 """Voxels outside the outer voxel centres that are taken for rounding."""
@@ -158,12 +159,12 @@ def refine_transform(
     for number in range(level - 1, 0, -1):
         best = _maximise(_Objective(_Level(images, masks, finest_mm, number), best), best, generators)
     objective = _Objective(_Level(images, masks, finest_mm, 0, is_last=True, smoothing=True), best)
-    same_contrast = objective.correlates(best)
-    if same_contrast:
+    filtered = model == "rigid" or objective.correlates(best)
+    if filtered:
         best = _maximise(objective, best, generators)
     del objective
     objective = _Objective(_Level(images, masks, finest_mm, 0, is_last=True), best)
-    if not same_contrast:
+    if not filtered:
         best = _maximise(objective, best, generators)
     # of the images as they are, whose voxels are independent samples
     values = [objective(objective.place(matrix)).value for matrix in (first, best)]
