@@ -63,9 +63,21 @@ def write_derivatives(outcome: CohortOutcome, output_dir: StrPath) -> tuple[Path
 
     Examples
     --------
-    >>> from convexadam.cohort import register_cohort, pair_bids, write_derivatives
-    >>> for outcome in register_cohort(pair_bids("study"), output_dir="out"):  # doctest: +SKIP
-    ...     write_derivatives(outcome, "out")
+    >>> from pathlib import Path
+    >>> from convexadam import write_image
+    >>> from convexadam.cohort import pair_bids, register_cohort, write_derivatives
+    >>> from convexadam.data import phantom_pair
+    >>> pair = phantom_pair((16, 16, 16))
+    >>> for session, image in ((1, pair.fixed), (2, pair.moving)):
+    ...     folder = Path(f"study/sub-01/ses-{session}/anat")
+    ...     folder.mkdir(parents=True)
+    ...     write_image(image, folder / f"sub-01_ses-{session}_T1w.nii.gz")
+    >>> (outcome,) = register_cohort(pair_bids("study"), "rigid", output_dir="out")
+    >>> for path in write_derivatives(outcome, "out"):
+    ...     print(path.name)
+    sub-01_ses-2_from-T1w_to-ses1T1w_mode-image_xfm.txt
+    sub-01_ses-2_space-ses1T1w_T1w.nii.gz
+    sub-01_ses-2_space-ses1T1w_T1w.json
     """
     fixed, moving = outcome.pair.fixed, outcome.pair.moving
     match = _NAME.fullmatch(moving.name)

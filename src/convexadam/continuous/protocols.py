@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from convexadam._typing import Channels, Field, Float, Guide, Shaped, Tensor, Volume
 from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.smoothing import Smoothing, TotalSmoothing
-from convexadam.kernels.warp_ssd import FeatureMap
+from convexadam.kernels.warp_ssd import FeatureRows
 
 __all__ = [
     "ChannelsLast",
@@ -34,7 +34,7 @@ __all__ = [
     "Weights",
 ]
 
-Compared: TypeAlias = tuple[FeatureMap, FeatureMap]
+Compared: TypeAlias = tuple[Float[Tensor, "p i j k"] | FeatureRows, Float[Tensor, "p i j k"] | FeatureRows]
 """Maps that a similarity makes from the features of both images; see `PacksFeatures`."""
 
 Weights: TypeAlias = tuple[Volume | None, Volume | None]

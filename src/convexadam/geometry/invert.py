@@ -63,7 +63,7 @@ def invert_field(disp_mm: Field, grid: Grid, reference: Grid, *, tolerance_mm: f
         result[:, first:last] = transform_vectors(grid.affine, sources - targets).reshape(3, -1, *reference.shape[1:])
         off_mm = transform_vectors(grid.affine, off).norm(dim=0)
         off_mm = off_mm * _is_between_centres(sources, grid.shape)
-        errors_mm.append(torch.stack([off_mm.max(), (off_mm > tolerance_mm).sum().to(off_mm.dtype)]))
+        errors_mm.append(torch.stack([off_mm.max(), (off_mm > tolerance_mm).sum(dtype=off_mm.dtype)]))
     largest, wrong = zip(*torch.stack(errors_mm).tolist(), strict=True)
     return result, max(largest), int(sum(wrong))
 
