@@ -23,13 +23,23 @@ def registered(folder: Path) -> RegistrationResult:
 
 
 def there_and_back(result: RegistrationResult, fixed: Grid, moving: Grid) -> float:
-    """Mean distance in voxels, over every third voxel of the fixed image that lands within the moving one."""
+    """Mean distance in voxels, over every third voxel of the fixed image that lands within the moving one.
+
+    Most of it is the interpolation of the inverse between its voxels.
+    """
     indices = torch.from_numpy(np.indices(fixed.shape)[:, ::3, ::3, ::3].reshape(3, -1).T.astype(np.float32))
     there = result.transform(fixed.index_to_world(indices))
     landed = moving.world_to_index(there)
     within = ((landed >= 0) & (landed <= torch.tensor(moving.shape) - 1)).all(1)
     back = fixed.world_to_index(result.inverse()(there[within]))
     return float((back - indices[within]).norm(dim=1).mean())
+
+
+def back_and_there(result: RegistrationResult, moving: Grid) -> float:
+    """Mean distance in mm at every third voxel of the moving image, where the inverse is not interpolated."""
+    indices = torch.from_numpy(np.indices(moving.shape)[:, ::3, ::3, ::3].reshape(3, -1).T.astype(np.float32))
+    here = moving.index_to_world(indices)
+    return float((result.transform(result.inverse()(here)) - here).norm(dim=1).mean())
 
 
 @pytest.mark.filterwarnings("ignore:the error of the inverse")  # of 2 voxels of 750,000, in a cell that nearly folds
@@ -45,7 +55,8 @@ def test_livers(real_pairs: Path, name: str, tre_mm: float) -> None:
     )
     assert found["tre_mm"] <= tre_mm
     assert result.diagnostics["jacobian_min"] > 0
-    assert there_and_back(result, fixed, moving) < 0.1
+    assert back_and_there(result, moving) < 0.001
+    assert there_and_back(result, fixed, moving) < 0.2
 
 
 def test_brains(real_pairs: Path) -> None:
