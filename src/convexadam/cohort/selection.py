@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from convexadam.errors import FileError, InputError
 from convexadam.io import PairFiles
-from convexadam.io.ids import check_only_images, name_files
+from convexadam.io.ids import check_only_images, match_files, name_files
 from convexadam.io.reading import StrPath
 
 _APART = {"derivatives", "sourcedata", "code"}
@@ -151,9 +149,7 @@ def _pair_with(fixed: Path, moving: Sequence[Path], pattern: str) -> tuple[PairF
 
 def _find(patterns: str | Sequence[str], least: int) -> list[Path]:
     """Return the files of one or several patterns, in the order of their names."""
-    names = [patterns] if isinstance(patterns, str) else patterns
-    matches = [name for one in names for name in glob.glob(os.path.expanduser(one), recursive=True)]  # noqa: PTH111, PTH207 (a pattern may begin with /)
-    found = [path for path in sorted({Path(name) for name in matches}) if path.is_file()]
+    found = match_files([patterns] if isinstance(patterns, str) else patterns)
     if len(found) < least:
         raise FileError(
             f"{_show(patterns)} must name at least {least} files, got {len(found)}; check the pattern: "

@@ -1,7 +1,9 @@
-"""Names of pairs and scans, which are those of their folders as well."""
+"""Names of pairs and scans, which are those of their folders as well, and the files that patterns match."""
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -44,6 +46,15 @@ def check_ids(ids: Sequence[str]) -> None:
             f"ids must be unique, also without regard to case, got {', '.join(map(repr, dict.fromkeys(twice)))} more "
             "than once; change them"
         )
+
+
+def match_files(patterns: Sequence[str]) -> list[Path]:
+    """Return the files that any of the patterns matches, each once, in the order of their names.
+
+    ``~`` is the home folder, and ``**`` stands for any folders.
+    """
+    matches = (name for one in patterns for name in glob.glob(os.path.expanduser(one), recursive=True))  # noqa: PTH111, PTH207 (a pattern may begin with /)
+    return [path for path in sorted({Path(name) for name in matches}) if path.is_file()]
 
 
 def check_only_images(paths: Sequence[Path], pattern: str) -> None:

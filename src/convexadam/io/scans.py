@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any, final
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_flag
 from convexadam.errors import FileError, InputError
-from convexadam.io.ids import check_ids, check_only_images, name_files
+from convexadam.io.ids import check_ids, check_only_images, match_files, name_files
 from convexadam.io.reading import StrPath, check_file
 from convexadam.io.tables import read_rows
 
@@ -112,7 +111,7 @@ def _find_scans(patterns: Sequence[str], *, need_labels: bool) -> tuple[ScanFile
             f"scans must be a list with a column labels, got the pattern {given}; write a .csv file with the columns "
             "image and labels"
         )
-    paths = sorted({Path(found) for name in patterns for found in glob.glob(name)})  # noqa: PTH207 (may begin with /)
+    paths = match_files(patterns)
     if not paths:
         raise FileError(f"{given or 'scans'} must name image files, got none; check the pattern")
     check_only_images(paths, given)
