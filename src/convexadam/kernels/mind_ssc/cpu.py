@@ -200,6 +200,9 @@ def _write_descriptors(first, last, image, weight, out, spacings, starts, lower,
                 for c in range(channels):
                     _exponential(distances[c], minimum, variance)
                 for s in range(len(spacings)):
+                    if spacings[s].max() == 1:
+                        _write_row(distances, weights, out[starts[s] + (i * n1 + j) * n2 * channels :])
+                        continue
                     share, block_total = (
                         shares[s, (j - start) // spacings[s, 1]],
                         totals[s, (j - start) // spacings[s, 1]],
@@ -211,7 +214,7 @@ def _write_descriptors(first, last, image, weight, out, spacings, starts, lower,
                         for k in range(n2):
                             total[k] += weights[k] * row[k]
             for s in range(len(spacings)):
-                if (i + 1) % spacings[s, 0] == 0:
+                if spacings[s].max() > 1 and (i + 1) % spacings[s, 0] == 0:
                     _write_blocks(
                         i // spacings[s, 0],
                         start,
@@ -245,22 +248,32 @@ def _exponential(row, minimum, factor):
 
 @no_type_check
 @compile_kernel
+def _write_row(descriptors, weights, out):
+    """Store the descriptors of a row of voxels, of which each is a block; 0 without weight."""
+    for k in range(descriptors.shape[1]):
+        factor = np.float32(1) if weights[k] > np.float32(0) else np.float32(0)
+        for c in range(len(_PAIRS)):
+            out[np.uintp(k * len(_PAIRS) + c)] = factor * descriptors[c, k]
+
+
+@no_type_check
+@compile_kernel
 def _write_blocks(i, start, stop, shape, spacing, totals, shares, out):
     """Sum along k, divide by the weight, and store one plane of blocks."""
     m0, m1, m2 = shape[0] // spacing[0], shape[1] // spacing[1], shape[2] // spacing[2]
-    channels = totals.shape[1]
+    channels, n2, width = totals.shape[1], totals.shape[2], spacing[2]
     if i >= m0:
         return
     for j in range(start // spacing[1], min(stop // spacing[1], m1)):
-        total, share = totals[j - start // spacing[1]], shares[j - start // spacing[1]]
+        total, share = totals[j - start // spacing[1]].reshape(-1), shares[j - start // spacing[1]]
         for k in range(m2):
             weight = np.float32(0)
-            for n in range(k * spacing[2], (k + 1) * spacing[2]):
+            for n in range(k * width, (k + 1) * width):
                 weight += share[n]
             factor = np.float32(1) / weight if weight > np.float32(0) else np.float32(0)
             target = ((i * m1 + j) * m2 + k) * channels
             for c in range(channels):
-                row, value = total[c], np.float32(0)
-                for n in range(k * spacing[2], (k + 1) * spacing[2]):
-                    value += row[n]
-                out[target + c] = factor * value
+                first, value = c * n2 + k * width, np.float32(0)
+                for n in range(width):
+                    value += total[np.uintp(first + n)]
+                out[np.uintp(target + c)] = factor * value
