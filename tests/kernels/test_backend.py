@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -78,7 +78,9 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(name)
         return load(name, package)
 
-    monkeypatch.setattr(_backend, "importlib", type("Noted", (), {"import_module": staticmethod(noted)}))
+    monkeypatch.setattr(
+        _backend, "importlib", type("Noted", (), {"import_module": staticmethod(noted), "util": importlib.util})
+    )
     return names
 
 

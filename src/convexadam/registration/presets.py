@@ -206,8 +206,8 @@ def _make_level(spacing: int, iterations: int, update: float, total: float, *, f
 
 def _make_best() -> RegistrationConfig:
     # Intensities locate boundaries, descriptors details, and local windows take out what varies slowly. Two contrasts
-    # leave the descriptors alone, whose noise takes wider windows and both directions. What the second search and the
-    # directions leave to do, the refinement does: more of them takes time, and gains nothing on any pair.
+    # leave the descriptors alone, whose noise takes wider windows and both directions; one contrast gains nothing by
+    # the second direction. What the search leaves to do, the refinement does: more of it gains nothing on any pair.
     return RegistrationConfig(
         grid=IsotropicGrid(max_anisotropy=2.0),
         discrete=(
@@ -217,11 +217,14 @@ def _make_best() -> RegistrationConfig:
         symmetric=True,
         continuous_features=Concat(parts=(Intensity(), MindSSC())),
         continuous=Refinement(
-            levels=(_make_level(2, 8, 1.8, 0.5), _make_level(1, 6, 1.2, 0.7, forward_only=True)),
+            levels=(
+                _make_level(2, 8, 1.5, 0.5, forward_only=True),
+                _make_level(1, 6, 1.2, 0.7, forward_only=True),
+            ),
             similarity=JointSsd(
                 parts=(
                     Part(channels=1, weight=12.0, by_distance=True),
-                    Part(channels=1, weight=0.2, radius=2, variance_floor=0.01),
+                    Part(channels=1, weight=0.4, radius=2, variance_floor=0.01),
                     Part(channels=12, first=1, radius=2, variance_floor=0.3),
                 ),
                 robust_scale=12.0,
