@@ -40,7 +40,17 @@ def _cdiv(a: int, b: int) -> int:
 def _count_trips_of_fit(blocks: int, points: int, a: Arguments) -> list[int]:
     """Return how often the loops over blocks, fits, bits, points and squarings run, if no fit converges."""
     pass_, padding = _cdiv(points, a["block"]), _cdiv(-points % a["wide"], a["block"])
-    return [blocks, blocks, padding, a["iterations"] + 1, 31, _cdiv(points, a["wide"]), *[pass_] * 2, a["squarings"], pass_]
+    return [
+        blocks,
+        blocks,
+        padding,
+        a["iterations"] + 1,
+        31,
+        _cdiv(points, a["wide"]),
+        *[pass_] * 2,
+        a["squarings"],
+        pass_,
+    ]
 
 
 TRIPS: dict[str, Callable[[Arguments], list[int]]] = {

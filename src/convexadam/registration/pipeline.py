@@ -264,11 +264,11 @@ def measure_similarity(level: FeatureLevel, displacement: Field) -> dict[str, Te
     """
     term = prepare_ssd(level.fixed, level.moving, fixed_weight=level.fixed_weight, moving_weight=level.moving_weight)
     before, after = (term(u)[0] for u in (torch.zeros_like(displacement), displacement))
-    overlap = (overlap_weight(displacement, *level.weights) > 0).float().mean()
+    overlap = torch.count_nonzero(overlap_weight(displacement, *level.weights))
     return {
         "dissimilarity_before": before,
         "dissimilarity_after": after,
-        "overlap_percent": 100 * overlap.double(),
+        "overlap_percent": overlap.double() * (100 / math.prod(level.shape)),
     }
 
 
