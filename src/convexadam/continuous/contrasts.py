@@ -13,10 +13,11 @@ from convexadam._typing import Channels, Field, Float, Tensor
 from convexadam.continuous.level import Level
 from convexadam.continuous.protocols import Similarity, Weights
 from convexadam.errors import ConfigError
+from convexadam.kernels.feature_level import FeatureLevel
 from convexadam.kernels.local_normalisation import normalise_locally
 from convexadam.kernels.smooth import smooth
 from convexadam.kernels.warp import sample_displaced
-from convexadam.kernels.warp_ssd import overlap_weight
+from convexadam.kernels.warp_ssd import overlap_weight, unpack
 
 _RADIUS = 4
 """Of the windows of the local correlation, in control points."""
@@ -129,3 +130,9 @@ class DifferentContrasts:
         needed, found = ([level.spacing for level in both] for both in (levels, self.levels))
         if needed != found:
             raise ConfigError(f"different_contrasts.levels must have the spacings of levels, {needed}, got {found}")
+
+
+def have_one_contrast(level: FeatureLevel, displacement: Field, settings: DifferentContrasts) -> bool:
+    """Whether both images have one contrast, by their features on control points and a displacement on these."""
+    fixed, moving = (unpack(f)[settings.channel : settings.channel + 1] for f in (level.fixed, level.moving))
+    return bool(contrast_coherence(fixed, moving, displacement, level.weights) >= settings.coherence)
