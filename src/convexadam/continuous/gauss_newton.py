@@ -85,7 +85,7 @@ class GaussNewton:
             if not mean.is_cuda and mean <= 0:  # no slope anywhere: any step would be arbitrary
                 is_flat = True
                 return
-            means = smooth(slopes, taps, out=smoothed)
+            means = smooth(slopes, taps, out=smoothed, spare=bool(self.momentum))  # without, the step needs both
             if self.momentum:
                 change, condition = momentum_step(
                     slopes,

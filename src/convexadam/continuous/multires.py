@@ -234,19 +234,17 @@ class Refinement:
             At the beginning (iteration 0, with the displacements of the level before) and the end of each level and,
             on the last one, after each of ``iterations`` that it reaches.
         """
+        chosen = self
         if self.different_contrasts is not None:
             chosen, extract = self._choose(self.different_contrasts, extract, start, shape)
-            yield from chosen.refine(
-                extract, start, shape, symmetric=symmetric, soft_mask=soft_mask, iterations=iterations
-            )
-            return
-        if soft_mask is None and self.estimates_volume_mask:
-            soft_mask = self._estimate_volume_mask(extract, start, shape, symmetric=symmetric)
-        fields, last = start, len(self.levels) - 1
-        del start
+        if soft_mask is None and chosen.estimates_volume_mask:
+            soft_mask = chosen._estimate_volume_mask(extract, start, shape, symmetric=symmetric)
+        kept, last = [start], len(chosen.levels) - 1
+        del start  # a level releases the displacements of the one before, which are kept nowhere else
         for number in range(last + 1):
             watched = iterations if number == last else ()
-            fields = yield from self._run_level(number, extract, fields, shape, soft_mask, watched, symmetric=symmetric)
+            run = chosen._run_level(number, extract, kept.pop(), shape, soft_mask, watched, symmetric=symmetric)
+            kept.append((yield from run))
 
     @full_precision
     @check_arguments
@@ -354,8 +352,10 @@ class Refinement:
         """Do as `_refine_forward`, in both directions: one after the other, which takes the memory of one."""
         backward_start = estimate_inverse(start.forward) if start.backward is None else start.backward
         reverse, reverse_mask = swap(features, backward_start, mask)
-        forward = list(select(self._minimise(number, features, start.forward, mask), watched))
-        backward = list(select(self._minimise(number, reverse, backward_start, reverse_mask), watched))
+        starts = [backward_start, start.forward]
+        del start, backward_start  # each is released once its steps have begun
+        forward = list(select(self._minimise(number, features, starts.pop(), mask), watched))
+        backward = list(select(self._minimise(number, reverse, starts.pop(), reverse_mask), watched))
         yield from pair_up(forward, backward, watched, features.spacing, consistency=self.inverse_consistency)
 
     def _minimise(

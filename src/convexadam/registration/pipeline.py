@@ -195,15 +195,16 @@ def refine(
     ``extract`` returns the features of a level, by its number; ``None`` takes `WorkingPair.extract_refinement`.
     """
     config = pair.config
-    if config.continuous is not None:
-        yield from config.continuous.refine(
-            extract or pair.extract_refinement,
-            start,
-            pair.grid.shape,
-            symmetric=config.symmetric,
-            soft_mask=pair.volume_preserving_mask,
-            iterations=iterations,
-        )
+    if config.continuous is None:
+        return iter(())
+    return config.continuous.refine(
+        extract or pair.extract_refinement,
+        start,
+        pair.grid.shape,
+        symmetric=config.symmetric,
+        soft_mask=pair.volume_preserving_mask,
+        iterations=iterations,
+    )
 
 
 def finish(
