@@ -40,6 +40,9 @@ MORE_SHARED = {"mutual_information._add_joint": 2, "mutual_information._compare"
 The others are one program each, for whose memory no other one waits; triton 3.6 gives them 8 KB, 3.9 half of that.
 """
 
+MORE_REGISTERS = {"trimmed_fit._fit_displacements": 160}
+"""Of one program of eight warps, whose registers no other one waits for; triton 3.6 needs more than 3.9."""
+
 MAX_VARIANTS = {"published": 32, "best": 68, "best of different contrasts": 64, "rigid": 34}
 """Of three sizes that differ in what divides them; each takes one or two seconds at the first call.
 
@@ -104,4 +107,5 @@ def test_kernels_fit_the_devices(counted: PretendedGpu, part: str, tmp_path: Pat
     for row in found["rows"]:
         assert row["spills"] == 0, row
         assert row["shared"] <= MAX_SHARED * MORE_SHARED.get(row["kernel"], 1), row
-        assert row["registers"] <= MAX_REGISTERS[row["target"].split(":", maxsplit=1)[0]], row
+        most = MAX_REGISTERS[row["target"].split(":", maxsplit=1)[0]]
+        assert row["registers"] <= max(most, MORE_REGISTERS.get(row["kernel"], 0)), row

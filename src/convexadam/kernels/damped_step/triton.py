@@ -12,7 +12,7 @@ import triton.language as tl
 from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.kernels.damped_step.reference import FALL, GOOD, MOST, POOR, RISE
 
-_BLOCK = 1024
+_BLOCK = 512
 
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 
@@ -106,7 +106,8 @@ def _compute_step(
         damping = tl.load(given)
     if scale is not None:
         damping *= tl.load(scale)
-    damping = (damping + tl.zeros((1,), tl.float32)).to(tl.float32)  # a number, if it is not a tensor
+    if given is not None:
+        damping = damping.to(tl.float32)
     # `/` and tl.sqrt are approximate on a GPU: off by up to two units in the last place
     factor = tl.div_rn(-1.0, tl.load(means + fourth, mask=valid, other=1.0) + damping)
     v0 = factor * tl.load(means + at, mask=valid, other=0.0)
