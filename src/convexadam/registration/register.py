@@ -332,11 +332,11 @@ def _search_and_refine(
                 release_memory()  # of the level before
                 return fine if fine is not None and number == 0 else pair.extract_refinement(number)
 
-            begun, steps = -1, refine(pair, fields, extract)
+            current, steps = -1, refine(pair, fields, extract)
             del fields
             for snapshot in steps:
-                kept[:] = [snapshot] if snapshot.level == begun else []  # the start of a level is no result
-                begun = snapshot.level
+                kept[:] = [snapshot] if snapshot.level == current else []  # the start of a level is no result
+                current = snapshot.level
                 del snapshot
             level, fields = kept[0].features, kept[0].fields
     return level, fields
