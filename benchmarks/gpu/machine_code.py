@@ -38,10 +38,19 @@ def _cdiv(a: int, b: int) -> int:
 
 
 def _count_trips_of_fit(blocks: int, points: int, a: Arguments) -> list[int]:
-    """Return how often the loops over blocks, fits, points, bits and squarings run, if no fit converges."""
-    pass_ = _cdiv(points, a["block"])
-    rank = [31, _cdiv(points, a["wide"])]
-    return [blocks, blocks, a["iterations"] + 1, pass_, *rank, pass_, pass_, a["squarings"], pass_]
+    """Return how often the loops over blocks, fits, bits, points and squarings run, if no fit converges."""
+    pass_, padding = _cdiv(points, a["block"]), _cdiv(-points % a["wide"], a["block"])
+    return [
+        blocks,
+        blocks,
+        padding,
+        a["iterations"] + 1,
+        31,
+        _cdiv(points, a["wide"]),
+        *[pass_] * 2,
+        a["squarings"],
+        pass_,
+    ]
 
 
 TRIPS: dict[str, Callable[[Arguments], list[int]]] = {

@@ -121,7 +121,7 @@ def find_variants(signatures: list[Any]) -> dict[str, Any]:
 def choose_targets(variants: list[Any]) -> list[tuple[GPUTarget, Any]]:
     """Return what to compile: each variant for at least one device, and each kernel for both manufacturers."""
     if os.environ.get(COMPILE_ALL, "0") == "1":
-        return [(target, signature) for signature in variants for target in TARGETS]
+        return [(target, signature) for target in TARGETS for signature in variants]  # each part has all targets
     chosen, kernels = [], list(dict.fromkeys(map(_name, variants)))
     for number, kernel in enumerate(kernels):
         first, *others = [signature for signature in variants if _name(signature) == kernel]

@@ -46,7 +46,7 @@ def _copy(source: str) -> Callable[[Arguments], None]:
 
 def _take_means(arguments: Arguments) -> None:
     arguments["means"][:3].uniform_(-0.01, 0.01)
-    _fill(parts=1e-3)(arguments)
+    _fill(parts=1e-3, positive=1.0)(arguments)
 
 
 def _write_gradient(arguments: Arguments) -> None:

@@ -41,7 +41,7 @@ The others are one program each, for whose memory no other one waits; triton 3.6
 """
 
 MORE_REGISTERS = {"trimmed_fit._fit_displacements": 160}
-"""Of one program of eight warps, whose registers no other one waits for."""
+"""Of one program of eight warps, whose registers no other one waits for; triton 3.6 needs more than 3.9."""
 
 MAX_VARIANTS = {"published": 32, "best": 68, "best of different contrasts": 64, "rigid": 34}
 """Of three sizes that differ in what divides them; each takes one or two seconds at the first call.

@@ -15,8 +15,11 @@ from convexadam.continuous import (
     BoxSmoothing,
     Compositional,
     Diffusion,
+    GaussNewton,
+    JointSsd,
     Level,
     LevenbergMarquardt,
+    Part,
     Refinement,
     Ssd,
 )
@@ -45,6 +48,19 @@ REFINEMENTS: dict[str, dict[str, Any]] = {  # first and second order, in place a
         "regularisers": (),
         "optimiser": LevenbergMarquardt(),
         "parametrisation": Compositional(total_smoothing=None),
+    },
+    "best": {  # its components, with small windows
+        "similarity": JointSsd(
+            parts=(
+                Part(channels=1, weight=12.0, by_distance=True),
+                Part(channels=2, radius=1, variance_floor=0.3),
+            ),
+            robust_scale=12.0,
+        ),
+        "regularisers": (),
+        "optimiser": GaussNewton(momentum=0.4),
+        "parametrisation": Compositional(total_smoothing=BoxSmoothing(passes=1)),
+        "update_smoothing": BoxSmoothing(passes=1),
     },
 }
 

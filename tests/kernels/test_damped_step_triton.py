@@ -115,11 +115,22 @@ def test_momentum_errs_no_more_than_torch(shape: Shape, longest: float) -> None:
     def after(function: Any) -> Any:
         def run(slopes: torch.Tensor, means: torch.Tensor, velocity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             changed, moved = means.clone(), velocity.clone()
-            one = torch.ones((), dtype=torch.float64, device=means.device)
-            function(slopes, changed, moved, momentum=0.4, damping=one, scale=one, longest=longest)
+            scale = torch.full((), 0.5, dtype=means.dtype, device=means.device)
+            taken = function(slopes, changed, moved, momentum=0.4, damping=2.0, scale=scale, longest=longest)
+            assert taken
             return changed, moved
 
         return run
 
     velocity = oracles.noise(3, *shape, seed=5, dtype=torch.float32).to(DEVICE)
     assert_within_budget(after(momentum_step), after(reference.momentum_step), *_maps(shape), velocity)
+
+
+@pytest.mark.parametrize("scale", [0.0, math.nan])
+def test_without_curvature_no_momentum_is_to_be_taken(scale: float) -> None:
+    maps, steep = _maps((3, 4, 5)), torch.tensor(scale, device=DEVICE)
+    maps[1][3] += 1  # the interpreter warns of divisions by 0
+    velocity = torch.zeros_like(maps[0][:3])
+    taken = momentum_step(*maps, velocity, momentum=0.4, damping=1.0, scale=steep, longest=0.5)
+    assert taken.dtype == torch.bool
+    assert not taken

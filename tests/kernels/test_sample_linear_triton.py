@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import oracles
 import pytest
@@ -59,3 +60,10 @@ def test_non_contiguous_inputs() -> None:
     volume, positions = _volume(3, (6, 5, 4)).transpose(1, 3), _positions((4, 5, 6), (3, 7, 5)).transpose(2, 3)
     assert not any(t.is_contiguous() for t in (volume, positions))
     assert_within_budget(sample_linear, reference.sample_linear, volume, positions)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 5), (7, 9, 4)])
+def test_displaced_points_errs_no_more_than_torch(shape: Shape) -> None:
+    displacement = 3 * oracles.noise(3, *shape, seed=1, dtype=torch.float32).to(DEVICE)
+    displaced = partial(sample_linear, displaced=True)
+    assert_within_budget(displaced, reference.compose, _volume(2, shape), displacement)

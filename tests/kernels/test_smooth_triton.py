@@ -98,3 +98,11 @@ def test_writes_only_if_a_condition_holds(taps: tuple[float, ...], contiguous: b
         out = kept.clone() if contiguous else kept.transpose(1, 3).contiguous().transpose(1, 3)
         smooth(field, taps, out=out, condition=torch.tensor(holds, device=DEVICE))
         assert torch.equal(out, smooth(field, taps) if holds else kept)
+
+
+@pytest.mark.parametrize("taps", TAPS)
+def test_a_spare_field_gives_the_same(taps: tuple[float, ...]) -> None:
+    field, out = _field(3, (3, 4, 5)), torch.empty(3, 3, 4, 5, device=DEVICE)
+    expected = smooth(field, taps)
+    assert smooth(field, taps, out=out, spare=True) is out
+    assert torch.equal(out, expected)

@@ -13,10 +13,11 @@ from convexadam._typing import Channels, Field, Float, Tensor
 from convexadam.continuous.level import Level
 from convexadam.continuous.protocols import Similarity, Weights
 from convexadam.errors import ConfigError
+from convexadam.kernels.feature_level import FeatureLevel
 from convexadam.kernels.local_normalisation import normalise_locally
 from convexadam.kernels.smooth import smooth
-from convexadam.kernels.warp import identity_positions, sample_linear
-from convexadam.kernels.warp_ssd import overlap_weight
+from convexadam.kernels.warp import sample_displaced
+from convexadam.kernels.warp_ssd import overlap_weight, unpack
 
 _RADIUS = 4
 """Of the windows of the local correlation, in control points."""
@@ -57,19 +58,18 @@ def contrast_coherence(fixed: Channels, moving: Channels, displacement: Field, w
     >>> round(same.item(), 2)
     1.0
     """
-    shape = (displacement.shape[1], displacement.shape[2], displacement.shape[3])
     f, m = (
         normalise_locally(x, radius=_INNER_RADIUS, floor=_FLOOR, weight=w)
         for x, w in zip((fixed, moving), weights, strict=True)
     )
-    m = sample_linear(m, identity_positions(shape, like=displacement) + displacement)
+    m = sample_displaced(m, displacement)
     weight, taps = overlap_weight(displacement, *weights), (1.0,) * (2 * _RADIUS + 1)
     covariance, f2, m2 = smooth(torch.cat([f * m, f * f, m * m]), taps, before=weight)
-    evidence = (f2 * m2).sqrt()
-    correlation = torch.where(evidence > 0, covariance / torch.where(evidence > 0, evidence, 1.0), 0.0)
-    mean, squared = (evidence * correlation).sum(), (evidence * correlation.square()).sum()
-    scale = evidence.sum() * squared
-    return torch.where(scale > 0, mean * mean.abs() / torch.where(scale > 0, scale, 1.0), 0.0)
+    evidence = f2.mul_(m2).sqrt_()  # of which the covariance is at most as much: without evidence there is none
+    mean, scale = covariance.sum(), evidence.sum()
+    squared = covariance.square_().div_(evidence.clamp_min(torch.finfo(evidence.dtype).tiny)).sum()
+    coherence: Tensor = mean * mean.abs() / (scale * squared)
+    return coherence.nan_to_num_(0.0)
 
 
 @final
@@ -130,3 +130,9 @@ class DifferentContrasts:
         needed, found = ([level.spacing for level in both] for both in (levels, self.levels))
         if needed != found:
             raise ConfigError(f"different_contrasts.levels must have the spacings of levels, {needed}, got {found}")
+
+
+def have_one_contrast(level: FeatureLevel, displacement: Field, settings: DifferentContrasts) -> bool:
+    """Whether both images have one contrast, by their features on control points and a displacement on these."""
+    fixed, moving = (unpack(f)[settings.channel : settings.channel + 1] for f in (level.fixed, level.moving))
+    return bool(contrast_coherence(fixed, moving, displacement, level.weights) >= settings.coherence)

@@ -75,7 +75,6 @@ class GaussNewton:
         derivatives = state.displacement.new_empty((4, *state.displacement.shape[1:]))
         smoothed = torch.empty_like(derivatives)
         velocity = torch.zeros_like(derivatives[: 3 if self.momentum else 0])
-        damping = torch.full((), self.damping, dtype=torch.float64, device=derivatives.device)
         is_flat = False
 
         def step() -> None:
@@ -86,21 +85,22 @@ class GaussNewton:
             if not mean.is_cuda and mean <= 0:  # no slope anywhere: any step would be arbitrary
                 is_flat = True
                 return
-            means = smooth(slopes, taps, out=smoothed)
+            means = smooth(slopes, taps, out=smoothed, spare=bool(self.momentum))  # without, the step needs both
             if self.momentum:
-                change = momentum_step(
+                change, condition = momentum_step(
                     slopes,
                     means,
                     velocity,
                     momentum=self.momentum,
-                    damping=damping,
+                    damping=self.damping,
                     scale=mean,
                     longest=state.longest,
                 )
             else:
-                change, _ = damped_step(slopes, means, damping=damping, scale=mean, longest=state.longest)
+                change, _ = damped_step(slopes, means, damping=self.damping, scale=mean, longest=state.longest)
+                condition = mean > 0
             state.propose(change)
-            state.accept(mean > 0 if mean.is_cuda else None)
+            state.accept(condition if mean.is_cuda else None)
 
         for iteration in repeat(step, convergence, record_on=derivatives.device if record else None):
             if is_flat:

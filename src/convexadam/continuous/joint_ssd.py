@@ -161,8 +161,8 @@ class JointSsd:
         moving = self._write_parts(maps.pop(0), weights[1])
         slopes = mean_squared_slopes(fixed, weights[0]) + mean_squared_slopes(moving, weights[1])
         counts = [part.channels for part in self.parts]
-        slope = torch.stack([each.sum() for each in torch.split(slopes, counts)])
-        per_slope = torch.where(slope > 0, 1 / torch.where(slope > 0, slope, 1.0), 0.0)
+        slope = torch.cat([s if len(s) == 1 else s.sum(0, keepdim=True) for s in torch.split(slopes, counts)])
+        per_slope = slope.reciprocal().nan_to_num_(nan=0.0, posinf=0.0)
         scale = send_constant(torch.tensor([part.weight for part in self.parts], device="cpu"), slope) * per_slope
         first = 0
         for number, part in enumerate(self.parts):

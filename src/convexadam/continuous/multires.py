@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import cast, final
 
@@ -12,11 +12,11 @@ from convexadam._axes import Unit, check_triple, check_unit, check_whole_voxels,
 from convexadam._checks import check_axis_weights, check_component, check_count, check_number, show
 from convexadam._typing import AxisWeights, Channels, Field, Float, Guide, Tensor, Triple, Volume
 from convexadam.continuous.adam import Adam
-from convexadam.continuous.contrasts import DifferentContrasts, contrast_coherence
+from convexadam.continuous.contrasts import DifferentContrasts, have_one_contrast
 from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.level import Level
 from convexadam.continuous.objective import RegistrationObjective, mean_curvature
-from convexadam.continuous.packing import pack_level
+from convexadam.continuous.packing import pack_level, pool_level
 from convexadam.continuous.parametrisation import Additive
 from convexadam.continuous.protocols import (
     HasTotalSmoothing,
@@ -30,16 +30,16 @@ from convexadam.continuous.regularisers import Diffusion
 from convexadam.continuous.restriction import restrict
 from convexadam.continuous.similarity import Ssd
 from convexadam.continuous.smoothing import BilateralSmoothing, BoxSmoothing, Smoother, Smoothing
-from convexadam.continuous.snapshot import Snapshot, select, swap, take_last
+from convexadam.continuous.snapshot import Snapshot, pair_up, select, swap, take_last
 from convexadam.continuous.volume_mask import volume_mask
 from convexadam.errors import ConfigError
 from convexadam.geometry.tensors import check_allocation
 from convexadam.kernels._precision import full_precision
-from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward, complete_weight
-from convexadam.kernels.inverse_consistency import MOST_ITERATIONS, estimate_inverse, make_inverse_consistent
+from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
+from convexadam.kernels.inverse_consistency import MOST_ITERATIONS, estimate_inverse
 from convexadam.kernels.landmarks import LandmarkCost
-from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
-from convexadam.kernels.warp_ssd import overlap_weight, tensor_of, unpack
+from convexadam.kernels.resize import control_points_to_voxels, pool_weight, scale_to_voxels
+from convexadam.kernels.warp_ssd import overlap_weight, tensor_of
 
 
 @final
@@ -183,16 +183,8 @@ class Refinement:
         spacings = self.control_point_spacings(shape, voxel_mm)
 
         def extract(number: int) -> FeatureLevel:
-            spacing = spacings[number]
-            return FeatureLevel(
-                fixed=pool(fixed, spacing, weight=fixed_weight),
-                moving=pool(moving, spacing, weight=moving_weight),
-                fixed_weight=None if fixed_weight is None else complete_weight(fixed_weight, spacing),
-                moving_weight=None if moving_weight is None else complete_weight(moving_weight, spacing),
-                fixed_guide=None if guide is None else pool(guide, spacing),
-                spacing=spacing,
-                restrict_deformation=restrict_deformation,
-            )
+            maps, weights = (fixed, moving), (fixed_weight, moving_weight)
+            return pool_level(maps, weights, guide, spacings[number], restrict_deformation)
 
         coarse = [n // s for n, s in zip(shape, spacings[0], strict=True)]
         forward, spacing = (fixed.new_zeros((3, *coarse)), spacings[0]) if start is None else (start, (1, 1, 1))
@@ -242,25 +234,17 @@ class Refinement:
             At the beginning (iteration 0, with the displacements of the level before) and the end of each level and,
             on the last one, after each of ``iterations`` that it reaches.
         """
+        chosen = self
         if self.different_contrasts is not None:
             chosen, extract = self._choose(self.different_contrasts, extract, start, shape)
-            yield from chosen.refine(
-                extract, start, shape, symmetric=symmetric, soft_mask=soft_mask, iterations=iterations
-            )
-            return
-        if soft_mask is None and self.estimates_volume_mask:
-            soft_mask = self._estimate_volume_mask(extract, start, shape, symmetric=symmetric)
-        fields, last = start, len(self.levels) - 1
+        if soft_mask is None and chosen.estimates_volume_mask:
+            soft_mask = chosen._estimate_volume_mask(extract, start, shape, symmetric=symmetric)
+        kept, last = [start], len(chosen.levels) - 1
+        del start  # a level releases the displacements of the one before, which are kept nowhere else
         for number in range(last + 1):
-            extracted, forward_only = [extract(number)], self.levels[number].forward_only or not symmetric
-            fields = dataclasses.replace(fields, backward=None) if forward_only else fields
-            begin = fields.resample(extracted[0].spacing, shape)
-            similarity, features = pack_level(self.similarity, extracted, begin.forward)
-            mask, same = pool_weight(soft_mask, features.spacing), dataclasses.replace(self, similarity=similarity)
-            yield Snapshot(level=number, iteration=0, fields=begin, features=features)
-            refine = same._refine_forward if forward_only else same._refine_both
-            for iteration, fields in refine(number, features, begin, mask, iterations if number == last else ()):
-                yield Snapshot(level=number, iteration=iteration, fields=fields, features=features)
+            watched = iterations if number == last else ()
+            run = chosen._run_level(number, extract, kept.pop(), shape, soft_mask, watched, symmetric=symmetric)
+            kept.append((yield from run))
 
     @full_precision
     @check_arguments
@@ -319,48 +303,60 @@ class Refinement:
     ) -> tuple[Refinement, Callable[[int], FeatureLevel]]:
         """Return the settings for the contrasts of the images, and the extraction, begun with the first level."""
         level = extract(0)
-        fixed, moving = (unpack(f)[other.channel : other.channel + 1] for f in (level.fixed, level.moving))
-        coherence = contrast_coherence(fixed, moving, start.resample(level.spacing, shape).forward, level.weights)
-        one = bool(coherence >= other.coherence)
+        one = have_one_contrast(level, start.resample(level.spacing, shape).forward, other)
         chosen = dataclasses.replace(self, different_contrasts=None) if one else self._for_different_contrasts(other)
         first = [level]
         return chosen, lambda number: first.pop() if number == 0 and first else extract(number)
+
+    def _run_level(
+        self,
+        number: int,
+        extract: Callable[[int], FeatureLevel],
+        fields: ForwardBackward,
+        shape: Triple,
+        soft_mask: Volume | None,
+        iterations: tuple[int, ...],
+        *,
+        symmetric: bool,
+    ) -> Generator[Snapshot, None, ForwardBackward]:
+        """Refine on one level, and return its displacements, which are all that it leaves in memory."""
+        extracted, forward_only = [extract(number)], self.levels[number].forward_only or not symmetric
+        fields = dataclasses.replace(fields, backward=None) if forward_only else fields
+        fields = fields.resample(extracted[0].spacing, shape)
+        similarity, features = pack_level(self.similarity, extracted, fields.forward)
+        mask, same = pool_weight(soft_mask, features.spacing), dataclasses.replace(self, similarity=similarity)
+        yield Snapshot(level=number, iteration=0, fields=fields, features=features)
+        refine = same._refine_forward if forward_only else same._refine_both
+        steps = refine(number, features, fields, mask, iterations)
+        del fields  # the steps begin with a copy
+        for iteration, fields in steps:
+            yield Snapshot(level=number, iteration=iteration, fields=fields, features=features)
+        return fields
 
     def _get_level(self, number: int) -> Level:
         check_count(number, "level", most=len(self.levels) - 1)
         return self.levels[number]
 
     def _refine_forward(
-        self,
-        number: int,
-        features: FeatureLevel,
-        start: ForwardBackward,
-        soft_mask: Volume | None,
-        iterations: tuple[int, ...],
+        self, number: int, features: FeatureLevel, start: ForwardBackward, mask: Volume | None, watched: tuple[int, ...]
     ) -> Iterator[tuple[int, ForwardBackward]]:
         """Yield the iterations asked for and the last one, with displacements of their own memory."""
-        for iteration, forward in select(self._minimise(number, features, start.forward, soft_mask), iterations):
+        steps = select(self._minimise(number, features, start.forward, mask), watched)
+        del start
+        for iteration, forward in steps:
             yield iteration, ForwardBackward(forward=forward, spacing=features.spacing)
 
     def _refine_both(
-        self,
-        number: int,
-        features: FeatureLevel,
-        start: ForwardBackward,
-        soft_mask: Volume | None,
-        iterations: tuple[int, ...],
+        self, number: int, features: FeatureLevel, start: ForwardBackward, mask: Volume | None, watched: tuple[int, ...]
     ) -> Iterator[tuple[int, ForwardBackward]]:
         """Do as `_refine_forward`, in both directions: one after the other, which takes the memory of one."""
         backward_start = estimate_inverse(start.forward) if start.backward is None else start.backward
-        reverse, reverse_mask = swap(features, backward_start, soft_mask)
-        forward = list(select(self._minimise(number, features, start.forward, soft_mask), iterations))
-        backward = list(select(self._minimise(number, reverse, backward_start, reverse_mask), iterations))
-        last = max(forward[-1][0], backward[-1][0])
-        for iteration in sorted({n for n in iterations if n < last} | {last}):
-            # a direction that converged before has its last displacement
-            pair = (dict(steps).get(iteration, steps[-1][1]) for steps in (forward, backward))
-            u, v = make_inverse_consistent(*pair, iterations=self.inverse_consistency)
-            yield iteration, ForwardBackward(forward=u, backward=v, spacing=features.spacing)
+        reverse, reverse_mask = swap(features, backward_start, mask)
+        starts = [backward_start, start.forward]
+        del start, backward_start  # each is released once its steps have begun
+        forward = list(select(self._minimise(number, features, starts.pop(), mask), watched))
+        backward = list(select(self._minimise(number, reverse, starts.pop(), reverse_mask), watched))
+        yield from pair_up(forward, backward, watched, features.spacing, consistency=self.inverse_consistency)
 
     def _minimise(
         self, number: int, features: FeatureLevel, start: Field, soft_mask: Volume | None
@@ -379,6 +375,7 @@ class Refinement:
             start, smoothing, overlap_weight(start, *features.weights), features.fixed_guide
         )
         objective, state = restrict(free_objective, free_state, features.restrict_deformation)
+        del start
         yield 0, state.displacement
         convergence = Convergence(level.iterations, self.tolerance)
         for iteration in self.optimiser.minimise(objective, state, convergence, smoothing):

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar, final
 
-from convexadam._typing import Field, Volume
+from convexadam._typing import Field, Triple, Volume
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
+from convexadam.kernels.inverse_consistency import make_inverse_consistent
 from convexadam.kernels.warp import identity_positions, sample_linear, sample_nearest
 
 T = TypeVar("T")
@@ -61,6 +62,23 @@ def select(steps: Iterator[tuple[int, Field]], iterations: tuple[int, ...]) -> I
             yield number, displacement.clone()
     if displacement is not None and number not in iterations:
         yield number, displacement
+
+
+def pair_up(
+    forward: list[tuple[int, Field]],
+    backward: list[tuple[int, Field]],
+    iterations: tuple[int, ...],
+    spacing: Triple,
+    *,
+    consistency: int,
+) -> Iterator[tuple[int, ForwardBackward]]:
+    """Yield the steps asked for, and the last one, of both directions, inverse of each other."""
+    last = max(forward[-1][0], backward[-1][0])
+    for iteration in sorted({n for n in iterations if n < last} | {last}):
+        # a direction that converged before has its last displacement
+        pair = (dict(steps).get(iteration, steps[-1][1]) for steps in (forward, backward))
+        u, v = make_inverse_consistent(*pair, iterations=consistency)
+        yield iteration, ForwardBackward(forward=u, backward=v, spacing=spacing)
 
 
 def swap(features: FeatureLevel, backward: Field, soft_mask: Volume | None) -> tuple[FeatureLevel, Volume | None]:

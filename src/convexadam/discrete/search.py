@@ -32,7 +32,7 @@ from convexadam.kernels.feature_range import measure_range
 from convexadam.kernels.inverse_consistency import MOST_ITERATIONS, estimate_inverse, make_inverse_consistent
 from convexadam.kernels.landmarks import add_landmark_costs
 from convexadam.kernels.resize import control_points_to_voxels, pool, pool_weight, scale_to_voxels
-from convexadam.kernels.warp import add_step, identity_positions, sample_linear
+from convexadam.kernels.warp import add_step, identity_positions, sample_displaced, sample_linear
 from convexadam.kernels.warp_ssd import overlap_weight, tensor_of, unpack
 
 _SQRT_MAX_COST = 128.0
@@ -256,10 +256,10 @@ def _add_stiffness(
 
 def _warp(features: Channels, weight: Volume | None, displacement: Field) -> tuple[Channels, Volume]:
     """Features and weight warped by a displacement."""
+    if features.is_cuda:  # where samples are all that is stored
+        return sample_displaced(features, displacement), overlap_weight(displacement, None, weight)
     shape: Triple = (features.shape[1], features.shape[2], features.shape[3])
     positions = displacement + identity_positions(shape, like=displacement)
-    if features.is_cuda:  # where samples are all that is stored
-        return sample_linear(features, positions), overlap_weight(displacement, None, weight)
     warped = torch.empty_like(features)
     for first in range(0, len(features), _CHANNELS_AT_ONCE):
         last = first + _CHANNELS_AT_ONCE

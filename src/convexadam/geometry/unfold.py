@@ -16,6 +16,7 @@ from convexadam.geometry.grid import Grid
 from convexadam.geometry.invert import fit_linear_displacement
 from convexadam.geometry.resample import transform_vectors
 from convexadam.geometry.tensors import working_dtype
+from convexadam.kernels._device import read_numbers
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels.smooth import along_axes, smoothing_matrix
 
@@ -93,8 +94,7 @@ def unfold(disp_mm: Field, grid: Grid, *, min_determinant: float = MIN_DETERMINA
     mark_folds(full_box(grid.shape))
     before = _Snapshot(disp_mm)
     iterations, width = 0, 1.0
-    while overall > 0 and width < 4 * max(grid.shape) and bool(low.any()):
-        suspects = _find_marked_blocks(low)
+    while overall > 0 and width < 4 * max(grid.shape) and (suspects := _find_marked_blocks(low)):
         for core in _iterate_folded_boxes(low, suspects):
             changed = expand_box(core, 2 * _kernel_radius(int(width)) + 1, grid.shape)
             before.save(changed)
@@ -103,12 +103,12 @@ def unfold(disp_mm: Field, grid: Grid, *, min_determinant: float = MIN_DETERMINA
             mark_folds(marked_anew)
             suspects.update(map(_start, _iterate_blocks(marked_anew, grid.shape)))
         iterations, width = iterations + 1, width * _WIDTH_FACTOR
-    voxels, change_mm = before.measure_change()
+    found = read_numbers({"remaining": low.count_nonzero(), **before.measure_change()})
     return UnfoldResult(
-        changed_voxels=voxels,
-        max_change_mm=change_mm,
+        changed_voxels=int(found.get("voxels", 0)),
+        max_change_mm=found.get("change_mm", 0.0),
         iterations=iterations,
-        remaining_voxels=int(low.count_nonzero()),
+        remaining_voxels=int(found["remaining"]),
     )
 
 
@@ -126,7 +126,7 @@ def _smooth(disp_mm: Field, low: Shaped[Tensor, "i j k"], core: Box, half: int, 
     spread = _make_smoothing_matrices(np.ones(2 * reach + 3), marked)
     mean = _make_smoothing_matrices(np.convolve(np.ones(2 * half + 1), np.ones(2 * half + 1)), marked)
     weight = along_axes((along_axes(marked[None], spread) > 0).to(kind), mean)[0]
-    ticks = [torch.arange(n, device=field.device).to(kind) for n in marked.shape]
+    ticks = [torch.arange(n, dtype=kind, device=field.device) for n in marked.shape]
     border = [matrix @ t - t for matrix, t in zip(mean, ticks, strict=True)]
     for component in range(3):
         change = along_axes(field[component : component + 1].to(kind), mean)[0].sub_(field[component])
@@ -160,10 +160,14 @@ def _iterate_folded_boxes(low: Shaped[Tensor, "i j k"], suspects: set[Triple]) -
     for block in _iterate_blocks(full_box(low.shape), low.shape):
         if _start(block) not in suspects:
             continue
-        found = low[block].nonzero()
-        if len(found):
-            ends = zip(block, *torch.stack(torch.aminmax(found, dim=0)).tolist(), strict=True)
-            i, j, k = (slice(s.start + first, s.start + last + 1) for s, first, last in ends)
+        marked = low[block]
+        flags = torch.cat([marked.any(others) for others in ((1, 2), (0, 2), (0, 1))]).tolist()
+        if any(flags):
+            per_axis = (flags[: marked.shape[0]], flags[marked.shape[0] : -marked.shape[2]], flags[-marked.shape[2] :])
+            i, j, k = (
+                slice(s.start + axis.index(True), s.stop - axis[::-1].index(True))
+                for s, axis in zip(block, per_axis, strict=True)
+            )
             yield i, j, k
 
 
@@ -198,13 +202,13 @@ class _Snapshot:
             if _start(block) not in self._saved:
                 self._saved[_start(block)] = block, self._field[:, *block].clone()
 
-    def measure_change(self) -> tuple[int, float]:
-        """Return the number of changed voxels and the length of the largest change."""
+    def measure_change(self) -> dict[str, Float[Tensor, ""]]:
+        """Return the number of changed voxels and the length of the largest change, if something was saved."""
         voxels, squares = [], []
         for block, old in self._saved.values():
             change = old.sub_(self._field[:, *block])
             voxels.append(change.any(0).sum())
             squares.append(change.square_().sum(0).max())
         if not voxels:
-            return 0, 0.0
-        return int(torch.stack(voxels).sum()), float(torch.stack(squares).max().sqrt())
+            return {}
+        return {"voxels": torch.stack(voxels).sum(), "change_mm": torch.stack(squares).max().sqrt()}

@@ -126,7 +126,7 @@ def estimate_on_grid(
         _alignment(config.linear, native),
         _join(searched, maps) + _extraction(searched, grid.n_voxels, search_channels, resampled=resampled > 0),
         *(kept + maps + _search(search, grid, search_channels) for search in config.searches),
-        *(kept + _refinement(config, grid, spacing, refine_channels, shared=shared) for spacing in levels),
+        *(kept + _refinement(config, grid, n, refine_channels, shared=shared) for n in range(len(levels))),
     ]
     if not shared:
         extraction = _extraction(refined, grid.n_voxels, refine_channels, resampled=resampled > 0)
@@ -191,14 +191,15 @@ def _search(search: ConvexSearch, grid: Grid, channels: int) -> int:
     return _control_points(grid, spacing) * (_HALF * displacements + _FLOAT * (4 * channels + 14))
 
 
-def _refinement(config: RegistrationConfig, grid: Grid, spacing: Triple, channels: int, *, shared: bool) -> int:
-    """Bytes of features and their copies, or a map of gradients, of weights, and of fields."""
+def _refinement(config: RegistrationConfig, grid: Grid, number: int, channels: int, *, shared: bool) -> int:
+    """Bytes of features of a level and their copies, or a map of gradients, of weights, and of fields."""
     if config.continuous is None:
         return 0
+    spacing, level = refinement_spacings(config, grid)[number], config.continuous.levels[number]
     maps = _maps(grid, spacing, channels)
     parametrisation, similarity = config.continuous.parametrisation, config.continuous.similarity
     fields = parametrisation.memory_fields if isinstance(parametrisation, HasMemory) else _FIELDS
-    fields += 2 * config.symmetric  # of the other direction
+    fields += 2 * (config.symmetric and not level.forward_only)  # of the other direction
     copied, points = channels, _control_points(grid, spacing)
     if isinstance(similarity, PacksFeatures) and isinstance(similarity, CopiesFeatures):
         packed = 2 * _FLOAT * points * similarity.count_copied_channels(channels, channels_last=False)

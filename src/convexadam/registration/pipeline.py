@@ -195,15 +195,16 @@ def refine(
     ``extract`` returns the features of a level, by its number; ``None`` takes `WorkingPair.extract_refinement`.
     """
     config = pair.config
-    if config.continuous is not None:
-        yield from config.continuous.refine(
-            extract or pair.extract_refinement,
-            start,
-            pair.grid.shape,
-            symmetric=config.symmetric,
-            soft_mask=pair.volume_preserving_mask,
-            iterations=iterations,
-        )
+    if config.continuous is None:
+        return iter(())
+    return config.continuous.refine(
+        extract or pair.extract_refinement,
+        start,
+        pair.grid.shape,
+        symmetric=config.symmetric,
+        soft_mask=pair.volume_preserving_mask,
+        iterations=iterations,
+    )
 
 
 def finish(
@@ -264,11 +265,11 @@ def measure_similarity(level: FeatureLevel, displacement: Field) -> dict[str, Te
     """
     term = prepare_ssd(level.fixed, level.moving, fixed_weight=level.fixed_weight, moving_weight=level.moving_weight)
     before, after = (term(u)[0] for u in (torch.zeros_like(displacement), displacement))
-    overlap = (overlap_weight(displacement, *level.weights) > 0).float().mean()
+    overlap = torch.count_nonzero(overlap_weight(displacement, *level.weights))
     return {
         "dissimilarity_before": before,
         "dissimilarity_after": after,
-        "overlap_percent": 100 * overlap.double(),
+        "overlap_percent": overlap.double() * (100 / math.prod(level.shape)),
     }
 
 

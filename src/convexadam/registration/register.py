@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from convexadam.continuous import Snapshot
 from convexadam.errors import ConfigError, OutOfMemoryError, is_about_memory
 from convexadam.geometry import Affine, DisplacementField, Image, Transform
 from convexadam.kernels import backend_for, override_backend
@@ -324,13 +325,20 @@ def _search_and_refine(
             return level, ForwardBackward(forward=level.zero_displacement(), spacing=level.spacing)
         if pair.config.continuous is not None:
             del level
+            kept: list[Snapshot] = []
 
             def extract(number: int) -> FeatureLevel:
+                kept.clear()
                 release_memory()  # of the level before
                 return fine if fine is not None and number == 0 else pair.extract_refinement(number)
 
-            for snapshot in refine(pair, fields, extract):
-                level, fields = snapshot.features, snapshot.fields
+            current, steps = -1, refine(pair, fields, extract)
+            del fields
+            for snapshot in steps:
+                kept[:] = [snapshot] if snapshot.level == current else []  # the start of a level is no result
+                current = snapshot.level
+                del snapshot
+            level, fields = kept[0].features, kept[0].fields
     return level, fields
 
 

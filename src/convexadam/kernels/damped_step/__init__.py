@@ -29,7 +29,7 @@ def damped_step(
     damping
         Above 0, in units of the curvature; a tensor is read on its device.
     scale
-        Multiplies a ``damping`` that is a tensor; ``None`` for 1.
+        Multiplies ``damping``; ``None`` for 1.
     longest
         Longer steps are shortened to this length, in grid units.
 
@@ -50,10 +50,10 @@ def momentum_step(
     velocity: Field,
     *,
     momentum: float,
-    damping: Float[Tensor, ""],
+    damping: float,
     scale: Float[Tensor, ""],
     longest: float = math.inf,
-) -> Field:
+) -> tuple[Field, Shaped[Tensor, ""]]:
     """Replace ``velocity`` by ``momentum`` times itself plus the step of `damped_step`, without a prediction.
 
     Parameters
@@ -67,13 +67,12 @@ def momentum_step(
 
     Returns
     -------
-    A copy of the new ``velocity``, a view of ``means``.
+    A copy of the new ``velocity``, a view of ``means``; and, on the device, whether ``scale`` is above 0.
     """
     module = get_implementation(__name__, slopes, means, velocity)
     step: Field = means[:3]
     options = {"damping": damping, "scale": scale, "longest": longest}
-    module.momentum_step(slopes, means, velocity, momentum=momentum, **options)
-    return step
+    return step, module.momentum_step(slopes, means, velocity, momentum=momentum, **options)
 
 
 def judge_step(

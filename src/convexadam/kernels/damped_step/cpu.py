@@ -7,7 +7,7 @@ from typing import no_type_check
 import numpy as np
 import torch
 
-from convexadam._typing import Field, Float, Tensor
+from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.kernels._cpu import compile_kernel, run_in_slabs, to_numpy
 from convexadam.kernels.damped_step.reference import judge_step
 
@@ -25,7 +25,7 @@ def damped_step(
     longest: float,
 ) -> Float[Tensor, ""]:
     """See the package; returns the predicted decrease only."""
-    total = float(damping if scale is None else damping * scale)
+    total = float(damping) * (1.0 if scale is None else float(scale))
     result = means.contiguous()
     arrays = [v.reshape(4, -1) for v in to_numpy(slopes, result)]
     shortest = np.float32(0 if np.isinf(longest) else 1 / longest**2)
@@ -41,13 +41,14 @@ def momentum_step(
     velocity: Field,
     *,
     momentum: float,
-    damping: Float[Tensor, ""],
+    damping: float,
     scale: Float[Tensor, ""],
     longest: float,
-) -> None:
-    """See the package."""
+) -> Shaped[Tensor, ""]:
+    """See the package; returns whether the scale is above 0 only."""
     damped_step(slopes, means, damping=damping, scale=scale, longest=longest)
     means[:3].copy_(velocity.mul_(momentum).add_(means[:3]))
+    return scale > 0
 
 
 @no_type_check

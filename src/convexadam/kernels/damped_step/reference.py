@@ -21,7 +21,7 @@ def damped_step(
     longest: float,
 ) -> Float[Tensor, ""]:
     """See the package; returns the predicted decrease only."""
-    total = damping if scale is None else damping * scale
+    total = damping if scale is None else damping * scale.double()
     step = means[:3].div_(-(means[3] + total))
     if longest < float("inf"):
         step /= (step.square().sum(0).sqrt_() / longest).clamp_min_(1)
@@ -35,13 +35,14 @@ def momentum_step(
     velocity: Field,
     *,
     momentum: float,
-    damping: Float[Tensor, ""],
+    damping: float,
     scale: Float[Tensor, ""],
     longest: float,
-) -> None:
-    """See the package."""
+) -> Shaped[Tensor, ""]:
+    """See the package; returns whether the scale is above 0 only."""
     damped_step(slopes, means, damping=damping, scale=scale, longest=longest)
     means[:3].copy_(velocity.mul_(momentum).add_(means[:3]))
+    return scale > 0
 
 
 def judge_step(

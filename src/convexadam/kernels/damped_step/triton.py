@@ -12,7 +12,7 @@ import triton.language as tl
 from convexadam._typing import Field, Float, Shaped, Tensor
 from convexadam.kernels.damped_step.reference import FALL, GOOD, MOST, POOR, RISE
 
-_BLOCK = 1024
+_BLOCK = 512
 
 _OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 
@@ -28,7 +28,7 @@ def damped_step(
     """See the package; returns the predicted decrease only."""
     source = slopes.contiguous()
     parts = torch.empty(triton.cdiv(source[0].numel(), _BLOCK), dtype=torch.float32, device=source.device)
-    _launch(source, means, parts, None, 0.0, damping, scale, longest)
+    _launch(source, means, parts, (None, None), 0.0, damping, scale, longest)
     return parts.sum(dtype=torch.float64)
 
 
@@ -38,33 +38,37 @@ def momentum_step(
     velocity: Field,
     *,
     momentum: float,
-    damping: Float[Tensor, ""],
+    damping: float,
     scale: Float[Tensor, ""],
     longest: float,
-) -> None:
-    """See the package."""
-    kept = velocity.contiguous()
-    _launch(None, means, None, kept, momentum, damping, scale, longest)
+) -> Shaped[Tensor, ""]:
+    """See the package; returns whether the scale is above 0 only."""
+    kept, positive = velocity.contiguous(), torch.empty((), dtype=torch.bool, device=scale.device)
+    _launch(None, means, None, (kept, positive), momentum, damping, scale, longest)
     if kept is not velocity:
         velocity.copy_(kept)
+    return positive
 
 
 def _launch(
     slopes: Float[Tensor, "4 i j k"] | None,
     means: Float[Tensor, "4 i j k"],
     parts: Float[Tensor, " n"] | None,
-    velocity: Field | None,
+    velocity: tuple[Field | None, Shaped[Tensor, ""] | None],
     momentum: float,
     damping: float | Float[Tensor, ""],
     scale: Float[Tensor, ""] | None,
     longest: float,
 ) -> None:
-    """Compute the step, the parts of its predicted decrease if there are slopes, and what follows of a velocity."""
+    """Compute the step, the parts of its predicted decrease if there are slopes, and what follows of a velocity.
+
+    Whether the scale is positive is written beside the velocity.
+    """
     result = means.contiguous()
     points = result[0].numel()
     per_square = 0.0 if math.isinf(longest) else 1 / longest**2
     given, number = (damping, 0.0) if isinstance(damping, torch.Tensor) else (None, float(damping))
-    arrays = slopes, result, parts, velocity, given, scale
+    arrays = slopes, result, parts, *velocity, given, scale
     with torch.cuda.device(result.get_device()):
         _compute_step[(triton.cdiv(points, _BLOCK),)](
             *arrays, points, number, per_square, float(momentum), _BLOCK, **_OPTIONS
@@ -94,14 +98,15 @@ def judge_step(
 @no_type_check
 @triton.jit(do_not_specialize=["points", "damping", "per_square", "momentum"])
 def _compute_step(
-    slopes, means, parts, velocity, given, scale, points, damping, per_square, momentum, block: tl.constexpr
+    slopes, means, parts, velocity, positive, given, scale, points, damping, per_square, momentum, block: tl.constexpr
 ):
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     valid, second, third, fourth = at < points, at + points, at + 2 * points, at + 3 * points
     if given is not None:
         damping = tl.load(given)
-        if scale is not None:
-            damping *= tl.load(scale)
+    if scale is not None:
+        damping *= tl.load(scale)
+    if given is not None:
         damping = damping.to(tl.float32)
     # `/` and tl.sqrt are approximate on a GPU: off by up to two units in the last place
     factor = tl.div_rn(-1.0, tl.load(means + fourth, mask=valid, other=1.0) + damping)
@@ -117,6 +122,8 @@ def _compute_step(
         tl.store(velocity + at, v0, mask=valid)
         tl.store(velocity + second, v1, mask=valid)
         tl.store(velocity + third, v2, mask=valid)
+        if tl.program_id(0) == 0:
+            tl.store(positive, tl.load(scale) > 0)
     tl.store(means + at, v0, mask=valid)
     tl.store(means + second, v1, mask=valid)
     tl.store(means + third, v2, mask=valid)

@@ -19,6 +19,7 @@ def smooth(
     after: Volume | None = None,
     out: Channels | None = None,
     condition: Shaped[Tensor, ""] | None = None,
+    spare: bool = False,
 ) -> Channels:
     """Compute ``after * T(before * field)``, with ``T`` a symmetric filter along each axis in turn.
 
@@ -37,11 +38,13 @@ def smooth(
         Tensor to which the result is written, not ``field``; ``None`` for a new one.
     condition
         Truth value on the device, unless which ``out``, which must be given, keeps its values; ``None`` for true.
+    spare
+        Whether ``field`` may be overwritten, which saves a GPU memory.
 
     Returns
     -------
     ``[c, i, j, k]``; ``out`` if given.
     """
     module = get_implementation(__name__, field, before, after, out)
-    result: Channels = module.smooth(field, taps, before=before, after=after, out=out, condition=condition)
+    result: Channels = module.smooth(field, taps, before=before, after=after, out=out, condition=condition, spare=spare)
     return result

@@ -21,6 +21,7 @@ def smooth(
     after: Volume | None = None,
     out: Channels | None = None,
     condition: Shaped[Tensor, ""] | None = None,
+    spare: bool = False,
 ) -> Channels:
     """See the package."""
     if out is not None and condition is not None and not condition:

@@ -38,6 +38,7 @@ def smooth(
     after: Volume | None = None,
     out: Channels | None = None,
     condition: Shaped[Tensor, ""] | None = None,
+    spare: bool = False,
 ) -> Channels:
     """See the package."""
     i, j, k = (_band_matrix(taps, n).to(field) for n in field.shape[1:])

@@ -42,6 +42,7 @@ def smooth(
     after: Volume | None = None,
     out: Channels | None = None,
     condition: Shaped[Tensor, ""] | None = None,
+    spare: bool = False,
 ) -> Channels:
     """See the package."""
     field = field.contiguous()
@@ -60,7 +61,8 @@ def smooth(
             _launch_columns(field, weights, buffer, factors[0])
             _launch_axis(buffer, 2, weights, result, after=factors[1], condition=condition)
         else:
-            first, buffer = result if condition is None else torch.empty_like(field), torch.empty_like(field)
+            first = result if condition is None else torch.empty_like(field)
+            buffer = field if spare else torch.empty_like(field)
             _launch_axis(field, 1, weights, first, before=factors[0])
             _launch_axis(first, 2, weights, buffer)
             _launch_axis(buffer, 3, weights, result, after=factors[1], condition=condition)

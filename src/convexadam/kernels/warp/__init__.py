@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from convexadam._typing import Field, Float, Shaped, Tensor
+from convexadam._typing import Channels, Field, Float, Shaped, Tensor
 from convexadam.kernels._backend import get_implementation
 from convexadam.kernels.warp import reference
 from convexadam.kernels.warp.reference import identity_positions, inside, sample_nearest
@@ -16,6 +16,7 @@ __all__ = [
     "add_step",
     "identity_positions",
     "inside",
+    "sample_displaced",
     "sample_heaviest",
     "sample_linear",
     "sample_nearest",
@@ -81,6 +82,16 @@ def sample_linear(
         return reference.sample_linear(volume, positions)
     sampled: Float[Tensor, "c a b d"] = get_implementation(__name__, *given).sample_linear(volume, positions)
     return sampled
+
+
+def sample_displaced(volume: Channels, displacement: Field) -> Channels:
+    """Compute ``volume(x + displacement(x))`` as `sample_linear` does, for a displacement on the grid of the volume."""
+    given = volume, displacement
+    if get_implementation(__name__, *given).__name__ != f"{__name__}.triton":
+        return reference.compose(volume, displacement)
+    from convexadam.kernels.warp import triton
+
+    return triton.sample_linear(volume, displacement, displaced=True)
 
 
 def sample_heaviest(

@@ -51,13 +51,17 @@ def add_opposite_steps(forward: Field, backward: Field, *, factors: tuple[float,
     return out
 
 
-def sample_linear(volume: Float[Tensor, "c i j k"], positions: Float[Tensor, "3 a b d"]) -> Float[Tensor, "c a b d"]:
-    """See the package."""
+def sample_linear(
+    volume: Float[Tensor, "c i j k"], positions: Float[Tensor, "3 a b d"], *, displaced: bool = False
+) -> Float[Tensor, "c a b d"]:
+    """See the package; if ``displaced``, positions are relative to the point of the volume."""
     source, at = volume.contiguous(), positions.contiguous()
     result = source.new_empty((len(source), *at.shape[1:]))
     points = at[0].numel()
     with torch.cuda.device(source.get_device()):
-        _sample[(triton.cdiv(points, _BLOCK),)](source, at, result, points, *source.shape, _BLOCK, **_OPTIONS)
+        _sample[(triton.cdiv(points, _BLOCK),)](
+            source, at, result, points, *source.shape, displaced, _BLOCK, **_OPTIONS
+        )
     return result
 
 
@@ -124,13 +128,16 @@ def _add_opposite_steps(
 
 @no_type_check
 @triton.jit(do_not_specialize=["points", "channels", "n0", "n1", "n2"])
-def _sample(volume, positions, out, points, channels, n0, n1, n2, block: tl.constexpr):
+def _sample(volume, positions, out, points, channels, n0, n1, n2, displaced: tl.constexpr, block: tl.constexpr):
     """Interpolate all channels at ``points`` positions."""
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     valid, step = at < points, at * 0 + points  # 64 bits
     p0 = tl.load(positions + at, mask=valid, other=0.0)
     p1 = tl.load(positions + at + step, mask=valid, other=0.0)
     p2 = tl.load(positions + at + 2 * step, mask=valid, other=0.0)
+    if displaced:
+        row = at // n2
+        p0, p1, p2 = p0 + (row // n1).to(tl.float32), p1 + (row % n1).to(tl.float32), p2 + (at % n2).to(tl.float32)
     first, s0, s1, s2, f0, f1, f2 = find_cell(p0, p1, p2, n0, n1, n2)
     size = (at * 0 + n0) * n1 * n2
     for _ in range(channels):
