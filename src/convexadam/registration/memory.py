@@ -61,7 +61,7 @@ def estimate_memory(
     """Estimate the peak memory that `register` takes beyond its inputs, in bytes.
 
     For images of one channel without masks, and the compiled kernels on a few threads; measured on the CPU, where it
-    is right to 15 % for the deformable presets from 128^3 voxels on, and to 27 % for linear ones, of which runs differ by
+    is right to 15 % for the deformable presets from 128^3 voxels on, and to 27 % for linear ones, whose runs differ by
     as much. In smaller volumes, pairs that need no linear alignment take less.
     Components say what they take (`convexadam.features` and `convexadam.continuous.HasMemory`). The memory of a network
     is not included (`NNUNetFeatures`, `TorchScriptFeatures`): it is added while features are extracted.
