@@ -330,3 +330,21 @@ def test_the_same_image_is_written_as_the_same_bytes(tmp_path: Path) -> None:
     nibabel.save(nibabel.load(tmp_path / "a.nii.gz"), tmp_path / "theirs.nii.gz")
     assert gzip.decompress(packed) == gzip.decompress((tmp_path / "theirs.nii.gz").read_bytes())
     assert len(packed) <= (tmp_path / "theirs.nii.gz").stat().st_size
+
+
+def test_messages_of_nibabel_are_logged(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "negative.nii"
+    image = Image(torch.rand(1, *SHAPE), GRIDS["RAS"])
+    write_image(image, path)
+    content = bytearray(path.read_bytes())
+    content[80:92] = (-np.frombuffer(content[80:92], np.float32)).tobytes()  # pixdim[1..3]
+    path.write_bytes(content)
+    for _ in range(2):
+        assert read_image(path).grid.is_close(image.grid)
+    said = [record.getMessage() for record in caplog.records if record.name == "convexadam"]
+    assert said == [f"convexadam: {path}: pixdim[1,2,3] should be positive; setting to abs of pixdim values"]
+    assert not capfd.readouterr().err
+    nibabel.load(path)  # whoever uses nibabel itself still gets them
+    assert "pixdim" in capfd.readouterr().err or any(record.name == "nibabel.global" for record in caplog.records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from convexadam import (
     ConvexSearch,
     Refinement,
     RegistrationConfig,
+    preset,
     read_image,
     read_transform,
     register,
@@ -60,6 +62,40 @@ def speckled_mask(_: Path) -> None:
     assert result.diagnostics["overlap_percent"] == 0
 
 
+def stay(fixed: torch.Tensor, moving: torch.Tensor, **options: torch.Tensor) -> None:
+    for config in (FAST, FAST.with_settings("symmetric = true"), preset("default")):
+        result = register(fixed, moving, config, **options)
+        assert result.diagnostics["displacement_max_mm"] == 0
+
+
+def constant(_: Path) -> None:
+    stay(torch.full(SHAPE, 3.0), VALUES)
+    stay(VALUES, torch.full(SHAPE, 3.0))
+
+
+def constant_within_mask(_: Path) -> None:
+    inside = torch.zeros(SHAPE)
+    inside[4:12, 3:11, 3:9] = 1
+    stay(torch.where(inside > 0, 3.0, VALUES), VALUES, fixed_mask=inside)
+
+
+def two_values(_: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stay((VALUES > 0.5).float(), (VALUES > 0.5).float())
+
+
+def noise_within_mask(_: Path) -> None:
+    inside = torch.zeros(SHAPE)
+    inside[2:14, 2:12, 2:10] = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = register(inside * VALUES, inside * VALUES, FAST, fixed_mask=inside).transform.to_displacement_field(
+            Grid(SHAPE)
+        )
+    assert found.disp_mm[:, inside > 0].abs().mean() < 0.5
+
+
 def settings_with_mark(folder: Path) -> None:
     (folder / "settings.toml").write_text(FAST.to_toml(), encoding="utf-8-sig")  # as editors of Windows save text
     assert RegistrationConfig.load(folder / "settings.toml") == FAST
@@ -86,6 +122,13 @@ CASES = [
          says="1 of 2 moving_landmarks lie outside the moving image by more than its size", run=far_landmarks),
     Case(kind=SETTINGS, given="mask of speckles, of which nothing lies wholly in both images", outcome="warning",
          says="the last stage compared nothing", run=speckled_mask),
+    Case(kind=SETTINGS, given="constant image before deformable stages", outcome="warning",
+         says="an image has no contrast in its field of view and mask", run=constant),
+    Case(kind=SETTINGS, given="image that is constant within its mask", outcome="warning",
+         says="an image has no contrast in its field of view and mask", run=constant_within_mask),
+    Case(kind=SETTINGS, given="image of two values", outcome="result", says="the displacement", run=two_values),
+    Case(kind=SETTINGS, given="image of noise within a mask and nothing outside", outcome="result",
+         says="the displacement", run=noise_within_mask),
     Case(kind=SETTINGS, given="settings file with a byte order mark", outcome="result", says="the settings",
          run=settings_with_mark),
     Case(kind=SETTINGS, given="pipe as a settings file", outcome="error", says="got a pipe or device",

@@ -24,6 +24,7 @@ from convexadam import (
     preset,
     read_image,
     read_transform,
+    write_image,
 )
 from convexadam.cli import main
 from convexadam.continuous import Level
@@ -229,6 +230,32 @@ def test_frames_that_start_at_another_one_are_as_similar(series: FrameSeries, vo
     # 7 voxels are more than the search from another frame reaches: the frame is registered by itself after all
     same = warm.transforms[2].disp_mm == cold.transforms[2].disp_mm  # type: ignore[attr-defined]
     assert bool(same.all()) == (voxels == 7)
+
+
+@pytest.mark.parametrize(
+    ("shape", "intent", "name"),
+    [
+        ((9, 8, 7, 1, 3), 1007, ""),  # ITK and ANTs
+        ((9, 8, 7, 1, 3), 1007, "Mapping"),  # SPM
+        ((9, 8, 7, 1, 3), 1007, "NREG_TRANS"),
+        ((9, 8, 7, 1, 3), 1006, ""),
+        ((9, 8, 7, 1, 3), 0, ""),
+        ((9, 8, 7, 3), 1007, ""),
+        ((9, 8, 7, 3), 1006, ""),
+    ],
+)
+def test_a_field_is_no_series(shape: tuple[int, ...], intent: int, name: str, tmp_path: Path) -> None:
+    field = nibabel.Nifti1Image(np.ones(shape, np.float32), np.eye(4))
+    field.header["intent_code"], field.header["intent_name"] = intent, name
+    nibabel.save(field, tmp_path / "field.nii.gz")
+    with pytest.raises(InputError, match=r"frames must follow each other .* got vectors .* convexadam warp"):
+        read_series(tmp_path / "field.nii.gz")
+
+
+def test_a_field_of_itk_is_no_series(tmp_path: Path) -> None:
+    write_image(Image(torch.rand(3, 6, 5, 4), Grid((6, 5, 4))), tmp_path / "field.mha")
+    with pytest.raises(InputError, match="got vectors in"):
+        read_series(tmp_path / "field.mha")
 
 
 def test_what_is_no_series(series: FrameSeries, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, final
 
 import numpy as np
@@ -39,6 +40,9 @@ _SQRT_MAX_COST = 128.0
 """Costs stay below its square, well within float16."""
 
 _MOST_COUPLINGS = 1000
+
+_make_window = lru_cache(maxsize=8)(Window)
+"""The tables of a window take as long as a small search with it."""
 
 _CHANNELS_AT_ONCE = 4
 """Channels that are warped together: sampling all of them at once would double the memory of the features."""
@@ -207,7 +211,7 @@ class ConvexSearch:
 
     def _search(self, features: FeatureLevel, radius: Triple, start: Field | None) -> Field:
         """Search from fixed to moving, around a start if there is one."""
-        window = Window(radius, ball=self.window == "ball")
+        window = _make_window(radius, ball=self.window == "ball")
         fixed, moving, moving_weight = unpack(features.fixed), unpack(features.moving), features.moving_weight
         half = backend_for(fixed, moving, *features.weights) != "reference"
         scale, unit = _find_scale(features)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
@@ -62,6 +62,8 @@ class Concat:
 
     parts: tuple[Extractor, ...]
     weights: tuple[float, ...] | None = None
+    channels_last: ClassVar[bool] = False
+    joins_maps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.parts, tuple) or not self.parts:
@@ -106,16 +108,6 @@ class Concat:
     def uses_labels(self) -> bool:
         """Whether any of the parts needs segmentations."""
         return any(uses_labels(part) for part in self.parts)
-
-    @property
-    def channels_last(self) -> bool:
-        """``False``; see `MapLayout`."""
-        return False
-
-    @property
-    def joins_maps(self) -> bool:
-        """``True``; see `MapLayout`."""
-        return True
 
     @check_arguments
     def count_channels(self, image_channels: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
@@ -58,6 +58,8 @@ class Intensity:
 
     quantiles: tuple[float, float] = (0.005, 0.995)
     scale: float = 1.0
+    channels_last: ClassVar[bool] = True
+    joins_maps: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.quantiles, tuple) or len(self.quantiles) != 2:
@@ -73,16 +75,6 @@ class Intensity:
                 "(0.005, 0.995)"
             )
         check_number(self.scale, "scale", above=True)
-
-    @property
-    def channels_last(self) -> bool:
-        """``True``, for images of one channel; see `MapLayout`."""
-        return True
-
-    @property
-    def joins_maps(self) -> bool:
-        """``False``; see `MapLayout`."""
-        return False
 
     @check_arguments
     def count_channels(self, image_channels: int) -> int | None:

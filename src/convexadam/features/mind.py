@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
@@ -59,6 +59,8 @@ class MindSSC:
 
     radius: int = 1
     dilation: int = 2
+    channels_last: ClassVar[bool] = True
+    joins_maps: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_count(self.radius, "radius", most=_MOST_RADIUS)
@@ -68,16 +70,6 @@ class MindSSC:
     def receptive_radius(self) -> int:
         """Distance in voxels from the edge within which replicated edge values enter a descriptor."""
         return self.radius + self.dilation
-
-    @property
-    def channels_last(self) -> bool:
-        """``True``; see `MapLayout`."""
-        return True
-
-    @property
-    def joins_maps(self) -> bool:
-        """``False``; see `MapLayout`."""
-        return False
 
     @check_arguments
     def count_channels(self, image_channels: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -98,6 +98,8 @@ class NNUNetFeatures:
     class_balance: float = 0.3
     include_background: bool = False
     cache_dir: str | None = None
+    uses_labels: ClassVar[bool] = False
+    joins_maps: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("model_folder", "checkpoint", *(() if self.cache_dir is None else ("cache_dir",))):
@@ -120,19 +122,9 @@ class NNUNetFeatures:
         _ = self.label_features  # checks the remaining settings
 
     @property
-    def uses_labels(self) -> bool:
-        """``False``: the segmentations are predicted."""
-        return False
-
-    @property
     def channels_last(self) -> bool:
         """As the features that are extracted from the predictions; see `MapLayout`."""
         return self.label_features.channels_last
-
-    @property
-    def joins_maps(self) -> bool:
-        """``False``; see `MapLayout`."""
-        return False
 
     @property
     def label_features(self) -> LabelFeatures | ProbabilityFeatures:

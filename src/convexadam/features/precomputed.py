@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_number
@@ -39,19 +39,11 @@ class Precomputed:
     """
 
     weight: float = 1.0
+    channels_last: ClassVar[bool] = False
+    joins_maps: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_number(self.weight, "weight")
-
-    @property
-    def channels_last(self) -> bool:
-        """``False``; see `MapLayout`."""
-        return False
-
-    @property
-    def joins_maps(self) -> bool:
-        """``False``; see `MapLayout`."""
-        return False
 
     @check_arguments
     def count_channels(self, image_channels: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
@@ -63,27 +63,15 @@ class ProbabilityFeatures:
     class_balance: float = 0.3
     include_background: bool = False
     logits: bool = False
+    uses_labels: ClassVar[bool] = True
+    channels_last: ClassVar[bool] = False
+    joins_maps: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_number(self.scale, "scale", above=True)
         check_number(self.class_balance, "class_balance")
         check_flag(self.include_background, "include_background")
         check_flag(self.logits, "logits")
-
-    @property
-    def uses_labels(self) -> bool:
-        """``True``."""
-        return True
-
-    @property
-    def channels_last(self) -> bool:
-        """``False``; see `MapLayout`."""
-        return False
-
-    @property
-    def joins_maps(self) -> bool:
-        """``False``; see `MapLayout`."""
-        return False
 
     @check_arguments
     def count_channels(self, image_channels: int) -> int | None:

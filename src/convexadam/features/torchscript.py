@@ -7,7 +7,7 @@ import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch.nn import functional
@@ -84,6 +84,8 @@ class TorchScriptFeatures:
     orientation: str | None = None
     receptive_radius: int = 0
     scale: float = 1.0
+    channels_last: ClassVar[bool] = False
+    joins_maps: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:
@@ -108,16 +110,6 @@ class TorchScriptFeatures:
         if self.orientation is not None:
             check_orientation(self.orientation)
         check_number(self.scale, "scale", above=True)
-
-    @property
-    def channels_last(self) -> bool:
-        """``False``; see `MapLayout`."""
-        return False
-
-    @property
-    def joins_maps(self) -> bool:
-        """``False``; see `MapLayout`."""
-        return False
 
     @check_arguments
     def count_channels(self, image_channels: int) -> int | None:

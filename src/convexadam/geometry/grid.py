@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -27,6 +28,10 @@ _FARTHEST = 1e12
 """Distance of the origin in voxels at which float64 still resolves a thousandth of a voxel."""
 
 _MAX_VOXELS = 2**40
+
+_LAST_ROW = np.array([0.0, 0.0, 0.0, 1.0])
+_ROUNDING = 1e-8 + 1e-5 * _LAST_ROW
+"""Largest difference of the last row of a matrix from what it must be."""
 
 _MIN_RATIO = 1e-8
 """Length of the shortest to that of the longest edge of a voxel."""
@@ -156,6 +161,10 @@ class Grid:
 
     def canonical(self) -> Grid:
         """Return the grid with axes permuted and flipped to be as close as possible to R, A and S, as in nibabel."""
+        return self._canonical
+
+    @cached_property
+    def _canonical(self) -> Grid:
         axes, flips = self.canonical_axes()
         matrix = np.zeros((4, 4))
         matrix[3, 3] = 1
@@ -167,6 +176,10 @@ class Grid:
 
     def canonical_axes(self) -> tuple[Triple, tuple[bool, bool, bool]]:
         """Return for R, A and S the tensor axis closest to it, and whether that axis must be flipped."""
+        return self._canonical_axes
+
+    @cached_property
+    def _canonical_axes(self) -> tuple[Triple, tuple[bool, bool, bool]]:
         directions = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
         free_world, free_axes = [0, 1, 2], [0, 1, 2]
         chosen: dict[int, int] = {}
@@ -343,7 +356,7 @@ def parse_affine_matrix(matrix: Any, name: str, meaning: str) -> np.ndarray:
         raise GeometryError(f"{name} must have shape (4, 4), got {parsed.shape}; pass {meaning}")
     if not np.isfinite(parsed).all():
         raise GeometryError(f"{name} must be finite, got NaN or Inf; pass {meaning}")
-    if not np.allclose(parsed[3], (0, 0, 0, 1)):
+    if not (np.abs(parsed[3] - _LAST_ROW) <= _ROUNDING).all():
         raise GeometryError(f"{name} must have last row 0 0 0 1, got {parsed[3].tolist()}; pass {meaning}")
     parsed.setflags(write=False)
     return parsed

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 INTENT_VECTOR = 1007
 INTENT_DISPLACEMENT = 1006
+FIELD_INTENTS = INTENT_VECTOR, INTENT_DISPLACEMENT
 _WHOLE_FLOAT32 = 2**24
 """The largest integer up to which float32 represents all integers."""
 _UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units: unknown, metre, millimetre, micrometre
@@ -150,7 +151,7 @@ def has_right_angles(grid: Grid) -> bool:
 def _channel_axis(nifti: Nifti1Pair, channels: bool) -> int | None:
     """Return the axis of the channels, ``None`` for a single volume."""
     header: Any = nifti.header
-    is_field = int(header["intent_code"]) in (INTENT_VECTOR, INTENT_DISPLACEMENT)
+    is_field = int(header["intent_code"]) in FIELD_INTENTS
     if len(nifti.shape) == 2 and not is_field:
         return None
     return find_channel_axis(nifti.shape, channels=channels, is_field=is_field)

@@ -13,6 +13,7 @@ import numpy as np
 
 from convexadam._claims import check_claim
 from convexadam.errors import FileError, GeometryError
+from convexadam.io.nibabel_log import take_over_messages
 from convexadam.io.nifti import check_nifti
 from convexadam.io.reading import StrPath
 
@@ -59,13 +60,15 @@ def open_nifti(path: StrPath) -> Nifti1Pair:
     head = read_head(source)
     try:
         if not has_nifti_signature(head):
-            return check_nifti(nibabel.load(source))
+            with take_over_messages(source):
+                return check_nifti(nibabel.load(source))
         if not source.name.endswith(NIFTI_SUFFIXES):
             raise FileError(f"the name of a NIfTI file must end in .nii or .nii.gz, got {path}; rename it")
         kind = _tolerant_classes()[_class_name(head)]
-        if is_packed(source) == source.name.endswith(".gz") or not source.name.endswith((".nii", ".nii.gz")):
-            return kind.from_filename(source)  # type: ignore[no-any-return]
-        return kind.from_bytes(_read_whole(source, head))  # type: ignore[no-any-return]
+        as_named = is_packed(source) == source.name.endswith(".gz") or not source.name.endswith((".nii", ".nii.gz"))
+        with take_over_messages(source):
+            opened: Any = kind.from_filename(source) if as_named else kind.from_bytes(_read_whole(source, head))
+        return opened  # type: ignore[no-any-return]
     except (ImageFileError, HeaderDataError) as error:
         raise FileError(
             f"cannot read an image from {path}: it must be NIfTI or MGH ({error}); convert it to .nii.gz"

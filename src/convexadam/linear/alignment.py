@@ -27,7 +27,10 @@ from convexadam.linear.restriction import Restriction
 Init: TypeAlias = Literal["best", "header", "geometry", "moments"]
 
 _COARSE_RADIUS, _FINE_RADIUS = 6, 4
-"""Search radius in control points, on the coarsest level and on the others."""
+"""Largest search radius in control points on the coarsest level, and that on the others."""
+
+_REACH = 1 / 6
+"""Search radius on the coarsest level in control points, as a share of the voxels of a side: a third of the image."""
 
 
 @final
@@ -229,7 +232,7 @@ class LinearAlignment:
                 moving,
                 features,
                 voxels,
-                radius=_FINE_RADIUS if n else _COARSE_RADIUS,
+                radius=_FINE_RADIUS if n else min(_COARSE_RADIUS, round(_REACH * voxels ** (1 / 3))),
                 masks=masks,
                 restriction=restriction,
             )
@@ -241,7 +244,9 @@ class LinearAlignment:
         model: Model = "rigid" if self.model == "rigid" else "similarity"
         with self._make_fitter(level, is_refined=refine) as fitter:
             number = fitter.models[MODELS.index(model)]
-            fits = [fitter.fit(level.send(candidate.matrix), number) for candidate in candidates]
+            fits: list[Tensor] = []
+            for candidate in candidates:
+                fits.append(fitter.fit(level.send(candidate.matrix), number, known=fits if refine else ()))
             if refine:
                 return self._refine(fitter, (fixed, moving), masks, fallback, fits)
             chosen = fitter.measure(level.send(fallback.matrix), fitter.none).clone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from types import TracebackType
 from typing import final
 
@@ -51,6 +52,8 @@ class LevelFitter:
         self._close = (_NEAR if is_refined else _CONVERGED) * level.spacing_mm
         like = level.control_affine
         self._matrix = torch.empty_like(like)
+        self._start: Tensor | None = None
+        """Where the dissimilarity is known, on a CPU."""
         self._model = torch.empty((), dtype=torch.int32, device=like.device)
         self._active = torch.ones((), dtype=torch.bool, device=like.device)
         self._identity = send_constant(torch.eye(4, dtype=like.dtype, device="cpu"), like)
@@ -74,23 +77,33 @@ class LevelFitter:
         numbers = self._numbers if usable is None else torch.where(usable, self._numbers, self.none)
         return list(numbers[:, 0].unbind())
 
-    def fit(self, matrix: Float[Tensor, "4 4"], model: Shaped[Tensor, ""]) -> Float[Tensor, "4 4"]:
-        """Return a transform after some fits of a model, by its number in `MODELS`; 4x4, mm RAS+."""
+    def fit(
+        self, matrix: Float[Tensor, "4 4"], model: Shaped[Tensor, ""], known: Sequence[Float[Tensor, "4 4"]] = ()
+    ) -> Float[Tensor, "4 4"]:
+        """Return a transform after some fits of a model, by its number in `MODELS`; 4x4, mm RAS+.
+
+        It stops early at a transform that is close to one of those ``known``, from other starts.
+        """
         self._matrix.copy_(matrix)
         self._model.copy_(model)
         self._active.fill_(True)
         for _ in range(self._iterations):
             next(self._steps)
-            if not matrix.is_cuda and not self._active:
+            if not matrix.is_cuda and not (self._active and all(self._is_far(other) for other in known)):
                 break
         return self._matrix.clone()
+
+    def _is_far(self, other: Float[Tensor, "4 4"]) -> bool:
+        moved = self.level.corners_mm @ (self._matrix - other).T
+        return bool(moved.norm(dim=1).max() > self._close)
 
     def measure(self, matrix: Float[Tensor, "4 4"], model: Shaped[Tensor, ""]) -> Candidate:
         """Return how unlike the images are with a transform; on a GPU, in memory that the next step overwrites."""
         if matrix.is_cuda:
             self._matrix.copy_(matrix)
             next(self._steps)
-        else:
+        elif self._start is None or not torch.equal(matrix, self._start):
+            self._start = matrix
             self._dissimilarity = self.level.compute_dissimilarity(*self.level.extract_moving_features(matrix))
         values, weight = self._dissimilarity
         return Candidate(values=values, weight=weight, matrix=matrix, model=model)
@@ -119,6 +132,8 @@ class LevelFitter:
         moving, weight = level.extract_moving_features(matrix)
         if matrix.is_cuda:
             self._dissimilarity = level.compute_dissimilarity(moving, weight)
+        elif self._start is None:
+            self._start, self._dissimilarity = matrix.clone(), level.compute_dissimilarity(moving, weight)
         self._disp, self._weights = level.find_matches(moving, weight)
         update = self.fit_to((self._disp, self._weights), self._model, self._identity)
         apply_update(matrix, self._active, update, level.corners_mm, close=self._close)

@@ -10,35 +10,38 @@ from typing import TypeAlias, final
 import numpy as np
 import torch
 
-from convexadam._typing import Channels, Float, Points, Shaped, Tensor
+from convexadam._typing import Channels, Float, Tensor, Volume
 from convexadam.geometry import Grid, Image
 from convexadam.geometry.grid import sides_mm
-from convexadam.geometry.resample import resample
 from convexadam.geometry.tensors import quantiles
-from convexadam.geometry.to_grid import block_average, fill_outside_mask, select_mask_mode
+from convexadam.geometry.to_grid import block_average, fill_outside_mask
 from convexadam.kernels._device import chunk_size, send
 from convexadam.kernels.mutual_information import BINS, MARGIN, MutualInformation, mutual_information
 from convexadam.kernels.recording import recordable, repeat
 from convexadam.kernels.scoring_step import ScoringState, judge_step, propose_step
 from convexadam.kernels.smooth import smooth
 from convexadam.kernels.trimmed_fit import Model
-from convexadam.kernels.warp import sample_linear, sample_nearest
+from convexadam.kernels.warp import sample_linear
 from convexadam.linear.restriction import Restriction
+from convexadam.linear.samples import draw_points, have_data
 
 _SAMPLES = 100_000, 25_000
 """Points at which the images are compared, at the end and before."""
 
-_CELLS = 32
-"""Number of parts of the field of view along each axis, by which the points are ordered."""
+_ITERATIONS, _TRIAL = 16, 5
+"""Largest number of steps on a level, and from each of several starts, after which only the best goes on."""
 
-_ITERATIONS = 16
-"""Largest number of steps on a level."""
+_BASIN = 4.0
+"""Voxels of the level at the corners of the image within which two starts lead to the same maximum."""
 
 _CLOSE = 3e-3, 2e-2
 """Longest displacement by a step, in voxels of the level, at which it has converged, at the end and before."""
 
 _FACTORS, _FALL = (0.25, 4.0), 0.25
 """Range of the factor by which a step is longer than the information says, and its fall after a step that failed."""
+
+_FIRST, _FIRST_FILTERED = 1.0, 0.5
+"""That factor at the first step; the samples of filtered images depend on each other, and tell less than they say."""
 
 _QUANTILES = (0.001, 0.999)
 """Range of the intensities that has bins of its own; values beyond share the outer bins."""
@@ -52,9 +55,9 @@ _NO_INFORMATION = 1e-4
 _REACH = 4
 """Voxels of the level by which values are extended beyond a mask: further than the samples move on a level."""
 
-_INSET, _LARGEST_INSET = 1.0, 1 / 16
-"""Distance of the samples from the edge of both images at the start of a level, in voxels of the level, and at most as
-a share of the image: what leaves the image meets its repeated edge values, which pull the transform to the start."""
+_INSET = 1.0
+"""Distance of the samples from the edge of both images at the start of a level, in voxels of the level: what leaves the
+image meets its repeated edge values, which pull the transform to the start."""
 
 _TAPS = (0.25, 0.5, 0.25)
 """Filter of both images on the finest level, if they show one contrast: sampling folds detail that is finer than the
@@ -66,9 +69,6 @@ _SLAB = 2**20, 2**25
 _SAME_CONTRAST = 0.95
 """Correlation of the filtered images above which they show one contrast. With two, a filter moves edges apart, on all
 sides of an object alike: a model with scale follows them, rotations and translations do not."""
-
-_EDGE = 1e-3
-"""Voxels outside the outer voxel centres that are taken for rounding."""
 
 _DEGREES_OF_FREEDOM = ((BINS - 1 - 2 * MARGIN) * 151 / 315 - 1) ** 2
 """Of the joint histogram of unrelated images, each of whose bins has 151 / 315 of a sample's weight, the mean square of
@@ -148,47 +148,60 @@ def refine_transform(
     generators = send(torch.from_numpy(make_generators(model, restriction)), like)
     first, *others = (send(torch.from_numpy(np.array(start)), like) for start in starts)
     prepared = _Level(images, masks, finest_mm, level)
-    best, best_score = first, first.new_full((), -math.inf)
-    for start in _drop_similar([first, *others], images[0].grid, prepared.side_mm):
-        objective = _Objective(prepared, start)
-        refined = _maximise(objective, start, generators)
-        score = objective.overlap * objective(objective.place(refined)).value
-        best = torch.where(score > best_score, refined, best)
-        best_score = torch.maximum(score, best_score)
-    del prepared, objective
+    best = _choose_start(prepared, [first, *others], images[0].grid, generators)
+    best, _ = _maximise(_Objective(prepared, best), best, generators)
+    del prepared
     for number in range(level - 1, 0, -1):
-        best = _maximise(_Objective(_Level(images, masks, finest_mm, number), best), best, generators)
-    objective = _Objective(_Level(images, masks, finest_mm, 0, is_last=True, smoothing=True), best)
+        best, _ = _maximise(_Objective(_Level(images, masks, finest_mm, number), best), best, generators)
+    objective = _Objective(_Level(images, masks, finest_mm, 0, is_last=True), best)
     filtered = model == "rigid" or objective.correlates(best)
     if filtered:
-        best = _maximise(objective, best, generators)
-    del objective
-    objective = _Objective(_Level(images, masks, finest_mm, 0, is_last=True), best)
-    if not filtered:
-        best = _maximise(objective, best, generators)
-    # of the images as they are, whose voxels are independent samples
-    values = [objective(objective.place(matrix)).value for matrix in (first, best)]
-    before, after, overlap, *entries = torch.cat([torch.stack([*values, objective.overlap]), best.flatten()]).tolist()
+        best, _ = _maximise(objective, best, generators)
+    objective.level.read(images, masks)  # as they are: their voxels are independent samples
+    before = objective(objective.place(first)).value
+    if filtered:
+        after = objective(objective.place(best)).value
+    else:
+        best, after = _maximise(objective, best, generators)
+    *entries, low, high, overlap = torch.cat([best.flatten(), torch.stack([before, after, objective.overlap])]).tolist()
     return RefinedTransform(
         matrix=np.array(entries).reshape(4, 4),
-        before=before,
-        after=after,
+        before=low,
+        after=high,
         samples=objective.count_samples(overlap),
         parameters=len(generators),
     )
 
 
-def _drop_similar(matrices: list[Tensor], grid: Grid, distance_mm: float) -> list[Tensor]:
-    """Return the transforms without those that move all corners of a grid like an earlier one, within a distance."""
+def _choose_start(
+    level: _Level, starts: list[Tensor], grid: Grid, generators: Float[Tensor, "k 4 4"]
+) -> Float[Tensor, "4 4"]:
+    """Return the start from which a few steps lead to the highest value, after them if there are several."""
+    first, *others = starts
+    apart = [start for n, start in enumerate(others) if _distance_mm(start, starts[: n + 1], grid) > level.side_mm]
+    if not apart:
+        return first
+    best, best_score, tried = first, first.new_full((), -math.inf), list[Tensor]()
+    for start in [*apart, first]:
+        if not start.is_cuda and _distance_mm(start, tried, grid) < _BASIN * level.side_mm:
+            continue
+        objective = _Objective(level, start)
+        refined, value = _maximise(objective, start, generators, iterations=_TRIAL)
+        score = objective.overlap * value
+        best = torch.where(score > best_score, refined, best)
+        best_score = torch.maximum(score, best_score)
+        tried.append(refined)
+    return best
+
+
+def _distance_mm(matrix: Float[Tensor, "4 4"], others: list[Tensor], grid: Grid) -> float:
+    """Return the largest distance at the corners of a grid from the closest of other transforms."""
     ends = [(0.0, n - 1.0) for n in grid.shape]
     index = torch.tensor(list(itertools.product(*ends)), dtype=torch.float64, device="cpu")
-    corners = send(grid.index_to_world(index), matrices[0])
-    kept: list[Tensor] = []
-    for matrix in matrices:
-        moved = [corners @ (matrix - other)[:3, :3].T + (matrix - other)[:3, 3] for other in kept]
-        if all(float(difference.norm(dim=1).max()) > distance_mm for difference in moved):
-            kept.append(matrix)
-    return kept
+    corners = send(grid.index_to_world(index), matrix)
+    differences = [matrix - other for other in others]
+    moved = [corners @ difference[:3, :3].T + difference[:3, 3] for difference in differences]
+    return min((float(lengths.norm(dim=1).max()) for lengths in moved), default=math.inf)
 
 
 def make_generators(model: Model, restriction: Restriction | None = None) -> np.ndarray:
@@ -225,23 +238,28 @@ class _Level:
         number: int,
         *,
         is_last: bool = False,
-        smoothing: bool = False,
     ) -> None:
-        count, close = (by_level[0 if is_last else 1] for by_level in (_SAMPLES, _CLOSE))
-        self.side_mm, self.close = finest_mm * 2**number, close
+        count, self.close = (_SAMPLES[0], _CLOSE[0]) if is_last else (_SAMPLES[1], _CLOSE[1])
+        self.side_mm = finest_mm * 2**number
+        grid, like = images[0].grid, images[0].data.new_empty(0, dtype=torch.float64)
+        self.points = draw_points(grid, count, like=like)
+        identity = torch.eye(4, dtype=like.dtype, device=like.device)
+        self.in_fixed = have_data(grid, masks[0], self.points, identity, _INSET * self.side_mm)
+        self.moving_grid, self.moving_mask = images[1].grid, masks[1]
+        self.read(images, masks, smoothing=is_last)
+
+    def read(self, images: _Pair, masks: _Masks, *, smoothing: bool = False) -> None:
+        """Read both images, in place of those that were read before."""
+        self.factor = _FIRST_FILTERED if smoothing else _FIRST
+        self.channels: list[tuple[Volume, Volume]] = []  # all four need not be in memory at once
         coarse = [
             fill_outside_mask(block_average(image, self.side_mm, mask), mask, _REACH * self.side_mm)
             for image, mask in zip(images, masks, strict=True)
         ]
-        like = images[0].data.new_empty(0, dtype=torch.float64)
-        self.points = _draw_points(images[0].grid, round(count), like=like)
-        self.in_fixed = _have_data(images[0].grid, masks[0], self.points, _INSET * self.side_mm)
-        self.moving_grid, self.moving_mask = images[1].grid, masks[1]
         self.voxels = coarse[0].data[0].numel()
-        self.to_index = [send(torch.from_numpy(np.linalg.inv(image.grid.affine)), like) for image in coarse]
-        self.channels = list(
-            zip(*(_smooth(_to_bins(image)) if smoothing else _to_bins(image) for image in coarse), strict=True)
-        )
+        self.to_index = [send(torch.from_numpy(np.linalg.inv(image.grid.affine)), self.points) for image in coarse]
+        bins = (_smooth(_to_bins(image)) if smoothing else _to_bins(image) for image in coarse)
+        self.channels = list(zip(*bins, strict=True))
 
 
 class _Objective:
@@ -249,27 +267,29 @@ class _Objective:
 
     def __init__(self, level: _Level, matrix: Float[Tensor, "4 4"]) -> None:
         self.level, points = level, level.points
-        moved = points @ matrix[:3, :3].T + matrix[:3, 3]
-        inset_mm = _INSET * level.side_mm
-        in_both = level.in_fixed & _have_data(level.moving_grid, level.moving_mask, moved, inset_mm)
+        in_both = level.in_fixed & have_data(
+            level.moving_grid, level.moving_mask, points, matrix, _INSET * level.side_mm
+        )
         self.overlap, self._used = in_both.double().mean(), None
         if points.is_cuda:  # to know how many there are would be to wait
-            self._used, share = in_both, in_both.to(points.dtype)[:, None] / in_both.sum().clamp_min(1)
-            centre = (share * points).sum(0)
+            self._used, share = in_both, in_both.to(points.dtype) / in_both.sum().clamp_min(1)
+            centre = (share * points).sum(1, keepdim=True)
             squared_radius = (share * (points - centre).square()).sum()
         else:
-            points = points[in_both] if self.overlap > 0 else points[:1]  # without overlap any step is as good
-            centre = points.mean(0)
-            squared_radius = (points - centre).square().sum(1).mean()
+            points = (
+                points[:, in_both.nonzero()[:, 0]] if self.overlap > 0 else points[:, :1]
+            )  # without overlap any step is as good
+            centre = points.mean(1, keepdim=True)
+            squared_radius = 3 * (points - centre).square().mean()
         self.radius = squared_radius.sqrt().clamp_min(level.side_mm)
-        self.points = ((points - centre) / self.radius).float()
+        self.points = ((points - centre) / self.radius).float().T.contiguous()
         self._to_mm = torch.eye(4, dtype=points.dtype, device=points.device)
         self._to_mm[:3, :3] *= self.radius
-        self._to_mm[:3, 3] = centre
+        self._to_mm[:3, 3:] = centre
 
     def count_samples(self, overlap: float) -> int:
         """Return the number of independent samples; see `RefinedTransform`."""
-        return max(1, min(round(overlap * len(self.level.points)), round(overlap * self.level.voxels)))
+        return max(1, min(round(overlap * self.level.points.shape[1]), round(overlap * self.level.voxels)))
 
     def place(self, matrix: Float[Tensor, "4 4"]) -> Float[Tensor, "2 4 4"]:
         """Return the maps from points to both images, in mm, for a transform."""
@@ -304,10 +324,14 @@ class _Objective:
 
 
 def _maximise(
-    objective: _Objective, matrix: Float[Tensor, "4 4"], generators: Float[Tensor, "k 4 4"]
-) -> Float[Tensor, "4 4"]:
+    objective: _Objective,
+    matrix: Float[Tensor, "4 4"],
+    generators: Float[Tensor, "k 4 4"],
+    iterations: int = _ITERATIONS,
+) -> tuple[Float[Tensor, "4 4"], Float[Tensor, ""]]:
+    """Return the matrix of the maximum, and the value there."""
     placement = objective.place(matrix)
-    state = ScoringState(placement, objective(placement), matrix.new_ones(()))
+    state = ScoringState(placement, objective(placement), matrix.new_full((), objective.level.factor))
     step = matrix.new_empty(0)
 
     def move() -> None:
@@ -316,52 +340,12 @@ def _maximise(
         judge_step(state, proposed, objective(proposed), step, generators, factors=_FACTORS, fall=_FALL)
 
     record = recordable(objective.points)
-    for _ in repeat(move, range(_ITERATIONS), record_on=matrix.device if record else None):
+    for _ in repeat(move, range(iterations), record_on=matrix.device if record else None):
         # on a GPU, to know that it has converged would be to wait
         level = objective.level
         if not matrix.is_cuda and step.abs().max() * objective.radius < level.close * level.side_mm:
             break
-    result: Tensor = state.placement[1] @ torch.linalg.inv_ex(state.placement[0])[0]
-    return result
-
-
-def _draw_points(grid: Grid, count: int, like: Tensor) -> Points:
-    """Return points in mm, ``(n, 3)`` float64, spread evenly over the field of view.
-
-    They follow an additive recurrence of low discrepancy (Roberts, 2018, after Korobov), off the voxel centres, so that
-    interpolation smooths both images alike at any transform. Points that are close to each other follow each other:
-    their voxels are in the cache together.
-    """
-    root = 1.2207440846057596  # of x^4 = x + 1
-    steps = torch.tensor([root**-1, root**-2, root**-3], dtype=torch.float64, device="cpu")
-    share = (0.5 + torch.arange(1, count + 1, dtype=torch.float64, device="cpu")[:, None] * steps) % 1.0
-    cells = (share * _CELLS).floor() @ torch.tensor([_CELLS**2, _CELLS, 1.0], dtype=torch.float64, device="cpu")
-    share = share[np.argsort(cells.numpy().astype(np.uint16), kind="stable")]  # which counts integers of 16 bits
-    last = torch.tensor(grid.shape, dtype=torch.float64, device="cpu") - 1
-    return grid.index_to_world(send(share * last, like))
-
-
-def _have_data(grid: Grid, mask: Image | None, points: Points, inset_mm: float) -> Shaped[Tensor, " n"]:
-    """Return which points lie within the outer voxel centres of a grid, at a distance from them, and in the mask.
-
-    Along an axis with one voxel, those within that voxel.
-    """
-    index = grid.world_to_index(points)
-    insets = [
-        min(inset_mm / side, _LARGEST_INSET * (n - 1)) for n, side in zip(grid.shape, grid.spacing_mm, strict=True)
-    ]
-    ends = [
-        (-0.5, 0.5) if n == 1 else (inset - _EDGE, n - 1 - inset + _EDGE)
-        for n, inset in zip(grid.shape, insets, strict=True)
-    ]
-    first, last = send(torch.tensor(ends, dtype=index.dtype, device="cpu").T, index)
-    inside: Tensor = ((index >= first) & (index <= last)).all(1)
-    if mask is None:
-        return inside
-    weight = sample_nearest(
-        resample(mask, grid, mode=select_mask_mode(mask), fill_value=0.0).data, index.T[..., None, None]
-    )
-    return inside & (weight[0, :, 0, 0] > 0.5)
+    return state.placement[1] @ torch.linalg.inv_ex(state.placement[0])[0], state.current.value
 
 
 def _to_bins(image: Image) -> Channels:

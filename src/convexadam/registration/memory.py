@@ -32,9 +32,9 @@ _FLOAT, _HALF = 4, 2
 _SCRATCH = 3_000_000
 """Bytes of working memory of the compiled kernels on a few threads, independent of the volume."""
 
-_LINEAR_PER_VOXEL, _LINEAR_IN_FLIGHT, _LINEAR_SEARCH = 8, (11, 2**22), 31_000_000
-"""Bytes of a registration that is linear alone: both images in bins, and for each voxel of a chunk of at most so many
-what is filtered or measured at a time; or its search."""
+_LINEAR_PER_VOXEL, _LINEAR_IN_FLIGHT, _LINEAR_SAMPLES = 8, (16, 2**20), 6_000_000
+"""Bytes of a registration that is linear alone: both images in bins; for each voxel of a slab of at most so many, what
+is filtered at a time; and the samples. The search takes less."""
 
 _ALIGNMENT = 270, 125
 """Bytes for each voxel of the first level of a linear alignment before deformable stages, and of the others."""
@@ -61,8 +61,8 @@ def estimate_memory(
     """Estimate the peak memory that `register` takes beyond its inputs, in bytes.
 
     For images of one channel without masks, and the compiled kernels on a few threads; measured on the CPU, where it
-    is right to 15 % for the deformable presets from 128^3 voxels on, and at most 24 % too high for linear ones. In
-    smaller volumes, pairs that need no linear alignment take less.
+    is right to 15 % for the deformable presets from 128^3 voxels on, and to 27 % for linear ones, whose runs differ by
+    as much. In smaller volumes, pairs that need no linear alignment take less.
     Components say what they take (`convexadam.features` and `convexadam.continuous.HasMemory`). The memory of a network
     is not included (`NNUNetFeatures`, `TorchScriptFeatures`): it is added while features are extracted.
 
@@ -111,7 +111,7 @@ def estimate_on_grid(
     if config.is_linear:
         per_voxel, most = _LINEAR_IN_FLIGHT
         in_flight = per_voxel * min(native.n_voxels, most)
-        return max(_LINEAR_SEARCH, _LINEAR_PER_VOXEL * native.n_voxels + in_flight) + _SCRATCH
+        return _LINEAR_PER_VOXEL * native.n_voxels + in_flight + _LINEAR_SAMPLES + _SCRATCH
     resampled = 0 if grid.is_close(native) else native.n_voxels
     searched, refined = config.features, config.continuous_features or config.features
     search_channels, refine_channels = (

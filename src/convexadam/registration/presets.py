@@ -252,7 +252,8 @@ def _make_published() -> RegistrationConfig:
 
 
 def _make_linear(model: Model) -> RegistrationConfig:
-    return RegistrationConfig(linear=LinearAlignment(model=model), discrete=None, continuous=None, landmarks=None)
+    start = LinearAlignment(model=model, voxels_per_level=(16_000,))  # what it finds is refined to the images' voxels
+    return RegistrationConfig(linear=start, discrete=None, continuous=None, landmarks=None)
 
 
 _BUILT_IN = (

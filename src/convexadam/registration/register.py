@@ -321,7 +321,12 @@ def _search_and_refine(
         fields, level = search(pair, levels)
         del levels
     with clock.stage("continuous"):
-        if fields is None:  # no contrast in one of the images
+        if fields is None:
+            warnings.warn(
+                "an image has no contrast in its field of view and mask, so that nothing was compared and nothing "
+                "moves beyond the initial transform; check the values of both images there",
+                stacklevel=6,
+            )
             return level, ForwardBackward(forward=level.zero_displacement(), spacing=level.spacing)
         if pair.config.continuous is not None:
             del level

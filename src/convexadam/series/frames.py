@@ -15,8 +15,9 @@ import torch
 from convexadam.errors import FileError, GeometryError, InputError
 from convexadam.geometry import Image
 from convexadam.io import atomic_path, read_image
-from convexadam.io.nifti import make_nifti, to_nifti_array
-from convexadam.io.nifti_file import load_nifti
+from convexadam.io.images import find_itk_reader
+from convexadam.io.nifti import FIELD_INTENTS, make_nifti, to_nifti_array
+from convexadam.io.nifti_file import is_mgh, load_nifti, open_nifti, read_head
 from convexadam.io.reading import StrPath
 
 
@@ -71,7 +72,8 @@ def read_series(source: StrPath | Sequence[StrPath]) -> FrameSeries:
     FileError
         If a file cannot be read, or no file has such a name.
     InputError, GeometryError
-        If there are fewer than two frames, or they lie on different grids.
+        If there are fewer than two frames, or they lie on different grids; if a file holds vectors, such as a
+        displacement field.
 
     Examples
     --------
@@ -89,6 +91,8 @@ def read_series(source: StrPath | Sequence[StrPath]) -> FrameSeries:
     if len(names) > 1:
         return FrameSeries(frames=tuple(read_image(name) for name in names))
     image = read_image(names[0], channels=True)
+    if len(image.data) > 1:
+        _check_frames(Path(names[0]))
     frames = tuple(Image(volume[None], image.grid) for volume in image.data)
     return FrameSeries(frames=frames, step_s=_read_step(Path(names[0])))
 
@@ -129,6 +133,24 @@ def average_frames(frames: Sequence[Image]) -> Image:
     for frame in frames:
         total += frame.data[0].cpu()
     return Image((total / len(frames)).float()[None], frames[0].grid)
+
+
+def _check_frames(path: Path) -> None:
+    """Raise `InputError` if the values of a file are vectors: those of a field, or of another format than NIfTI."""
+    if path.is_dir() or is_mgh(read_head(path)):
+        return
+    if find_itk_reader(path) is not None:
+        found = "vectors"
+    else:
+        nifti = open_nifti(path)
+        header: Any = nifti.header
+        if int(header["intent_code"]) not in FIELD_INTENTS and all(n == 1 for n in nifti.shape[4:]):
+            return
+        found = f"vectors (shape {nifti.shape}, intent {int(header['intent_code'])})"
+    raise InputError(
+        f"frames must follow each other along the fourth axis of a NIfTI file, got {found} in {path}; apply a field "
+        "with convexadam warp, and write frames as (i, j, k, time) without an intent"
+    )
 
 
 def _read_step(path: Path) -> float:
