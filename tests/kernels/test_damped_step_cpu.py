@@ -31,7 +31,7 @@ def _after(function: Any) -> Any:
         changed = means.clone() if means.is_contiguous() else scattered(means)
         gain = function(slopes, changed, **options)
         gain = gain[1] if isinstance(gain, tuple) else gain
-        g, v = slopes.double(), changed[:3].double()
+        g, v = (m.double().contiguous() for m in (slopes, changed[:3]))  # sums depend on strides
         terms = (g[:3] * v).abs().sum() + (g[3] * v.square()).sum() / 2
         return changed, gain / terms
 
