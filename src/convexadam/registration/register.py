@@ -323,8 +323,9 @@ def _search_and_refine(
     with clock.stage("continuous"):
         if fields is None:
             warnings.warn(
-                "an image has no contrast in its field of view and mask, so that nothing was compared and nothing "
-                "moves beyond the initial transform; check the values of both images there",
+                "an image has no contrast within its field of view and mask, or no more than one control point, so "
+                "that nothing was compared and nothing moves beyond the initial transform; check the values of both "
+                "images there, or set a finer spacing",
                 stacklevel=6,
             )
             return level, ForwardBackward(forward=level.zero_displacement(), spacing=level.spacing)
