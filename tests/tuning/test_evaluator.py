@@ -187,6 +187,7 @@ def test_a_search_alone(labelled: tuple[PairFiles, ...]) -> None:
     assert torch.equal(result.transform(config).disp_mm, register_files(labelled[0], config))
 
 
+@pytest.mark.filterwarnings("ignore:an image has no contrast")  # these features are zeros
 def test_without_a_search_the_features_of_the_refinement_decide_on_contrast(labelled: tuple[PairFiles, ...]) -> None:
     def zero(image: Image, /, *, weight: torch.Tensor | None = None) -> torch.Tensor:
         return torch.zeros_like(image.data, dtype=torch.float32)

@@ -149,20 +149,20 @@ def refine_transform(
     first, *others = (send(torch.from_numpy(np.array(start)), like) for start in starts)
     prepared = _Level(images, masks, finest_mm, level)
     best = _choose_start(prepared, [first, *others], images[0].grid, generators)
-    best, _ = _maximise(_Objective(prepared, best), best, generators)
+    best, _ = _maximise(_Objective(prepared, best), best, generators, _ITERATIONS)
     del prepared
     for number in range(level - 1, 0, -1):
-        best, _ = _maximise(_Objective(_Level(images, masks, finest_mm, number), best), best, generators)
+        best, _ = _maximise(_Objective(_Level(images, masks, finest_mm, number), best), best, generators, _ITERATIONS)
     objective = _Objective(_Level(images, masks, finest_mm, 0, is_last=True), best)
     filtered = model == "rigid" or objective.correlates(best)
     if filtered:
-        best, _ = _maximise(objective, best, generators)
+        best, _ = _maximise(objective, best, generators, _ITERATIONS)
     objective.level.read(images, masks)  # as they are: their voxels are independent samples
     before = objective(objective.place(first)).value
     if filtered:
         after = objective(objective.place(best)).value
     else:
-        best, after = _maximise(objective, best, generators)
+        best, after = _maximise(objective, best, generators, _ITERATIONS)
     *entries, low, high, overlap = torch.cat([best.flatten(), torch.stack([before, after, objective.overlap])]).tolist()
     return RefinedTransform(
         matrix=np.array(entries).reshape(4, 4),
@@ -186,7 +186,7 @@ def _choose_start(
         if not start.is_cuda and _distance_mm(start, tried, grid) < _BASIN * level.side_mm:
             continue
         objective = _Objective(level, start)
-        refined, value = _maximise(objective, start, generators, iterations=_TRIAL)
+        refined, value = _maximise(objective, start, generators, _TRIAL)
         score = objective.overlap * value
         best = torch.where(score > best_score, refined, best)
         best_score = torch.maximum(score, best_score)
@@ -327,7 +327,7 @@ def _maximise(
     objective: _Objective,
     matrix: Float[Tensor, "4 4"],
     generators: Float[Tensor, "k 4 4"],
-    iterations: int = _ITERATIONS,
+    iterations: int,
 ) -> tuple[Float[Tensor, "4 4"], Float[Tensor, ""]]:
     """Return the matrix of the maximum, and the value there."""
     placement = objective.place(matrix)
