@@ -276,9 +276,8 @@ class _Objective:
             centre = (share * points).sum(1, keepdim=True)
             squared_radius = (share * (points - centre).square()).sum()
         else:
-            points = (
-                points[:, in_both.nonzero()[:, 0]] if self.overlap > 0 else points[:, :1]
-            )  # without overlap any step is as good
+            # without overlap any step is as good
+            points = points[:, in_both.nonzero()[:, 0]] if self.overlap > 0 else points[:, :1]
             centre = points.mean(1, keepdim=True)
             squared_radius = 3 * (points - centre).square().mean()
         self.radius = squared_radius.sqrt().clamp_min(level.side_mm)
