@@ -128,12 +128,12 @@ def _smooth(disp_mm: Field, low: Shaped[Tensor, "i j k"], core: Box, half: int, 
     weight = along_axes((along_axes(marked[None], spread) > 0).to(kind), mean)[0]
     ticks = [torch.arange(n, dtype=kind, device=field.device) for n in marked.shape]
     border = [matrix @ t - t for matrix, t in zip(mean, ticks, strict=True)]
-    for component in range(3):
-        values = field[component : component + 1].to(kind).contiguous()  # products depend on strides, by roundings
-        change = along_axes(values, mean)[0].sub_(field[component])
-        for axis, line in enumerate(border):
-            change -= float(slopes[component, axis]) * line.reshape([-1 if a == axis else 1 for a in range(3)])
-        field[component] += change.mul_(weight)
+    values = field.to(kind).contiguous()  # products depend on strides, by roundings
+    change = along_axes(values, mean).sub_(field)
+    for component, axis in itertools.product(range(3), range(3)):
+        line = border[axis].reshape([-1 if a == axis else 1 for a in range(3)])
+        change[component] -= float(slopes[component, axis]) * line
+    field += change.mul_(weight)
 
 
 def _kernel_radius(half: int) -> int:
