@@ -338,7 +338,12 @@ class Refinement:
         return self.levels[number]
 
     def _refine_forward(
-        self, number: int, features: FeatureLevel, start: ForwardBackward, mask: Volume | None, iterations: tuple[int, ...]
+        self,
+        number: int,
+        features: FeatureLevel,
+        start: ForwardBackward,
+        mask: Volume | None,
+        iterations: tuple[int, ...],
     ) -> Iterator[tuple[int, ForwardBackward]]:
         """Yield the iterations asked for and the last one, with displacements of their own memory."""
         steps = select(self._minimise(number, features, start.forward, mask), iterations)
@@ -347,7 +352,12 @@ class Refinement:
             yield iteration, ForwardBackward(forward=forward, spacing=features.spacing)
 
     def _refine_both(
-        self, number: int, features: FeatureLevel, start: ForwardBackward, mask: Volume | None, iterations: tuple[int, ...]
+        self,
+        number: int,
+        features: FeatureLevel,
+        start: ForwardBackward,
+        mask: Volume | None,
+        iterations: tuple[int, ...],
     ) -> Iterator[tuple[int, ForwardBackward]]:
         """Do as `_refine_forward`, in both directions: one after the other, which takes the memory of one."""
         backward_start = estimate_inverse(start.forward) if start.backward is None else start.backward
