@@ -56,6 +56,11 @@ class WarpSsd:
         """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
         return self._run(displacement, diffusion, out, with_value=1)
 
+    def value(self, displacement: Field) -> Float[Tensor, ""]:
+        """See `convexadam.kernels.warp_ssd.SquaredDifferences`."""
+        nothing = empty(0, *displacement.shape[1:])
+        return self._sum_and_write(displacement, 0.0, nothing, nothing, with_value=1)
+
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
         return self._run(displacement, diffusion, out)[1]
@@ -77,15 +82,29 @@ class WarpSsd:
         with_value: int = 0,
         trace: Float[Tensor, "1 i j k"] | None = None,
     ) -> tuple[Float[Tensor, ""], Field]:
-        gradient, slopes = get_output(out, like=displacement), empty(0, 1, 1, 1) if trace is None else trace
+        gradient, nothing = get_output(out, like=displacement), empty(0, *displacement.shape[1:])
+        slopes = nothing if trace is None else trace
+        value = self._sum_and_write(displacement, diffusion, gradient, slopes, with_value=with_value)
+        return value, gradient if out is None or out is gradient else out.copy_(gradient)
+
+    def _sum_and_write(
+        self,
+        displacement: Field,
+        diffusion: float,
+        gradient: Float[Tensor, "g i j k"],
+        slopes: Float[Tensor, "t i j k"],
+        *,
+        with_value: int,
+    ) -> Float[Tensor, ""]:
+        """Write the gradient and the curvature, if they have channels, and return the value."""
         points = displacement[0].numel()
         scales = np.float32(2 / points), np.float32(2 * diffusion / (3 * points)), self._limit
         arrays = (*self._features, *to_numpy(displacement), *self._weights, *to_numpy(gradient, slopes))
         limited = int(self._limit > 0)
-        constants = self._channels, make_constant(max(with_value, limited)), make_constant(len(slopes))
+        written = make_constant(min(len(gradient), 1)), make_constant(len(slopes))
+        constants = self._channels, make_constant(max(with_value, limited)), *written
         value = sum(run_in_slabs(_gradient, displacement.shape[1], *arrays, *scales, *constants)) / points
-        result = gradient if out is None or out is gradient else out.copy_(gradient)
-        return torch.tensor(value, dtype=torch.float32, device="cpu"), result
+        return torch.tensor(value, dtype=torch.float32, device="cpu")
 
 
 def _limit(outlier: float | Float[Tensor, ""] | None) -> np.float32:
@@ -194,9 +213,10 @@ def _gradient(
     limit,
     channels,
     with_value,
+    with_gradient,
     with_trace,
 ):
-    """Compute the gradient of the planes ``first ... last - 1``, and a curvature if ``with_trace``.
+    """Compute the gradient of the planes ``first ... last - 1`` if ``with_gradient``, a curvature if ``with_trace``.
 
     Returns the sum of squared differences if ``with_value``.
     """
@@ -255,14 +275,17 @@ def _gradient(
                     residual = warped - fixed_values[fixed_row + c]
                     if len(with_value) > 0:
                         squared += residual * residual
-                    g0 += residual * along_i
-                    g1 += residual * along_j
-                    g2 += residual * along_k
+                    if len(with_gradient) > 0:
+                        g0 += residual * along_i
+                        g1 += residual * along_j
+                        g2 += residual * along_k
                     if len(with_trace) > 0:
                         h0 += along_i * along_i
                         h1 += along_j * along_j
                         h2 += along_k * along_k
-                sums[0, k], sums[1, k], sums[2, k], sums[3, k] = g0, g1, g2, squared
+                sums[3, k] = squared
+                if len(with_gradient) > 0:
+                    sums[0, k], sums[1, k], sums[2, k] = g0, g1, g2
                 if len(with_trace) > 0:
                     sums[4, k], sums[5, k], sums[6, k] = h0, h1, h2
             part = _ZERO
@@ -274,11 +297,12 @@ def _gradient(
                 if len(with_trace) > 0:
                     trace = sums[4, k] * free[0, k] + sums[5, k] * free[1, k] + sums[6, k] * free[2, k]
                     slopes[row + k] = factor * _THIRD * trace
-                sums[0, k] *= factor * free[0, k]
-                sums[1, k] *= factor * free[1, k]
-                sums[2, k] *= factor * free[2, k]
+                if len(with_gradient) > 0:
+                    sums[0, k] *= factor * free[0, k]
+                    sums[1, k] *= factor * free[1, k]
+                    sums[2, k] *= factor * free[2, k]
             loss += part
-            for a in range(3):
+            for a in range(3 * len(with_gradient)):
                 line, start = sums[a], np.uintp(a * volume + row)
                 for k in range(n2):
                     target[start + np.uintp(k)] = line[k]
