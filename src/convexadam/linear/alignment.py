@@ -360,4 +360,5 @@ class LinearAlignment:
 
 def _choose_coarse_radius(voxels: int) -> int:
     """Return the search radius on the coarsest level in control points, for as many voxels."""
-    return min(_COARSE_RADIUS, round(_LARGEST_MOTION * voxels ** (1 / 3) / SPACING))
+    side: float = voxels ** (1 / 3)
+    return min(_COARSE_RADIUS, round(_LARGEST_MOTION * side / SPACING))
