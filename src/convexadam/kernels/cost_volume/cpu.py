@@ -91,7 +91,9 @@ def _compute_groups(first, last, fixed, moving, fixed_weight, moving_weight, out
     channels, n0, n1, row_length = fixed.shape
     plane = n1 * row_length
     arrays = fixed.reshape(-1), moving.reshape(-1), fixed_weight.reshape(-1), moving_weight.reshape(-1)
-    most = np.diff(groups).max()
+    most = 0  # displacements of a group
+    for group in range(len(groups) - 1):
+        most = max(most, groups[group + 1] - groups[group])
     costs = np.zeros((most, plane + 2 * _RADIUS), np.float32)  # of one plane, surrounded by zeros
     shares = np.zeros_like(costs)
     rows = np.zeros(plane + 2 * _RADIUS * row_length, np.float32)
@@ -230,7 +232,10 @@ def _fill_gaps(first, last, costs):
                     count[n] += np.float32(0) if gap else np.float32(1)
             for n in range(size):
                 total[n] += partial[n]
-        if count[:size].min() == labels:
+        least = count[0]
+        for n in range(size):
+            least = min(least, count[n])
+        if least == labels:
             continue
         for n in range(size):
             write(fill, n, total[n] / max(count[n], np.float32(1)))

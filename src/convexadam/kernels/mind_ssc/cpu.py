@@ -204,7 +204,7 @@ def _write_descriptors(first, last, image, weight, out, spacings, starts, lower,
                 for c in range(channels):
                     _exponential(distances[c], minimum, variance)
                 for s in range(len(spacings)):
-                    if spacings[s].max() == 1:
+                    if _is_voxel(spacings[s]):
                         _write_row(distances, weights, out[starts[s] + (i * n1 + j) * n2 :], n0 * n1 * n2)
                         continue
                     share, block_total = (
@@ -218,7 +218,7 @@ def _write_descriptors(first, last, image, weight, out, spacings, starts, lower,
                         for k in range(n2):
                             total[k] += weights[k] * row[k]
             for s in range(len(spacings)):
-                if spacings[s].max() > 1 and (i + 1) % spacings[s, 0] == 0:
+                if not _is_voxel(spacings[s]) and (i + 1) % spacings[s, 0] == 0:
                     _write_blocks(
                         i // spacings[s, 0],
                         start,
@@ -230,6 +230,13 @@ def _write_descriptors(first, last, image, weight, out, spacings, starts, lower,
                         out[starts[s] :],
                     )
                     totals[s], shares[s] = 0, 0
+
+
+@no_type_check
+@compile_kernel
+def _is_voxel(spacing):
+    """Whether a block is a single voxel."""
+    return spacing[0] * spacing[1] * spacing[2] == 1
 
 
 @no_type_check
