@@ -6,8 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from quick_interpreter import run_few_programs
 
 QUICK_WHEN_INTERPRETED = ("errs_no_more_than_torch", "small_volumes", "no_other_displacement_costs_less")
+
+SEVERAL_PROGRAMS = (*QUICK_WHEN_INTERPRETED, "err_no_more_than_torch", "several", "larger_than_a_box", "factors")
+"""Tests in which programs are as large as on a device, with volumes that are larger than one along each axis."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -20,6 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         interpreted = item.path.name.endswith("_triton.py") and not torch.cuda.is_available()
         if interpreted and not any(name in item.name for name in QUICK_WHEN_INTERPRETED):
             item.add_marker(pytest.mark.long)
+
+
+@pytest.fixture(autouse=True)
+def few_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interpret as few programs as possible where their number is not the point."""
+    if not torch.cuda.is_available() and not any(name in request.node.name for name in SEVERAL_PROGRAMS):
+        run_few_programs(monkeypatch)
 
 
 @pytest.fixture(params=[1, 3], ids=["1 thread", "3 threads"])
