@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 
+MARK = "convexadam_hastened"
+"""Attribute of the interpreter's module after the first call."""
+
+PACKAGE = "convexadam.kernels"
+
+
 def hasten() -> None:
     """Save a third of the interpreter's time, if it has been imported; what this version lacks is left as it is."""
     interpreter = sys.modules.get("triton.runtime.interpreter")
-    if interpreter is None:
+    if interpreter is None or hasattr(interpreter, MARK):
         return
+    setattr(interpreter, MARK, True)
     builder, core = interpreter.interpreter_builder, interpreter.tl.core
     object.__setattr__(builder.options, "sanitize_overflow", False)  # no index of a small volume exceeds 32 bits
     if hasattr(interpreter, "_patch_builtin") and hasattr(interpreter, "_patch_attr"):
@@ -80,13 +89,24 @@ FEW_PROGRAMS = {
     "_ACROSS": (4, 16, 64),
     "_ALONG": (64, 16, 1),
     "_COLUMN": (32, 8, 16),
+    "local_normalisation._PARTS": 2,
 }
-"""Values per program of which a small volume needs one program only, by the name of the constant."""
+"""Values per program of which a small volume needs one program only, by the name of the constant in any module."""
 
 
 def run_few_programs(patch: pytest.MonkeyPatch) -> None:
     """Let a program compute more values: it takes the interpreter as long as one with few."""
     for name, module in list(sys.modules.items()):
-        if name.startswith("convexadam.kernels.") and name.endswith(".triton"):
-            for constant in FEW_PROGRAMS.keys() & vars(module).keys():
-                patch.setattr(module, constant, FEW_PROGRAMS[constant])
+        if name.startswith(PACKAGE) and name.endswith(".triton"):
+            for key, value in FEW_PROGRAMS.items():
+                folder, _, constant = key.rpartition(".")
+                if hasattr(module, constant) and folder in ("", name.split(".")[-2]):
+                    patch.setattr(module, constant, value)
+
+
+def import_kernels() -> None:
+    """Import the kernels for GPUs, which registrations import when they need them."""
+    import convexadam.kernels  # late: its annotations are checked only if pytest has begun when it is imported
+
+    for path in Path(*convexadam.kernels.__path__).glob("*/triton.py"):
+        importlib.import_module(f"{PACKAGE}.{path.parent.name}.triton")
