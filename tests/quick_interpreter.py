@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-
 MARK = "convexadam_hastened"
 """Attribute of the interpreter's module after the first call."""
 

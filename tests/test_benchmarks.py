@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -100,6 +101,12 @@ def ablation() -> Iterator[Any]:
 def optimisers() -> Iterator[Any]:
     with load_script(BENCHMARKS / "pairs" / "optimisers.py") as module:
         yield module
+
+
+@pytest.fixture
+def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the workers, whose times are not looked at, from a process that has imported the library."""
+    monkeypatch.setattr(subprocess, "run", forked.run)
 
 
 def write_pair(folder: Path, *, outside: bool = True) -> Any:
@@ -457,6 +464,7 @@ def test_seconds_on_file_are_kept_where_memory_alone_is_measured(scaling: Any) -
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("quick_workers")
 def test_scaling_of_two_small_sizes(scaling: Any, tmp_path: Path, capsys: Any) -> None:
     output, plot = tmp_path / "scaling.csv", tmp_path / "images" / "scaling.png"
     options = ["--presets", "published", "--output", str(output), "--plot", str(plot), "--threads", "1"]
@@ -532,6 +540,7 @@ def test_invalid_options_of_linear_registrations_exit(linear: Any, options: list
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("quick_workers")
 def test_the_time_of_a_search_is_extrapolated_from_some_samples(
     tuning: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -627,6 +636,7 @@ def test_kernels_beside_their_references(kernels: Any, tmp_path: Path, capsys: A
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("quick_workers")
 def test_pairs_run_although_one_fails(bench: Any, tmp_path: Path, capsys: Any) -> None:
     data, output = tmp_path / "data", tmp_path / "results" / "pairs.csv"
     data.mkdir()
@@ -673,6 +683,7 @@ def test_pairs_run_although_one_fails(bench: Any, tmp_path: Path, capsys: Any) -
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("quick_workers")
 def test_a_preset_without_one_component(ablation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair(tmp_path / "phantom")
     output = tmp_path / "ablation.csv"
@@ -689,6 +700,7 @@ def test_a_preset_without_one_component(ablation: Any, tmp_path: Path, monkeypat
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("quick_workers")
 def test_optimisers_from_one_start(optimisers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair(tmp_path / "phantom")
     output = tmp_path / "optimisers.csv"
