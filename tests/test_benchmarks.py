@@ -545,7 +545,7 @@ def test_the_time_of_a_search_is_extrapolated_from_some_samples(
     tuning: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "measure_seconds", lambda call: (call(), 2.0)[1])
-    options = ["--shape", "24", "22", "20", "--measure", "2", "3", "--output", str(tmp_path / "new.csv")]
+    options = ["--shape", "24", "22", "20", "--measure", "1", "1", "--output", str(tmp_path / "new.csv")]
     tuning.main([*options, "--judged-by", "landmarks"])
     [row] = tuning.harness.read_rows(tmp_path / "new.csv", tuning.COLUMNS)
     assert (row["samples"], row["settings"]) == ("100+75", "1300")
@@ -626,7 +626,7 @@ def test_counts_of_steps_by_hand(kernels: Any) -> None:
 @pytest.mark.long
 def test_kernels_beside_their_references(kernels: Any, tmp_path: Path, capsys: Any) -> None:
     output = tmp_path / "kernels.csv"
-    assert kernels.main(["--size", "24x18x16", "--repeats", "5", "--output", str(output)]) == 0
+    assert kernels.main(["--size", "12x10x9", "--repeats", "5", "--output", str(output)]) == 0
     rows = kernels.harness.read_rows(output, kernels.COLUMNS)
     assert {row["operation"] for row in rows} == set(kernels.OPERATIONS)
     for row in rows:
