@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 import torch
-from quick_interpreter import run_few_programs
+from quick_interpreter import hasten, import_kernels, run_few_programs
 
 QUICK_WHEN_INTERPRETED = ("errs_no_more_than_torch", "small_volumes", "no_other_displacement_costs_less")
 
@@ -29,7 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def few_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interpret as few programs as possible where their number is not the point."""
-    if not torch.cuda.is_available() and not any(name in request.node.name for name in SEVERAL_PROGRAMS):
+    if torch.cuda.is_available():
+        return
+    name, of_triton = request.node.name, request.path.name.endswith("_triton.py")
+    if "triton" in name and os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None:
+        import_kernels()
+    hasten()
+    if not (of_triton and any(part in name for part in SEVERAL_PROGRAMS)):
         run_few_programs(monkeypatch)
 
 
