@@ -35,7 +35,7 @@ OPERATIONS = (
     "mind_ssc", "cost_volume", "coupled_argmin", "warp_ssd", "smooth", "adam", "add_step", "interpolate", "jacobian",
     "invert", "lncc", "diffusion", "bending", "volume_change", "bilateral", "damped_step",
     "mutual_information", "patch_match", "joint_fusion", "label_vote",
-    "local_normalisation",
+    "local_normalisation", "block_mean",
 )  # fmt: skip
 SIZE: Triple = (160, 192, 224)
 COLUMNS = (

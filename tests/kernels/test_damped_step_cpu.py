@@ -71,6 +71,27 @@ def test_non_contiguous_maps_change_in_place(which: tuple[int, ...]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(FUSED(*maps, **options), expected, strict=True))
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(
+    ("threads", "shape", "longest"), pairwise([1, 3], [*SHAPES, NODES], [math.inf, 0.5]), indirect=["threads"]
+)
+def test_momentum_errs_no_more_than_torch(shape: Shape, longest: float) -> None:
+    def after(function: Any, copy: Any = torch.clone) -> Any:
+        def run(slopes: torch.Tensor, means: torch.Tensor, velocity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            changed, moved = copy(means), copy(velocity)
+            scale = torch.full((), 0.5, dtype=means.dtype)
+            assert function(slopes, changed, moved, momentum=0.4, damping=2.0, scale=scale, longest=longest)
+            assert torch.equal(changed[:3], moved)
+            return changed, moved
+
+        return run
+
+    maps = *_maps(shape), noise(3, *shape, seed=5)
+    assert_within_budget(after(cpu.momentum_step), after(reference.momentum_step), *maps)
+    contiguous, other = (after(cpu.momentum_step, copy)(*maps) for copy in (torch.clone, scattered))
+    assert all(torch.equal(a, b) for a, b in zip(contiguous, other, strict=True))
+
+
 def test_leaves_the_rest_alone() -> None:
     slopes, means = _maps((3, 4, 5))
     before = slopes.clone(), means.clone()
@@ -82,5 +103,5 @@ def test_leaves_the_rest_alone() -> None:
 
 
 def test_the_loop_is_vectorised() -> None:
-    slopes, means = np.ones((2, 4, 4096), np.float32)
-    assert is_vectorised(cpu._compute_step, 0, 4096, slopes, means, np.float32(1), np.float32(1))
+    slopes, means, velocity = np.ones((3, 4, 4096), np.float32)
+    assert is_vectorised(cpu._compute_step, 0, 4096, slopes, means, velocity[:3], *np.ones(3, np.float32))

@@ -256,6 +256,7 @@ def test_curvature_comes_with_the_value_and_gradient_of_a_call(diffusion: float,
     value, found = comparison.curvature(displacement, diffusion=diffusion)
     expected = comparison(displacement, diffusion=diffusion)
     assert torch.equal(value, expected[0])
+    assert torch.equal(comparison.value(displacement).detach(), expected[0])
     assert torch.equal(found[:3], expected[1])
     assert torch.equal(found[3], comparison.curvature(displacement)[1][3])  # the roughness has no part in it
     assert not any(t.requires_grad for t in (value, found))

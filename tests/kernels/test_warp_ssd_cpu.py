@@ -238,6 +238,7 @@ def test_curvature_comes_with_the_value_and_gradient_of_a_call(
     if torch.get_num_threads() == 1:
         assert torch.equal(value, expected[0])
     assert value.item() == pytest.approx(expected[0].item(), rel=1e-6)  # slabs are added up in any order
+    assert comparison.value(u).item() == pytest.approx(expected[0].item(), rel=1e-6)
     for out in (torch.full((4, *shape), torch.nan), scattered(torch.zeros(4, *shape))):
         assert comparison.curvature(u, diffusion=diffusion, out=out)[1] is out
         assert torch.equal(out, found)

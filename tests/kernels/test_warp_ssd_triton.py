@@ -99,6 +99,7 @@ def test_curvature_comes_with_the_value_and_gradient_of_a_call(outlier: float | 
     value, found = comparison.curvature(u, diffusion=0.7)
     expected = comparison(u, diffusion=0.7)
     assert torch.equal(value, expected[0])
+    assert torch.equal(comparison.value(u), expected[0])
     assert torch.equal(found[:3], expected[1])
     assert not found[3, weight == 0].any()
     contiguous = torch.full((4, *shape), torch.nan, device=DEVICE)

@@ -16,7 +16,7 @@ from convexadam.continuous.similarity import Ssd
 from convexadam.errors import ConfigError, InputError
 from convexadam.kernels._device import allocate, send_constant
 from convexadam.kernels.local_normalisation import mean_squared_slopes, normalise_locally, scale_channels
-from convexadam.kernels.warp_ssd import overlap_weight, pack_features
+from convexadam.kernels.warp_ssd import overlap_weight, pack_features, prepare_ssd
 
 _MOST_RADIUS = 1000
 _MOST_CHANNELS = 10_000
@@ -199,5 +199,5 @@ def _write_channels(part: Part, features: Channels, weight: Volume | None, out: 
 
 def _mean_squared_difference(fixed: Channels, moving: Channels, start: Field, weights: Weights) -> Float[Tensor, ""]:
     """Sum over the channels of the mean over the overlap, by weight, at the displacement ``start``."""
-    difference, _ = Ssd().prepare(fixed, moving, start, weights)(start.detach())
-    return difference.detach() / overlap_weight(start, *weights).mean().clamp_min(1e-12)
+    term = prepare_ssd(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1])
+    return term.value(start.detach()).detach() / overlap_weight(start, *weights).mean().clamp_min(1e-12)

@@ -76,7 +76,7 @@ class Ssd:
             plain = prepare_ssd(fixed, moving, fixed_weight=weights[0], moving_weight=weights[1])
         if self.robust_scale is None:
             return plain
-        mean = plain(start.detach())[0].detach()
+        mean = plain.value(start.detach()).detach()
         if mean.is_cuda:  # which is not waited for
             return plain.with_outlier(self.robust_scale * mean)
         outlier = self.robust_scale * mean.double()

@@ -20,7 +20,7 @@ from convexadam.kernels.linear_choice import is_plausible, keep_better
 from convexadam.kernels.trimmed_fit import MODELS, Model
 from convexadam.linear.centres import geometric_centre
 from convexadam.linear.fitting import LevelFitter
-from convexadam.linear.level import LinearLevel
+from convexadam.linear.level import SPACING, LinearLevel
 from convexadam.linear.refinement import refine_transform
 from convexadam.linear.restriction import Restriction
 
@@ -29,8 +29,8 @@ Init: TypeAlias = Literal["best", "header", "geometry", "moments"]
 _COARSE_RADIUS, _FINE_RADIUS = 6, 4
 """Largest search radius in control points on the coarsest level, and that on the others."""
 
-_REACH = 1 / 6
-"""Search radius on the coarsest level in control points, as a share of the voxels of a side: a third of the image."""
+_LARGEST_MOTION = 1 / 3
+"""That the search on the coarsest level finds, as a share of the side of an image, within the radius above."""
 
 
 @final
@@ -232,7 +232,7 @@ class LinearAlignment:
                 moving,
                 features,
                 voxels,
-                radius=_FINE_RADIUS if n else min(_COARSE_RADIUS, round(_REACH * voxels ** (1 / 3))),
+                radius=_FINE_RADIUS if n else _choose_coarse_radius(voxels),
                 masks=masks,
                 restriction=restriction,
             )
@@ -356,3 +356,9 @@ class LinearAlignment:
             if all(np.abs(matrix - candidate.matrix).max() > level.spacing_mm for candidate in candidates):
                 candidates.append(Affine(matrix))
         return candidates
+
+
+def _choose_coarse_radius(voxels: int) -> int:
+    """Return the search radius on the coarsest level in control points, for as many voxels."""
+    side: float = voxels ** (1 / 3)
+    return min(_COARSE_RADIUS, round(_LARGEST_MOTION * side / SPACING))

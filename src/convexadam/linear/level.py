@@ -28,7 +28,7 @@ from convexadam.kernels.structure import sum_differences
 from convexadam.linear.centres import centre_offset
 from convexadam.linear.restriction import Restriction
 
-_SPACING = 2
+SPACING = 2
 """Spacing of the control points in voxels of the level; less along an axis with fewer voxels."""
 
 _MIN_STRUCTURE = 0.1
@@ -93,7 +93,7 @@ class LinearLevel:
         ``radius`` is the search radius in control points.
         """
         grid = make_isotropic_grid(fixed.grid, voxels)
-        a, b, c = (min(_SPACING, n) for n in grid.shape)
+        a, b, c = (min(SPACING, n) for n in grid.shape)
         side_mm = min(sides_mm(grid))
         weight = weight_on_grid(fixed, masks[0], grid, receptive_radius(features))
         fixed_mask, moving_mask = (None if mask is None else block_average(mask, side_mm) for mask in masks)
@@ -108,7 +108,7 @@ class LinearLevel:
         return cls(
             grid=grid,
             features=features,
-            search=ConvexSearch(spacing=_SPACING, radius=radius, window="ball", inverse_consistency=0),
+            search=ConvexSearch(spacing=SPACING, radius=radius, window="ball", inverse_consistency=0),
             fixed=fixed_features,
             fixed_weight=fixed_weight,
             structure=compute_structure(fixed_features, fixed_weight),

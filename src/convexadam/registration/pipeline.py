@@ -264,7 +264,7 @@ def measure_similarity(level: FeatureLevel, displacement: Field) -> dict[str, Te
     0-dimensional tensors on the device, which need not have computed them yet.
     """
     term = prepare_ssd(level.fixed, level.moving, fixed_weight=level.fixed_weight, moving_weight=level.moving_weight)
-    before, after = (term(u)[0] for u in (torch.zeros_like(displacement), displacement))
+    before, after = (term.value(u) for u in (torch.zeros_like(displacement), displacement))
     overlap = torch.count_nonzero(overlap_weight(displacement, *level.weights))
     return {
         "dissimilarity_before": before,

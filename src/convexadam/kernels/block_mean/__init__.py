@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from convexadam._typing import Channels, Float, Tensor, Triple, Volume
-from convexadam.kernels._backend import backend_for
-from convexadam.kernels.block_mean import reference
+from convexadam.kernels._backend import get_implementation
 
 __all__ = ["block_mean", "complete_weight"]
 
@@ -14,11 +13,9 @@ def block_mean(volume: Channels, spacing: Triple, weight: Volume | None = None) 
 
     With a ``weight`` (``[i, j, k]``, not negative) the averages are weighted, and a block of zero weight gets 0.
     """
-    if backend_for(volume, weight) == "triton":
-        from convexadam.kernels.block_mean import triton
-
-        return triton.block_mean(volume, spacing, weight)
-    return reference.block_mean(volume, spacing, weight)  # which is compiled
+    module = get_implementation(__name__, volume, weight)
+    result: Float[Tensor, "c a b d"] = module.block_mean(volume, spacing, weight)
+    return result
 
 
 def complete_weight(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
@@ -26,8 +23,5 @@ def complete_weight(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
 
     If no block is complete, partial ones count.
     """
-    if backend_for(weight) == "triton":
-        from convexadam.kernels.block_mean import triton
-
-        return triton.complete_weight(weight, spacing)
-    return reference.complete_weight(weight, spacing)
+    result: Float[Tensor, "a b d"] = get_implementation(__name__, weight).complete_weight(weight, spacing)
+    return result

@@ -22,6 +22,10 @@ def block_mean(volume: Channels, spacing: Triple, weight: Volume | None = None) 
 
 def complete_weight(weight: Volume, spacing: Triple) -> Float[Tensor, "a b d"]:
     """See the package."""
-    pooled, share = (block_mean(w[None], spacing)[0] for w in (weight, weight.sign()))
+    return select_complete(*(block_mean(w[None], spacing)[0] for w in (weight, weight.sign())))
+
+
+def select_complete(pooled: Float[Tensor, "a b d"], share: Float[Tensor, "a b d"]) -> Float[Tensor, "a b d"]:
+    """Return pooled weights, 0 where the share of voxels with weight is not 1 unless that is everywhere."""
     complete = pooled.masked_fill(share <= WHOLE, 0.0)
     return torch.where(complete.amax() > 0, complete, pooled)

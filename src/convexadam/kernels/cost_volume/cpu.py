@@ -52,14 +52,33 @@ def cost_volume(
     padding = max(window.radius[2], _RADIUS)  # zeros between rows, so that no displacement reaches the next one
     extra = -len(fixed) % _UNROLLED
     weights = fill_weights(fixed_weight, moving_weight, like=fixed[0])
-    padded = [functional.pad(features, (0, padding, 0, 0, 0, 0, 0, extra)) for features in (fixed, moving)]
-    factor = scale * (1.0 if unit is None else float(unit))
-    rows = to_numpy(*(padded if factor == 1 else (features.mul_(factor) for features in padded)))
+    factor = np.float32(scale * (1.0 if unit is None else float(unit)))
+    rows = []
+    for features in (fixed, moving):
+        padded = empty(len(features) + extra, *shape[:2], shape[2] + padding).numpy()
+        run_in_slabs(_pad_planes, shape[0], features.detach().permute(1, 2, 3, 0).numpy(), factor, padded)
+        rows.append(padded)
     shares = to_numpy(*(functional.pad(weight, (0, padding)) for weight in weights))
     groups = np.flatnonzero(np.any(np.diff(window.table[:, :2], axis=0, prepend=np.inf, append=np.inf), axis=1))
     run_in_slabs(_compute_groups, len(groups) - 1, *rows, *shares, target, window.table, groups)
     run_in_slabs(_fill_gaps, shape.numel(), target.reshape(len(target), -1), multiple=_POINTS)
     return costs.to(dtype)
+
+
+@no_type_check
+@compile_kernel
+def _pad_planes(first, last, features, factor, out):
+    """Store the planes ``first ... last - 1`` with channels first, times a factor, and zeros beyond."""
+    _, n1, n2, channels = features.shape
+    for i in range(first, last):
+        for c in range(out.shape[0]):
+            for j in range(n1):
+                row = out[c, i, j]
+                row[:] = 0
+                if c < channels:
+                    source = features[i, j]
+                    for k in range(n2):
+                        row[k] = factor * source[k, c]
 
 
 @no_type_check
@@ -72,7 +91,9 @@ def _compute_groups(first, last, fixed, moving, fixed_weight, moving_weight, out
     channels, n0, n1, row_length = fixed.shape
     plane = n1 * row_length
     arrays = fixed.reshape(-1), moving.reshape(-1), fixed_weight.reshape(-1), moving_weight.reshape(-1)
-    most = np.diff(groups).max()
+    most = 0  # displacements of a group
+    for group in range(len(groups) - 1):
+        most = max(most, groups[group + 1] - groups[group])
     costs = np.zeros((most, plane + 2 * _RADIUS), np.float32)  # of one plane, surrounded by zeros
     shares = np.zeros_like(costs)
     rows = np.zeros(plane + 2 * _RADIUS * row_length, np.float32)
@@ -211,7 +232,10 @@ def _fill_gaps(first, last, costs):
                     count[n] += np.float32(0) if gap else np.float32(1)
             for n in range(size):
                 total[n] += partial[n]
-        if count[:size].min() == labels:
+        least = count[0]
+        for n in range(size):
+            least = min(least, count[n])
+        if least == labels:
             continue
         for n in range(size):
             write(fill, n, total[n] / max(count[n], np.float32(1)))

@@ -46,7 +46,9 @@ def coupled_argmin(
 @compile_kernel
 def _find_minima(first, last, costs, toward, steps, order, beside, theta, parabolic_fit, out):
     """Compute the displacements of the points ``first ... last - 1``."""
-    radius0, radius1, radius2 = -steps[:, 0].min(), -steps[:, 1].min(), -steps[:, 2].min()
+    radius0, radius1, radius2 = 0, 0, 0
+    for n in range(len(steps)):
+        radius0, radius1, radius2 = max(radius0, steps[n, 0]), max(radius1, steps[n, 1]), max(radius2, steps[n, 2])
     coupled = toward.shape[1] > 0
     points, flat_costs = costs.shape[1], costs.reshape(-1)
     # minima so far, and the indices of their steps: in one array, so that the compiler knows that they do not alias

@@ -14,6 +14,7 @@ from convexadam.kernels.damped_step.reference import judge_step
 __all__ = ["damped_step", "judge_step", "momentum_step"]
 
 _HALF, _ONE = np.float32(0.5), np.float32(1)
+_AT_REST = np.empty((0, 0), np.float32)
 
 
 def damped_step(
@@ -25,13 +26,7 @@ def damped_step(
     longest: float,
 ) -> Float[Tensor, ""]:
     """See the package; returns the predicted decrease only."""
-    total = float(damping) * (1.0 if scale is None else float(scale))
-    result = means.contiguous()
-    arrays = [v.reshape(4, -1) for v in to_numpy(slopes, result)]
-    shortest = np.float32(0 if np.isinf(longest) else 1 / longest**2)
-    decrease = sum(run_in_slabs(_compute_step, arrays[0].shape[1], *arrays, np.float32(total), shortest, multiple=1024))
-    if result is not means:
-        means.copy_(result)
+    decrease = _run(slopes, means, damping, scale, longest)
     return torch.tensor(decrease, dtype=torch.float64, device="cpu")
 
 
@@ -46,17 +41,39 @@ def momentum_step(
     longest: float,
 ) -> Shaped[Tensor, ""]:
     """See the package; returns whether the scale is above 0 only."""
-    damped_step(slopes, means, damping=damping, scale=scale, longest=longest)
-    means[:3].copy_(velocity.mul_(momentum).add_(means[:3]))
+    _run(slopes, means, damping, scale, longest, velocity, momentum)
     return scale > 0
+
+
+def _run(
+    slopes: Float[Tensor, "4 i j k"],
+    means: Float[Tensor, "4 i j k"],
+    damping: float | Float[Tensor, ""],
+    scale: Float[Tensor, ""] | None,
+    longest: float,
+    velocity: Field | None = None,
+    momentum: float = 0.0,
+) -> float:
+    """Write the steps, with momentum if there is a velocity, and return the predicted decrease of those without."""
+    total = float(damping) * (1.0 if scale is None else float(scale))
+    changed = [means.contiguous()] if velocity is None else [means.contiguous(), velocity.contiguous()]
+    arrays = [v.reshape(len(v), -1) for v in to_numpy(slopes, *changed)]
+    moving = _AT_REST if velocity is None else arrays[2]
+    shortest = np.float32(0 if np.isinf(longest) else 1 / longest**2)
+    factors = np.float32(total), shortest, np.float32(momentum)
+    decrease = sum(run_in_slabs(_compute_step, arrays[0].shape[1], *arrays[:2], moving, *factors, multiple=1024))
+    for given, result in zip((means, velocity), changed, strict=False):
+        if given is not None and result is not given:
+            given.copy_(result)
+    return float(decrease)
 
 
 @no_type_check
 @compile_kernel
-def _compute_step(first, last, slopes, means, damping, per_square):
-    """Store the steps of the points ``first ... last - 1`` and return the predicted decrease."""
-    total, size = 0.0, np.uintp(slopes.shape[1])
-    step, slope = means.reshape(-1), slopes.reshape(-1)
+def _compute_step(first, last, slopes, means, velocity, damping, per_square, momentum):
+    """Store the steps of the points ``first ... last - 1`` and return the predicted decrease, without momentum."""
+    total, size, moves = 0.0, np.uintp(slopes.shape[1]), velocity.size > 0
+    step, slope, speed = means.reshape(-1), slopes.reshape(-1), velocity.reshape(-1)
     for start in range(first, last, 1024):
         part = np.float32(0)
         for k in range(min(1024, last - start)):
@@ -71,4 +88,10 @@ def _compute_step(first, last, slopes, means, damping, per_square):
             part -= slope[n] * v0 + slope[n1] * v1 + slope[n2] * v2
             part -= _HALF * slope[n3] * (v0 * v0 + v1 * v1 + v2 * v2)
         total += part
+        if moves:
+            for a in range(3):
+                for k in range(min(1024, last - start)):
+                    n = np.uintp(a) * size + np.uintp(start) + np.uintp(k)
+                    speed[n] = momentum * speed[n] + step[n]
+                    step[n] = speed[n]
     return total

@@ -38,6 +38,12 @@ def _find_power(norm: Float[Tensor, ""]) -> Float[Tensor, ""]:
 
 def _ends(features: Channels, weight: Volume | None) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
     """Return the smallest and largest value of each channel, where there is weight."""
+    if features.device.type == "cpu":  # a device would be waited for
+        rows = features.movedim(0, -1).flatten(0, 2)
+        known = rows if weight is None else rows[(weight > 0).flatten()]
+        if len(known) > 0:
+            low, high = torch.aminmax(known, dim=0)
+            return low, high
     low = high = features
     if weight is not None:
         unknown = weight <= 0

@@ -1,7 +1,8 @@
 """MIND-SSC on the CPU, averaged over blocks during computation, in two passes over slabs of planes.
 
 The first pass computes the average of ``v``, the second one the descriptors; computing the patch distances twice takes
-less time than storing twelve channels at full resolution once.
+less time than storing twelve channels at full resolution once. Averages have the channels last in memory, as the search
+and `Ssd` read them; descriptors of single voxels have them first, as they are computed, which windows read.
 """
 
 from __future__ import annotations
@@ -72,7 +73,10 @@ def _extract(
     arrays = image, pooling, out.numpy(), sizes, starts[:-1]
     run_in_slabs(_write_descriptors, n, *arrays, *limits, window, dilation, rows, multiple=common[0])
     parts = [out[a:b] for a, b in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)]
-    return tuple(part.reshape(*b, len(PAIRS)).permute(3, 0, 1, 2) for part, b in zip(parts, blocks, strict=True))
+    return tuple(
+        part.reshape(len(PAIRS), *b) if max(t) == 1 else part.reshape(*b, len(PAIRS)).permute(3, 0, 1, 2)
+        for part, b, t in zip(parts, blocks, spacings, strict=True)
+    )
 
 
 @no_type_check
@@ -200,8 +204,8 @@ def _write_descriptors(first, last, image, weight, out, spacings, starts, lower,
                 for c in range(channels):
                     _exponential(distances[c], minimum, variance)
                 for s in range(len(spacings)):
-                    if spacings[s].max() == 1:
-                        _write_row(distances, weights, out[starts[s] + (i * n1 + j) * n2 * channels :])
+                    if _is_voxel(spacings[s]):
+                        _write_row(distances, weights, out[starts[s] + (i * n1 + j) * n2 :], n0 * n1 * n2)
                         continue
                     share, block_total = (
                         shares[s, (j - start) // spacings[s, 1]],
@@ -214,7 +218,7 @@ def _write_descriptors(first, last, image, weight, out, spacings, starts, lower,
                         for k in range(n2):
                             total[k] += weights[k] * row[k]
             for s in range(len(spacings)):
-                if spacings[s].max() > 1 and (i + 1) % spacings[s, 0] == 0:
+                if not _is_voxel(spacings[s]) and (i + 1) % spacings[s, 0] == 0:
                     _write_blocks(
                         i // spacings[s, 0],
                         start,
@@ -226,6 +230,13 @@ def _write_descriptors(first, last, image, weight, out, spacings, starts, lower,
                         out[starts[s] :],
                     )
                     totals[s], shares[s] = 0, 0
+
+
+@no_type_check
+@compile_kernel
+def _is_voxel(spacing):
+    """Whether a block is a single voxel."""
+    return spacing[0] * spacing[1] * spacing[2] == 1
 
 
 @no_type_check
@@ -248,12 +259,12 @@ def _exponential(row, minimum, factor):
 
 @no_type_check
 @compile_kernel
-def _write_row(descriptors, weights, out):
-    """Store the descriptors of a row of voxels, of which each is a block; 0 without weight."""
-    for k in range(descriptors.shape[1]):
-        factor = np.float32(1) if weights[k] > np.float32(0) else np.float32(0)
-        for c in range(len(_PAIRS)):
-            out[np.uintp(k * len(_PAIRS) + c)] = factor * descriptors[c, k]
+def _write_row(descriptors, weights, out, volume):
+    """Store the descriptors of a row of voxels, of which each is a block, ``volume`` values apart; 0 without weight."""
+    for c in range(len(_PAIRS)):
+        row, target = descriptors[c], out[c * volume : c * volume + len(weights)]
+        for k in range(len(weights)):
+            target[k] = row[k] if weights[k] > np.float32(0) else np.float32(0)
 
 
 @no_type_check

@@ -60,6 +60,10 @@ class SimilarityTerm(Protocol):
 class SquaredDifferences(SimilarityTerm, Protocol):
     """Squared differences, with or without a robust weight."""
 
+    def value(self, displacement: Field) -> Float[Tensor, ""]:
+        """Compute the value only, which is faster on the CPU."""
+        ...
+
     def with_outlier(self, outlier: float | Float[Tensor, ""]) -> SquaredDifferences:
         """Return the same with another ``outlier``; the prepared features are shared. A tensor of 0 is as ``None``."""
         ...

@@ -56,6 +56,11 @@ class WarpSsd:
         """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
         return self._run(displacement, diffusion, out, with_value=1)
 
+    def value(self, displacement: Field) -> Float[Tensor, ""]:
+        """See `convexadam.kernels.warp_ssd.SquaredDifferences`."""
+        nothing = empty(0, *displacement.shape[1:])
+        return self._sum_and_write(displacement, 0.0, nothing, nothing, with_value=1)
+
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
         return self._run(displacement, diffusion, out)[1]
@@ -77,15 +82,29 @@ class WarpSsd:
         with_value: int = 0,
         trace: Float[Tensor, "1 i j k"] | None = None,
     ) -> tuple[Float[Tensor, ""], Field]:
-        gradient, slopes = get_output(out, like=displacement), empty(0, 1, 1, 1) if trace is None else trace
+        gradient, nothing = get_output(out, like=displacement), empty(0, *displacement.shape[1:])
+        slopes = nothing if trace is None else trace
+        value = self._sum_and_write(displacement, diffusion, gradient, slopes, with_value=with_value)
+        return value, gradient if out is None or out is gradient else out.copy_(gradient)
+
+    def _sum_and_write(
+        self,
+        displacement: Field,
+        diffusion: float,
+        gradient: Float[Tensor, "g i j k"],
+        slopes: Float[Tensor, "t i j k"],
+        *,
+        with_value: int,
+    ) -> Float[Tensor, ""]:
+        """Write the gradient and the curvature, if they have channels, and return the value."""
         points = displacement[0].numel()
         scales = np.float32(2 / points), np.float32(2 * diffusion / (3 * points)), self._limit
         arrays = (*self._features, *to_numpy(displacement), *self._weights, *to_numpy(gradient, slopes))
         limited = int(self._limit > 0)
-        constants = self._channels, make_constant(max(with_value, limited)), make_constant(len(slopes))
+        written = make_constant(min(len(gradient), 1)), make_constant(len(slopes))
+        constants = self._channels, make_constant(max(with_value, limited)), *written
         value = sum(run_in_slabs(_gradient, displacement.shape[1], *arrays, *scales, *constants)) / points
-        result = gradient if out is None or out is gradient else out.copy_(gradient)
-        return torch.tensor(value, dtype=torch.float32, device="cpu"), result
+        return torch.tensor(value, dtype=torch.float32, device="cpu")
 
 
 def _limit(outlier: float | Float[Tensor, ""] | None) -> np.float32:
@@ -194,9 +213,10 @@ def _gradient(
     limit,
     channels,
     with_value,
+    with_gradient,
     with_trace,
 ):
-    """Compute the gradient of the planes ``first ... last - 1``, and a curvature if ``with_trace``.
+    """Compute the gradient of the planes ``first ... last - 1`` if ``with_gradient``, a curvature if ``with_trace``.
 
     Returns the sum of squared differences if ``with_value``.
     """
@@ -218,6 +238,7 @@ def _gradient(
     along0, along1, along2 = np.uintp(steps[0] * count), np.uintp(steps[1] * count), np.uintp(steps[2] * count)
     lows, low = np.empty(n2, np.int64), np.empty(n2, np.int32)
     shares, free, weights = np.empty((3, n2), np.float32), np.empty((3, n2), np.float32), np.empty(n2, np.float32)
+    cells, sums = np.empty(n2, np.float32), np.empty((7, n2), np.float32)
     loss = 0.0
     for i in range(first, last):
         for j in range(n1):
@@ -229,30 +250,20 @@ def _gradient(
                 locate_row(positions, np.float32(index), a == 2, size, shares[a], low, free[a], weights)
                 for k in range(n2):
                     lows[k] = lows[k] * size + low[k]
+            weigh_row(lows, shares, steps, uniform, moving_weights, cells, weights)
             for k in range(n2):
-                weight, at = weights[k], lows[k]
-                point = np.uintp(row + k)
-                second, third = point + np.uintp(volume), point + np.uintp(2 * volume)
-                f0, f1, f2 = shares[0, k], shares[1, k], shares[2, k]
-                if weight > _ZERO:
-                    cell_weight = uniform[np.uintp(at)]  # almost always the eight corners have the same weight
-                    weight *= (
-                        cell_weight
-                        if cell_weight >= _ZERO
-                        else interpolate_weight(at, steps, (f0, f1, f2), moving_weights)
-                    )
-                if weight <= _ZERO:
-                    target[point], target[second], target[third] = _ZERO, _ZERO, _ZERO
-                    if len(with_trace) > 0:
-                        slopes[point] = _ZERO
+                if weights[k] <= _ZERO:
+                    sums[:, k] = _ZERO
                     continue
                 # the next row of points reads from here on, far away in memory for the hardware prefetcher
+                at = lows[k]
                 upcoming = (at + 2 * n2) * count
                 prefetch(values, upcoming)
                 prefetch(values, upcoming + count - 1)
                 prefetch(values, upcoming + n1 * n2 * count)
                 prefetch(values, upcoming + n1 * n2 * count + count - 1)
-                m000, fixed_row = np.uintp(at) * np.uintp(count), point * np.uintp(count)
+                m000, fixed_row = np.uintp(at) * np.uintp(count), np.uintp(row + k) * np.uintp(count)
+                f0, f1, f2 = shares[0, k], shares[1, k], shares[2, k]
                 m010, m100, m110 = m000 + along1, m000 + along0, m000 + along0 + along1
                 g0, g1, g2, squared = _ZERO, _ZERO, _ZERO, _ZERO
                 h0, h1, h2 = _ZERO, _ZERO, _ZERO
@@ -264,25 +275,59 @@ def _gradient(
                     residual = warped - fixed_values[fixed_row + c]
                     if len(with_value) > 0:
                         squared += residual * residual
-                    g0 += residual * along_i
-                    g1 += residual * along_j
-                    g2 += residual * along_k
+                    if len(with_gradient) > 0:
+                        g0 += residual * along_i
+                        g1 += residual * along_j
+                        g2 += residual * along_k
                     if len(with_trace) > 0:
                         h0 += along_i * along_i
                         h1 += along_j * along_j
                         h2 += along_k * along_k
-                share = _ONE / (_ONE + squared * limit)  # 1 without an outlier limit
-                loss += weight * squared * share
-                weight *= scale * share * share
+                sums[3, k] = squared
+                if len(with_gradient) > 0:
+                    sums[0, k], sums[1, k], sums[2, k] = g0, g1, g2
                 if len(with_trace) > 0:
-                    slopes[point] = weight * _THIRD * (h0 * free[0, k] + h1 * free[1, k] + h2 * free[2, k])
-                target[point], target[second] = g0 * weight * free[0, k], g1 * weight * free[1, k]
-                target[third] = g2 * weight * free[2, k]
+                    sums[4, k], sums[5, k], sums[6, k] = h0, h1, h2
+            part = _ZERO
+            for k in range(n2):  # apart from the loop above, so that it is vectorised along the row
+                squared = sums[3, k]
+                share = _ONE / (_ONE + squared * limit)  # 1 without an outlier limit
+                part += weights[k] * squared * share
+                factor = weights[k] * scale * share * share
+                if len(with_trace) > 0:
+                    trace = sums[4, k] * free[0, k] + sums[5, k] * free[1, k] + sums[6, k] * free[2, k]
+                    slopes[row + k] = factor * _THIRD * trace
+                if len(with_gradient) > 0:
+                    sums[0, k] *= factor * free[0, k]
+                    sums[1, k] *= factor * free[1, k]
+                    sums[2, k] *= factor * free[2, k]
+            loss += part
+            for a in range(3 * len(with_gradient)):
+                line, start = sums[a], np.uintp(a * volume + row)
+                for k in range(n2):
+                    target[start + np.uintp(k)] = line[k]
             if rough != _ZERO:
                 for a in range(3):
                     start = a * volume + row
                     add_negative_laplacian(field, start, neighbour_rows(start, i, j, u.shape), n2, target, start, rough)
     return loss
+
+
+@no_type_check
+@compile_kernel
+def weigh_row(lows, shares, steps, uniform, moving_weights, cells, weights):
+    """Multiply the weights of a row of points by those of the cells of the moving map, see `interpolate_weight`."""
+    least = _ZERO
+    for k in range(len(weights)):
+        cells[k] = uniform[np.uintp(lows[k])]
+        least = min(least, cells[k])
+    if least < _ZERO:  # rare: almost always the eight corners of a cell have one weight
+        for k in range(len(weights)):
+            if cells[k] < _ZERO and weights[k] > _ZERO:
+                cell_shares = shares[0, k], shares[1, k], shares[2, k]
+                cells[k] = interpolate_weight(lows[k], steps, cell_shares, moving_weights)
+    for k in range(len(weights)):
+        weights[k] *= cells[k]
 
 
 @no_type_check
@@ -312,7 +357,7 @@ def locate_row(field, index, is_row_axis, size, share, low, free, weight):
     for k in range(len(field)):
         position = index + (np.float32(k) if is_row_axis else _ZERO) + field[k]
         clamped = min(max(position, _ZERO), top)
-        point = min(np.int32(clamped), below_top)
+        point = max(min(np.int32(clamped), below_top), np.int32(0))  # also where the position is NaN, without weight
         low[k], share[k] = point, clamped - np.float32(point)
     for k in range(len(field)):
         position = index + (np.float32(k) if is_row_axis else _ZERO) + field[k]

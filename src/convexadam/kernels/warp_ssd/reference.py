@@ -109,6 +109,11 @@ class WarpSsd:
             value = ssd(self._fixed, self._moving, displacement, **weights, outlier=self._outlier)
         return value, gradient if out is None else out.copy_(gradient)
 
+    def value(self, displacement: Field) -> Float[Tensor, ""]:
+        """See `convexadam.kernels.warp_ssd.SquaredDifferences`."""
+        weights = {"fixed_weight": self._fixed_weight, "moving_weight": self._moving_weight}
+        return ssd(self._fixed, self._moving, displacement, **weights, outlier=self._outlier)
+
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
         return self(displacement, diffusion=diffusion, out=out)[1]

@@ -79,6 +79,10 @@ class WarpSsd:
         gradient = self.gradient(displacement, diffusion=diffusion, out=out)
         return self._parts.sum(), gradient
 
+    def value(self, displacement: Field) -> Float[Tensor, ""]:
+        """See `convexadam.kernels.warp_ssd.SquaredDifferences`."""
+        return self(displacement)[0]
+
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
         return self._run(displacement, diffusion, out)
