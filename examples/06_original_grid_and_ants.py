@@ -18,7 +18,7 @@ from convexadam.metrics import tre
 # The patient position differs by a translation and 12 degrees: the header of the moving scan contains this motion.
 
 # %%
-pair = phantom_pair((62, 50, 42), contrasts=("ct", "t1"), displacement_mm=15, seed=6)
+pair = phantom_pair((50, 41, 34), contrasts=("ct", "t1"), displacement_mm=15, seed=6)
 cos, sin = np.cos(np.deg2rad(12)), np.sin(np.deg2rad(12))
 motion = Affine(np.array([[cos, -sin, 0, 45], [sin, cos, 0, -20], [0, 0, 1, 30], [0, 0, 0, 1]]))
 moving = Image(pair.moving.data, Grid(pair.moving.grid.shape, motion.matrix @ pair.moving.grid.affine))

@@ -11,7 +11,7 @@ from convexadam.features import LabelFeatures
 from convexadam.geometry import resample
 from convexadam.metrics import dice
 
-pair = phantom_pair((64, 54, 48), contrasts=("ct", "t2"), displacement_mm=25, seed=3)
+pair = phantom_pair((48, 40, 36), contrasts=("ct", "t2"), displacement_mm=25, seed=3)
 fixed_labels = pair.fixed_labels.data[0]
 
 

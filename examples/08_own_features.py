@@ -12,7 +12,7 @@ from convexadam import Concat, Image, MindSSC, Precomputed, RegistrationConfig, 
 from convexadam.data import phantom_pair
 from convexadam.metrics import dice
 
-pair = phantom_pair((64, 54, 48), contrasts=("t1", "t2"), displacement_mm=25, seed=3)
+pair = phantom_pair((48, 40, 36), contrasts=("t1", "t2"), displacement_mm=25, seed=3)
 
 
 def overlap(moved_labels) -> float:

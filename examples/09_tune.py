@@ -18,19 +18,19 @@ from convexadam.tuning import Space, tune
 
 SPACE = """
 schema_version = 2
-[discrete]              # first the search: eight samples
-samples = 8
+[discrete]              # first the search: six samples
+samples = 6
 features = [{ type = "Intensity" }, { type = "MindSSC" }, { type = "MindSSC", radius = 2 }]
 discrete.spacing = [3, 4, 6]
 discrete.radius = [3, 4, 5]
-[continuous]            # then the refinement: six samples with two checkpoints each
-samples = 6
+[continuous]            # then the refinement: four samples with two checkpoints each
+samples = 4
 continuous.update_smoothing = { type = "GaussianSmoothing" }
 "continuous.update_smoothing.sigma" = [0.7, 1.3, 2.0]
 continuous.regularisers.0.weight = { from = 0.2, to = 2.0, log = true }
 checkpoints.iterations = [20, 40]
 """
-pairs = [phantom_pair((40, 34, 30), contrasts=("ct", "t2"), seed=seed) for seed in range(4)]
+pairs = [phantom_pair((32, 28, 24), contrasts=("ct", "t2"), seed=seed) for seed in range(4)]
 start = dataclasses.replace(preset("published"), features=Intensity())
 
 

@@ -19,7 +19,7 @@ def write_study(folder: Path) -> list[PairFiles]:
     """Write images and labels of four people, and return the pairs of the first with each other one."""
     pairs = []
     for number in range(4):
-        person = phantom_pair((40, 34, 30), displacement_mm=1.0 + 5.0 * (number > 0) + 3.0 * number, seed=5)
+        person = phantom_pair((32, 28, 24), displacement_mm=1.0 + 5.0 * (number > 0) + 3.0 * number, seed=5)
         write_image(person.fixed, folder / f"{number}.nii.gz")
         write_image(person.fixed_labels, folder / f"{number}_labels.nii.gz")
         files = {"moving": folder / f"{number}.nii.gz", "moving_labels": folder / f"{number}_labels.nii.gz"}

@@ -19,7 +19,7 @@ folder = tempfile.TemporaryDirectory()
 scans = Path(folder.name)
 rows = ["id,image,labels"]
 for seed in range(3):
-    pair = phantom_pair((48, 40, 36), displacement_mm=15, seed=seed)
+    pair = phantom_pair((40, 34, 30), displacement_mm=15, seed=seed)
     write_image(pair.moving, scans / f"{seed}.nii.gz")
     write_image(pair.moving_labels, scans / f"{seed}_labels.nii.gz")
     rows.append(f"scan-{seed},{seed}.nii.gz,{seed}_labels.nii.gz")

@@ -15,7 +15,7 @@ from convexadam.data import phantom_pair
 from convexadam.metrics import dice
 from convexadam.segmentation import JointFusion, LocalVote, MajorityVote, fuse_labels
 
-SHAPE = (56, 46, 40)
+SHAPE = (44, 36, 32)
 target = phantom_pair(SHAPE, displacement_mm=15, seed=0)
 atlases = [phantom_pair(SHAPE, displacement_mm=15, seed=seed) for seed in range(3)]
 

@@ -13,7 +13,7 @@ from convexadam import ConvexSearch, Image, MindSSC, RegistrationConfig, registe
 from convexadam.data import PhantomPair, phantom_pair
 from convexadam.discrete import Window, cost_volume, soft_displacement
 
-pairs = [phantom_pair((32, 28, 24), contrasts=("ct", "t1"), displacement_mm=22, seed=seed) for seed in range(5)]
+pairs = [phantom_pair((28, 24, 20), contrasts=("ct", "t1"), displacement_mm=25, seed=seed) for seed in range(5)]
 *training, held_out = pairs
 
 
@@ -47,7 +47,7 @@ def error_vox(features, pair: PhantomPair) -> torch.Tensor:
 torch.manual_seed(0)
 network = Improved()
 optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
-for step in range(24):
+for step in range(20):
     loss = error_vox(network, training[step % len(training)])
     optimiser.zero_grad()
     loss.backward()

@@ -14,7 +14,7 @@ from convexadam.data import phantom_pair
 from convexadam.features import Intensity
 from convexadam.metrics import dice
 
-SHAPE = (64, 54, 48)
+SHAPE = (48, 40, 36)
 pairs = {
     "T1 and T1": phantom_pair(SHAPE, contrasts=("t1", "t1"), displacement_mm=25, seed=2),
     "CT and T1": phantom_pair(SHAPE, contrasts=("ct", "t1"), displacement_mm=25, seed=2),

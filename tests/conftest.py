@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import jaxtyping
 import pytest
+import quick_interpreter
 import torch
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core, so one thread for each process and its children
@@ -34,11 +34,9 @@ def check_annotated_shapes(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def skip_checks_of_overflow() -> None:
-    """Save a third of the time of Triton's interpreter: no index of a small volume exceeds 32 bits."""
-    interpreter = sys.modules.get("triton.runtime.interpreter")
-    if interpreter is not None:
-        object.__setattr__(interpreter.interpreter_builder.options, "sanitize_overflow", False)
+def hasten_interpreter() -> None:
+    """Save half of the time of Triton's interpreter."""
+    quick_interpreter.hasten()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -100,6 +101,12 @@ def ablation() -> Iterator[Any]:
 def optimisers() -> Iterator[Any]:
     with load_script(BENCHMARKS / "pairs" / "optimisers.py") as module:
         yield module
+
+
+@pytest.fixture
+def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the workers, whose times are not looked at, from a process that has imported the library."""
+    monkeypatch.setattr(subprocess, "run", forked.run)
 
 
 def write_pair(folder: Path, *, outside: bool = True) -> Any:
@@ -457,6 +464,7 @@ def test_seconds_on_file_are_kept_where_memory_alone_is_measured(scaling: Any) -
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("quick_workers")
 def test_scaling_of_two_small_sizes(scaling: Any, tmp_path: Path, capsys: Any) -> None:
     output, plot = tmp_path / "scaling.csv", tmp_path / "images" / "scaling.png"
     options = ["--presets", "published", "--output", str(output), "--plot", str(plot), "--threads", "1"]
@@ -532,11 +540,12 @@ def test_invalid_options_of_linear_registrations_exit(linear: Any, options: list
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("quick_workers")
 def test_the_time_of_a_search_is_extrapolated_from_some_samples(
     tuning: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "measure_seconds", lambda call: (call(), 2.0)[1])
-    options = ["--shape", "24", "22", "20", "--measure", "2", "3", "--output", str(tmp_path / "new.csv")]
+    options = ["--shape", "24", "22", "20", "--measure", "1", "1", "--output", str(tmp_path / "new.csv")]
     tuning.main([*options, "--judged-by", "landmarks"])
     [row] = tuning.harness.read_rows(tmp_path / "new.csv", tuning.COLUMNS)
     assert (row["samples"], row["settings"]) == ("100+75", "1300")
@@ -617,7 +626,7 @@ def test_counts_of_steps_by_hand(kernels: Any) -> None:
 @pytest.mark.long
 def test_kernels_beside_their_references(kernels: Any, tmp_path: Path, capsys: Any) -> None:
     output = tmp_path / "kernels.csv"
-    assert kernels.main(["--size", "24x18x16", "--repeats", "5", "--output", str(output)]) == 0
+    assert kernels.main(["--size", "12x10x9", "--repeats", "5", "--output", str(output)]) == 0
     rows = kernels.harness.read_rows(output, kernels.COLUMNS)
     assert {row["operation"] for row in rows} == set(kernels.OPERATIONS)
     for row in rows:
@@ -627,6 +636,7 @@ def test_kernels_beside_their_references(kernels: Any, tmp_path: Path, capsys: A
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("quick_workers")
 def test_pairs_run_although_one_fails(bench: Any, tmp_path: Path, capsys: Any) -> None:
     data, output = tmp_path / "data", tmp_path / "results" / "pairs.csv"
     data.mkdir()
@@ -673,6 +683,7 @@ def test_pairs_run_although_one_fails(bench: Any, tmp_path: Path, capsys: Any) -
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("quick_workers")
 def test_a_preset_without_one_component(ablation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair(tmp_path / "phantom")
     output = tmp_path / "ablation.csv"
@@ -689,6 +700,7 @@ def test_a_preset_without_one_component(ablation: Any, tmp_path: Path, monkeypat
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("quick_workers")
 def test_optimisers_from_one_start(optimisers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair(tmp_path / "phantom")
     output = tmp_path / "optimisers.csv"

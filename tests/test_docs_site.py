@@ -54,10 +54,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     needed = ("mkdocs", "material", "mkdocstrings", "jupytext", "nbconvert")
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         pytest.skip(f"the site cannot be built without {', '.join(missing)}")
-    folder = tmp_path_factory.mktemp("site")
+    built = os.environ.get("CONVEXADAM_SITE")  # by who has built it already
+    folder = Path(built) if built else tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
     environment = {name: value for name, value in os.environ.items() if name != "DOCS_EXECUTE"}
-    subprocess.run(command, cwd=ROOT, check=True, env=environment | {"NO_MKDOCS_2_WARNING": "1"})
+    if not built:
+        subprocess.run(command, cwd=ROOT, check=True, env=environment | {"NO_MKDOCS_2_WARNING": "1"})
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

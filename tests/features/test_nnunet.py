@@ -484,7 +484,8 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.usefixtures("one_thread")
 def test_a_trained_model_helps_where_mind_suffers(tmp_path: Path) -> None:
     """Noisy CT to noisy, biased T2 of people whom the network has not seen; all labels of the phantom are judged."""
-    network = NNUNetFeatures(model_folder=str(small_nnunet.trained_on_phantoms(tmp_path / "model")))
+    model = str(small_nnunet.trained_on_phantoms(tmp_path / "model"))
+    network = NNUNetFeatures(model_folder=model, cache_dir=str(tmp_path / "predicted"))
     compared = {
         "MIND": MindSSC(),
         "nnU-Net": network,

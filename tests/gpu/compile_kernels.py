@@ -1,10 +1,10 @@
 """Compile kernels for GPUs that are not there, from the signatures with which they were launched.
 
-    python compile_kernels.py SIGNATURES.pkl PART > rows.json
+    python compile_kernels.py SIGNATURES.pkl > rows.json
 
 The file holds the signatures for each preset. A kernel has as many variants as there are signatures between which the
 compiler distinguishes. Each variant is compiled for one of the `TARGETS`, and each kernel for NVIDIA and for AMD; with
-``CONVEXADAM_COMPILE_ALL=1`` each variant is compiled for all targets. ``PART`` is a share of all that, such as ``0/2``.
+``CONVEXADAM_COMPILE_ALL=1`` each variant is compiled for all targets.
 Prints how many variants each preset needs, and one row for each that was compiled: registers, bytes spilled, shared
 memory. In a process of its own, because the interpreter of the other tests cannot be switched off.
 """
@@ -121,7 +121,7 @@ def find_variants(signatures: list[Any]) -> dict[str, Any]:
 def choose_targets(variants: list[Any]) -> list[tuple[GPUTarget, Any]]:
     """Return what to compile: each variant for at least one device, and each kernel for both manufacturers."""
     if os.environ.get(COMPILE_ALL, "0") == "1":
-        return [(target, signature) for target in TARGETS for signature in variants]  # each part has all targets
+        return [(target, signature) for target in TARGETS for signature in variants]
     chosen, kernels = [], list(dict.fromkeys(map(_name, variants)))
     for number, kernel in enumerate(kernels):
         first, *others = [signature for signature in variants if _name(signature) == kernel]
@@ -131,7 +131,7 @@ def choose_targets(variants: list[Any]) -> list[tuple[GPUTarget, Any]]:
     return chosen
 
 
-def compile_part(jobs: list[tuple[GPUTarget, Any]]) -> list[dict[str, Any]]:
+def compile_all(jobs: list[tuple[GPUTarget, Any]]) -> list[dict[str, Any]]:
     """Compile each signature for its target, and return what the variants need."""
     rows = []
     for target, signature in jobs:
@@ -174,9 +174,8 @@ def _measure(compiled: Any, target: GPUTarget) -> dict[str, Any]:
 
 if __name__ == "__main__":
     presets = pickle.loads(Path(sys.argv[1]).read_bytes())
-    part, parts = map(int, sys.argv[2].split("/"))
     of_presets = {name: find_variants(signatures) for name, signatures in presets.items()}
     every = {key: signature for variants in of_presets.values() for key, signature in variants.items()}
-    rows = compile_part(choose_targets(list(every.values()))[part::parts])
+    rows = compile_all(choose_targets(list(every.values())))
     counts = {name: len(variants) for name, variants in of_presets.items()}
     json.dump({"variants": counts, "rows": rows, "triton": triton.__version__}, sys.stdout)

@@ -16,6 +16,7 @@ if not torch.cuda.is_available():
 sys.path.insert(0, str(Path(__file__).parent))
 
 from pretend import PretendedGpu, build_guard
+from quick_interpreter import hasten, import_kernels, run_few_programs
 from stubs import run_stub
 
 
@@ -38,7 +39,10 @@ def counted(guard: Path) -> Iterator[PretendedGpu]:
 
 
 @pytest.fixture
-def interpreted(guard: Path) -> Iterator[PretendedGpu]:
+def interpreted(guard: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
     """A GPU on which kernels are interpreted: slow, and right."""
+    import_kernels()
+    hasten()
+    run_few_programs(monkeypatch)
     with PretendedGpu(guard) as gpu:
         yield gpu

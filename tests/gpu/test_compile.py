@@ -77,10 +77,10 @@ def _record_signatures(gpu: PretendedGpu, config: RegistrationConfig) -> list[An
     return sorted(gpu.record.signatures, key=str)
 
 
-def _compile(signatures: dict[str, list[Any]], part: str, folder: Path) -> dict[str, Any]:
+def _compile(signatures: dict[str, list[Any]], folder: Path) -> dict[str, Any]:
     (folder / "signatures.pkl").write_bytes(pickle.dumps(signatures))
     script = Path(__file__).with_name("compile_kernels.py")
-    command = [sys.executable, str(script), str(folder / "signatures.pkl"), part]
+    command = [sys.executable, str(script), str(folder / "signatures.pkl")]
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -88,8 +88,7 @@ def _compile(signatures: dict[str, list[Any]], part: str, folder: Path) -> dict[
     return dict(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("part", ["0/2", "1/2"])  # one for each of two processes
-def test_kernels_fit_the_devices(counted: PretendedGpu, part: str, tmp_path: Path) -> None:
+def test_kernels_fit_the_devices(counted: PretendedGpu, tmp_path: Path) -> None:
     configs = {
         "published": preset("published"),
         "best": make_best("one"),
@@ -99,7 +98,7 @@ def test_kernels_fit_the_devices(counted: PretendedGpu, part: str, tmp_path: Pat
     }
     signatures = {name: _record_signatures(counted, config) for name, config in configs.items()}
     assert {kernel for launched in signatures.values() for _, kernel, *_ in launched} == set(STUBS)
-    found = _compile(signatures, part, tmp_path)
+    found = _compile(signatures, tmp_path)
     sys.stdout.write(f"compiled by triton {found['triton']}\n")  # shown by -rA, and where the test fails
     for name, most in MAX_VARIANTS.items():
         assert 15 <= found["variants"][name] <= most, found["variants"]  # the kernels of all stages

@@ -20,7 +20,7 @@ from convexadam.kernels.warp.triton import add_opposite_steps, add_step
 pytestmark = pytest.mark.filterwarnings("ignore:.*TRITON_DEFAULT_FP_FUSION")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SHAPES = [(1, 1, 1), (1, 7, 5), (3, 2, 70), (13, 17, 9)]
+SHAPES = [(1, 1, 1), (1, 7, 5), (3, 5, 33)]
 
 Shape = tuple[int, int, int]
 
@@ -83,7 +83,7 @@ def test_writes_where_it_is_told_and_leaves_its_other_inputs_alone() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_opposite_steps(shape: Shape) -> None:
+def test_opposite_steps_errs_no_more_than_torch(shape: Shape) -> None:
     options = {"factors": (0.5, -0.25)}
     forward, backward = _fields(shape)
     assert_within_budget(add_opposite_steps, reference.add_opposite_steps, 3 * forward, backward, **options)

@@ -126,7 +126,8 @@ def test_the_input_is_left_alone(device: str) -> None:
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_powers_of_two_are_exact(given: bool, device: str) -> None:
+def test_powers_of_two_are_exact(monkeypatch: pytest.MonkeyPatch, given: bool, device: str) -> None:
+    _few_programs(monkeypatch, device)
     fixed, moving = _pair((2, 3, 4), 3, device)
     unit = torch.tensor(0.25, dtype=torch.float64, device=device) if given else None
     factor = 8.0 * (1.0 if unit is None else 0.25)

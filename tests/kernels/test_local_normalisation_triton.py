@@ -21,6 +21,13 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHAPES = [(3, 5, 35), (1, 9, 8)]
 
 
+@pytest.fixture(autouse=True)
+def few_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two parts, where real volumes have many more."""
+    if DEVICE == "cpu":
+        monkeypatch.setattr(triton, "_PARTS", 2)
+
+
 def _make_inputs(shape: tuple[int, int, int], weighted: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
     weight = oracles.uniform(*shape, seed=7, low=0).float().to(DEVICE)
     weight[:, : shape[1] // 3] = 0
@@ -28,7 +35,7 @@ def _make_inputs(shape: tuple[int, int, int], weighted: bool) -> tuple[torch.Ten
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(("shape", "radius"), [(SHAPES[0], 1), (SHAPES[1], 2)])
+@pytest.mark.parametrize(("shape", "radius"), [((2, 5, 33), 1), ((1, 5, 6), 2)])
 def test_windows_err_no_more_than_torch(shape: tuple[int, int, int], radius: int, weighted: bool) -> None:
     features, weight = _make_inputs(shape, weighted)
     fused, exact = (partial(module.normalise_locally, radius=radius, floor=0.1) for module in (triton, reference))

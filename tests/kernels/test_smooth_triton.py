@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import oracles
@@ -19,7 +20,7 @@ from convexadam.kernels.smooth.triton import smooth
 pytestmark = pytest.mark.filterwarnings("ignore:.*TRITON_DEFAULT_FP_FUSION")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SHAPES = [(1, 1, 1), (1, 7, 5), (2, 3, 130), (3, 17, 9), (35, 2, 3)]
+SHAPES = [(1, 1, 1), (1, 7, 5), (1, 2, 130), (2, 17, 3)]
 TAPS = [
     (1.0,),
     (0.25, 0.5, 0.25),
@@ -39,8 +40,7 @@ def _weight(shape: Shape, seed: int) -> torch.Tensor:
     return oracles.uniform(*shape, seed=seed, low=0.1, high=2.0).float().to(DEVICE)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("taps", TAPS)
+@pytest.mark.parametrize(("taps", "shape"), [*itertools.product(TAPS, SHAPES), *((t, (33, 1, 2)) for t in TAPS[2:])])
 def test_errs_no_more_than_torch(shape: Shape, taps: tuple[float, ...]) -> None:
     assert_within_budget(smooth, reference.smooth, _field(2, shape), taps)
 
@@ -48,7 +48,7 @@ def test_errs_no_more_than_torch(shape: Shape, taps: tuple[float, ...]) -> None:
 @pytest.mark.parametrize("taps", TAPS)
 @pytest.mark.parametrize(("channels", "factors"), [(1, "before"), (1, "after"), (3, "both")])
 def test_factors(taps: tuple[float, ...], channels: int, factors: str) -> None:
-    shape = (3, 18, 7)
+    shape = (2, 5, 3) if len(taps) < 5 else (2, 17, 3)  # larger than what a program computes
     options = {
         "before": _weight(shape, 1) if factors in ("before", "both") else None,
         "after": _weight(shape, 2) if factors in ("after", "both") else None,

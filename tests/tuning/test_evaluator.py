@@ -88,11 +88,11 @@ def test_each_checkpoint_equals_a_registration_of_its_own(labelled: tuple[PairFi
     variants = checkpoints.configs(CONFIGS[name])
     assert len(variants) == 6
     assert {v.continuous.final_smoothing for v in variants} == {None, BoxSmoothing(passes=1)}
+    alone = [register_files(labelled[0], config) for config in variants]
     for _ in range(2):  # computed, and from the cache
         result = run(evaluator, labelled[0], variants)
-        for config in variants:
-            alone = register_files(labelled[0], config)
-            assert torch.equal(result.transform(config).disp_mm, alone)
+        for config, expected in zip(variants, alone, strict=True):
+            assert torch.equal(result.transform(config).disp_mm, expected)
 
 
 def test_a_checkpoint_before_the_first_iteration(displaced: PairFiles) -> None:

@@ -9,14 +9,13 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import forked
 import pytest
 from searches import SPACE, files_of
 
@@ -200,20 +199,21 @@ def test_a_killed_search_continues(
     lines = [",".join(str(getattr(pair, name)) for name in columns) for pair in labelled]
     (tmp_path / "pairs.csv").write_text("\n".join([",".join(columns), *lines]))
     (tmp_path / "mine.toml").write_text(space.text)
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), storage, sampler]
+    arguments = ["-c", SCRIPT, str(tmp_path), storage, sampler]
     source = str(Path(convexadam.__file__).resolve().parents[1])
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
     for stop in ("discrete 2", "continuous 1", "continuous 3"):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip() == stop:
-                time.sleep(0.05)  # into the next trial
-                process.send_signal(signal.SIGKILL)
-                break
+        reader, writer = os.pipe()
+        process = forked.start(arguments, env, stdout=writer)
+        os.close(writer)
+        with open(reader, encoding="utf-8") as printed:  # noqa: PTH123
+            for line in printed:
+                if line.strip() == stop:
+                    time.sleep(0.05)  # into the next trial
+                    process.send_signal(signal.SIGKILL)
+                    break
         assert process.wait() == -signal.SIGKILL
-        process.stdout.close()
-    subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)
+    assert forked.start(arguments, env).wait() == 0
     killed = rows(tmp_path / "out")
 
     uninterrupted = tmp_path / "uninterrupted"
