@@ -172,7 +172,7 @@ class MapLayout(Protocol):
 
     @property
     def channels_last(self) -> bool:
-        """Whether the channels are the fastest axis in memory, so that the CPU kernels need no copy."""
+        """Whether the channels of averages over blocks are the fastest axis in memory: the CPU kernels need no copy."""
         ...
 
     @property
