@@ -1,4 +1,4 @@
-"""Python processes that are there at once: forked from one that has imported the library, which takes seconds.
+"""Python processes that start at once: forked from one that has imported the library, which takes seconds.
 
 For tests of what several processes do, are told, or leave behind when they are killed; not for those of how a process
 begins. Without `os.fork` and packets over sockets (Linux), processes begin as usual.

@@ -30,8 +30,10 @@ def hasten() -> None:
         _remember_builtins(interpreter)
     if hasattr(interpreter, "_get_np_dtype"):
         interpreter._get_np_dtype = _remember(interpreter._get_np_dtype)
-    core.block_type.with_element_ty = _remember(core.block_type.with_element_ty)
-    _remember_shapes(core)
+    if hasattr(core.block_type, "with_element_ty"):
+        core.block_type.with_element_ty = _remember(core.block_type.with_element_ty)
+    if list(inspect.signature(core.tensor.__init__).parameters) == ["self", "handle", "type"]:
+        _remember_shapes(core)
 
 
 def _remember(function: Callable[..., Any]) -> Callable[..., Any]:

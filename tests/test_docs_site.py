@@ -54,7 +54,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     needed = ("mkdocs", "material", "mkdocstrings", "jupytext", "nbconvert")
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         pytest.skip(f"the site cannot be built without {', '.join(missing)}")
-    built = os.environ.get("CONVEXADAM_SITE")  # by who has built it already
+    built = os.environ.get("CONVEXADAM_SITE")  # where it has been built already
     folder = Path(built) if built else tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
     environment = {name: value for name, value in os.environ.items() if name != "DOCS_EXECUTE"}

@@ -30,7 +30,7 @@ from convexadam.continuous.regularisers import Diffusion
 from convexadam.continuous.restriction import restrict
 from convexadam.continuous.similarity import Ssd
 from convexadam.continuous.smoothing import BilateralSmoothing, BoxSmoothing, Smoother, Smoothing
-from convexadam.continuous.snapshot import Snapshot, pair_up, select, swap, take_last
+from convexadam.continuous.snapshot import Iterations, Snapshot, pair_up, select, swap, take_last
 from convexadam.continuous.volume_mask import volume_mask
 from convexadam.errors import ConfigError
 from convexadam.geometry.tensors import check_allocation
@@ -208,7 +208,7 @@ class Refinement:
         *,
         symmetric: bool = False,
         soft_mask: Volume | None = None,
-        iterations: tuple[int, ...] = (),
+        iterations: Iterations = (),
     ) -> Iterator[Snapshot]:
         """Refine coarse to fine: the one loop over levels, for `register` and all who watch it.
 
@@ -242,8 +242,8 @@ class Refinement:
         kept, last = [start], len(chosen.levels) - 1
         del start  # a level releases the displacements of the one before, which are kept nowhere else
         for number in range(last + 1):
-            asked = iterations if number == last else ()
-            run = chosen._run_level(number, extract, kept.pop(), shape, soft_mask, asked, symmetric=symmetric)
+            here = iterations if number == last else ()
+            run = chosen._run_level(number, extract, kept.pop(), shape, soft_mask, here, symmetric=symmetric)
             kept.append((yield from run))
 
     @full_precision
@@ -315,7 +315,7 @@ class Refinement:
         fields: ForwardBackward,
         shape: Triple,
         soft_mask: Volume | None,
-        asked: tuple[int, ...],
+        iterations: Iterations,
         *,
         symmetric: bool,
     ) -> Generator[Snapshot, None, ForwardBackward]:
@@ -327,7 +327,7 @@ class Refinement:
         mask, same = pool_weight(soft_mask, features.spacing), dataclasses.replace(self, similarity=similarity)
         yield Snapshot(level=number, iteration=0, fields=fields, features=features)
         refine = same._refine_forward if forward_only else same._refine_both
-        steps = refine(number, features, fields, mask, asked)
+        steps = refine(number, features, fields, mask, iterations)
         del fields  # the steps begin with a copy
         for iteration, fields in steps:
             yield Snapshot(level=number, iteration=iteration, fields=fields, features=features)
@@ -338,25 +338,25 @@ class Refinement:
         return self.levels[number]
 
     def _refine_forward(
-        self, number: int, features: FeatureLevel, start: ForwardBackward, mask: Volume | None, asked: tuple[int, ...]
+        self, number: int, features: FeatureLevel, start: ForwardBackward, mask: Volume | None, iterations: Iterations
     ) -> Iterator[tuple[int, ForwardBackward]]:
         """Yield the iterations asked for and the last one, with displacements of their own memory."""
-        steps = select(self._minimise(number, features, start.forward, mask), asked)
+        steps = select(self._minimise(number, features, start.forward, mask), iterations)
         del start
         for iteration, forward in steps:
             yield iteration, ForwardBackward(forward=forward, spacing=features.spacing)
 
     def _refine_both(
-        self, number: int, features: FeatureLevel, start: ForwardBackward, mask: Volume | None, asked: tuple[int, ...]
+        self, number: int, features: FeatureLevel, start: ForwardBackward, mask: Volume | None, iterations: Iterations
     ) -> Iterator[tuple[int, ForwardBackward]]:
         """Do as `_refine_forward`, in both directions: one after the other, which takes the memory of one."""
         backward_start = estimate_inverse(start.forward) if start.backward is None else start.backward
         reverse, reverse_mask = swap(features, backward_start, mask)
         starts = [backward_start, start.forward]
         del start, backward_start  # each is released once its steps have begun
-        forward = list(select(self._minimise(number, features, starts.pop(), mask), asked))
-        backward = list(select(self._minimise(number, reverse, starts.pop(), reverse_mask), asked))
-        yield from pair_up(forward, backward, asked, features.spacing, consistency=self.inverse_consistency)
+        forward = list(select(self._minimise(number, features, starts.pop(), mask), iterations))
+        backward = list(select(self._minimise(number, reverse, starts.pop(), reverse_mask), iterations))
+        yield from pair_up(forward, backward, iterations, features.spacing, consistency=self.inverse_consistency)
 
     def _minimise(
         self, number: int, features: FeatureLevel, start: Field, soft_mask: Volume | None

@@ -6,7 +6,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar, final
+from typing import TypeAlias, TypeVar, final
 
 from convexadam._typing import Field, Triple, Volume
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
@@ -14,6 +14,9 @@ from convexadam.kernels.inverse_consistency import make_inverse_consistent
 from convexadam.kernels.warp import identity_positions, sample_linear, sample_nearest
 
 T = TypeVar("T")
+
+Iterations: TypeAlias = tuple[int, ...]
+"""Numbers of the iterations after which to yield."""
 
 
 @final
@@ -54,27 +57,27 @@ def take_last(steps: Iterator[T]) -> T:
     return deque(steps, maxlen=1).pop()
 
 
-def select(steps: Iterator[tuple[int, Field]], asked: tuple[int, ...]) -> Iterator[tuple[int, Field]]:
+def select(steps: Iterator[tuple[int, Field]], iterations: Iterations) -> Iterator[tuple[int, Field]]:
     """Yield copies of the steps asked for, and the last step; the next step overwrites the memory of a step."""
     number, displacement = 0, None
     for number, displacement in steps:
-        if number in asked:
+        if number in iterations:
             yield number, displacement.clone()
-    if displacement is not None and number not in asked:
+    if displacement is not None and number not in iterations:
         yield number, displacement
 
 
 def pair_up(
     forward: list[tuple[int, Field]],
     backward: list[tuple[int, Field]],
-    asked: tuple[int, ...],
+    iterations: Iterations,
     spacing: Triple,
     *,
     consistency: int,
 ) -> Iterator[tuple[int, ForwardBackward]]:
     """Yield the steps asked for, and the last one, of both directions, inverse of each other."""
     last = max(forward[-1][0], backward[-1][0])
-    for iteration in sorted({n for n in asked if n < last} | {last}):
+    for iteration in sorted({n for n in iterations if n < last} | {last}):
         # a direction that converged before has its last displacement
         pair = (dict(steps).get(iteration, steps[-1][1]) for steps in (forward, backward))
         u, v = make_inverse_consistent(*pair, iterations=consistency)

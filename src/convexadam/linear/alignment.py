@@ -30,7 +30,7 @@ _COARSE_RADIUS, _FINE_RADIUS = 6, 4
 """Largest search radius in control points on the coarsest level, and that on the others."""
 
 _LARGEST_MOTION = 1 / 3
-"""That the search on the coarsest level finds, as a share of the side of an image, within the radius above."""
+"""Largest motion that the search on the coarsest level looks for, as a share of the side of an image."""
 
 
 @final

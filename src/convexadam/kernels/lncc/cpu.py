@@ -11,7 +11,7 @@ from convexadam._typing import Channels, Field, Float, Tensor, Volume
 from convexadam.kernels._cpu import compile_kernel, empty, get_output, prefetch, run_in_slabs, to_numpy
 from convexadam.kernels.diffusion.cpu import add_negative_laplacian, neighbour_rows
 from convexadam.kernels.lncc.reference import normalise
-from convexadam.kernels.warp_ssd.cpu import find_uniform_cells, interpolate_weight, interpolate_with_slopes, locate_row
+from convexadam.kernels.warp_ssd.cpu import find_uniform_cells, interpolate_with_slopes, locate_row, weigh_row
 
 _NONE = np.empty((0, 0, 0), np.float32)
 _ZERO, _THIRD, _ONE, _TWO = np.float32(0), np.float32(1 / 3), np.float32(1), np.float32(2)
@@ -102,7 +102,7 @@ def warp_with_slopes(first, last, moving, u, fixed_weight, moving_weight, unifor
     )
     along0, along1, along2 = np.uintp(steps[0]), np.uintp(steps[1]), np.uintp(steps[2])
     lows, low = np.empty(n2, np.int64), np.empty(n2, np.int32)
-    shares, free = np.empty((3, n2), np.float32), np.empty((3, n2), np.float32)
+    shares, free, cells = np.empty((3, n2), np.float32), np.empty((3, n2), np.float32), np.empty(n2, np.float32)
     for i in range(first, last):
         for j in range(n1):
             row, weights, warped_row = (i * n1 + j) * n2, overlap[i, j], warped[i, j]
@@ -116,17 +116,12 @@ def warp_with_slopes(first, last, moving, u, fixed_weight, moving_weight, unifor
                 locate_row(positions, np.float32(own), a == 2, size, shares[a], low, free[a], weights)
                 for k in range(n2):
                     lows[k] = lows[k] * size + low[k]
+            if moving_weights.size > 0:
+                weigh_row(lows, shares, steps, uniform, moving_weights, cells, weights)
             for k in range(n2):
                 at, point = lows[k], np.uintp(row + k)
                 second, third = point + np.uintp(volume), point + np.uintp(2 * volume)
                 f0, f1, f2 = shares[0, k], shares[1, k], shares[2, k]
-                if moving_weights.size > 0 and weights[k] > _ZERO:
-                    cell_weight = uniform[np.uintp(at)]  # almost always the eight corners have the same weight
-                    weights[k] *= (
-                        cell_weight
-                        if cell_weight >= _ZERO
-                        else interpolate_weight(at, steps, (f0, f1, f2), moving_weights)
-                    )
                 if weights[k] <= _ZERO:
                     warped_row[k], target[point], target[second], target[third] = _ZERO, _ZERO, _ZERO, _ZERO
                     continue

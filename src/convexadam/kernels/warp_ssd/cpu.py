@@ -295,8 +295,8 @@ def _gradient(
                 part += weights[k] * squared * share
                 factor = weights[k] * scale * share * share
                 if len(with_trace) > 0:
-                    trace = sums[4, k] * free[0, k] + sums[5, k] * free[1, k] + sums[6, k] * free[2, k]
-                    slopes[row + k] = factor * _THIRD * trace
+                    squared_slopes = sums[4, k] * free[0, k] + sums[5, k] * free[1, k] + sums[6, k] * free[2, k]
+                    slopes[row + k] = factor * _THIRD * squared_slopes
                 if len(with_gradient) > 0:
                     sums[0, k] *= factor * free[0, k]
                     sums[1, k] *= factor * free[1, k]
@@ -323,9 +323,9 @@ def weigh_row(lows, shares, steps, uniform, moving_weights, cells, weights):
         least = min(least, cells[k])
     if least < _ZERO:  # rare: almost always the eight corners of a cell have one weight
         for k in range(len(weights)):
-            if cells[k] < _ZERO and weights[k] > _ZERO:
-                cell_shares = shares[0, k], shares[1, k], shares[2, k]
-                cells[k] = interpolate_weight(lows[k], steps, cell_shares, moving_weights)
+            if cells[k] < _ZERO:
+                at, part = lows[k], (shares[0, k], shares[1, k], shares[2, k])
+                cells[k] = interpolate_weight(at, steps, part, moving_weights) if weights[k] > _ZERO else _ZERO
     for k in range(len(weights)):
         weights[k] *= cells[k]
 
