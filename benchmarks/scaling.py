@@ -31,7 +31,7 @@ LARGEST_ERROR = 0.15
 
 BYTES_PER_VOXEL = {
     **{"default": 42.0, "published": 37.0, "best": 280.0},
-    **{"rigid": 24.0, "similarity": 24.0, "affine": 24.0},
+    **{"rigid": 20.0, "similarity": 20.0, "affine": 20.0},
 }
 """Most memory beyond the images."""
 
@@ -165,27 +165,29 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     FigureCanvasAgg(figure)
     time, memory = figure.subplots(1, 2)
     for number, name in enumerate(sorted({row["preset"] for row in rows})):
-        mine = [row for row in rows if row["preset"] == name and row["seconds"]]
-        millions = np.array([int(row["voxels"]) for row in mine]) / 1e6
-        style = {"color": f"C{number}"}
-        time.plot(millions, [float(row["seconds"]) for row in mine], "o", label=name, **style)
-        if line := fit_line(mine):
-            counted = millions[[_has_native_grid(row) for row in mine]]
+        mine, style = [row for row in rows if row["preset"] == name], {"color": f"C{number}"}
+        if timed := [row for row in mine if row["seconds"]]:
+            millions = _millions(timed)
+            time.plot(millions, [float(row["seconds"]) for row in timed], "o", label=name, **style)
+        if line := fit_line(timed):
+            counted = millions[[_has_native_grid(row) for row in timed]]
             along = np.geomspace(counted.min(), counted.max(), 50)
             values = line["intercept"] + 1e6 * line["slope"] * along
             label = f"{line['intercept']:.2g} s + {1e6 * line['slope']:.2g} s per million"
             time.plot(along[values > 0], values[values > 0], label=label, **style)
-        known = [(m, row) for m, row in zip(millions, mine, strict=True) if row["memory_bytes"]]
-        for column, marker, label in (("memory_bytes", "o", name), ("estimated_bytes", "--", f"{name}, estimated")):
-            memory.plot(
-                [m for m, _ in known], [int(row[column]) / 1e9 for _, row in known], marker, label=label, **style
-            )
-    for axes, title in ((time, "seconds"), (memory, "memory beyond the images, GB")):
+        if known := [row for row in mine if row["memory_bytes"]]:
+            for column, marker, label in (("memory_bytes", "o", name), ("estimated_bytes", "--", None)):
+                memory.plot(_millions(known), [int(row[column]) / 1e9 for row in known], marker, label=label, **style)
+    for axes, title in ((time, "seconds"), (memory, "memory beyond images, GB; dashed: estimated")):
         axes.set(xscale="log", yscale="log", xlabel="million voxels", title=title)
         axes.grid(visible=True, which="both", alpha=0.2)
         axes.legend(fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def _millions(rows: Sequence[Row]) -> np.ndarray:
+    return np.array([int(row["voxels"]) for row in rows]) / 1e6
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -52,6 +54,17 @@ def allocate(*shape: int, like: Tensor) -> Float[Tensor, ...]:
 def chunk_size(like: Tensor, *, cpu: int, gpu: int) -> int:
     """Return how many voxels to process at a time: few stay in the cache of a CPU, many keep a GPU busy."""
     return gpu if like.is_cuda else cpu
+
+
+def release_memory() -> None:
+    """Ask the C library to return freed memory to the system; glibc keeps blocks of up to 32 MB.
+
+    Otherwise the large blocks of one stage would add to the smaller ones of the stage before.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        if trim is not None:
+            trim(0)
 
 
 def read_numbers(numbers: Mapping[str, Tensor]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from convexadam.geometry import Grid, Image
 from convexadam.geometry.grid import sides_mm
 from convexadam.geometry.tensors import quantiles
 from convexadam.geometry.to_grid import block_average, fill_outside_mask
-from convexadam.kernels._device import chunk_size, send
+from convexadam.kernels._device import chunk_size, release_memory, send
 from convexadam.kernels.mutual_information import BINS, MARGIN, MutualInformation, mutual_information
 from convexadam.kernels.recording import recordable, repeat
 from convexadam.kernels.scoring_step import ScoringState, judge_step, propose_step
@@ -63,7 +63,7 @@ _TAPS = (0.25, 0.5, 0.25)
 """Filter of both images on the finest level, if they show one contrast: sampling folds detail that is finer than the
 voxels into other detail, which moves with the grid and not with the object."""
 
-_SLAB = 2**20, 2**25
+_SLAB = 2**18, 2**25
 """Voxels that are filtered at a time on a CPU and on a GPU, which bounds the memory besides the images."""
 
 _SAME_CONTRAST = 0.95
@@ -252,6 +252,8 @@ class _Level:
         """Read both images, in place of those that were read before."""
         self.factor = _FIRST_FILTERED if smoothing else _FIRST
         self.channels: list[tuple[Volume, Volume]] = []  # all four need not be in memory at once
+        if smoothing:  # the largest level, for the first time
+            release_memory()
         coarse = [
             fill_outside_mask(block_average(image, self.side_mm, mask), mask, _REACH * self.side_mm)
             for image, mask in zip(images, masks, strict=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 
 import numpy as np
 
@@ -32,7 +30,7 @@ _FLOAT, _HALF = 4, 2
 _SCRATCH = 3_000_000
 """Bytes of working memory of the compiled kernels on a few threads, independent of the volume."""
 
-_LINEAR_PER_VOXEL, _LINEAR_IN_FLIGHT, _LINEAR_SAMPLES = 8, (16, 2**20), 6_000_000
+_LINEAR_PER_VOXEL, _LINEAR_IN_FLIGHT, _LINEAR_SAMPLES = 8, (16, 2**18), 10_000_000
 """Bytes of a registration that is linear alone: both images in bins; for each voxel of a slab of at most so many, what
 is filtered at a time; and the samples. The search takes less."""
 
@@ -61,8 +59,8 @@ def estimate_memory(
     """Estimate the peak memory that `register` takes beyond its inputs, in bytes.
 
     For images of one channel without masks, and the compiled kernels on a few threads; measured on the CPU, where it
-    is right to 15 % for the deformable presets from 128^3 voxels on, and to 27 % for linear ones, whose runs differ by
-    as much. In smaller volumes, pairs that need no linear alignment take less.
+    is right to 15 % for all presets from 128^3 voxels on. In smaller volumes, pairs that need no linear alignment take
+    less.
     Components say what they take (`convexadam.features` and `convexadam.continuous.HasMemory`). The memory of a network
     is not included (`NNUNetFeatures`, `TorchScriptFeatures`): it is added while features are extracted.
 
@@ -136,17 +134,6 @@ def estimate_on_grid(
     )
     directions = 2 if config.symmetric else 1
     return int(max(max(stages) + segmentations, directions * _finish(grid.n_voxels, resampled))) + _SCRATCH
-
-
-def release_memory() -> None:
-    """Ask the C library to return freed memory to the system; glibc keeps blocks of up to 32 MB.
-
-    Otherwise the large blocks of one stage would add to the smaller ones of the stage before.
-    """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
-        if trim is not None:
-            trim(0)
 
 
 def _channels(features: Extractor, default: int | None = None) -> int:
