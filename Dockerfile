@@ -2,10 +2,12 @@
 ARG BASE=python:3.12-slim
 FROM ${BASE}
 WORKDIR /src
-COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY constraints.txt pyproject.toml hatch_build.py README.md LICENSE ./
 COPY src src
 RUN python -m pip install --no-cache-dir --constraint constraints.txt torch
-RUN python -m pip install --no-cache-dir --constraint constraints.txt ".[report,itk]"
+RUN python -m pip install --no-cache-dir --constraint constraints.txt hatchling ".[report,itk]"
+# once more, with compiled kernels: whoever runs the image can write no cache for them
+RUN HATCH_BUILD_HOOK_ENABLE_CUSTOM=true python -m pip install --no-cache-dir --no-deps --no-build-isolation --force-reinstall .
 WORKDIR /data
 ENTRYPOINT ["convexadam"]
 CMD ["--help"]

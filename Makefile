@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all mutation check docs links recipes clean
+.PHONY: demo test test-all wheel mutation check docs links recipes clean
 
 demo: $(VENV)/.installed-report
 	$(BIN)/convexadam demo --output-dir demo
@@ -14,6 +14,11 @@ test: $(VENV)/.installed-test
 # those that `make test` leaves out come first
 test-all: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# with compiled CPU kernels, for this version of Python; what builds it has to be installed, because the kernels run once
+wheel: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet hatchling
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 mutation: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet cosmic-ray

@@ -199,7 +199,7 @@ def test_tests_that_the_text_names_exist() -> None:
 
 def test_commands_and_options_in_the_text_exist() -> None:
     commands = ("register", "warp", "invert", "compose", "convert", "info", "evaluate", "cohort", "report", "tune")
-    commands += ("config", "demo", "template", "segment", "series")
+    commands += ("config", "demo", "template", "segment", "series", "warmup")
     asked = [[name] for name in commands] + [["learn2reg", name] for name in ("run", "validate", "submit", "evaluate")]
     options: set[str] = {"--help", "--version"}
     for words in asked:

@@ -149,7 +149,7 @@ def test_the_parts_load_no_heavy_package_either() -> None:
     paths = [
         path.relative_to(SOURCE.parent)
         for path in FILES
-        if path.stem not in ("_compile", "_cpu", "_half", "cpu", "triton", "triton_rotation", "__main__")
+        if path.stem not in ("_compile", "_prebuilt", "_cpu", "_half", "cpu", "triton", "triton_rotation", "__main__")
         and path.parent.name != "cli"
     ]
     names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths]

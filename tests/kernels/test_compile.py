@@ -25,7 +25,7 @@ kernel = _compile.compile_cached(double, nogil=True)
 print(kernel(21), sum(kernel.stats.cache_hits.values()))
 """
 NO_FOLDER = """
-def refuse(self, function):
+def refuse(self, *_):
     raise RuntimeError("cannot cache function: no locator available")
 _compile._SafeCache.__init__ = refuse
 """

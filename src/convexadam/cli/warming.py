@@ -7,13 +7,16 @@ import time
 from dataclasses import dataclass
 
 from convexadam.cli.common import say
-from convexadam.data import phantom_pair
+from convexadam.data import PhantomPair, phantom_pair
 from convexadam.registration import RegistrationConfig, preset, preset_names, register
+from convexadam.segmentation import JointFusion, LocalVote, MajorityVote, fuse_labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Warmup:
     """Compile the kernels of all presets, so that no registration has to: for images of containers and shared installs.
+
+    Those with which points are mapped back and labels of several scans are fused are compiled as well.
 
     Attributes
     ----------
@@ -28,14 +31,27 @@ class Warmup:
 
     def run(self) -> None:
         """Run the command."""
-        pair = phantom_pair((24, 20, 22), displacement_mm=3.0, device=self.device)
         start = time.perf_counter()
-        for name in preset_names():
-            config = preset(name)
-            register(pair.fixed, pair.moving, config, progress=False)
-            register(pair.fixed, pair.moving, _toggle_symmetric(config), progress=False).transform.inverse()
+        for contrasts in (("ct", "ct"), ("t1", "t2")):  # some settings compare two contrasts otherwise than one
+            pair = phantom_pair((24, 20, 22), contrasts=contrasts, displacement_mm=3.0, device=self.device)
+            _register(pair)
+        _fuse(pair)
         if not self.quiet:
             say(f"kernels of {', '.join(preset_names())} are compiled ({time.perf_counter() - start:.0f} s)")
+
+
+def _register(pair: PhantomPair) -> None:
+    for name in preset_names():
+        config = preset(name)
+        register(pair.fixed, pair.moving, config, progress=False)
+        transform = register(pair.fixed, pair.moving, _toggle_symmetric(config), progress=False).transform
+        transform.inverse().warp_points(pair.moving_landmarks_mm, space="mm")
+
+
+def _fuse(pair: PhantomPair) -> None:
+    images, labels = [pair.fixed, pair.moving], [pair.fixed_labels, pair.moving_labels]
+    for method in (MajorityVote(), LocalVote(), JointFusion()):
+        fuse_labels(pair.fixed, images, labels, method=method)
 
 
 def _toggle_symmetric(config: RegistrationConfig) -> RegistrationConfig:

@@ -10,29 +10,29 @@ from pathlib import Path
 from typing import IO, Any
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, NullCache
 
 _LOGGER = logging.getLogger("convexadam")
+
+Find = Callable[[Callable[..., Any], Any, Any], Any]
+"""Finds a compiled function for its source, a signature and numba's target, or returns ``None``."""
 
 _ANNOUNCED: set[str] = set()
 
 
-def compile_cached(function: Callable[..., Any], **options: Any) -> Any:
+def compile_cached(function: Callable[..., Any], *, find_prebuilt: Find | None = None, **options: Any) -> Any:
     """Return a dispatcher of numba that compiles a function at its first call.
 
     The result is kept on disk, beside the source or in the user's cache (``NUMBA_CACHE_DIR``), or in memory only if
     neither can be written. Of several processes one compiles, and the others wait for it and read its result. A damaged
-    entry is made again.
+    entry is made again. What ``find_prebuilt`` finds is neither compiled nor kept.
     """
     dispatcher: Any = numba.njit(**options)(function)
+    find = find_prebuilt or _find_nothing
     try:
-        dispatcher._cache = _SafeCache(function)  # type: ignore[no-untyped-call]
+        dispatcher._cache = _SafeCache(function, find)
     except RuntimeError:  # no place for a cache
-        _announce(
-            "memory",
-            "no folder for compiled CPU kernels can be written: each process compiles them; set "
-            "NUMBA_CACHE_DIR to one that can",
-        )
+        dispatcher._cache = _NoCache(function, find)
         return dispatcher
     compile_one, folder = dispatcher.compile, Path(dispatcher._cache.cache_path)
 
@@ -44,18 +44,44 @@ def compile_cached(function: Callable[..., Any], **options: Any) -> Any:
     return dispatcher
 
 
+def _find_nothing(*_: Any) -> None:
+    return None
+
+
+class _NoCache(NullCache):
+    """What stands in for a cache where none can be written."""
+
+    def __init__(self, function: Callable[..., Any], find: Find) -> None:
+        self._function, self._find = function, find
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        found = self._find(self._function, signature, target_context)
+        if found is None:
+            _announce(
+                "memory",
+                "no folder for compiled CPU kernels can be written: each process compiles them; set "
+                "NUMBA_CACHE_DIR to one that can",
+            )
+        return found
+
+
 class _SafeCache(FunctionCache):
     """A cache of numba whose damaged or unwritable files are no errors."""
 
+    def __init__(self, function: Callable[..., Any], find: Find) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._find = find
+
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(signature, target_context)  # type: ignore[no-untyped-call]
+            found = super().load_overload(signature, target_context)  # type: ignore[no-untyped-call]
         except Exception as error:  # of any type, depending on how a file is damaged
             _announce(
                 "damaged", f"a compiled CPU kernel in {self.cache_path} cannot be read ({error!r}) and is made again"
             )
             self._discard()
-            return None
+            found = None
+        return self._find(self._py_func, signature, target_context) if found is None else found
 
     def save_overload(self, signature: Any, data: Any) -> None:
         try:

@@ -20,6 +20,7 @@ from numba.core import cgutils, event, types
 from numba.extending import intrinsic
 
 from convexadam.kernels._compile import compile_cached
+from convexadam.kernels._prebuilt import load_prebuilt
 
 _LOGGER = logging.getLogger("convexadam")
 
@@ -32,13 +33,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compile_kernel(function: Function) -> Function:
-    """Compile a function at its first call; the result is cached on disk, see `compile_cached`.
+    """Compile a function at its first call, unless the package brings it along; see `compile_cached`.
 
     Such functions must be decorated with ``no_type_check`` as well: the run-time type checker of the tests would wrap
     them in functions that numba cannot compile.
     """
-    kernel: Any = compile_cached(function, nogil=True, error_model="numpy", fastmath=_FAST)
-    return cast("Function", kernel)
+    options = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
+    return cast("Function", compile_cached(function, find_prebuilt=load_prebuilt, **options))
 
 
 @no_type_check
