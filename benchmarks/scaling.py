@@ -30,7 +30,7 @@ LARGEST_ERROR = 0.15
 """Of `estimate_memory`, as a share of what was measured."""
 
 BYTES_PER_VOXEL = {
-    **{"default": 42.0, "published": 37.0, "best": 280.0},
+    **{"default": 42.0, "published": 37.0, "best": 195.0},
     **{"rigid": 20.0, "similarity": 20.0, "affine": 20.0},
 }
 """Most memory beyond the images."""

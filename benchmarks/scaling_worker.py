@@ -12,7 +12,7 @@ import torch
 
 from convexadam import Affine, Image, preset, register
 from convexadam.data import phantom_pair
-from convexadam.kernels._device import release_memory
+from convexadam.registration.memory import release_memory
 
 
 def make(job: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 
 from convexadam.kernels import use_backend
 from convexadam.kernels.local_normalisation import mean_squared_slopes, normalise_locally, scale_channels
+from convexadam.kernels.warp_ssd.feature_rows import LARGEST, FeatureRows
 
 SHAPES = [(7, 9, 8), (5, 40, 6), (1, 9, 8), (9, 1, 8), (9, 8, 1)]  # more rows than a block, and slices
 
@@ -72,3 +73,26 @@ def test_does_not_depend_on_the_number_of_threads() -> None:
 
 def test_constant_channels_become_zero() -> None:
     assert not normalise_locally(torch.full((1, 5, 6, 7), 0.3), radius=1, floor=0.1).any()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_writes_steps_and_measures_their_slopes(backend: str) -> None:
+    features, weight, step = 5 + 3 * oracles.noise(3, 8, 7, 9).float(), _weight((8, 7, 9), "weights"), 1e-4
+    rows = torch.zeros(8, 7, 9, 4, dtype=torch.int16)
+    exact = normalise_locally(features, radius=1, floor=0.1, weight=weight)
+    with use_backend(backend):
+        normalise_locally(features, radius=1, floor=0.1, weight=weight, out=rows.permute(3, 0, 1, 2)[:3], step=step)
+        packed = FeatureRows(rows=rows, scale=torch.full((3,), step), channels=3)
+        slopes = mean_squared_slopes(packed, weight)
+    assert (packed.unpack() - exact).abs().max() < 0.51 * step
+    torch.testing.assert_close(slopes, mean_squared_slopes(exact, weight), rtol=1e-3, atol=0)
+    torch.testing.assert_close(packed.select(1, 2), packed.unpack()[1:])
+    assert not rows[..., 3].any()
+
+
+def test_steps_are_clipped() -> None:
+    rows = torch.zeros(9, 1, 1, 1, dtype=torch.int16)
+    spike = torch.zeros(1, 9, 1, 1)
+    spike[0, 4] = 1.0
+    normalise_locally(spike, radius=4, floor=1e-3, out=rows.permute(3, 0, 1, 2), step=1e-6)
+    assert rows[4] == LARGEST

@@ -12,7 +12,9 @@ from budget import assert_within_budget
 from compiled import NODES, SHAPES, Shape, gaps, noise, on_cpu, scattered
 from pairwise import pairwise
 
-from convexadam.kernels.warp_ssd import overlap_weight, prepare_ssd, reference, warp_ssd
+from convexadam.kernels import use_backend
+from convexadam.kernels.warp_ssd import FeatureRows, overlap_weight, prepare_ssd, reference, warp_ssd
+from convexadam.kernels.warp_ssd.feature_rows import LARGEST
 
 
 def _pair(channels: int, shape: Shape, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -300,3 +302,28 @@ def test_gradients_vanish_where_there_is_no_evidence(given: str) -> None:
             assert not residual[~known].any()
             inner = (u[axis] + grid[axis] > 0) & (u[axis] + grid[axis] < shape[axis] - 1)
             assert residual[known & inner].all()
+
+
+@pytest.mark.parametrize(("channels", "width"), [(12, 16), (14, 16), (3, 4)])
+def test_integers_with_a_scale_for_each_channel_are_compared_as_what_they_stand_for(channels: int, width: int) -> None:
+    shape, rng = (7, 6, 9), np.random.default_rng(3)
+    scale = torch.from_numpy(rng.uniform(1e-4, 3e-4, channels).astype(np.float32))
+    maps = []
+    for _ in range(2):
+        rows = np.zeros((*shape, width), np.int16)
+        rows[..., :channels] = rng.integers(-LARGEST, LARGEST + 1, (*shape, channels))
+        maps.append(FeatureRows(rows=torch.from_numpy(rows), scale=scale, channels=channels))
+    weights, u = _weights(shape, "both"), _off_kinks(shape)
+    term = prepare_ssd(*maps, **weights, outlier=50.0)
+    with use_backend("reference"):
+        exact = prepare_ssd(*(m.unpack().double() for m in maps), **_doubled(weights), outlier=50.0)
+    value, curvature = exact.curvature(u.double())
+    for found in (term(u)[0], term.value(u), term.curvature(u)[0]):
+        torch.testing.assert_close(found.double(), value, rtol=1e-5, atol=0)
+    tolerance = {"rtol": 1e-4, "atol": 1e-5 * float(curvature.abs().max())}
+    torch.testing.assert_close(term.curvature(u)[1].double(), curvature, **tolerance)
+    torch.testing.assert_close(term.gradient(u).double(), curvature[:3], **tolerance)
+
+
+def _doubled(weights: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor | None]:
+    return {name: None if w is None else w.double() for name, w in weights.items()}

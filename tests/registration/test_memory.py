@@ -25,7 +25,7 @@ from convexadam import (
 )
 from convexadam.continuous import Level, Lncc, Ssd, WeightedSum
 from convexadam.features import LabelFeatures, NNUNetFeatures, ProbabilityFeatures, TorchScriptFeatures
-from convexadam.kernels._device import release_memory
+from convexadam.registration.memory import release_memory
 
 
 @pytest.mark.parametrize("name", ["default", "published"])

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import final
+from typing import TypeAlias, cast, final
 
 import numpy as np
 import torch
 
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_component, check_count, check_flag, check_number, show
-from convexadam._typing import Channels, Field, Float, Tensor, Volume
+from convexadam._typing import Channels, Field, Float, Shaped, Tensor, Volume
 from convexadam.continuous.protocols import Compared, SimilarityTerm, Weights
 from convexadam.continuous.similarity import Ssd
 from convexadam.errors import ConfigError, InputError
+from convexadam.kernels._backend import backend_for
 from convexadam.kernels._device import allocate, send_constant
 from convexadam.kernels.local_normalisation import mean_squared_slopes, normalise_locally, scale_channels
-from convexadam.kernels.warp_ssd import overlap_weight, pack_features, prepare_ssd
+from convexadam.kernels.warp_ssd import FeatureRows, overlap_weight, pack_features, prepare_ssd
+from convexadam.kernels.warp_ssd.feature_rows import LARGEST, select_channels
+
+_Joined: TypeAlias = Float[Tensor, "p i j k"] | FeatureRows
+"""The channels of all parts of an image."""
 
 _MOST_RADIUS = 1000
 _MOST_CHANNELS = 10_000
+
+_CHANNELS = 16
+"""Integers of a row are a multiple of this: the conversion of other numbers is not vectorised."""
+
+_MOST_DEVIATIONS = 32.0
+"""Largest value of a locally normalised channel that integers hold."""
 
 
 @final
@@ -119,8 +131,11 @@ class JointSsd:
 
     @check_arguments
     def count_copied_channels(self, channels: int, *, channels_last: bool) -> int:
-        """Return how many channels are copied; see `convexadam.continuous.CopiesFeatures`."""
-        return sum(part.channels for part in self.parts)
+        """Return how many channels of float32 take the memory of the copies, of 16 bits, on the CPU.
+
+        See `convexadam.continuous.CopiesFeatures`.
+        """
+        return _pad(sum(part.channels for part in self.parts)) // 2
 
     @check_arguments
     def prepare(self, fixed: Channels, moving: Channels, start: Field, weights: Weights) -> SimilarityTerm:
@@ -131,8 +146,8 @@ class JointSsd:
         InputError
             If the maps have fewer channels than the parts need.
         """
-        similarity, joined = self._join([fixed, moving], start, weights)
-        return similarity.prepare(joined[0], joined[1], start, weights)
+        similarity, (one, other) = self._join([fixed, moving], start, weights)
+        return similarity.prepare(one, other, start, weights)
 
     @check_arguments
     def pack(self, maps: list[Channels], start: Field, weights: Weights) -> tuple[Ssd, Compared]:
@@ -143,11 +158,16 @@ class JointSsd:
         InputError
             If there are not two maps, or they have fewer channels than the parts need.
         """
+        if backend_for(*maps) == "cpu":
+            similarity, (fixed, moving) = self._join(maps, start, weights, steps=_choose_steps(self.parts, maps))
+            return similarity, (fixed, moving)
         similarity, joined = self._join(maps, start, weights)
-        return similarity, pack_features(joined)
+        return similarity, pack_features(cast("list[Channels]", joined))
 
-    def _join(self, maps: list[Channels], start: Field, weights: Weights) -> tuple[Ssd, list[Float[Tensor, "p i j k"]]]:
-        """Return the channels of all parts of both images, and how they are compared."""
+    def _join(
+        self, maps: list[Channels], start: Field, weights: Weights, *, steps: Float[Tensor, " p"] | None = None
+    ) -> tuple[Ssd, list[_Joined]]:
+        """Return the channels of all parts of both images, and how they are compared; with ``steps`` in integers."""
         if len(maps) != 2:
             raise InputError(f"maps must be those of the fixed and of the moving image, got {len(maps)}; pass both")
         needed = max(part.first + part.channels for part in self.parts)
@@ -157,9 +177,8 @@ class JointSsd:
                 f"features must have at least {needed} channels for the parts of the JointSsd, got {given}; "
                 "set first and channels of each Part to those of the features"
             )
-        fixed = self._write_parts(maps.pop(0), weights[0])
-        moving = self._write_parts(maps.pop(0), weights[1])
-        slopes = mean_squared_slopes(fixed, weights[0]) + mean_squared_slopes(moving, weights[1])
+        joined = [self._write_parts(maps.pop(0), weight, steps) for weight in weights]
+        slopes = mean_squared_slopes(joined[0], weights[0]) + mean_squared_slopes(joined[1], weights[1])
         counts = [part.channels for part in self.parts]
         slope = torch.cat([s if len(s) == 1 else s.sum(0, keepdim=True) for s in torch.split(slopes, counts)])
         per_slope = slope.reciprocal().nan_to_num_(nan=0.0, posinf=0.0)
@@ -167,34 +186,76 @@ class JointSsd:
         first = 0
         for number, part in enumerate(self.parts):
             if part.by_distance:
-                chosen = slice(first, first + part.channels)
-                difference = _mean_squared_difference(fixed[chosen], moving[chosen], start, weights)
+                chosen = [select_channels(features, first, part.channels) for features in joined]
+                difference = _mean_squared_difference(chosen[0], chosen[1], start, weights)
                 scale[number].mul_((per_slope[number] * difference).square())
             first += part.channels
         numbers = np.repeat(np.arange(len(counts)), counts)
         factors = scale.sqrt_()[send_constant(torch.from_numpy(numbers), slope.new_empty(0, dtype=torch.int64))]
-        for target in (fixed, moving):
-            scale_channels(target, factors)
-        return Ssd(robust_scale=self.robust_scale), [fixed, moving]
+        return Ssd(robust_scale=self.robust_scale), _scale(joined, factors)
 
-    def _write_parts(self, features: Channels, weight: Volume | None) -> Float[Tensor, "p i j k"]:
-        """Return the channels of all parts, last in memory."""
+    def _write_parts(self, features: Channels, weight: Volume | None, steps: Float[Tensor, " p"] | None) -> _Joined:
+        """Return the channels of all parts, last in memory; with the value of 1 in each channel, in integers."""
         count = sum(part.channels for part in self.parts)
-        result = allocate(*features.shape[1:], count, like=features).permute(3, 0, 1, 2)
-        rest = result
+        if steps is None:
+            rows = allocate(*features.shape[1:], count, like=features)
+        else:
+            rows = torch.zeros(*features.shape[1:], _pad(count), dtype=torch.int16, device=features.device)
+        rest = rows.movedim(-1, 0)
+        values = [1.0] * count if steps is None else steps.tolist()
         for part in self.parts:
-            _write_channels(part, features, weight, rest[: part.channels])
-            rest = rest[part.channels :]
-        return result
+            step = None if steps is None else values[0]
+            _write_channels(part, features, weight, rest[: part.channels], step)
+            rest, values = rest[part.channels :], values[part.channels :]
+        return rows.movedim(-1, 0) if steps is None else FeatureRows(rows=rows, scale=steps, channels=count)
 
 
-def _write_channels(part: Part, features: Channels, weight: Volume | None, out: Float[Tensor, "p i j k"]) -> None:
+def _scale(maps: list[_Joined], factors: Float[Tensor, " p"]) -> list[_Joined]:
+    """Multiply the channels of maps that are in integers or not, both alike."""
+    rows = [features for features in maps if isinstance(features, FeatureRows)]
+    if rows:
+        scale = rows[0].scale * factors
+        return [dataclasses.replace(features, scale=scale) for features in rows]
+    for features in maps:
+        scale_channels(cast("Channels", features), factors)
+    return maps
+
+
+def _pad(channels: int) -> int:
+    """Return the number of channels of rows of integers, whose conversion is vectorised."""
+    return -(-channels // _CHANNELS) * _CHANNELS
+
+
+def _choose_steps(parts: tuple[Part, ...], maps: list[Channels]) -> Float[Tensor, " p"]:
+    """Return the value of 1 in each channel of integers: for all channels of a part, and both maps.
+
+    A value differs from the mean of its window by at most the square root of the number of points, times its deviation;
+    those beyond `_MOST_DEVIATIONS` are clipped.
+    """
+    found = []
+    for part in parts:
+        if part.radius is None:
+            chosen = [features[part.first : part.first + part.channels] for features in maps]
+            ends = [end for values in chosen for end in torch.aminmax(values)]
+            most = torch.stack(ends).abs().amax().clamp_min(torch.finfo(torch.float32).tiny * LARGEST)
+        else:
+            most = torch.tensor(min((2 * part.radius + 1) ** 1.5, _MOST_DEVIATIONS), dtype=torch.float32, device="cpu")
+        found.append((most / LARGEST).expand(part.channels))
+    return torch.cat(found)
+
+
+def _write_channels(
+    part: Part, features: Channels, weight: Volume | None, out: Shaped[Tensor, "p i j k"], step: float | None
+) -> None:
     """Write the channels of a part, normalised in local windows if it has a radius."""
     chosen = features[part.first : part.first + part.channels]
-    if part.radius is None:
+    if part.radius is not None:
+        normalise_locally(chosen, radius=part.radius, floor=part.variance_floor, weight=weight, out=out, step=step)
+    elif step is None:
         out.copy_(chosen)
     else:
-        normalise_locally(chosen, radius=part.radius, floor=part.variance_floor, weight=weight, out=out)
+        for target, values in zip(out, chosen, strict=True):
+            target.copy_((values / step).round_())
 
 
 def _mean_squared_difference(fixed: Channels, moving: Channels, start: Field, weights: Weights) -> Float[Tensor, ""]:

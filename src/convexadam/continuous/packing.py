@@ -6,6 +6,7 @@ import dataclasses
 
 from convexadam._typing import AxisWeights, Channels, Field, Guide, Triple
 from convexadam.continuous.protocols import PacksFeatures, Similarity, Weights
+from convexadam.kernels._device import release_memory
 from convexadam.kernels.feature_level import FeatureLevel, complete_weight
 from convexadam.kernels.resize import pool
 from convexadam.kernels.warp_ssd import unpack
@@ -43,5 +44,6 @@ def pack_level(similarity: Similarity, extracted: list[FeatureLevel], start: Fie
     maps = [unpack(level.fixed), unpack(level.moving)]
     nothing = maps[0].new_empty((0, *level.shape))
     level = dataclasses.replace(level, fixed=nothing, moving=nothing)
+    release_memory()  # of the extraction
     compared, (fixed, moving) = similarity.pack(maps, start, level.weights)
     return compared, dataclasses.replace(level, fixed=fixed, moving=moving)

@@ -28,7 +28,7 @@ from convexadam.features.protocol import (
     uses_labels,
 )
 from convexadam.geometry import Image
-from convexadam.kernels._device import allocate
+from convexadam.kernels._device import allocate, release_memory
 
 _MOST_PARTS = 100
 
@@ -162,6 +162,7 @@ class Concat:
         """Concatenate the maps of all parts, whose list is emptied: those of one image are released before the next."""
         fixed, moving = [f for f, _ in pairs], [m for _, m in pairs]
         pairs.clear()
+        release_memory()  # of the extraction
         return self._concatenate(fixed), self._concatenate(moving)
 
     def _concatenate(self, maps: list[Pooled]) -> Pooled:

@@ -198,10 +198,10 @@ def read_ranges(numbers: Sequence[float], levels: int) -> list[FeatureRange]:
 
 def largest_value(level: FeatureLevel) -> Float[Tensor, ""]:
     """Largest absolute value of both maps, on the device; NaN if any value is."""
-    if isinstance(level.fixed, FeatureRows):
+    if isinstance(level.fixed, FeatureRows) and level.fixed.largest is not None:
         return level.fixed.largest
-    maps = (unpack(f) for f in (level.fixed, level.moving))
-    if level.fixed.is_cuda:
+    maps = [unpack(f) for f in (level.fixed, level.moving)]
+    if maps[0].is_cuda:
         return torch.maximum(*(torch.linalg.vector_norm(features.detach(), torch.inf) for features in maps))
     in_memory_order = (f if f.is_contiguous() else f.movedim(0, -1) for f in maps)  # faster
     return torch.stack([end for features in in_memory_order for end in torch.aminmax(features)]).abs().amax()

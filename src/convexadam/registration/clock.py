@@ -10,7 +10,7 @@ from typing import Any, final
 
 import torch
 
-from convexadam.kernels._device import release_memory
+from convexadam.registration.memory import release_memory
 from convexadam.registration.progress import Progress
 
 STAGES = ("linear", "resample", "features", "discrete", "continuous", "finish")

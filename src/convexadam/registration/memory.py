@@ -20,11 +20,14 @@ from convexadam.features import (
 )
 from convexadam.geometry import Grid
 from convexadam.geometry.grid import check_spacing
+from convexadam.kernels._device import release_memory
 from convexadam.kernels.window import Window
 from convexadam.linear import LinearAlignment
 from convexadam.registration.config import RegistrationConfig
 from convexadam.registration.pair import refinement_spacings, search_spacings
 from convexadam.registration.presets import parse_config
+
+__all__ = ["estimate_memory", "estimate_on_grid", "release_memory"]
 
 _FLOAT, _HALF = 4, 2
 _SCRATCH = 3_000_000
@@ -42,7 +45,7 @@ _SLAB, _SLAB_PER_VOXEL = 2**18, 28
 
 _MOST_CHANNELS = 1_000_000
 
-_PACKING = 9
+_PACKING = 6
 """Values per control point beside the features while they are packed (`PacksFeatures`): start, sums of windows."""
 
 _FIELDS = 8
@@ -122,13 +125,13 @@ def estimate_on_grid(
     kept = 0 if shared else grid.n_voxels * 2 * _FLOAT * (2 if resampled else 1)
     stages = [
         _alignment(config.linear, native),
-        _join(searched, maps) + _extraction(searched, grid.n_voxels, search_channels, resampled=resampled > 0),
+        _extraction(searched, grid.n_voxels, search_channels, maps, resampled=resampled > 0),
         *(kept + maps + _search(search, grid, search_channels) for search in config.searches),
         *(kept + _refinement(config, grid, n, refine_channels, shared=shared) for n in range(len(levels))),
     ]
     if not shared:
-        extraction = _extraction(refined, grid.n_voxels, refine_channels, resampled=resampled > 0)
-        stages += [_join(refined, _maps(grid, spacing, refine_channels)) + extraction for spacing in levels]
+        every = [_maps(grid, spacing, refine_channels) for spacing in levels]
+        stages += [_extraction(refined, grid.n_voxels, refine_channels, m, resampled=resampled > 0) for m in every]
     segmentations = grid.n_voxels * max(
         segmentation_bytes_per_voxel(searched, search_channels), segmentation_bytes_per_voxel(refined, refine_channels)
     )
@@ -161,14 +164,14 @@ def _alignment(alignment: LinearAlignment | None, native: Grid) -> int:
     return max((min(n, native.n_voxels) * _ALIGNMENT[min(k, 1)] for k, n in enumerate(levels)), default=0)
 
 
-def _join(features: Extractor, maps: int) -> int:
-    """Bytes of maps and, if they are joined from those of several extractors, of these: one image after the other."""
-    return maps * 3 // 2 if isinstance(features, MapLayout) and features.joins_maps else maps
+def _extraction(features: Extractor, voxels: int, channels: int, maps: int, *, resampled: bool) -> float:
+    """Bytes of maps and working memory, and of both images on the working grid if that is another grid.
 
-
-def _extraction(features: Extractor, voxels: int, channels: int, *, resampled: bool) -> float:
-    """Bytes of working memory, and of both images on the working grid if that is another grid."""
-    return voxels * (memory_bytes_per_voxel(features, channels) + (2 * _FLOAT if resampled else 0))
+    Maps that are joined from those of several extractors exist twice, one image after the other.
+    """
+    joined = maps * 3 // 2 if isinstance(features, MapLayout) and features.joins_maps else maps
+    extracted = maps + voxels * memory_bytes_per_voxel(features, channels)
+    return max(joined, extracted) + voxels * (2 * _FLOAT if resampled else 0)
 
 
 def _search(search: ConvexSearch, grid: Grid, channels: int) -> int:
@@ -190,7 +193,8 @@ def _refinement(config: RegistrationConfig, grid: Grid, number: int, channels: i
     copied, points = channels, _control_points(grid, spacing)
     if isinstance(similarity, PacksFeatures) and isinstance(similarity, CopiesFeatures):
         packed = 2 * _FLOAT * points * similarity.count_copied_channels(channels, channels_last=False)
-        return max(maps // 2 + packed + points * _FLOAT * _PACKING, packed + points * _FLOAT * (3 * fields + 6))
+        packing = max(maps + packed // 2, maps // 2 + packed) + points * _FLOAT * _PACKING
+        return max(packing, packed + points * _FLOAT * (3 * fields + 6))
     if isinstance(similarity, CopiesFeatures):
         features = config.continuous_features or config.features
         # features of a level of their own are brought to that layout as they are extracted

@@ -14,7 +14,6 @@ from convexadam.continuous import Snapshot
 from convexadam.errors import ConfigError, OutOfMemoryError, is_about_memory
 from convexadam.geometry import Affine, DisplacementField, Image, Transform
 from convexadam.kernels import backend_for, override_backend
-from convexadam.kernels._device import release_memory
 from convexadam.kernels._precision import full_precision
 from convexadam.kernels._waiting import wait_passively
 from convexadam.kernels.feature_level import FeatureLevel, ForwardBackward
@@ -33,6 +32,7 @@ from convexadam.registration.inputs import (
 from convexadam.registration.landmarks import parse_landmarks
 from convexadam.registration.linear_result import measure_linear
 from convexadam.registration.memo import Memo
+from convexadam.registration.memory import release_memory
 from convexadam.registration.pair import NotReplayableError, WorkingPair
 from convexadam.registration.pipeline import (
     Initialisation,

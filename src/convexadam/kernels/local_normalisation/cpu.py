@@ -7,7 +7,7 @@ from typing import no_type_check
 import numpy as np
 import torch
 
-from convexadam._typing import Channels, Float, Tensor, Volume
+from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
 from convexadam.kernels._cpu import (
     compile_kernel,
     fill_weights,
@@ -18,16 +18,24 @@ from convexadam.kernels._cpu import (
 )
 from convexadam.kernels.lncc.reference import ROUNDINGS
 from convexadam.kernels.local_normalisation.reference import prepare_windows
+from convexadam.kernels.warp_ssd.feature_rows import LARGEST, FeatureMap, FeatureRows, tensor_of
 
 _ROWS = 16
 """Rows of a block, whose results fit the cache with all their channels."""
 
+_LARGEST = np.float32(LARGEST)
 _NO_SHARE = np.empty((0, 0, 0), np.float32)
 
 
 def normalise_locally(
-    features: Channels, *, radius: int, floor: float, weight: Volume | None = None, out: Channels | None = None
-) -> Channels:
+    features: Channels,
+    *,
+    radius: int,
+    floor: float,
+    weight: Volume | None = None,
+    out: Shaped[Tensor, "c i j k"] | None = None,
+    step: float | None = None,
+) -> Shaped[Tensor, "c i j k"]:
     """See the package."""
     inverse, share = prepare_windows(features, radius, weight)
     result = torch.empty_like(features, memory_format=torch.contiguous_format) if out is None else out
@@ -35,18 +43,22 @@ def normalise_locally(
     shifts, scales = _standardise(source, weights)
     factors = to_numpy(inverse)[0], _NO_SHARE if share is None else to_numpy(share)[0]
     arrays = source, weights, *factors, shifts, scales, result.detach().numpy()
-    run_in_slabs(_normalise_planes, source.shape[1], *arrays, make_constant(2 * radius + 1), np.float32(floor), _ROWS)
+    settings = make_constant(2 * radius + 1), np.float32(floor), np.float32(0 if step is None else 1 / step), _ROWS
+    run_in_slabs(_normalise_planes, source.shape[1], *arrays, *settings)
     return result
 
 
-def mean_squared_slopes(features: Channels, weight: Volume | None = None) -> Float[Tensor, " c"]:
+def mean_squared_slopes(features: FeatureMap, weight: Volume | None = None) -> Float[Tensor, " c"]:
     """See the package."""
-    (weights,) = to_numpy(*fill_weights(weight, like=features[0]))
-    rows = view_channels_last(features)
+    like = tensor_of(features).new_empty(()).expand(features.shape[1:])
+    (weights,) = to_numpy(*fill_weights(weight, like=like))
+    rows = features.rows.numpy() if isinstance(features, FeatureRows) else view_channels_last(features)
     planes = np.zeros((rows.shape[0], rows.shape[3]))
     run_in_slabs(_sum_slopes, rows.shape[0], rows, weights, planes)
-    known = max(float(weights.sum(dtype=np.float64)), 1e-12)
-    return torch.from_numpy((planes.sum(0) / known).astype(np.float32))
+    slopes = torch.from_numpy(planes.sum(0) / max(float(weights.sum(dtype=np.float64)), 1e-12))
+    if isinstance(features, FeatureRows):
+        slopes = slopes[: features.channels] * features.scale.double().square()
+    return slopes.float()
 
 
 def scale_channels(features: Channels, factors: Float[Tensor, " c"]) -> None:
@@ -95,8 +107,8 @@ def _sum_plane_moments(first, last, source, weights, shifts, planes):
 
 @no_type_check
 @compile_kernel
-def _normalise_planes(first, last, source, weights, inverse, share, shifts, scales, out, window, floor, block):
-    """Normalise the planes ``first ... last - 1`` of all channels."""
+def _normalise_planes(first, last, source, weights, inverse, share, shifts, scales, out, window, floor, steps, block):
+    """Normalise the planes ``first ... last - 1`` of all channels; in ``steps`` per unit, unless that is 0."""
     channels, _, n1, n2 = source.shape
     radius = len(window) // 2
     rows = np.empty((2, block + 2 * radius, n2), np.float32)
@@ -119,6 +131,9 @@ def _normalise_planes(first, last, source, weights, inverse, share, shifts, scal
                         factor = share[i, j]
                         for k in range(n2):
                             line[k] *= factor[k]
+                    if steps > 0:
+                        for k in range(n2):
+                            line[k] = min(max(np.rint(line[k] * steps), -_LARGEST), _LARGEST)
                     target = out[c, i, j]
                     for k in range(n2):
                         target[k] = line[k]
@@ -208,11 +223,11 @@ def _sum_slopes(first, last, rows, weights, planes):
                 )
                 at, after = np.uintp(k * channels), np.uintp(next_k * channels)
                 for c in range(channels):
-                    value = here[at + np.uintp(c)]
+                    value = np.float32(here[at + np.uintp(c)])  # of integers as well
                     di, dj, dk = (
-                        along_i[at + np.uintp(c)] - value,
-                        along_j[at + np.uintp(c)] - value,
-                        here[after + np.uintp(c)] - value,
+                        np.float32(along_i[at + np.uintp(c)]) - value,
+                        np.float32(along_j[at + np.uintp(c)]) - value,
+                        np.float32(here[after + np.uintp(c)]) - value,
                     )
                     sums[c] += wi * di * di + wj * dj * dj + wk * dk * dk
             for c in range(channels):

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import torch
 
-from convexadam._typing import Channels, Float, Tensor, Volume
+from convexadam._typing import Channels, Float, Shaped, Tensor, Volume
 from convexadam.kernels.lncc.reference import normalise
 from convexadam.kernels.smooth import smooth
+from convexadam.kernels.warp_ssd.feature_rows import LARGEST
 
 
 def normalise_locally(
-    features: Channels, *, radius: int, floor: float, weight: Volume | None = None, out: Channels | None = None
-) -> Channels:
+    features: Channels,
+    *,
+    radius: int,
+    floor: float,
+    weight: Volume | None = None,
+    out: Shaped[Tensor, "c i j k"] | None = None,
+    step: float | None = None,
+) -> Shaped[Tensor, "c i j k"]:
     """See the package; one channel at a time."""
     inverse, share = prepare_windows(features, radius, weight)
     result = torch.empty_like(features, memory_format=torch.contiguous_format) if out is None else out
@@ -21,7 +28,8 @@ def normalise_locally(
         mean = smooth(values, taps, before=weight, after=inverse)
         variance = smooth(values.square(), taps, before=weight, after=inverse).addcmul_(mean, mean, value=-1)
         normalised = (values - mean).mul_(variance.clamp_min_(0).add_(floor).rsqrt_())
-        result[number] = (normalised if share is None else normalised.mul_(share))[0]
+        values = normalised if share is None else normalised.mul_(share)
+        result[number] = (values if step is None else values.div_(step).round_().clamp_(-LARGEST, LARGEST))[0]
     return result
 
 
@@ -33,7 +41,8 @@ def prepare_windows(features: Channels, radius: int, weight: Volume | None) -> t
     taps = (1.0,) * (2 * radius + 1)
     known = torch.ones_like(features[0], memory_format=torch.contiguous_format) if weight is None else weight
     total = smooth(known[None], taps)[0]
-    inverse = torch.where(total > 0, 1 / torch.where(total > 0, total, 1.0), 0.0)
+    empty = total <= 0
+    inverse = total.masked_fill_(empty, 1.0).reciprocal_().masked_fill_(empty, 0.0)
     return inverse, None if weight is None else (inverse * weight).mul_(len(taps) ** 3).clamp_(max=1.0)
 
 

@@ -90,7 +90,7 @@ def prepare_ssd(
         squared difference. A tensor is read on its device. See `ssd`.
     """
     module = get_implementation(__name__, tensor_of(fixed), tensor_of(moving), fixed_weight, moving_weight)
-    if module.__name__ != f"{__name__}.triton":
+    if module.__name__ == f"{__name__}.reference":
         fixed, moving = unpack(fixed), unpack(moving)
     term: SquaredDifferences = module.WarpSsd(
         fixed, moving, fixed_weight=fixed_weight, moving_weight=moving_weight, outlier=outlier

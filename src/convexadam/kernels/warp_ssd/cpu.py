@@ -8,7 +8,7 @@ from typing import no_type_check
 import numpy as np
 import torch
 
-from convexadam._typing import Channels, Field, Float, Tensor, Volume
+from convexadam._typing import Field, Float, Tensor, Volume
 from convexadam.kernels._cpu import (
     compile_kernel,
     empty,
@@ -22,6 +22,7 @@ from convexadam.kernels._cpu import (
 )
 from convexadam.kernels.diffusion.cpu import add_negative_laplacian, neighbour_rows
 from convexadam.kernels.warp.cpu import find_neighbours
+from convexadam.kernels.warp_ssd.feature_rows import FeatureMap, FeatureRows, tensor_of, unpack
 
 _MIN_KNOWN = np.float32(0.999)
 _ZERO, _THIRD, _HALF, _ONE = np.float32(0), np.float32(1 / 3), np.float32(0.5), np.float32(1)
@@ -32,17 +33,18 @@ class WarpSsd:
 
     def __init__(
         self,
-        fixed: Channels,
-        moving: Channels,
+        fixed: FeatureMap,
+        moving: FeatureMap,
         *,
         fixed_weight: Volume | None = None,
         moving_weight: Volume | None = None,
         outlier: float | Float[Tensor, ""] | None = None,
     ) -> None:
         self._limit = _limit(outlier)
-        self._features = view_channels_last(fixed), view_channels_last(moving)
-        self._weights = _prepare_weights(fixed[0], fixed_weight, moving_weight)
-        self._channels = make_constant(fixed.shape[0])
+        self._features, self._squared_scale = _to_rows(fixed, moving)
+        like = tensor_of(fixed).new_empty(()).expand(fixed.shape[1:])
+        self._weights = _prepare_weights(like, fixed_weight, moving_weight)
+        self._channels = make_constant(self._features[0].shape[3])
 
     def with_outlier(self, outlier: float | Float[Tensor, ""]) -> WarpSsd:
         """See `convexadam.kernels.warp_ssd.SquaredDifferences`."""
@@ -54,12 +56,12 @@ class WarpSsd:
         self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None
     ) -> tuple[Float[Tensor, ""], Field]:
         """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
-        return self._run(displacement, diffusion, out, with_value=1)
+        return self._run(displacement, diffusion, out)
 
     def value(self, displacement: Field) -> Float[Tensor, ""]:
         """See `convexadam.kernels.warp_ssd.SquaredDifferences`."""
         nothing = empty(0, *displacement.shape[1:])
-        return self._sum_and_write(displacement, 0.0, nothing, nothing, with_value=1)
+        return self._sum_and_write(displacement, 0.0, nothing, nothing)
 
     def gradient(self, displacement: Field, *, diffusion: float = 0.0, out: Field | None = None) -> Field:
         """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
@@ -70,7 +72,7 @@ class WarpSsd:
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "4 i j k"]]:
         """See `convexadam.kernels.warp_ssd.SimilarityTerm`."""
         result = empty(4, *displacement.shape[1:]) if out is None or not out.is_contiguous() else out
-        value, _ = self._run(displacement, diffusion, result[:3], with_value=1, trace=result[3:])
+        value, _ = self._run(displacement, diffusion, result[:3], trace=result[3:])
         return value, result if out is None or out is result else out.copy_(result)
 
     def _run(
@@ -79,12 +81,11 @@ class WarpSsd:
         diffusion: float,
         out: Field | None = None,
         *,
-        with_value: int = 0,
         trace: Float[Tensor, "1 i j k"] | None = None,
     ) -> tuple[Float[Tensor, ""], Field]:
         gradient, nothing = get_output(out, like=displacement), empty(0, *displacement.shape[1:])
         slopes = nothing if trace is None else trace
-        value = self._sum_and_write(displacement, diffusion, gradient, slopes, with_value=with_value)
+        value = self._sum_and_write(displacement, diffusion, gradient, slopes)
         return value, gradient if out is None or out is gradient else out.copy_(gradient)
 
     def _sum_and_write(
@@ -93,18 +94,26 @@ class WarpSsd:
         diffusion: float,
         gradient: Float[Tensor, "g i j k"],
         slopes: Float[Tensor, "t i j k"],
-        *,
-        with_value: int,
     ) -> Float[Tensor, ""]:
         """Write the gradient and the curvature, if they have channels, and return the value."""
         points = displacement[0].numel()
         scales = np.float32(2 / points), np.float32(2 * diffusion / (3 * points)), self._limit
-        arrays = (*self._features, *to_numpy(displacement), *self._weights, *to_numpy(gradient, slopes))
-        limited = int(self._limit > 0)
+        arrays = *self._features, self._squared_scale, *to_numpy(displacement), *self._weights
         written = make_constant(min(len(gradient), 1)), make_constant(len(slopes))
-        constants = self._channels, make_constant(max(with_value, limited)), *written
-        value = sum(run_in_slabs(_gradient, displacement.shape[1], *arrays, *scales, *constants)) / points
+        scaled = make_constant(min(len(self._squared_scale), 1))
+        constants = self._channels, scaled, *written
+        results = to_numpy(gradient, slopes)
+        value = sum(run_in_slabs(_gradient, displacement.shape[1], *arrays, *results, *scales, *constants)) / points
         return torch.tensor(value, dtype=torch.float32, device="cpu")
+
+
+def _to_rows(fixed: FeatureMap, moving: FeatureMap) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return both maps with channels last, and the factors of squared differences of integers, none of float32."""
+    if isinstance(fixed, FeatureRows) and isinstance(moving, FeatureRows) and fixed.scale is moving.scale:
+        squared = np.zeros(fixed.rows.shape[3], np.float32)
+        squared[: fixed.channels] = fixed.scale.square().numpy()
+        return (fixed.rows.numpy(), moving.rows.numpy()), squared
+    return (view_channels_last(unpack(fixed)), view_channels_last(unpack(moving))), np.empty(0, np.float32)
 
 
 def _limit(outlier: float | Float[Tensor, ""] | None) -> np.float32:
@@ -202,6 +211,7 @@ def _gradient(
     last,
     fixed,
     moving,
+    squared_scale,
     u,
     fixed_weight,
     moving_weight,
@@ -212,13 +222,14 @@ def _gradient(
     rough,
     limit,
     channels,
-    with_value,
+    with_scale,
     with_gradient,
     with_trace,
 ):
     """Compute the gradient of the planes ``first ... last - 1`` if ``with_gradient``, a curvature if ``with_trace``.
 
-    Returns the sum of squared differences if ``with_value``.
+    Squared differences of each channel are multiplied by ``squared_scale`` if ``with_scale``. Returns their sum, which
+    takes 2 % of the time: a kernel without it would be another one to compile.
     """
     n0, n1, n2 = fixed.shape[:3]
     volume, count = n0 * n1 * n2, len(channels)
@@ -272,17 +283,18 @@ def _gradient(
                     warped, along_i, along_j, along_k = interpolate_with_slopes(
                         values, m000 + c, m010 + c, m100 + c, m110 + c, along2, f0, f1, f2
                     )
-                    residual = warped - fixed_values[fixed_row + c]
-                    if len(with_value) > 0:
-                        squared += residual * residual
+                    residual = warped - np.float32(fixed_values[fixed_row + c])
+                    factor = squared_scale[c] if len(with_scale) > 0 else _ONE
+                    scaled = factor * residual
+                    squared += scaled * residual
                     if len(with_gradient) > 0:
-                        g0 += residual * along_i
-                        g1 += residual * along_j
-                        g2 += residual * along_k
+                        g0 += scaled * along_i
+                        g1 += scaled * along_j
+                        g2 += scaled * along_k
                     if len(with_trace) > 0:
-                        h0 += along_i * along_i
-                        h1 += along_j * along_j
-                        h2 += along_k * along_k
+                        h0 += factor * along_i * along_i
+                        h1 += factor * along_j * along_j
+                        h2 += factor * along_k * along_k
                 sums[3, k] = squared
                 if len(with_gradient) > 0:
                     sums[0, k], sums[1, k], sums[2, k] = g0, g1, g2
@@ -334,9 +346,10 @@ def weigh_row(lows, shares, steps, uniform, moving_weights, cells, weights):
 @compile_kernel
 def interpolate_with_slopes(values, m000, m010, m100, m110, step, f0, f1, f2):
     """Interpolate eight values trilinearly along k, j and i; return value and derivatives along i, j and k."""
-    v00, v01, v10, v11 = values[m000], values[m010], values[m100], values[m110]
-    step00, step01 = values[m000 + step] - v00, values[m010 + step] - v01
-    step10, step11 = values[m100 + step] - v10, values[m110 + step] - v11
+    v00, v01 = np.float32(values[m000]), np.float32(values[m010])  # of integers as well
+    v10, v11 = np.float32(values[m100]), np.float32(values[m110])
+    step00, step01 = np.float32(values[m000 + step]) - v00, np.float32(values[m010 + step]) - v01
+    step10, step11 = np.float32(values[m100 + step]) - v10, np.float32(values[m110 + step]) - v11
     low0, low1 = v00 + f2 * step00, v10 + f2 * step10
     step0, step1 = v01 + f2 * step01 - low0, v11 + f2 * step11 - low1
     start = low0 + f1 * step0
