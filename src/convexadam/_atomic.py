@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from convexadam._checks import show
 from convexadam.errors import FileError
+
+_LONGEST_NAME = 255
+"""Bytes of a name that common file systems allow."""
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
@@ -34,7 +38,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary name has the same ending (such as ``.nii.gz``), since writers choose the format by it; the file is
     removed after a failure. Readers never see an incomplete file, and an existing file is kept if the process is
-    killed.
+    killed. The new one has its permissions; a symbolic link is replaced, and what it points to stays as it is.
 
     Raises
     ------
@@ -54,6 +58,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = _name_temporary(target)
     try:
         yield temporary
+        if target.is_file():
+            shutil.copymode(target, temporary)
         temporary.replace(target)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -105,4 +111,7 @@ def _check_target(path: str | os.PathLike[str]) -> Path:
 
 
 def _name_temporary(target: Path) -> Path:
-    return target.with_name(f".{secrets.token_hex(6)}.part.{target.name}")
+    name, prefix = target.name, f".{secrets.token_hex(6)}.part."
+    while name and len(os.fsencode(prefix + name)) > _LONGEST_NAME >= len(os.fsencode(target.name)):
+        name = name[1:]  # a name that the system allows; its ending stays
+    return target.with_name(prefix + name)

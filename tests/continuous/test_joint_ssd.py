@@ -154,6 +154,15 @@ def test_packed_maps_are_16_bits_and_as_good() -> None:
     torch.testing.assert_close(gradient, exact[1], rtol=2e-3, atol=2e-4 * float(exact[1].abs().max()))
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_too_few_channels_or_maps_are_refused_when_packed(channels: int) -> None:
+    similarity, maps = JointSsd(parts=(Part(channels=1, first=2),)), [m.float() for m in _maps(channels)]
+    with pytest.raises(InputError, match="at least 3 channels"):
+        similarity.pack(list(maps), _field().float(), NO_WEIGHTS)
+    with pytest.raises(InputError, match="must be those of the fixed and of the moving image, got 1"):
+        similarity.pack(maps[:1], _field().float(), NO_WEIGHTS)
+
+
 def test_a_constant_channel_can_be_packed() -> None:
     maps = [torch.cat([m.float(), torch.zeros(1, *SHAPE), torch.ones(1, *SHAPE)]) for m in _maps(1)]
     parts = tuple(Part(channels=1, first=n, radius=r) for n in range(3) for r in (None, 1))

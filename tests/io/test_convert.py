@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from foreign import look_alike_image, look_alike_tensor
+from torch._subclasses import FakeTensorMode
 
 from convexadam.errors import ConfigError, FileError, GeometryError, InputError
 from convexadam.geometry import Grid, Image
@@ -259,3 +260,28 @@ def test_tensors_and_arrays_of_images() -> None:
 def test_kinds_that_cannot_be_made(kind: Any) -> None:
     with pytest.raises(ConfigError, match="kind must be"):
         convert_image(Image(torch.zeros(1, *SHAPE), oblique()), kind)
+
+
+# nibabel itself leaves a file of MGH open
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.parametrize("kind", ["NIfTI", "MGH"])
+@pytest.mark.parametrize("change", ["gone", "truncated"])
+def test_values_that_nibabel_cannot_read_any_more(tmp_path: Path, kind: str, change: str) -> None:
+    path = tmp_path / ("image.nii" if kind == "NIfTI" else "image.mgh")
+    make = nibabel.Nifti1Image if kind == "NIfTI" else nibabel.MGHImage
+    nibabel.save(make(values(), oblique().affine), path)
+    opened = nibabel.load(path)
+    if change == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(FileError, match=rf"cannot read an? {kind} image from .*image.*; check whether"):
+        as_image(opened)
+
+
+def test_tensors_without_values_of_their_own_are_refused() -> None:
+    with pytest.raises(InputError, match=r"got all of torch\.vmap"):
+        torch.vmap(lambda volume: as_image(volume).data)(torch.zeros(2, *SHAPE))
+    with FakeTensorMode(), pytest.raises(InputError, match="got a FakeTensor"):
+        as_image(torch.zeros(SHAPE))

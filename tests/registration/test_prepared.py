@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from convexadam import ConfigError, Image, RegistrationConfig, preset, register
 from convexadam.data import phantom_pair
 from convexadam.features import Concat, Intensity, MindSSC
-from convexadam.registration import prepare
+from convexadam.registration import PreparedImage, prepare
 
 
 @pytest.mark.parametrize(
@@ -43,3 +47,12 @@ def test_the_mirror_image_and_its_mask() -> None:
     assert torch.equal(found.transform.disp_mm, expected.transform.disp_mm)
     plain = register(pair.fixed, flipped, config, moving_mask=mask)
     assert not torch.equal(found.transform.disp_mm, plain.transform.disp_mm)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda prepared: pickle.loads(pickle.dumps(prepared))])
+def test_a_copy_gives_the_same_results(copied: Callable[[PreparedImage], PreparedImage]) -> None:
+    pair = phantom_pair((24, 22, 20))
+    prepared = prepare(pair.fixed)
+    expected = prepared.register(pair.moving)
+    found = copied(prepared).register(pair.moving)
+    assert torch.equal(found.moved.data, expected.moved.data)

@@ -146,6 +146,7 @@ class JointSsd:
         InputError
             If the maps have fewer channels than the parts need.
         """
+        self._check([fixed, moving])
         similarity, (one, other) = self._join([fixed, moving], start, weights)
         return similarity.prepare(one, other, start, weights)
 
@@ -158,6 +159,7 @@ class JointSsd:
         InputError
             If there are not two maps, or they have fewer channels than the parts need.
         """
+        self._check(maps)
         if backend_for(*maps) == "cpu":
             similarity, (fixed, moving) = self._join(maps, start, weights, steps=_choose_steps(self.parts, maps))
             return similarity, (fixed, moving)
@@ -168,15 +170,6 @@ class JointSsd:
         self, maps: list[Channels], start: Field, weights: Weights, *, steps: Float[Tensor, " p"] | None = None
     ) -> tuple[Ssd, list[_Joined]]:
         """Return the channels of all parts of both images, and how they are compared; with ``steps`` in integers."""
-        if len(maps) != 2:
-            raise InputError(f"maps must be those of the fixed and of the moving image, got {len(maps)}; pass both")
-        needed = max(part.first + part.channels for part in self.parts)
-        given = min(len(features) for features in maps)
-        if needed > given:
-            raise InputError(
-                f"features must have at least {needed} channels for the parts of the JointSsd, got {given}; "
-                "set first and channels of each Part to those of the features"
-            )
         joined = [self._write_parts(maps.pop(0), weight, steps) for weight in weights]
         slopes = mean_squared_slopes(joined[0], weights[0]) + mean_squared_slopes(joined[1], weights[1])
         counts = [part.channels for part in self.parts]
@@ -193,6 +186,17 @@ class JointSsd:
         numbers = np.repeat(np.arange(len(counts)), counts)
         factors = scale.sqrt_()[send_constant(torch.from_numpy(numbers), slope.new_empty(0, dtype=torch.int64))]
         return Ssd(robust_scale=self.robust_scale), _scale(joined, factors)
+
+    def _check(self, maps: list[Channels]) -> None:
+        if len(maps) != 2:
+            raise InputError(f"maps must be those of the fixed and of the moving image, got {len(maps)}; pass both")
+        needed = max(part.first + part.channels for part in self.parts)
+        given = min(len(features) for features in maps)
+        if needed > given:
+            raise InputError(
+                f"features must have at least {needed} channels for the parts of the JointSsd, got {given}; "
+                "set first and channels of each Part to those of the features"
+            )
 
     def _write_parts(self, features: Channels, weight: Volume | None, steps: Float[Tensor, " p"] | None) -> _Joined:
         """Return the channels of all parts, last in memory; with the value of 1 in each channel, in integers."""

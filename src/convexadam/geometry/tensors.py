@@ -118,6 +118,10 @@ def check_values(values: Tensor, name: str) -> None:
     check_tensor(values, name)
     if values.device.type == "meta":
         raise InputError(f"{name} must have values, got a tensor on the meta device; pass it on another device")
+    if torch._C._functorch.is_batchedtensor(values):
+        raise InputError(f"{name} must be one tensor, got all of torch.vmap; call the function for each")
+    if type(values).__name__ == "FakeTensor":
+        raise InputError(f"{name} must have values, got a FakeTensor; call the function outside of FakeTensorMode")
 
 
 def parse_points(points: Any, name: str = "points", *, finite: bool = False) -> Points:

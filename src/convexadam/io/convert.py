@@ -18,6 +18,7 @@ from convexadam.geometry.tensors import check_values
 from convexadam.io.images import read_image
 from convexadam.io.itk import LPS, image_from_itk, image_to_itk
 from convexadam.io.nifti import check_nifti, image_from_mgh, image_from_nifti, make_nifti, to_nifti_array, to_storable
+from convexadam.io.reading import read_lazily
 
 
 @implement("as_image")
@@ -206,9 +207,12 @@ def _to_package(image: Image, kind: Any) -> Any:
 def _from_package(value: Any, channels: bool, dims: int, device: torch.device | str | None) -> Image:
     packages = _package_names(type(value))
     if "nibabel" in packages and type(value).__name__ == "MGHImage":
-        return image_from_mgh(value, channels=channels, device=device)
+        with read_lazily(value.get_filename(), "an MGH image"):
+            return image_from_mgh(value, channels=channels, device=device)
     if "nibabel" in packages:
-        return image_from_nifti(check_nifti(value), channels=channels, device=device)
+        nifti = check_nifti(value)
+        with read_lazily(nifti.get_filename(), "a NIfTI image"):
+            return image_from_nifti(nifti, channels=channels, device=device)
     if "SimpleITK" in packages:
         if not hasattr(value, "GetNumberOfComponentsPerPixel"):
             raise InputError(f"value must be a SimpleITK.Image, got SimpleITK.{type(value).__name__}; pass an image")

@@ -61,6 +61,20 @@ def check_file(path: str | os.PathLike[str], content: str) -> Iterator[Path]:
         ) from error
 
 
+@contextmanager
+def read_lazily(source: object, content: str) -> Iterator[None]:
+    """Turn the errors of a package that reads the values of an opened file in the block into `FileError`."""
+    try:
+        yield
+    except (ConvexAdamError, MemoryError, Warning):
+        raise
+    except Exception as error:  # the file is gone, truncated, closed or damaged
+        reason = " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__
+        raise FileError(
+            f"cannot read {content} from {source}: {reason}; check whether the file is still there, and whole"
+        ) from error
+
+
 def is_folder(path: StrPath) -> bool:
     """Whether a path is a folder; a name that the system refuses, such as one that is too long, is none."""
     try:

@@ -11,11 +11,14 @@ T = TypeVar("T")
 
 @final
 class Memo:
-    """Values by key, each computed once; several threads may ask for them."""
+    """Values by key, each computed once; several threads may ask for them. A copy in another process begins empty."""
 
     def __init__(self) -> None:
         self._values: dict[Hashable, Any] = {}
         self._lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[type[Memo], tuple[()]]:
+        return Memo, ()
 
     def get(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Return the value of a key, computed if it is missing."""
