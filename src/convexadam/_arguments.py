@@ -53,6 +53,8 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def check_and_call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return run_untraced(check_and_call)(*args, **kwargs)
         parameters, hints = _read_signature(function)
         sizes: dict[str, Any] = {}
         for name, value in _pair(parameters, args, kwargs):
@@ -61,6 +63,18 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return check_and_call
+
+
+def run_untraced(function: Callable[P, R]) -> Callable[P, R]:
+    """Let functions that `torch.compile` compiles call a function as it is: the CPU kernels cannot be traced."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[no-untyped-call, no-any-return]
+        return function(*args, **kwargs)
+
+    return wrapped
 
 
 def _refuse(name: str, value: object, hint: Any, function: str) -> typing.NoReturn:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convexadam._arguments import run_untraced
 from convexadam._checks import show
 from convexadam.errors import InputError
 from convexadam.geometry import Image
@@ -25,6 +26,7 @@ _LEAST_RECORDED = 4
 """Pairs; with fewer, recording takes longer than it saves."""
 
 
+@run_untraced
 def register_batch(
     fixed_images: Sequence[Any],
     moving_images: Sequence[Any],

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from convexadam._arguments import run_untraced
 from convexadam.continuous import Snapshot
 from convexadam.errors import ConfigError, OutOfMemoryError, is_about_memory
 from convexadam.geometry import Affine, DisplacementField, Image, Transform
@@ -52,6 +53,7 @@ from convexadam.registration.work import check_work
 _NO_MEMORY_FOR_IMAGES = "has too little memory to hold the images; crop or coarsen them, or use another device"
 
 
+@run_untraced
 def register(
     fixed: Any,
     moving: Any,
