@@ -120,8 +120,9 @@ def _has_native_grid(row: Row) -> bool:
 
 
 def keep_seconds(row: Row, rows: Sequence[Row]) -> Row:
-    """Return a row with the seconds that are on file, if only its memory was measured."""
-    timed = [old for old in rows if all(old[name] == row[name] for name in KEY) and old["seconds"]]
+    """Return a row with the seconds that are on file, if only its memory was measured, on the same machine."""
+    same = (*KEY, "environment")
+    timed = [old for old in rows if all(old[name] == row[name] for name in same) and old["seconds"]]
     return row if row["seconds"] or not timed else {**row, "seconds": timed[0]["seconds"], "runs": timed[0]["runs"]}
 
 

@@ -461,6 +461,8 @@ def test_seconds_on_file_are_kept_where_memory_alone_is_measured(scaling: Any) -
     old = dict.fromkeys(scaling.COLUMNS, "") | {"preset": "a", "edge": "128", "seconds": "2", "runs": "3"}
     assert scaling.keep_seconds(old | {"seconds": "", "runs": ""}, [old]) == old
     assert scaling.keep_seconds(old | {"seconds": "4"}, [old])["seconds"] == "4"
+    elsewhere = old | {"seconds": "", "runs": "", "environment": "another machine"}
+    assert scaling.keep_seconds(elsewhere, [old]) == elsewhere
 
 
 @pytest.mark.long

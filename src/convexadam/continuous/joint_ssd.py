@@ -154,6 +154,10 @@ class JointSsd:
     def pack(self, maps: list[Channels], start: Field, weights: Weights) -> tuple[Ssd, Compared]:
         """Return the channels of all parts, and how they are compared; see `convexadam.continuous.PacksFeatures`.
 
+        On the CPU in integers of 16 bits: values are rounded to the 32,767th part of the largest one of a part, or for
+        local windows of the largest that is possible there, at most 32 standard deviations, beyond which they are
+        clipped.
+
         Raises
         ------
         InputError
