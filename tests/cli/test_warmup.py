@@ -26,6 +26,7 @@ class Compiled(event.Listener):
         pass
 
 
+@pytest.mark.filterwarnings("ignore:the linear alignment found no transform better")
 @pytest.mark.long
 def test_all_presets_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["warmup"]) == 0
@@ -37,6 +38,7 @@ def test_all_presets_run(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         for name in preset_names():
             register(other.fixed, other.moving, name, fixed_mask=mask)
+            register(other.fixed, Image(-other.fixed.data, other.fixed.grid), name)
     finally:
         event.unregister("numba:compile", compiled)
     assert not compiled.names
