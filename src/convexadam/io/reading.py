@@ -55,9 +55,8 @@ def check_file(path: str | os.PathLike[str], content: str) -> Iterator[Path]:
     except MemoryError as error:
         raise FileError(f"cannot read {content} from {source}: its values must fit into memory; crop them") from error
     except Exception as error:  # the readers of other packages fail in any way on damaged files
-        reason = " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__
         raise FileError(
-            f"cannot read {content} from {source}: {reason}; check whether the file is damaged or truncated"
+            f"cannot read {content} from {source}: {_say(error)}; check whether the file is damaged or truncated"
         ) from error
 
 
@@ -69,10 +68,13 @@ def read_lazily(source: object, content: str) -> Iterator[None]:
     except (ConvexAdamError, MemoryError, Warning):
         raise
     except Exception as error:  # the file is gone, truncated, closed or damaged
-        reason = " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__
         raise FileError(
-            f"cannot read {content} from {source}: {reason}; check whether the file is still there, and whole"
+            f"cannot read {content} from {source}: {_say(error)}; check whether the file is still there, and whole"
         ) from error
+
+
+def _say(error: Exception) -> str:
+    return " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__
 
 
 def is_folder(path: StrPath) -> bool:

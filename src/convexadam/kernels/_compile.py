@@ -20,7 +20,11 @@ Find = Callable[[Callable[..., Any], Any, Any], Any]
 _ANNOUNCED: set[str] = set()
 
 
-def compile_cached(function: Callable[..., Any], *, find_prebuilt: Find | None = None, **options: Any) -> Any:
+def _find_nothing(*_: Any) -> None:
+    return None
+
+
+def compile_cached(function: Callable[..., Any], *, find_prebuilt: Find = _find_nothing, **options: Any) -> Any:
     """Return a dispatcher of numba that compiles a function at its first call.
 
     The result is kept on disk, beside the source or in the user's cache (``NUMBA_CACHE_DIR``), or in memory only if
@@ -28,11 +32,10 @@ def compile_cached(function: Callable[..., Any], *, find_prebuilt: Find | None =
     entry is made again. What ``find_prebuilt`` finds is neither compiled nor kept.
     """
     dispatcher: Any = numba.njit(**options)(function)
-    find = find_prebuilt or _find_nothing
     try:
-        dispatcher._cache = _SafeCache(function, find)
+        dispatcher._cache = _SafeCache(function, find_prebuilt)
     except RuntimeError:  # no place for a cache
-        dispatcher._cache = _NoCache(function, find)
+        dispatcher._cache = _NoCache(function, find_prebuilt)
         return dispatcher
     compile_one, folder = dispatcher.compile, Path(dispatcher._cache.cache_path)
 
@@ -42,10 +45,6 @@ def compile_cached(function: Callable[..., Any], *, find_prebuilt: Find | None =
 
     dispatcher.compile = compile_alone
     return dispatcher
-
-
-def _find_nothing(*_: Any) -> None:
-    return None
 
 
 class _NoCache(NullCache):

@@ -53,7 +53,7 @@ LEVELS: Mapping[str, Level] = {"x86_64": _X86_64_V3, "AMD64": _X86_64_V3}
 
 def load_prebuilt(function: Callable[..., Any], signature: Any, target_context: Any) -> CompileResult | None:
     """Return the compiled kernel for a signature, or ``None`` if there is none that this machine can run."""
-    if not (_is_complete() and _can_run(target_context)):
+    if not (FOLDER.is_dir() and _can_run(target_context)):
         return None
     arguments, _ = normalize_signature(signature)  # type: ignore[no-untyped-call]
     try:
@@ -67,8 +67,8 @@ def load_prebuilt(function: Callable[..., Any], signature: Any, target_context: 
 def save_prebuilt(dispatcher: Any, folder: Path) -> int:
     """Write all that a dispatcher has compiled in this process, and return the number of signatures."""
     file = _file_of(dispatcher.py_func, folder)
+    _folder_of(dispatcher.py_func, folder).mkdir(parents=True, exist_ok=True)
     for arguments, compiled in dispatcher.overloads.items():
-        _folder_of(dispatcher.py_func, folder).mkdir(parents=True, exist_ok=True)
         file.save(arguments, compiled._reduce())
     return len(dispatcher.overloads)
 
@@ -88,11 +88,6 @@ def _can_run(target_context: Any) -> bool:
     level = LEVELS.get(platform.machine())
     features = target_context.codegen().magic_tuple()[2].split(",")
     return level is not None and {f"+{feature}" for feature in level.features} <= set(features)
-
-
-@functools.cache
-def _is_complete() -> bool:
-    return FOLDER.is_dir()
 
 
 @functools.cache

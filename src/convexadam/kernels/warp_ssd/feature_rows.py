@@ -51,7 +51,7 @@ class FeatureRows:
 
     def unpack(self) -> Channels:
         """Return the features as float32, ``[c, i, j, k]``."""
-        return (self.rows[..., : self.channels].float() * self.scale).movedim(-1, 0).contiguous()
+        return self.select(0, self.channels)
 
     def select(self, first: int, count: int) -> Float[Tensor, "n i j k"]:
         """Return some channels as float32, ``[n, i, j, k]``."""
