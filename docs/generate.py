@@ -32,7 +32,7 @@ EXPORTS = {
     "Concat",
     "continuous": "Refinement Level DifferentContrasts Ssd Lncc JointSsd Part WeightedSum Diffusion Bending "
     "VolumePreserving Adam LevenbergMarquardt GaussNewton Compositional StationaryVelocity BoxSmoothing "
-    "GaussianSmoothing KovesiSmoothing BilateralSmoothing",
+    "GaussianSmoothing KovesiSmoothing BilateralSmoothing AdaptiveSmoothing",
 }
 COMPONENTS = {name: f"convexadam.{module}" for module, names in EXPORTS.items() for name in names.split()}
 """Components with settings, and the module that exports them."""

@@ -97,7 +97,10 @@ COMPONENTS = [
     'foreground={type="AutoForeground"}',
     'continuous.similarity={type="Lncc"}',
     *(f'continuous.regularisers=[{{type="{name}"}}]' for name in ("Bending", "VolumePreserving")),
-    *(f'continuous.levels.0.total_smoothing={{type="{name}"}}' for name in ("GaussianSmoothing", "BilateralSmoothing")),
+    *(
+        f'continuous.levels.0.total_smoothing={{type="{name}"}}'
+        for name in ("GaussianSmoothing", "BilateralSmoothing", "AdaptiveSmoothing")
+    ),
     'continuous.optimiser={type="LevenbergMarquardt"}',
 ]
 

@@ -53,6 +53,17 @@ def test_of_a_usual_size(given: str) -> None:
     assert_within_budget(on_cpu(smooth), reference.smooth, noise(3, *NODES), _taps(7), **factors)
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("given", ["none", "before", "both"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_adds_the_weighted_field(shape: Shape, given: str) -> None:
+    field, factors, taps = noise(3, *shape), _factors(shape, given), _taps(7)
+    before: Any = 1.0 if factors["before"] is None else factors["before"]
+    expected = reference.smooth(field.double(), taps, **factors) + before * field.double()
+    torch.testing.assert_close(reference.smooth(field.double(), taps, keep=True, **factors), expected)
+    assert_within_budget(on_cpu(smooth), reference.smooth, field, taps, keep=True, **factors)
+
+
 @pytest.mark.parametrize("count", [3, 9])
 def test_is_its_own_adjoint(count: int) -> None:
     shape = (5, 7, 6)

@@ -56,6 +56,20 @@ def test_factors(taps: tuple[float, ...], channels: int, factors: str) -> None:
     assert_within_budget(smooth, reference.smooth, _field(channels, shape), taps, **options)
 
 
+@pytest.mark.parametrize("taps", TAPS)
+@pytest.mark.parametrize("spare", [False, True])
+def test_adds_the_weighted_field(taps: tuple[float, ...], spare: bool) -> None:
+    shape = (2, 5, 3) if len(taps) < 5 else (2, 17, 3)
+    field, factors = _field(3, shape), {"before": _weight(shape, 1), "after": _weight(shape, 2)}
+    assert_within_budget(smooth, reference.smooth, field, taps, **factors, keep=True)
+    assert_within_budget(smooth, reference.smooth, field, taps, after=factors["after"], keep=True)
+    kept = field.clone()
+    expected = smooth(kept, taps, **factors, keep=True)
+    out = torch.empty_like(field)
+    assert torch.equal(smooth(field, taps, **factors, out=out, keep=True, spare=spare), expected)
+    assert torch.equal(field, kept)
+
+
 def test_more_taps_than_nodes() -> None:
     taps = tuple(float(t) for t in torch.ones(15) / 15)
     assert_within_budget(smooth, reference.smooth, _field(2, (3, 1, 4)), taps)

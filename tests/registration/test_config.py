@@ -32,6 +32,7 @@ from convexadam import (
 )
 from convexadam.continuous import (
     Adam,
+    AdaptiveSmoothing,
     Additive,
     Bending,
     BilateralSmoothing,
@@ -170,6 +171,12 @@ CONFIGS = {
             parametrisation=Compositional(
                 total_smoothing=BilateralSmoothing(sigma=1.2, sigma_guide=0.1, sigma_field=0.5)
             ),
+        )
+    ),
+    "spared where there is contrast": RegistrationConfig(
+        continuous=Refinement(
+            levels=(Level(total_smoothing=AdaptiveSmoothing(sigma=1.1, curvature=0.5)),),
+            parametrisation=Compositional(total_smoothing=AdaptiveSmoothing()),
         )
     ),
     "landmarks": RegistrationConfig(landmarks=LandmarkTerm(weight=2.0, sigma_mm=0.0, robust_scale_mm=12.5)),

@@ -29,6 +29,7 @@ from convexadam.continuous.protocols import (
 from convexadam.continuous.regularisers import Bending, Diffusion, VolumePreserving
 from convexadam.continuous.similarity import Lncc, Ssd, WeightedSum
 from convexadam.continuous.smoothing import (
+    AdaptiveSmoothing,
     BilateralSmoothing,
     BoxSmoothing,
     GaussianSmoothing,
@@ -41,6 +42,7 @@ from convexadam.continuous.volume_mask import volume_mask
 
 __all__ = [
     "Adam",
+    "AdaptiveSmoothing",
     "Additive",
     "Bending",
     "BilateralSmoothing",

@@ -15,7 +15,7 @@ from convexadam.continuous.adam import Adam
 from convexadam.continuous.contrasts import DifferentContrasts, have_one_contrast
 from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.level import Level
-from convexadam.continuous.objective import RegistrationObjective, mean_curvature
+from convexadam.continuous.objective import RegistrationObjective, curvature_of_points, mean_curvature
 from convexadam.continuous.packing import pack_level, pool_level
 from convexadam.continuous.parametrisation import Additive
 from convexadam.continuous.protocols import (
@@ -29,7 +29,7 @@ from convexadam.continuous.protocols import (
 from convexadam.continuous.regularisers import Diffusion
 from convexadam.continuous.restriction import restrict
 from convexadam.continuous.similarity import Ssd
-from convexadam.continuous.smoothing import BilateralSmoothing, BoxSmoothing, Smoother, Smoothing
+from convexadam.continuous.smoothing import AdaptiveSmoothing, BilateralSmoothing, BoxSmoothing, Smoother, Smoothing
 from convexadam.continuous.snapshot import Iterations, Snapshot, pair_up, select, swap, take_last
 from convexadam.continuous.volume_mask import volume_mask
 from convexadam.errors import ConfigError
@@ -371,9 +371,11 @@ class Refinement:
             regularisers.append(LandmarkCost(features.landmarks, start, curvature=scale))
         compared = (tensor_of(features.fixed), tensor_of(features.moving), *features.weights)
         free_objective = RegistrationObjective(term, regularisers, compared, soft_mask=soft_mask)
-        free_state = self._parametrisation_of(level).initialise(
-            start, smoothing, overlap_weight(start, *features.weights), features.fixed_guide
-        )
+        model, guide = self._parametrisation_of(level), features.fixed_guide
+        if isinstance(model, HasTotalSmoothing) and isinstance(model.total_smoothing, AdaptiveSmoothing):
+            guide = (curvature_of_points(term, start) * start[0].numel())[None]
+        free_state = model.initialise(start, smoothing, overlap_weight(start, *features.weights), guide)
+        del guide
         objective, state = restrict(free_objective, free_state, features.restrict_deformation)
         del start
         yield 0, state.displacement

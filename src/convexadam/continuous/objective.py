@@ -121,8 +121,13 @@ def is_recordable(objective: Objective, state: DisplacementState, convergence: C
 
 def mean_curvature(term: SimilarityTerm, displacement: Field) -> Float[Tensor, ""]:
     """Mean curvature of a similarity over the control points that have any; 0 if none has."""
-    curvature = term.curvature(displacement)[1][3].mul_(_share_of_axes(displacement))
+    curvature = curvature_of_points(term, displacement)
     return curvature.sum() / (curvature > 0).sum().clamp_min(1)
+
+
+def curvature_of_points(term: SimilarityTerm, displacement: Field) -> Volume:
+    """Curvature of a similarity at each control point."""
+    return term.curvature(displacement)[1][3].mul_(_share_of_axes(displacement))
 
 
 def _share_of_axes(displacement: Field) -> float:

@@ -12,6 +12,7 @@ from convexadam._checks import check_component, check_number
 from convexadam._typing import Field, Guide, Shaped, Tensor, Volume
 from convexadam.continuous.protocols import DisplacementState, UpdateRule
 from convexadam.continuous.smoothing import (
+    AdaptiveSmoother,
     GaussianSmoothing,
     GuidedSmoother,
     Smoother,
@@ -170,7 +171,7 @@ class StationaryVelocity:
         return _VelocityState(start, Smoother(smoothing, start), smooth_total, self.max_step)
 
 
-_AnySmoother: TypeAlias = Smoother | GuidedSmoother
+_AnySmoother: TypeAlias = Smoother | GuidedSmoother | AdaptiveSmoother
 
 Condition: TypeAlias = Shaped[Tensor, ""] | None
 """Truth value on the device, which the host does not wait for if that is a GPU; ``None`` for true."""

@@ -237,7 +237,8 @@ class Parametrisation(Protocol):
         weight
             Of each control point, ``[i, j, k]``; ``None`` for 1 everywhere.
         guide
-            What an edge-preserving smoothing finds edges in, ``[c, i, j, k]``.
+            What a smoothing that is not the same everywhere depends on, ``[c, i, j, k]``: for `BilateralSmoothing` what
+            it finds edges in, for `AdaptiveSmoothing` the curvature of the similarity, summed over the control points.
         """
         ...
 

@@ -19,6 +19,7 @@ def smooth(
     after: Volume | None = None,
     out: Channels | None = None,
     condition: Shaped[Tensor, ""] | None = None,
+    keep: bool = False,
     spare: bool = False,
 ) -> Channels:
     """Compute ``after * T(before * field)``, with ``T`` a symmetric filter along each axis in turn.
@@ -38,6 +39,9 @@ def smooth(
         Tensor to which the result is written, not ``field``; ``None`` for a new one.
     condition
         Truth value on the device, unless which ``out``, which must be given, keeps its values; ``None`` for true.
+    keep
+        Whether ``before * field`` is added to the result; with ``after = (1 - before) / T(before)`` it is a mean of the
+        field and of its weighted mean.
     spare
         Whether ``field`` may be overwritten, which saves a GPU memory.
 
@@ -46,5 +50,7 @@ def smooth(
     ``[c, i, j, k]``; ``out`` if given.
     """
     module = get_implementation(__name__, field, before, after, out)
-    result: Channels = module.smooth(field, taps, before=before, after=after, out=out, condition=condition, spare=spare)
+    result: Channels = module.smooth(
+        field, taps, before=before, after=after, out=out, condition=condition, keep=keep, spare=spare
+    )
     return result

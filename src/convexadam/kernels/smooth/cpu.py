@@ -21,6 +21,7 @@ def smooth(
     after: Volume | None = None,
     out: Channels | None = None,
     condition: Shaped[Tensor, ""] | None = None,
+    keep: bool = False,
     spare: bool = False,
 ) -> Channels:
     """See the package."""
@@ -30,13 +31,13 @@ def smooth(
     one_side = tuple(np.float32(t) for t in taps[len(taps) // 2 :])
     source, target = to_numpy(field, result)
     factors = [_NO_FACTOR if f is None else to_numpy(f)[0] for f in (before, after)]
-    run_in_slabs(_smooth_planes, field.shape[0] * field.shape[1], source, *factors, target, one_side)
+    run_in_slabs(_smooth_planes, field.shape[0] * field.shape[1], source, *factors, target, one_side, keep)
     return result if out is None or out is result else out.copy_(result)
 
 
 @no_type_check
 @compile_kernel
-def _smooth_planes(first, last, field, before, after, out, taps):
+def _smooth_planes(first, last, field, before, after, out, taps, keep):
     """Smooth the planes ``first ... last - 1``, counted over all channels; ``taps`` from the central one outwards."""
     _, n0, n1, n2 = field.shape
     radius = len(taps) - 1
@@ -104,3 +105,8 @@ def _smooth_planes(first, last, field, before, after, out, taps):
                 factor = after[i, j]
                 for k in range(n2):
                     target[k] *= factor[k]
+            if keep:
+                start = i * plane + j * n2
+                for k in range(n2):
+                    at = np.uintp(start + k)
+                    target[k] += source[at] if before.size == 0 else weight[at] * source[at]

@@ -38,13 +38,17 @@ def smooth(
     after: Volume | None = None,
     out: Channels | None = None,
     condition: Shaped[Tensor, ""] | None = None,
+    keep: bool = False,
     spare: bool = False,
 ) -> Channels:
     """See the package."""
     i, j, k = (_band_matrix(taps, n).to(field) for n in field.shape[1:])
-    result = along_axes(field if before is None else field * before, (i, j, k))
+    weighted = field if before is None else field * before
+    result = along_axes(weighted, (i, j, k))
     if after is not None:
         result = result * after
+    if keep:
+        result = result + weighted
     if out is not None and condition is not None:
         result = torch.where(condition, result, out)
     return result if out is None else out.copy_(result)

@@ -42,6 +42,7 @@ def smooth(
     after: Volume | None = None,
     out: Channels | None = None,
     condition: Shaped[Tensor, ""] | None = None,
+    keep: bool = False,
     spare: bool = False,
 ) -> Channels:
     """See the package."""
@@ -51,21 +52,22 @@ def smooth(
         taps = 0.0, *taps, 0.0  # which takes less time than to compile further variants of the kernels
     weights = _taps_on_device(tuple(taps), field.device)
     factors = [None if f is None else f.contiguous() for f in (before, after)]
+    kept = (field, factors[0]) if keep else (None, None)
     if result is not out and condition is not None and out is not None:
         result.copy_(out)
     with torch.cuda.device(field.get_device()):
         if len(taps) // 2 <= _RADII[0]:
-            _launch_all_axes(field, weights, result, factors[0], factors[1], condition)
+            _launch_all_axes(field, weights, result, factors[0], factors[1], condition, keep=keep)
         elif len(taps) // 2 == _RADII[1]:
             buffer = torch.empty_like(field)
             _launch_columns(field, weights, buffer, factors[0])
-            _launch_axis(buffer, 2, weights, result, after=factors[1], condition=condition)
+            _launch_axis(buffer, 2, weights, result, after=factors[1], condition=condition, kept=kept)
         else:
             first = result if condition is None else torch.empty_like(field)
-            buffer = field if spare else torch.empty_like(field)
+            buffer = field if spare and not keep else torch.empty_like(field)
             _launch_axis(field, 1, weights, first, before=factors[0])
             _launch_axis(first, 2, weights, buffer)
-            _launch_axis(buffer, 3, weights, result, after=factors[1], condition=condition)
+            _launch_axis(buffer, 3, weights, result, after=factors[1], condition=condition, kept=kept)
     return result if out is None or result is out else out.copy_(result)
 
 
@@ -76,10 +78,14 @@ def _launch_all_axes(
     before: Volume | None,
     after: Volume | None,
     condition: Shaped[Tensor, ""] | None,
+    *,
+    keep: bool,
 ) -> None:
     channels, n0, n1, n2 = source.shape
     _filter_all_axes[launch_grid((channels * n0, n1, n2), _BOX)](
-        source, taps, before, after, condition, out, channels * n0, n0, n1, n2, len(taps) // 2, *_BOX, **_FEW_WARPS
+        *(source, taps, before, after, condition, out, channels * n0, n0, n1, n2),
+        *(len(taps) // 2, keep, *_BOX),
+        **_FEW_WARPS,
     )
 
 
@@ -100,13 +106,14 @@ def _launch_axis(
     before: Volume | None = None,
     after: Volume | None = None,
     condition: Shaped[Tensor, ""] | None = None,
+    kept: tuple[Channels | None, Volume | None] = (None, None),
 ) -> None:
     channels, along = source.shape[0], source.shape[axis]
     inner = source[0].stride(axis - 1)
     outer = source.numel() // (along * inner)
     box = _ALONG if axis == 3 else _ACROSS
     tiles = [-(-n // b) for n, b in zip((outer, along, inner), box, strict=True)]
-    arrays = (source, taps, before, after, condition, out)
+    arrays = (source, taps, before, after, *kept, condition, out)
     _filter_axis[(tiles[0] * tiles[1] * tiles[2],)](
         *arrays, outer, along, inner, outer // channels, len(taps) // 2, *box, **_OPTIONS
     )
@@ -134,6 +141,7 @@ def _filter_all_axes(
     n1,
     n2,
     radius: tl.constexpr,
+    keep: tl.constexpr,
     box0: tl.constexpr,
     box1: tl.constexpr,
     box2: tl.constexpr,
@@ -153,6 +161,11 @@ def _filter_all_axes(
             total += tl.load(taps + a) * tl.load(taps + b) * row
     if after is not None:
         total *= tl.load(after + factor, mask=valid, other=0.0)
+    if keep:
+        value = tl.load(source + at, mask=valid, other=0.0)
+        if before is not None:
+            value *= tl.load(before + factor, mask=valid, other=0.0)
+        total += value
     if condition is not None:
         valid = valid & (tl.load(condition + at * 0) != 0)
     tl.store(out + at, total, mask=valid)
@@ -215,6 +228,8 @@ def _filter_axis(
     taps,
     before,
     after,
+    kept,
+    share,
     condition,
     out,
     outer,
@@ -226,7 +241,10 @@ def _filter_axis(
     box1: tl.constexpr,
     box2: tl.constexpr,
 ):
-    """Filter ``[outer, along, inner]`` along the middle axis; factors are periodic with ``period`` outer indices."""
+    """Filter ``[outer, along, inner]`` along the middle axis; factors are periodic with ``period`` outer indices.
+
+    Values of ``kept``, times ``share``, are added.
+    """
     tiles1, tiles2 = tl.cdiv(along, box1), tl.cdiv(inner, box2)
     tile, lane = tl.program_id(0), tl.arange(0, box0 * box1 * box2)
     o = tile // (tiles1 * tiles2) * box0 + lane // (box1 * box2)
@@ -245,6 +263,11 @@ def _filter_axis(
         total += tl.load(taps + n) * value
     if after is not None:
         total *= tl.load(after + factor, mask=valid, other=0.0)
+    if kept is not None:
+        value = tl.load(kept + at, mask=valid, other=0.0)
+        if share is not None:
+            value *= tl.load(share + factor, mask=valid, other=0.0)
+        total += value
     if condition is not None:
         valid = valid & (tl.load(condition + at * 0) != 0)
     tl.store(out + at, total, mask=valid)
