@@ -23,6 +23,7 @@ import torch
 from convexadam import RegistrationConfig, preset, register
 from convexadam.continuous import (
     Adam,
+    AdaptiveSmoothing,
     Compositional,
     DifferentContrasts,
     GaussianSmoothing,
@@ -201,7 +202,9 @@ def test_only_components_of_the_settings_are_removed(ablation: Any) -> None:
         "field smoothing",
         "composition",
     ]
-    level = Level(spacing=2, update_smoothing=GaussianSmoothing(sigma=3.0))
+    level = Level(
+        spacing=2, update_smoothing=GaussianSmoothing(sigma=3.0), total_smoothing=AdaptiveSmoothing(sigma=0.5)
+    )
     config = RegistrationConfig(
         grid=IsotropicGrid(max_anisotropy=2.0),
         discrete=(ConvexSearch(spacing=4), ConvexSearch(spacing=2)),
@@ -222,7 +225,8 @@ def test_only_components_of_the_settings_are_removed(ablation: Any) -> None:
     assert found["coarse level"].continuous.levels == (Level(spacing=1),)
     assert found["coarse level"].continuous.different_contrasts.levels == (Level(spacing=1),)
     assert found["outlier weights"].continuous.similarity == Ssd()
-    assert found["update windows"].continuous.levels[0] == Level(spacing=2)
+    assert found["update windows"].continuous.levels[0] == dataclasses.replace(level, update_smoothing=None)
+    assert found["adaptive smoothing"].continuous.levels[0].total_smoothing == GaussianSmoothing(sigma=0.5)
     assert found["momentum"].continuous.optimiser == GaussNewton(momentum=0.0)
     assert found["Gauss-Newton"].continuous.optimiser == Adam()
     assert [level.iterations for level in found["Gauss-Newton"].continuous.levels] == [50, 30]

@@ -15,7 +15,17 @@ from typing import Any, TypeAlias
 
 import convexadam
 from convexadam import RegistrationConfig
-from convexadam.continuous import Adam, Additive, GaussNewton, JointSsd, Level, Refinement, Ssd
+from convexadam.continuous import (
+    Adam,
+    AdaptiveSmoothing,
+    Additive,
+    GaussianSmoothing,
+    GaussNewton,
+    JointSsd,
+    Level,
+    Refinement,
+    Ssd,
+)
 from convexadam.registration.presets import preset_names
 from convexadam.registration.working_grid import IsotropicGrid
 
@@ -97,6 +107,16 @@ def remove_total_smoothing(old: Refinement) -> Refinement:
     return dataclasses.replace(changed, parametrisation=dataclasses.replace(old.parametrisation, total_smoothing=None))
 
 
+def smooth_alike(old: Refinement) -> Refinement:
+    """Smooth the whole field by Gaussians, which do not spare control points with contrast."""
+
+    def change(level: Level) -> dict[str, Any]:
+        total = level.total_smoothing
+        return {"total_smoothing": GaussianSmoothing(sigma=total.sigma)} if isinstance(total, AdaptiveSmoothing) else {}
+
+    return change_levels(old, change)
+
+
 def use_additive(old: Refinement) -> Refinement:
     """Add updates instead of composing them."""
     return dataclasses.replace(old, parametrisation=Additive())
@@ -134,6 +154,7 @@ CHANGES: Mapping[str, Change] = {
     "coarse level": keep_level(-1),
     "outlier weights": change_refinement(remove_robust_scale),
     "update windows": change_refinement(use_default_window),
+    "adaptive smoothing": change_refinement(smooth_alike),
     "field smoothing": change_refinement(remove_total_smoothing),
     "composition": change_refinement(use_additive),
     "momentum": change_refinement(remove_momentum),

@@ -92,7 +92,7 @@ def test_what_has_no_weight_does_not_enter_the_scale_of_a_part() -> None:
     torch.testing.assert_close(evaluate(0.0), evaluate(50.0), rtol=1e-4, atol=0)
 
 
-def test_a_weight_by_distance_grows_with_its_fourth_power_along_a_ramp() -> None:
+def test_a_weight_by_distance_grows_with_its_fifth_power_along_a_ramp() -> None:
     ramp = torch.arange(12.0).reshape(1, 12, 1, 1).expand(1, 12, 9, 8).contiguous()
     fixed, moving = torch.cat([ramp, ramp.square()]), torch.cat([ramp + 1.5, ramp.square()])  # 1.5 points apart
     still = torch.zeros(3, 12, 9, 8)
@@ -103,7 +103,7 @@ def test_a_weight_by_distance_grows_with_its_fourth_power_along_a_ramp() -> None
 
     slopes = 2 * 11 / 12  # of both images, one per point but for the last
     assert evaluate(False) == pytest.approx(2 * 1.5**2 / slopes, rel=1e-5)
-    assert evaluate(True) == pytest.approx(evaluate(False) * (1.5**2 / slopes) ** 2, rel=1e-5)
+    assert evaluate(True) == pytest.approx(evaluate(False) * (1.5**2 / slopes) ** 2.5, rel=1e-5)
 
 
 def test_constant_channels_have_no_influence() -> None:

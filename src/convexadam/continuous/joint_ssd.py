@@ -54,8 +54,8 @@ class Part:
         Added to local variances, as a share of the variance of the whole channel, so that noise in flat regions counts
         little.
     by_distance
-        Whether the weight is multiplied by the square of the mean squared difference at the beginning of a level over
-        the mean squared slope, which is about the squared distance still to go, in control points. Intensities lead
+        Whether the weight is multiplied by the fifth power of the distance still to go, in control points, whose square
+        is about the mean squared difference at the beginning of a level over the mean squared slope. Intensities lead
         images together that are far from aligned, such as those of two persons; close to alignment, what is left of
         their difference is true.
 
@@ -185,7 +185,7 @@ class JointSsd:
             if part.by_distance:
                 chosen = [select_channels(features, first, part.channels) for features in joined]
                 difference = _mean_squared_difference(chosen[0], chosen[1], start, weights)
-                scale[number].mul_((per_slope[number] * difference).square())
+                scale[number].mul_((per_slope[number] * difference).pow(2.5))
             first += part.channels
         numbers = np.repeat(np.arange(len(counts)), counts)
         factors = scale.sqrt_()[send_constant(torch.from_numpy(numbers), slope.new_empty(0, dtype=torch.int64))]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_number, show
 from convexadam.continuous import (
+    AdaptiveSmoothing,
     Compositional,
     DifferentContrasts,
     Diffusion,
@@ -19,6 +20,7 @@ from convexadam.continuous import (
     Level,
     Part,
     Refinement,
+    TotalSmoothing,
 )
 from convexadam.discrete import ConvexSearch
 from convexadam.errors import ConfigError, did_you_mean
@@ -70,8 +72,8 @@ def preset(name: str = "default", *, smoothness: float = 1.0) -> RegistrationCon
     name
         Of the preset.
     smoothness
-        Factor of the standard deviation of every `GaussianSmoothing` of the refinement, whose square is that of the
-        weight of `Diffusion`: above 1 for smoother fields, below 1 for rougher ones.
+        Factor of the standard deviation of every `GaussianSmoothing` and `AdaptiveSmoothing` of the refinement, whose
+        square is that of the weight of `Diffusion`: above 1 for smoother fields, below 1 for rougher ones.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def parse_config(config: RegistrationConfig | str | None, default: str = "defaul
 
 def _scale_smoothing(value: Any, factor: float) -> Any:
     """Return a component with the smoothing of all its parts multiplied."""
-    if isinstance(value, GaussianSmoothing):
+    if isinstance(value, GaussianSmoothing | AdaptiveSmoothing):
         return replace(value, sigma=factor * value.sigma)
     if isinstance(value, Diffusion):
         return replace(value, weight=factor**2 * value.weight)
@@ -194,20 +196,22 @@ def _load(point: EntryPoint) -> RegistrationConfig:
     return config
 
 
-def _make_level(spacing: int, iterations: int, update: float, total: float, *, forward_only: bool = False) -> Level:
+def _make_level(
+    spacing: int, iterations: int, update: float, total: TotalSmoothing, *, forward_only: bool = False
+) -> Level:
     return Level(
         spacing=spacing,
         iterations=iterations,
         update_smoothing=GaussianSmoothing(sigma=update),
-        total_smoothing=GaussianSmoothing(sigma=total),
+        total_smoothing=total,
         forward_only=forward_only,
     )
 
 
 def _make_best() -> RegistrationConfig:
     # Intensities locate boundaries, descriptors details, and local windows take out what varies slowly. Two contrasts
-    # leave the descriptors alone, whose noise takes wider windows and both directions; one contrast gains nothing by
-    # the second direction. What the search leaves to do, the refinement does: more of it gains nothing on any pair.
+    # leave the descriptors alone, whose noise takes wider windows, both directions, and hardly any full resolution. One
+    # contrast has edges that can be trusted, which total smoothing spares.
     return RegistrationConfig(
         grid=IsotropicGrid(max_anisotropy=2.0),
         discrete=(
@@ -218,23 +222,26 @@ def _make_best() -> RegistrationConfig:
         continuous_features=Concat(parts=(Intensity(), MindSSC())),
         continuous=Refinement(
             levels=(
-                _make_level(2, 8, 1.5, 0.5, forward_only=True),
-                _make_level(1, 6, 1.2, 0.7, forward_only=True),
+                _make_level(2, 8, 1.5, AdaptiveSmoothing(sigma=0.65), forward_only=True),
+                _make_level(1, 6, 1.3, AdaptiveSmoothing(sigma=0.9), forward_only=True),
             ),
             similarity=JointSsd(
                 parts=(
-                    Part(channels=1, weight=12.0, by_distance=True),
-                    Part(channels=1, weight=0.4, radius=2, variance_floor=0.01),
+                    Part(channels=1, weight=80.0, by_distance=True),
+                    Part(channels=1, weight=75.0, by_distance=True, radius=2, variance_floor=0.01),
                     Part(channels=12, first=1, radius=2, variance_floor=0.3),
                 ),
-                robust_scale=12.0,
+                robust_scale=40.0,
             ),
             regularisers=(),
-            optimiser=GaussNewton(momentum=0.4),
+            optimiser=GaussNewton(momentum=0.5),
             parametrisation=Compositional(),
             inverse_consistency=5,
             different_contrasts=DifferentContrasts(
-                levels=(_make_level(2, 8, 3.0, 0.7), _make_level(1, 5, 3.0, 1.0)),
+                levels=(
+                    _make_level(2, 24, 3.0, GaussianSmoothing(sigma=0.7)),
+                    _make_level(1, 2, 3.0, GaussianSmoothing(sigma=1.0), forward_only=True),
+                ),
                 similarity=JointSsd(parts=(Part(channels=12, first=1, radius=2),), robust_scale=1.0),
             ),
         ),
