@@ -16,6 +16,7 @@ from convexadam.metrics import evaluate_transform
 pytestmark = [pytest.mark.real, pytest.mark.long]
 
 BEST_PEER_DICE = 0.6096  # greedy
+MARGIN = 0.027
 
 
 def registered(folder: Path) -> RegistrationResult:
@@ -43,7 +44,7 @@ def back_and_there(result: RegistrationResult, moving: Grid) -> float:
 
 
 @pytest.mark.filterwarnings("ignore:the error of the inverse")  # of 2 voxels of 750,000, in a cell that nearly folds
-@pytest.mark.parametrize(("name", "tre_mm"), [("liver_mr_eth_18", 2.3), ("liver_mr_eth_19", 1.27)])
+@pytest.mark.parametrize(("name", "tre_mm"), [("liver_mr_eth_18", 2.27), ("liver_mr_eth_19", 1.2)])
 def test_livers(real_pairs: Path, name: str, tre_mm: float) -> None:
     folder = real_pairs / name
     fixed, moving = (read_image(folder / f"{side}.nii.gz").grid for side in ("fixed", "moving"))
@@ -64,5 +65,5 @@ def test_brains(real_pairs: Path) -> None:
     result = registered(folder)
     fixed, moving = (read_image(folder / f"{side}_label.nii.gz") for side in ("fixed", "moving"))
     found = evaluate_transform(result.transform, fixed_labels=fixed, moving_labels=moving, surface=False)
-    assert found["dice"] >= BEST_PEER_DICE + 0.01
+    assert found["dice"] >= BEST_PEER_DICE + MARGIN
     assert result.diagnostics["jacobian_min"] > 0
