@@ -42,7 +42,9 @@ def test_equals_its_formula() -> None:
     confidence = (curvature / (curvature + 1.5)).clamp_min(0.02)
     mean = torch.from_numpy(oracles.smooth(field.numpy(), taps, confidence.numpy()))
     expected = confidence * field + (1 - confidence) * mean
-    smoother = make_total_smoother(AdaptiveSmoothing(sigma=0.9, curvature=1.5), field, curvature[None])
+    smoother = make_total_smoother(
+        AdaptiveSmoothing(sigma=0.9, curvature=1.5), field, curvature[None] / curvature.numel()
+    )
     torch.testing.assert_close(smoother(field), expected, rtol=0, atol=1e-12)
     out = torch.empty_like(field)
     assert smoother(field, out=out) is out
@@ -60,7 +62,7 @@ def test_what_has_no_contrast_follows_what_has() -> None:
     field = torch.zeros(3, 9, 9, 9)
     field[:, 4:] = 1.0
     curvature = torch.zeros(1, 9, 9, 9)
-    curvature[:, 4:] = 100.0
+    curvature[:, 4:] = 100.0 / 9**3
     found = make_total_smoother(AdaptiveSmoothing(sigma=0.9, curvature=2.0), field, curvature)(field)
     plain = make_total_smoother(GaussianSmoothing(sigma=0.9), field)(field)
     assert (found[:, 3] > 0.9).all()  # next to the edge, on the side without contrast

@@ -373,7 +373,7 @@ class Refinement:
         free_objective = RegistrationObjective(term, regularisers, compared, soft_mask=soft_mask)
         model, guide = self._parametrisation_of(level), features.fixed_guide
         if isinstance(model, HasTotalSmoothing) and isinstance(model.total_smoothing, AdaptiveSmoothing):
-            guide = (curvature_of_points(term, start) * start[0].numel())[None]
+            guide = curvature_of_points(term, start)[None]
         free_state = model.initialise(start, smoothing, overlap_weight(start, *features.weights), guide)
         del guide
         objective, state = restrict(free_objective, free_state, features.restrict_deformation)

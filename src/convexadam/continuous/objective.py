@@ -127,7 +127,8 @@ def mean_curvature(term: SimilarityTerm, displacement: Field) -> Float[Tensor, "
 
 def curvature_of_points(term: SimilarityTerm, displacement: Field) -> Volume:
     """Curvature of a similarity at each control point."""
-    return term.curvature(displacement)[1][3].mul_(_share_of_axes(displacement))
+    curvature, share = term.curvature(displacement)[1][3], _share_of_axes(displacement)
+    return curvature if share == 1 else curvature.mul_(share)
 
 
 def _share_of_axes(displacement: Field) -> float:

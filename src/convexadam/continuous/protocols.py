@@ -238,7 +238,7 @@ class Parametrisation(Protocol):
             Of each control point, ``[i, j, k]``; ``None`` for 1 everywhere.
         guide
             What a smoothing that is not the same everywhere depends on, ``[c, i, j, k]``: for `BilateralSmoothing` what
-            it finds edges in, for `AdaptiveSmoothing` the curvature of the similarity, summed over the control points.
+            it finds edges in, for `AdaptiveSmoothing` the curvature of the similarity.
         """
         ...
 

@@ -311,11 +311,12 @@ class GuidedSmoother:
 
 @final
 class AdaptiveSmoother:
-    """An `AdaptiveSmoothing` of fields of one shape."""
+    """An `AdaptiveSmoothing` of fields of one shape, for the curvature ``[i, j, k]`` of a similarity."""
 
     def __init__(self, smoothing: AdaptiveSmoothing, curvature: Volume) -> None:
         self._taps = GaussianSmoothing(sigma=smoothing.sigma).taps()
-        self._confidence = (curvature / (curvature + smoothing.curvature)).clamp_min_(_LEAST_CONFIDENCE)
+        half = smoothing.curvature / curvature.numel()  # similarities are means over the control points
+        self._confidence = (curvature / (curvature + half)).clamp_min_(_LEAST_CONFIDENCE)
         self._rest = (1 - self._confidence).div_(smooth(self._confidence[None], self._taps)[0])
 
     def __call__(self, field: Field, *, out: Field | None = None, condition: Shaped[Tensor, ""] | None = None) -> Field:

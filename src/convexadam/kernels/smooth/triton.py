@@ -30,6 +30,10 @@ _RADII = 1, 3
 """Up to which all axes are filtered at once (27 values are loaded, instead of 9 in three passes), and for which as many
 planes fit into registers."""
 
+_LEAST_TAPS = 2 * _RADII[1] + 1
+_LEAST_TAPS_KEPT = _LEAST_TAPS + 2
+"""Of a filter with more than three taps; the second of one that keeps the field, which three passes do."""
+
 _OPTIONS = {"num_warps": 8, "num_stages": 1, "enable_fp_fusion": True}
 _FEW_WARPS = {**_OPTIONS, "num_warps": 4}
 
@@ -48,8 +52,9 @@ def smooth(
     """See the package."""
     field = field.contiguous()
     result = out if out is not None and out.is_contiguous() else torch.empty_like(field)
-    if len(taps) == 5:
-        taps = 0.0, *taps, 0.0  # which takes less time than to compile further variants of the kernels
+    if len(taps) > 3:  # more taps take less time than to compile further variants of the kernels
+        beside = (0.0,) * ((_LEAST_TAPS_KEPT if keep else _LEAST_TAPS) - len(taps) >> 1)
+        taps = *beside, *taps, *beside
     weights = _taps_on_device(tuple(taps), field.device)
     factors = [None if f is None else f.contiguous() for f in (before, after)]
     kept = (field, factors[0]) if keep else (None, None)
@@ -61,7 +66,7 @@ def smooth(
         elif len(taps) // 2 == _RADII[1]:
             buffer = torch.empty_like(field)
             _launch_columns(field, weights, buffer, factors[0])
-            _launch_axis(buffer, 2, weights, result, after=factors[1], condition=condition, kept=kept)
+            _launch_axis(buffer, 2, weights, result, after=factors[1], condition=condition)
         else:
             first = result if condition is None else torch.empty_like(field)
             buffer = field if spare and not keep else torch.empty_like(field)
