@@ -378,15 +378,8 @@ def ablation() -> str:
     order = (
         *("nothing", "linear alignment", "kept voxels", "second search", "both directions", "full-resolution level"),
         *("coarse level", "intensities", "intensities in windows", "descriptors", "choice by contrast"),
-        *(
-            "outlier weights",
-            "update windows",
-            "adaptive smoothing",
-            "field smoothing",
-            "composition",
-            "momentum",
-            "Gauss-Newton",
-        ),
+        *("outlier weights", "update windows", "adaptive smoothing", "field smoothing", "composition", "momentum"),
+        "Gauss-Newton",
     )
     rows = []
     for without in order:

@@ -17,7 +17,7 @@ from convexadam.continuous.convergence import Convergence
 from convexadam.continuous.level import Level
 from convexadam.continuous.objective import RegistrationObjective, curvature_of_points, mean_curvature
 from convexadam.continuous.packing import pack_level, pool_level
-from convexadam.continuous.parametrisation import Additive
+from convexadam.continuous.parametrisation import Additive, total_smoothing_of
 from convexadam.continuous.protocols import (
     HasTotalSmoothing,
     MaskedRegulariser,
@@ -292,8 +292,7 @@ class Refinement:
     @check_arguments
     def needs_guide(self, level: int = 0) -> bool:
         """Whether the smoothing of a level needs a guide."""
-        model = self._parametrisation_of(self._get_level(level))
-        return isinstance(model, HasTotalSmoothing) and isinstance(model.total_smoothing, BilateralSmoothing)
+        return isinstance(total_smoothing_of(self._parametrisation_of(self._get_level(level))), BilateralSmoothing)
 
     def _for_different_contrasts(self, other: DifferentContrasts) -> Refinement:
         return dataclasses.replace(self, levels=other.levels, similarity=other.similarity, different_contrasts=None)
@@ -372,7 +371,7 @@ class Refinement:
         compared = (tensor_of(features.fixed), tensor_of(features.moving), *features.weights)
         free_objective = RegistrationObjective(term, regularisers, compared, soft_mask=soft_mask)
         model, guide = self._parametrisation_of(level), features.fixed_guide
-        if isinstance(model, HasTotalSmoothing) and isinstance(model.total_smoothing, AdaptiveSmoothing):
+        if isinstance(total_smoothing_of(model), AdaptiveSmoothing):
             guide = curvature_of_points(term, start)[None]
         free_state = model.initialise(start, smoothing, overlap_weight(start, *features.weights), guide)
         del guide

@@ -10,7 +10,7 @@ import torch
 from convexadam._arguments import check_arguments
 from convexadam._checks import check_component, check_number
 from convexadam._typing import Field, Guide, Shaped, Tensor, Volume
-from convexadam.continuous.protocols import DisplacementState, UpdateRule
+from convexadam.continuous.protocols import DisplacementState, HasTotalSmoothing, Parametrisation, UpdateRule
 from convexadam.continuous.smoothing import (
     AdaptiveSmoother,
     GaussianSmoothing,
@@ -169,6 +169,11 @@ class StationaryVelocity:
         start = start.clone(memory_format=torch.contiguous_format)
         smooth_total = make_total_smoother(self.total_smoothing, start, guide)
         return _VelocityState(start, Smoother(smoothing, start), smooth_total, self.max_step)
+
+
+def total_smoothing_of(model: Parametrisation) -> TotalSmoothing | None:
+    """Return how a parametrisation smooths the whole field after each step; ``None`` if it does not."""
+    return model.total_smoothing if isinstance(model, HasTotalSmoothing) else None
 
 
 _AnySmoother: TypeAlias = Smoother | GuidedSmoother | AdaptiveSmoother

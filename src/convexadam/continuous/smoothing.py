@@ -337,19 +337,23 @@ def make_total_smoother(
         If a `BilateralSmoothing` has no guide ``[c, i, j, k]`` on the same control points, or an `AdaptiveSmoothing` no
         curvature ``[1, i, j, k]``.
     """
-    if not isinstance(smoothing, BilateralSmoothing | AdaptiveSmoothing):
-        return Smoother(smoothing, like)
-    adaptive = isinstance(smoothing, AdaptiveSmoothing)
-    if guide is None or guide.shape[1:] != like.shape[1:] or (adaptive and len(guide) != 1):
-        got = "none" if guide is None else f"shape {tuple(guide.shape)}"
-        raise InputError(
-            f"guide must have {tuple(like.shape[1:])} control points for {type(smoothing).__name__}, got {got}; pass "
-            f"{'the curvature, as one channel,' if adaptive else 'the intensities'} there"
-        )
-    guide = guide.to(like).contiguous()
+    if isinstance(smoothing, BilateralSmoothing):
+        return GuidedSmoother(smoothing, _check_guide(guide, like, "a BilateralSmoothing", "the intensities"))
     if isinstance(smoothing, AdaptiveSmoothing):
-        return AdaptiveSmoother(smoothing, guide[0])
-    return GuidedSmoother(smoothing, guide)
+        curvature = _check_guide(guide, like, "an AdaptiveSmoothing", "the curvature, as one channel,", channels=1)
+        return AdaptiveSmoother(smoothing, curvature[0])
+    return Smoother(smoothing, like)
+
+
+def _check_guide(
+    guide: Guide | None, like: Field, needed_by: str, content: str, *, channels: int | None = None
+) -> Guide:
+    """Return a guide with the type and device of a field, after a check of its shape."""
+    points = tuple(like.shape[1:])
+    if guide is None or tuple(guide.shape[1:]) != points or len(guide) != (channels or len(guide)):
+        got = "none" if guide is None else f"shape {tuple(guide.shape)}"
+        raise InputError(f"guide must have {points} control points for {needed_by}, got {got}; pass {content} there")
+    return guide.to(like).contiguous()
 
 
 def _assign(out: Field, values: Field, condition: Shaped[Tensor, ""] | None) -> Field:

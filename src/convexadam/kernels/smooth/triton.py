@@ -53,7 +53,7 @@ def smooth(
     field = field.contiguous()
     result = out if out is not None and out.is_contiguous() else torch.empty_like(field)
     if len(taps) > 3:  # more taps take less time than to compile further variants of the kernels
-        beside = (0.0,) * ((_LEAST_TAPS_KEPT if keep else _LEAST_TAPS) - len(taps) >> 1)
+        beside = (0.0,) * (((_LEAST_TAPS_KEPT if keep else _LEAST_TAPS) - len(taps)) // 2)
         taps = *beside, *taps, *beside
     weights = _taps_on_device(tuple(taps), field.device)
     factors = [None if f is None else f.contiguous() for f in (before, after)]
